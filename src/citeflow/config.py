@@ -1,0 +1,318 @@
+"""The settings of a run: four frozen sections, read from YAML and from `--set section.key=value`, checked once.
+
+What does not belong here: where things lie and what starts them (`--data-root`, `--out`, `--workers`), which are
+arguments of the commands, because the same settings must give the same model wherever they run.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from citeflow.errors import ConfigError, NotFoundError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How a dataset becomes a PreparedGraph."""
+
+    unknown: Literal["error", "drop"] = "error"
+    """What to do with a citation of a paper that is not in the list of papers."""
+
+    holdout: float = 0.05
+    """With dates: the share of papers, the newest ones, that give one citation each to validation and to test.
+    Without dates: the share of citations in each of the two. Ignored where a dataset has its own split."""
+
+    negatives: int = 1000
+    """Papers that each held-out citation is ranked against; fewer where the graph has fewer."""
+
+    text_width: int = 128
+    """Width of the vector made from title and abstract where a folder has no features."""
+
+    seed: int = 0
+    """Seed of the split."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.holdout <= 0.5, "data.holdout", self.holdout, "a share above 0 and up to 0.5")
+        _require(self.negatives >= 1, "data.negatives", self.negatives, "at least 1")
+        _require(self.text_width >= 2, "data.text_width", self.text_width, "at least 2")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyntheticConfig:
+    """The shape of the dataset named `synthetic`."""
+
+    papers: int = 20_000
+    """Number of papers; ogbl-citation2 has 2,927,963."""
+
+    citations_per_paper: float = 10.44
+    """Mean length of a reference list; ogbl-citation2 has 10.44."""
+
+    seed: int = 0
+    """Seed of the graph."""
+
+    def __post_init__(self) -> None:
+        _require(self.papers >= 100, "synthetic.papers", self.papers, "at least 100")
+        _require(1 <= self.citations_per_paper <= 100, "synthetic.citations_per_paper", self.citations_per_paper, "1-100")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """A GraphSAGE encoder and a link predictor."""
+
+    features: Literal["given", "ones"] = "given"
+    """Input of the encoder: the papers' own features (a constant where there are none), or always a constant."""
+
+    layers: int = 2
+    """Number of SAGEConv layers; 0 leaves the graph out (a perceptron on the features alone)."""
+
+    width: int = 128
+    """Width of every hidden layer and of the embedding."""
+
+    aggregation: Literal["mean", "add", "max"] = "mean"
+    """How SAGEConv joins the neighbours of a paper."""
+
+    normalize: bool = False
+    """L2-normalise the output of every layer, as SAGEConv's `normalize`."""
+
+    dropout: float = 0.0
+    """Share of hidden values that training drops behind each layer but the last."""
+
+    predictor: Literal["dot", "mlp", "structural"] = "structural"
+    """What scores a pair: a dot product, a perceptron on the Hadamard product, or the embedding joined with the pair's
+    common-neighbour evidence."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.layers <= 10, "model.layers", self.layers, "0 to 10")
+        _require(1 <= self.width <= 4096, "model.width", self.width, "1 to 4096")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 up to, but below, 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How the model is fitted."""
+
+    epochs: float = 10.0
+    """Passes over the training citations; a fraction of a pass is allowed. Not used where `minutes` is set."""
+
+    minutes: float = 0.0
+    """Time to train, evaluation within training included; 0 trains for `epochs`."""
+
+    batch: int = 4096
+    """Citations per step, over all workers together."""
+
+    negatives: int = 256
+    """Random papers per step and worker that all its citations are compared with."""
+
+    fanout: tuple[int, ...] = ()
+    """Neighbours sampled per paper, one number per layer, the layer next to the pair first; empty takes all."""
+
+    loss: Literal["contrastive", "bce"] = "contrastive"
+    """Softmax of a citation against the shared negatives, or binary cross-entropy."""
+
+    lr: float = 0.003
+    """Highest learning rate of Adam; it warms up, then falls along a cosine."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+
+    seed: int = 0
+    """Seed of weights, batches, negatives and dropout."""
+
+    evaluations: int = 10
+    """How often the validation MRR is measured during training."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, "train.epochs", self.epochs, "above 0")
+        _require(self.minutes >= 0, "train.minutes", self.minutes, "0 or more")
+        _require(self.batch >= 1, "train.batch", self.batch, "at least 1")
+        _require(self.negatives >= 1, "train.negatives", self.negatives, "at least 1")
+        _require(all(k >= 1 for k in self.fanout), "train.fanout", self.fanout, "numbers of at least 1, or empty")
+        _require(self.lr > 0, "train.lr", self.lr, "above 0")
+        _require(self.clip >= 0, "train.clip", self.clip, "0 or more")
+        _require(self.evaluations >= 1, "train.evaluations", self.evaluations, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Everything that decides what model comes out, besides the data and the number of workers."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        wanted = (0, self.model.layers)
+        _require(len(self.train.fanout) in wanted, "train.fanout", self.train.fanout, "one number per model.layers")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON hold them."""
+        plain = dataclasses.asdict(self)
+        plain["train"]["fanout"] = list(self.train.fanout)
+        return plain
+
+
+SECTIONS: dict[str, type] = {"data": DataConfig, "synthetic": SyntheticConfig, "model": ModelConfig, "train": TrainConfig}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {},
+    "seed": {
+        "model": {
+            "features": "ones",
+            "layers": 5,
+            "width": 256,
+            "aggregation": "add",
+            "normalize": True,
+            "dropout": 0.5,
+            "predictor": "dot",
+        },
+        "train": {"loss": "bce", "lr": 0.01, "batch": 65_536, "clip": 1.0},
+    },
+}
+"""`seed` is the published student model that citeflow comes from, github.com/0M1J/kubeflow-GNN, ogbl/train.py."""
+
+
+def load(*, preset: str = "default", file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read settings: the preset, then the file over it, then `section.key=value` over both.
+
+    Raises:
+        ConfigError: a name is unknown (the nearest right one is in the hint), or a value is out of range.
+        NotFoundError: there is no such file.
+    """
+    if preset not in PRESETS:
+        raise ConfigError("unknown preset", preset, hint=f"one of {', '.join(PRESETS)}")
+    layers: list[Mapping[str, Any]] = [PRESETS[preset]]
+    if file is not None:
+        layers.append(_read_yaml(file))
+    layers.extend(_parse_override(text) for text in overrides)
+    return from_dict(_merge(layers))
+
+
+def from_yaml(text: str) -> Config:
+    """Read settings from YAML text, such as a pipeline parameter."""
+    return from_dict(_parse_yaml(text, "settings"))
+
+
+def to_yaml(config: Config) -> str:
+    """All settings as YAML text; `from_yaml` gives them back."""
+    return yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=False)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Build settings from nested plain values, each one checked and converted to its field's type."""
+    sections = {name: _build_section(name, entries) for name, entries in values.items()}
+    return Config(**sections)
+
+
+def _build_section(name: str, entries: object) -> Any:  # noqa: ANN401 - one of SECTIONS
+    if name not in SECTIONS:
+        raise ConfigError("unknown section", name, hint=_nearest(name, SECTIONS))
+    if not isinstance(entries, Mapping):
+        raise ConfigError(f"section {name} must hold keys and values", entries)
+    hints = typing.get_type_hints(SECTIONS[name])
+    for key in entries:
+        if key not in hints:
+            raise ConfigError("unknown setting", f"{name}.{key}", hint=_nearest(f"{name}.{key}", all_keys()))
+    return SECTIONS[name](**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in entries.items()})
+
+
+def all_keys() -> list[str]:
+    """Every setting's full name, such as `train.epochs`."""
+    return [f"{name}.{item.name}" for name, section in SECTIONS.items() for item in dataclasses.fields(section)]
+
+
+def _convert(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401 - a type hint
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise ConfigError(name, value, hint=f"one of {', '.join(choices)}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(name, item, int) for item in items)
+    return _convert_scalar(name, value, kind)
+
+
+def _convert_scalar(name: str, value: object, kind: type) -> Any:  # noqa: ANN401 - bool, int, float or str
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and is_number and float(value) == int(float(value)):  # type: ignore[arg-type]
+        return int(value)  # type: ignore[call-overload]
+    if kind is float and is_number and abs(float(value)) < float("inf"):  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    if kind is str:
+        return str(value)
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    raise ConfigError(name, value, hint=f"must be {names.get(kind, kind.__name__)}")
+
+
+def _parse_override(text: str) -> Mapping[str, Any]:
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot:
+        raise ConfigError("not of the form section.key=value", text, hint="for example --set train.epochs=3")
+    return {section: {name: _parse_value(key, value)}}
+
+
+def _parse_value(key: str, text: str) -> object:
+    if "," in text and "[" not in text:
+        text = f"[{text}]"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(key, text, hint="the value is not YAML") from None
+    return _number_or_same(value)
+
+
+def _number_or_same(value: object) -> object:
+    """YAML reads 1e-3 as text, for want of a dot."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        return _parse_yaml(file.read_text(), str(file))
+    except (FileNotFoundError, IsADirectoryError):
+        raise NotFoundError("no such settings file", file) from None
+
+
+def _parse_yaml(text: str, origin: str) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not YAML", str(error).splitlines()[0]) from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{origin} must hold sections", type(values).__name__)
+    return values
+
+
+def _merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for section, entries in layer.items():
+            old = merged.get(section, {})
+            mergeable = isinstance(old, Mapping) and isinstance(entries, Mapping)
+            merged[section] = {**old, **entries} if mergeable else entries
+    return merged
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}"
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(name, value, hint=f"must be {wanted}")

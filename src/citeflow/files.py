@@ -1,0 +1,185 @@
+"""The only module that writes files: into a temporary name, to the disk, then renamed.
+
+A reader sees a whole file or none, and a whole directory or none. A noun (RawDataset, PreparedGraph, TrainedModel,
+EvalReport) is a directory whose `manifest.json` was written last and names every other file by its sha256.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from citeflow.errors import CorruptError, NotFoundError
+
+MANIFEST = "manifest.json"
+Json = dict[str, Any]
+
+
+def sha256_of_file(path: Path) -> str:
+    """Digest of the bytes of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: object) -> str:
+    """Digest of a value that JSON can hold, the same whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step; its folder is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Read a JSON file.
+
+    Raises:
+        NotFoundError: there is no such file.
+        CorruptError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise NotFoundError("no such file", path) from None
+    except ValueError:
+        raise CorruptError("not a JSON file", path, hint="delete it and run the step again") from None
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy; meant for use inside `new_directory`, which makes it appear at once."""
+    np.save(path, array, allow_pickle=False)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into a directory that is being made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def copy_directory(source: Path, target: Path) -> None:
+    """Copy a whole directory so that the target appears at once."""
+    with new_directory(target) as work:
+        shutil.copytree(source, work, dirs_exist_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory beside `path` that takes its name when the block ends well, and goes away if not.
+
+    Where `path` exists already it is replaced. Two processes that make the same directory both succeed; the first one's
+    result is replaced by the second's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield work
+        os.chmod(work, 0o755)
+        for file in sorted(work.rglob("*")):
+            if file.is_file():
+                _sync_file(file)
+        _sync_directory(work)
+        _swap_directory(work, path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _sync_directory(path.parent)
+
+
+def write_manifest(directory: Path, kind: str, *, inputs: Json, facts: Json) -> str:
+    """Describe the files of a directory that is being made; returns the digest that names its content.
+
+    Args:
+        directory: where the files lie; every file below it is listed with its size and sha256.
+        kind: the noun, such as "PreparedGraph".
+        inputs: what it was made from, by digest.
+        facts: anything a later stage wants to know without opening the files.
+    """
+    files = {
+        str(file.relative_to(directory)): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    digest = sha256_of_json({"kind": kind, "inputs": inputs, "files": files})
+    manifest = {"kind": kind, "sha256": digest, "inputs": inputs, "facts": facts, "files": files}
+    write_json(directory / MANIFEST, manifest)
+    return digest
+
+
+def read_manifest(directory: Path, kind: str) -> Json:
+    """Read the manifest of a noun and check that its files are there in their full size.
+
+    Raises:
+        NotFoundError: the directory or its manifest is missing.
+        CorruptError: it is another noun, or a file is missing or has another size.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise NotFoundError(f"no {kind} here", directory, hint="run the step that makes it")
+    manifest: Json = read_json(directory / MANIFEST)
+    if manifest.get("kind") != kind:
+        raise CorruptError(f"a {manifest.get('kind')} where a {kind} belongs", directory)
+    for name, entry in manifest["files"].items():
+        file = directory / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            raise CorruptError("file is missing or was cut", file, hint="delete the folder and run the step again")
+    return manifest
+
+
+def verify(directory: Path, kind: str) -> Json:
+    """As `read_manifest`, and compare every file's digest too."""
+    manifest = read_manifest(directory, kind)
+    for name, entry in manifest["files"].items():
+        if sha256_of_file(directory / name) != entry["sha256"]:
+            raise CorruptError("file does not match its sha256", directory / name)
+    return manifest
+
+
+def _swap_directory(work: Path, path: Path) -> None:
+    if path.exists():
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+        os.replace(path, old / path.name)
+        os.replace(work, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(work, path)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -10,11 +10,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 
 from citeflow.errors import CorruptError, NotFoundError
 
@@ -78,6 +80,11 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy; meant for use inside `new_directory`, which makes it appear at once."""
     np.save(path, array, allow_pickle=False)
+
+
+def save_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write named columns, arrays of one length, as Parquet; meant for use inside `new_directory`."""
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
 
 
 def copy_file(source: Path, target: Path) -> None:

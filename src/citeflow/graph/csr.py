@@ -1,0 +1,87 @@
+"""Sparse adjacency in compressed rows: int64 offsets, int32 neighbours, ascending within each row.
+
+Legend: N papers, E citations, N1 = N + 1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import DTypeLike
+
+
+@dataclass(frozen=True, slots=True)
+class Csr:
+    """Which papers each paper points to; no pair occurs twice."""
+
+    ptr_N1: np.ndarray
+    """Where each row begins in `index_E`, int64; the last entry is E."""
+
+    index_E: np.ndarray
+    """Papers that the rows point to, int32."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of papers, N."""
+        return len(self.ptr_N1) - 1
+
+    @property
+    def degree_N(self) -> np.ndarray:
+        """Length of each row, int64."""
+        return np.diff(self.ptr_N1)
+
+    def row(self, i: int) -> np.ndarray:
+        """Papers that paper `i` points to, a view."""
+        return self.index_E[self.ptr_N1[i] : self.ptr_N1[i + 1]]
+
+    def edges(self) -> np.ndarray:
+        """All pairs, int32 of shape [2, E], ordered by source, then target."""
+        source_E = np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
+        return np.stack([source_E, self.index_E])
+
+    def to_scipy(self, dtype: DTypeLike = np.float32) -> Any:  # noqa: ANN401 - scipy has no types
+        """The N x N matrix of ones as scipy.sparse.csr_matrix; `index_E` is shared with it, not copied."""
+        values_E = np.ones(len(self.index_E), dtype=dtype)
+        matrix = scipy.sparse.csr_matrix((values_E, self.index_E, self.ptr_N1), shape=(self.num_rows, self.num_rows))
+        matrix.has_sorted_indices = matrix.has_canonical_format = True
+        return matrix
+
+
+def build_csr(source_E: np.ndarray, target_E: np.ndarray, num_papers: int) -> Csr:
+    """Sort pairs into rows; a pair that is given twice is kept once."""
+    shape = (num_papers, num_papers)
+    values_E = np.ones(len(source_E), dtype=np.int8)
+    return _from_scipy(scipy.sparse.coo_matrix((values_E, (source_E, target_E)), shape=shape).tocsr())
+
+
+def transpose(csr: Csr) -> Csr:
+    """Turn every pair round."""
+    return _from_scipy(csr.to_scipy(np.int8).tocsc())
+
+
+def undirected(references: Csr) -> Csr:
+    """Neighbours in either direction, each once, without self-loops."""
+    source_E, target_E = references.edges()
+    is_loop_E = source_E == target_E
+    if is_loop_E.any():
+        references = build_csr(source_E[~is_loop_E], target_E[~is_loop_E], references.num_rows)
+    return _from_scipy(references.to_scipy(np.int8) + transpose(references).to_scipy(np.int8))
+
+
+def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.ndarray, int, int]:
+    """Clean a list of citations.
+
+    Returns:
+        The citations that are left, int32, ordered by source, then target; how many cited themselves; how many of
+        the others were repetitions.
+    """
+    source_E, target_E = edge_2E[:, edge_2E[0] != edge_2E[1]]
+    cleaned_2E = build_csr(source_E, target_E, num_papers).edges()
+    return cleaned_2E, edge_2E.shape[1] - len(source_E), len(source_E) - cleaned_2E.shape[1]
+
+
+def _from_scipy(matrix: Any) -> Csr:  # noqa: ANN401 - scipy has no types
+    """Take over the arrays of a compressed matrix, whose values do not matter."""
+    matrix.sum_duplicates()
+    return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False))

@@ -1,0 +1,261 @@
+"""The PreparedGraph: a directory of arrays that every worker maps into memory and shares with the others.
+
+Legend: N papers, E citations, F features, P held-out citations, K candidates.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from citeflow import files
+from citeflow.config import DataConfig
+from citeflow.console import log
+from citeflow.data.records import CitationGraph, HeldOut
+from citeflow.errors import DataError
+from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, transpose, undirected
+from citeflow.graph.split import Split, hold_out_at_random, hold_out_by_date
+
+KIND = "PreparedGraph"
+FORMAT = 1
+"""Goes up when the same input makes other files, so that older ones are not taken for the new."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedGraph:
+    """A citation graph ready for training; all arrays are read-only maps of files."""
+
+    path: Path
+    """Where it lies."""
+
+    manifest: files.Json
+    """Content of its manifest.json."""
+
+    x_NF: np.ndarray | None
+    """Features, float32."""
+
+    day_N: np.ndarray | None
+    """Date of each paper in days since 1970-01-01, int32."""
+
+    references: Csr
+    """Training citations, from the citing to the cited paper."""
+
+    citations: Csr
+    """Training citations, from the cited to the citing paper."""
+
+    neighbours: Csr
+    """Training citations in both directions, without repetition."""
+
+    valid: HeldOut
+    """Citations held out for validation."""
+
+    test: HeldOut
+    """Citations held out for the test."""
+
+    @classmethod
+    def open(cls, path: Path) -> "PreparedGraph":
+        """Map a prepared graph into memory; nothing is read but the manifest.
+
+        Raises:
+            NotFoundError: there is none.
+            CorruptError: a file is missing or was cut.
+        """
+        manifest = files.read_manifest(path, KIND)
+        return cls(
+            path=path,
+            manifest=manifest,
+            x_NF=_map(path, "x") if "x.npy" in manifest["files"] else None,
+            day_N=_map(path, "day") if "day.npy" in manifest["files"] else None,
+            references=_map_csr(path, "references"),
+            citations=_map_csr(path, "citations"),
+            neighbours=_map_csr(path, "neighbours"),
+            valid=_map_held_out(path, "valid"),
+            test=_map_held_out(path, "test"),
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Counts and names, as the manifest holds them."""
+        facts: dict[str, Any] = self.manifest["facts"]
+        return facts
+
+    @property
+    def num_papers(self) -> int:
+        """Number of papers, N."""
+        return self.references.num_rows
+
+    def ids(self) -> list[int] | list[str]:
+        """Identifier of each paper."""
+        return self._paper_column("id")
+
+    def titles(self) -> list[str] | None:
+        """Title of each paper, if the dataset has titles."""
+        schema = pyarrow.parquet.read_schema(self.path / "papers.parquet")
+        return self._paper_column("title") if "title" in schema.names else None
+
+    def _paper_column(self, name: str) -> list[Any]:
+        table = pyarrow.parquet.read_table(self.path / "papers.parquet", columns=[name])
+        values: list[Any] = table.column(name).to_pylist()
+        return values
+
+
+def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
+    """Make the PreparedGraph of a raw dataset, or return the one that is there already.
+
+    Args:
+        raw: a RawDataset.
+        data_root: the shared folder; the result lies in its `prepared`.
+
+    Raises:
+        DataError: the dataset is malformed or too small.
+    """
+    manifest = files.read_manifest(raw, "RawDataset")
+    key = {"raw": manifest["sha256"], "data": dataclasses.asdict(config), "format": FORMAT}
+    folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
+    if (folder / files.MANIFEST).is_file():
+        files.read_manifest(folder, KIND)
+        log("preprocess", "already there", path=folder)
+        return folder
+    log("preprocess", "reading", path=raw)
+    from citeflow.data.raw import read_raw
+
+    write_prepared(
+        read_raw(raw, config),
+        folder,
+        config=config,
+        inputs={"RawDataset": manifest["sha256"]},
+        dataset=str(manifest["facts"].get("dataset", raw.name)),
+    )
+    return folder
+
+
+def write_prepared(
+    graph: CitationGraph, folder: Path, *, config: DataConfig, inputs: files.Json, dataset: str = ""
+) -> None:
+    """Clean and split a graph, and write it as a PreparedGraph that appears at once.
+
+    Raises:
+        DataError: it has one paper, no citation, or none that can be held out.
+    """
+    num_papers = len(graph.id_N)
+    if num_papers < 2:
+        raise DataError("not enough papers", num_papers, hint="a citation takes two")
+    edge_2E, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
+    log("preprocess", "cleaned", papers=num_papers, citations=edge_2E.shape[1], self=num_self, repeated=num_duplicates)
+    if not edge_2E.shape[1]:
+        hint = f"{num_self} of {graph.edge_2E.shape[1]} were self-citations"
+        raise DataError("no citations to learn from", dataset, hint=hint)
+    train_2E, valid, test = _split(graph, edge_2E, config)
+    log(
+        "preprocess",
+        "split",
+        training=train_2E.shape[1],
+        held_out=len(valid.source_P),
+        negatives=test.negative_PK.shape[1],
+    )
+    facts = {
+        "dataset": dataset,
+        **_describe(graph, train_2E, valid, test),
+        "self_citations": num_self,
+        "duplicates": num_duplicates,
+        "unknown": graph.counts.get("unknown", 0),
+    }
+    with files.new_directory(folder) as work:
+        _save_papers(work, graph)
+        _save_csrs(work, train_2E, num_papers)
+        _save_held_out(work, "valid", valid)
+        _save_held_out(work, "test", test)
+        files.write_manifest(work, KIND, inputs=inputs, facts=facts)
+    log("preprocess", "written", path=folder)
+
+
+def _describe(graph: CitationGraph, train_2E: np.ndarray, valid: HeldOut, test: HeldOut) -> files.Json:
+    by_protocol = "random" if graph.day_N is None else "date"
+    return {
+        "split": by_protocol if graph.split is None else "own",
+        "num_papers": len(graph.id_N),
+        "num_citations": train_2E.shape[1] + len(valid.source_P) + len(test.source_P),
+        "num_training_citations": train_2E.shape[1],
+        "num_valid": len(valid.source_P),
+        "num_test": len(test.source_P),
+        "num_negatives": test.negative_PK.shape[1],
+        "num_features": 0 if graph.x_NF is None else graph.x_NF.shape[1],
+        "dates": graph.day_N is not None,
+        "later_citations": _count_later(train_2E, graph.day_N),
+    }
+
+
+def _split(graph: CitationGraph, edge_2E: np.ndarray, config: DataConfig) -> Split:
+    num_papers = len(graph.id_N)
+    if graph.split is not None:
+        valid, test = graph.split.valid, graph.split.test
+        _check_held_out("valid", valid, num_papers)
+        _check_held_out("test", test, num_papers)
+        return edge_2E, valid, test
+    share, negatives, seed = config.holdout, config.negatives, config.seed
+    if graph.day_N is None:
+        return hold_out_at_random(edge_2E, num_papers=num_papers, share=share, negatives=negatives, seed=seed)
+    return hold_out_by_date(edge_2E, graph.day_N, share=share, negatives=negatives, seed=seed)
+
+
+def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
+    shape = held_out.negative_PK.shape
+    if not len(held_out.source_P) == len(held_out.target_P) == shape[0] or min(shape) < 1:
+        raise DataError(f"{name} split is empty or its parts differ in length", shape)
+    for array in (held_out.source_P, held_out.target_P, held_out.negative_PK):
+        if array.min() < 0 or array.max() >= num_papers:
+            wrong = array.min() if array.min() < 0 else array.max()
+            raise DataError(
+                f"{name} split names a paper that does not exist", wrong, hint=f"rows are 0 to {num_papers - 1}"
+            )
+
+
+def _count_later(edge_2E: np.ndarray, day_N: np.ndarray | None) -> int:
+    return 0 if day_N is None else int(np.count_nonzero(day_N[edge_2E[1]] > day_N[edge_2E[0]]))
+
+
+def _save_papers(work: Path, graph: CitationGraph) -> None:
+    columns = {"id": pa.array(graph.id_N)}
+    if graph.title_N is not None:
+        columns["title"] = pa.array(graph.title_N, type=pa.large_string())
+    files.save_table(work / "papers.parquet", columns)
+    if graph.x_NF is not None:
+        files.save_array(work / "x.npy", np.ascontiguousarray(graph.x_NF, dtype=np.float32))
+    if graph.day_N is not None:
+        files.save_array(work / "day.npy", graph.day_N.astype(np.int32))
+
+
+def _save_csrs(work: Path, edge_2E: np.ndarray, num_papers: int) -> None:
+    references = build_csr(edge_2E[0], edge_2E[1], num_papers)
+    _save_csr(work, "references", references)
+    _save_csr(work, "citations", transpose(references))
+    _save_csr(work, "neighbours", undirected(references))
+
+
+def _save_csr(work: Path, name: str, csr: Csr) -> None:
+    files.save_array(work / f"{name}_ptr.npy", csr.ptr_N1)
+    files.save_array(work / f"{name}_index.npy", csr.index_E)
+
+
+def _save_held_out(work: Path, part: str, held_out: HeldOut) -> None:
+    files.save_array(work / f"{part}_source.npy", held_out.source_P.astype(np.int32))
+    files.save_array(work / f"{part}_target.npy", held_out.target_P.astype(np.int32))
+    files.save_array(work / f"{part}_negative.npy", held_out.negative_PK.astype(np.int32))
+
+
+def _map(path: Path, name: str) -> np.ndarray:
+    array: np.ndarray = np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _map_csr(path: Path, name: str) -> Csr:
+    return Csr(_map(path, f"{name}_ptr"), _map(path, f"{name}_index"))
+
+
+def _map_held_out(path: Path, part: str) -> HeldOut:
+    source_P, target_P = _map(path, f"{part}_source"), _map(path, f"{part}_target")
+    return HeldOut(source_P=source_P, target_P=target_P, negative_PK=_map(path, f"{part}_negative"))

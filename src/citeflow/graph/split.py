@@ -1,0 +1,185 @@
+"""Hold citations out for validation and test, and draw the papers that each is ranked against.
+
+With dates it is the protocol of ogbl-citation2 (OGB, arXiv 2005.00687, section 5.4). Every function is a pure function
+of its arguments, the seed included.
+
+Legend: N papers, E citations, P held-out citations, K candidates.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from citeflow.data.records import HeldOut
+from citeflow.errors import DataError
+from citeflow.graph.csr import Csr, build_csr, undirected
+
+Split = tuple[np.ndarray, HeldOut, HeldOut]
+"""Training citations, int32 [2, E], with the two held-out parts."""
+
+MIN_REFERENCES = 3
+"""A source keeps at least one reference of its own to be known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    """Papers in order of time, so that all papers older than a given one are a prefix."""
+
+    order_N: np.ndarray
+    """Rows of papers by day, then row, int32."""
+
+    position_N: np.ndarray
+    """Where each paper stands in `order_N`, int32."""
+
+    num_older_N: np.ndarray
+    """How many papers are older than each by at least a day."""
+
+
+def hold_out_by_date(edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, negatives: int, seed: int) -> Split:
+    """Take two references from each of the newest papers: one for validation, one for test.
+
+    Sources are the newest `share * N` papers (at least one) with 3 references or more, two of them eligible, and an
+    older paper that they do not cite. A reference is eligible where it is older by at least a day and does not cite
+    the source in return, since the undirected graph would otherwise still hold the answer. Candidates are drawn evenly
+    from the older papers that the source does not cite. K is `negatives`, or what the poorest source has, if less.
+
+    Args:
+        edge_2E: citations without self-citations and duplicates.
+        day_N: date of each paper in days.
+
+    Raises:
+        DataError: no paper can be a source.
+    """
+    references = build_csr(edge_2E[0], edge_2E[1], len(day_N))
+    edge_2E = references.edges()
+    time = _timeline(day_N)
+    is_eligible_E = _eligible(edge_2E, day_N)
+    num_free_N = time.num_older_N - np.bincount(edge_2E[0][day_N[edge_2E[1]] < day_N[edge_2E[0]]], minlength=len(day_N))
+    may_give_N = np.bincount(edge_2E[0][is_eligible_E], minlength=len(day_N)) >= 2
+    may_give_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
+    newest_first = time.order_N[::-1]
+    source_P = newest_first[may_give_N[newest_first]][: max(1, int(share * len(day_N)))]
+    if not len(source_P):
+        raise _no_candidates("needs a paper with 3 references, 2 of them older; without dates the split is random")
+    pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
+    pick_2P = _pick_two(references, is_eligible_E, source_P, pick_rng)
+    num_candidates = min(negatives, int(num_free_N[source_P].min()))
+    parts = [
+        HeldOut(
+            source_P=source_P,
+            target_P=references.index_E[pick_P],
+            negative_PK=_older_uncited(references, time, source_P, num_candidates, rng),
+        )
+        for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
+    ]
+    return np.delete(edge_2E, pick_2P.ravel(), axis=1), parts[0], parts[1]
+
+
+def hold_out_at_random(edge_2E: np.ndarray, *, num_papers: int, share: float, negatives: int, seed: int) -> Split:
+    """Take random citations: `share * E` (at least one) for validation and as many for test.
+
+    A citation is eligible where the cited paper does not cite back and the source has a paper that it is not linked
+    with. Candidates are drawn evenly from the papers that are not linked with the source in either direction. K is
+    `negatives`, or what the poorest source has, if less. At least one citation stays for training.
+
+    Args:
+        edge_2E: citations without self-citations and duplicates.
+
+    Raises:
+        DataError: fewer than two citations are eligible, or none would be left.
+    """
+    neighbours = undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
+    num_free_N = num_papers - 1 - neighbours.degree_N
+    eligible = np.flatnonzero(~_has_reverse(edge_2E, num_papers) & (num_free_N[edge_2E[0]] > 0))
+    num_edges = edge_2E.shape[1]
+    num_held = min(max(1, int(share * num_edges)), len(eligible) // 2, (num_edges - 1) // 2)
+    if num_held < 1:
+        raise _no_candidates("needs 3 citations and papers that are not linked; list a link without direction once")
+    pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
+    pick_2P = pick_rng.choice(eligible, size=(2, num_held), replace=False)
+    num_candidates = min(negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
+    parts = [
+        HeldOut(
+            source_P=edge_2E[0][pick_P],
+            target_P=edge_2E[1][pick_P],
+            negative_PK=_unlinked(neighbours, edge_2E[0][pick_P], num_candidates, rng),
+        )
+        for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
+    ]
+    return np.delete(edge_2E, pick_2P.ravel(), axis=1), parts[0], parts[1]
+
+
+def _no_candidates(hint: str) -> DataError:
+    return DataError("no test candidates", "no citation can be held out", hint=hint)
+
+
+def _timeline(day_N: np.ndarray) -> _Timeline:
+    order_N = np.argsort(day_N, kind="stable").astype(np.int32)
+    position_N = np.empty_like(order_N)
+    position_N[order_N] = np.arange(len(order_N), dtype=np.int32)
+    return _Timeline(order_N, position_N, np.searchsorted(day_N[order_N], day_N, side="left"))
+
+
+def _eligible(edge_2E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
+    """Which citations, ordered by source and target, go to an older paper that does not cite back."""
+    is_eligible_E = day_N[edge_2E[1]] < day_N[edge_2E[0]]
+    later_2L = edge_2E[:, day_N[edge_2E[1]] > day_N[edge_2E[0]]]
+    place_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L[::-1], len(day_N)))
+    is_eligible_E[place_L[is_found_L]] = False
+    return is_eligible_E
+
+
+def _has_reverse(edge_2E: np.ndarray, num_papers: int) -> np.ndarray:
+    is_found_E: np.ndarray
+    _, is_found_E = _find(np.sort(_keys(edge_2E, num_papers)), _keys(edge_2E[::-1], num_papers))
+    return is_found_E
+
+
+def _keys(edge_2E: np.ndarray, num_papers: int) -> np.ndarray:
+    """One int64 for each pair, in the order of source, then target."""
+    keys_E: np.ndarray = edge_2E[0].astype(np.int64) * num_papers + edge_2E[1]
+    return keys_E
+
+
+def _find(sorted_keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each wanted key stands (or the last place), and whether it is there at all."""
+    place = np.minimum(np.searchsorted(sorted_keys, wanted), len(sorted_keys) - 1)
+    return place, sorted_keys[place] == wanted
+
+
+def _pick_two(references: Csr, is_eligible_E: np.ndarray, source_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two different eligible references of each source, as places in `references.index_E`, int64 [2, P]."""
+    pick_2P = np.empty((2, len(source_P)), dtype=np.int64)
+    for i, source in enumerate(source_P):
+        start, end = references.ptr_N1[source : source + 2]
+        pick_2P[:, i] = start + rng.choice(np.flatnonzero(is_eligible_E[start:end]), size=2, replace=False)
+    return pick_2P
+
+
+def _older_uncited(
+    references: Csr, time: _Timeline, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator
+) -> np.ndarray:
+    position_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
+    for i, source in enumerate(source_P):
+        cited = np.sort(time.position_N[references.row(source)])
+        position_PK[i] = _draw(int(time.num_older_N[source]), cited, num_candidates, rng)
+    return time.order_N[position_PK]
+
+
+def _unlinked(neighbours: Csr, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator) -> np.ndarray:
+    negative_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
+    for i, source in enumerate(source_P):
+        row = neighbours.row(source)
+        taken = np.insert(row, np.searchsorted(row, source), source)
+        negative_PK[i] = _draw(neighbours.num_rows, taken, num_candidates, rng)
+    return negative_PK
+
+
+def _draw(limit: int, taken: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw different numbers below `limit`, evenly, none of them in the ascending `taken`.
+
+    It draws ranks among the free numbers; a free number is its rank plus the taken numbers before it.
+    """
+    taken = taken[: np.searchsorted(taken, limit)]
+    rank = rng.choice(limit - len(taken), size=size, replace=False, shuffle=False)
+    return rank + np.searchsorted(taken - np.arange(len(taken)), rank, side="right")

@@ -1,0 +1,108 @@
+"""The synthetic twin of ogbl-citation2: a citation graph of any size, as hard as the real one, the same every time.
+
+Legend: N papers, T topics, F features, E citations, B papers of one chunk.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from citeflow import files
+from citeflow.config import SyntheticConfig
+from citeflow.data.growth import LEVEL_WIDTHS, Papers, grow
+from citeflow.data.records import CitationGraph
+
+FEATURES = 128
+LAST_YEAR = 2019
+YEARS = 66
+"""With papers per year growing in a straight line, the last of 66 years holds 2/67 = 3 % of them, as in citation2."""
+
+TOPICS = 512
+"""Number of topics; a small graph has fewer, so that a topic keeps some papers."""
+
+FITNESS_SPREAD = 1.0
+"""Standard deviation of the logarithm of a paper's fitness."""
+
+TOPIC_SPREAD = 0.5
+"""Standard deviation of the logarithm of a topic's share of the papers."""
+
+SIGNALS = (0.35, 0.35, 0.35)
+"""Length of topic, subfield and field vector against noise of length 1."""
+
+DRIFT = 0.3
+"""How far the vocabulary moves from the first year to the last, against noise of length 1."""
+
+_CHUNK = 65_536
+
+
+def make_synthetic(config: SyntheticConfig) -> CitationGraph:
+    """Grow a citation graph; the same settings give the same arrays.
+
+    Returns rows in time order: x_NF float32 `[N, 128]`, day_N int32, edge_2E int32 sorted by citing paper. Every
+    citation goes to a paper of an earlier year.
+    """
+    paper_rng, edge_rng, feature_rng = (
+        np.random.default_rng(seed) for seed in np.random.SeedSequence(config.seed).spawn(3)
+    )
+    papers = _make_papers(config.papers, paper_rng)
+    first_of_january_N = (papers.year_N - 1970).astype("datetime64[Y]").astype("datetime64[D]")
+    return CitationGraph(
+        edge_2E=grow(papers, config.citations_per_paper, edge_rng),
+        id_N=np.arange(config.papers, dtype=np.int64),
+        x_NF=_make_features(papers, feature_rng),
+        day_N=first_of_january_N.astype(np.int32),
+    )
+
+
+def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
+    """Write the graph as a citation folder: papers.parquet, citations.parquet, features.npy."""
+    graph = make_synthetic(config)
+    assert graph.day_N is not None
+    assert graph.x_NF is not None
+    year_N = graph.day_N.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int32) + 1970
+    with files.new_directory(folder) as work:
+        pq.write_table(pa.table({"id": graph.id_N, "year": year_N}), work / "papers.parquet")
+        citations = {"citing": graph.edge_2E[0], "cited": graph.edge_2E[1]}
+        pq.write_table(pa.table(citations), work / "citations.parquet")
+        files.save_array(work / "features.npy", graph.x_NF)
+
+
+def _make_papers(num_papers: int, rng: np.random.Generator) -> Papers:
+    num_topics = min(TOPICS, max(1, num_papers // 40))
+    share_T = rng.lognormal(0, TOPIC_SPREAD, num_topics)
+    return Papers(
+        topic_N=rng.choice(num_topics, size=num_papers, p=share_T / share_T.sum()).astype(np.int32),
+        year_N=_years(num_papers),
+        fitness_N=rng.lognormal(0, FITNESS_SPREAD, num_papers).astype(np.float32),
+        num_topics=num_topics,
+    )
+
+
+def _years(num_papers: int) -> np.ndarray:
+    share = np.cumsum(np.arange(1, YEARS + 1)) / (YEARS * (YEARS + 1) / 2)
+    end = np.rint(share * num_papers).astype(np.int64)
+    return np.repeat(np.arange(LAST_YEAR - YEARS + 1, LAST_YEAR + 1, dtype=np.int32), np.diff(end, prepend=0))
+
+
+def _make_features(papers: Papers, rng: np.random.Generator) -> np.ndarray:
+    """Topic, subfield, field and time, each a direction, under noise; rows of length about 1."""
+    centre_TF = np.zeros((papers.num_topics, FEATURES), np.float32)
+    for signal, width in zip(SIGNALS, LEVEL_WIDTHS, strict=True):
+        group_T = np.arange(papers.num_topics) // width
+        centre_TF += signal * _directions(int(group_T[-1]) + 1, rng)[group_T]
+    drift_F = DRIFT * _directions(1, rng)[0]
+    time_N = ((papers.year_N - LAST_YEAR) / YEARS).astype(np.float32)
+    x_NF = np.empty((len(papers.topic_N), FEATURES), np.float32)
+    for first in range(0, len(x_NF), _CHUNK):
+        x_BF = x_NF[first : first + _CHUNK]
+        rng.standard_normal(out=x_BF, dtype=np.float32)
+        x_BF *= np.float32(FEATURES**-0.5)
+        x_BF += centre_TF[papers.topic_N[first : first + _CHUNK]]
+        x_BF += time_N[first : first + _CHUNK, None] * drift_F
+    return x_NF
+
+
+def _directions(count: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((count, FEATURES), dtype=np.float32) * np.float32(FEATURES**-0.5)

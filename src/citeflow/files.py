@@ -5,6 +5,7 @@ EvalReport) is a directory whose `manifest.json` was written last and names ever
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from citeflow.errors import CorruptError, NotFoundError
+from citeflow.errors import CorruptError, NotFoundError, UnavailableError
 
 MANIFEST = "manifest.json"
 Json = dict[str, Any]
@@ -91,6 +92,46 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file into a directory that is being made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+
+
+def save_chunks(path: Path, chunks: Iterable[bytes], *, append: bool = False) -> None:
+    """Write bytes as they come; what came before a failure stays, so that it can be continued."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab" if append else "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a finished file its name, in one step; both names lie on the same file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sync_file(source)
+    os.replace(source, target)
+    _sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file for the length of the block; the lock goes away with the process that holds it.
+
+    Raises:
+        UnavailableError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnavailableError("another process is at work on this", path, hint="wait until it has ended") from None
+        yield
+
+
+@contextlib.contextmanager
+def scratch_directory(parent: Path) -> Iterator[Path]:
+    """Give a directory that goes away at the end of the block, on the same file system as `parent`."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".scratch.") as name:
+        yield Path(name)
 
 
 def copy_directory(source: Path, target: Path) -> None:

@@ -122,7 +122,7 @@ def _timeline(day_N: np.ndarray) -> _Timeline:
 
 def _eligible(edge_2E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
     """Which citations, ordered by source and target, go to an older paper that does not cite back."""
-    is_eligible_E = day_N[edge_2E[1]] < day_N[edge_2E[0]]
+    is_eligible_E: np.ndarray = day_N[edge_2E[1]] < day_N[edge_2E[0]]
     later_2L = edge_2E[:, day_N[edge_2E[1]] > day_N[edge_2E[0]]]
     place_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L[::-1], len(day_N)))
     is_eligible_E[place_L[is_found_L]] = False

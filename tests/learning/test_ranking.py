@@ -16,7 +16,7 @@ from citeflow.learning import ranking
 
 @pytest.fixture(scope="module")
 def evaluator():
-    """OGB's evaluator; `import ogb` would ask PyPI for a newer release in a thread, were `outdated` not stood in for."""
+    """OGB's evaluator; `import ogb` asks PyPI for a newer release in a thread, hence the stand-in for `outdated`."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ogb's own imports
         offline = types.ModuleType("outdated")

@@ -1,0 +1,182 @@
+"""A PreparedGraph holds what was cleaned and split, mapped and not read."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from citeflow import files
+from citeflow.config import DataConfig
+from citeflow.data.records import CitationGraph, HeldOut, OwnSplit
+from citeflow.errors import CorruptError, DataError, NotFoundError
+from citeflow.graph.csr import transpose, undirected
+from citeflow.graph.prepared import PreparedGraph, write_prepared
+
+CONFIG = DataConfig(negatives=10, holdout=0.2)
+
+
+def small_graph(**changes):
+    rng = np.random.default_rng(0)
+    day_N = np.sort(rng.integers(0, 30, 50)).astype(np.int32)
+    edge_2E = np.sort(rng.integers(0, 50, (2, 300), dtype=np.int32), axis=0)[::-1]
+    graph = CitationGraph(
+        edge_2E=edge_2E,
+        id_N=np.arange(100, 150),
+        x_NF=rng.standard_normal((50, 4)).astype(np.float32),
+        day_N=day_N,
+    )
+    return dataclasses.replace(graph, **changes)
+
+
+def write(graph, folder, config=CONFIG):
+    write_prepared(graph, folder, config=config, inputs={"RawDataset": "0" * 64}, dataset="small")
+    return PreparedGraph.open(folder)
+
+
+def held_out(source, target, negative):
+    arrays = (np.array(values, dtype=np.int32) for values in (source, target, negative))
+    return HeldOut(**dict(zip(("source_P", "target_P", "negative_PK"), arrays, strict=True)))
+
+
+def test_arrays_come_back_as_they_were_in_the_types_that_workers_expect(tmp_path):
+    graph = small_graph()
+    prepared = write(graph, tmp_path / "prepared")
+    assert np.array_equal(prepared.x_NF, graph.x_NF)
+    assert np.array_equal(prepared.day_N, graph.day_N)
+    assert (prepared.num_papers, prepared.path) == (50, tmp_path / "prepared")
+    assert prepared.ids() == list(range(100, 150))
+    assert prepared.titles() is None
+    for csr in (prepared.references, prepared.citations, prepared.neighbours):
+        assert (csr.ptr_N1.dtype, csr.index_E.dtype) == (np.int64, np.int32)
+    for part in (prepared.valid, prepared.test):
+        assert part.negative_PK.shape == (len(part.source_P), 10)
+
+
+def test_every_array_is_a_read_only_map(tmp_path):
+    prepared = write(small_graph(), tmp_path / "prepared")
+    arrays = [prepared.x_NF, prepared.day_N, prepared.references.index_E, prepared.test.negative_PK]
+    assert all(isinstance(array, np.memmap) and not array.flags.writeable for array in arrays)
+
+
+def test_the_three_adjacencies_agree_and_hide_what_was_held_out(tmp_path):
+    prepared = write(small_graph(), tmp_path / "prepared")
+    for made, expected in [
+        (prepared.citations, transpose(prepared.references)),
+        (prepared.neighbours, undirected(prepared.references)),
+    ]:
+        assert np.array_equal(made.ptr_N1, expected.ptr_N1)
+        assert np.array_equal(made.index_E, expected.index_E)
+    for part in (prepared.valid, prepared.test):
+        for source, target in zip(part.source_P, part.target_P, strict=True):
+            assert target not in prepared.neighbours.row(source)
+            assert source not in prepared.neighbours.row(target)
+
+
+def test_the_facts_count_what_was_kept_and_what_was_dropped(tmp_path):
+    graph = small_graph(counts={"unknown": 7})
+    extra_2E = np.array([[5, 5, 0], [5, 5, 49]], dtype=np.int32)
+    edge_2E = np.concatenate([graph.edge_2E, extra_2E, graph.edge_2E[:, :20]], axis=1)
+    facts = write(dataclasses.replace(graph, edge_2E=edge_2E), tmp_path / "prepared").facts
+    given = list(map(tuple, edge_2E.T.tolist()))
+    distinct = {pair for pair in given if pair[0] != pair[1]}
+    num_self = sum(i == j for i, j in given)
+    expected = {
+        "dataset": "small",
+        "split": "date",
+        "num_papers": 50,
+        "num_citations": len(distinct),
+        "num_training_citations": len(distinct) - 20,
+        "num_valid": 10,
+        "num_test": 10,
+        "num_negatives": 10,
+        "num_features": 4,
+        "dates": True,
+        "later_citations": 1,
+        "self_citations": num_self,
+        "duplicates": len(given) - num_self - len(distinct),
+        "unknown": 7,
+    }
+    assert facts == expected
+
+
+def test_without_dates_and_features_the_split_is_random(tmp_path):
+    prepared = write(small_graph(day_N=None, x_NF=None), tmp_path / "prepared")
+    assert (prepared.x_NF, prepared.day_N) == (None, None)
+    assert [prepared.facts[name] for name in ("split", "dates", "num_features")] == ["random", False, 0]
+
+
+def test_text_ids_and_titles_come_back(tmp_path):
+    id_N = np.array([f"hep-th/{i:04}" for i in range(50)], dtype=object)
+    title_N = np.array([f"On {i} strings é" for i in range(50)], dtype=object)
+    prepared = write(small_graph(id_N=id_N, title_N=title_N), tmp_path / "prepared")
+    assert prepared.ids() == id_N.tolist()
+    assert prepared.titles() == title_N.tolist()
+
+
+def test_an_own_split_is_kept(tmp_path):
+    split = OwnSplit(valid=held_out([1], [2], [[3, 4]]), test=held_out([1, 5], [6, 7], [[8, 9], [10, 11]]))
+    graph = small_graph(split=split)
+    prepared = write(graph, tmp_path / "prepared")
+    for part, own in [(prepared.valid, split.valid), (prepared.test, split.test)]:
+        assert np.array_equal(part.source_P, own.source_P)
+        assert np.array_equal(part.target_P, own.target_P)
+        assert np.array_equal(part.negative_PK, own.negative_PK)
+    assert prepared.facts["split"] == "own"
+    assert prepared.facts["num_citations"] == prepared.facts["num_training_citations"] + 3
+
+
+@pytest.mark.parametrize("wrong", [50, -1])
+def test_an_own_split_that_names_a_missing_paper_is_refused(tmp_path, wrong):
+    good = held_out([1], [2], [[3, 4]])
+    split = OwnSplit(valid=good, test=held_out([1], [2], [[3, wrong]]))
+    with pytest.raises(DataError, match=f"test split names a paper that does not exist: {wrong}"):
+        write(small_graph(split=split), tmp_path / "prepared")
+
+
+def test_an_own_split_whose_parts_differ_in_length_is_refused(tmp_path):
+    good = held_out([1], [2], [[3, 4]])
+    with pytest.raises(DataError, match="valid split"):
+        write(small_graph(split=OwnSplit(valid=held_out([1, 2], [3], [[4]]), test=good)), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id_N": np.arange(1), "edge_2E": np.zeros((2, 1), dtype=np.int32)}, "not enough papers: 1"),
+        ({"edge_2E": np.zeros((2, 3), dtype=np.int32)}, "no citations to learn from"),
+        ({"edge_2E": np.zeros((2, 0), dtype=np.int32)}, "no citations to learn from"),
+        ({"day_N": np.zeros(50, dtype=np.int32)}, "no test candidates"),
+    ],
+)
+def test_a_graph_that_cannot_be_prepared_leaves_nothing_behind(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        write(small_graph(**changes), tmp_path / "prepared")
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_graph_is_written_with_the_same_digest(tmp_path):
+    first, second = (write(small_graph(), tmp_path / name).manifest for name in ("first", "second"))
+    assert first == second
+
+
+def test_a_missing_graph_and_a_cut_file_are_told_apart(tmp_path):
+    with pytest.raises(NotFoundError, match="no PreparedGraph here"):
+        PreparedGraph.open(tmp_path / "nowhere")
+    folder = write(small_graph(), tmp_path / "prepared").path
+    cut = folder / "references_index.npy"
+    cut.write_bytes(cut.read_bytes()[:-4])
+    with pytest.raises(CorruptError, match="references_index"):
+        PreparedGraph.open(folder)
+
+
+def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, capsys):
+    write(small_graph(), tmp_path / "prepared")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split()[2] for line in err.splitlines()] == ["cleaned", "split", "written"]
+
+
+def test_the_manifest_names_the_raw_dataset(tmp_path):
+    folder = write(small_graph(), tmp_path / "prepared").path
+    assert files.verify(folder, "PreparedGraph")["inputs"] == {"RawDataset": "0" * 64}

@@ -1,0 +1,90 @@
+"""Features of papers: the columns of numbers in their table, and `features.npy` beside it.
+
+Legend: N papers, F features, B papers of one block.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from citeflow.console import log
+from citeflow.data.columns import Column, are_mostly_numbers, as_text, is_number, is_text, numbers_of
+from citeflow.data.damage import show
+from citeflow.data.tables import KNOWN, TableFile
+from citeflow.errors import DataError
+
+FEATURES = "features.npy"
+BLOCK_ROWS = 1 << 16
+
+
+def read_features(folder: Path, papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None:
+    """Features [N, F] as finite float32, those of `features.npy` first; None where there are none.
+
+    Raises:
+        DataError: a value is missing, not a number or not finite, or the array does not fit the papers.
+    """
+    parts = []
+    if (folder / FEATURES).exists():
+        parts.append(_read_array(folder / FEATURES, len(columns["id"])))
+    numbers = {name: column for name, column in columns.items() if name not in KNOWN and _is_feature(name, column)}
+    ignored = [show(name) for name in columns if name not in KNOWN and name not in numbers]
+    if ignored:
+        log("data", "columns ignored, not numbers", file=papers.path, columns=", ".join(ignored))
+    if numbers:
+        parts.append(_numeric_columns(papers, numbers))
+    if not parts:
+        return None
+    return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _is_feature(name: str, column: Column) -> bool:
+    """Whether a column holds numbers; one of text does if most of its values are numbers, so that a typo is noticed."""
+    is_index = name == "" or name.startswith("__index_level_")
+    if is_index:
+        return False
+    return is_number(column.type) or (is_text(column.type) and are_mostly_numbers(as_text(column)))
+
+
+def _numeric_columns(papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray:
+    x_NF = np.empty((len(next(iter(columns.values()))), len(columns)), np.float32)
+    for index, (name, column) in enumerate(columns.items()):
+        with np.errstate(over="ignore"):
+            x_NF[:, index] = numbers_of(papers, name, column)
+        is_bad = ~np.isfinite(x_NF[:, index])
+        if is_bad.any():
+            raise papers.bad_value(name, is_bad, column, "is not a finite number")
+    return x_NF
+
+
+def _read_array(path: Path, num_papers: int) -> np.ndarray:
+    try:
+        given_NF = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is not a usable .npy array", str(error).splitlines()[0]) from None
+    if given_NF.dtype.kind not in "biuf":
+        raise DataError(f"{path} does not hold real numbers", given_NF.dtype, hint="save it as float32")
+    if given_NF.ndim != 2 or given_NF.shape[1] == 0:
+        raise DataError(f"{path} must have the shape [papers, features]", given_NF.shape)
+    if len(given_NF) != num_papers:
+        raise DataError(f"{path} must have a row for each of {num_papers:,} papers", f"{len(given_NF):,} rows")
+    return _as_finite(path, given_NF)
+
+
+def _as_finite(path: Path, given_NF: np.ndarray) -> np.ndarray:
+    """Copy an array as float32, block by block, because it may not fit into memory twice."""
+    x_NF = np.empty(given_NF.shape, np.float32)
+    num_bad, first = 0, (0, 0)
+    for start in range(0, len(x_NF), BLOCK_ROWS):
+        x_BF = x_NF[start : start + BLOCK_ROWS]
+        with np.errstate(over="ignore"):
+            x_BF[:] = given_NF[start : start + BLOCK_ROWS]
+        bad = np.argwhere(~np.isfinite(x_BF))
+        if len(bad) and not num_bad:
+            first = start + int(bad[0, 0]), int(bad[0, 1])
+        num_bad += len(bad)
+    if num_bad:
+        more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""
+        where = f"{path}, row {first[0] + 1}, column {first[1] + 1}"
+        raise DataError(f"{where}: not a finite number", f"{given_NF[first]}{more}")
+    return x_NF

@@ -1,0 +1,49 @@
+"""Vectors from words: what a paper's title and abstract say, where a dataset has no features of its own.
+
+Legend: N papers, V words, F width of a vector.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from citeflow.errors import UnavailableError
+
+MAX_WORDS = 100_000
+
+
+def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarray | None:
+    """Make TF-IDF vectors and reduce them by a truncated SVD.
+
+    A word counts if two papers use it, because others can relate no papers; of very many words the most frequent stay.
+
+    Args:
+        text_N: one text per paper, which may be empty.
+        width: F at most; there are fewer dimensions where there are fewer words or papers.
+        seed: of the randomised SVD; the same texts and seed give the same vectors.
+
+    Returns:
+        x_NF, float32, rows of length 1, or 0 for a paper with none of the words; None where no two papers share a word.
+
+    Raises:
+        UnavailableError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.preprocessing import normalize
+    except ImportError:
+        hint = "pip install 'citeflow[train]', or give the papers features"
+        raise UnavailableError("package needed to read text", "scikit-learn", hint=hint) from None
+    words = TfidfVectorizer(sublinear_tf=True, stop_words="english", min_df=2, max_features=MAX_WORDS, dtype=np.float32)
+    try:
+        weight_NV = words.fit_transform(text_N)
+    except ValueError:  # its way to say that no word is left
+        return None
+    if weight_NV.shape[1] <= width:
+        x_NF = weight_NV.toarray()
+    else:
+        svd = TruncatedSVD(min(width, len(text_N)), random_state=seed)
+        with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the variance, 0 where all texts agree
+            x_NF = svd.fit_transform(weight_NV)
+    return np.asarray(normalize(x_NF), dtype=np.float32)

@@ -178,8 +178,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """`seed` is the published student model that citeflow comes from, github.com/0M1J/kubeflow-GNN, ogbl/train.py."""
 
 
-def load(*, preset: str = "default", file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Read settings: the preset, then the file over it, then `section.key=value` over both.
+def load(
+    *, preset: str = "default", file: Path | None = None, text: str = "", overrides: Iterable[str] = ()
+) -> Config:
+    """Read settings: the preset, then the file over it, then YAML text, then `section.key=value` over all of them.
 
     Raises:
         ConfigError: a name is unknown (the nearest right one is in the hint), or a value is out of range.
@@ -190,6 +192,7 @@ def load(*, preset: str = "default", file: Path | None = None, overrides: Iterab
     layers: list[Mapping[str, Any]] = [PRESETS[preset]]
     if file is not None:
         layers.append(_read_yaml(file))
+    layers.append(_parse_yaml(text, "settings"))
     layers.extend(_parse_override(text) for text in overrides)
     return from_dict(_merge(layers))
 

@@ -58,6 +58,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def write_in_place(path: Path, text: str) -> None:
+    """Write into a file that must stay the same file, such as the one that Kubernetes takes a pod's last words from."""
+    path.write_text(text)
+
+
 def write_json(path: Path, value: object) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n")

@@ -1,0 +1,47 @@
+"""Bring a dataset onto the shared volume."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.base import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def download(
+    dataset: str,
+    preset: str,
+    settings: str,
+    predictor: str,
+    epochs: float,
+    minutes: float,
+    run_name: str,
+    job_id: str,
+    data_root: str,
+    raw: dsl.Output[dsl.Dataset],
+) -> NamedTuple("Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str)]):
+    """Bring a dataset onto the shared volume, once the settings of the whole run have been checked.
+
+    Args:
+        dataset: A name (synthetic, ogbl-citation2), a folder on the volume, or a URL of a packed citation folder.
+        preset: Settings to start from.
+        settings: YAML text, merged over the preset.
+        predictor: What scores a pair, or "settings" to leave that to the settings.
+        epochs: Passes over the training citations, or 0 to leave that to the settings.
+        minutes: Time to train, or 0 to leave that to the settings.
+        run_name: Name of the run; empty makes one from the dataset and the job.
+        job_id: What tells this run from others of the same dataset.
+        data_root: Where the shared volume is mounted.
+        raw: Manifest of the RawDataset.
+
+    Returns:
+        sha256: Digest of the RawDataset.
+        run: Name of the run.
+        resolved: All settings of the run, as YAML text.
+        data_resolved: Those of them that the PreparedGraph depends on.
+    """
+    from citeflow import steps
+
+    return steps.download(
+        dataset, preset, settings, predictor, epochs, minutes, run_name, job_id, data_root=data_root, raw=raw
+    )

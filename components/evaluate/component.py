@@ -1,0 +1,45 @@
+"""Rank held-out citations with a model and with training-free baselines."""
+
+from kfp import dsl
+
+from components.base import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    model: dsl.Input[dsl.Model],
+    model_sha256: str,
+    graph: dsl.Input[dsl.Dataset],
+    settings: str,
+    data_root: str,
+    report: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+) -> str:
+    """Rank held-out citations with a model and with training-free baselines.
+
+    Args:
+        model: A TrainedModel.
+        model_sha256: Its digest; as a parameter it is what the cache of Kubeflow Pipelines looks at.
+        graph: Manifest of the PreparedGraph that the model was trained on.
+        settings: YAML text with all settings.
+        data_root: Where the shared volume is mounted.
+        report: The report as JSON.
+        metrics: MRR, Hits, accuracy and AUC on the test citations, and the MRR of each baseline.
+        classification: ROC curve and confusion matrix.
+
+    Returns:
+        Digest of the EvalReport.
+    """
+    from citeflow import steps
+
+    return steps.evaluate(
+        model,
+        model_sha256,
+        graph,
+        settings,
+        data_root=data_root,
+        report=report,
+        metrics=metrics,
+        classification=classification,
+    )

@@ -1,0 +1,31 @@
+"""Put report, model and TensorBoard logs where people look."""
+
+from kfp import dsl
+
+from components.base import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def publish(
+    report: dsl.Input[dsl.Artifact],
+    report_sha256: str,
+    model: dsl.Input[dsl.Model],
+    out_dir: str,
+    data_root: str,
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Put report, model and TensorBoard logs where people look.
+
+    Args:
+        report: The report of an EvalReport.
+        report_sha256: Digest of the EvalReport.
+        model: The TrainedModel that was evaluated.
+        out_dir: Folder for report and model; empty takes the folder of the run on the volume.
+        data_root: Where the shared volume is mounted.
+        summary: Table of the results, and where everything lies.
+        page: The report with its plots, as one self-contained page.
+    """
+    from citeflow import steps
+
+    steps.publish(report, report_sha256, model, out_dir, data_root=data_root, summary=summary, page=page)

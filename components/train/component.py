@@ -1,0 +1,34 @@
+"""Fit a GraphSAGE link predictor."""
+
+from kfp import dsl
+
+from components.base import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    graph: dsl.Input[dsl.Dataset],
+    settings: str,
+    workers: int,
+    run_name: str,
+    data_root: str,
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> str:
+    """Fit a GraphSAGE link predictor with several processes in step.
+
+    Args:
+        graph: Manifest of a PreparedGraph.
+        settings: YAML text with all settings.
+        workers: Number of training processes.
+        run_name: Name of the run, which its folders on the volume get.
+        data_root: Where the shared volume is mounted.
+        model: The TrainedModel: weights as safetensors, everything else as JSON.
+        metrics: Throughput, time and the best validation MRR.
+
+    Returns:
+        Digest of the TrainedModel.
+    """
+    from citeflow import steps
+
+    return steps.train(graph, settings, workers, run_name, data_root=data_root, model=model, metrics=metrics)

@@ -1,0 +1,114 @@
+"""From a citation graph to a scored link predictor."""
+
+from google.protobuf.struct_pb2 import Value
+from kfp import dsl, kubernetes
+
+from components.download.component import download
+from components.evaluate.component import evaluate
+from components.preprocess.component import preprocess
+from components.publish.component import publish
+from components.train.component import train
+
+CLAIM = "citeflow-data"
+"""Name of the persistent volume claim (ReadWriteMany) that every step mounts."""
+
+MOUNT = "/mnt/citeflow"
+
+CHOICES = {"preset": ["default", "seed"], "predictor": ["settings", "dot", "mlp", "structural"]}
+"""Parameters that the run form offers as a drop-down."""
+
+
+def _place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str], cached: bool) -> None:
+    """Give a step its title, label, volume and retries, and what it asks for and may use of cpu and memory."""
+    verb = task.name
+    task.set_display_name(verb.capitalize()).set_caching_options(cached)
+    task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
+    task.set_memory_request(memory[0]).set_memory_limit(memory[1])
+    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", verb)
+
+
+def _learn(raw: dsl.PipelineTask, workers: int, out_dir: str, data_root: str) -> None:
+    """Everything behind the download."""
+    graph = preprocess(
+        raw=raw.outputs["raw"],
+        raw_sha256=raw.outputs["sha256"],
+        settings=raw.outputs["data_resolved"],
+        data_root=data_root,
+    )
+    _place(graph, cpu=("1", "4"), memory=("2Gi", "32Gi"), cached=True)
+    model = train(
+        graph=graph.outputs["graph"],
+        settings=raw.outputs["resolved"],
+        workers=workers,
+        run_name=raw.outputs["run"],
+        data_root=data_root,
+    )
+    _place(model, cpu=("2", "16"), memory=("4Gi", "64Gi"), cached=False)
+    report = evaluate(
+        model=model.outputs["model"],
+        model_sha256=model.outputs["Output"],
+        graph=graph.outputs["graph"],
+        settings=raw.outputs["resolved"],
+        data_root=data_root,
+    )
+    _place(report, cpu=("2", "16"), memory=("4Gi", "64Gi"), cached=True)
+    published = publish(
+        report=report.outputs["report"],
+        report_sha256=report.outputs["Output"],
+        model=model.outputs["model"],
+        out_dir=out_dir,
+        data_root=data_root,
+    )
+    _place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+
+
+@dsl.pipeline(name="citation", display_name="Missing citations")
+def citation(
+    dataset: str = "synthetic",
+    preset: str = "default",
+    predictor: str = "settings",
+    epochs: float = 0.0,
+    minutes: float = 0.0,
+    settings: str = "",
+    workers: int = 2,
+    run_name: str = "",
+    out_dir: str = "",
+    data_root: str = MOUNT,
+) -> None:
+    """Trains and scores a GraphSAGE link predictor that finds the citations which a citation network lacks.
+
+    Args:
+        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one.
+        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
+        predictor: What scores a pair of papers; "settings" leaves it to them, all else overrides them.
+        epochs: Passes over the training citations; 0 leaves it to the settings, all else overrides them. Not together
+            with minutes.
+        minutes: Time to train; 0 leaves it to the settings, all else overrides them. Not together with epochs.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
+        workers: Number of training processes.
+        run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset and job.
+        out_dir: Folder that gets report and model; empty takes runs/NAME/published below data_root.
+        data_root: Where the shared volume is mounted.
+    """
+    raw = download(
+        dataset=dataset,
+        preset=preset,
+        settings=settings,
+        predictor=predictor,
+        epochs=epochs,
+        minutes=minutes,
+        run_name=run_name,
+        job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        data_root=data_root,
+    )
+    _place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _learn(raw, workers, out_dir, data_root)
+
+
+# The run form has drop-downs (KEP-11385), but the compiler of kfp 2.17 refuses typing.Literal.
+for _name, _choices in CHOICES.items():
+    _parameter = citation.pipeline_spec.root.input_definitions.parameters[_name]
+    _parameter.literals.extend(Value(string_value=choice) for choice in _choices)

@@ -1,0 +1,42 @@
+"""The name of a run, and where its model, report and logs lie below `data_root`."""
+
+import re
+from pathlib import Path
+
+from citeflow.errors import ConfigError
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def check_name(name: str) -> str:
+    """Give the name back if it can name a folder, a pod and a TensorBoard run.
+
+    Raises:
+        ConfigError: it can not.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError("run name", name, hint="1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends")
+    return name
+
+
+def make_name(dataset: str, suffix: str) -> str:
+    """Name a run after its dataset (a name, path or URL) and something that tells it from others of the same."""
+    last = dataset.rstrip("/").rpartition("/")[2].partition(".")[0].lower()
+    words = re.findall(r"[a-z0-9]+", last)
+    stem = "-".join(words)[: 62 - len(suffix)].strip("-")
+    return check_name(f"{stem}-{suffix}" if stem else suffix)
+
+
+def run_folder(data_root: Path, name: str) -> Path:
+    """Where the model and the report of a run lie."""
+    return data_root / "runs" / name
+
+
+def log_folder(data_root: Path, name: str) -> Path:
+    """Where TensorBoard finds a run."""
+    return data_root / "logs" / name
+
+
+def published_folder(data_root: Path, name: str) -> Path:
+    """Where `publish` puts its result unless it is told otherwise."""
+    return run_folder(data_root, name) / "published"

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: the processes below this one end too, and what was begun is cleaned up on the way out."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+from citeflow.errors import StoppedError
+
+GRACE_S = 10.0
+"""Time that a child process has to end by itself."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Run a block that a signal ends, children first; a second signal ends the process at once.
+
+    Raises:
+        StoppedError: SIGINT or SIGTERM came; its exit code is 130 or 143.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each in old:
+            signal.signal(each, signal.SIG_DFL)
+        end_children()
+        raise KeyboardInterrupt  # unlike an Exception, no library on the way takes it for a failure of its own
+
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in old:
+            signal.signal(number, stop)
+        yield
+    except KeyboardInterrupt:
+        raise _stopped(received[0] if received else signal.SIGINT) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def end_children() -> None:
+    """Ask every process below this one to end, and kill those that have not after GRACE_S."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    _, alive = psutil.wait_procs(children, timeout=GRACE_S)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _stopped(number: int) -> StoppedError:
+    error = StoppedError("stopped by a signal", signal.Signals(number).name, hint="run the same command again")
+    error.exit_code = 128 + number
+    return error

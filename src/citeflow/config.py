@@ -58,7 +58,9 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         _require(self.papers >= 100, "synthetic.papers", self.papers, "at least 100")
-        _require(1 <= self.citations_per_paper <= 100, "synthetic.citations_per_paper", self.citations_per_paper, "1-100")
+        _require(
+            1 <= self.citations_per_paper <= 100, "synthetic.citations_per_paper", self.citations_per_paper, "1-100"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +160,12 @@ class Config:
         return plain
 
 
-SECTIONS: dict[str, type] = {"data": DataConfig, "synthetic": SyntheticConfig, "model": ModelConfig, "train": TrainConfig}
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "synthetic": SyntheticConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+}
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},
@@ -178,9 +185,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """`seed` is the published student model that citeflow comes from, github.com/0M1J/kubeflow-GNN, ogbl/train.py."""
 
 
-def load(
-    *, preset: str = "default", file: Path | None = None, text: str = "", overrides: Iterable[str] = ()
-) -> Config:
+def load(*, preset: str = "default", file: Path | None = None, text: str = "", overrides: Iterable[str] = ()) -> Config:
     """Read settings: the preset, then the file over it, then YAML text, then `section.key=value` over all of them.
 
     Raises:

@@ -10,7 +10,7 @@ from citeflow.config import DataConfig
 from citeflow.data.records import CitationGraph, HeldOut, OwnSplit
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import transpose, undirected
-from citeflow.graph.prepared import PreparedGraph, write_prepared
+from citeflow.graph.prepared import PreparedGraph, prepare, write_prepared
 
 CONFIG = DataConfig(negatives=10, holdout=0.2)
 
@@ -180,3 +180,41 @@ def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, capsys):
 def test_the_manifest_names_the_raw_dataset(tmp_path):
     folder = write(small_graph(), tmp_path / "prepared").path
     assert files.verify(folder, "PreparedGraph")["inputs"] == {"RawDataset": "0" * 64}
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A RawDataset as the stage before leaves it."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    graph = small_graph()
+    (folder / "papers.csv").write_text("id,year\n" + "".join(f"p{i},{1950 + i}\n" for i in range(50)))
+    lines = "".join(f"p{citing},p{cited}\n" for citing, cited in graph.edge_2E.T)
+    (folder / "citations.csv").write_text("citing,cited\n" + lines)
+    files.write_manifest(folder, "RawDataset", inputs={}, facts={"dataset": "brought", "format": "folder"})
+    return folder
+
+
+def test_a_raw_dataset_is_prepared_once_for_each_setting(tmp_path, raw):
+    data_root = tmp_path / "data"
+    path = prepare(raw, data_root=data_root, config=CONFIG)
+    made = (path / "manifest.json").stat().st_mtime_ns
+    assert prepare(raw, data_root=data_root, config=CONFIG) == path
+    assert (path / "manifest.json").stat().st_mtime_ns == made
+    assert prepare(raw, data_root=data_root, config=dataclasses.replace(CONFIG, seed=1)) != path
+    assert sorted(data_root.joinpath("prepared").iterdir()) == sorted(data_root.joinpath("prepared").glob("?" * 16))
+    prepared = PreparedGraph.open(path)
+    assert prepared.facts["dataset"] == "brought"
+    assert prepared.manifest["inputs"] == {"RawDataset": files.read_manifest(raw, "RawDataset")["sha256"]}
+
+
+def test_a_prepared_graph_that_was_cut_is_made_anew(tmp_path, raw):
+    path = prepare(raw, data_root=tmp_path / "data", config=CONFIG)
+    (path / "valid_target.npy").write_bytes(b"")
+    assert prepare(raw, data_root=tmp_path / "data", config=CONFIG) == path
+    assert len(PreparedGraph.open(path).valid.target_P) == 10
+
+
+def test_a_missing_raw_dataset_is_named(tmp_path):
+    with pytest.raises(NotFoundError, match="no RawDataset here"):
+        prepare(tmp_path / "nowhere", data_root=tmp_path, config=CONFIG)

@@ -16,7 +16,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.console import log
 from citeflow.data.records import CitationGraph, HeldOut
-from citeflow.errors import DataError
+from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, transpose, undirected
 from citeflow.graph.split import Split, hold_out_at_random, hold_out_by_date
 
@@ -104,7 +104,7 @@ class PreparedGraph:
 
 
 def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
-    """Make the PreparedGraph of a raw dataset, or return the one that is there already.
+    """Make the PreparedGraph of a raw dataset, or return the one that is there already; one that was cut is made anew.
 
     Args:
         raw: a RawDataset.
@@ -116,13 +116,12 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
     manifest = files.read_manifest(raw, "RawDataset")
     key = {"raw": manifest["sha256"], "data": dataclasses.asdict(config), "format": FORMAT}
     folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
-    if (folder / files.MANIFEST).is_file():
-        files.read_manifest(folder, KIND)
+    if _is_whole(folder):
         log("preprocess", "already there", path=folder)
         return folder
-    log("preprocess", "reading", path=raw)
     from citeflow.data.raw import read_raw
 
+    log("preprocess", "reading", path=raw)
     write_prepared(
         read_raw(raw, config),
         folder,
@@ -131,6 +130,14 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         dataset=str(manifest["facts"].get("dataset", raw.name)),
     )
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        files.read_manifest(folder, KIND)
+    except (NotFoundError, CorruptError):
+        return False
+    return True
 
 
 def write_prepared(

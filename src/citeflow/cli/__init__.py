@@ -1,0 +1,52 @@
+"""The command `citeflow`: stdout is data, stderr is log, and the exit code says what kind of thing went wrong."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from citeflow import __version__
+from citeflow.cli import compile, predict, run, settings, verbs
+from citeflow.errors import CiteflowError, ConfigError
+from citeflow.stopping import stoppable
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        args = _parser().parse_args(argv)
+        with stoppable():
+            args.call(args)
+    except CiteflowError as error:
+        print(error, file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong option as every other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, hint=f"{self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="citeflow",
+        description="Find the citations that are missing from a citation network.",
+        epilog=_exit_codes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"citeflow {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (run, verbs, predict, settings, compile):
+        module.add_to(commands)
+    return parser
+
+
+def _exit_codes() -> str:
+    kinds: list[type[CiteflowError]] = CiteflowError.__subclasses__()
+    meanings = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in kinds}
+    meanings |= {0: "It went well.", CiteflowError.exit_code: "citeflow itself failed.", 130: "Ctrl-C."}
+    return "\n".join(["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in sorted(meanings.items()))])

@@ -1,0 +1,84 @@
+"""Options that several commands share, and what they mean."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from citeflow import config
+from citeflow.config import Config
+from citeflow.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+NAMED_DATASETS = ("synthetic", "ogbl-citation2")
+SCHEMES = ("http", "https", "file")
+
+
+def add_command(
+    commands: "Commands", name: str, call: Callable[[argparse.Namespace], None], summary: str
+) -> argparse.ArgumentParser:
+    """Add a subcommand that `call` carries out."""
+    parser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--preset`, `--config` and `--set`."""
+    group = parser.add_argument_group("settings, each over the one before")
+    group.add_argument("--preset", default="default", metavar="NAME", help=f"one of {', '.join(config.PRESETS)}")
+    group.add_argument("--config", type=Path, metavar="FILE", help="YAML file, as `citeflow settings` prints it")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, train.epochs=3")
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """Add `--data-root`."""
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("CITEFLOW_DATA_ROOT", "citeflow-data")),
+        help="folder of all data, models and logs (default: $CITEFLOW_DATA_ROOT or ./citeflow-data)",
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers`."""
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="training processes (default: 2)")
+
+
+def resolved(args: argparse.Namespace) -> Config:
+    """The settings that the options ask for."""
+    return config.load(preset=args.preset, file=args.config, overrides=args.set)
+
+
+def data_root(args: argparse.Namespace) -> Path:
+    """Where all data lies, as a path that does not depend on the working directory."""
+    return Path(args.data_root).expanduser().absolute()
+
+
+def dataset(text: str) -> str:
+    """A dataset's name or URL as it is, a folder as an absolute path.
+
+    Raises:
+        NotFoundError: it is none of these.
+    """
+    if text in NAMED_DATASETS or urlsplit(text).scheme in SCHEMES:
+        return text
+    folder = Path(text).expanduser().absolute()
+    if not folder.is_dir():
+        raise NotFoundError("no such dataset", text, hint=f"{', '.join(NAMED_DATASETS)}, a folder or a URL")
+    return str(folder)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError("not a whole number of at least 1", text)
+    return int(text)

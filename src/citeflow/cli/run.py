@@ -1,0 +1,55 @@
+"""`citeflow run`: the whole pipeline on this machine."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from citeflow import config, files, pipeline, runs
+from citeflow.cli import options
+from citeflow.console import emit, log
+from citeflow.reporting import markdown
+
+if TYPE_CHECKING:
+    from citeflow.cli.options import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    parser = options.add_command(commands, "run", _call, "run the whole pipeline on this machine")
+    parser.add_argument(
+        "--dataset", default="synthetic", help="synthetic (default), ogbl-citation2, a folder or a URL", metavar="D"
+    )
+    options.add_workers(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for report and model (default: below data root)"
+    )
+    parser.add_argument("--run-name", type=runs.check_name, metavar="NAME", help="default: dataset, date and time")
+    parser.add_argument("--verbose", action="store_true", help="show everything that kfp and the steps print")
+    options.add_data_root(parser)
+    options.add_settings(parser)
+
+
+def _call(args: argparse.Namespace) -> None:
+    settings, dataset, root = options.resolved(args), options.dataset(args.dataset), options.data_root(args)
+    name = args.run_name or runs.make_name(dataset, time.strftime("%Y%m%d-%H%M%S"))
+    out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
+    log("run", "starts", name=name, dataset=dataset, workers=args.workers, data_root=root)
+    arguments = {
+        "dataset": dataset,
+        "settings": config.to_yaml(settings),
+        "workers": args.workers,
+        "run_name": name,
+        "out_dir": str(out),
+        "data_root": str(root),
+    }
+    pipeline.run(arguments, scratch=root, verbose=args.verbose)
+    _tell(files.read_json(out / "report.json"), out, runs.log_folder(root, name))
+
+
+def _tell(report: dict[str, Any], out: Path, log_dir: Path) -> None:
+    print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
+    log("run", "done", page=out / "report.html", tensorboard=f"--logdir {log_dir.parent}")
+    places = {"report": out / "report.json", "page": out / "report.html", "model": out / "model", "logs": log_dir}
+    emit({**{name: str(place) for name, place in places.items()}, "test": report["test"]})

@@ -1,0 +1,118 @@
+"""One command per stage; each prints one JSON object with the folder, digest and facts of the noun that it made."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from citeflow import files, runs
+from citeflow.cli import options
+from citeflow.console import emit
+
+if TYPE_CHECKING:
+    from citeflow.cli.options import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the commands."""
+    _add_download(commands)
+    _add_preprocess(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_publish(commands)
+
+
+def _add_download(commands: "Commands") -> None:
+    parser = options.add_command(commands, "download", _download, "bring a dataset below the data root")
+    parser.add_argument("dataset", help="synthetic, ogbl-citation2, a folder or a URL")
+    options.add_data_root(parser)
+    options.add_settings(parser)
+
+
+def _add_preprocess(commands: "Commands") -> None:
+    parser = options.add_command(
+        commands, "preprocess", _preprocess, "split a citation graph and lay it out for training"
+    )
+    parser.add_argument("raw", type=_path, help="folder that `download` made")
+    options.add_data_root(parser)
+    options.add_settings(parser)
+
+
+def _add_train(commands: "Commands") -> None:
+    parser = options.add_command(commands, "train", _train, "fit a link predictor")
+    parser.add_argument("graph", type=_path, help="folder that `preprocess` made")
+    parser.add_argument("--run-name", type=runs.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -")
+    options.add_workers(parser)
+    options.add_data_root(parser)
+    options.add_settings(parser)
+
+
+def _add_evaluate(commands: "Commands") -> None:
+    parser = options.add_command(commands, "evaluate", _evaluate, "rank held-out citations with a model and baselines")
+    parser.add_argument("model", type=_path, help="folder that `train` made")
+    parser.add_argument("--graph", type=_path, required=True, metavar="DIR", help="the graph that it was trained on")
+    options.add_settings(parser)
+
+
+def _add_publish(commands: "Commands") -> None:
+    parser = options.add_command(
+        commands, "publish", _publish, "put report, model and TensorBoard logs where people look"
+    )
+    parser.add_argument("report", type=_path, help="folder that `evaluate` made")
+    parser.add_argument("--model", type=_path, required=True, metavar="DIR", help="the model that was evaluated")
+    parser.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for report and model")
+    options.add_data_root(parser)
+
+
+def _download(args: argparse.Namespace) -> None:
+    dataset, config = options.dataset(args.dataset), options.resolved(args)
+    from citeflow import stages
+
+    _tell(stages.download(dataset, data_root=options.data_root(args), config=config), "RawDataset")
+
+
+def _preprocess(args: argparse.Namespace) -> None:
+    config = options.resolved(args)
+    files.read_manifest(args.raw, "RawDataset")
+    from citeflow import stages
+
+    _tell(stages.preprocess(args.raw, data_root=options.data_root(args), config=config), "PreparedGraph")
+
+
+def _train(args: argparse.Namespace) -> None:
+    config, root = options.resolved(args), options.data_root(args)
+    files.read_manifest(args.graph, "PreparedGraph")
+    from citeflow import stages
+
+    place = stages.train(
+        args.graph,
+        run_dir=runs.run_folder(root, args.run_name),
+        log_dir=runs.log_folder(root, args.run_name),
+        config=config,
+        workers=args.workers,
+    )
+    _tell(place, "TrainedModel")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    config = options.resolved(args)
+    files.read_manifest(args.model, "TrainedModel")
+    from citeflow import stages
+
+    _tell(stages.evaluate(args.model, graph=args.graph, run_dir=args.model.parent, config=config), "EvalReport")
+
+
+def _publish(args: argparse.Namespace) -> None:
+    files.read_manifest(args.report, "EvalReport")
+    log_dir = runs.log_folder(options.data_root(args), args.report.parent.name)
+    from citeflow import stages
+
+    emit({"path": str(stages.publish(args.report, model=args.model, log_dir=log_dir, out_dir=args.out))})
+
+
+def _tell(place: Path, kind: str) -> None:
+    manifest = files.read_manifest(place, kind)
+    emit({"path": str(place), "sha256": manifest["sha256"], **manifest["facts"]})
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()

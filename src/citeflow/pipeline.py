@@ -1,0 +1,144 @@
+"""Run the compiled citation pipeline on this machine: the very file that is uploaded to a cluster, through kfp.local.
+
+kfp.local has habits that this module undoes: it deletes the workspace that it was given, prints everything in colour on
+stdout, tells a failed step only by name, and repeats a step that can never succeed after long waits.
+"""
+
+import builtins
+import collections
+import contextlib
+import importlib.resources
+import io
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from citeflow import lastwords
+from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
+
+_PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
+"""A line of `console.log`; kfp's own lines have milliseconds."""
+
+KEPT_LINES = 40
+
+
+def compiled() -> Path:
+    """The compiled pipeline: that of the checkout, or else the one that was installed with the package.
+
+    Raises:
+        NotFoundError: there is neither.
+    """
+    in_checkout = Path(__file__).resolve().parents[2] / "pipelines" / "citation" / "pipeline.yaml"
+    installed = Path(str(importlib.resources.files("citeflow"))) / "compiled" / "citation.yaml"
+    for path in (in_checkout, installed):
+        if path.is_file():
+            return path
+    raise NotFoundError("no compiled pipeline", in_checkout, hint="run `citeflow compile`")
+
+
+def run(arguments: Mapping[str, Any], *, scratch: Path, verbose: bool = False) -> None:
+    """Run the pipeline to its end, with the steps' progress on stderr.
+
+    Args:
+        arguments: values of its parameters.
+        scratch: where the artifacts lie meanwhile; a folder below it is made and removed.
+        verbose: show everything that kfp and the steps print.
+
+    Raises:
+        CiteflowError: a step failed; the very error that it ended with, where it said so.
+        UnavailableError: kfp is not installed.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".pipeline-") as folder:
+        left = Path(folder) / "error.json"
+        output = _Output(verbose)
+        try:
+            with _kept_apart(output), _environment(lastwords.VARIABLE, str(left)):
+                _execute(arguments, Path(folder))
+        except RuntimeError as failure:
+            raise _cause(left, output, failure) from None
+
+
+def _execute(arguments: Mapping[str, Any], folder: Path) -> None:
+    try:
+        from kfp import components, local
+    except ImportError:
+        raise UnavailableError("kfp is not installed", hint="pip install 'citeflow[kfp]'") from None
+    pipeline = components.load_component_from_file(str(compiled()))
+    for task in pipeline.pipeline_spec.root.dag.tasks.values():
+        task.ClearField("retry_policy")
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder / "artifacts"),
+        workspace_root=str(folder / "workspace"),
+    )
+    pipeline(**arguments)
+
+
+def _cause(left: Path, output: "_Output", failure: RuntimeError) -> CiteflowError:
+    told = lastwords.read(left)
+    if told is not None:
+        return told
+    sys.stderr.write("".join(output.other_lines))
+    return CiteflowError("a step of the pipeline failed", _plain(str(failure)), hint="its last lines are above")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[\d+m", "", text)
+
+
+class _Output(io.TextIOBase):
+    """Stands in for stdout while kfp runs: lets progress through to stderr and keeps the last of the rest."""
+
+    def __init__(self, verbose: bool) -> None:
+        self.verbose = verbose
+        self.other_lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *whole, self._begun = (self._begun + text).split("\n")
+        for line in whole:
+            self._line(line.strip(" "))
+        return len(text)
+
+    def _line(self, line: str) -> None:
+        if self.verbose or _PROGRESS.match(line):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+        elif line:
+            self.other_lines.append(f"{line}\n")
+
+
+@contextlib.contextmanager
+def _kept_apart(output: _Output) -> Iterator[None]:
+    """Send what kfp prints to `output`, and put back what it may leave changed."""
+    root = logging.getLogger()
+    old_print, old_handlers, old_level = builtins.print, root.handlers[:], root.level
+    try:
+        with contextlib.redirect_stdout(output):
+            yield
+    finally:
+        builtins.print = old_print
+        root.handlers[:] = old_handlers
+        root.setLevel(old_level)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    old = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if old is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = old

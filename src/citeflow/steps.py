@@ -1,0 +1,241 @@
+"""What the body of a pipeline component calls: a stage, and the artifacts that Kubeflow Pipelines shows of its result.
+
+Nothing here imports kfp; an artifact is whatever has the attributes below. Large data stays on the volume: an artifact
+carries a noun's manifest, and in its metadata the digest and the folder of the noun, relative to `data_root`.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+import yaml
+
+from citeflow import config, files, lastwords, runs, stages
+from citeflow.errors import CiteflowError, ConfigError, CorruptError
+from citeflow.reporting import markdown
+from citeflow.stopping import stoppable
+
+ROC_POINTS = 100
+"""About as many points of a ROC curve as the run page draws well."""
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class Artifact(Protocol):
+    """The part of a KFP artifact that the steps use."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+class Metrics(Artifact, Protocol):
+    """Figures that the run page shows in a table."""
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Add one figure."""
+
+
+class ClassificationMetrics(Artifact, Protocol):
+    """Curves that the run page draws."""
+
+    def log_roc_curve(self, fpr: list[float], tpr: list[float], threshold: list[float]) -> None:
+        """Set the ROC curve."""
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Set the confusion matrix, one row per true category."""
+
+
+class Settled(NamedTuple):
+    """What the first step settles for all others."""
+
+    sha256: str
+    run: str
+    resolved: str
+    data_resolved: str
+
+
+def _step(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """End the process with the error's two lines and exit code, and leave the error where the caller finds it."""
+
+    @functools.wraps(function)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        try:
+            with stoppable():
+                return function(*args, **kwargs)
+        except CiteflowError as error:
+            lastwords.leave(error)
+            print(error, file=sys.stderr, flush=True)
+            raise SystemExit(error.exit_code) from None
+
+    return run
+
+
+@_step
+def download(
+    dataset: str,
+    preset: str,
+    settings: str,
+    predictor: str,
+    epochs: float,
+    minutes: float,
+    run_name: str,
+    job_id: str,
+    *,
+    data_root: str,
+    raw: Artifact,
+) -> Settled:
+    """Settle name and settings of the run, then bring the dataset onto the volume."""
+    name = runs.check_name(run_name) if run_name else runs.make_name(dataset, job_id[:8].lower())
+    resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
+    place = stages.download(dataset, data_root=Path(data_root), config=resolved)
+    sha256 = _carry(raw, place, "RawDataset", data_root)
+    data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
+    return Settled(sha256, name, config.to_yaml(resolved), data_resolved)
+
+
+@_step
+def preprocess(raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact) -> str:
+    """Make a PreparedGraph; returns its digest."""
+    source = _find(raw, "RawDataset", data_root, raw_sha256)
+    place = stages.preprocess(source, data_root=Path(data_root), config=config.from_yaml(settings))
+    return _carry(graph, place, "PreparedGraph", data_root)
+
+
+@_step
+def train(
+    graph: Artifact,
+    settings: str,
+    workers: int,
+    run_name: str,
+    *,
+    data_root: str,
+    model: Artifact,
+    metrics: Metrics,
+) -> str:
+    """Make a TrainedModel; returns its digest."""
+    root = Path(data_root)
+    place = stages.train(
+        _find(graph, "PreparedGraph", data_root),
+        run_dir=runs.run_folder(root, run_name),
+        log_dir=runs.log_folder(root, run_name),
+        config=config.from_yaml(settings),
+        workers=workers,
+    )
+    sha256 = _describe(model, place, "TrainedModel", data_root)
+    files.copy_directory(place, Path(model.path))
+    _log_figures(metrics, files.read_manifest(place, "TrainedModel")["facts"])
+    return sha256
+
+
+@_step
+def evaluate(
+    model: Artifact,
+    model_sha256: str,
+    graph: Artifact,
+    settings: str,
+    *,
+    data_root: str,
+    report: Artifact,
+    metrics: Metrics,
+    classification: ClassificationMetrics,
+) -> str:
+    """Make an EvalReport; returns its digest."""
+    trained = _find(model, "TrainedModel", data_root, model_sha256)
+    place = stages.evaluate(
+        trained,
+        graph=_find(graph, "PreparedGraph", data_root),
+        run_dir=trained.parent,
+        config=config.from_yaml(settings),
+    )
+    sha256 = _describe(report, place, "EvalReport", data_root)
+    files.copy_file(place / "report.json", Path(report.path))
+    _log_scores(metrics, files.read_json(place / "report.json"))
+    _log_curves(classification, files.read_json(place / "curves.json"))
+    return sha256
+
+
+@_step
+def publish(
+    report: Artifact,
+    report_sha256: str,
+    model: Artifact,
+    out_dir: str,
+    *,
+    data_root: str,
+    summary: Artifact,
+    page: Artifact,
+) -> None:
+    """Put the results where people look, and on the run page."""
+    place = _find(report, "EvalReport", data_root, report_sha256)
+    name = place.parent.name
+    log_dir = runs.log_folder(Path(data_root), name)
+    out = Path(out_dir) if out_dir else runs.published_folder(Path(data_root), name)
+    stages.publish(place, model=_find(model, "TrainedModel", data_root), log_dir=log_dir, out_dir=out)
+    files.copy_file(out / "report.html", Path(page.path))
+    where = {"Run": name, "Report and model": out, "TensorBoard logs": log_dir}
+    lines = [f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()]
+    text = markdown.summary(files.read_json(out / "report.json"))
+    files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
+
+
+def _form_fields(predictor: str, epochs: float, minutes: float) -> list[str]:
+    """The run form's own fields as overrides; whichever way of bounding the training was chosen rules the other out."""
+    if epochs and minutes:
+        raise ConfigError("epochs and minutes are both set", f"{epochs:g} and {minutes:g}", hint="leave one at 0")
+    fields = [f"model.predictor={predictor}"] if predictor != "settings" else []
+    if epochs:
+        fields += [f"train.epochs={epochs}", "train.minutes=0"]
+    if minutes:
+        fields += [f"train.minutes={minutes}"]
+    return fields
+
+
+def _carry(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
+    """Let an artifact hold a noun's manifest; returns the noun's digest."""
+    files.copy_file(place / files.MANIFEST, Path(artifact.path))
+    return _describe(artifact, place, kind, data_root)
+
+
+def _describe(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
+    manifest = files.read_manifest(place, kind)
+    sha256 = str(manifest["sha256"])
+    facts = {name: value for name, value in manifest["facts"].items() if isinstance(value, (str, int, float, bool))}
+    artifact.metadata.update(facts)
+    artifact.metadata.update(kind=kind, sha256=sha256, location=str(place.relative_to(data_root)))
+    return sha256
+
+
+def _find(artifact: Artifact, kind: str, data_root: str, sha256: str = "") -> Path:
+    """The folder of the noun that an artifact stands for.
+
+    Raises:
+        NotFoundError: it is no longer on the volume.
+        CorruptError: something else lies there by now.
+    """
+    place = Path(data_root) / str(artifact.metadata["location"])
+    expected = sha256 or artifact.metadata["sha256"]
+    if files.read_manifest(place, kind)["sha256"] != expected:
+        raise CorruptError(f"not the {kind} that this run made", place, hint="start the run again under another name")
+    return place
+
+
+def _log_figures(metrics: Metrics, facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            metrics.log_metric(name, float(value))
+
+
+def _log_scores(metrics: Metrics, report: dict[str, Any]) -> None:
+    _log_figures(metrics, {f"test {name}": value for name, value in report["test"].items()})
+    _log_figures(metrics, {f"{name} mrr": scores["mrr"] for name, scores in report["baselines"].items()})
+
+
+def _log_curves(classification: ClassificationMetrics, curves: dict[str, Any]) -> None:
+    roc = curves["roc"]
+    step = max(1, len(roc["fpr"]) // ROC_POINTS)
+    thinned = [roc[name][::step] for name in ("fpr", "tpr", "threshold")]
+    classification.log_roc_curve(*thinned)
+    classification.log_confusion_matrix(["no citation", "citation"], curves["confusion"]["matrix"])

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.console import log
+from citeflow.data.raw import read_raw
 from citeflow.data.records import CitationGraph, HeldOut
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, transpose, undirected
@@ -119,8 +120,6 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
     if _is_whole(folder):
         log("preprocess", "already there", path=folder)
         return folder
-    from citeflow.data.raw import read_raw
-
     log("preprocess", "reading", path=raw)
     write_prepared(
         read_raw(raw, config),

@@ -1,0 +1,185 @@
+"""Archives from elsewhere: every entry is looked at before the first one is written.
+
+Refused are names that lead outside, links and devices, names that occur twice, more entries or more bytes than
+allowed, and whatever does not match its checksum.
+"""
+
+import contextlib
+import gzip
+import lzma
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from citeflow import files
+from citeflow.errors import DataError, NotFoundError
+
+MAX_BYTES = 64 << 30
+MAX_FILES = 10_000
+
+_READ_BYTES = 1 << 20
+_BROKEN = (
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the standard library raises on a damaged, encrypted or unknown archive."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    name: str
+    size_bytes: int
+    is_folder: bool
+    is_file: bool
+    open: Callable[[], IO[bytes] | None]
+
+
+def extract(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+    """Unpack a .zip, .tar or .tar.gz, told apart by content, as `extract_zip` does."""
+    unpack = extract_zip if zipfile.is_zipfile(archive) else extract_tar
+    unpack(archive, target, max_bytes=max_bytes, max_files=max_files)
+
+
+def extract_zip(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+    """Unpack a zip archive.
+
+    Args:
+        archive: the file.
+        target: a directory that is being made, such as `files.new_directory` gives: its maker removes it on an error.
+        max_bytes: most bytes of all entries together, as declared and as really written.
+        max_files: most entries.
+
+    Raises:
+        DataError: the archive is damaged or wants something that is refused.
+        NotFoundError: there is no such file.
+    """
+    with _refuse_damage(archive), zipfile.ZipFile(archive) as opened:
+        entries = [_entry_of_zip(opened, info) for info in opened.infolist()]
+        _write(archive, _checked(archive, entries, max_bytes, max_files), target, max_bytes)
+
+
+def extract_tar(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+    """Unpack a .tar or .tar.gz; arguments and errors as for `extract_zip`."""
+    with _refuse_damage(archive), _open_plain(archive) as plain, tarfile.open(fileobj=plain, mode="r:") as opened:
+        entries = _checked(archive, (_entry_of_tar(opened, info) for info in opened), max_bytes, max_files)
+        _require_end(archive, plain)
+        _write(archive, entries, target, max_bytes)
+
+
+@contextlib.contextmanager
+def _refuse_damage(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFoundError("no such file", archive) from None
+    except _BROKEN as error:
+        raise DataError("damaged archive", f"{archive.name}: {_one_line(error)}", hint=_hint(archive)) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _hint(archive: Path) -> str:
+    with archive.open("rb") as file:
+        is_markup = file.read(512).lstrip().startswith(b"<")
+    return "it is a web page: the server wants a login, or a proxy answered" if is_markup else "fetch or pack it again"
+
+
+def _entry_of_zip(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    return _Entry(
+        name=info.orig_filename,
+        size_bytes=info.file_size,
+        is_folder=info.is_dir() and kind in (0, stat.S_IFDIR),
+        is_file=not info.is_dir() and kind in (0, stat.S_IFREG),
+        open=lambda: opened.open(info),
+    )
+
+
+def _entry_of_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Entry:
+    return _Entry(
+        name=info.name,
+        size_bytes=info.size,
+        is_folder=info.isdir(),
+        is_file=info.isreg(),
+        open=lambda: opened.extractfile(info),
+    )
+
+
+def _open_plain(archive: Path) -> IO[bytes]:
+    with archive.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(archive)) if is_gzip else archive.open("rb")
+
+
+def _require_end(archive: Path, plain: IO[bytes]) -> None:
+    """Read up to the end of a gzip stream, for only there stands its checksum."""
+    if len(plain.read(_READ_BYTES)) == _READ_BYTES:
+        raise DataError("more data behind the end of the archive", archive.name)
+
+
+def _checked(archive: Path, entries: Iterable[_Entry], max_bytes: int, max_files: int) -> dict[PurePosixPath, _Entry]:
+    """The files to write, by safe relative path; entries are taken one by one, so that a bomb ends it early."""
+    found: dict[PurePosixPath, _Entry] = {}
+    total_bytes = 0
+    for count, entry in enumerate(entries, start=1):
+        total_bytes += entry.size_bytes
+        if count > max_files or total_bytes > max_bytes:
+            raise DataError(f"archive with more than {max_files:,} entries or {max_bytes:,} bytes", archive.name)
+        path = _safe_path(archive, entry)
+        if path in found:
+            raise _refusal(archive, "the same name twice", entry)
+        if path.parts:
+            found[path] = entry
+    plain = {path: entry for path, entry in found.items() if not entry.is_folder}
+    for path in found:
+        for parent in path.parents:
+            if parent in plain:
+                raise _refusal(archive, "a file that is also a folder", plain[parent])
+    return plain
+
+
+def _safe_path(archive: Path, entry: _Entry) -> PurePosixPath:
+    path = PurePosixPath(entry.name)
+    if path.is_absolute() or ".." in path.parts or any(mark in entry.name for mark in "\\:\0"):
+        raise _refusal(archive, "a name that leads outside", entry)
+    if not entry.is_file and not entry.is_folder:
+        raise _refusal(archive, "a link or a device", entry)
+    return path
+
+
+def _refusal(archive: Path, what: str, entry: _Entry) -> DataError:
+    return DataError(f"archive with {what}", f"{archive.name}: {entry.name!r}", hint="nothing was unpacked")
+
+
+def _write(archive: Path, entries: dict[PurePosixPath, _Entry], target: Path, max_bytes: int) -> None:
+    left_bytes = max_bytes
+    for path, entry in entries.items():
+        files.save_chunks(target / path, _chunks(archive, entry, left_bytes))
+        left_bytes -= (target / path).stat().st_size
+
+
+def _chunks(archive: Path, entry: _Entry, max_bytes: int) -> Iterator[bytes]:
+    source = entry.open()
+    assert source is not None
+    with source:
+        while chunk := source.read(_READ_BYTES):
+            max_bytes -= len(chunk)
+            if max_bytes < 0:
+                raise _refusal(archive, "more bytes than it declares", entry)
+            yield chunk

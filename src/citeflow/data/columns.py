@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from citeflow.data.damage import show
 from citeflow.data.tables import TableFile, reading
+from citeflow.errors import DataError
 
 Column = Any
 """An Arrow array or chunked array; Arrow has no types that mypy could check."""
@@ -90,5 +92,6 @@ def require_values(table: TableFile, name: str, column: Column) -> None:
     """
     is_empty = mask_of(pc.equal(column, "") if is_text(column.type) else column.is_null())
     if is_empty.any():
-        hint = "fill it for every paper, or leave the column out"
-        raise table.bad_value(name, is_empty, column, "has no value", hint=hint)
+        what = f"{table.where(int(np.argmax(is_empty)))}: column {show(name)} has no value"
+        hint = "every paper needs an id" if name == "id" else "fill it for every paper, or leave the column out"
+        raise DataError(what, f"{np.count_nonzero(is_empty):,} of {len(is_empty):,} are empty", hint=hint)

@@ -5,6 +5,7 @@ Legend: N papers, F features, B papers of one block.
 
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -60,8 +61,10 @@ def _numeric_columns(papers: TableFile, columns: Mapping[str, Column]) -> np.nda
 def _read_array(path: Path, num_papers: int) -> np.ndarray:
     try:
         given_NF = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} is not a usable .npy array", str(error).splitlines()[0]) from None
+    except (ValueError, OSError, OverflowError, SyntaxError, TokenError) as error:  # a header is parsed as Python
+        raise DataError(
+            f"{path} is not a usable .npy array", (str(error) or type(error).__name__).splitlines()[0]
+        ) from None
     if given_NF.dtype.kind not in "biuf":
         raise DataError(f"{path} does not hold real numbers", given_NF.dtype, hint="save it as float32")
     if given_NF.ndim != 2 or given_NF.shape[1] == 0:

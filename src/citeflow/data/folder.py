@@ -220,7 +220,7 @@ def _read_citations(citations: TableFile, ids: _Ids, papers: TableFile, config: 
         row, name, key = first
         what = f"{citations.where(row)}: column {show(name)} is not an id of {papers.path.name}"
         hint = "add the paper, or leave such citations out with --set data.unknown=drop"
-        raise DataError(what, f"{show(key)} ({num_unknown:,} such citations)", hint=hint)
+        raise DataError(what, f"{show(key)} ({num_unknown:,} such citation{'s' * (num_unknown > 1)})", hint=hint)
     if num_unknown == num_rows:
         raise DataError(f"{citations.path} cites no paper of {papers.path.name}", f"{num_unknown:,} citations dropped")
     return edge_2E, num_unknown

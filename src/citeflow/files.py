@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow
@@ -88,9 +88,29 @@ def save_array(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write named tensors as safetensors; meant for use inside `new_directory`."""
+    from safetensors.torch import save_file  # torch is not needed where no tensors are
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
 def save_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Write named columns, arrays of one length, as Parquet; meant for use inside `new_directory`."""
     pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """Begin a new file that others read while it grows: each write reaches the system at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("xb", buffering=0)
+
+
+def delete(folder: Path, pattern: str, *, keep: str = "") -> None:
+    """Remove the files of a folder whose names fit, but for the one to keep; no folder is no error."""
+    for file in folder.glob(pattern):
+        if file.name != keep:
+            file.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

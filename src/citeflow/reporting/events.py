@@ -1,0 +1,64 @@
+"""TensorBoard's event files: their records, and names that sort in the order in which they were begun.
+
+A reader goes through the files of a run by name and never back. TensorBoard's usual names begin with the clock, so that
+a pod whose clock is behind would write a file that is read too early; here a name is always above its predecessors'.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+FILE_VERSION = "brain.Event:2"
+TRAIN, PUBLISH = "train", "publish"
+_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.citeflow\.(\w+)")
+
+
+def scalars(values: Mapping[str, float], *, step: int, wall_time: float) -> bytes:
+    """One record that holds several scalars of a step."""
+    entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    return summary(Summary(value=entries), step=step, wall_time=wall_time)
+
+
+def summary(content: Any, *, step: int, wall_time: float) -> bytes:  # noqa: ANN401 - a Summary, which has no types
+    """One record around a Summary."""
+    return _encode(Event(step=step, wall_time=wall_time, summary=content))
+
+
+def opening(wall_time: float) -> bytes:
+    """The record that every file begins with."""
+    return _encode(Event(wall_time=wall_time, file_version=FILE_VERSION))
+
+
+def restart(*, step: int, wall_time: float) -> bytes:
+    """The record that makes a reader forget what earlier files say about this step and those after it."""
+    return _encode(Event(step=step, wall_time=wall_time, session_log=SessionLog(status=SessionLog.START)))
+
+
+def frame(records: Iterable[bytes]) -> bytes:
+    """Records with their lengths and check sums, as they lie in a file."""
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for record in records:
+        writer.write(record)
+    return buffer.getvalue()
+
+
+def next_name(log_dir: Path, kind: str, *, now: float) -> str:
+    """Name of a file that is read after all training files of this run."""
+    stamps = [int(match[1]) for match in map(_NAME.fullmatch, _names(log_dir)) if match and match[2] == TRAIN]
+    return f"events.out.tfevents.{max([int(now), *(stamp + 1 for stamp in stamps)]):010d}.citeflow.{kind}"
+
+
+def _names(log_dir: Path) -> list[str]:
+    return [file.name for file in log_dir.glob("events.out.tfevents.*")]
+
+
+def _encode(event: Any) -> bytes:  # noqa: ANN401 - an Event, which has no types
+    content: bytes = event.SerializeToString()
+    return content

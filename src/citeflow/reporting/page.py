@@ -1,0 +1,139 @@
+"""report.html: one file with everything in it, that needs no network and no script."""
+
+from html import escape
+from typing import Any
+
+import yaml
+
+from citeflow.reporting import charts, style, tables, words
+from citeflow.reporting.charts import Chart
+from citeflow.reporting.tables import Table
+
+Json = dict[str, Any]
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+BASELINES = (
+    "The baselines need no training. Three of them add up what the citing and the cited paper have in common in the "
+    "training citations; popularity is how often a paper is cited."
+)
+STRONG = (words.MODEL, tables.ALL_STAGES)
+
+
+def render_page(report: Json, curves: Json) -> str:
+    """The report of a run as a page.
+
+    Args:
+        report: content of report.json.
+        curves: content of curves.json.
+    """
+    dataset = escape(_one_line(report.get("dataset", "unnamed dataset")))
+    body = [
+        f'<p class="eyebrow">citeflow run report</p>\n<h1>{dataset}</h1>',
+        f'<p class="headline">{escape(words.headline(report))}</p>',
+        _tiles(report),
+        _section("Results", _results(report)),
+        _section("Figures", _figures(charts.draw_all(report, curves))),
+        _section("The run", _facts(report)),
+        _details("Settings", f"<pre>{escape(_yaml(report.get('config') or {}))}</pre>"),
+        _details("Versions", _rows(tables.versions(report))),
+        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
+    ]
+    return _document(f"{dataset} · citeflow", "\n".join(body))
+
+
+def _document(title: str, body: str) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{title}</title>
+<style>
+{style.css()}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _tiles(report: Json) -> str:
+    test, train = report.get("test") or {}, report.get("train") or {}
+    best = next(iter(words.baseline_scores(report).items()), None)
+    tiles = [
+        ("Test MRR", words.score(test.get("mrr")), "mean of 1 / rank"),
+        ("Best baseline", words.score(best[1] if best else None), words.method(best[0]) if best else ""),
+        ("Hits@10", words.score(test.get("hits@10")), "share ranked in the first ten"),
+        ("AUC", words.score(test.get("auc")), "0.5 is chance"),
+        ("Training time", words.duration(train.get("seconds")), words.plural(train.get("workers"), "worker")),
+        ("Throughput", words.rate(train.get("positives_per_s")), "citations trained on"),
+    ]
+    return '<dl class="tiles">\n' + "\n".join(_tile(*tile) for tile in tiles) + "\n</dl>"
+
+
+def _tile(label: str, value: str, note: str) -> str:
+    return f'<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd><dd class="note">{escape(note)}</dd></div>'
+
+
+def _results(report: Json) -> str:
+    compared = _table(tables.baselines(report), remark=BASELINES)
+    return _grid([_table(tables.metrics(report)), compared], "even")
+
+
+def _facts(report: Json) -> str:
+    made = [tables.dataset(report), tables.training(report), tables.stages(report)]
+    first, *others = [_table(table) for table in made if table.rows]
+    return _grid([first, f'<div class="stack">{"".join(others)}</div>'])
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def _grid(items: list[str], kind: str = "") -> str:
+    return f'<div class="{f"grid {kind}".strip()}">\n' + "\n".join(items) + "\n</div>"
+
+
+def _table(table: Table, *, remark: str = "") -> str:
+    rows = _rows(table, caption=f"<caption>{escape(table.title)}</caption>")
+    below = f'<p class="remark">{escape(remark)}</p>' if remark else ""
+    return f'<div class="card">{rows}{below}</div>'
+
+
+def _rows(table: Table, *, caption: str = "") -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    body = "\n".join(_row(row) for row in table.rows)
+    return f"<table>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+
+
+def _row(row: tuple[str, ...]) -> str:
+    kind = ' class="strong"' if row[0] in STRONG else ""
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+    return f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
+
+
+def _figures(drawn: list[Chart]) -> str:
+    missing = "\n".join(f"<li>{escape(f'{chart.title}: {chart.caption}')}</li>" for chart in drawn if not chart.svg)
+    figures = _grid([_figure(chart) for chart in drawn if chart.svg], "even")
+    return f'{figures}\n<ul class="remark">\n{missing}\n</ul>' if missing else figures
+
+
+def _figure(chart: Chart) -> str:
+    drawing = style.follow_theme(chart.svg)
+    title, caption = escape(chart.title), escape(chart.caption)
+    return f'<figure class="card">\n<h3>{title}</h3>\n{drawing}\n<figcaption>{caption}</figcaption>\n</figure>'
+
+
+def _details(title: str, content: str) -> str:
+    return f'<details class="card"><summary>{escape(title)}</summary>\n{content}\n</details>'
+
+
+def _yaml(value: object) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())

@@ -1,0 +1,106 @@
+"""The tables of a report as rows of text, the same for the page, the run page's Markdown and the terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from citeflow.reporting import words
+
+Json = dict[str, Any]
+ALL_STAGES = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A table whose first column names the row and whose other columns are figures."""
+
+    title: str
+    """What it shows."""
+
+    header: tuple[str, ...]
+    """Names of the columns."""
+
+    rows: Sequence[tuple[str, ...]]
+    """Cells, each row as long as the header."""
+
+
+def metrics(report: Json) -> Table:
+    """The model's figures on validation and test."""
+    valid, test = report.get("valid") or {}, report.get("test") or {}
+    rows = [(label, words.score(valid.get(key)), words.score(test.get(key))) for key, label in words.METRICS.items()]
+    counts = {"num_positives": "Citations", "num_negatives": "Negatives"}
+    rows += [(label, words.count(valid.get(key)), words.count(test.get(key))) for key, label in counts.items()]
+    return Table(title="Scores", header=("Metric", "Validation", "Test"), rows=rows)
+
+
+def baselines(report: Json) -> Table:
+    """Test MRR of the model and of what needs no training, best first."""
+    mrr = words.test_mrr(report)
+    ranked = sorted(words.all_scores(report).items(), key=lambda item: -item[1])
+    rows = [(name, words.score(reached), _against(reached, mrr, name)) for name, reached in ranked]
+    return Table(title="Against the baselines", header=("Method", "Test MRR", "Against model"), rows=rows)
+
+
+def _against(reached: float, mrr: float | None, name: str) -> str:
+    return words.MISSING if mrr is None or name == words.MODEL else words.difference(reached - mrr)
+
+
+def dataset(report: Json) -> Table:
+    """What was read, what was dropped, and what was held out."""
+    facts = report.get("facts") or {}
+    citations = report.get("num_citations")
+    rows = [("Papers", words.count(report.get("num_papers"))), ("Citations", words.count(citations))]
+    known: list[tuple[str, str, bool]] = [
+        ("num_features", "Features per paper", False),
+        ("self_citations", "Self-citations dropped", False),
+        ("duplicates", "Repeated citations dropped", False),
+        ("unknown", "Citations of unknown papers dropped", False),
+        ("later_citations", "Citations of later papers, kept", True),
+        ("num_training_citations", "Citations trained on", True),
+        ("num_valid", "Held out for validation", True),
+        ("num_test", "Held out for the test", True),
+        ("num_negatives", "Papers each is ranked against", False),
+    ]
+    for key, label, of_all in known:
+        if facts.get(key) is not None:
+            rows.append((label, words.share(facts[key], citations) if of_all else words.count(facts[key])))
+    if facts.get("split"):
+        splits = {"date": "by date, newest papers held out", "random": "random", "own": "the dataset's own"}
+        rows.append(("Split", splits.get(facts["split"], str(facts["split"]))))
+    return Table(title="Dataset", header=("Fact", "Value"), rows=rows)
+
+
+def training(report: Json) -> Table:
+    """How the model was fitted."""
+    train = report.get("train") or {}
+    rows = [
+        ("Workers", words.count(train.get("workers"))),
+        ("Epochs", words.amount(train.get("epochs"))),
+        ("Steps", words.count(train.get("steps"))),
+        ("Citations seen", words.count(train.get("positives"))),
+        ("Time", words.duration(train.get("seconds"))),
+        ("Citations per second", words.count(train.get("positives_per_s"))),
+        ("Parameters", words.count(train.get("parameters"))),
+    ]
+    return Table(title="Training", header=("Fact", "Value"), rows=rows)
+
+
+def stages(report: Json) -> Table:
+    """Time and memory of each step of the pipeline, and the time of all."""
+    found = report.get("stages") or {}
+    order = sorted(found, key=lambda verb: words.STAGES.index(verb) if verb in words.STAGES else len(words.STAGES))
+    rows = [
+        (verb, words.duration(found[verb].get("seconds")), words.memory(found[verb].get("peak_rss_bytes")))
+        for verb in order
+    ]
+    if len(rows) > 1:
+        total = sum(entry.get("seconds") or 0.0 for entry in found.values())
+        peak = max((entry.get("peak_rss_bytes") or 0 for entry in found.values()), default=0)
+        rows.append((ALL_STAGES, words.duration(total), words.memory(peak or None)))
+    return Table(title="Stages", header=("Stage", "Time", "Peak memory"), rows=rows)
+
+
+def versions(report: Json) -> Table:
+    """What the run was made with."""
+    rows = [(str(name), str(version)) for name, version in (report.get("versions") or {}).items()]
+    return Table(title="Versions", header=("Package", "Version"), rows=rows)

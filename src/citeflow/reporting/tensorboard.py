@@ -1,0 +1,142 @@
+"""What a run shows in TensorBoard: its curves while it trains, its result, settings and layout once it is published.
+
+Everything of a run lies in one directory. Only rank 0 may write there, one file per start of the training, and one file
+for what is published, which the next publishing replaces.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from citeflow import files
+from citeflow.reporting import events, markdown, tables, words
+
+Json = dict[str, Any]
+Layout = dict[str, dict[str, list[Any]]]
+
+LAYOUT: Layout = {
+    "Loss": {"training loss": ["Multiline", ["^train/loss$"]]},
+    "MRR": {"validation, test and baselines": ["Multiline", ["^valid/mrr$", "^test/mrr$", "^baseline/.*"]]},
+    "Throughput": {"citations per second": ["Multiline", ["^train/positives_per_s$"]]},
+}
+"""Chart by chart, as torch.utils.tensorboard wants it; the tags are regular expressions."""
+
+
+class RunLog:
+    """The live curves of a training; each record is on disk when the call returns."""
+
+    def __init__(self, log_dir: Path, *, purge_step: int | None) -> None:
+        """Begin a new event file.
+
+        Args:
+            log_dir: the run's directory.
+            purge_step: first step that will be written again after a resume; None for a training that starts afresh.
+        """
+        now = time.time()
+        files.delete(log_dir, f"*.{events.PUBLISH}*")
+        self._file = files.open_stream(log_dir / events.next_name(log_dir, events.TRAIN, now=now))
+        self._writer = RecordWriter(self._file)
+        self._writer.write(events.opening(now))
+        self._writer.write(events.restart(step=purge_step or 0, wall_time=now))
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Add an entry of the history."""
+        self._write(record, {f"train/{key}": record[key] for key in ("loss", "lr", "positives_per_s")})
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Add an evaluation."""
+        self._write(record, {"valid/mrr": record["valid_mrr"]})
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
+
+    def _write(self, record: Mapping[str, Any], values: dict[str, float]) -> None:
+        self._writer.write(events.scalars(values, step=int(record["step"]), wall_time=float(record["wall_time"])))
+
+
+def publish_run(log_dir: Path, report: Json, curves: Json) -> None:
+    """Add the result, the settings, the layout and a text card to a run, in place of what was published before.
+
+    The same report gives the same file, so a repeated step changes nothing.
+
+    Args:
+        log_dir: the run's directory.
+        report: content of report.json.
+        curves: content of curves.json.
+    """
+    step, wall_time = _end(report, curves)
+    records = [events.opening(wall_time)]
+    for at, values in _final_scalars(report, step).items():
+        records.append(events.scalars(values, step=at, wall_time=wall_time))
+    records += [events.summary(content, step=step, wall_time=wall_time) for content in _cards(report)]
+    name = events.next_name(log_dir, events.PUBLISH, now=wall_time)
+    files.delete(log_dir, f"*.{events.PUBLISH}*", keep=name)
+    files.write_bytes(log_dir / name, events.frame(records))
+
+
+def _end(report: Json, curves: Json) -> tuple[int, float]:
+    """Last step of the training and the time of its last record."""
+    records = [*(curves.get("history") or []), *(curves.get("evaluations") or [])]
+    steps = [int((report.get("train") or {}).get("steps") or 0), *(int(record["step"]) for record in records)]
+    times = [float(record["wall_time"]) for record in records if record.get("wall_time") is not None]
+    return max(steps), max(times, default=0.0)
+
+
+def _final_scalars(report: Json, step: int) -> dict[int, dict[str, float]]:
+    """Values by step; a baseline is there at both ends, so that a chart draws it as a level line."""
+    found = report.get("test") or {}
+    test = {f"test/{key}": found[key] for key in words.METRICS if _is_number(found.get(key))}
+    lines = {f"baseline/{name}": mrr for name, mrr in words.baseline_scores(report).items()}
+    return {0: lines, step: {**lines, **test, **_hparam_metrics(report)}}
+
+
+def _cards(report: Json) -> Iterator[Any]:
+    from torch.utils.tensorboard import summary
+
+    make: Any = summary  # torch leaves these functions without types
+    yield from make.hparams(_hparams(report), _hparam_metrics(report))
+    yield make.custom_scalars(LAYOUT)
+    yield make.text("run", _card(report))
+
+
+def _hparams(report: Json) -> dict[str, str | float]:
+    flat = {
+        f"{section}.{key}": _plain(value)
+        for section, entries in (report.get("config") or {}).items()
+        for key, value in entries.items()
+    }
+    workers = (report.get("train") or {}).get("workers")
+    return {"dataset": str(report.get("dataset", "")), "workers": workers or 0, **flat}
+
+
+def _plain(value: object) -> str | float:
+    """What the plugin can hold: numbers and text; it would show true as 1."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _hparam_metrics(report: Json) -> dict[str, float]:
+    found = {
+        f"{part}_{key}": (report.get(part) or {}).get(key)
+        for part, keys in (("test", words.METRICS), ("valid", ("mrr",)), ("train", ("seconds", "positives_per_s")))
+        for key in keys
+    }
+    return {f"hparam/{name}": float(value) for name, value in found.items() if _is_number(value)}
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _card(report: Json) -> str:
+    shown = [tables.baselines(report), tables.dataset(report), tables.training(report), tables.stages(report)]
+    settings = tables.Table(
+        title="Settings",
+        header=("Setting", "Value"),
+        rows=[(key, str(value)) for key, value in _hparams(report).items()],
+    )
+    parts = [markdown.render(table) for table in (*shown, settings, tables.versions(report)) if table.rows]
+    return "\n".join([f"{markdown.escape(words.headline(report))}\n", *parts])

@@ -14,15 +14,23 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from citeflow import lastwords
 from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
-"""A line of `console.log`; kfp's own lines have milliseconds."""
+"""A line of `console.log`."""
+
+_NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |-+$|$")
+"""A line of kfp's own."""
+
+_COLOUR = re.compile(r"\x1b\[\d+m")
 
 KEPT_LINES = 40
 
@@ -54,11 +62,14 @@ def run(arguments: Mapping[str, Any], *, scratch: Path, verbose: bool = False) -
         UnavailableError: kfp is not installed.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".pipeline-") as folder:
-        left = Path(folder) / "error.json"
+    with (
+        tempfile.TemporaryDirectory(dir=scratch, prefix=".pipeline-") as folder,
+        tempfile.TemporaryDirectory(prefix="citeflow-") as temporary,
+    ):
+        left = Path(temporary) / "error.json"
         output = _Output(verbose)
         try:
-            with _kept_apart(output), _environment(lastwords.VARIABLE, str(left)):
+            with _kept_apart(output), _environment({lastwords.VARIABLE: str(left), "TMPDIR": temporary}):
                 _execute(arguments, Path(folder))
         except RuntimeError as failure:
             raise _cause(left, output, failure) from None
@@ -69,27 +80,34 @@ def _execute(arguments: Mapping[str, Any], folder: Path) -> None:
         from kfp import components, local
     except ImportError:
         raise UnavailableError("kfp is not installed", hint="pip install 'citeflow[kfp]'") from None
-    pipeline = components.load_component_from_file(str(compiled()))
-    for task in pipeline.pipeline_spec.root.dag.tasks.values():
-        task.ClearField("retry_policy")
+    pipeline = components.load_component_from_text(_without_retries(compiled().read_text()))
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder / "artifacts"),
         workspace_root=str(folder / "workspace"),
     )
-    pipeline(**arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Task .* have no effect in the current local runner", UserWarning)
+        pipeline(**arguments)
+
+
+def _without_retries(text: str) -> str:
+    """A step that fails here fails for good; kfp.local would wait and try again whatever the reason."""
+    documents = list(yaml.safe_load_all(text))
+    for task in documents[0]["root"]["dag"]["tasks"].values():
+        task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(documents)
 
 
 def _cause(left: Path, output: "_Output", failure: RuntimeError) -> CiteflowError:
     told = lastwords.read(left)
     if told is not None:
         return told
-    sys.stderr.write("".join(output.other_lines))
-    return CiteflowError("a step of the pipeline failed", _plain(str(failure)), hint="its last lines are above")
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[\d+m", "", text)
+    sys.stderr.writelines(output.traceback())
+    name = re.search("Inner task failed: '([^']*)'", _COLOUR.sub("", str(failure)))
+    return CiteflowError(
+        "a step of the pipeline failed", name[1] if name else failure, hint="see what it printed above"
+    )
 
 
 class _Output(io.TextIOBase):
@@ -97,7 +115,7 @@ class _Output(io.TextIOBase):
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
-        self.other_lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+        self._others: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
         self._begun = ""
 
     def writable(self) -> bool:
@@ -106,15 +124,21 @@ class _Output(io.TextIOBase):
     def write(self, text: str) -> int:
         *whole, self._begun = (self._begun + text).split("\n")
         for line in whole:
-            self._line(line.strip(" "))
+            self._line(line.removeprefix("    "))
         return len(text)
 
     def _line(self, line: str) -> None:
         if self.verbose or _PROGRESS.match(line):
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
-        elif line:
-            self.other_lines.append(f"{line}\n")
+        elif not _NOISE.match(line):
+            self._others.append(f"{line}\n")
+
+    def traceback(self) -> list[str]:
+        """The last lines that were kept back, from the first traceback among them if there is one."""
+        lines = list(self._others)
+        starts = [index for index, line in enumerate(lines) if line.startswith("Traceback ")]
+        return lines[starts[0] :] if starts else lines
 
 
 @contextlib.contextmanager
@@ -132,13 +156,13 @@ def _kept_apart(output: _Output) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    old = os.environ.get(name)
-    os.environ[name] = value
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    old = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if old is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = old
+        for name, value in old.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

@@ -241,6 +241,12 @@ TIMES = [
     bad("day that is no day", with_file("papers.csv", dated("2001-02-30")), "papers.csv, line 2", "'2001-02-30'"),
     bad("date out of range", with_file("papers.csv", dated("0000-01-01")), "papers.csv, line 2", "'0000-01-01'"),
     bad(
+        "date out of range in parquet",
+        with_parquet("papers", {"id": ["a", "b"], "date": pa.array([0, 2_932_897], pa.int32()).cast(pa.date32())}),
+        "papers.parquet, row 2",
+        "'date' is out of range: '10000-01-01'",
+    ),
+    bad(
         "some dates missing",
         with_file("papers.csv", dated("2001-01-01", "", "")),
         "papers.csv, line 3",

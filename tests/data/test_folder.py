@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from citeflow.config import DataConfig
-from citeflow.data import tables
+from citeflow.data import features, tables
 from citeflow.data.folder import read_folder
 from citeflow.errors import DataError
 
@@ -125,6 +125,15 @@ def test_unknown_papers_are_dropped_and_counted_on_request(tmp_path, ids):
     assert graph.edge_2E.T.tolist() == [list(edge) for edge in EDGES]
 
 
+@pytest.mark.parametrize("stranger", [-1, 4, -(2**32), 2**32])
+def test_a_whole_number_that_is_no_row_is_unknown(tmp_path, stranger):
+    folder = write_folder(tmp_path / "folder", {"id": [0, 1, 2, 3]}, [(1, 0)])
+    (folder / "citations.csv").write_text(f"citing,cited\n1,0\n{stranger},0\n")
+
+    with pytest.raises(DataError, match=rf"line 3: column 'citing' is not an id of papers\.csv: '{stranger}'"):
+        read(folder)
+
+
 def test_unknown_papers_far_down_are_named_by_their_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
     folder = write_folder(tmp_path / "folder", {"id": IDS["text"]}, EDGES * 20)
@@ -190,6 +199,17 @@ def test_features_of_any_real_kind_become_float32(tmp_path, kind):
     assert x_NF.dtype == np.float32
     assert x_NF.flags.c_contiguous
     np.testing.assert_array_equal(x_NF, given_NF.astype(np.float32))
+
+
+def test_a_fault_far_down_in_the_features_is_named_by_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "BLOCK_ROWS", 3)
+    folder = write_folder(tmp_path / "folder", {"id": list(range(10))})
+    given_NF = np.ones((10, 2))
+    given_NF[7, 1] = given_NF[9, 0] = np.inf
+    np.save(folder / "features.npy", given_NF)
+
+    with pytest.raises(DataError, match=r"row 8, column 2: not a finite number: inf \(and 1 more\)"):
+        read(folder)
 
 
 def test_features_of_the_array_stand_before_those_of_the_table(tmp_path):

@@ -78,6 +78,14 @@ def test_a_value_longer_than_the_csv_module_likes_can_be_counted_past(tmp_path):
     assert table.where(1).endswith("line 3")
 
 
+def test_a_line_break_in_quotes_may_lie_on_the_border_of_two_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
+    titles = ["x" * (row % 40) + "\n" + "y" * (row % 7) for row in range(200)]
+    table = write(tmp_path, "id,title\n" + "".join(f'{row},"{title}"\n' for row, title in enumerate(titles)))
+
+    assert read_all(table).column("title").to_pylist() == titles
+
+
 def test_batches_join_to_the_whole_table(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BLOCK_BYTES", 256)
     lines = "".join(f"{row},{row + 1},x\n" for row in range(500))
@@ -143,6 +151,12 @@ def test_numbers_of_every_type_are_the_same_numbers(tmp_path, column):
     table = write(tmp_path, "id,w\na,1\nb,0\nc,1\n")
 
     np.testing.assert_array_equal(numbers_of(table, "w", pa.chunked_array([column])), [1.0, 0.0, 1.0])
+
+
+def test_a_number_too_long_for_a_float_is_rounded(tmp_path):
+    table = write(tmp_path, "id,w\na,9007199254740993\nb,1\n")
+
+    assert numbers_of(table, "w", read_all(table).column("w")).tolist() == [2.0**53, 1]
 
 
 def test_a_fault_is_counted_and_the_first_one_shown(tmp_path):

@@ -143,7 +143,7 @@ def _csv_options(table: TableFile, columns: Sequence[str]) -> dict[str, Any]:
         ),
         "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True),
         "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=text, include_columns=list(columns), null_values=[""], strings_can_be_null=False
+            column_types=text, include_columns=list(columns), null_values=[""]
         ),
     }
 

@@ -43,7 +43,7 @@ def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarr
     if weight_NV.shape[1] <= width:
         x_NF = weight_NV.toarray()
     else:
-        svd = TruncatedSVD(min(width, len(text_N)), random_state=seed)
+        svd = TruncatedSVD(width, random_state=seed)
         with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the variance, 0 where all texts agree
             x_NF = svd.fit_transform(weight_NV)
     return np.asarray(normalize(x_NF), dtype=np.float32)

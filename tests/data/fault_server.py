@@ -77,7 +77,7 @@ def cut_after(num_bytes: int) -> Fault:
 def stall_after(num_bytes: int) -> Fault:
     def fault(handler: Handler) -> None:
         cut_after(num_bytes)(handler)
-        handler.server.closing.wait(20)
+        handler.server.closing.wait(30)
 
     return fault
 

@@ -55,6 +55,7 @@ summary { cursor: pointer; font-weight: 650 }
 pre { margin: .8rem 0 0; overflow-x: auto; font: .86rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
 footer { margin-top: 2.5rem; color: var(--muted); font-size: .86rem }
 @media print {
+  :root { --ground: #fff } .tiles { grid-template-columns: repeat(3, 1fr) }
   body { font-size: 11pt } main { padding: 0; max-width: none } h2 { break-after: avoid }
   .card, .tiles div { break-inside: avoid } .grid { grid-template-columns: 1fr 1fr }
 }

@@ -100,7 +100,9 @@ def _cards(report: Json) -> Iterator[Any]:
     make: Any = summary  # torch leaves these functions without types
     yield from make.hparams(_hparams(report), _hparam_metrics(report))
     yield make.custom_scalars(LAYOUT)
-    yield make.text("run", _card(report))
+    card = make.text("run", _card(report))
+    card.value[0].tensor.tensor_shape.ClearField("dim")  # a list would be shown as a table around the card
+    yield card
 
 
 def _hparams(report: Json) -> dict[str, str | float]:

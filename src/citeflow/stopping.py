@@ -9,8 +9,10 @@ import psutil
 
 from citeflow.errors import StoppedError
 
-GRACE_S = 10.0
-"""Time that a child process has to end by itself."""
+GRACE_S = 25.0
+"""Time that a child process has to save what it can; Kubernetes gives a pod 30 s."""
+
+SHELLS = ("sh", "bash", "dash")
 
 
 @contextlib.contextmanager
@@ -42,15 +44,23 @@ def stoppable() -> Iterator[None]:
 
 
 def end_children() -> None:
-    """Ask every process below this one to end, and kill those that have not after GRACE_S."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
+    """Ask the child processes to end, which ask theirs, and kill whatever is left below this one after GRACE_S."""
+    family = psutil.Process().children(recursive=True)
+    for child in _answerable():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.terminate()
-    _, alive = psutil.wait_procs(children, timeout=GRACE_S)
+    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
     for child in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+
+
+def _answerable() -> Iterator[psutil.Process]:
+    """The direct children; a shell passes no signal on, so what it started stands beside it."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = child.children() if child.name() in SHELLS else []
+            yield from [*below, child]
 
 
 def _stopped(number: int) -> StoppedError:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from citeflow import config
 from citeflow.config import Config
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 NAMED_DATASETS = ("synthetic", "ogbl-citation2")
-SCHEMES = ("http", "https", "file")
 
 
 def add_command(
@@ -64,17 +62,17 @@ def data_root(args: argparse.Namespace) -> Path:
 
 
 def dataset(text: str) -> str:
-    """A dataset's name or URL as it is, a folder as an absolute path.
+    """A dataset's name or URL as it is, a folder or an archive as an absolute path.
 
     Raises:
         NotFoundError: it is none of these.
     """
-    if text in NAMED_DATASETS or urlsplit(text).scheme in SCHEMES:
+    if text in NAMED_DATASETS or "://" in text:
         return text
-    folder = Path(text).expanduser().absolute()
-    if not folder.is_dir():
-        raise NotFoundError("no such dataset", text, hint=f"{', '.join(NAMED_DATASETS)}, a folder or a URL")
-    return str(folder)
+    path = Path(text).expanduser().absolute()
+    if not path.exists():
+        raise NotFoundError("no such dataset", text, hint=f"{', '.join(NAMED_DATASETS)}, a folder, an archive or a URL")
+    return str(path)
 
 
 def positive(text: str) -> int:

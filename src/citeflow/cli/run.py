@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from citeflow import config, files, pipeline, runs
 from citeflow.cli import options
 from citeflow.console import emit, log
+from citeflow.errors import StoppedError, TrainingError
 from citeflow.reporting import markdown
+from citeflow.stopping import stoppable
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -19,7 +21,10 @@ def add_to(commands: "Commands") -> None:
     """Add the command."""
     parser = options.add_command(commands, "run", _call, "run the whole pipeline on this machine")
     parser.add_argument(
-        "--dataset", default="synthetic", help="synthetic (default), ogbl-citation2, a folder or a URL", metavar="D"
+        "--dataset",
+        default="synthetic",
+        help="synthetic (default), ogbl-citation2, a folder, an archive or a URL",
+        metavar="D",
     )
     options.add_workers(parser)
     parser.add_argument(
@@ -44,7 +49,12 @@ def _call(args: argparse.Namespace) -> None:
         "out_dir": str(out),
         "data_root": str(root),
     }
-    pipeline.run(arguments, scratch=root, verbose=args.verbose)
+    try:
+        with stoppable():
+            pipeline.run(arguments, scratch=root, verbose=args.verbose)
+    except (StoppedError, TrainingError):
+        log("run", "can go on", add=f"--run-name {name}")
+        raise
     _tell(files.read_json(out / "report.json"), out, runs.log_folder(root, name))
 
 

@@ -23,7 +23,7 @@ def add_to(commands: "Commands") -> None:
 
 def _add_download(commands: "Commands") -> None:
     parser = options.add_command(commands, "download", _download, "bring a dataset below the data root")
-    parser.add_argument("dataset", help="synthetic, ogbl-citation2, a folder or a URL")
+    parser.add_argument("dataset", help="synthetic, ogbl-citation2, a folder, an archive or a URL")
     options.add_data_root(parser)
     options.add_settings(parser)
 

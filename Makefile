@@ -1,0 +1,38 @@
+# `make` lists the verbs. Each does its own set-up: a virtual environment in .venv, made anew when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check generate run test bench
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(READY) ## make the virtual environment
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed' >&2; echo 'hint: make PYTHON=python3.11' >&2; exit 64; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[train,kfp,dev]'
+	@touch $@
+
+check: $(READY) ## format, lint, types, and that the compiled files are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/citeflow compile --check
+
+generate: $(READY) ## compile components and pipelines
+	$(BIN)/citeflow compile
+
+run: $(READY) ## the demo: a synthetic citation graph, 2 workers, the whole pipeline on this machine
+	$(BIN)/citeflow run --dataset synthetic --workers 2
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+bench: $(READY) ## how the synthetic graph compares with ogbl-citation2
+	$(BIN)/python benchmarks/calibration.py

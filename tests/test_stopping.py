@@ -1,0 +1,33 @@
+import os
+import signal
+import subprocess
+
+import psutil
+import pytest
+
+from citeflow.errors import StoppedError
+from citeflow.stopping import stoppable
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_becomes_an_error_with_the_exit_code_that_shells_use(number, code):
+    with pytest.raises(StoppedError, match=number.name) as caught, stoppable():
+        os.kill(os.getpid(), number)
+    assert caught.value.exit_code == code
+
+
+def test_a_signal_ends_the_processes_below_a_shell_too():
+    shell = subprocess.Popen(["sh", "-c", "sleep 60; true"])
+    while not (below := psutil.Process(shell.pid).children()):
+        assert shell.poll() is None
+    with pytest.raises(StoppedError), stoppable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    shell.wait(timeout=10)
+    assert not below[0].is_running() or below[0].status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with stoppable():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

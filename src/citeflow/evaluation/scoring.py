@@ -1,0 +1,87 @@
+"""Scores from a trained model: embed every paper layer by layer, then score the candidates of each source.
+
+Legend: N papers, H width, P sources, K candidates, D kinds of evidence.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from citeflow.data.records import HeldOut
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.learning.evidence import Evidence
+from citeflow.learning.model import LinkPredictor
+from citeflow.learning.tensors import CHUNK, features_of, sparse
+
+SOURCES = 128
+"""Sources scored at once."""
+
+
+@torch.no_grad()
+def embed_all(model: LinkPredictor, graph: PreparedGraph) -> Tensor:
+    """Embed every paper from all of its neighbours, [N, H]; two layers' values are in memory at a time."""
+    was_training = model.training
+    model.eval()
+    encoder = model.encoder
+    x_NF = graph.x_NF if model.config.features == "given" else None
+    device = encoder.mean_F.device
+    pieces = [slice(first, min(first + CHUNK, graph.num_papers)) for first in range(0, graph.num_papers, CHUNK)]
+    x_N = torch.cat([encoder(features_of(x_NF, _rows(piece)).to(device), []) for piece in pieces])
+    for layer in range(model.config.layers):
+        x_N = torch.cat([encoder.layer(layer, x_N, x_N[piece], _block(graph, piece).to(device)) for piece in pieces])
+    model.train(was_training)
+    return x_N
+
+
+def _rows(piece: slice) -> np.ndarray:
+    return np.arange(piece.start, piece.stop)
+
+
+def _block(graph: PreparedGraph, piece: slice) -> Tensor:
+    ptr = graph.neighbours.ptr_N1[piece.start : piece.stop + 1]
+    return sparse(ptr - ptr[0], np.asarray(graph.neighbours.index_E[ptr[0] : ptr[-1]]), graph.num_papers)
+
+
+@torch.no_grad()
+def score_candidates(
+    model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, source_P: np.ndarray, candidate_PK: np.ndarray
+) -> np.ndarray:
+    """Logits of each source's own candidates, float32 [P, K]."""
+    device = embedding_NH.device
+    source_PH = embedding_NH[torch.from_numpy(source_P).long().to(device)]
+    target_PKH = embedding_NH[torch.from_numpy(candidate_PK).long().to(device)]
+    found_PKD = None
+    if model.uses_evidence:
+        found_PKD = torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)).to(device)
+    scores: np.ndarray = model.scores(source_PH, target_PKH, found_PKD)[0].cpu().numpy()
+    return scores
+
+
+def pieces_of(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sources with their candidates, the cited paper first and its negatives behind it, some sources at a time."""
+    for first in range(0, len(held_out.source_P), SOURCES):
+        piece = slice(first, first + SOURCES)
+        candidate_PK = np.concatenate([held_out.target_P[piece, None], held_out.negative_PK[piece]], axis=1)
+        yield np.asarray(held_out.source_P[piece]), candidate_PK
+
+
+def score_held_out(model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, held_out: HeldOut) -> np.ndarray:
+    """Logits of held-out citations (column 0) and of their negatives, float32 [P, 1 + K]."""
+    scored = [
+        score_candidates(model, embedding_NH, evidence, source_P, candidate_PK)
+        for source_P, candidate_PK in pieces_of(held_out)
+    ]
+    return np.concatenate(scored)
+
+
+def part_of(held_out: HeldOut, *, most: int, rank: int = 0, world_size: int = 1) -> HeldOut:
+    """An even sample of at most `most` held-out citations, dealt to the ranks."""
+    total = len(held_out.source_P)
+    chosen = np.linspace(0, total - 1, min(most, total)).astype(np.int64)[rank::world_size]
+    return HeldOut(
+        source_P=held_out.source_P[chosen],
+        target_P=held_out.target_P[chosen],
+        negative_PK=held_out.negative_PK[chosen],
+    )

@@ -1,0 +1,113 @@
+"""The five verbs, one function each: a directory in, a directory out, timed."""
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from citeflow import files
+from citeflow.config import Config
+from citeflow.console import log
+
+
+def download(dataset: str, *, data_root: Path, config: Config) -> Path:
+    """Bring a dataset here: a name (`synthetic`, `ogbl-citation2`), a citation folder, or the URL of one.
+
+    Returns:
+        A RawDataset in `data_root`/raw.
+    """
+    from citeflow.data.raw import make_raw
+
+    return _timed("download", None, lambda: make_raw(dataset, data_root=data_root, config=config))
+
+
+def preprocess(raw: Path, *, data_root: Path, config: Config) -> Path:
+    """Read, check, clean and split a RawDataset.
+
+    Returns:
+        A PreparedGraph in `data_root`/prepared.
+    """
+    from citeflow.graph.prepared import prepare
+
+    return _timed("preprocess", raw, lambda: prepare(raw, data_root=data_root, config=config.data))
+
+
+def train(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int) -> Path:
+    """Fit a model; a run that was stopped goes on, one that is complete is returned as it is.
+
+    Returns:
+        A TrainedModel, `run_dir`/model.
+    """
+    from citeflow.training.launch import train_here
+
+    def make() -> Path:
+        return train_here(graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers)
+
+    return _timed("train", graph, make)
+
+
+def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
+    """Rank the held-out citations.
+
+    Returns:
+        An EvalReport, `run_dir`/report.
+    """
+    from citeflow.evaluation.evaluate import KIND, evaluate_model
+
+    def make() -> Path:
+        began = time.monotonic()
+        report, curves, inputs = evaluate_model(model, graph_dir=graph)
+        report["stages"] = {**_stages(model), "evaluate": _cost(began)}
+        with files.new_directory(run_dir / "report") as work:
+            files.write_json(work / "report.json", report)
+            files.write_json(work / "curves.json", curves)
+            files.write_manifest(work, KIND, inputs=inputs, facts={"test_mrr": report["test"]["mrr"]})
+        return run_dir / "report"
+
+    return _timed("evaluate", model, make)
+
+
+def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
+    """Put report, page and model where people look for them, and the result into TensorBoard's logs.
+
+    Returns:
+        `out_dir`: report.json, report.html and model/.
+    """
+    from citeflow.reporting.page import render_page
+    from citeflow.reporting.tensorboard import publish_run
+
+    began = time.monotonic()
+    files.verify(report, "EvalReport")
+    content, curves = files.read_json(report / "report.json"), files.read_json(report / "curves.json")
+    publish_run(log_dir, content, curves)
+    files.copy_directory(model, out_dir / "model")
+    content["stages"]["publish"] = _cost(began)
+    files.write_text(out_dir / "report.html", render_page(content, curves))
+    files.write_json(out_dir / "report.json", content)
+    log("publish", "done", report=out_dir / "report.html", logs=log_dir)
+    return out_dir
+
+
+def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
+    """Run a verb, and note in the manifest of what it made what it and the verbs before it have cost."""
+    began = time.monotonic()
+    log(verb, "begins")
+    folder = make()
+    manifest: dict[str, Any] = files.read_json(folder / files.MANIFEST)
+    if "stages" not in manifest["facts"]:
+        manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: _cost(began)}
+        files.write_json(folder / files.MANIFEST, manifest)
+    log(verb, "done", seconds=round(time.monotonic() - began, 1), path=folder)
+    return folder
+
+
+def _stages(folder: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = files.read_json(folder / files.MANIFEST)["facts"].get("stages", {})
+    return stages
+
+
+def _cost(began: float) -> dict[str, float]:
+    """Seconds since, and the highest memory of this process or one that it started, in bytes."""
+    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {"seconds": time.monotonic() - began, "peak_rss_bytes": max(used) * 1024}

@@ -1,0 +1,62 @@
+"""Starts the ranks of a training on this machine, through torchrun, and turns their end into a model or an error."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from citeflow import files
+from citeflow.config import Config
+from citeflow.errors import TrainingError, from_record
+
+GRACE_S = 60
+"""torchrun gives its workers 30 s to save before it kills them."""
+
+
+def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int) -> Path:
+    """Train with `workers` processes; a run that was stopped goes on from its checkpoint.
+
+    Raises:
+        TrainingError: a worker ended without a model.
+        CiteflowError: whatever error a worker left behind.
+    """
+    job = {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
+    files.write_json(run_dir / "job.json", job)
+    files.delete(run_dir, "error.json")
+    code = _run([*_torchrun(workers), str(run_dir / "job.json")], _environment(workers))
+    if (run_dir / "error.json").exists():
+        raise from_record(files.read_json(run_dir / "error.json"))
+    if code != 0:
+        hint = "the worker's own last lines are above; run the same command to go on from the checkpoint"
+        raise TrainingError("a training worker ended with exit code", code, hint=hint)
+    return run_dir / "model"
+
+
+def _torchrun(workers: int) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    return [*launcher, "-m", "citeflow.training.worker"]
+
+
+def _environment(workers: int) -> dict[str, str]:
+    """Threads by cores and workers: more threads than cores, and every rank waits for every other."""
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run to the end; a SIGTERM that comes meanwhile is passed on, so that the workers can save."""
+    process = subprocess.Popen(command, env=environment)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    old = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, old)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(GRACE_S)

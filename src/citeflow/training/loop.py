@@ -1,0 +1,211 @@
+"""The training loop: step, agree with the other ranks, and now and then measure, keep the best and save."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from citeflow import files
+from citeflow.config import Config
+from citeflow.console import log
+from citeflow.errors import StoppedError, TrainingError
+from citeflow.evaluation.scoring import embed_all, part_of, score_held_out
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.learning.evidence import Evidence
+from citeflow.learning.model import LinkPredictor
+from citeflow.learning.ranking import ranks
+from citeflow.learning.sampling import EpochPlan
+from citeflow.reporting.tensorboard import RunLog
+from citeflow.training import checkpoint
+from citeflow.training.checkpoint import Progress
+from citeflow.training.group import Group
+from citeflow.training.objective import Objective, make_inputs
+
+WARM_UP_STEPS = 20
+VALIDATION_SOURCES = 2000
+"""Held-out citations that a validation during training looks at."""
+RECORD_EVERY_S = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Training:
+    """Everything that the loop works on."""
+
+    graph: PreparedGraph
+    evidence: Evidence
+    config: Config
+    group: Group
+    model: LinkPredictor
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    best: dict[str, Tensor]
+    checkpoint: Path
+    inputs: files.Json
+    """Digests of what the run is made from; a checkpoint of anything else is refused."""
+    run_log: RunLog | None
+    """Of rank 0."""
+    should_stop: Callable[[], bool]
+
+
+def fit(training: Training) -> None:
+    """Train to the end; `training.best` holds the model with the best validation MRR, `progress` how it came about.
+
+    Raises:
+        StoppedError: a rank was asked to stop; the checkpoint holds all that was done.
+        TrainingError: a loss was not finite.
+    """
+    clock = _Clock(training)
+    ddp = DistributedDataParallel(Objective(training.model, training.config.train.loss), forward_sync_buffers=False)
+    share = clock.share(training)
+    while share < 1:
+        _evaluate_if_due(training, share)
+        loss, num_positives = _forward_backward(training, ddp, clock)
+        mean_loss, positives, stops = _agree(training, loss, num_positives)
+        _update(training, share)
+        training.progress.step += 1
+        training.progress.positives += round(positives)
+        share = clock.share(training)
+        _record(training, clock, mean_loss)
+        if stops:
+            _save(training)
+            raise StoppedError("training was asked to stop", f"step {training.progress.step}", hint="run it again")
+    _evaluate(training)
+    _save(training)
+
+
+class _Clock:
+    """How much of the training is done, the same on every rank, and which epoch a step belongs to."""
+
+    def __init__(self, training: Training) -> None:
+        self._began = time.monotonic() - training.progress.seconds
+        self.recorded_at, self.recorded_positives = 0.0, training.progress.positives
+        self.epoch, self.plan = -1, self._plan(training, 0)
+
+    def share(self, training: Training) -> float:
+        """Share of the training that is done, by rank 0's clock or by epochs; reaches 1 at the end."""
+        train, progress = training.config.train, training.progress
+        progress.seconds = time.monotonic() - self._began
+        if not train.minutes:
+            return progress.step / max(1, math.ceil(train.epochs * self.plan.num_steps))
+        return training.group.from_first(progress.seconds / (60 * train.minutes))[0]
+
+    def citations(self, training: Training) -> np.ndarray:
+        """Positions of the citations that this rank trains on now."""
+        epoch, step = divmod(training.progress.step, self.plan.num_steps)
+        if epoch != self.epoch:
+            self.epoch, self.plan = epoch, self._plan(training, epoch)
+        return self.plan.citations(step, training.group.rank)
+
+    def _plan(self, training: Training, epoch: int) -> EpochPlan:
+        train, world_size = training.config.train, training.group.world_size
+        references = training.graph.references
+        return EpochPlan(references, seed=train.seed, epoch=epoch, batch=train.batch, world_size=world_size)
+
+
+def _forward_backward(training: Training, ddp: DistributedDataParallel, clock: _Clock) -> tuple[Tensor, int]:
+    position_P = clock.citations(training)
+    seed = (training.config.train.seed, training.progress.step, training.group.rank)
+    inputs = make_inputs(
+        position_P, graph=training.graph, evidence=training.evidence, config=training.config, seed=seed
+    )
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    training.optimizer.zero_grad(set_to_none=True)
+    loss: Tensor = ddp(inputs.to(training.group.device))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), len(position_P)
+
+
+def _agree(training: Training, loss: Tensor, num_positives: int) -> tuple[float, float, float]:
+    """Mean loss, citations trained on and requests to stop, over all ranks, before anything is changed."""
+    group = training.group
+    total_loss, positives, stops = group.sum(loss.item(), num_positives, training.should_stop())
+    if not math.isfinite(total_loss):
+        hint = "lower train.lr, or set train.clip"
+        raise TrainingError("the loss is not finite", f"{total_loss} at step {training.progress.step}", hint=hint)
+    return total_loss / group.world_size, positives, stops
+
+
+def _update(training: Training, share: float) -> None:
+    train = training.config.train
+    if train.clip:
+        torch.nn.utils.clip_grad_norm_(training.model.parameters(), train.clip)
+    for group in training.optimizer.param_groups:
+        group["lr"] = learning_rate(train.lr, training.progress.step, share)
+    training.optimizer.step()
+
+
+def learning_rate(highest: float, step: int, share: float) -> float:
+    """Rise along a line over the first steps, then fall along half a cosine to a hundredth."""
+    return highest * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _record(training: Training, clock: _Clock, loss: float) -> None:
+    progress = training.progress
+    passed = progress.seconds - clock.recorded_at
+    if not training.group.is_first or passed < RECORD_EVERY_S:
+        return
+    speed = (progress.positives - clock.recorded_positives) / passed
+    clock.recorded_at, clock.recorded_positives = progress.seconds, progress.positives
+    entry = {**_position(training), "loss": loss, "lr": training.optimizer.param_groups[0]["lr"]}
+    progress.history.append({**entry, "positives_per_s": speed})
+    if training.run_log:
+        training.run_log.step(progress.history[-1])
+
+
+def _position(training: Training) -> dict[str, float]:
+    progress = training.progress
+    epoch = progress.positives / max(1, len(training.graph.references.index_E))
+    return {"step": progress.step, "epoch": epoch, "seconds": progress.seconds, "wall_time": time.time()}
+
+
+def _evaluate_if_due(training: Training, share: float) -> None:
+    done = len(training.progress.evaluations)
+    if share * training.config.train.evaluations >= done + 1:
+        _evaluate(training)
+        _save(training)
+
+
+def _evaluate(training: Training) -> None:
+    """Measure the validation MRR, the ranks sharing the work, and keep the model if it is the best so far."""
+    group, progress = training.group, training.progress
+    part = part_of(training.graph.valid, most=VALIDATION_SOURCES, rank=group.rank, world_size=group.world_size)
+    reciprocal = 0.0
+    if len(part.source_P):
+        embedding_NH = embed_all(training.model, training.graph)
+        score = torch.from_numpy(score_held_out(training.model, embedding_NH, training.evidence, part))
+        reciprocal = float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum())
+    total, count = group.sum(reciprocal, len(part.source_P))
+    mrr = total / count
+    progress.evaluations.append({**_position(training), "valid_mrr": mrr})
+    if mrr > progress.best_mrr:
+        progress.best_mrr = mrr
+        training.best = {name: value.clone() for name, value in training.model.state_dict().items()}
+    if group.is_first:
+        _tell(training)
+
+
+def _tell(training: Training) -> None:
+    progress = training.progress
+    loss = progress.history[-1]["loss"] if progress.history else math.nan
+    log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, loss=loss,
+        epoch=progress.evaluations[-1]["epoch"], valid_mrr=progress.evaluations[-1]["valid_mrr"])  # fmt: skip
+    if training.run_log:
+        training.run_log.evaluation(progress.evaluations[-1])
+
+
+def _save(training: Training) -> None:
+    if training.group.is_first:
+        checkpoint.save(
+            training.checkpoint,
+            model=training.model,
+            optimizer=training.optimizer,
+            best=training.best,
+            progress=training.progress,
+            inputs=training.inputs,
+        )

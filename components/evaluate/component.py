@@ -10,7 +10,6 @@ def evaluate(
     model: dsl.Input[dsl.Model],
     model_sha256: str,
     graph: dsl.Input[dsl.Dataset],
-    settings: str,
     data_root: str,
     report: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
@@ -22,7 +21,6 @@ def evaluate(
         model: A TrainedModel.
         model_sha256: Its digest; as a parameter it is what the cache of Kubeflow Pipelines looks at.
         graph: Manifest of the PreparedGraph that the model was trained on.
-        settings: YAML text with all settings.
         data_root: Where the shared volume is mounted.
         report: The report as JSON.
         metrics: MRR, Hits, accuracy and AUC on the test citations, and the MRR of each baseline.
@@ -37,7 +35,6 @@ def evaluate(
         model,
         model_sha256,
         graph,
-        settings,
         data_root=data_root,
         report=report,
         metrics=metrics,

@@ -51,7 +51,6 @@ def _learn(raw: dsl.PipelineTask, workers: int, out_dir: str, data_root: str) ->
         model=model.outputs["model"],
         model_sha256=model.outputs["Output"],
         graph=graph.outputs["graph"],
-        settings=raw.outputs["resolved"],
         data_root=data_root,
     )
     _place(report, cpu=("2", "16"), memory=("4Gi", "64Gi"), cached=True)

@@ -22,17 +22,17 @@ from typing import Any
 import yaml
 
 from citeflow import lastwords
-from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
+from citeflow.errors import CiteflowError, NotFoundError, TrainingError, UnavailableError
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
 """A line of `console.log`."""
 
-_NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |-+$|$")
-"""A line of kfp's own."""
+_NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |error: |hint: |-+$|$")
+"""A line of kfp's own, or one that is told again at the end."""
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
-KEPT_LINES = 40
+KEPT_LINES = 200
 
 
 def compiled() -> Path:
@@ -100,14 +100,13 @@ def _without_retries(text: str) -> str:
 
 
 def _cause(left: Path, output: "_Output", failure: RuntimeError) -> CiteflowError:
+    """The error that a step told, or one that only names the step; where its message may not do, its last lines too."""
     told = lastwords.read(left)
-    if told is not None:
-        return told
-    sys.stderr.writelines(output.traceback())
-    name = re.search("Inner task failed: '([^']*)'", _COLOUR.sub("", str(failure)))
-    return CiteflowError(
-        "a step of the pipeline failed", name[1] if name else failure, hint="see what it printed above"
-    )
+    if told is None or isinstance(told, TrainingError):
+        sys.stderr.writelines(output.traceback())
+    step = re.search("Inner task failed: '([^']*)'", _COLOUR.sub("", str(failure)))
+    name = step[1] if step else str(failure)
+    return told or CiteflowError("a step of the pipeline failed", name, hint="see what it printed above")
 
 
 class _Output(io.TextIOBase):

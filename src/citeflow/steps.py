@@ -135,7 +135,6 @@ def evaluate(
     model: Artifact,
     model_sha256: str,
     graph: Artifact,
-    settings: str,
     *,
     data_root: str,
     report: Artifact,
@@ -144,12 +143,7 @@ def evaluate(
 ) -> str:
     """Make an EvalReport; returns its digest."""
     trained = _find(model, "TrainedModel", data_root, model_sha256)
-    place = stages.evaluate(
-        trained,
-        graph=_find(graph, "PreparedGraph", data_root),
-        run_dir=trained.parent,
-        config=config.from_yaml(settings),
-    )
+    place = stages.evaluate(trained, graph=_find(graph, "PreparedGraph", data_root), run_dir=trained.parent)
     sha256 = _describe(report, place, "EvalReport", data_root)
     files.copy_file(place / "report.json", Path(report.path))
     _log_scores(metrics, files.read_json(place / "report.json"))

@@ -50,7 +50,6 @@ def _add_evaluate(commands: "Commands") -> None:
     parser = options.add_command(commands, "evaluate", _evaluate, "rank held-out citations with a model and baselines")
     parser.add_argument("model", type=_path, help="folder that `train` made")
     parser.add_argument("--graph", type=_path, required=True, metavar="DIR", help="the graph that it was trained on")
-    options.add_settings(parser)
 
 
 def _add_publish(commands: "Commands") -> None:
@@ -94,11 +93,10 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    config = options.resolved(args)
     files.read_manifest(args.model, "TrainedModel")
     from citeflow import stages
 
-    _tell(stages.evaluate(args.model, graph=args.graph, run_dir=args.model.parent, config=config), "EvalReport")
+    _tell(stages.evaluate(args.model, graph=args.graph, run_dir=args.model.parent), "EvalReport")
 
 
 def _publish(args: argparse.Namespace) -> None:

@@ -52,10 +52,10 @@ def score_candidates(
     device = embedding_NH.device
     source_PH = embedding_NH[torch.from_numpy(source_P).long().to(device)]
     target_PKH = embedding_NH[torch.from_numpy(candidate_PK).long().to(device)]
-    found_PKD = None
+    score_PK = model.embedded(source_PH, target_PKH)
     if model.uses_evidence:
-        found_PKD = torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)).to(device)
-    scores: np.ndarray = model.scores(source_PH, target_PKH, found_PKD)[0].cpu().numpy()
+        score_PK = model.joined(score_PK, torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)).to(device))
+    scores: np.ndarray = score_PK.cpu().numpy()
     return scores
 
 

@@ -104,9 +104,9 @@ class StructuralHead(nn.Module):
             nn.Linear(HEAD_WIDTH, 1),
         )
 
-    def forward(self, score_SK: Tensor, evidence_SKD: Tensor) -> Tensor:
-        """Score [S, K] from the embeddings' score [S, K] and the evidence [S, K, D]."""
-        z = torch.cat([score_SK[..., None], evidence_SKD], dim=-1)
+    def forward(self, score: Tensor, evidence_D: Tensor) -> Tensor:
+        """Score pairs from the embeddings' scores, of any shape, and the evidence, one axis more."""
+        z = torch.cat([score[..., None], evidence_D], dim=-1)
         joined: Tensor = (self.perceptron(z) + self.linear(z)).squeeze(-1)
         return joined
 
@@ -127,12 +127,17 @@ class LinkPredictor(nn.Module):
         """Whether scores need the evidence of the pair."""
         return self.head is not None
 
-    def scores(self, source_SH: Tensor, target_SKH: Tensor, evidence_SKD: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Score candidates: by everything that the model uses, and by the embeddings alone; logits [S, K] each."""
-        embedded_SK = self.predictor(source_SH, target_SKH)
+    def embedded(self, source_SH: Tensor, target_SKH: Tensor) -> Tensor:
+        """Score by the embeddings alone: logits [S, K] for candidates [S, K, H] of each source, or [K, H] shared."""
+        score_SK: Tensor = self.predictor(source_SH, target_SKH)
+        return score_SK
+
+    def joined(self, score: Tensor, evidence_D: Tensor) -> Tensor:
+        """Join scores of the embeddings, of any shape, with the evidence, one axis more."""
         if self.head is None:
-            return embedded_SK, embedded_SK
-        return self.head(embedded_SK, evidence_SKD), embedded_SK
+            return score
+        joined: Tensor = self.head(score, evidence_D)
+        return joined
 
 
 def _perceptron(before: int, width: int, after: int) -> nn.Sequential:

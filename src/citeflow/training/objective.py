@@ -1,8 +1,12 @@
 """One step's computation: a batch in, a loss out.
 
+The structural head has a thousand weights and learns from a part of each batch; the encoder learns from all of it.
+
 Legend: B papers of a block, S sources, P citations, K shared negatives, D kinds of evidence, W wanted papers.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +21,9 @@ from citeflow.learning.model import LinkPredictor
 from citeflow.learning.sampling import Batch, make_batch, neighbourhood
 from citeflow.learning.tensors import features_of, to_sparse
 
+JUDGED_SHARE = 0.25
+"""Share of a batch's sources whose evidence is looked up."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
@@ -30,16 +37,36 @@ class Inputs:
     negative_K: Tensor
     row_P: Tensor
     masked_SK: Tensor
-    evidence_PD: Tensor | None
-    evidence_SKD: Tensor | None
+    judged: "Judged | None"
 
     def to(self, device: torch.device) -> "Inputs":
         """The same on another device."""
         if device.type == "cpu":
             return self
-        moved = {name: getattr(self, name) for name in self.__slots__}
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in moved.items()}
-        return Inputs(**{**moved, "blocks": [block.to(device) for block in self.blocks]})
+        return Inputs(
+            **_moved(self, device),
+            blocks=[block.to(device) for block in self.blocks],
+            judged=self.judged and Judged(**_moved(self.judged, device)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """The part of a batch that the structural head learns from; Z sources, Y citations."""
+
+    source_Z: Tensor
+    """Rows of `masked_SK`."""
+    citation_Y: Tensor
+    """Positions among the batch's citations."""
+    row_Y: Tensor
+    """Which of `source_Z` each citation belongs to."""
+    evidence_YD: Tensor
+    evidence_ZKD: Tensor
+
+
+def _moved(record: Inputs | Judged, device: torch.device) -> dict[str, Tensor]:
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
 
 
 class Objective(nn.Module):
@@ -54,17 +81,19 @@ class Objective(nn.Module):
         """Compute the loss of a batch."""
         h_WH = self.predictor.encoder(inputs.x_BF, inputs.blocks)
         source_SH = h_WH.index_select(0, inputs.source_S)
-        negative = self.predictor.scores(source_SH, h_WH.index_select(0, inputs.negative_K), inputs.evidence_SKD)
         source_PH = source_SH.index_select(0, inputs.row_P)
         target_P1H = h_WH.index_select(0, inputs.target_P)[:, None, :]
-        evidence_P1D = None if inputs.evidence_PD is None else inputs.evidence_PD[:, None, :]
-        positive = self.predictor.scores(source_PH, target_P1H, evidence_P1D)
-        losses = [
-            self.loss(positive_P1.squeeze(1), negative_SK, inputs.masked_SK, inputs.row_P)
-            for positive_P1, negative_SK in zip(positive, negative, strict=True)
-        ]
-        total: Tensor = losses[0] + losses[1] if self.predictor.uses_evidence else losses[0]
-        return total
+        negative_SK = self.predictor.embedded(source_SH, h_WH.index_select(0, inputs.negative_K))
+        positive_P = self.predictor.embedded(source_PH, target_P1H).squeeze(1)
+        loss = self.loss(positive_P, negative_SK, inputs.masked_SK, inputs.row_P)
+        if inputs.judged is not None:
+            loss = loss + self._judged(inputs.judged, positive_P, negative_SK, inputs.masked_SK)
+        return loss
+
+    def _judged(self, judged: Judged, positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor) -> Tensor:
+        positive_Y = self.predictor.joined(positive_P.index_select(0, judged.citation_Y), judged.evidence_YD)
+        negative_ZK = self.predictor.joined(negative_SK.index_select(0, judged.source_Z), judged.evidence_ZKD)
+        return self.loss(positive_Y, negative_ZK, masked_SK.index_select(0, judged.source_Z), judged.row_Y)
 
 
 def make_inputs(
@@ -85,7 +114,6 @@ def make_inputs(
         seed=(*seed, 1),
     )
     x_NF = graph.x_NF if config.model.features == "given" else None
-    evidence_PD, evidence_SKD = _evidence(batch, evidence, config)
     return Inputs(
         x_BF=features_of(x_NF, near.paper_B),
         blocks=[to_sparse(block) for block in near.blocks],
@@ -94,17 +122,24 @@ def make_inputs(
         negative_K=_places(wanted_W, batch.negative_K),
         row_P=torch.from_numpy(batch.row_P),
         masked_SK=torch.from_numpy(batch.masked_SK),
-        evidence_PD=evidence_PD,
-        evidence_SKD=evidence_SKD,
+        judged=_judge(batch, evidence, (*seed, 2)) if config.model.predictor == "structural" else None,
     )
 
 
-def _evidence(batch: Batch, evidence: Evidence, config: Config) -> tuple[Tensor | None, Tensor | None]:
-    if config.model.predictor != "structural":
-        return None, None
-    own_PD = evidence.of_citations(batch.source_P, batch.target_P)
-    shared_SKD = evidence.of_shared(batch.source_S, batch.negative_K)
-    return torch.from_numpy(own_PD), torch.from_numpy(shared_SKD)
+def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
+    """Look up the evidence for some of a batch's sources and all of their citations in it."""
+    num_sources = len(batch.source_S)
+    chosen = np.random.default_rng(seed).choice(num_sources, math.ceil(JUDGED_SHARE * num_sources), replace=False)
+    source_Z = np.sort(chosen)
+    citation_Y = np.flatnonzero(np.isin(batch.row_P, source_Z))
+    evidence_YD = evidence.of_citations(batch.source_P[citation_Y], batch.target_P[citation_Y])
+    return Judged(
+        source_Z=torch.from_numpy(source_Z),
+        citation_Y=torch.from_numpy(citation_Y),
+        row_Y=_places(source_Z, batch.row_P[citation_Y]),
+        evidence_YD=torch.from_numpy(evidence_YD),
+        evidence_ZKD=torch.from_numpy(evidence.of_shared(batch.source_S[source_Z], batch.negative_K)),
+    )
 
 
 def _places(sorted_W: np.ndarray, papers: np.ndarray) -> Tensor:

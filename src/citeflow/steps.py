@@ -18,7 +18,7 @@ from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
 
 ROC_POINTS = 100
-"""About as many points of a ROC curve as the run page draws well."""
+"""At most as many points of a ROC curve go to the run page, which keeps them in its database."""
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -229,7 +229,8 @@ def _log_scores(metrics: Metrics, report: dict[str, Any]) -> None:
 
 def _log_curves(classification: ClassificationMetrics, curves: dict[str, Any]) -> None:
     roc = curves["roc"]
-    step = max(1, len(roc["fpr"]) // ROC_POINTS)
-    thinned = [roc[name][::step] for name in ("fpr", "tpr", "threshold")]
-    classification.log_roc_curve(*thinned)
+    last = len(roc["threshold"]) - 1
+    shown = sorted({round(last * point / (ROC_POINTS - 1)) for point in range(ROC_POINTS)})
+    fpr, tpr, threshold = ([roc[name][index] for index in shown] for name in ("fpr", "tpr", "threshold"))
+    classification.log_roc_curve(fpr, tpr, threshold)
     classification.log_confusion_matrix(["no citation", "citation"], curves["confusion"]["matrix"])

@@ -89,7 +89,12 @@ class ModelConfig:
     """What scores a pair: a dot product, a perceptron on the Hadamard product, or the embedding joined with the pair's
     common-neighbour evidence."""
 
+    evidence_hops: int = 3
+    """Longest path between the two papers that `structural` looks for: 2 or 3; 0 leaves out all evidence but what the
+    papers say by themselves (citation count, age)."""
+
     def __post_init__(self) -> None:
+        _require(self.evidence_hops in (0, 2, 3), "model.evidence_hops", self.evidence_hops, "0, 2 or 3")
         _require(0 <= self.layers <= 10, "model.layers", self.layers, "0 to 10")
         _require(1 <= self.width <= 4096, "model.width", self.width, "1 to 4096")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 up to, but below, 1")
@@ -218,7 +223,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return Config(**sections)
 
 
-def _build_section(name: str, entries: object) -> Any:  # noqa: ANN401 - one of SECTIONS
+def _build_section(name: str, entries: object) -> Any:
     if name not in SECTIONS:
         raise ConfigError("unknown section", name, hint=_nearest(name, SECTIONS))
     if not isinstance(entries, Mapping):
@@ -235,7 +240,7 @@ def all_keys() -> list[str]:
     return [f"{name}.{item.name}" for name, section in SECTIONS.items() for item in dataclasses.fields(section)]
 
 
-def _convert(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401 - a type hint
+def _convert(name: str, value: object, kind: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
@@ -247,7 +252,7 @@ def _convert(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401 - a ty
     return _convert_scalar(name, value, kind)
 
 
-def _convert_scalar(name: str, value: object, kind: type) -> Any:  # noqa: ANN401 - bool, int, float or str
+def _convert_scalar(name: str, value: object, kind: type) -> Any:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is bool and isinstance(value, bool):
         return value

@@ -71,7 +71,7 @@ class StoppedError(CiteflowError):
 
 def from_record(record: dict[str, object]) -> CiteflowError:
     """Rebuild an error from `to_record`'s dict, as a pipeline step leaves it for the command that started it."""
-    kinds = {kind.__name__: kind for kind in [CiteflowError, *CiteflowError.__subclasses__()]}
+    kinds = {kind.__name__: kind for kind in CiteflowError.__subclasses__()}
     kind = kinds.get(str(record.get("kind")), CiteflowError)
     return kind(str(record.get("what")), record.get("value", ""), hint=str(record.get("hint", "")))
 

@@ -17,12 +17,11 @@ from citeflow import files
 from citeflow.console import log
 from citeflow.data.records import HeldOut
 from citeflow.errors import ConfigError
-from citeflow.evaluation.scoring import embed_all, pieces_of, score_candidates
+from citeflow.evaluation.scoring import embed_all, evidence_of, pieces_of, score_candidates
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning import ranking
 from citeflow.learning.evidence import BASELINES, Evidence
-from citeflow.learning.tensors import evidence_of
 from citeflow.training import model_files
 from citeflow.training.model_files import TrainedModel
 
@@ -58,7 +57,7 @@ def evaluate_model(model_dir: Path, *, graph_dir: Path) -> tuple[files.Json, fil
     model, graph = model_files.load(model_dir), PreparedGraph.open(graph_dir)
     if model.manifest["inputs"]["PreparedGraph"] != graph.manifest["sha256"]:
         raise ConfigError("the model was trained on another graph", graph_dir, hint="give the graph of its run")
-    evidence = evidence_of(graph.references, graph.citations, graph.neighbours, graph.day_N)
+    evidence = evidence_of(graph, model.config.model)
     embedding_NH = embed_all(model.predictor, graph)
 
     def score(source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:

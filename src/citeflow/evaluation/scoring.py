@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from citeflow.config import ModelConfig
 from citeflow.data.records import HeldOut
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
@@ -17,6 +18,17 @@ from citeflow.learning.tensors import CHUNK, features_of, sparse
 
 SOURCES = 128
 """Sources scored at once."""
+
+
+def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
+    """The evidence that a graph's training citations hold."""
+    return Evidence(
+        graph.references.to_scipy(),
+        graph.citations.to_scipy(),
+        graph.neighbours.to_scipy(),
+        graph.day_N,
+        hops=config.evidence_hops,
+    )
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class Batch:
     """Random papers."""
 
     masked_SK: np.ndarray
-    """True where a negative is none for this source: cited by it, itself, or not older where dates are known."""
+    """True where a negative is none for this source: linked to it, itself, or not older where dates are known."""
 
     @property
     def source_P(self) -> np.ndarray:
@@ -93,11 +93,18 @@ class EpochPlan:
         size = len(self._start_G)
         first, last = part * size // parts, (part + 1) * size // parts
         groups = np.arange(first, max(last, first + 1)) % size
-        return self._order_E[_ranges(self._start_G[groups], self._end_G[groups])]
+        position_P: np.ndarray = self._order_E[_ranges(self._start_G[groups], self._end_G[groups])]
+        return position_P
 
 
 def make_batch(
-    position_P: np.ndarray, *, references: Csr, day_N: np.ndarray | None, negatives: int, seed: Sequence[int]
+    position_P: np.ndarray,
+    *,
+    references: Csr,
+    neighbours: Csr,
+    day_N: np.ndarray | None,
+    negatives: int,
+    seed: Sequence[int],
 ) -> Batch:
     """Put the citations at some positions of `references` together with random papers to tell them from."""
     rng = np.random.default_rng(seed)
@@ -109,7 +116,7 @@ def make_batch(
         row_P=row_P,
         target_P=references.index_E[position_P],
         negative_K=negative_K,
-        masked_SK=_not_negative(source_S, negative_K, references, day_N),
+        masked_SK=_not_negative(source_S, negative_K, neighbours, day_N),
     )
 
 
@@ -172,18 +179,20 @@ def _ranges(start_G: np.ndarray, end_G: np.ndarray) -> np.ndarray:
     """All whole numbers from each start up to, but without, its end, one range after the other."""
     length_G = end_G - start_G
     offset_G = np.cumsum(length_G) - length_G
-    return np.arange(length_G.sum()) + np.repeat(start_G - offset_G, length_G)
+    numbers: np.ndarray = np.arange(length_G.sum()) + np.repeat(start_G - offset_G, length_G)
+    return numbers
 
 
 def _not_negative(
-    source_S: np.ndarray, negative_K: np.ndarray, references: Csr, day_N: np.ndarray | None
+    source_S: np.ndarray, negative_K: np.ndarray, neighbours: Csr, day_N: np.ndarray | None
 ) -> np.ndarray:
-    masked_SK = source_S[:, None] == negative_K[None, :]
+    masked_SK: np.ndarray = source_S[:, None] == negative_K[None, :]
     if day_N is not None:
         masked_SK |= day_N[negative_K][None, :] >= day_N[source_S][:, None]
-    row_E = np.repeat(np.arange(len(source_S)), references.degree_N[source_S])
-    cited_E = references.index_E[_ranges(references.ptr_N1[source_S], references.ptr_N1[source_S + 1])]
-    first_E, last_E = np.searchsorted(negative_K, cited_E), np.searchsorted(negative_K, cited_E, side="right")
+    start_S, end_S = neighbours.ptr_N1[source_S], neighbours.ptr_N1[source_S + 1]
+    row_E = np.repeat(np.arange(len(source_S)), end_S - start_S)
+    linked_E = neighbours.index_E[_ranges(start_S, end_S)]
+    first_E, last_E = np.searchsorted(negative_K, linked_E), np.searchsorted(negative_K, linked_E, side="right")
     masked_SK[np.repeat(row_E, last_E - first_E), _ranges(first_E, last_E)] = True
     return masked_SK
 

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from citeflow.graph.csr import Csr
-from citeflow.learning.evidence import Evidence
 from citeflow.learning.sampling import Block
 
 CHUNK = 65_536
@@ -21,12 +19,7 @@ warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)")
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # maps of files, only read
 
 
-def evidence_of(references: Csr, citations: Csr, neighbours: Csr, day_N: np.ndarray | None) -> Evidence:
-    """The evidence that the training citations of a graph hold."""
-    return Evidence(references.to_scipy(), citations.to_scipy(), neighbours.to_scipy(), day_N)
-
-
-def features_of(x_NF: np.ndarray | None, papers: Any) -> Tensor:  # noqa: ANN401 - an index of any kind
+def features_of(x_NF: np.ndarray | None, papers: Any) -> Tensor:
     """Features of some papers; a constant 1 for each where there are none."""
     if x_NF is None:
         return torch.ones(len(papers), 1)

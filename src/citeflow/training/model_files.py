@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import safetensors.torch
 
-from citeflow import config as settings
 from citeflow import __version__, files
+from citeflow import config as settings
 from citeflow.config import Config
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph

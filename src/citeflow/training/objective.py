@@ -102,7 +102,12 @@ def make_inputs(
     """Gather all that a step needs for the citations at some positions of `graph.references`."""
     train = config.train
     batch = make_batch(
-        position_P, references=graph.references, day_N=graph.day_N, negatives=train.negatives, seed=(*seed, 0)
+        position_P,
+        references=graph.references,
+        neighbours=graph.neighbours,
+        day_N=graph.day_N,
+        negatives=train.negatives,
+        seed=(*seed, 0),
     )
     wanted_W = np.unique(np.concatenate([batch.source_S, batch.target_P, batch.negative_K]))
     near = neighbourhood(

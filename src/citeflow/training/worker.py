@@ -14,11 +14,11 @@ from citeflow.config import Config
 from citeflow.console import log
 from citeflow.errors import CiteflowError, to_record
 from citeflow.evaluation.calibration import calibrate
-from citeflow.evaluation.scoring import embed_all
+from citeflow.evaluation.scoring import embed_all, evidence_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
-from citeflow.learning.tensors import evidence_of, mean_and_scale
+from citeflow.learning.tensors import mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, model_files
 from citeflow.training.group import Group, joined
@@ -43,7 +43,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     if _is_done(run_dir / "model", model_files.inputs_of(graph, config, group.world_size)):
         log("train", "already done", path=run_dir / "model")
         return
-    evidence = evidence_of(graph.references, graph.citations, graph.neighbours, graph.day_N)
+    evidence = evidence_of(graph, config.model)
     training = _begin(group, graph, evidence, config, run_dir, Path(job["log_dir"]))
     try:
         fit(training)

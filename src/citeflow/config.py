@@ -111,7 +111,7 @@ class TrainConfig:
     """Time to train, evaluation within training included; 0 trains for `epochs`."""
 
     batch: int = 4096
-    """Citations per step, over all workers together."""
+    """Citations per step, over all workers together; less where a worker's part would be over a tenth of the graph."""
 
     negatives: int = 256
     """Random papers per step and worker that all its citations are compared with."""

@@ -1,8 +1,8 @@
 """Which citations a step trains on, and which part of the graph it sees: all of it follows from seed, step and rank.
 
-A batch takes its citations source by source, so that one sparse row serves all of a source's candidates, and never more
-than half of a source's references, so that a source keeps something to be known by. The batch's own citations are left
-out of its message passing, in both directions.
+A batch takes citations in groups, a few of one source each, so that one sparse row serves all of a source's candidates.
+The batch's own citations are left out of its message passing, in both directions; a group has at most half of its
+source's references, and a batch at most a tenth of all citations, so that papers keep something to be known by.
 
 Legend: N papers, E training citations, P citations of a batch, S sources, K shared negatives, B papers of a block.
 """
@@ -15,7 +15,10 @@ import numpy as np
 from citeflow.graph.csr import Csr
 
 PER_SOURCE = 4
-"""Most references of one source in one batch."""
+"""Most references in one group."""
+
+MOST_OF_GRAPH = 0.1
+"""Largest share of all training citations in the batch of one rank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +85,8 @@ class EpochPlan:
         order = rng.permutation(len(starts))
         self._start_G, self._end_G = starts[order], np.append(starts, len(source_E))[order + 1]
         mean_group = len(source_E) / max(len(starts), 1)
-        groups_per_step = max(1, round(batch / world_size / mean_group)) * world_size
+        per_rank = min(batch / world_size, MOST_OF_GRAPH * len(source_E))
+        groups_per_step = max(1, round(per_rank / mean_group)) * world_size
         self.num_steps = max(1, -(-len(starts) // groups_per_step))
         self._world_size = world_size
 

@@ -35,4 +35,4 @@ test: $(READY) ## the tests
 	$(BIN)/python -m pytest
 
 bench: $(READY) ## how the synthetic graph compares with ogbl-citation2
-	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/synthetic_calibration.py

@@ -6,7 +6,8 @@ import pytest
 
 ALLOWED = {
     "errors": set(),
-    "config": {"errors"},
+    "config": {"errors", "values"},
+    "values": {"errors"},
     "console": set(),
     "files": {"errors"},
     "runs": {"errors"},

@@ -5,7 +5,6 @@ arguments of the commands, because the same settings must give the same model wh
 """
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from citeflow.errors import ConfigError, NotFoundError
+from citeflow.values import convert, nearest, parse_value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,14 +225,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 def _build_section(name: str, entries: object) -> Any:
     if name not in SECTIONS:
-        raise ConfigError("unknown section", name, hint=_nearest(name, SECTIONS))
+        raise ConfigError("unknown section", name, hint=nearest(str(name), SECTIONS))
     if not isinstance(entries, Mapping):
         raise ConfigError(f"section {name} must hold keys and values", entries)
     hints = typing.get_type_hints(SECTIONS[name])
     for key in entries:
         if key not in hints:
-            raise ConfigError("unknown setting", f"{name}.{key}", hint=_nearest(f"{name}.{key}", all_keys()))
-    return SECTIONS[name](**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in entries.items()})
+            raise ConfigError("unknown setting", f"{name}.{key}", hint=nearest(f"{name}.{key}", all_keys()))
+    return SECTIONS[name](**{key: convert(f"{name}.{key}", value, hints[key]) for key, value in entries.items()})
 
 
 def all_keys() -> list[str]:
@@ -240,58 +240,12 @@ def all_keys() -> list[str]:
     return [f"{name}.{item.name}" for name, section in SECTIONS.items() for item in dataclasses.fields(section)]
 
 
-def _convert(name: str, value: object, kind: Any) -> Any:
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        if value not in choices:
-            raise ConfigError(name, value, hint=f"one of {', '.join(choices)}")
-        return value
-    if typing.get_origin(kind) is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(_convert(name, item, int) for item in items)
-    return _convert_scalar(name, value, kind)
-
-
-def _convert_scalar(name: str, value: object, kind: type) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and is_number and float(value) == int(float(value)):  # type: ignore[arg-type]
-        return int(value)  # type: ignore[call-overload]
-    if kind is float and is_number and abs(float(value)) < float("inf"):  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
-    if kind is str:
-        return str(value)
-    names = {bool: "true or false", int: "a whole number", float: "a number"}
-    raise ConfigError(name, value, hint=f"must be {names.get(kind, kind.__name__)}")
-
-
 def _parse_override(text: str) -> Mapping[str, Any]:
     key, equals, value = text.partition("=")
     section, dot, name = key.strip().partition(".")
     if not equals or not dot:
         raise ConfigError("not of the form section.key=value", text, hint="for example --set train.epochs=3")
-    return {section: {name: _parse_value(key, value)}}
-
-
-def _parse_value(key: str, text: str) -> object:
-    if "," in text and "[" not in text:
-        text = f"[{text}]"
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(key, text, hint="the value is not YAML") from None
-    return _number_or_same(value)
-
-
-def _number_or_same(value: object) -> object:
-    """YAML reads 1e-3 as text, for want of a dot."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return {section: {name: parse_value(key, value)}}
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -299,6 +253,8 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
         return _parse_yaml(file.read_text(), str(file))
     except (FileNotFoundError, IsADirectoryError):
         raise NotFoundError("no such settings file", file) from None
+    except UnicodeDecodeError:
+        raise ConfigError("not a text file", file) from None
 
 
 def _parse_yaml(text: str, origin: str) -> Mapping[str, Any]:
@@ -319,11 +275,6 @@ def _merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             mergeable = isinstance(old, Mapping) and isinstance(entries, Mapping)
             merged[section] = {**old, **entries} if mergeable else entries
     return merged
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}"
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

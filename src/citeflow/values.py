@@ -1,0 +1,72 @@
+"""How a value from YAML or from the command line becomes a setting of the right type."""
+
+import difflib
+import typing
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import yaml
+
+from citeflow.errors import ConfigError
+
+
+def convert(name: str, value: object, kind: Any) -> Any:
+    """Check a value against the type hint of its field and convert it.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise ConfigError(name, value, hint=f"one of {', '.join(choices)}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(convert(name, item, int) for item in items)
+    return _convert_scalar(name, value, kind)
+
+
+def _convert_scalar(name: str, value: object, kind: type) -> Any:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and is_number and float(value).is_integer():  # type: ignore[arg-type]
+        return int(value)  # type: ignore[call-overload]
+    if kind is float and is_number and abs(float(value)) < float("inf"):  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    if kind is str:
+        return str(value)
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    raise ConfigError(name, value, hint=f"must be {names.get(kind, kind.__name__)}")
+
+
+def parse_value(key: str, text: str) -> object:
+    """Read what stands behind the equals sign of `--set`; commas make a list.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    if "," in text and "[" not in text:
+        text = f"[{text}]"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(key, text, hint="the value is not YAML") from None
+    return _number_or_same(value)
+
+
+def _number_or_same(value: object) -> object:
+    """YAML reads 1e-3 as text, for want of a dot."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint for a name that does not exist."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}"

@@ -84,7 +84,7 @@ class _Clock:
 
     def __init__(self, training: Training) -> None:
         self._began = time.monotonic() - training.progress.seconds
-        self.recorded_at, self.recorded_positives = 0.0, training.progress.positives
+        self.recorded_at, self.recorded_positives = training.progress.seconds, training.progress.positives
         self.epoch, self.plan = -1, self._plan(training, 0)
 
     def share(self, training: Training) -> float:

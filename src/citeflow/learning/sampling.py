@@ -87,16 +87,19 @@ class EpochPlan:
         mean_group = len(source_E) / max(len(starts), 1)
         per_rank = min(batch / world_size, MOST_OF_GRAPH * len(source_E))
         groups_per_step = max(1, round(per_rank / mean_group)) * world_size
-        self.num_steps = max(1, -(-len(starts) // groups_per_step))
+        self.num_steps = max(1, min(-(-len(starts) // groups_per_step), len(starts) // world_size))
         self._world_size = world_size
 
     def citations(self, step: int, rank: int) -> np.ndarray:
-        """Positions in `references.index_E` of the citations that a rank trains on in a step; never empty."""
+        """Positions in `references.index_E` of the citations that a rank trains on in a step.
+
+        Never empty: where there are fewer groups than ranks, some ranks share a group.
+        """
         parts = self.num_steps * self._world_size
         part = step * self._world_size + rank
         size = len(self._start_G)
         first, last = part * size // parts, (part + 1) * size // parts
-        groups = np.arange(first, max(last, first + 1)) % size
+        groups = slice(first, max(last, first + 1))
         position_P: np.ndarray = self._order_E[_ranges(self._start_G[groups], self._end_G[groups])]
         return position_P
 

@@ -54,6 +54,75 @@ def test_text_that_does_not_hold_sections_is_refused(text):
         config.from_yaml(text)
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.holdout=0", "above 0 and up to 0.5"),
+        ("data.holdout=0.51", "above 0 and up to 0.5"),
+        ("data.negatives=0", "at least 1"),
+        ("data.text_width=1", "at least 2"),
+        ("data.seed=-1", "0 or more"),
+        ("data.unknown=keep", "one of error, drop"),
+        ("synthetic.papers=99", "at least 100"),
+        ("synthetic.citations_per_paper=0.5", "1-100"),
+        ("synthetic.citations_per_paper=101", "1-100"),
+        ("synthetic.seed=-1", "0 or more"),
+        ("model.evidence_hops=1", "0, 2 or 3"),
+        ("model.layers=-1", "0 to 10"),
+        ("model.layers=11", "0 to 10"),
+        ("model.width=0", "1 to 4096"),
+        ("model.width=4097", "1 to 4096"),
+        ("model.dropout=1", "below, 1"),
+        ("model.dropout=-0.1", "below, 1"),
+        ("train.epochs=0", "above 0"),
+        ("train.minutes=-1", "0 or more"),
+        ("train.batch=0", "at least 1"),
+        ("train.negatives=0", "at least 1"),
+        ("train.fanout=0,5", "at least 1"),
+        ("train.lr=-1", "above 0"),
+        ("train.clip=-1", "0 or more"),
+        ("train.evaluations=0", "at least 1"),
+        ("train.seed=-1", "0 or more"),
+        ("train.seed=1" + "0" * 400, "a whole number"),
+        ("train.lr=1" + "0" * 400, "a number"),
+        ("train.epochs=2020-13-45", "not YAML"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_the_range(override, told):
+    with pytest.raises(ConfigError) as caught:
+        config.load(overrides=[override])
+    assert told in caught.value.hint
+    assert override.partition("=")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.holdout=0.5", "model.dropout=0.99", "model.layers=0", "train.clip=0", "train.minutes=0", "train.seed=0"],
+)
+def test_a_value_at_the_edge_of_its_range_is_taken(override):
+    name, _, value = override.partition("=")
+    section, _, key = name.partition(".")
+    assert config.load(overrides=[override]).to_dict()[section][key] == float(value)
+
+
+def test_every_setting_can_be_given_its_own_default_by_name():
+    plain = config.Config().to_dict()
+    overrides = [f"{name}={plain[name.split('.')[0]][name.split('.')[1]]}" for name in config.all_keys()]
+    assert config.load(overrides=overrides) == config.Config()
+
+
+def test_values_far_from_the_defaults_survive_yaml():
+    overrides = ["train.lr=1e-7", "train.seed=9007199254740993", "train.fanout=3,4", "train.minutes=1e16"]
+    loaded = config.load(overrides=overrides)
+    assert config.from_yaml(config.to_yaml(loaded)) == loaded
+    assert loaded.train.seed == 9007199254740993
+
+
+def test_numbers_in_a_file_may_be_written_as_in_python():
+    loaded = config.from_yaml("train: {lr: 1e-3, batch: 4e3}")
+    assert (loaded.train.lr, loaded.train.batch) == (0.001, 4000)
+
+
 def test_numbers_may_be_written_as_in_python():
     loaded = config.load(overrides=["train.lr=1e-3", "train.fanout=10,5", "train.batch=4e3"])
     assert (loaded.train.lr, loaded.train.fanout, loaded.train.batch) == (0.001, (10, 5), 4000)

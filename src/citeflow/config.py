@@ -41,6 +41,7 @@ class DataConfig:
         _require(0 < self.holdout <= 0.5, "data.holdout", self.holdout, "a share above 0 and up to 0.5")
         _require(self.negatives >= 1, "data.negatives", self.negatives, "at least 1")
         _require(self.text_width >= 2, "data.text_width", self.text_width, "at least 2")
+        _require(self.seed >= 0, "data.seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,7 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         _require(self.papers >= 100, "synthetic.papers", self.papers, "at least 100")
+        _require(self.seed >= 0, "synthetic.seed", self.seed, "0 or more")
         _require(
             1 <= self.citations_per_paper <= 100, "synthetic.citations_per_paper", self.citations_per_paper, "1-100"
         )
@@ -143,6 +145,7 @@ class TrainConfig:
         _require(self.lr > 0, "train.lr", self.lr, "above 0")
         _require(self.clip >= 0, "train.clip", self.clip, "0 or more")
         _require(self.evaluations >= 1, "train.evaluations", self.evaluations, "at least 1")
+        _require(self.seed >= 0, "train.seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,7 +263,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
 def _parse_yaml(text: str, origin: str) -> Mapping[str, Any]:
     try:
         values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{origin} is not YAML", str(error).splitlines()[0]) from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"{origin} must hold sections", type(values).__name__)

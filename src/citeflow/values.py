@@ -9,6 +9,9 @@ import yaml
 
 from citeflow.errors import ConfigError
 
+LARGEST = 2**63
+"""Numbers stay below it, on either side of 0."""
+
 
 def convert(name: str, value: object, kind: Any) -> Any:
     """Check a value against the type hint of its field and convert it.
@@ -28,13 +31,14 @@ def convert(name: str, value: object, kind: Any) -> Any:
 
 
 def _convert_scalar(name: str, value: object, kind: type) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = _number_or_same(value)
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < LARGEST
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and is_number and float(value).is_integer():  # type: ignore[arg-type]
-        return int(value)  # type: ignore[call-overload]
-    if kind is float and is_number and abs(float(value)) < float("inf"):  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
+    if kind is int and is_number and float(number).is_integer():  # type: ignore[arg-type]
+        return int(number)  # type: ignore[call-overload]
+    if kind is float and is_number:
+        return float(number)  # type: ignore[arg-type]
     if kind is str:
         return str(value)
     names = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -50,10 +54,9 @@ def parse_value(key: str, text: str) -> object:
     if "," in text and "[" not in text:
         text = f"[{text}]"
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         raise ConfigError(key, text, hint="the value is not YAML") from None
-    return _number_or_same(value)
 
 
 def _number_or_same(value: object) -> object:

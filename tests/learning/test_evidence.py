@@ -1,0 +1,254 @@
+"""The evidence equals networkx's figures, and a count of paths one by one in a graph without the pair's own citation.
+
+Legend: N papers, P pairs, K candidates.
+"""
+
+import itertools
+import math
+
+import networkx
+import numpy as np
+import pytest
+import scipy.sparse
+from small_graphs import csrs, random_citations, random_days
+
+from citeflow.learning.evidence import BASELINES, PATHS, Evidence, pick
+
+SEEDS = range(3)
+NUM_PAPERS = 11
+
+
+def evidence_of(is_cited_NN, day_N=None, *, hops=3):
+    return Evidence(*(csr.to_scipy() for csr in csrs(is_cited_NN)), day_N, hops=hops)
+
+
+def networkx_graph(is_cited_NN):
+    return networkx.Graph(np.argwhere(is_cited_NN).tolist())
+
+
+def all_pairs(num_papers):
+    """Every ordered pair of different papers."""
+    return np.array(list(itertools.permutations(range(num_papers), 2)), dtype=np.int32).T
+
+
+def by_enumeration(is_cited_NN, day_N, source, target, hops=3):
+    """Evidence of a pair, path by path, straight from its definition."""
+    hop_of = {
+        "references": is_cited_NN.tolist(),
+        "citations": is_cited_NN.T.tolist(),
+        "neighbours": (is_cited_NN | is_cited_NN.T).tolist(),
+    }
+    values = []
+    for path in PATHS:
+        if len(path.hops) <= hops:
+            total = 0.0
+            for way in itertools.product(set(range(len(is_cited_NN))) - {source}, repeat=len(path.hops) - 1):
+                papers = (source, *way, target)
+                steps = zip(path.hops, itertools.pairwise(papers), strict=True)
+                if all(hop_of[hop][before][after] for hop, (before, after) in steps):
+                    degrees = [sum(hop_of[hop][paper]) for hop, paper in zip(path.hops[1:], way, strict=True)]
+                    total += math.prod(weigh(path.weight, degree) for degree in degrees)
+            values.append(math.log(1 + path.scale * total))
+    return values + of_papers(is_cited_NN, day_N, source, target)
+
+
+def weigh(weight, degree):
+    if weight == "log":
+        return 1 / math.log(degree)
+    return 1 / degree if weight == "inverse" else 1.0
+
+
+def of_papers(is_cited_NN, day_N, source, target):
+    cited, citing = is_cited_NN[:, target].sum(), is_cited_NN[target].sum()
+    values = [math.log(1 + cited), math.log(1 + citing)]
+    if day_N is not None:
+        years = max(int(day_N[source]) - int(day_N[target]), 0) / 365.25
+        values += [math.log(1 + years), math.log(1 + cited / (years + 0.5))]
+    return values
+
+
+def without(is_cited_NN, source, target):
+    left = is_cited_NN.copy()
+    left[source, target] = False
+    return left
+
+
+BASELINE_OF_NETWORKX = {
+    "common_neighbors": lambda graph, s, t: len(list(networkx.common_neighbors(graph, s, t))),
+    "adamic_adar": lambda graph, s, t: next(iter(networkx.adamic_adar_index(graph, [(s, t)])))[2],
+    "resource_allocation": lambda graph, s, t: next(iter(networkx.resource_allocation_index(graph, [(s, t)])))[2],
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_baselines_are_those_of_networkx_and_popularity_is_the_citation_count(seed):
+    is_cited_NN = random_citations(30, 0.1, seed=seed)
+    graph = networkx_graph(is_cited_NN)
+    source_P = np.array(sorted(graph), dtype=np.int32)
+    candidate_PK = np.array([[t for t in source_P if t != s] for s in source_P], dtype=np.int32)
+    scores = dict(evidence_of(is_cited_NN, hops=0).baselines(source_P, candidate_PK))
+    assert tuple(scores) == BASELINES
+    for name, index in BASELINE_OF_NETWORKX.items():
+        pairs = zip(source_P, candidate_PK, strict=True)
+        expected_PK = [[index(graph, int(s), int(t)) for t in candidates] for s, candidates in pairs]
+        np.testing.assert_allclose(scores[name], expected_PK, rtol=1e-5)
+        assert scores[name].max() > 0
+    assert np.array_equal(scores["popularity"], is_cited_NN.sum(axis=0)[candidate_PK])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", BASELINE_OF_NETWORKX)
+def test_a_citations_evidence_is_networkxs_index_in_the_graph_without_it(name, seed):
+    is_cited_NN = random_citations(25, 0.12, seed=seed)
+    evidence = evidence_of(is_cited_NN)
+    source_P, target_P = np.nonzero(is_cited_NN)
+    column, scale = evidence.names.index(name), next(path.scale for path in PATHS if path.name == name)
+    found_P = np.expm1(evidence.of_citations(source_P, target_P)[:, column]) / scale
+    for s, t, found in zip(source_P.tolist(), target_P.tolist(), found_P, strict=True):
+        graph = networkx_graph(without(is_cited_NN, s, t))
+        graph.add_nodes_from([s, t])
+        assert found == pytest.approx(BASELINE_OF_NETWORKX[name](graph, s, t), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("dated", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_kind_equals_a_count_of_paths_one_by_one(seed, dated):
+    is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=seed)
+    day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
+    source_P, target_P = all_pairs(NUM_PAPERS)
+    found_PD = evidence_of(is_cited_NN, day_N).of_candidates(source_P, target_P[:, None])[:, 0]
+    expected_PD = [by_enumeration(is_cited_NN, day_N, s, t) for s, t in zip(source_P, target_P, strict=True)]
+    np.testing.assert_allclose(found_PD, expected_PD, rtol=1e-5, atol=1e-6)
+    assert (found_PD.max(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("dated", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_citation_is_counted_as_in_a_graph_that_never_had_it(seed, dated):
+    is_cited_NN = random_citations(NUM_PAPERS, 0.3, seed=seed)
+    day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
+    source_P, target_P = np.nonzero(is_cited_NN)
+    found_PD = evidence_of(is_cited_NN, day_N).of_citations(source_P, target_P)
+    expected_PD = [
+        by_enumeration(without(is_cited_NN, s, t), day_N, s, t) for s, t in zip(source_P, target_P, strict=True)
+    ]
+    np.testing.assert_allclose(found_PD, expected_PD, rtol=1e-5, atol=1e-6)
+    assert (found_PD.max(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize(("num_papers", "share"), [(40, 0.02), (24, 0.1), (16, 0.4), (9, 1.0)])
+def test_a_citation_is_scored_as_a_candidate_of_the_graph_without_it(num_papers, share):
+    is_cited_NN = random_citations(num_papers, share, seed=3)
+    day_N = random_days(num_papers, seed=3)
+    source_P, target_P = np.nonzero(is_cited_NN)
+    found_PD = evidence_of(is_cited_NN, day_N).of_citations(source_P, target_P)
+    for s, t, found_D in zip(source_P, target_P, found_PD, strict=True):
+        alone = evidence_of(without(is_cited_NN, s, t), day_N)
+        np.testing.assert_allclose(found_D, alone.of_candidates(s[None], t[None, None])[0, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_citation_counted_as_if_it_were_none_would_see_itself():
+    is_cited_NN = random_citations(24, 0.2, seed=4)
+    evidence = evidence_of(is_cited_NN)
+    source_P, target_P = np.nonzero(is_cited_NN)
+    seen_PD = evidence.of_candidates(source_P, target_P[:, None])[:, 0]
+    unseen_PD = evidence.of_citations(source_P, target_P)
+    column = evidence.names.index("co_citation")
+    assert (seen_PD >= unseen_PD - 1e-6).all()
+    assert (seen_PD[:, column] > unseen_PD[:, column] + 0.1).mean() > 0.9
+
+
+def test_of_two_papers_that_cite_each_other_only_the_citation_asked_for_is_left_out():
+    is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=5)
+    is_cited_NN[[2, 7], [7, 2]] = True
+    found_D = evidence_of(is_cited_NN).of_citations(np.array([2]), np.array([7]))[0]
+    np.testing.assert_allclose(found_D, by_enumeration(without(is_cited_NN, 2, 7), None, 2, 7), rtol=1e-5)
+    neither_NN = without(without(is_cited_NN, 2, 7), 7, 2)
+    names = evidence_of(is_cited_NN).names
+    differs = ~np.isclose(found_D, by_enumeration(neither_NN, None, 2, 7), rtol=1e-5)
+    assert [name for name, differ in zip(names, differs, strict=True) if differ] == ["references_given"]
+
+
+def test_a_citation_alone_in_the_world_has_no_evidence():
+    is_cited_NN = np.zeros((3, 3), dtype=bool)
+    is_cited_NN[0, 1] = True
+    assert not evidence_of(is_cited_NN).of_citations(np.array([0]), np.array([1])).any()
+
+
+@pytest.mark.parametrize("hops", [0, 2, 3])
+@pytest.mark.parametrize("dated", [False, True])
+def test_shared_candidates_have_the_evidence_of_own_ones(hops, dated):
+    is_cited_NN = random_citations(30, 0.15, seed=6)
+    evidence = evidence_of(is_cited_NN, random_days(30, seed=6) if dated else None, hops=hops)
+    source_S = np.array([4, 29, 0, 11], dtype=np.int32)
+    candidate_K = np.array([3, 3, 0, 28, 17, 4, 9], dtype=np.int32)
+    shared_SKD = evidence.of_shared(source_S, candidate_K)
+    assert shared_SKD.shape == (4, 7, len(evidence.names))
+    assert shared_SKD.dtype == np.float32
+    own_SKD = evidence.of_candidates(source_S, np.tile(candidate_K, (4, 1)))
+    assert own_SKD.dtype == np.float32
+    np.testing.assert_allclose(shared_SKD, own_SKD, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dated", [False, True])
+@pytest.mark.parametrize(("hops", "num_paths"), [(0, 0), (2, 5), (3, 9)])
+def test_fewer_hops_leave_out_the_longer_paths_and_nothing_else(hops, num_paths, dated):
+    is_cited_NN = random_citations(20, 0.2, seed=7)
+    day_N = random_days(20, seed=7) if dated else None
+    all_of_it, part = evidence_of(is_cited_NN, day_N), evidence_of(is_cited_NN, day_N, hops=hops)
+    ends = ["popularity", "references_given"] + (["age", "citations_per_year"] if dated else [])
+    assert list(part.names) == [path.name for path in PATHS[:num_paths]] + ends
+    columns = [all_of_it.names.index(name) for name in part.names]
+    source_P, target_P = np.nonzero(is_cited_NN)
+    assert np.array_equal(part.of_citations(source_P, target_P), all_of_it.of_citations(source_P, target_P)[:, columns])
+
+
+def test_names_are_distinct_and_the_baselines_are_among_them():
+    names = evidence_of(random_citations(5, 0.5, seed=0), random_days(5, seed=0)).names
+    assert len(set(names)) == len(names)
+    assert set(BASELINES) <= set(names)
+
+
+def test_a_paper_newer_than_its_source_has_no_age():
+    is_cited_NN = random_citations(6, 0.4, seed=8)
+    evidence = evidence_of(is_cited_NN, np.array([100, 500, 100, 0, 0, 0], dtype=np.int32))
+    age_K = evidence.of_candidates(np.array([0]), np.array([[1, 2, 3]]))[0, :, evidence.names.index("age")]
+    np.testing.assert_allclose(age_K, [0, 0, math.log(1 + 100 / 365.25)], rtol=1e-6)
+
+
+def test_a_source_asked_twice_is_answered_twice():
+    is_cited_NN = random_citations(20, 0.2, seed=9)
+    evidence = evidence_of(is_cited_NN)
+    source, targets = next((s, np.flatnonzero(row)) for s, row in enumerate(is_cited_NN) if row.sum() > 2)
+    together_PD = evidence.of_citations(np.full(len(targets), source), targets)
+    for target, found_D in zip(targets, together_PD, strict=True):
+        assert np.array_equal(found_D, evidence.of_citations(np.array([source]), target[None])[0])
+
+
+def test_asking_leaves_the_graph_as_it_was():
+    is_cited_NN = random_citations(20, 0.2, seed=10)
+    matrices = [csr.to_scipy() for csr in csrs(is_cited_NN)]
+    for matrix in matrices:
+        for part in (matrix.data, matrix.indices, matrix.indptr):
+            part.flags.writeable = False
+    evidence = Evidence(*matrices, None)
+    source_P, target_P = np.nonzero(is_cited_NN)
+    first = evidence.of_citations(source_P, target_P)
+    evidence.of_shared(source_P[:3], target_P[:3])
+    list(evidence.baselines(source_P, target_P[:, None]))
+    assert np.array_equal(evidence.of_citations(source_P, target_P), first)
+    assert all((matrix.data == 1).all() for matrix in matrices)
+
+
+def test_values_are_picked_row_by_row_and_are_zero_where_nothing_is_stored():
+    rows = scipy.sparse.random(5, 9, density=0.4, format="coo", random_state=np.random.default_rng(0), dtype=np.float32)
+    candidate_PK = np.random.default_rng(1).integers(0, 9, (5, 20))
+    assert np.array_equal(pick(rows, candidate_PK), np.take_along_axis(rows.toarray(), candidate_PK, axis=1))
+
+
+def test_asking_for_candidates_in_pieces_gives_the_same_as_at_once():
+    is_cited_NN = random_citations(20, 0.2, seed=11)
+    evidence = evidence_of(is_cited_NN)
+    source_P, candidate_PK = np.array([3, 7]), np.random.default_rng(2).integers(0, 20, (2, 10))
+    pieces = [evidence.of_candidates(source_P, candidate_PK[:, piece]) for piece in (slice(0, 4), slice(4, 10))]
+    assert np.array_equal(np.concatenate(pieces, axis=1), evidence.of_candidates(source_P, candidate_PK))

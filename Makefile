@@ -28,8 +28,8 @@ check: $(READY) ## format, lint, types, and that the compiled files are fresh
 generate: $(READY) ## compile components and pipelines
 	$(BIN)/citeflow compile
 
-run: $(READY) ## the demo: a synthetic citation graph, 2 workers, the whole pipeline on this machine
-	$(BIN)/citeflow run --dataset synthetic --workers 2
+run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of training, the whole pipeline here
+	$(BIN)/citeflow run --dataset synthetic --workers 2 --set train.minutes=1
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest

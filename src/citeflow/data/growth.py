@@ -11,16 +11,22 @@ import numpy as np
 LEVEL_WIDTHS = (1, 8, 64)
 """Topics in a paper's own topic, its subfield and its field; above the field there is the whole graph."""
 
-LEVEL_SHARES = (0.80, 0.12, 0.05, 0.03)
+SISTERS = (0.05, 0.95)
+"""How a topic's share is spread: over itself, the next topic of the subfield, the one after that."""
+
+LEVEL_SHARES = (0.95, 0.04, 0.005, 0.005)
 """How often a reference that is not copied stays in the topic, the subfield, the field, or goes anywhere."""
 
-COPIED = 0.30
+REDRAWS = (0, 0, 1, 1, 2, 3)
+"""Lowest level at which a reference that came out twice is drawn again, attempt after attempt."""
+
+COPIED = 0.15
 """Share of a reference list that is taken from the lists of the papers it cites."""
 
-HEAD_START = 3.0
+HEAD_START = 10.0
 """Added to a paper's citation count in preferential attachment, so that new papers are found at all."""
 
-MEMORY_YEARS = 8.0
+MEMORY_YEARS = 16.0
 """Age at which a paper's pull has fallen to 1/e."""
 
 LIST_SPREAD = 0.7
@@ -64,9 +70,12 @@ class _Pull:
         weight_N[:num_older] = popularity * papers.fitness_N[:num_older] * fading
         np.cumsum(weight_N[self.order_N], dtype=np.float64, out=self.sum_N1[1:])
 
-    def draw(self, topic_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One paper per slot from its topic, subfield, field or anywhere; [S] rows."""
-        level_S = rng.choice(len(LEVEL_SHARES), size=len(topic_S), p=LEVEL_SHARES)
+    def draw(self, topic_S: np.ndarray, lowest: int, rng: np.random.Generator) -> np.ndarray:
+        """One paper per slot, from its topic (level 0), subfield, field or anywhere, but none below `lowest`."""
+        level_S = np.maximum(rng.choice(len(LEVEL_SHARES), size=len(topic_S), p=LEVEL_SHARES), lowest)
+        step_S = rng.choice(len(SISTERS), size=len(topic_S), p=SISTERS)
+        width = LEVEL_WIDTHS[1]
+        topic_S = topic_S // width * width + (topic_S + step_S) % width
         low_S, high_S = np.zeros(len(topic_S)), np.zeros(len(topic_S))
         for level, width in enumerate((*LEVEL_WIDTHS, self.papers.num_topics)):
             at_S = np.flatnonzero((level_S <= level) & (high_S <= low_S))
@@ -121,20 +130,19 @@ def _cite(
     start_N1: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Draw, copy, and draw again what came out twice; returns sorted keys, citing paper of the year * N + cited."""
-    num_papers = len(pull.cited_N)
-    key_R = np.empty(0, np.int64)
-    copied_B = rng.binomial(np.maximum(length_B - 1, 0), COPIED)
-    for step in ("draw", "copy", "draw", "draw"):
-        missing_B = length_B - np.bincount(key_R // num_papers, minlength=len(length_B))
-        if step == "draw" and not len(key_R):
-            missing_B -= copied_B
-        paper_S = np.repeat(np.arange(len(length_B)), missing_B)
-        if step == "copy":
-            paper_S, cited_S = _copy(paper_S, key_R, ref_E, start_N1, num_papers, rng)
-        else:
-            cited_S = pull.draw(topic_B[paper_S], rng)
-        key_R = np.unique(np.concatenate([key_R, paper_S * num_papers + cited_S]))
+    """Draw, copy, and draw what came out twice again and farther away.
+
+    Returns sorted keys [R], citing paper of the year * N + cited paper.
+    """
+    num_papers, num_citing = len(pull.cited_N), len(length_B)
+    drawn_B = length_B - rng.binomial(np.maximum(length_B - 1, 0), COPIED)
+    paper_S = np.repeat(np.arange(num_citing), drawn_B)
+    key_R = np.unique(paper_S * num_papers + pull.draw(topic_B[paper_S], 0, rng))
+    paper_S = np.repeat(np.arange(num_citing), length_B - np.bincount(key_R // num_papers))
+    key_R = np.union1d(key_R, _copy(paper_S, key_R, ref_E, start_N1, num_papers, rng))
+    for lowest in REDRAWS:
+        paper_S = np.repeat(np.arange(num_citing), length_B - np.bincount(key_R // num_papers))
+        key_R = np.union1d(key_R, paper_S * num_papers + pull.draw(topic_B[paper_S], lowest, rng))
     return key_R
 
 
@@ -145,14 +153,16 @@ def _copy(
     start_N1: np.ndarray,
     num_papers: int,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each slot one reference of one paper that the slot's paper cites; slots that meet an empty list go away."""
+) -> np.ndarray:
+    """For each slot one reference of one paper that the slot's paper cites, as keys; an empty list gives none."""
     end_B = np.cumsum(np.bincount(key_R // num_papers))
     start_S = np.where(paper_S > 0, end_B[paper_S - 1], 0)
     parent_S = key_R[start_S + _pick(end_B[paper_S] - start_S, rng)] % num_papers
     size_S = start_N1[parent_S + 1] - start_N1[parent_S]
     kept = size_S > 0
-    return paper_S[kept], ref_E[start_N1[parent_S[kept]] + _pick(size_S[kept], rng)]
+    copied_S = ref_E[start_N1[parent_S[kept]] + _pick(size_S[kept], rng)]
+    copied_key_S: np.ndarray = paper_S[kept] * num_papers + copied_S
+    return copied_key_S
 
 
 def _pick(size_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:

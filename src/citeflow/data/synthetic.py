@@ -16,11 +16,16 @@ from citeflow.data.records import CitationGraph
 
 FEATURES = 128
 LAST_YEAR = 2019
-YEARS = 66
-"""With papers per year growing in a straight line, the last of 66 years holds 2/67 = 3 % of them, as in citation2."""
+YEARS = 50
+GROWTH = 0.05
+"""Papers per year grow in a straight line, by this share of the first year's; the last of 50 years then holds 3 % of
+all papers, as in citation2, and the first one enough to be cited."""
 
-TOPICS = 512
-"""Number of topics; a small graph has fewer, so that a topic keeps some papers."""
+TOPICS = 32
+"""Topics per cube root of the number of papers: a topic holds 23 of 20,000 papers, 66 of 97,598, 640 of 2.9 million."""
+
+SHELVES = 2.5
+"""Papers of a topic per reference of a list, at the least; else a list empties its topic."""
 
 FITNESS_SPREAD = 1.0
 """Standard deviation of the logarithm of a paper's fitness."""
@@ -28,11 +33,14 @@ FITNESS_SPREAD = 1.0
 TOPIC_SPREAD = 0.5
 """Standard deviation of the logarithm of a topic's share of the papers."""
 
-SIGNALS = (0.35, 0.35, 0.35)
-"""Length of topic, subfield and field vector against noise of length 1."""
+SIGNALS = (0.6, 0.47, 0.4)
+"""Length of topic, subfield and field vector, against noise of length 1."""
 
 DRIFT = 0.3
 """How far the vocabulary moves from the first year to the last, against noise of length 1."""
+
+ENTRY = 0.25
+"""Standard deviation of the noise in one entry, about that of averaged word vectors."""
 
 _CHUNK = 65_536
 
@@ -46,7 +54,7 @@ def make_synthetic(config: SyntheticConfig) -> CitationGraph:
     paper_rng, edge_rng, feature_rng = (
         np.random.default_rng(seed) for seed in np.random.SeedSequence(config.seed).spawn(3)
     )
-    papers = _make_papers(config.papers, paper_rng)
+    papers = _make_papers(config, paper_rng)
     first_of_january_N = (papers.year_N - 1970).astype("datetime64[Y]").astype("datetime64[D]")
     return CitationGraph(
         edge_2E=grow(papers, config.citations_per_paper, edge_rng),
@@ -69,8 +77,10 @@ def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
         files.save_array(work / "features.npy", graph.x_NF)
 
 
-def _make_papers(num_papers: int, rng: np.random.Generator) -> Papers:
-    num_topics = min(TOPICS, max(1, num_papers // 40))
+def _make_papers(config: SyntheticConfig, rng: np.random.Generator) -> Papers:
+    num_papers, width = config.papers, LEVEL_WIDTHS[1]
+    wanted = min(TOPICS * np.cbrt(num_papers), num_papers / (SHELVES * config.citations_per_paper))
+    num_topics = max(1, int(wanted) // width) * width
     share_T = rng.lognormal(0, TOPIC_SPREAD, num_topics)
     return Papers(
         topic_N=rng.choice(num_topics, size=num_papers, p=share_T / share_T.sum()).astype(np.int32),
@@ -81,13 +91,13 @@ def _make_papers(num_papers: int, rng: np.random.Generator) -> Papers:
 
 
 def _years(num_papers: int) -> np.ndarray:
-    share = np.cumsum(np.arange(1, YEARS + 1)) / (YEARS * (YEARS + 1) / 2)
-    end = np.rint(share * num_papers).astype(np.int64)
+    share = np.cumsum(1 + GROWTH * np.arange(YEARS))
+    end = np.rint(share / share[-1] * num_papers).astype(np.int64)
     return np.repeat(np.arange(LAST_YEAR - YEARS + 1, LAST_YEAR + 1, dtype=np.int32), np.diff(end, prepend=0))
 
 
 def _make_features(papers: Papers, rng: np.random.Generator) -> np.ndarray:
-    """Topic, subfield, field and time, each a direction, under noise; rows of length about 1."""
+    """Topic, subfield, field and time, each a direction, under noise."""
     centre_TF = np.zeros((papers.num_topics, FEATURES), np.float32)
     for signal, width in zip(SIGNALS, LEVEL_WIDTHS, strict=True):
         group_T = np.arange(papers.num_topics) // width
@@ -98,11 +108,11 @@ def _make_features(papers: Papers, rng: np.random.Generator) -> np.ndarray:
     for first in range(0, len(x_NF), _CHUNK):
         x_BF = x_NF[first : first + _CHUNK]
         rng.standard_normal(out=x_BF, dtype=np.float32)
-        x_BF *= np.float32(FEATURES**-0.5)
+        x_BF *= np.float32(ENTRY)
         x_BF += centre_TF[papers.topic_N[first : first + _CHUNK]]
         x_BF += time_N[first : first + _CHUNK, None] * drift_F
     return x_NF
 
 
 def _directions(count: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.standard_normal((count, FEATURES), dtype=np.float32) * np.float32(FEATURES**-0.5)
+    return rng.standard_normal((count, FEATURES), dtype=np.float32) * np.float32(ENTRY)

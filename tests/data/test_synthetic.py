@@ -1,0 +1,150 @@
+"""The synthetic twin: repeatable, of the shape that was asked for, and hard in the way that citation graphs are.
+
+Legend: N papers, E citations, P held-out citations, K candidates.
+"""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import scipy.sparse as sp
+
+from citeflow.config import SyntheticConfig
+from citeflow.data.records import CitationGraph
+from citeflow.data.synthetic import FEATURES, LAST_YEAR, make_synthetic, write_synthetic
+
+PAPERS = 8_000
+
+
+@pytest.fixture(scope="module")
+def graph() -> CitationGraph:
+    return make_synthetic(SyntheticConfig(papers=PAPERS))
+
+
+@pytest.fixture(scope="module")
+def held_out(graph):
+    """One reference of each of the newest papers against older ones: training citations, source, candidates."""
+    rng = np.random.default_rng(7)
+    citing, cited = graph.edge_2E
+    num_older = int(np.searchsorted(graph.day_N, graph.day_N[-1]))
+    start_N1 = np.searchsorted(citing, np.arange(PAPERS + 1))
+    source_P = np.flatnonzero(np.diff(start_N1) >= 3)
+    source_P = source_P[source_P >= num_older]
+    dropped_P = start_N1[source_P] + rng.integers(0, np.diff(start_N1)[source_P])
+    negative_PK = rng.integers(0, num_older, (len(source_P), 500))
+    kept = np.setdiff1d(np.arange(len(citing)), dropped_P)
+    return graph.edge_2E[:, kept], source_P, np.column_stack([cited[dropped_P], negative_PK])
+
+
+def mrr(score_PK):
+    positive_P1, negative_PK = score_PK[:, :1], score_PK[:, 1:]
+    rank_P = 1 + ((negative_PK > positive_P1).sum(1) + (negative_PK >= positive_P1).sum(1)) / 2
+    return (1 / rank_P).mean()
+
+
+def adamic_adar(edge_2E, source_P, candidate_PK):
+    directed = sp.csr_array((np.ones(edge_2E.shape[1]), tuple(edge_2E)), shape=(PAPERS, PAPERS))
+    both = directed + directed.T
+    weight_N = 1 / np.log(np.maximum(both.sum(axis=1), 2))
+    pairs = (both[source_P] @ sp.diags_array(weight_N) @ both).toarray()
+    return np.take_along_axis(pairs, candidate_PK, axis=1)
+
+
+def test_the_same_seed_gives_the_same_arrays(graph):
+    again = make_synthetic(SyntheticConfig(papers=PAPERS))
+    for name in ("edge_2E", "x_NF", "day_N", "id_N"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(graph, name), err_msg=name)
+
+
+def test_another_seed_gives_another_graph(graph):
+    other = make_synthetic(SyntheticConfig(papers=PAPERS, seed=1))
+    assert not np.array_equal(other.edge_2E, graph.edge_2E)
+    assert not np.array_equal(other.x_NF, graph.x_NF)
+
+
+@pytest.mark.parametrize(("papers", "citations_per_paper"), [(1_000, 10.44), (3_000, 3.0), (5_000, 30.0)])
+def test_the_shape_that_is_asked_for_is_the_shape_that_comes(papers, citations_per_paper):
+    made = make_synthetic(SyntheticConfig(papers=papers, citations_per_paper=citations_per_paper))
+    assert made.x_NF.shape == (papers, FEATURES)
+    assert made.x_NF.dtype == np.float32
+    assert made.day_N.shape == made.id_N.shape == (papers,)
+    assert made.edge_2E.dtype == np.int32
+    assert made.edge_2E.shape[1] == pytest.approx(papers * citations_per_paper, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_smallest_graph_that_is_allowed_can_be_made(seed):
+    made = make_synthetic(SyntheticConfig(papers=100, citations_per_paper=100.0, seed=seed))
+    assert 100 < made.edge_2E.shape[1] < 100 * 99 / 2
+    assert made.edge_2E.max() < 100
+
+
+def test_every_citation_goes_to_a_paper_of_an_earlier_year(graph):
+    citing, cited = graph.edge_2E
+    assert (graph.day_N[cited] < graph.day_N[citing]).all()
+
+
+def test_no_citation_comes_twice_and_citing_papers_are_in_order(graph):
+    key_E = graph.edge_2E[0].astype(np.int64) * PAPERS + graph.edge_2E[1]
+    assert (np.diff(key_E) > 0).all()
+
+
+def test_the_last_year_holds_three_percent_of_the_papers(graph):
+    assert (graph.day_N == graph.day_N[-1]).mean() == pytest.approx(86_596 / 2_927_963, rel=0.1)
+    assert graph.day_N[-1] == (np.datetime64(f"{LAST_YEAR}-01-01") - np.datetime64("1970-01-01")).astype(int)
+
+
+def test_few_papers_get_most_citations_and_reference_lists_differ_less(graph):
+    in_N = np.sort(np.bincount(graph.edge_2E[1], minlength=PAPERS))[::-1]
+    out_N = np.sort(np.bincount(graph.edge_2E[0], minlength=PAPERS))[::-1]
+    tenth = PAPERS // 10
+    assert in_N[:tenth].sum() > 0.5 * in_N.sum()
+    assert 0.2 * out_N.sum() < out_N[:tenth].sum() < 0.4 * out_N.sum()
+    assert in_N[0] > 20 * in_N.mean()
+
+
+def test_common_neighbours_tell_a_dropped_citation_far_better_than_popularity(held_out):
+    edge_2E, source_P, candidate_PK = held_out
+    popularity_N = np.bincount(edge_2E[1], minlength=PAPERS)
+    evidence = mrr(adamic_adar(edge_2E, source_P, candidate_PK))
+    assert 0.35 < evidence < 0.65
+    assert mrr(popularity_N[candidate_PK]) < evidence / 3
+
+
+def test_features_tell_a_dropped_citation_a_little(graph, held_out):
+    _, source_P, candidate_PK = held_out
+    x_NF = graph.x_NF - graph.x_NF.mean(axis=0)
+    likeness_PK = np.einsum("pf,pkf->pk", x_NF[source_P], x_NF[candidate_PK])
+    chance = np.mean(1 / np.arange(1, candidate_PK.shape[1] + 1))
+    assert 5 * chance < mrr(likeness_PK) < 0.4
+
+
+def test_neighbours_features_averaged_tell_it_better_than_the_papers_own(graph, held_out):
+    edge_2E, source_P, candidate_PK = held_out
+    directed = sp.csr_array((np.ones(edge_2E.shape[1], np.float32), tuple(edge_2E)), shape=(PAPERS, PAPERS))
+    x_NF = graph.x_NF - graph.x_NF.mean(axis=0)
+    cited_NF = (directed @ x_NF) / np.maximum(directed.sum(axis=1), 1)[:, None]
+    own = np.einsum("pf,pkf->pk", x_NF[source_P], x_NF[candidate_PK])
+    averaged = np.einsum("pf,pkf->pk", cited_NF[source_P], x_NF[candidate_PK])
+    assert mrr(averaged) > 1.2 * mrr(own)
+
+
+def test_the_folder_holds_what_was_made(tmp_path):
+    config = SyntheticConfig(papers=500)
+    made = make_synthetic(config)
+    write_synthetic(tmp_path / "twin", config)
+    papers = pq.read_table(tmp_path / "twin" / "papers.parquet")
+    citations = pq.read_table(tmp_path / "twin" / "citations.parquet")
+    assert papers["id"].to_pylist() == list(range(500))
+    year_N = made.day_N.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970
+    assert papers["year"].to_pylist() == year_N.tolist()
+    np.testing.assert_array_equal(np.stack([citations["citing"], citations["cited"]]), made.edge_2E)
+    np.testing.assert_array_equal(np.load(tmp_path / "twin" / "features.npy"), made.x_NF)
+
+
+def test_the_folder_has_the_same_bytes_each_time(tmp_path):
+    for name in ("one", "two"):
+        write_synthetic(tmp_path / name, SyntheticConfig(papers=500))
+    names = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert names == ["citations.parquet", "features.npy", "papers.parquet"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

@@ -5,6 +5,8 @@ EvalReport) is a directory whose `manifest.json` was written last and names ever
 """
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +24,7 @@ import pyarrow.parquet
 from citeflow.errors import CorruptError, NotFoundError, UnavailableError
 
 MANIFEST = "manifest.json"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' <fcntl.h> and <linux/fs.h>
 Json = dict[str, Any]
 
 
@@ -236,13 +239,28 @@ def verify(directory: Path, kind: str) -> Json:
 
 
 def _swap_directory(work: Path, path: Path) -> None:
-    if path.exists():
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-        os.replace(path, old / path.name)
-        os.replace(work, path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(work, path)
+    """Give a directory its name; what has the name already goes to `work`, or away."""
+    while True:
+        try:
+            os.replace(work, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            return
+        if path.is_dir() and _exchange(work, path):
+            return
+        with scratch_directory(path.parent) as old, contextlib.suppress(FileNotFoundError):
+            os.replace(path, old / path.name)
+
+
+def _exchange(work: Path, path: Path) -> bool:
+    """Swap two names, so that not even a kill leaves neither; False where the file system can not, as NFS."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    done: int = renameat2(AT_FDCWD, os.fsencode(work), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE)
+    return done == 0
 
 
 def _sync_file(path: Path) -> None:

@@ -124,7 +124,7 @@ class TrainConfig:
     loss: Literal["contrastive", "bce"] = "contrastive"
     """Softmax of a citation against the shared negatives, or binary cross-entropy."""
 
-    lr: float = 0.003
+    lr: float = 0.01
     """Highest learning rate of Adam; it warms up, then falls along a cosine."""
 
     clip: float = 1.0
@@ -187,7 +187,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "dropout": 0.5,
             "predictor": "dot",
         },
-        "train": {"loss": "bce", "lr": 0.01, "batch": 65_536, "clip": 1.0},
+        "train": {"loss": "bce", "batch": 65_536},
     },
 }
 """`seed` is the published student model that citeflow comes from, github.com/0M1J/kubeflow-GNN, ogbl/train.py."""

@@ -67,7 +67,7 @@ _NAMES: dict[str, Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - one of _NAMES
+    def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _NAMES:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
         return _NAMES[f"{module}.{name}"]
@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
     return lines[0][:120].strip() or type(error).__name__
 
 
-def _load(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+def _load(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         return _load_zip(path)
     with path.open("rb") as file:
@@ -117,7 +117,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         return content
 
 
-def _load_zip(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+def _load_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         name = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "data.pkl")
         with archive.open(name) as file:
@@ -131,7 +131,7 @@ def _protocol(head: bytes) -> int:
     return head[1] if len(head) == 2 and head[:1] == pickle.PROTO else 0
 
 
-def _load_by_torch(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+def _load_by_torch(path: Path) -> Any:
     import torch
 
     stand_ins = [(stand_in, name) for name, stand_in in _NAMES.items()]

@@ -46,7 +46,7 @@ class TableFile:
             return f"{self.path}, row {row + 1}"
         return f"{self.path}, line {line_of_row(self.path, row)}"
 
-    def bad_value(self, name: str, bad_N: np.ndarray, values: Any, problem: str, *, hint: str = "") -> DataError:  # noqa: ANN401 - an Arrow column
+    def bad_value(self, name: str, bad_N: np.ndarray, values: Any, problem: str, *, hint: str = "") -> DataError:
         """Describe the first value that a mask marks, and how many there are."""
         row, num_bad = int(np.argmax(bad_N)), int(np.count_nonzero(bad_N))
         more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""

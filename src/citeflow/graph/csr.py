@@ -40,7 +40,7 @@ class Csr:
         source_E = np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
         return np.stack([source_E, self.index_E])
 
-    def to_scipy(self, dtype: DTypeLike = np.float32) -> Any:  # noqa: ANN401 - scipy has no types
+    def to_scipy(self, dtype: DTypeLike = np.float32) -> Any:
         """The N x N matrix of ones as scipy.sparse.csr_matrix; `index_E` is shared with it, not copied."""
         values_E = np.ones(len(self.index_E), dtype=dtype)
         matrix = scipy.sparse.csr_matrix((values_E, self.index_E, self.ptr_N1), shape=(self.num_rows, self.num_rows))
@@ -81,7 +81,7 @@ def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.n
     return cleaned_2E, edge_2E.shape[1] - len(source_E), len(source_E) - cleaned_2E.shape[1]
 
 
-def _from_scipy(matrix: Any) -> Csr:  # noqa: ANN401 - scipy has no types
+def _from_scipy(matrix: Any) -> Csr:
     """Take over the arrays of a compressed matrix, whose values do not matter."""
     matrix.sum_duplicates()
     return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False))

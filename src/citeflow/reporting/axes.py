@@ -23,7 +23,7 @@ def columns(records: Records | None, x: str, y: str) -> tuple[np.ndarray, np.nda
     return values[:, 0], values[:, 1]
 
 
-def time_line(axes: Axes, seconds: np.ndarray, value: np.ndarray, **look: Any) -> None:  # noqa: ANN401 - as Axes.plot
+def time_line(axes: Axes, seconds: np.ndarray, value: np.ndarray, **look: Any) -> None:
     """A curve over the time since training began, in the unit that suits its length."""
     length, unit = time_unit(float(seconds.max()))
     axes.plot(seconds / length, value, **{"color": COLOURS["blue"], "markersize": 4.5, **look})

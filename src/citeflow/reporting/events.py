@@ -25,7 +25,7 @@ def scalars(values: Mapping[str, float], *, step: int, wall_time: float) -> byte
     return summary(Summary(value=entries), step=step, wall_time=wall_time)
 
 
-def summary(content: Any, *, step: int, wall_time: float) -> bytes:  # noqa: ANN401 - a Summary, which has no types
+def summary(content: Any, *, step: int, wall_time: float) -> bytes:
     """One record around a Summary."""
     return _encode(Event(step=step, wall_time=wall_time, summary=content))
 
@@ -59,6 +59,6 @@ def _names(log_dir: Path) -> list[str]:
     return [file.name for file in log_dir.glob("events.out.tfevents.*")]
 
 
-def _encode(event: Any) -> bytes:  # noqa: ANN401 - an Event, which has no types
+def _encode(event: Any) -> bytes:
     content: bytes = event.SerializeToString()
     return content

@@ -1,0 +1,74 @@
+"""Measure what each part of the model contributes: the same time for each variant, on the same graph.
+
+    python benchmarks/ablation.py DATASET [--minutes 5] [--workers 2] [--data-root DIR]
+
+Prints a Markdown table on stderr and one JSON object on stdout.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from measure import report_of
+
+EMBEDDING_OFF = ["model.features=ones", "model.layers=0"]
+
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "student model (`--preset seed`)": ("seed", []),
+    "features alone, perceptron": ("default", ["model.layers=0", "model.predictor=mlp"]),
+    "GraphSAGE, `mlp`": ("default", ["model.predictor=mlp"]),
+    "GraphSAGE, `dot`": ("default", ["model.predictor=dot"]),
+    "evidence alone, paths of 2": ("default", [*EMBEDDING_OFF, "model.evidence_hops=2"]),
+    "evidence alone, paths of 2 and 3": ("default", EMBEDDING_OFF),
+    "GraphSAGE + citation count and age": ("default", ["model.evidence_hops=0"]),
+    "GraphSAGE + evidence, paths of 2": ("default", ["model.evidence_hops=2"]),
+    "GraphSAGE + evidence, paths of 2 and 3 (default)": ("default", []),
+}
+"""Preset and settings of each row; all but the first use the default settings otherwise."""
+
+COLUMNS = ("mrr", "hits@1", "hits@10", "accuracy", "auc")
+
+
+def main() -> None:
+    """Train every variant and print the table."""
+    options = _options()
+    reports = {
+        name: report_of(
+            f"ablation-{place}",
+            options.dataset,
+            data_root=options.data_root.absolute(),
+            workers=options.workers,
+            preset=preset,
+            overrides=[*overrides, f"train.minutes={options.minutes}"],
+        )
+        for place, (name, (preset, overrides)) in enumerate(VARIANTS.items())
+    }
+    _print_table(reports)
+    print(json.dumps({name: _figures(report) for name, report in reports.items()}))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("dataset", help="synthetic, a folder, or a URL")
+    parser.add_argument("--minutes", type=float, default=5, help="time to train each variant")
+    parser.add_argument("--workers", type=int, default=2, help="processes that train")
+    parser.add_argument("--data-root", type=Path, default=Path("citeflow-data"), help="where graphs and runs are kept")
+    return parser.parse_args()
+
+
+def _figures(report: dict[str, Any]) -> dict[str, Any]:
+    return {"test": report["test"], "valid_mrr": report["valid"]["mrr"], "train": report["train"]}
+
+
+def _print_table(reports: dict[str, dict[str, Any]]) -> None:
+    rows = [[name, *(f"{report['test'][key]:.3f}" for key in COLUMNS)] for name, report in reports.items()]
+    baselines = next(iter(reports.values()))["baselines"]
+    rows += [[name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * 4] for name, figures in baselines.items()]
+    for row in [["variant", *COLUMNS], ["---"] * (len(COLUMNS) + 1), *rows]:
+        print(f"| {' | '.join(row)} |", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from citeflow.learning.loss import LOSSES, bce, contrastive
+
+NOTHING = torch.zeros(2, 3, dtype=torch.bool)
+
+
+def scores(seed=0, *, citations=5, sources=3, negatives=4, dtype=torch.float64):
+    """Logits, masks and rows in which no source is without negatives."""
+    generator = torch.Generator().manual_seed(seed)
+    positive_P = torch.randn(citations, generator=generator, dtype=dtype)
+    negative_SK = torch.randn(sources, negatives, generator=generator, dtype=dtype)
+    masked_SK = torch.rand(sources, negatives, generator=generator) < 0.4
+    masked_SK[:, 0] = False
+    return positive_P, negative_SK, masked_SK, torch.randint(sources, (citations,), generator=generator)
+
+
+def test_a_contrastive_loss_by_hand():
+    positive_P = torch.tensor([0.0, math.log(2), math.log(2), 0.0])
+    negative_SK = torch.tensor([[0.0, 0.0, 0.0], [math.log(3), 0.0, 0.0]])
+    masked_SK = torch.tensor([[False, False, False], [False, True, False]])
+    found = contrastive(positive_P, negative_SK, masked_SK, torch.tensor([0, 0, 1, 1]))
+    expected = (math.log(4 / 1) + math.log(5 / 2) + math.log(6 / 2) + math.log(5 / 1)) / 4
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_cross_entropy_by_hand():
+    positive_P = torch.tensor([0.0, math.log(3)])
+    negative_SK = torch.tensor([[0.0, 0.0, 0.0], [math.log(3), 7.0, 0.0]])
+    masked_SK = torch.tensor([[False, False, False], [False, True, False]])
+    found = bce(positive_P, negative_SK, masked_SK, torch.tensor([0, 1]))
+    of_positives = (math.log(2) + math.log(4 / 3)) / 2
+    of_negatives = (math.log(2) + (math.log(4) + math.log(2)) / 2) / 2
+    assert found.item() == pytest.approx(of_positives + of_negatives, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_contrastive_loss_is_torchs_cross_entropy_of_each_citation_in_front_of_its_negatives(seed):
+    positive_P, negative_SK, masked_SK, row_P = scores(seed)
+    each = [
+        cross_entropy(torch.cat([positive[None], negative_SK[row][~masked_SK[row]]])[None], torch.tensor([0]))
+        for positive, row in zip(positive_P, row_P, strict=True)
+    ]
+    torch.testing.assert_close(contrastive(positive_P, negative_SK, masked_SK, row_P), torch.stack(each).mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_binary_loss_is_torchs_with_each_citation_weighing_as_much_as_its_negatives(seed):
+    positive_P, negative_SK, masked_SK, row_P = scores(seed)
+    positive = binary_cross_entropy_with_logits(positive_P, torch.ones_like(positive_P))
+    kept = [negative_SK[row][~masked_SK[row]] for row in row_P]
+    negative = [binary_cross_entropy_with_logits(each, torch.zeros_like(each)) for each in kept]
+    torch.testing.assert_close(bce(positive_P, negative_SK, masked_SK, row_P), positive + torch.stack(negative).mean())
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_gradients_are_right(loss):
+    positive_P, negative_SK, masked_SK, row_P = scores()
+    leaves = (positive_P.requires_grad_(), negative_SK.requires_grad_())
+    assert torch.autograd.gradcheck(lambda p, n: loss(p, n, masked_SK, row_P), leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_masked_negatives_change_neither_the_loss_nor_any_gradient(loss, dtype):
+    positive_P, negative_SK, masked_SK, row_P = scores(dtype=dtype)
+    negative_SK.requires_grad_()
+    other_SK = negative_SK.detach().masked_fill(masked_SK, 60.0).requires_grad_()
+    leaves = (negative_SK, other_SK)
+    values = [loss(positive_P, each, masked_SK, row_P) for each in leaves]
+    gradients = [torch.autograd.grad(value, each)[0] for value, each in zip(values, leaves, strict=True)]
+    assert torch.equal(*values)
+    assert torch.equal(*gradients)
+    assert not gradients[0][masked_SK].any()
+    assert gradients[0][~masked_SK][torch.isin(torch.where(~masked_SK)[0], row_P)].all()
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_source_without_any_negative_has_a_finite_loss_and_gradient(loss):
+    positive_P = torch.tensor([0.5, -2.0], requires_grad=True)
+    negative_SK = torch.randn(2, 3, requires_grad=True)
+    value = loss(positive_P, negative_SK, ~NOTHING, torch.tensor([0, 1]))
+    of_positive, of_negative = torch.autograd.grad(value, (positive_P, negative_SK))
+    assert value.isfinite()
+    assert of_positive.isfinite().all()
+    assert not of_negative.any()
+    if loss is contrastive:
+        assert value == 0
+        assert not of_positive.any()
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_large_logits_do_not_overflow(loss):
+    positive_P = torch.tensor([-300.0, 300.0], requires_grad=True)
+    negative_SK = torch.full((2, 3), 300.0, requires_grad=True)
+    value = loss(positive_P, negative_SK, NOTHING, torch.tensor([0, 1]))
+    gradients = torch.autograd.grad(value, (positive_P, negative_SK))
+    assert value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_step_against_the_gradient_raises_citations_and_lowers_negatives(loss):
+    positive_P, negative_SK, masked_SK, row_P = scores(7)
+    leaves = (positive_P.requires_grad_(), negative_SK.requires_grad_())
+    of_positive, of_negative = torch.autograd.grad(loss(*leaves, masked_SK, row_P), leaves)
+    assert (of_positive < 0).all()
+    assert (of_negative >= 0).all()

@@ -1,0 +1,258 @@
+"""A batch's loss and gradients equal a plain reckoning, citation by citation, in which no citation sees itself.
+
+Legend: N papers, F features, P citations, K negatives, H width.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from citeflow.config import Config, ModelConfig, TrainConfig
+from citeflow.data.records import HeldOut
+from citeflow.evaluation.scoring import embed_all, evidence_of
+from citeflow.graph.csr import build_csr, transpose, undirected
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.learning.model import LinkPredictor
+from citeflow.training.objective import JUDGED_SHARE, Objective, make_inputs
+
+NUM_PAPERS = 40
+PREDICTORS = ["dot", "mlp", "structural"]
+SEED = (1, 2, 3)
+
+
+def citations(share=0.1, seed=0):
+    """Which paper cites which, bool [N, N]; some cite each other."""
+    is_cited_NN = np.random.default_rng(seed).random((NUM_PAPERS, NUM_PAPERS)) < share
+    np.fill_diagonal(is_cited_NN, False)
+    is_cited_NN[[3, 5], [5, 3]] = True
+    return is_cited_NN
+
+
+def graph_of(is_cited_NN, *, features=True):
+    """A PreparedGraph that lies nowhere; its arrays are read-only, as maps are."""
+    rng = np.random.default_rng(9)
+    references = build_csr(*np.nonzero(is_cited_NN), NUM_PAPERS)
+    none = HeldOut(
+        source_P=np.empty(0, np.int32), target_P=np.empty(0, np.int32), negative_PK=np.empty((0, 1), np.int32)
+    )
+    x_NF = rng.normal(size=(NUM_PAPERS, 4)).astype(np.float32)
+    x_NF.flags.writeable = False
+    return PreparedGraph(
+        path=Path(),
+        manifest={},
+        x_NF=x_NF if features else None,
+        day_N=rng.integers(0, 4000, NUM_PAPERS).astype(np.int32),
+        references=references,
+        citations=transpose(references),
+        neighbours=undirected(references),
+        valid=none,
+        test=none,
+    )
+
+
+def config_of(predictor="structural", loss="contrastive", **model):
+    return Config(
+        model=ModelConfig(**{"width": 6, "predictor": predictor, **model}), train=TrainConfig(loss=loss, negatives=20)
+    )
+
+
+def model_of(config, graph, seed=0):
+    torch.manual_seed(seed)
+    num_evidence = len(evidence_of(graph, config.model).names)
+    num_features = 1 if graph.x_NF is None else graph.x_NF.shape[1]
+    return LinkPredictor(num_features, num_evidence, config.model, scaled=config.train.loss == "contrastive")
+
+
+def batch_of(graph, config, *, every=9, seed=SEED):
+    """Every so many-th citation, and what a step gathers for them."""
+    position_P = np.arange(0, len(graph.references.index_E), every)
+    inputs = make_inputs(position_P, graph=graph, evidence=evidence_of(graph, config.model), config=config, seed=seed)
+    return graph.references.edges()[:, position_P], inputs
+
+
+def without(is_cited_NN, edge_2P):
+    """The citations left when pairs are unknown in both directions."""
+    left = is_cited_NN.copy()
+    left[edge_2P[0], edge_2P[1]] = left[edge_2P[1], edge_2P[0]] = False
+    return left
+
+
+def in_double(inputs):
+    """The same inputs for a model in float64."""
+
+    def widened(record):
+        values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        return {k: v.double() for k, v in values.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+
+    judged = inputs.judged and dataclasses.replace(inputs.judged, **widened(inputs.judged))
+    blocks = [block.double() for block in inputs.blocks]
+    return dataclasses.replace(inputs, **widened(inputs), blocks=blocks, judged=judged)
+
+
+def papers_of(inputs, graph):
+    """Which paper each row of the encoder's input is, told by its features."""
+    is_same_BN = (inputs.x_BF.numpy()[:, None] == graph.x_NF[None]).all(axis=2)
+    assert (is_same_BN.sum(axis=1) == 1).all()
+    return is_same_BN.argmax(axis=1)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_batch_is_embedded_as_in_a_graph_without_its_citations(layers):
+    is_cited_NN = citations()
+    config = config_of(layers=layers)
+    graph = graph_of(is_cited_NN)
+    model = model_of(config, graph)
+    edge_2P, inputs = batch_of(graph, config)
+    h_WH = model.encoder(inputs.x_BF, inputs.blocks)
+    unseen_NH = embed_all(model, graph_of(without(is_cited_NN, edge_2P)))
+    seen_NH = embed_all(model, graph)
+    torch.testing.assert_close(h_WH[inputs.source_S][inputs.row_P], unseen_NH[edge_2P[0]])
+    torch.testing.assert_close(h_WH[inputs.target_P], unseen_NH[edge_2P[1]])
+    assert not torch.isclose(seen_NH[edge_2P[0]], unseen_NH[edge_2P[0]]).all(dim=1).any()
+
+
+def test_a_pair_that_cites_both_ways_is_hidden_both_ways():
+    is_cited_NN = citations()
+    graph, config = graph_of(is_cited_NN), config_of(layers=1)
+    position = int(np.flatnonzero((graph.references.edges() == [[3], [5]]).all(axis=0))[0])
+    evidence = evidence_of(graph, config.model)
+    inputs = make_inputs(np.array([position]), graph=graph, evidence=evidence, config=config, seed=SEED)
+    model = model_of(config, graph)
+    h_WH = model.encoder(inputs.x_BF, inputs.blocks)
+    unseen_NH = embed_all(model, graph_of(without(is_cited_NN, np.array([[3], [5]]))))
+    torch.testing.assert_close(h_WH[inputs.source_S], unseen_NH[[3]])
+    torch.testing.assert_close(h_WH[inputs.target_P], unseen_NH[[5]])
+
+
+def reckoned(model, inputs, edge_2P, graph, is_cited_NN, loss):
+    """The loss from its definition: papers embedded without the batch, one citation after the other."""
+    embedding_NH = embed_all(model, graph_of(without(is_cited_NN, edge_2P)))
+    negative_K = papers_of(inputs, graph)[inputs.negative_K]
+    judged_P = [] if inputs.judged is None else inputs.judged.citation_Y.tolist()
+    terms, judged_terms = [], []
+    for i, (s, t) in enumerate(edge_2P.T):
+        is_wrong_K = (negative_K == s) | is_cited_NN[s, negative_K] | is_cited_NN[negative_K, s]
+        is_wrong_K |= graph.day_N[negative_K] >= graph.day_N[s]
+        candidate_K = np.append(t, negative_K[~is_wrong_K])
+        score_K = model.embedded(embedding_NH[[s]], embedding_NH[candidate_K])[0]
+        terms.append(one(score_K, loss))
+        if i in judged_P:
+            evidence_KD = evidence_of(graph, model.config).of_candidates(s[None], candidate_K[None])[0]
+            evidence_KD[0] = unseeing(is_cited_NN, s, t, model.config).of_candidates(s[None], t[None, None])[0, 0]
+            judged_terms.append(one(model.joined(score_K, torch.from_numpy(evidence_KD)), loss))
+    total = torch.stack(terms).mean()
+    return total + torch.stack(judged_terms).mean() if judged_terms else total
+
+
+def unseeing(is_cited_NN, s, t, config):
+    """The evidence of a graph in which s does not cite t, though t may cite s."""
+    fewer_NN = is_cited_NN.copy()
+    fewer_NN[s, t] = False
+    return evidence_of(graph_of(fewer_NN), config)
+
+
+def one(score_K, loss):
+    """Loss of one citation, scored first, against its own negatives."""
+    if loss == "contrastive":
+        return cross_entropy(score_K[None], torch.tensor([0]))
+    each = [(score_K[:1], torch.ones(1)), (score_K[1:], torch.zeros(len(score_K) - 1))]
+    return sum(binary_cross_entropy_with_logits(score, label) for score, label in each)
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_the_loss_is_that_of_a_plain_reckoning(predictor, loss):
+    is_cited_NN = citations()
+    config, graph = config_of(predictor, loss), graph_of(is_cited_NN)
+    model = model_of(config, graph)
+    edge_2P, inputs = batch_of(graph, config)
+    found = Objective(model, loss)(inputs)
+    assert (inputs.judged is not None) == (predictor == "structural")
+    torch.testing.assert_close(found, reckoned(model, inputs, edge_2P, graph, is_cited_NN, loss))
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
+@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_the_gradient_is_that_of_finite_differences(predictor, loss, aggregation):
+    graph, config = graph_of(citations()), config_of(predictor, loss, aggregation=aggregation)
+    model = model_of(config, graph).double()
+    inputs = in_double(batch_of(graph, config)[1])
+    objective = Objective(model, loss)
+    objective(inputs).backward()
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        expected = slope(objective, inputs, parameter, direction)
+        assert (parameter.grad * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-8)
+    assert all(parameter.grad.any() for parameter in model.parameters() if parameter.numel() > 1)
+
+
+@torch.no_grad()
+def slope(objective, inputs, parameter, direction, step=1e-6):
+    """Central difference of the loss along a direction of one parameter."""
+    values = []
+    for sign in (1, -1):
+        parameter.add_(direction, alpha=sign * step)
+        values.append(objective(inputs).item())
+        parameter.add_(direction, alpha=-sign * step)
+    return (values[0] - values[1]) / (2 * step)
+
+
+def test_a_batch_of_one_citation_whose_negatives_are_all_masked_has_a_finite_loss():
+    graph, config = graph_of(citations()), config_of()
+    model = model_of(config, graph)
+    inputs = batch_of(graph, config, every=10_000)[1]
+    blind = dataclasses.replace(inputs, masked_SK=torch.ones_like(inputs.masked_SK))
+    loss = Objective(model, "contrastive")(blind)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_the_head_learns_from_a_quarter_of_the_sources_and_all_of_their_citations():
+    graph, config = graph_of(citations(0.2)), config_of()
+    edge_2P, inputs = batch_of(graph, config, every=3)
+    judged, num_sources = inputs.judged, len(inputs.source_S)
+    assert len(judged.source_Z) == math.ceil(JUDGED_SHARE * num_sources) < num_sources
+    chosen = np.unique(edge_2P[0])[judged.source_Z.numpy()]
+    expected_Y = np.flatnonzero(np.isin(edge_2P[0], chosen))
+    assert judged.citation_Y.tolist() == expected_Y.tolist()
+    assert np.array_equal(chosen[judged.row_Y.numpy()], edge_2P[0][expected_Y])
+    assert judged.evidence_ZKD.shape[:2] == (len(chosen), config.train.negatives)
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_papers_of_a_graph_without_features_are_read_as_a_constant(features):
+    graph = graph_of(citations(), features=features)
+    config = config_of("dot", features="ones" if features else "given")
+    _, inputs = batch_of(graph, config)
+    assert torch.equal(inputs.x_BF, torch.ones(len(inputs.x_BF), 1))
+
+
+def test_the_same_seed_gathers_the_same_and_another_something_else():
+    graph = graph_of(citations())
+    config = dataclasses.replace(config_of(), train=TrainConfig(negatives=20, fanout=(2, 2)))
+    first, again, other = (batch_of(graph, config, seed=seed)[1] for seed in (SEED, SEED, (1, 3, 3)))
+    assert torch.equal(first.x_BF, again.x_BF)
+    assert torch.equal(first.judged.evidence_ZKD, again.judged.evidence_ZKD)
+    assert not torch.equal(first.judged.evidence_ZKD, other.judged.evidence_ZKD)
+
+
+def test_inputs_move_to_another_device_whole():
+    graph, config = graph_of(citations()), config_of()
+    inputs = batch_of(graph, config)[1]
+    assert inputs.to(torch.device("cpu")) is inputs
+    moved = inputs.to(torch.device("meta"))
+    for record in (moved, moved.judged):
+        tensors = [getattr(record, field.name) for field in dataclasses.fields(record)]
+        tensors = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        assert tensors
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert [block.device.type for block in moved.blocks] == ["meta"] * 2
+    assert [block.shape for block in moved.blocks] == [block.shape for block in inputs.blocks]

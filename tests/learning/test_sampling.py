@@ -38,7 +38,7 @@ def test_an_epoch_deals_every_citation_exactly_once(world_size, batch):
     assert counts.tolist() == [1] * len(references.index_E)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     degrees=st.lists(st.integers(0, 14), min_size=15, max_size=15).filter(any),
     world_size=st.integers(1, 9),
@@ -52,7 +52,7 @@ def test_every_citation_is_dealt_and_only_shared_where_ranks_outnumber_groups(de
     parts = dealt(plan_of(references, seed=seed, batch=batch, world_size=world_size), world_size)
     counts = np.bincount(np.concatenate(list(parts.values())), minlength=len(source_E))
     num_groups = sum(-(-degree // min(max(degree // 2, 1), PER_SOURCE)) for degree in degrees if degree)
-    assert counts.min() == 1
+    assert counts.min() >= 1
     assert all(len(part) for part in parts.values())
     if num_groups >= world_size:
         assert counts.max() == 1
@@ -117,7 +117,7 @@ def test_an_epoch_groups_a_sources_references_anew():
     assert len({frozenset(each) for each in groups}) > 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(num_papers=st.integers(2, 12), share=st.floats(0, 1), seed=st.integers(0, 999))
 def test_positions_are_those_of_a_search_pair_by_pair(num_papers, share, seed):
     is_cited_NN = random_citations(num_papers, share, seed=seed)

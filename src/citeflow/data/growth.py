@@ -14,13 +14,13 @@ LEVEL_WIDTHS = (1, 8, 64)
 SISTERS = (0.05, 0.95)
 """How a topic's share is spread: over itself, the next topic of the subfield, the one after that."""
 
-LEVEL_SHARES = (0.95, 0.04, 0.005, 0.005)
+LEVEL_SHARES = (0.97, 0.02, 0.006, 0.004)
 """How often a reference that is not copied stays in the topic, the subfield, the field, or goes anywhere."""
 
-REDRAWS = (0, 0, 1, 1, 2, 3)
+REDRAWS = (0, 0, 0, 1, 1, 2)
 """Lowest level at which a reference that came out twice is drawn again, attempt after attempt."""
 
-COPIED = 0.15
+COPIED = 0.12
 """Share of a reference list that is taken from the lists of the papers it cites."""
 
 HEAD_START = 10.0

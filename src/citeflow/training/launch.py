@@ -9,7 +9,7 @@ from types import FrameType
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.errors import TrainingError, from_record
+from citeflow.errors import StoppedError, TrainingError, from_record
 
 GRACE_S = 60
 """torchrun gives its workers 30 s to save before it kills them."""
@@ -19,15 +19,18 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
     """Train with `workers` processes; a run that was stopped goes on from its checkpoint.
 
     Raises:
+        StoppedError: SIGTERM came; a checkpoint is there unless it came before training began.
         TrainingError: a worker ended without a model.
         CiteflowError: whatever error a worker left behind.
     """
     job = {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
     files.write_json(run_dir / "job.json", job)
     files.delete(run_dir, "error.json")
-    code = _run([*_torchrun(workers), str(run_dir / "job.json")], _environment(workers))
+    code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], _environment(workers))
     if (run_dir / "error.json").exists():
         raise from_record(files.read_json(run_dir / "error.json"))
+    if code != 0 and was_stopped:
+        raise StoppedError("training was asked to stop", "as it began or ended", hint="run it again")
     if code != 0:
         hint = "the worker's own last lines are above; run the same command to go on from the checkpoint"
         raise TrainingError("a training worker ended with exit code", code, hint=hint)
@@ -45,18 +48,30 @@ def _environment(workers: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run to the end; a SIGTERM that comes meanwhile is passed on, so that the workers can save."""
-    process = subprocess.Popen(command, env=environment)
+def _run(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
+    """Run to the end; a SIGTERM that comes meanwhile is passed on, so that the workers can save.
+
+    Returns:
+        The exit code, and whether a SIGTERM came.
+    """
+    received: list[int] = []
+    running: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        received.append(number)
+        for process in running:
+            process.send_signal(number)
 
     old = signal.signal(signal.SIGTERM, pass_on)
     try:
-        return process.wait()
+        process = subprocess.Popen(command, env=environment)
+        running.append(process)
+        if received:
+            process.terminate()
+        return process.wait(), bool(received)
     finally:
         signal.signal(signal.SIGTERM, old)
-        if process.poll() is None:
-            process.terminate()
-            process.wait(GRACE_S)
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(GRACE_S)

@@ -58,7 +58,7 @@ def fit(training: Training) -> None:
 
     Raises:
         StoppedError: a rank was asked to stop; the checkpoint holds all that was done.
-        TrainingError: a loss was not finite.
+        TrainingError: a loss or a score was not finite.
     """
     clock = _Clock(training)
     ddp = DistributedDataParallel(Objective(training.model, training.config.train.loss), forward_sync_buffers=False)
@@ -125,10 +125,15 @@ def _agree(training: Training, loss: Tensor, num_positives: int) -> tuple[float,
     """Mean loss, citations trained on and requests to stop, over all ranks, before anything is changed."""
     group = training.group
     total_loss, positives, stops = group.sum(loss.item(), num_positives, training.should_stop())
-    if not math.isfinite(total_loss):
-        hint = "lower train.lr, or set train.clip"
-        raise TrainingError("the loss is not finite", f"{total_loss} at step {training.progress.step}", hint=hint)
+    _require_finite("loss is", total_loss, training.progress.step)
     return total_loss / group.world_size, positives, stops
+
+
+def _require_finite(what: str, total: float, step: int) -> None:
+    if not math.isfinite(total):
+        raise TrainingError(
+            f"the {what} not finite", f"{total} at step {step}", hint="lower train.lr, or set train.clip"
+        )
 
 
 def _update(training: Training, share: float) -> None:
@@ -179,8 +184,10 @@ def _evaluate(training: Training) -> None:
     if len(part.source_P):
         embedding_NH = embed_all(training.model, training.graph)
         score = torch.from_numpy(score_held_out(training.model, embedding_NH, training.evidence, part))
-        reciprocal = float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum())
+        is_finite = bool(score.isfinite().all())
+        reciprocal = float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum()) if is_finite else math.nan
     total, count = group.sum(reciprocal, len(part.source_P))
+    _require_finite("scores are", total, progress.step)
     mrr = total / count
     progress.evaluations.append({**_position(training), "valid_mrr": mrr})
     if mrr > progress.best_mrr:

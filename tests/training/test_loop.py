@@ -1,0 +1,261 @@
+"""The loop, with this process as the only rank."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from citeflow import config
+from citeflow.errors import StoppedError, TrainingError
+from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.learning.ranking import mrr_and_hits
+from citeflow.training import checkpoint, loop, worker
+from citeflow.training.loop import Training, fit, learning_rate
+
+QUICK = ["train.epochs=0.25", "train.evaluations=2", "train.fanout=5,5", "model.dropout=0.3"]
+"""Four steps that draw random numbers wherever there are some to draw."""
+
+
+class Diary:
+    """Stands in for the TensorBoard log."""
+
+    def __init__(self):
+        self.steps, self.evaluations = [], []
+
+    def step(self, record):
+        self.steps.append(record)
+
+    def evaluation(self, record):
+        self.evaluations.append(record)
+
+
+@pytest.fixture
+def begin(prepared, group, tmp_path):
+    """Makes a training, or goes on with one."""
+    graph = PreparedGraph.open(prepared.graph)
+
+    def new(*overrides, name="run", stop_after=None):
+        settings = config.load(overrides=[*prepared.settings, *QUICK, *overrides])
+        evidence = evidence_of(graph, settings.model)
+        model = worker.new_model(graph, evidence, settings)
+        optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.lr)
+        progress, best = checkpoint.load(tmp_path / name, model=model, optimizer=optimizer, inputs={})
+        steps = itertools.count(1)
+        return Training(
+            graph=graph,
+            evidence=evidence,
+            config=settings,
+            group=group,
+            model=model,
+            optimizer=optimizer,
+            progress=progress,
+            best=best,
+            checkpoint=tmp_path / name,
+            inputs={},
+            run_log=Diary(),
+            should_stop=lambda: next(steps) == stop_after,
+        )
+
+    return new
+
+
+def copied(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def is_same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_learning_rate_rises_along_a_line_to_its_highest():
+    rates = [learning_rate(0.5, step, 0) for step in range(loop.WARM_UP_STEPS + 5)]
+    assert rates[: loop.WARM_UP_STEPS] == pytest.approx(np.arange(1, loop.WARM_UP_STEPS + 1) * 0.5 / loop.WARM_UP_STEPS)
+    assert rates[loop.WARM_UP_STEPS - 1 :] == [0.5] * 6
+
+
+def test_the_learning_rate_falls_along_half_a_cosine_to_a_hundredth():
+    rates = [learning_rate(0.5, 1000, share) for share in np.linspace(0, 1, 101)]
+    assert rates == sorted(rates, reverse=True)
+    assert (rates[0], rates[50], rates[100]) == pytest.approx((0.5, 0.5 * 0.505, 0.005))
+
+
+def test_a_training_takes_its_epochs_and_its_evaluations(begin):
+    training = begin("train.epochs=1.25", "train.evaluations=4")
+    fit(training)
+    assert training.progress.positives == pytest.approx(1.25 * len(training.graph.references.index_E), rel=0.02)
+    assert [entry["step"] for entry in training.progress.evaluations] == [5, 10, 15, 20]
+    assert training.progress.step == 20
+
+
+def test_more_evaluations_than_steps_are_one_at_each_step(begin):
+    training = begin("train.evaluations=50")
+    fit(training)
+    assert [entry["step"] for entry in training.progress.evaluations] == [1, 2, 3, 4]
+
+
+def test_the_best_model_is_kept_and_not_the_last(begin, monkeypatch):
+    training = begin("train.evaluations=4")
+    states, found = [], iter([0.2, 0.4, 0.4, 0.3])
+
+    def ranks(positive_P, negative_PK):
+        states.append(copied(training.model))
+        return torch.full((len(positive_P),), 1 / next(found))
+
+    monkeypatch.setattr(loop, "ranks", ranks)
+    fit(training)
+    assert training.progress.best_mrr == pytest.approx(0.4)
+    assert is_same(training.best, states[1])
+    assert not is_same(training.best, states[3])
+
+
+def test_the_validation_is_that_of_ogb_on_all_that_was_held_out(begin):
+    training = begin("train.evaluations=1")
+    fit(training)
+    embedding_NH = embed_all(training.model, training.graph)
+    score = torch.from_numpy(score_held_out(training.model, embedding_NH, training.evidence, training.graph.valid))
+    expected = mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
+    assert training.progress.evaluations[-1]["valid_mrr"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("part", ["encoder", "head"])
+def test_a_loss_that_is_not_finite_ends_the_training_before_weights_change(begin, part):
+    training = begin()
+    with torch.no_grad():
+        next(getattr(training.model, part).parameters()).fill_(math.inf)
+    before = copied(training.model)
+    with pytest.raises(TrainingError, match="not finite: nan at step 0") as caught:
+        fit(training)
+    assert "train.lr" in caught.value.hint
+    assert is_same(copied(training.model), before)
+    assert not training.optimizer.state
+    assert not training.checkpoint.exists()
+
+
+def test_weights_that_burst_are_told_by_the_next_validation_and_not_saved(begin):
+    with pytest.raises(TrainingError, match="scores are not finite: nan at step 1") as caught:
+        fit(begin("train.lr=1e18", "train.clip=0", "train.evaluations=4"))
+    assert "train.lr" in caught.value.hint
+    assert begin().progress.step == 0
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_a_stopped_training_goes_on_as_if_nothing_had_been(begin, stop_after):
+    """Stopped before the first evaluation, when one is due, between two, and after the last step."""
+    whole = begin(name="whole")
+    fit(whole)
+    with pytest.raises(StoppedError, match=f"step {stop_after}"):
+        fit(begin(stop_after=stop_after))
+    resumed = begin()
+    assert resumed.progress.step == stop_after
+    fit(resumed)
+    assert is_same(copied(resumed.model), copied(whole.model))
+    assert is_same(resumed.best, whole.best)
+    for key in ("step", "positives", "best_mrr"):
+        assert getattr(resumed.progress, key) == getattr(whole.progress, key)
+    for key in ("step", "epoch", "valid_mrr"):
+        found, expected = ([entry[key] for entry in run.progress.evaluations] for run in (resumed, whole))
+        assert found == expected
+
+
+def test_a_finished_training_that_is_begun_again_takes_no_step(begin):
+    training = begin()
+    fit(training)
+    again = begin()
+    before = copied(again.model)
+    fit(again)
+    assert again.progress.step == training.progress.step
+    assert is_same(copied(again.model), before)
+
+
+def test_a_resumed_training_counts_the_seconds_of_all_starts(begin):
+    with pytest.raises(StoppedError):
+        fit(begin("train.minutes=60", stop_after=2))
+    resumed = begin("train.minutes=60")
+    before = resumed.progress.seconds
+    resumed.progress.seconds = 60 * 60 - 0.2
+    fit(resumed)
+    assert 0 < before < 60
+    assert 3600 <= resumed.progress.seconds < 3660
+
+
+def test_time_ends_a_training_and_not_the_epochs(begin):
+    training = begin("train.minutes=0.01", "train.epochs=1000")
+    fit(training)
+    assert 0.6 <= training.progress.seconds < 3.6
+    assert training.optimizer.param_groups[0]["lr"] < 0.01 * training.config.train.lr * 20
+
+
+def test_the_history_goes_forward_and_reaches_the_log_as_it_is_written(begin, monkeypatch):
+    monkeypatch.setattr(loop, "RECORD_EVERY_S", 0)
+    training = begin()
+    fit(training)
+    history = training.progress.history
+    assert [entry["step"] for entry in history] == [1, 2, 3, 4]
+    for key in ("seconds", "epoch", "wall_time"):
+        values = [entry[key] for entry in history]
+        assert values == sorted(set(values)), key
+    assert all(entry["positives_per_s"] > 0 and math.isfinite(entry["loss"]) for entry in history)
+    assert training.run_log.steps == history
+    assert training.run_log.evaluations == training.progress.evaluations
+
+
+def test_the_speed_of_a_resumed_training_is_that_since_it_was_resumed(begin, monkeypatch):
+    monkeypatch.setattr(loop, "RECORD_EVERY_S", 0)
+    with pytest.raises(StoppedError):
+        fit(begin(stop_after=2))
+    resumed = begin()
+    resumed.progress.seconds = 1e6
+    fit(resumed)
+    assert resumed.progress.history[2]["positives_per_s"] > 10
+
+
+def test_history_is_kept_no_denser_than_it_is_read(begin, monkeypatch):
+    monkeypatch.setattr(loop, "RECORD_EVERY_S", 1e9)
+    training = begin()
+    fit(training)
+    assert training.progress.history == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.predictor=dot", "train.loss=bce"],
+        ["model.predictor=mlp"],
+        ["model.evidence_hops=0"],
+        ["model.evidence_hops=2", "train.loss=bce"],
+        ["model.layers=0", "train.fanout=[]"],
+        ["model.features=ones", "model.layers=1", "train.fanout=3", "model.aggregation=max"],
+        ["model.aggregation=add", "model.normalize=yes"],
+        ["train.clip=0", "train.batch=1000000"],
+    ],
+)
+def test_every_kind_of_model_learns_something(begin, overrides):
+    training = begin(*overrides)
+    before = copied(training.model)
+    fit(training)
+    assert 0 < training.progress.best_mrr <= 1
+    assert not is_same(copied(training.model), before)
+
+
+def test_a_model_starts_the_same_from_the_same_seed(begin):
+    first, same, other = begin(), begin(), begin("train.seed=1")
+    assert is_same(copied(first.model), copied(same.model))
+    assert not is_same(copied(first.model), copied(other.model))
+
+
+def test_features_are_scaled_as_the_graph_measures_them(begin):
+    training = begin()
+    scaled = training.model.encoder.scaled(torch.from_numpy(np.array(training.graph.x_NF)))
+    assert torch.allclose(scaled.mean(0), torch.zeros(128), atol=1e-5)
+    assert torch.allclose(scaled.std(0, correction=0), torch.ones(128), atol=1e-4)
+
+
+def test_a_graph_without_features_gets_a_constant(begin):
+    training = begin()
+    training.graph = dataclasses.replace(training.graph, x_NF=None)
+    model = worker.new_model(training.graph, training.evidence, training.config)
+    assert model.encoder.mean_F.tolist() == [0]

@@ -84,7 +84,7 @@ class ModelConfig:
     normalize: bool = False
     """L2-normalise the output of every layer, as SAGEConv's `normalize`."""
 
-    dropout: float = 0.0
+    dropout: float = 0.3
     """Share of hidden values that training drops behind each layer but the last."""
 
     predictor: Literal["dot", "mlp", "structural"] = "structural"

@@ -234,7 +234,8 @@ def verify(directory: Path, kind: str) -> Json:
     manifest = read_manifest(directory, kind)
     for name, entry in manifest["files"].items():
         if sha256_of_file(directory / name) != entry["sha256"]:
-            raise CorruptError("file does not match its sha256", directory / name)
+            hint = "delete the folder and run the step again"
+            raise CorruptError("file does not match its sha256", directory / name, hint=hint)
     return manifest
 
 

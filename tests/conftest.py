@@ -68,14 +68,23 @@ def prepared(tmp_path_factory) -> Prepared:
 
 
 @pytest.fixture(scope="session")
-def trained(prepared) -> Trained:
-    """What `train` and `evaluate` leave, the one worker being this process."""
+def train_alone():
+    """The stage `train`, its one worker being this process."""
     from citeflow.training import launch
 
+    def train(graph: Path, run_dir: Path, log_dir: Path, settings: Config) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(launch, "_run", _train_alone)
+            return stages.train(graph, run_dir=run_dir, log_dir=log_dir, config=settings, workers=1)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def trained(prepared, train_alone) -> Trained:
+    """What `train` and `evaluate` leave."""
     run_dir, log_dir = (prepared.data_root / part / "small" for part in ("runs", "logs"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "_run", _train_alone)
-        model = stages.train(prepared.graph, run_dir=run_dir, log_dir=log_dir, config=prepared.config, workers=1)
+    model = train_alone(prepared.graph, run_dir, log_dir, prepared.config)
     report = stages.evaluate(model, graph=prepared.graph, run_dir=run_dir)
     return Trained(**vars(prepared), run_dir=run_dir, log_dir=log_dir, model=model, report=report)
 

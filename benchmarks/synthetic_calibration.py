@@ -18,10 +18,17 @@ from citeflow import files, stages
 PUBLISHED = {"features": 0.2895, "common_neighbors": 0.5147, "adamic_adar": 0.5189, "sage": 0.8044}
 RANGES = {"features": (0.24, 0.34), "adamic_adar": (0.45, 0.60), "sage": (0.70, 0.88)}
 
-FEATURES = ["model.layers=0", "model.predictor=mlp", "train.loss=bce", "train.negatives=64", "train.epochs=4"]
+FEATURES = [
+    "model.layers=0",
+    "model.predictor=mlp",
+    "train.loss=bce",
+    "train.negatives=16",
+    "train.epochs=3",
+    "train.evaluations=2",
+]
 """OGB's mlp.py: a perceptron on the product of two feature vectors, binary cross-entropy."""
 
-SAGE = ["model.layers=2", "model.predictor=dot", "train.fanout=10,5", "train.epochs=8"]
+SAGE = ["model.layers=2", "model.predictor=dot", "train.fanout=10,5", "train.epochs=8", "train.evaluations=4"]
 """Plain sampled GraphSAGE: features and neighbours, no evidence of the pair."""
 
 

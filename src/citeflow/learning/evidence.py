@@ -186,15 +186,13 @@ def _join(paths: list[np.ndarray], papers: list[np.ndarray]) -> np.ndarray:
 
 
 def _weighted(matrix: Any, weight_N: np.ndarray) -> Any:
-    """Multiply each column by its weight."""
-    weighted = matrix.copy()
-    weighted.data = weighted.data * weight_N[weighted.indices]
-    return weighted
+    """Multiply each column by its weight, in place: rows that were picked or multiplied are a copy of the graph's."""
+    matrix.data *= weight_N[matrix.indices]
+    return matrix
 
 
 def _zeroed(matrix: Any, column_S: np.ndarray) -> Any:
-    """Set one entry per row to zero."""
+    """Set one entry per row to zero, in place."""
     row_E = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    zeroed = matrix.copy()
-    zeroed.data[zeroed.indices == column_S[row_E]] = 0
-    return zeroed
+    matrix.data[matrix.indices == column_S[row_E]] = 0
+    return matrix

@@ -2,7 +2,8 @@
 
 A batch takes citations in groups, a few of one source each, so that one sparse row serves all of a source's candidates.
 The batch's own citations are left out of its message passing, in both directions; a group has at most half of its
-source's references, and a batch at most a tenth of all citations, so that papers keep something to be known by.
+source's references (unless there is only one), and a rank's batch about a tenth of all citations at most, so that
+papers keep something to be known by.
 
 Legend: N papers, E training citations, P citations of a batch, S sources, K shared negatives, B papers of a block.
 """

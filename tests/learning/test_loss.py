@@ -64,6 +64,13 @@ def test_gradients_are_right(loss):
     assert torch.autograd.gradcheck(lambda p, n: loss(p, n, masked_SK, row_P), leaves)
 
 
+@pytest.mark.parametrize("shift", [-1000.0, 1000.0])
+def test_the_contrastive_loss_sees_only_differences_of_logits(shift):
+    positive_P, negative_SK, masked_SK, row_P = scores()
+    expected = contrastive(positive_P, negative_SK, masked_SK, row_P)
+    torch.testing.assert_close(contrastive(positive_P + shift, negative_SK + shift, masked_SK, row_P), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_masked_negatives_change_neither_the_loss_nor_any_gradient(loss, dtype):

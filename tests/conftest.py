@@ -116,12 +116,13 @@ def _train_alone(command, environment) -> tuple[int, bool]:
     from citeflow.training import worker
 
     job = Path(command[-1])
-    old = signal.getsignal(signal.SIGTERM)
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with alone() as group:
             worker.work(group, job.parent, files.read_json(job))
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
     return 0, False
 
 

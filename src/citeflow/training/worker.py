@@ -102,11 +102,12 @@ def new_model(graph: PreparedGraph, evidence: Evidence, config: Config) -> LinkP
 
 
 class StopRequests:
-    """Remembers a SIGTERM until the ranks agree at the end of a step."""
+    """Remembers a SIGTERM, or a Ctrl-C that every process of a terminal gets, until the ranks agree after a step."""
 
     def __init__(self) -> None:
         self._asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
 
     def __call__(self) -> bool:
         """Whether somebody asked."""

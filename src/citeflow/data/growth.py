@@ -20,7 +20,7 @@ LEVEL_SHARES = (0.97, 0.02, 0.006, 0.004)
 REDRAWS = (0, 0, 0, 1, 1, 2)
 """Lowest level at which a reference that came out twice is drawn again, attempt after attempt."""
 
-COPIED = 0.12
+COPIED = 0.16
 """Share of a reference list that is taken from the lists of the papers it cites."""
 
 HEAD_START = 10.0

@@ -5,7 +5,7 @@ What makes it that hard, by its constants here and in `growth`:
 - Topics are few papers wide and cite a sister topic, not themselves. So two papers that one list holds together are
   seldom linked, and common neighbours (0.5 MRR) come mostly from copied references; yet what a paper cites tells its
   place, which an encoder reads off the features of its neighbours (0.8). More topics raise both, more copying raises
-  common neighbours alone. The number of topics grows with the cube root of the papers, so both stay put with size.
+  common neighbours alone. The number of topics grows more slowly than the papers, so both stay about put with size.
 - Sister topics share a subfield and a field, not a topic. So the pair's own features tell the subfield and no more
   (0.29); the topic's signal serves those who average neighbours.
 - A head start and a narrow fitness keep preferential attachment short of winner takes all: popularity alone is weak.
@@ -33,8 +33,10 @@ GROWTH = 0.05
 """Papers per year grow in a straight line, by this share of the first year's; the last of 50 years then holds 3 % of
 all papers, as in citation2, and the first one enough to be cited."""
 
-TOPICS = 36
-"""Topics per cube root of the number of papers: a topic holds 23 of 20,000 papers, 66 of 97,598, 640 of 2.9 million."""
+TOPICS = 16.5
+TOPICS_POWER = 0.4
+"""Topics per papers ** power: a topic holds 21 of 20,000 papers, 60 of 97,598 and 460 of 2.9 million. Were their number
+fixed, common neighbours would get rarer with size; were their size fixed, the test easier for an encoder."""
 
 SHELVES = 2.0
 """Papers of a topic per reference of a list, at the least; else a list empties its topic."""
@@ -91,7 +93,7 @@ def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
 
 def _make_papers(config: SyntheticConfig, rng: np.random.Generator) -> Papers:
     num_papers, width = config.papers, LEVEL_WIDTHS[1]
-    wanted = min(TOPICS * np.cbrt(num_papers), num_papers / (SHELVES * config.citations_per_paper))
+    wanted = min(TOPICS * num_papers**TOPICS_POWER, num_papers / (SHELVES * config.citations_per_paper))
     num_topics = max(1, int(wanted) // width) * width
     share_T = rng.lognormal(0, TOPIC_SPREAD, num_topics)
     return Papers(

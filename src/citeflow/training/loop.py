@@ -199,9 +199,9 @@ def _evaluate(training: Training) -> None:
 
 def _tell(training: Training) -> None:
     progress = training.progress
-    loss = progress.history[-1]["loss"] if progress.history else math.nan
-    log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, loss=loss,
-        epoch=progress.evaluations[-1]["epoch"], valid_mrr=progress.evaluations[-1]["valid_mrr"])  # fmt: skip
+    facts = {"loss": progress.history[-1]["loss"]} if progress.history else {}
+    facts |= {name: progress.evaluations[-1][name] for name in ("epoch", "valid_mrr")}
+    log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, **facts)
     if training.run_log:
         training.run_log.evaluation(progress.evaluations[-1])
 

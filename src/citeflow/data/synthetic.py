@@ -18,8 +18,6 @@ Legend: N papers, T topics, F features, E citations, B papers of one chunk.
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from citeflow import files
 from citeflow.config import SyntheticConfig
@@ -85,9 +83,8 @@ def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
     assert graph.x_NF is not None
     year_N = graph.day_N.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int32) + 1970
     with files.new_directory(folder) as work:
-        pq.write_table(pa.table({"id": graph.id_N, "year": year_N}), work / "papers.parquet")
-        citations = {"citing": graph.edge_2E[0], "cited": graph.edge_2E[1]}
-        pq.write_table(pa.table(citations), work / "citations.parquet")
+        files.save_table(work / "papers.parquet", {"id": graph.id_N, "year": year_N})
+        files.save_table(work / "citations.parquet", {"citing": graph.edge_2E[0], "cited": graph.edge_2E[1]})
         files.save_array(work / "features.npy", graph.x_NF)
 
 

@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from citeflow import config as settings
-from citeflow import files, stages
+from measure import report_of
 
 PUBLISHED = {"features": 0.2895, "common_neighbors": 0.5147, "adamic_adar": 0.5189, "sage": 0.8044}
 RANGES = {"features": (0.24, 0.34), "adamic_adar": (0.45, 0.60), "sage": (0.70, 0.88)}
@@ -43,7 +42,13 @@ def main() -> int:
             f"data.holdout={options.holdout}",
         ]
         reports = {
-            name: _report(name, [*common, *changes], data_root, options.workers)
+            name: report_of(
+                f"calibration-{name}",
+                "synthetic",
+                data_root=data_root.absolute(),
+                workers=options.workers,
+                overrides=[*common, *changes],
+            )
             for name, changes in (("features", FEATURES), ("sage", SAGE))
         }
     measured = _figures(reports)
@@ -64,17 +69,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
     parser.add_argument("--data-root", type=Path, default=None, help="where to keep graphs and runs; else thrown away")
     return parser.parse_args()
-
-
-def _report(name: str, overrides: list[str], data_root: Path, workers: int) -> dict[str, Any]:
-    config = settings.load(overrides=overrides)
-    raw = stages.download("synthetic", data_root=data_root, config=config)
-    graph = stages.preprocess(raw, data_root=data_root, config=config)
-    run = f"calibration-{name}-{files.sha256_of_json(config.to_dict())[:8]}-{workers}"
-    run_dir, log_dir = data_root / "runs" / run, data_root / "logs" / run
-    model = stages.train(graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers)
-    report: dict[str, Any] = files.read_json(stages.evaluate(model, graph=graph, run_dir=run_dir) / "report.json")
-    return report
 
 
 def _figures(reports: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -73,9 +73,12 @@ def from_record(record: dict[str, object]) -> CiteflowError:
     """Rebuild an error from `to_record`'s dict, as a pipeline step leaves it for the command that started it."""
     kinds = {kind.__name__: kind for kind in CiteflowError.__subclasses__()}
     kind = kinds.get(str(record.get("kind")), CiteflowError)
-    return kind(str(record.get("what")), record.get("value", ""), hint=str(record.get("hint", "")))
+    error = kind(str(record.get("what")), record.get("value", ""), hint=str(record.get("hint", "")))
+    error.exit_code = int(str(record.get("exit_code", kind.exit_code)))
+    return error
 
 
 def to_record(error: CiteflowError) -> dict[str, object]:
     """Describe an error in plain values, so that it can cross from one process to another."""
-    return {"kind": type(error).__name__, "what": error.what, "value": error.value, "hint": error.hint}
+    record = {"kind": type(error).__name__, "what": error.what, "value": error.value, "hint": error.hint}
+    return {**record, "exit_code": error.exit_code}

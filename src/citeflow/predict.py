@@ -13,10 +13,13 @@ import torch
 from citeflow import files
 from citeflow.console import log
 from citeflow.errors import NotFoundError
+from citeflow.evaluation import model_files
 from citeflow.evaluation.scoring import embed_all, evidence_of, score_candidates
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.tensors import CHUNK
-from citeflow.training import model_files
+
+SEARCHED = 100_000
+"""Identifiers that are compared with one that does not exist."""
 
 
 def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[dict[str, Any]]:
@@ -74,7 +77,7 @@ def _row_of(paper: str, ids: list[int] | list[str]) -> int:
     try:
         return names.index(paper)
     except ValueError:
-        close = difflib.get_close_matches(paper, names, n=3)
+        close = difflib.get_close_matches(paper, names[:SEARCHED], n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"ids look like {names[0]}"
         raise NotFoundError("no paper with this id", paper, hint=hint) from None
 

@@ -12,12 +12,11 @@ from sklearn.metrics import roc_auc_score
 from citeflow import config, files, stages
 from citeflow.data.records import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
-from citeflow.evaluation import evaluate, scoring
+from citeflow.evaluation import evaluate, model_files, scoring
 from citeflow.evaluation.calibration import fit_platt
 from citeflow.evaluation.evaluate import evaluate_model
 from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph, write_prepared
-from citeflow.training import model_files
 
 PARTS = ("valid", "test")
 

@@ -17,13 +17,13 @@ from citeflow import files
 from citeflow.console import log
 from citeflow.data.records import HeldOut
 from citeflow.errors import ConfigError
+from citeflow.evaluation import model_files
+from citeflow.evaluation.model_files import TrainedModel
 from citeflow.evaluation.scoring import embed_all, evidence_of, pieces_of, score_candidates
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning import ranking
 from citeflow.learning.evidence import BASELINES, Evidence
-from citeflow.training import model_files
-from citeflow.training.model_files import TrainedModel
 
 KIND = "EvalReport"
 NEGATIVES_PER_POSITIVE = 10

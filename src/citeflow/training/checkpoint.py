@@ -25,6 +25,9 @@ class Progress:
     positives: int = 0
     """Citations trained on, over all ranks."""
 
+    evaluated_part: int = 0
+    """How many of the equal parts of the training had passed at the last evaluation."""
+
     best_mrr: float = -1.0
     """Best validation MRR so far, of the model in `best`."""
 

@@ -85,7 +85,7 @@ class _Clock:
     def __init__(self, training: Training) -> None:
         self._began = time.monotonic() - training.progress.seconds
         self.recorded_at, self.recorded_positives = training.progress.seconds, training.progress.positives
-        self.epoch, self.plan = -1, self._plan(training, 0)
+        self.epoch, self.plan = 0, self._plan(training, 0)
 
     def share(self, training: Training) -> float:
         """Share of the training that is done, by rank 0's clock or by epochs; reaches 1 at the end."""
@@ -170,8 +170,9 @@ def _position(training: Training) -> dict[str, float]:
 
 
 def _evaluate_if_due(training: Training, share: float) -> None:
-    done = len(training.progress.evaluations)
-    if share * training.config.train.evaluations >= done + 1:
+    part = int(share * training.config.train.evaluations)
+    if part > training.progress.evaluated_part:
+        training.progress.evaluated_part = part
         _evaluate(training)
         _save(training)
 

@@ -12,7 +12,8 @@ from citeflow import config as settings
 from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
-from citeflow.errors import CiteflowError, to_record
+from citeflow.errors import CiteflowError, ConfigError, to_record
+from citeflow.evaluation import model_files
 from citeflow.evaluation.calibration import calibrate
 from citeflow.evaluation.scoring import embed_all, evidence_of
 from citeflow.graph.prepared import PreparedGraph
@@ -20,7 +21,7 @@ from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
 from citeflow.learning.tensors import mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
-from citeflow.training import checkpoint, model_files
+from citeflow.training import checkpoint
 from citeflow.training.group import Group, joined
 from citeflow.training.loop import Training, fit
 
@@ -54,7 +55,35 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
         training.model.load_state_dict(training.best)
         embedding_NH = embed_all(training.model, graph)
         calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
-        model_files.save(run_dir / "model", training, calibration)
+        model_files.save(
+            run_dir / "model",
+            training.model,
+            config=config,
+            evidence=evidence,
+            calibration=calibration,
+            train=_facts(training),
+            history=training.progress.history,
+            evaluations=training.progress.evaluations,
+            inputs=training.inputs,
+        )
+
+
+def _facts(training: Training) -> files.Json:
+    """What the report says of the training."""
+    progress = training.progress
+    return {
+        "workers": training.group.world_size,
+        "epochs": progress.positives / max(1, len(training.graph.references.index_E)),
+        "steps": progress.step,
+        "positives": progress.positives,
+        "seconds": progress.seconds,
+        "positives_per_s": progress.positives / max(progress.seconds, 1e-9),
+        "parameters": _num_parameters(training.model),
+    }
+
+
+def _num_parameters(model: LinkPredictor) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _is_done(folder: Path, inputs: files.Json) -> bool:
@@ -64,15 +93,16 @@ def _is_done(folder: Path, inputs: files.Json) -> bool:
 def _begin(
     group: Group, graph: PreparedGraph, evidence: Evidence, config: Config, run_dir: Path, log_dir: Path
 ) -> Training:
+    if group.device.type == "cuda" and config.model.aggregation == "max":
+        raise ConfigError("model.aggregation", "max", hint="PyG has no sparse maximum on a GPU; take mean or add")
     model = new_model(graph, evidence, config).to(group.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
     inputs = model_files.inputs_of(graph, config, group.world_size)
     folder = run_dir / "checkpoint"
     progress, best = checkpoint.load(folder, model=model, optimizer=optimizer, inputs=inputs)
     if group.is_first:
-        parameters = sum(parameter.numel() for parameter in model.parameters())
         log("train", "resuming" if progress.step else "starting", step=progress.step, workers=group.world_size,
-            parameters=parameters, threads=torch.get_num_threads(), device=str(group.device))  # fmt: skip
+            parameters=_num_parameters(model), threads=torch.get_num_threads(), device=str(group.device))  # fmt: skip
     return Training(
         graph=graph,
         evidence=evidence,

@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import safetensors.torch
 
@@ -14,10 +13,8 @@ from citeflow import config as settings
 from citeflow.config import Config
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
-
-if TYPE_CHECKING:
-    from citeflow.training.loop import Training
 
 KIND = "TrainedModel"
 
@@ -47,38 +44,38 @@ def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> files.Js
     }
 
 
-def save(folder: Path, training: "Training", calibration: Calibration) -> None:
-    """Write the best model of a training, with its history."""
-    progress, config = training.progress, training.config
-    model = training.model
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+def save(
+    folder: Path,
+    model: LinkPredictor,
+    *,
+    config: Config,
+    evidence: Evidence,
+    calibration: Calibration,
+    train: files.Json,
+    history: list[dict[str, float]],
+    evaluations: list[dict[str, float]],
+    inputs: files.Json,
+) -> None:
+    """Write a model with all that is needed to score with it again, and how it came about."""
+    shape = {
+        "features": len(model.encoder.mean_F),
+        "evidence": list(evidence.names),
+        "scaled": config.train.loss == "contrastive",
+    }
     details: files.Json = {
         "config": config.to_dict(),
-        "shape": {
-            "features": len(model.encoder.mean_F),
-            "evidence": list(training.evidence.names),
-            "scaled": config.train.loss == "contrastive",
-        },
+        "shape": shape,
         "calibration": dataclasses.asdict(calibration),
-        "train": {
-            "workers": training.group.world_size,
-            "epochs": progress.positives / max(1, len(training.graph.references.index_E)),
-            "steps": progress.step,
-            "positives": progress.positives,
-            "seconds": progress.seconds,
-            "positives_per_s": progress.positives / max(progress.seconds, 1e-9),
-            "parameters": parameters,
-        },
-        "valid_mrr": progress.best_mrr,
+        "train": train,
+        "valid_mrr": max(each["valid_mrr"] for each in evaluations),
         "versions": versions(),
     }
     with files.new_directory(folder) as work:
         files.save_tensors(work / "model.safetensors", model.state_dict())
         files.write_json(work / "model.json", details)
-        files.write_text(work / "history.jsonl", _lines(progress.history))
-        files.write_text(work / "evaluations.jsonl", _lines(progress.evaluations))
-        facts = {"valid_mrr": progress.best_mrr, **details["train"]}
-        files.write_manifest(work, KIND, inputs=training.inputs, facts=facts)
+        files.write_text(work / "history.jsonl", _lines(history))
+        files.write_text(work / "evaluations.jsonl", _lines(evaluations))
+        files.write_manifest(work, KIND, inputs=inputs, facts={"valid_mrr": details["valid_mrr"], **train})
 
 
 def load(folder: Path) -> TrainedModel:

@@ -8,10 +8,11 @@ from safetensors.torch import load_file
 
 from citeflow import config, files
 from citeflow.errors import CorruptError, NotFoundError
+from citeflow.evaluation import model_files
 from citeflow.evaluation.calibration import Calibration, calibrate
 from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.training import checkpoint, model_files, worker
+from citeflow.training import checkpoint, worker
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_a_model_that_is_read_back_scores_as_its_training_measured(model, graph)
     evidence = evidence_of(graph, model.config.model)
     score = torch.from_numpy(score_held_out(model.predictor, embed_all(model.predictor, graph), evidence, graph.valid))
     rank_P = 1 + (score[:, 1:] > score[:, :1]).sum(1) + 0.5 * (score[:, 1:] == score[:, :1]).sum(1)
-    assert (1 / rank_P).mean().item() == pytest.approx(model.details["valid_mrr"], rel=1e-6)
+    assert (1 / rank_P).mean().item() == pytest.approx(model.manifest["facts"]["valid_mrr"], rel=1e-6)
     assert not model.predictor.training
 
 

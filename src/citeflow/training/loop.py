@@ -153,7 +153,7 @@ def learning_rate(highest: float, step: int, share: float) -> float:
 def _record(training: Training, clock: _Clock, loss: float) -> None:
     progress = training.progress
     passed = progress.seconds - clock.recorded_at
-    if not training.group.is_first or passed < RECORD_EVERY_S:
+    if not training.group.is_first or (progress.history and passed < RECORD_EVERY_S):
         return
     speed = (progress.positives - clock.recorded_positives) / passed
     clock.recorded_at, clock.recorded_positives = progress.seconds, progress.positives

@@ -217,7 +217,7 @@ def test_history_is_kept_no_denser_than_it_is_read(begin, monkeypatch):
     monkeypatch.setattr(loop, "RECORD_EVERY_S", 1e9)
     training = begin()
     fit(training)
-    assert training.progress.history == []
+    assert len(training.progress.history) == 1
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,15 @@ def test_run_hands_the_pipeline_settled_settings_and_absolute_paths(ran, capsys,
     }
 
 
+def test_run_checks_its_folders_before_the_pipeline_starts(ran, capsys, tmp_path):
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for options_ in (["--out", "out"], ["--out", "file"], ["--data-root", "file"]):
+        assert main(["run", *options_]) == 64
+        assert re.fullmatch(r"error: .+\nhint: .+\n", capsys.readouterr().err)
+    assert ran == []
+
+
 def test_run_gives_only_parameters_that_the_compiled_pipeline_has(ran, checkout):
     assert main(["run"]) == 0
     spec = next(yaml.safe_load_all((checkout / "pipelines" / "citation" / "pipeline.yaml").read_text()))

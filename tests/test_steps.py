@@ -84,6 +84,7 @@ def settle(root, raw, **given):
         "epochs": 0.0,
         "minutes": 0.0,
         "run_name": "",
+        "out_dir": "",
         "job_id": "1234567890",
     }
     return steps.download(*{**form, **given}.values(), data_root=root, raw=raw)
@@ -188,6 +189,14 @@ def test_a_wrong_form_ends_before_anything_is_fetched(asked, artifact, root, giv
         settle(root, artifact(dsl.Dataset, "raw"), **given)
     assert ended.value.code == ConfigError.exit_code
     assert capsys.readouterr().err.startswith("error: ")
+    assert asked == {}
+
+
+def test_a_folder_that_is_somebody_s_own_ends_the_run_before_anything_is_fetched(asked, artifact, root, tmp_path):
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        settle(root, artifact(dsl.Dataset, "raw"), out_dir=str(tmp_path / "out"))
+    assert ended.value.code == ConfigError.exit_code
     assert asked == {}
 
 

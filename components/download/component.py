@@ -16,6 +16,7 @@ def download(
     epochs: float,
     minutes: float,
     run_name: str,
+    out_dir: str,
     job_id: str,
     data_root: str,
     raw: dsl.Output[dsl.Dataset],
@@ -30,6 +31,7 @@ def download(
         epochs: Passes over the training citations, or 0 to leave that to the settings.
         minutes: Time to train, or 0 to leave that to the settings.
         run_name: Name of the run; empty makes one from the dataset and the job.
+        out_dir: Folder for report and model, checked before anything is done; empty takes the folder of the run.
         job_id: What tells this run from others of the same dataset.
         data_root: Where the shared volume is mounted.
         raw: Manifest of the RawDataset.
@@ -43,5 +45,5 @@ def download(
     from citeflow import steps
 
     return steps.download(
-        dataset, preset, settings, predictor, epochs, minutes, run_name, job_id, data_root=data_root, raw=raw
+        dataset, preset, settings, predictor, epochs, minutes, run_name, out_dir, job_id, data_root=data_root, raw=raw
     )

@@ -100,6 +100,7 @@ def citation(
         epochs=epochs,
         minutes=minutes,
         run_name=run_name,
+        out_dir=out_dir,
         job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         data_root=data_root,
     )

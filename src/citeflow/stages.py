@@ -1,5 +1,6 @@
 """The five verbs, one function each: a directory in, a directory out, timed."""
 
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
+from citeflow.errors import ConfigError, CorruptError, NotFoundError
 
 
 def download(dataset: str, *, data_root: Path, config: Config) -> Path:
@@ -73,11 +75,16 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
 
     Returns:
         `out_dir`: report.json, report.html and model/.
+
+    Raises:
+        ConfigError: the results can not go there.
     """
     from citeflow.reporting.page import render_page
     from citeflow.reporting.tensorboard import publish_run
 
     began = time.monotonic()
+    _check_folder(out_dir)
+    _check_replaceable(out_dir / "model")
     files.verify(report, "EvalReport")
     content, curves = files.read_json(report / "report.json"), files.read_json(report / "curves.json")
     publish_run(log_dir, content, curves)
@@ -87,6 +94,35 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     files.write_json(out_dir / "report.json", content)
     log("publish", "done", report=out_dir / "report.html", logs=log_dir)
     return out_dir
+
+
+def check_places(data_root: Path, out_dir: Path) -> None:
+    """Find out before any work whether it and its results can go where they shall.
+
+    Raises:
+        ConfigError: one of them is no folder or can not be written to, or `out_dir`/model is somebody's own.
+    """
+    _check_folder(data_root)
+    _check_folder(out_dir)
+    _check_replaceable(out_dir / "model")
+
+
+def _check_folder(folder: Path) -> None:
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise ConfigError("a file where a folder belongs", nearest, hint="name another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError("folder cannot be written to", nearest, hint="name another folder")
+
+
+def _check_replaceable(model: Path) -> None:
+    """Publishing replaces a model that was published before, and nothing else."""
+    try:
+        is_model = not os.path.lexists(model) or files.read_json(model / files.MANIFEST)["kind"] == "TrainedModel"
+    except (NotFoundError, CorruptError, NotADirectoryError, KeyError, TypeError):
+        is_model = False
+    if not is_model:
+        raise ConfigError("not a model of citeflow, and would be replaced", model, hint="name another folder")
 
 
 def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:

@@ -82,14 +82,16 @@ def download(
     epochs: float,
     minutes: float,
     run_name: str,
+    out_dir: str,
     job_id: str,
     *,
     data_root: str,
     raw: Artifact,
 ) -> Settled:
-    """Settle name and settings of the run, then bring the dataset onto the volume."""
+    """Settle name, settings and folders of the run, then bring the dataset onto the volume."""
     name = runs.check_name(run_name) if run_name else runs.make_name(dataset, job_id[:8].lower())
     resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
+    stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(dataset, data_root=Path(data_root), config=resolved)
     sha256 = _carry(raw, place, "RawDataset", data_root)
     data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
@@ -166,7 +168,7 @@ def publish(
     place = _find(report, "EvalReport", data_root, report_sha256)
     name = place.parent.name
     log_dir = runs.log_folder(Path(data_root), name)
-    out = Path(out_dir) if out_dir else runs.published_folder(Path(data_root), name)
+    out = _out_folder(out_dir, data_root, name)
     stages.publish(place, model=_find(model, "TrainedModel", data_root), log_dir=log_dir, out_dir=out)
     files.copy_file(out / "report.html", Path(page.path))
     where = {"Run": name, "Report and model": out, "TensorBoard logs": log_dir}
@@ -185,6 +187,10 @@ def _form_fields(predictor: str, epochs: float, minutes: float) -> list[str]:
     if minutes:
         fields += [f"train.minutes={minutes}"]
     return fields
+
+
+def _out_folder(out_dir: str, data_root: str, name: str) -> Path:
+    return Path(out_dir) if out_dir else runs.published_folder(Path(data_root), name)
 
 
 def _carry(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:

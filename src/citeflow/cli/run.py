@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, files, pipeline, runs
+from citeflow import config, files, pipeline, runs, stages
 from citeflow.cli import options
 from citeflow.console import emit, log
 from citeflow.errors import StoppedError, TrainingError
@@ -40,6 +40,7 @@ def _call(args: argparse.Namespace) -> None:
     settings, dataset, root = options.resolved(args), options.dataset(args.dataset), options.data_root(args)
     name = args.run_name or runs.make_name(dataset, time.strftime("%Y%m%d-%H%M%S"))
     out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
+    stages.check_places(root, out)
     log("run", "starts", name=name, dataset=dataset, workers=args.workers, data_root=root)
     arguments = {
         "dataset": dataset,

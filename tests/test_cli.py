@@ -1,5 +1,9 @@
+import errno
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -74,7 +78,51 @@ def test_help_lists_every_exit_code(capsys):
         main(["--help"])
     assert ended.value.code == 0
     codes = set(re.findall(r"^ +(\d+)  ", capsys.readouterr().out, re.MULTILINE))
-    assert codes == {str(kind.exit_code) for kind in [CiteflowError, *CiteflowError.__subclasses__()]} | {"0", "130"}
+    assert codes == {str(kind.exit_code) for kind in [CiteflowError, *CiteflowError.__subclasses__()]} | {
+        "0",
+        "130",
+        "141",
+    }
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 70, "error: No space left on device: /data/x\n"),
+        (OSError("odd"), 70, "error: OSError: odd\n"),
+        (
+            ModuleNotFoundError("No module", name="torch.nn"),
+            69,
+            "error: package is not installed: torch.nn\nhint: .+\n",
+        ),
+    ],
+)
+def test_a_failure_below_citeflow_is_told_in_one_line(monkeypatch, capsys, raised, code, told):
+    def download(*args, **kwargs):
+        raise raised
+
+    monkeypatch.setattr(stages, "download", download)
+    assert main(["download", "synthetic"]) == code
+    assert re.fullmatch(told, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("raised", [KeyError("x"), ModuleNotFoundError("No module", name="citeflow.gone")])
+def test_a_bug_keeps_its_traceback(monkeypatch, raised):
+    def download(*args, **kwargs):
+        raise raised
+
+    monkeypatch.setattr(stages, "download", download)
+    with pytest.raises(type(raised)):
+        main(["download", "synthetic"])
+
+
+def test_a_reader_that_went_away_ends_it_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from citeflow.cli import main; sys.exit(main(['settings']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_settings_are_printed_as_the_yaml_that_config_takes(capsys, tmp_path):

@@ -212,6 +212,23 @@ def test_a_failed_step_leaves_its_error_and_ends_with_its_exit_code(asked, artif
     assert str(lastwords.read(tmp_path / "words")) == "error: bad row: papers.csv:3\nhint: mend it"
 
 
+def test_a_full_volume_ends_a_step_with_one_line_and_a_bug_with_its_traceback(
+    asked, artifact, root, monkeypatch, capsys
+):
+    def refuse(*args, **kwargs):
+        raise raised
+
+    monkeypatch.setattr(stages, "download", refuse)
+    raised = OSError(28, "No space left on device", "/mnt/x")
+    with pytest.raises(SystemExit) as ended:
+        settle(root, artifact(dsl.Dataset, "raw"))
+    assert ended.value.code == 70
+    assert capsys.readouterr().err == "error: No space left on device: /mnt/x\n"
+    raised = KeyError("x")
+    with pytest.raises(KeyError):
+        settle(root, artifact(dsl.Dataset, "raw"))
+
+
 def test_a_noun_that_was_replaced_on_the_volume_is_not_taken_for_the_old_one(asked, artifact, root, capsys):
     raw = artifact(dsl.Dataset, "raw")
     settled = settle(root, raw)

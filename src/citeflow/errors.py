@@ -1,6 +1,6 @@
 """Every error that a user can meet, with the exit code that the command ends with.
 
-CiteflowError                 70   something citeflow itself could not do
+CiteflowError                 70   citeflow itself, or the system below it, failed
 ├── ConfigError               64   a setting or an option is wrong
 ├── DataError                 65   the data that was given is wrong
 ├── NotFoundError             66   a file, dataset, run or paper does not exist
@@ -9,8 +9,11 @@ CiteflowError                 70   something citeflow itself could not do
 ├── TrainingError             75   training ended without a model (a worker died, a loss was not finite)
 └── StoppedError             143   somebody asked the work to stop; what was saved is kept
 
-Codes below 128 are permanent: the same call would fail again. 128 and above say "try again".
+128 and above say "run it again". Below, the same call fails again until something else changes.
 """
+
+INSTALL = "pip install '.[train,kfp]' in a checkout of citeflow"
+"""The hint where a package is missing: no package index has citeflow."""
 
 
 class CiteflowError(Exception):
@@ -67,6 +70,21 @@ class StoppedError(CiteflowError):
     """Somebody asked the work to stop."""
 
     exit_code = 143
+
+
+def tellable(error: Exception) -> CiteflowError:
+    """Turn a failure of the system (no space, no permission), or a package that is missing, into an error to tell.
+
+    Raises:
+        Exception: the error itself, where it is neither: a bug, which needs its traceback.
+    """
+    if isinstance(error, CiteflowError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != __package__:
+        return UnavailableError("package is not installed", error.name, hint=INSTALL)
+    if isinstance(error, OSError):
+        return CiteflowError(error.strerror or type(error).__name__, error.filename or error)
+    raise error
 
 
 def from_record(record: dict[str, object]) -> CiteflowError:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 import yaml
 
 from citeflow import config, files, lastwords, runs, stages
-from citeflow.errors import CiteflowError, ConfigError, CorruptError
+from citeflow.errors import ConfigError, CorruptError, tellable
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
 
@@ -65,10 +65,11 @@ def _step(function: Callable[Given, Result]) -> Callable[Given, Result]:
         try:
             with stoppable():
                 return function(*args, **kwargs)
-        except CiteflowError as error:
-            lastwords.leave(error)
-            print(error, file=sys.stderr, flush=True)
-            raise SystemExit(error.exit_code) from None
+        except Exception as error:
+            told = tellable(error)
+            lastwords.leave(told)
+            print(told, file=sys.stderr, flush=True)
+            raise SystemExit(told.exit_code) from None
 
     return run
 

@@ -1,14 +1,18 @@
 """The command `citeflow`: stdout is data, stderr is log, and the exit code says what kind of thing went wrong."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from citeflow import __version__
 from citeflow.cli import compile, predict, run, settings, verbs
-from citeflow.errors import CiteflowError, ConfigError
+from citeflow.errors import CiteflowError, ConfigError, tellable
 from citeflow.stopping import stoppable
+
+OUTPUT_CLOSED = 141
+"""As a shell tells SIGPIPE: nobody reads on, as behind `| head`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,9 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         with stoppable():
             args.call(args)
-    except CiteflowError as error:
-        print(error, file=sys.stderr, flush=True)
-        return error.exit_code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        return OUTPUT_CLOSED
+    except Exception as error:
+        told = tellable(error)
+        print(told, file=sys.stderr, flush=True)
+        return told.exit_code
     return 0
 
 
@@ -48,5 +57,6 @@ def _parser() -> argparse.ArgumentParser:
 def _exit_codes() -> str:
     kinds: list[type[CiteflowError]] = CiteflowError.__subclasses__()
     meanings = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in kinds}
-    meanings |= {0: "It went well.", CiteflowError.exit_code: "citeflow itself failed.", 130: "Ctrl-C."}
+    failed = "citeflow itself, or the system below it, failed."
+    meanings |= {0: "It went well.", CiteflowError.exit_code: failed, 130: "Ctrl-C.", OUTPUT_CLOSED: "Nobody reads on."}
     return "\n".join(["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in sorted(meanings.items()))])

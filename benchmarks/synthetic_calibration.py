@@ -25,7 +25,7 @@ FEATURES = [
     "train.epochs=3",
     "train.evaluations=2",
 ]
-"""OGB's mlp.py: a perceptron on the product of two feature vectors, binary cross-entropy."""
+"""No neighbours: a perceptron on each paper's features, one on the product of two papers, binary cross-entropy."""
 
 SAGE = ["model.layers=2", "model.predictor=dot", "train.fanout=10,5", "train.epochs=8", "train.evaluations=4"]
 """Plain sampled GraphSAGE: features and neighbours, no evidence of the pair."""

@@ -34,7 +34,8 @@ def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[di
         k: length of the list.
 
     Returns:
-        Records with rank, id, title and date (where known), logit and probability, the likeliest first.
+        Records with rank, id, title and date (where known), logit and probability, the likeliest first. The
+        probability is that of telling the paper from one random paper, not that of a citation among all papers.
 
     Raises:
         NotFoundError: there is no such model, graph or paper.

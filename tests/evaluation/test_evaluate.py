@@ -200,7 +200,7 @@ def test_curves_of_the_training_are_those_of_the_model(curves, model):
 
 def test_scores_do_not_depend_on_how_many_are_computed_at_once(graph, model, score, monkeypatch):
     evidence = evidence_of(graph, model.config.model)
-    monkeypatch.setattr(scoring, "SOURCES", 7)
+    monkeypatch.setattr(scoring, "PAIRS", 300)
     monkeypatch.setattr(scoring, "CHUNK", 33)
     pieces = score_held_out(model.predictor, embed_all(model.predictor, graph), evidence, graph.test)
     assert np.allclose(pieces, score["test"], rtol=1e-4, atol=1e-4)

@@ -22,6 +22,19 @@ def evidence_of(is_cited_NN, day_N=None, *, hops=3):
     return Evidence(*(csr.to_scipy() for csr in csrs(is_cited_NN)), day_N, hops=hops)
 
 
+NONE = np.empty(0, dtype=np.int64)
+
+
+def of_citations(evidence, source_P, target_P):
+    """Evidence for citations, each as if it alone were missing."""
+    return evidence.of_batch(source_P, np.arange(len(source_P)), target_P, NONE)[0]
+
+
+def of_shared(evidence, source_S, candidate_K):
+    """Evidence for candidates of sources that lack nothing."""
+    return evidence.of_batch(source_S, NONE, NONE, candidate_K)[1]
+
+
 def networkx_graph(is_cited_NN):
     return networkx.Graph(np.argwhere(is_cited_NN).tolist())
 
@@ -103,7 +116,7 @@ def test_a_citations_evidence_is_networkxs_index_in_the_graph_without_it(name, s
     evidence = evidence_of(is_cited_NN)
     source_P, target_P = np.nonzero(is_cited_NN)
     column, scale = evidence.names.index(name), next(path.scale for path in PATHS if path.name == name)
-    found_P = np.expm1(evidence.of_citations(source_P, target_P)[:, column]) / scale
+    found_P = np.expm1(of_citations(evidence, source_P, target_P)[:, column]) / scale
     for s, t, found in zip(source_P.tolist(), target_P.tolist(), found_P, strict=True):
         graph = networkx_graph(without(is_cited_NN, s, t))
         graph.add_nodes_from([s, t])
@@ -128,7 +141,7 @@ def test_a_citation_is_counted_as_in_a_graph_that_never_had_it(seed, dated):
     is_cited_NN = random_citations(NUM_PAPERS, 0.3, seed=seed)
     day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
     source_P, target_P = np.nonzero(is_cited_NN)
-    found_PD = evidence_of(is_cited_NN, day_N).of_citations(source_P, target_P)
+    found_PD = of_citations(evidence_of(is_cited_NN, day_N), source_P, target_P)
     expected_PD = [
         by_enumeration(without(is_cited_NN, s, t), day_N, s, t) for s, t in zip(source_P, target_P, strict=True)
     ]
@@ -141,10 +154,25 @@ def test_a_citation_is_scored_as_a_candidate_of_the_graph_without_it(num_papers,
     is_cited_NN = random_citations(num_papers, share, seed=3)
     day_N = random_days(num_papers, seed=3)
     source_P, target_P = np.nonzero(is_cited_NN)
-    found_PD = evidence_of(is_cited_NN, day_N).of_citations(source_P, target_P)
+    found_PD = of_citations(evidence_of(is_cited_NN, day_N), source_P, target_P)
     for s, t, found_D in zip(source_P, target_P, found_PD, strict=True):
         alone = evidence_of(without(is_cited_NN, s, t), day_N)
         np.testing.assert_allclose(found_D, alone.of_candidates(s[None], t[None, None])[0, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_candidates_are_looked_up_without_the_citations_that_they_are_told_from():
+    is_cited_NN = np.triu(random_citations(24, 0.3, seed=5), 1)
+    source, targets = 0, np.flatnonzero(is_cited_NN[0])[:3]
+    candidate_K = np.flatnonzero(~is_cited_NN[0])[1:]
+    one = np.array([source])
+    _, shared_SKD = evidence_of(is_cited_NN).of_batch(one, np.zeros(3, dtype=int), targets, candidate_K)
+    fewer_NN = is_cited_NN.copy()
+    fewer_NN[source, targets] = False
+    alone, whole = evidence_of(fewer_NN), evidence_of(is_cited_NN)
+    alone._weights = whole._weights
+    expected_KD = alone.of_candidates(one, candidate_K[None])[0]
+    np.testing.assert_allclose(shared_SKD[0], expected_KD, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(shared_SKD[0], whole.of_candidates(one, candidate_K[None])[0])
 
 
 def test_a_citation_counted_as_if_it_were_none_would_see_itself():
@@ -152,7 +180,7 @@ def test_a_citation_counted_as_if_it_were_none_would_see_itself():
     evidence = evidence_of(is_cited_NN)
     source_P, target_P = np.nonzero(is_cited_NN)
     seen_PD = evidence.of_candidates(source_P, target_P[:, None])[:, 0]
-    unseen_PD = evidence.of_citations(source_P, target_P)
+    unseen_PD = of_citations(evidence, source_P, target_P)
     column = evidence.names.index("co_citation")
     assert (seen_PD >= unseen_PD - 1e-6).all()
     assert (seen_PD[:, column] > unseen_PD[:, column] + 0.1).mean() > 0.9
@@ -161,7 +189,7 @@ def test_a_citation_counted_as_if_it_were_none_would_see_itself():
 def test_of_two_papers_that_cite_each_other_only_the_citation_asked_for_is_left_out():
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=5)
     is_cited_NN[[2, 7], [7, 2]] = True
-    found_D = evidence_of(is_cited_NN).of_citations(np.array([2]), np.array([7]))[0]
+    found_D = of_citations(evidence_of(is_cited_NN), np.array([2]), np.array([7]))[0]
     np.testing.assert_allclose(found_D, by_enumeration(without(is_cited_NN, 2, 7), None, 2, 7), rtol=1e-5)
     neither_NN = without(without(is_cited_NN, 2, 7), 7, 2)
     names = evidence_of(is_cited_NN).names
@@ -172,7 +200,7 @@ def test_of_two_papers_that_cite_each_other_only_the_citation_asked_for_is_left_
 def test_a_citation_alone_in_the_world_has_no_evidence():
     is_cited_NN = np.zeros((3, 3), dtype=bool)
     is_cited_NN[0, 1] = True
-    assert not evidence_of(is_cited_NN).of_citations(np.array([0]), np.array([1])).any()
+    assert not of_citations(evidence_of(is_cited_NN), np.array([0]), np.array([1])).any()
 
 
 @pytest.mark.parametrize("hops", [0, 2, 3])
@@ -182,7 +210,7 @@ def test_shared_candidates_have_the_evidence_of_own_ones(hops, dated):
     evidence = evidence_of(is_cited_NN, random_days(30, seed=6) if dated else None, hops=hops)
     source_S = np.array([4, 29, 0, 11], dtype=np.int32)
     candidate_K = np.array([3, 3, 0, 28, 17, 4, 9], dtype=np.int32)
-    shared_SKD = evidence.of_shared(source_S, candidate_K)
+    shared_SKD = of_shared(evidence, source_S, candidate_K)
     assert shared_SKD.shape == (4, 7, len(evidence.names))
     assert shared_SKD.dtype == np.float32
     own_SKD = evidence.of_candidates(source_S, np.tile(candidate_K, (4, 1)))
@@ -200,7 +228,9 @@ def test_fewer_hops_leave_out_the_longer_paths_and_nothing_else(hops, num_paths,
     assert list(part.names) == [path.name for path in PATHS[:num_paths]] + ends
     columns = [all_of_it.names.index(name) for name in part.names]
     source_P, target_P = np.nonzero(is_cited_NN)
-    assert np.array_equal(part.of_citations(source_P, target_P), all_of_it.of_citations(source_P, target_P)[:, columns])
+    assert np.array_equal(
+        of_citations(part, source_P, target_P), of_citations(all_of_it, source_P, target_P)[:, columns]
+    )
 
 
 def test_names_are_distinct_and_the_baselines_are_among_them():
@@ -220,9 +250,9 @@ def test_a_source_asked_twice_is_answered_twice():
     is_cited_NN = random_citations(20, 0.2, seed=9)
     evidence = evidence_of(is_cited_NN)
     source, targets = next((s, np.flatnonzero(row)) for s, row in enumerate(is_cited_NN) if row.sum() > 2)
-    together_PD = evidence.of_citations(np.full(len(targets), source), targets)
+    together_PD = of_citations(evidence, np.full(len(targets), source), targets)
     for target, found_D in zip(targets, together_PD, strict=True):
-        assert np.array_equal(found_D, evidence.of_citations(np.array([source]), target[None])[0])
+        assert np.array_equal(found_D, of_citations(evidence, np.array([source]), target[None])[0])
 
 
 def test_asking_leaves_the_graph_as_it_was():
@@ -233,10 +263,10 @@ def test_asking_leaves_the_graph_as_it_was():
             part.flags.writeable = False
     evidence = Evidence(*matrices, None)
     source_P, target_P = np.nonzero(is_cited_NN)
-    first = evidence.of_citations(source_P, target_P)
-    evidence.of_shared(source_P[:3], target_P[:3])
+    first = of_citations(evidence, source_P, target_P)
+    of_shared(evidence, source_P[:3], target_P[:3])
     list(evidence.baselines(source_P, target_P[:, None]))
-    assert np.array_equal(evidence.of_citations(source_P, target_P), first)
+    assert np.array_equal(of_citations(evidence, source_P, target_P), first)
     assert all((matrix.data == 1).all() for matrix in matrices)
 
 

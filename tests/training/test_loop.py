@@ -13,6 +13,7 @@ from citeflow.errors import StoppedError, TrainingError
 from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.ranking import mrr_and_hits
+from citeflow.learning.tensors import RANDOM_WIDTH
 from citeflow.training import checkpoint, loop, worker
 from citeflow.training.loop import Training, fit, learning_rate
 
@@ -254,8 +255,11 @@ def test_features_are_scaled_as_the_graph_measures_them(begin):
     assert torch.allclose(scaled.std(0, correction=0), torch.ones(128), atol=1e-4)
 
 
-def test_a_graph_without_features_gets_a_constant(begin):
+def test_a_graph_without_features_gets_random_ones_unless_a_constant_is_asked_for(begin):
     training = begin()
+    bare = dataclasses.replace(training.graph, x_NF=None)
+    assert len(worker.new_model(bare, training.evidence, training.config).encoder.mean_F) == RANDOM_WIDTH
+    training = begin("model.features=ones")
     training.graph = dataclasses.replace(training.graph, x_NF=None)
     model = worker.new_model(training.graph, training.evidence, training.config)
     assert model.encoder.mean_F.tolist() == [0]

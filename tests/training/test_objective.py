@@ -143,18 +143,19 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, loss):
         score_K = model.embedded(embedding_NH[[s]], embedding_NH[candidate_K])[0]
         terms.append(one(score_K, loss))
         if i in judged_P:
-            evidence_KD = evidence_of(graph, model.config).of_candidates(s[None], candidate_K[None])[0]
-            evidence_KD[0] = unseeing(is_cited_NN, s, t, model.config).of_candidates(s[None], t[None, None])[0, 0]
+            evidence = unseeing(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
+            evidence_KD = evidence.of_candidates(s[None], candidate_K[None])[0]
             judged_terms.append(one(model.joined(score_K, torch.from_numpy(evidence_KD)), loss))
     total = torch.stack(terms).mean()
     return total + torch.stack(judged_terms).mean() if judged_terms else total
 
 
-def unseeing(is_cited_NN, s, t, config):
-    """The evidence of a graph in which s does not cite t, though t may cite s."""
-    fewer_NN = is_cited_NN.copy()
-    fewer_NN[s, t] = False
-    return evidence_of(graph_of(fewer_NN), config)
+def unseeing(is_cited_NN, edge_2P, config):
+    """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
+    evidence, whole = (evidence_of(graph_of(each), config) for each in (without(is_cited_NN, edge_2P), is_cited_NN))
+    evidence._weights = whole._weights
+    evidence._degrees["references"] = whole._degrees["references"]
+    return evidence
 
 
 def one(score_K, loss):
@@ -229,11 +230,16 @@ def test_the_head_learns_from_a_quarter_of_the_sources_and_all_of_their_citation
 
 
 @pytest.mark.parametrize("features", [False, True])
-def test_papers_of_a_graph_without_features_are_read_as_a_constant(features):
-    graph = graph_of(citations(), features=features)
-    config = config_of("dot", features="ones" if features else "given")
-    _, inputs = batch_of(graph, config)
+def test_papers_are_read_as_a_constant_where_that_is_asked_for(features):
+    _, inputs = batch_of(graph_of(citations(), features=features), config_of("dot", features="ones"))
     assert torch.equal(inputs.x_BF, torch.ones(len(inputs.x_BF), 1))
+
+
+def test_papers_of_a_graph_without_features_can_be_told_apart():
+    graph = graph_of(citations(), features=False)
+    (_, inputs), (_, again) = (batch_of(graph, config_of("dot")) for _ in range(2))
+    assert len(torch.unique(inputs.x_BF, dim=0)) == len(inputs.x_BF)
+    assert torch.equal(inputs.x_BF, again.x_BF)
 
 
 def test_negatives_judged_sources_and_neighbours_follow_from_the_seed():

@@ -14,10 +14,10 @@ from citeflow.data.records import HeldOut
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
-from citeflow.learning.tensors import CHUNK, features_of, sparse
+from citeflow.learning.tensors import CHUNK, encoder_input, features_of, sparse
 
-SOURCES = 128
-"""Sources scored at once."""
+PAIRS = 1 << 17
+"""Pairs of a source and a candidate scored at once, which bounds the memory that scoring takes."""
 
 
 def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
@@ -33,18 +33,29 @@ def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
 
 @torch.no_grad()
 def embed_all(model: LinkPredictor, graph: PreparedGraph) -> Tensor:
-    """Embed every paper from all of its neighbours, [N, H]; two layers' values are in memory at a time."""
+    """Embed every paper from all of its neighbours, [N, H]; the values of two layers are in memory at a time."""
     was_training = model.training
     model.eval()
     encoder = model.encoder
-    x_NF = graph.x_NF if model.config.features == "given" else None
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, model.config)
     device = encoder.mean_F.device
     pieces = [slice(first, min(first + CHUNK, graph.num_papers)) for first in range(0, graph.num_papers, CHUNK)]
-    x_N = torch.cat([encoder(features_of(x_NF, _rows(piece)).to(device), []) for piece in pieces])
+    x_N = _filled((encoder(features_of(x_NF, _rows(piece)).to(device), []) for piece in pieces), graph.num_papers)
     for layer in range(model.config.layers):
-        x_N = torch.cat([encoder.layer(layer, x_N, x_N[piece], _block(graph, piece).to(device)) for piece in pieces])
+        rows = (encoder.layer(layer, x_N, x_N[piece], _block(graph, piece).to(device)) for piece in pieces)
+        x_N = _filled(rows, graph.num_papers)
     model.train(was_training)
     return x_N
+
+
+def _filled(pieces: Iterator[Tensor], num_rows: int) -> Tensor:
+    """Pieces one below the other, without holding them twice."""
+    filled, done = torch.empty(0), 0
+    for rows in pieces:
+        filled = filled if done else rows.new_empty(num_rows, rows.shape[1])
+        filled[done : done + len(rows)] = rows
+        done += len(rows)
+    return filled
 
 
 def _rows(piece: slice) -> np.ndarray:
@@ -73,8 +84,9 @@ def score_candidates(
 
 def pieces_of(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Sources with their candidates, the cited paper first and its negatives behind it, some sources at a time."""
-    for first in range(0, len(held_out.source_P), SOURCES):
-        piece = slice(first, first + SOURCES)
+    sources = max(1, PAIRS // (1 + held_out.negative_PK.shape[1]))
+    for first in range(0, len(held_out.source_P), sources):
+        piece = slice(first, first + sources)
         candidate_PK = np.concatenate([held_out.target_P[piece, None], held_out.negative_PK[piece]], axis=1)
         yield np.asarray(held_out.source_P[piece]), candidate_PK
 

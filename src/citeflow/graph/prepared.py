@@ -22,7 +22,7 @@ from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, transpo
 from citeflow.graph.split import Split, hold_out_at_random, hold_out_by_date
 
 KIND = "PreparedGraph"
-FORMAT = 1
+FORMAT = 2
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 

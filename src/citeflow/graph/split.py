@@ -181,5 +181,5 @@ def _draw(limit: int, taken: np.ndarray, size: int, rng: np.random.Generator) ->
     It draws ranks among the free numbers; a free number is its rank plus the taken numbers before it.
     """
     taken = taken[: np.searchsorted(taken, limit)]
-    rank = rng.choice(limit - len(taken), size=size, replace=False, shuffle=False)
+    rank = rng.choice(limit - len(taken), size=size, replace=False)
     return rank + np.searchsorted(taken - np.arange(len(taken)), rank, side="right")

@@ -1,7 +1,7 @@
 """What the graph says about a pair of papers: paths between them, and when and how often the candidate was cited.
 
-The pair's own citation is never seen. A training citation s -> t is scored as if it were missing: t is taken out of the
-references of s before any path is walked, walks do not come back to s, and t's citation count is one less.
+The pair's own citation is never seen. Training citations s -> t are scored as if they were missing: their targets are
+taken out of the references of s before any path is walked, walks do not come back to s, and t's count is one less.
 
 Legend: N papers, S sources, P pairs, K candidates, D kinds of evidence.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 DAYS_PER_YEAR = 365.25
+Hidden = tuple[np.ndarray, np.ndarray]
 WEIGHTS = ("one", "log", "inverse")
 TURNED = {"references": "citations", "citations": "references", "neighbours": "neighbours"}
 
@@ -80,23 +81,34 @@ class Evidence:
         dated = ("age", "citations_per_year") if self._day_N is not None else ()
         return (*(path.name for path in self.paths), "popularity", "references_given", *dated)
 
-    def of_citations(self, source_P: np.ndarray, target_P: np.ndarray) -> np.ndarray:
-        """Evidence for training citations, each as if it were missing; float32 [P, D]."""
-        columns = []
-        walk = self._walks(source_P, without_P=target_P)
-        for path in self.paths:
-            back = self._hops[TURNED[path.hops[-1]]][target_P]
-            columns.append(_as_feature(path, np.asarray(walk[path.name].multiply(back).sum(axis=1)).ravel()))
-        return _join(columns, self._of_papers(source_P, target_P, own=1))
+    def of_batch(
+        self, source_S: np.ndarray, row_P: np.ndarray, target_P: np.ndarray, candidate_K: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evidence for training citations and for the candidates that their sources share.
 
-    def of_shared(self, source_S: np.ndarray, candidate_K: np.ndarray) -> np.ndarray:
-        """Evidence for every source with every one of the candidates that they share; float32 [S, K, D]."""
-        columns = []
-        walk = self._walks(source_S)
+        Both are looked up as if the sources lacked these citations: the graph then looks alike for what is to be told
+        apart.
+
+        Args:
+            source_S: citing papers.
+            row_P: row of `source_S` that each citation belongs to.
+            target_P: cited papers.
+            candidate_K: papers that every source is compared with.
+
+        Returns:
+            float32 [P, D] and float32 [S, K, D].
+        """
+        walk = self._walks(source_S, hidden=(row_P, target_P))
+        own, shared = [], []
         for path in self.paths:
-            last_NK = self._hops[TURNED[path.hops[-1]]][candidate_K].T.tocsr()
-            columns.append(_as_feature(path, (walk[path.name] @ last_NK).toarray()))
-        return _join(columns, self._of_papers(source_S[:, None], candidate_K[None, :], own=0))
+            back = self._hops[TURNED[path.hops[-1]]]
+            own.append(
+                _as_feature(path, np.asarray(walk[path.name][row_P].multiply(back[target_P]).sum(axis=1)).ravel())
+            )
+            shared.append(_as_feature(path, (walk[path.name] @ back[candidate_K].T.tocsr()).toarray()))
+        own += self._of_papers(source_S[row_P], target_P, own=1)
+        shared += self._of_papers(source_S[:, None], candidate_K[None, :], own=0)
+        return _join(own), _join(shared)
 
     def of_candidates(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
         """Evidence for each source with candidates of its own; float32 [P, K, D].
@@ -107,7 +119,7 @@ class Evidence:
         walk = self._walks(source_P)
         for path in self.paths:
             columns.append(_as_feature(path, pick(walk[path.name] @ self._hops[path.hops[-1]], candidate_PK)))
-        return _join(columns, self._of_papers(source_P[:, None], candidate_PK, own=0))
+        return _join([*columns, *self._of_papers(source_P[:, None], candidate_PK, own=0)])
 
     def baselines(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Scores of the training-free predictors, name by name; float32 [P, K]."""
@@ -118,15 +130,20 @@ class Evidence:
                 yield path.name, pick(walk @ neighbours, candidate_PK)
         yield "popularity", self._degrees["citations"][candidate_PK].astype(np.float32)
 
-    def _walks(self, source_S: np.ndarray, without_P: np.ndarray | None = None) -> dict[str, Any]:
-        """Weighted S x N matrices of the papers that each path reaches one hop before its end."""
+    def _walks(self, source_S: np.ndarray, hidden: Hidden | None = None) -> dict[str, Any]:
+        """Weighted S x N matrices of the papers that each path reaches one hop before its end.
+
+        Args:
+            source_S: where the paths begin.
+            hidden: rows of `source_S` and papers that they do not lead to directly.
+        """
         begun: dict[tuple[str, ...], Any] = {}
         for path in self.paths:
             for length in range(1, len(path.hops)):
                 key = (*path.hops[: length + 1], path.weight)
                 if key not in begun:
                     before = begun.get((*path.hops[:length], path.weight))
-                    begun[key] = self._step(before, path, length, source_S, without_P)
+                    begun[key] = self._step(before, path, length, source_S, hidden)
         return {path.name: begun[*path.hops, path.weight] for path in self.paths}
 
     def _step(
@@ -135,14 +152,14 @@ class Evidence:
         path: Path,
         length: int,
         source_S: np.ndarray,
-        without_P: np.ndarray | None,
+        hidden: Hidden | None,
     ) -> Any:
         """Take a path's hop number `length`, and weight the papers that it reaches by the hop after it."""
         if length == 1:
             reached = self._hops[path.hops[0]][source_S]
-            reached = reached if without_P is None else _zeroed(reached, without_P)
+            reached = reached if hidden is None else _zeroed(reached, *hidden)
         else:
-            reached = _zeroed(before @ self._hops[path.hops[length - 1]], source_S)
+            reached = _zeroed(before @ self._hops[path.hops[length - 1]], np.arange(len(source_S)), source_S)
         return _weighted(reached, self._weights[path.hops[length], path.weight])
 
     def _weight(self, hop: str, weight: str) -> np.ndarray:
@@ -181,8 +198,8 @@ def _as_feature(path: Path, value: np.ndarray) -> np.ndarray:
     return feature
 
 
-def _join(paths: list[np.ndarray], papers: list[np.ndarray]) -> np.ndarray:
-    return np.stack([*paths, *papers], axis=-1, dtype=np.float32, casting="same_kind")
+def _join(columns: list[np.ndarray]) -> np.ndarray:
+    return np.stack(columns, axis=-1, dtype=np.float32, casting="same_kind")
 
 
 def _weighted(matrix: Any, weight_N: np.ndarray) -> Any:
@@ -191,8 +208,9 @@ def _weighted(matrix: Any, weight_N: np.ndarray) -> Any:
     return matrix
 
 
-def _zeroed(matrix: Any, column_S: np.ndarray) -> Any:
-    """Set one entry per row to zero, in place."""
-    row_E = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    matrix.data[matrix.indices == column_S[row_E]] = 0
+def _zeroed(matrix: Any, row_P: np.ndarray, column_P: np.ndarray) -> Any:
+    """Set entries to zero, in place."""
+    num_rows, num_columns = matrix.shape
+    row_E = np.repeat(np.arange(num_rows, dtype=np.int64), np.diff(matrix.indptr))
+    matrix.data[np.isin(row_E * num_columns + matrix.indices, row_P * np.int64(num_columns) + column_P)] = 0
     return matrix

@@ -3,6 +3,7 @@
 Legend: N papers, B papers of a block, F features.
 """
 
+import functools
 import warnings
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from citeflow.config import ModelConfig
 from citeflow.learning.sampling import Block
+
+RANDOM_WIDTH = 64
+"""Random features of a paper in a graph without features."""
 
 CHUNK = 65_536
 """Papers per piece where all of them are read."""
@@ -19,8 +24,24 @@ warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)")
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # maps of files, only read
 
 
+def encoder_input(x_NF: np.ndarray | None, num_papers: int, config: ModelConfig) -> np.ndarray | None:
+    """What an encoder reads of every paper: its features, random ones where there are none; None for a constant.
+
+    By random features a paper can be told apart, and papers with common neighbours are alike (Sato, Yamada & Kashima
+    2021).
+    """
+    if config.features == "ones":
+        return None
+    return _random_features(num_papers) if x_NF is None else x_NF
+
+
+@functools.lru_cache(maxsize=1)
+def _random_features(num_papers: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((num_papers, RANDOM_WIDTH), dtype=np.float32)
+
+
 def features_of(x_NF: np.ndarray | None, papers: Any) -> Tensor:
-    """Features of some papers; a constant 1 for each where there are none."""
+    """Rows of the encoder's input for some papers; a constant 1 for each where it is None."""
     if x_NF is None:
         return torch.ones(len(papers), 1)
     return torch.from_numpy(np.ascontiguousarray(x_NF[papers]))

@@ -40,8 +40,11 @@ class Group:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
-    """Join the ranks that torchrun started, with gloo on a CPU and nccl on a GPU, and leave them at the end."""
-    on_gpu = torch.cuda.is_available()
+    """Join the ranks that torchrun started, and leave them at the end.
+
+    With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo.
+    """
+    on_gpu = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)

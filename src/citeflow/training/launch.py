@@ -1,5 +1,7 @@
 """Starts the ranks of a training on this machine, through torchrun, and turns their end into a model or an error."""
 
+import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -19,18 +21,21 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
     """Train with `workers` processes; a run that was stopped goes on from its checkpoint.
 
     Raises:
-        StoppedError: SIGTERM came; a checkpoint is there unless it came before training began.
+        UnavailableError: another process trains this run.
+        StoppedError: SIGTERM came.
         TrainingError: a worker ended without a model.
         CiteflowError: whatever error a worker left behind.
     """
     job = {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
-    files.write_json(run_dir / "job.json", job)
-    files.delete(run_dir, "error.json")
-    code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], _environment(workers))
+    with files.exclusive(run_dir / "train.lock"):
+        files.write_json(run_dir / "job.json", job)
+        files.delete(run_dir, "error.json")
+        code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], _environment(workers))
     if (run_dir / "error.json").exists():
         raise from_record(files.read_json(run_dir / "error.json"))
     if code != 0 and was_stopped:
-        raise StoppedError("training was asked to stop", "as it began or ended", hint="run it again")
+        hint = "run it again; it goes on from its last checkpoint, if there is one"
+        raise StoppedError("training was asked to stop", "before it could save once more", hint=hint)
     if code != 0:
         hint = "the worker's own last lines are above; run the same command to go on from the checkpoint"
         raise TrainingError("a training worker ended with exit code", code, hint=hint)
@@ -44,8 +49,27 @@ def _torchrun(workers: int) -> list[str]:
 
 def _environment(workers: int) -> dict[str, str]:
     """Threads by cores and workers: more threads than cores, and every rank waits for every other."""
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return {**os.environ, "OMP_NUM_THREADS": str(max(1, num_cores() // workers))}
+
+
+def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: those it is bound to, or fewer where its container has a limit."""
+    bound = len(os.sched_getaffinity(0))
+    for read in (_limit_v2, _limit_v1):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = read(cgroup)
+            return max(1, min(bound, math.ceil(quota / period))) if quota > 0 else bound
+    return bound
+
+
+def _limit_v2(cgroup: Path) -> tuple[int, int]:
+    quota, period = (cgroup / "cpu.max").read_text().split()
+    return (0 if quota == "max" else int(quota)), int(period)
+
+
+def _limit_v1(cgroup: Path) -> tuple[int, int]:
+    quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return int(quota), int(period)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:

@@ -31,6 +31,7 @@ WARM_UP_STEPS = 20
 VALIDATION_SOURCES = 2000
 """Held-out citations that a validation during training looks at."""
 RECORD_EVERY_S = 1.0
+SAVE_EVERY_S = 120.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,6 +73,7 @@ def fit(training: Training) -> None:
         training.progress.positives += round(positives)
         share = clock.share(training)
         _record(training, clock, mean_loss)
+        _save_if_due(training, clock)
         if stops:
             _save(training)
             raise StoppedError("training was asked to stop", f"step {training.progress.step}", hint="run it again")
@@ -85,6 +87,7 @@ class _Clock:
     def __init__(self, training: Training) -> None:
         self._began = time.monotonic() - training.progress.seconds
         self.recorded_at, self.recorded_positives = training.progress.seconds, training.progress.positives
+        self.saved_at = training.progress.seconds
         self.epoch, self.plan = 0, self._plan(training, 0)
 
     def share(self, training: Training) -> float:
@@ -205,6 +208,12 @@ def _tell(training: Training) -> None:
     log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, **facts)
     if training.run_log:
         training.run_log.evaluation(progress.evaluations[-1])
+
+
+def _save_if_due(training: Training, clock: _Clock) -> None:
+    if training.progress.seconds - clock.saved_at >= SAVE_EVERY_S:
+        clock.saved_at = training.progress.seconds
+        _save(training)
 
 
 def _save(training: Training) -> None:

@@ -19,7 +19,7 @@ from citeflow.learning.evidence import Evidence
 from citeflow.learning.loss import LOSSES
 from citeflow.learning.model import LinkPredictor
 from citeflow.learning.sampling import Batch, make_batch, neighbourhood
-from citeflow.learning.tensors import features_of, to_sparse
+from citeflow.learning.tensors import encoder_input, features_of, to_sparse
 
 JUDGED_SHARE = 0.25
 """Share of a batch's sources whose evidence is looked up."""
@@ -118,7 +118,7 @@ def make_inputs(
         without=(batch.source_P, batch.target_P),
         seed=(*seed, 1),
     )
-    x_NF = graph.x_NF if config.model.features == "given" else None
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     return Inputs(
         x_BF=features_of(x_NF, near.paper_B),
         blocks=[to_sparse(block) for block in near.blocks],
@@ -137,13 +137,16 @@ def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
     chosen = np.random.default_rng(seed).choice(num_sources, math.ceil(JUDGED_SHARE * num_sources), replace=False)
     source_Z = np.sort(chosen)
     citation_Y = np.flatnonzero(np.isin(batch.row_P, source_Z))
-    evidence_YD = evidence.of_citations(batch.source_P[citation_Y], batch.target_P[citation_Y])
+    row_Y = np.searchsorted(source_Z, batch.row_P[citation_Y])
+    evidence_YD, evidence_ZKD = evidence.of_batch(
+        batch.source_S[source_Z], row_Y, batch.target_P[citation_Y], batch.negative_K
+    )
     return Judged(
         source_Z=torch.from_numpy(source_Z),
         citation_Y=torch.from_numpy(citation_Y),
-        row_Y=_places(source_Z, batch.row_P[citation_Y]),
+        row_Y=torch.from_numpy(row_Y),
         evidence_YD=torch.from_numpy(evidence_YD),
-        evidence_ZKD=torch.from_numpy(evidence.of_shared(batch.source_S[source_Z], batch.negative_K)),
+        evidence_ZKD=torch.from_numpy(evidence_ZKD),
     )
 
 

@@ -1,7 +1,6 @@
 """One rank of the training, as torchrun starts it: `torchrun -m citeflow.training.worker JOB.json`."""
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from citeflow.evaluation.scoring import embed_all, evidence_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
-from citeflow.learning.tensors import mean_and_scale
+from citeflow.learning.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
 from citeflow.training.group import Group, joined
@@ -122,7 +121,7 @@ def _begin(
 def new_model(graph: PreparedGraph, evidence: Evidence, config: Config) -> LinkPredictor:
     """An untrained model for a graph, the same on every rank."""
     torch.manual_seed(config.train.seed)
-    x_NF = graph.x_NF if config.model.features == "given" else None
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     num_features = 1 if x_NF is None else x_NF.shape[1]
     scaled = config.train.loss == "contrastive"
     model = LinkPredictor(num_features, len(evidence.names), config.model, scaled=scaled)
@@ -148,5 +147,4 @@ class StopRequests:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     main()

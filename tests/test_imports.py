@@ -136,4 +136,13 @@ def test_training_works_where_kfp_is_not_installed():
 def test_running_a_pipeline_where_kfp_is_not_installed_says_what_to_install():
     done = without(("kfp",), "from citeflow.cli import main; sys.exit(main(['compile', '--check']))")
     assert done.returncode == 69
-    assert "citeflow[kfp]" in done.stderr
+    assert "pip install '.[train,kfp]'" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["kfp", "torch"])
+def test_a_run_for_which_a_package_is_missing_ends_before_it_begins(package, tmp_path):
+    code = f"from citeflow.cli import main; sys.exit(main(['run', '--data-root', {str(tmp_path / 'data')!r}]))"
+    done = without((package,), code)
+    assert done.returncode == 69
+    assert done.stderr.startswith(f"error: package is not installed: {package}\nhint: pip install")
+    assert not (tmp_path / "data").exists()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from citeflow import files
-from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, NotFoundError, UnavailableError
 
 _SDK_VERSION = re.compile(r"^sdkVersion: .*$", re.MULTILINE)
 
@@ -69,7 +69,7 @@ def _compile(source: Path, root: Path) -> str:
     try:
         from kfp import compiler
     except ImportError:
-        raise UnavailableError("kfp is not installed", hint="pip install 'citeflow[kfp]'") from None
+        raise UnavailableError("kfp is not installed", hint=INSTALL) from None
     name = source.parent.name
     definition = getattr(_import(source), name, None)
     if definition is None:

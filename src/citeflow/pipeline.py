@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from citeflow import lastwords
-from citeflow.errors import CiteflowError, NotFoundError, TrainingError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, NotFoundError, TrainingError, UnavailableError
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
 """A line of `console.log`."""
@@ -79,7 +79,7 @@ def _execute(arguments: Mapping[str, Any], folder: Path) -> None:
     try:
         from kfp import components, local
     except ImportError:
-        raise UnavailableError("kfp is not installed", hint="pip install 'citeflow[kfp]'") from None
+        raise UnavailableError("kfp is not installed", hint=INSTALL) from None
     pipeline = components.load_component_from_text(_without_retries(compiled().read_text()))
     local.init(
         runner=local.SubprocessRunner(use_venv=False),

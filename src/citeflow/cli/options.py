@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean."""
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from citeflow import config
 from citeflow.config import Config
-from citeflow.errors import ConfigError, NotFoundError
+from citeflow.errors import INSTALL, ConfigError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -73,6 +74,17 @@ def dataset(text: str) -> str:
     if not path.exists():
         raise NotFoundError("no such dataset", text, hint=f"{', '.join(NAMED_DATASETS)}, a folder, an archive or a URL")
     return str(path)
+
+
+def require(*packages: str) -> None:
+    """Find out before any work whether packages are installed, without importing them.
+
+    Raises:
+        UnavailableError: one is not.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UnavailableError("package is not installed", package, hint=INSTALL)
 
 
 def positive(text: str) -> int:

@@ -40,6 +40,7 @@ def _call(args: argparse.Namespace) -> None:
     settings, dataset, root = options.resolved(args), options.dataset(args.dataset), options.data_root(args)
     name = args.run_name or runs.make_name(dataset, time.strftime("%Y%m%d-%H%M%S"))
     out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
+    options.require("kfp", "torch")
     stages.check_places(root, out)
     log("run", "starts", name=name, dataset=dataset, workers=args.workers, data_root=root)
     arguments = {

@@ -80,6 +80,7 @@ def _preprocess(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     config, root = options.resolved(args), options.data_root(args)
     files.read_manifest(args.graph, "PreparedGraph")
+    options.require("torch")
     from citeflow import stages
 
     place = stages.train(

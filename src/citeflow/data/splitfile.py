@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from citeflow.errors import DataError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, DataError, NotFoundError, UnavailableError
 
 _CODES = {"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"}
 _TORCH_DEFAULT_PROTOCOL = 2
@@ -87,7 +87,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise NotFoundError("no such file", path) from None
     except ImportError:
-        raise UnavailableError("torch is not installed", path, hint="pip install 'citeflow[train]'") from None
+        raise UnavailableError("torch is not installed", path, hint=INSTALL) from None
     except Exception as error:  # a hostile pickle can make the readers raise anything
         hint = "nothing in it was executed; download the dataset again"
         raise DataError("not a file of plain arrays", f"{path}: {_reason(error)}", hint=hint) from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from citeflow.errors import UnavailableError
+from citeflow.errors import INSTALL, UnavailableError
 
 MAX_WORDS = 100_000
 
@@ -33,7 +33,7 @@ def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarr
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import normalize
     except ImportError:
-        hint = "pip install 'citeflow[train]', or give the papers features"
+        hint = f"{INSTALL}, or give the papers features"
         raise UnavailableError("package needed to read text", "scikit-learn", hint=hint) from None
     words = TfidfVectorizer(sublinear_tf=True, stop_words="english", min_df=2, max_features=MAX_WORDS, dtype=np.float32)
     try:

@@ -83,6 +83,7 @@ def settle(root, raw, **given):
         "predictor": "settings",
         "epochs": 0.0,
         "minutes": 0.0,
+        "workers": 2,
         "run_name": "",
         "out_dir": "",
         "job_id": "1234567890",
@@ -177,6 +178,7 @@ def test_a_field_of_the_form_that_is_filled_in_overrides_the_settings(
     [
         {"epochs": 1.0, "minutes": 1.0},
         {"epochs": -1.0},
+        {"workers": 0},
         {"preset": "best"},
         {"settings": "train: {epoch: 1}"},
         {"settings": "[1"},

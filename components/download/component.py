@@ -15,6 +15,7 @@ def download(
     predictor: str,
     epochs: float,
     minutes: float,
+    workers: int,
     run_name: str,
     out_dir: str,
     job_id: str,
@@ -30,6 +31,7 @@ def download(
         predictor: What scores a pair, or "settings" to leave that to the settings.
         epochs: Passes over the training citations, or 0 to leave that to the settings.
         minutes: Time to train, or 0 to leave that to the settings.
+        workers: Number of training processes, checked before anything is done.
         run_name: Name of the run; empty makes one from the dataset and the job.
         out_dir: Folder for report and model, checked before anything is done; empty takes the folder of the run.
         job_id: What tells this run from others of the same dataset.
@@ -45,5 +47,16 @@ def download(
     from citeflow import steps
 
     return steps.download(
-        dataset, preset, settings, predictor, epochs, minutes, run_name, out_dir, job_id, data_root=data_root, raw=raw
+        dataset,
+        preset,
+        settings,
+        predictor,
+        epochs,
+        minutes,
+        workers,
+        run_name,
+        out_dir,
+        job_id,
+        data_root=data_root,
+        raw=raw,
     )

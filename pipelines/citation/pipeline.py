@@ -99,6 +99,7 @@ def citation(
         predictor=predictor,
         epochs=epochs,
         minutes=minutes,
+        workers=workers,
         run_name=run_name,
         out_dir=out_dir,
         job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,

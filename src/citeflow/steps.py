@@ -82,6 +82,7 @@ def download(
     predictor: str,
     epochs: float,
     minutes: float,
+    workers: int,
     run_name: str,
     out_dir: str,
     job_id: str,
@@ -90,6 +91,8 @@ def download(
     raw: Artifact,
 ) -> Settled:
     """Settle name, settings and folders of the run, then bring the dataset onto the volume."""
+    if workers < 1:
+        raise ConfigError("workers", workers, hint="at least 1")
     name = runs.check_name(run_name) if run_name else runs.make_name(dataset, job_id[:8].lower())
     resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))

@@ -202,6 +202,29 @@ def test_a_folder_that_is_somebody_s_own_ends_the_run_before_anything_is_fetched
     assert asked == {}
 
 
+@pytest.mark.parametrize("name", ["my-papers", "sub/my-papers.zip"])
+def test_a_dataset_on_the_volume_may_be_named_relative_to_the_data_root(asked, artifact, root, name):
+    place = Path(root) / name
+    place.mkdir(parents=True)
+    for dataset in (name, str(place)):
+        settle(root, artifact(dsl.Dataset, "raw"), dataset=dataset)
+        assert asked["download"]["dataset"] == str(place)
+
+
+@pytest.mark.parametrize("dataset", ["synthetic", "ogbl-citation2", "https://example.org/a.zip", "syntetic", ""])
+def test_any_other_dataset_reaches_the_download_as_it_is(asked, artifact, root, dataset):
+    (Path(root) / "synthetic").mkdir(parents=True)
+    settle(root, artifact(dsl.Dataset, "raw"), dataset=dataset)
+    assert asked["download"]["dataset"] == dataset
+
+
+def test_a_relative_out_dir_lies_below_the_data_root(ran, root, artifact):
+    summary, page = artifact(dsl.Markdown, "summary2"), artifact(dsl.HTML, "page2")
+    digest = ran["report"].metadata["sha256"]
+    steps.publish(ran["report"], digest, ran["model"], "mine", data_root=root, summary=summary, page=page)
+    assert (Path(root) / "mine" / "report.html").is_file()
+
+
 def test_a_failed_step_leaves_its_error_and_ends_with_its_exit_code(asked, artifact, root, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise DataError("bad row", "papers.csv:3", hint="mend it")

@@ -35,7 +35,7 @@ def download(
         run_name: Name of the run; empty makes one from the dataset and the job.
         out_dir: Folder for report and model, checked before anything is done; empty takes the folder of the run.
         job_id: What tells this run from others of the same dataset.
-        data_root: Where the shared volume is mounted.
+        data_root: A folder on the volume; a relative dataset or out_dir lies below it.
         raw: Manifest of the RawDataset.
 
     Returns:

@@ -21,7 +21,7 @@ def publish(
         report: The report of an EvalReport.
         report_sha256: Digest of the EvalReport.
         model: The TrainedModel that was evaluated.
-        out_dir: Folder for report and model; empty takes the folder of the run on the volume.
+        out_dir: Folder for report and model, relative to data_root; empty takes the folder of the run on the volume.
         data_root: Where the shared volume is mounted.
         summary: Table of the results, and where everything lies.
         page: The report with its plots, as one self-contained page.

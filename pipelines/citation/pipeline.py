@@ -80,7 +80,8 @@ def citation(
     """Trains and scores a GraphSAGE link predictor that finds the citations which a citation network lacks.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one.
+        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, for example
+            /mnt/citeflow/my-papers, or a URL of one. A relative path lies below data_root.
         preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
         predictor: What scores a pair of papers; "settings" leaves it to them, all else overrides them.
         epochs: Passes over the training citations; 0 leaves it to the settings, all else overrides them. Not together
@@ -89,8 +90,9 @@ def citation(
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
         workers: Number of training processes.
         run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset and job.
-        out_dir: Folder that gets report and model; empty takes runs/NAME/published below data_root.
-        data_root: Where the shared volume is mounted.
+        out_dir: Folder on the volume that gets report and model; empty takes runs/NAME/published. A relative path lies
+            below data_root.
+        data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
     raw = download(
         dataset=dataset,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 import yaml
 
 from citeflow import config, files, lastwords, runs, stages
+from citeflow.data.raw import NAMED_DATASETS
 from citeflow.errors import ConfigError, CorruptError, tellable
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
@@ -96,7 +97,7 @@ def download(
     name = runs.check_name(run_name) if run_name else runs.make_name(dataset, job_id[:8].lower())
     resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
-    place = stages.download(dataset, data_root=Path(data_root), config=resolved)
+    place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
     sha256 = _carry(raw, place, "RawDataset", data_root)
     data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
     return Settled(sha256, name, config.to_yaml(resolved), data_resolved)
@@ -194,7 +195,14 @@ def _form_fields(predictor: str, epochs: float, minutes: float) -> list[str]:
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:
-    return Path(out_dir) if out_dir else runs.published_folder(Path(data_root), name)
+    return Path(data_root) / out_dir if out_dir else runs.published_folder(Path(data_root), name)
+
+
+def _source(dataset: str, data_root: str) -> str:
+    """A folder or an archive on the volume may be named relative to `data_root`; all else stays as it is."""
+    place = Path(data_root) / dataset
+    is_path = dataset and dataset not in NAMED_DATASETS and "://" not in dataset
+    return str(place) if is_path and place.exists() else dataset
 
 
 def _carry(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:

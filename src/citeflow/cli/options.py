@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from citeflow import config
 from citeflow.config import Config
+from citeflow.data.raw import NAMED_DATASETS
 from citeflow.errors import INSTALL, ConfigError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-NAMED_DATASETS = ("synthetic", "ogbl-citation2")
 
 
 def add_command(

@@ -30,6 +30,7 @@ from citeflow.errors import CorruptError, DataError, NotFoundError
 KIND = "RawDataset"
 SYNTHETIC = "synthetic"
 OGB = "ogbl-citation2"
+NAMED_DATASETS = (SYNTHETIC, OGB)
 
 OGB_URL = "http://snap.stanford.edu/ogb/data/linkproppred/citation-v2.zip"
 """Where OGB keeps it; CITEFLOW_OGB_URL names a mirror, CITEFLOW_OGB_SHA256 the digest that the archive must have."""
@@ -237,7 +238,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _unknown(dataset: str) -> NotFoundError:
-    close = difflib.get_close_matches(dataset.lower(), (SYNTHETIC, OGB), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(dataset.lower(), NAMED_DATASETS, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     return NotFoundError(
         "no such dataset",

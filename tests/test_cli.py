@@ -162,6 +162,14 @@ def test_run_gives_only_parameters_that_the_compiled_pipeline_has(ran, checkout)
     assert set(ran[0]) <= set(spec["root"]["inputDefinitions"]["parameters"])
 
 
+def test_no_secret_of_a_url_is_logged(ran, capsys):
+    url = "https://me:hush@example.org/cora.zip?token=hush"
+    assert main(["run", "--dataset", url]) == 0
+    assert ran[0]["dataset"] == url
+    assert "cora" in ran[0]["run_name"]
+    assert "hush" not in ran[0]["run_name"] + capsys.readouterr().err
+
+
 def test_run_ends_with_a_table_for_people_and_one_object_for_programs(ran, capsys, tmp_path):
     assert main(["run", "--out", "out", "--run-name", "r1"]) == 0
     out, err = capsys.readouterr()

@@ -10,7 +10,7 @@ ALLOWED = {
     "values": {"errors"},
     "console": set(),
     "files": {"errors"},
-    "runs": {"errors"},
+    "runs": {"errors", "console"},
     "stopping": {"errors"},
     "lastwords": {"errors", "files"},
     "learning": {"errors", "config", "graph"},

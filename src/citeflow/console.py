@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from urllib.parse import urlsplit, urlunsplit
 
 
 def log(verb: str, event: str, **facts: object) -> None:
@@ -12,6 +13,17 @@ def log(verb: str, event: str, **facts: object) -> None:
     who = f"{verb}[{rank}]" if rank is not None else verb
     pairs = "".join(f" {name}={_short(value)}" for name, value in facts.items())
     print(f"{time.strftime('%H:%M:%S')} {who} {event}{pairs}", file=sys.stderr, flush=True)
+
+
+def without_secrets(url: str) -> str:
+    """The URL as it may be shown and stored: without user, password, query and fragment; any other text as it is."""
+    if "://" not in url:
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed URL"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def emit(value: object) -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from citeflow.console import without_secrets
 from citeflow.errors import ConfigError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -20,8 +21,8 @@ def check_name(name: str) -> str:
 
 
 def make_name(dataset: str, suffix: str) -> str:
-    """Name a run after its dataset (a name, path or URL) and something that tells it from others of the same."""
-    last = dataset.rstrip("/").rpartition("/")[2].partition(".")[0].lower()
+    """Name a run after its dataset (a name, path or URL) without secrets, and what tells it from others of the same."""
+    last = without_secrets(dataset).rstrip("/").rpartition("/")[2].partition(".")[0].lower()
     words = re.findall(r"[a-z0-9]+", last)
     stem = "-".join(words)[: 62 - len(suffix)].strip("-")
     return check_name(f"{stem}-{suffix}" if stem else suffix)

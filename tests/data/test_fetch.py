@@ -298,7 +298,9 @@ def test_passwords_and_tokens_are_not_shown(server, target):
     with pytest.raises(CiteflowError) as caught:
         quick(f"{server.url}?token=hush", target)
     assert "hush" not in str(caught.value)
-    assert fetch_module.without_secrets("https://me:hush@host:1/a?b#c") == "https://host:1/a"
+    with pytest.raises(NotFoundError) as caught:
+        quick("s3://me:hush@bucket/x?hush", target)
+    assert "hush" not in str(caught.value)
 
 
 def test_progress_goes_to_stderr_now_and_then(server, target, monkeypatch, capsys):

@@ -275,6 +275,11 @@ def test_a_note_about_a_dataset_that_is_gone_is_not_believed(root, server):
     assert (raw / "manifest.json").is_file()
 
 
+def test_a_malformed_url_is_refused(root):
+    with pytest.raises(NotFoundError, match="not a URL that can be fetched"):
+        download("http://[::1/x.zip", root)
+
+
 def test_a_url_of_another_kind_is_refused(root):
     with pytest.raises(NotFoundError, match="not a URL that can be fetched"):
         download("s3://bucket/x.zip", root)

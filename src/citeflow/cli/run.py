@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from citeflow import config, files, pipeline, runs, stages
 from citeflow.cli import options
-from citeflow.console import emit, log
+from citeflow.console import emit, log, without_secrets
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
@@ -42,7 +42,7 @@ def _call(args: argparse.Namespace) -> None:
     out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
     options.require("kfp", "torch")
     stages.check_places(root, out)
-    log("run", "starts", name=name, dataset=dataset, workers=args.workers, data_root=root)
+    log("run", "starts", name=name, dataset=without_secrets(dataset), workers=args.workers, data_root=root)
     arguments = {
         "dataset": dataset,
         "settings": config.to_yaml(settings),

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import HTTPError
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from citeflow import files
-from citeflow.console import log
+from citeflow.console import log, without_secrets
 from citeflow.errors import CiteflowError, DataError, NotFoundError, UnavailableError
 
 READ_BYTES = 1 << 18
@@ -90,12 +90,6 @@ def fetch(
         return _accept(job, target, sha256)
 
 
-def without_secrets(url: str) -> str:
-    """The URL as it may be shown and stored: without user, password, query and fragment."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def _scheme(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -104,7 +98,9 @@ def _scheme(url: str) -> str:
         usable = False
     if not usable:
         raise NotFoundError(
-            "not a URL that can be fetched", url, hint="it must begin with http://, https:// or file://"
+            "not a URL that can be fetched",
+            without_secrets(url),
+            hint="it must begin with http://, https:// or file://",
         )
     return parts.scheme
 

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
-from citeflow.console import log
+from citeflow.console import log, without_secrets
 from citeflow.data import archive, ogb
 from citeflow.data.features import FEATURES
-from citeflow.data.fetch import fetch, without_secrets
+from citeflow.data.fetch import fetch
 from citeflow.data.folder import read_folder
 from citeflow.data.records import CitationGraph
 from citeflow.data.tables import SUFFIXES
@@ -126,7 +125,7 @@ def _download_of(text: str) -> _Download:
 
 
 def _file_name(url: str) -> str:
-    name = PurePosixPath(urlsplit(url).path).name
+    name = PurePosixPath(without_secrets(url)).name
     return re.sub(r"[^\w.-]", "_", name).lstrip(".")[-100:] or "archive"
 
 

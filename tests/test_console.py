@@ -1,0 +1,16 @@
+import pytest
+
+from citeflow.console import without_secrets
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:hush@host:1/a?b#c", "https://host:1/a"),
+        ("https://[hush/a", "a malformed URL"),
+        ("/data/a folder #2?", "/data/a folder #2?"),
+        ("synthetic", "synthetic"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets_and_anything_else_as_it_is(url, shown):
+    assert without_secrets(url) == shown

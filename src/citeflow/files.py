@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -139,19 +140,28 @@ def move_file(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file for the length of the block; the lock goes away with the process that holds it.
 
     Raises:
-        UnavailableError: another process holds it.
+        UnavailableError: another process holds it, and still does after `wait_s`.
     """
+    deadline_s = time.monotonic() + wait_s
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UnavailableError("another process is at work on this", path, hint="wait until it has ended") from None
+        while not _lock(file):
+            if time.monotonic() >= deadline_s:
+                raise UnavailableError("another process is at work on this", path, hint="wait until it has ended")
+            time.sleep(0.1)
         yield
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

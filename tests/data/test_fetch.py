@@ -50,7 +50,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def left_behind(target: Path) -> set[str]:
-    return {path.name for path in target.parent.iterdir()} - {target.name, target.name + ".lock"}
+    return {path.name for path in target.parent.iterdir()} - {target.name}
 
 
 def test_a_file_comes_whole_with_its_digest_and_nothing_beside_it(server, target):
@@ -285,12 +285,6 @@ def test_proxies_from_the_environment_are_used(server, target, monkeypatch):
     monkeypatch.setenv("no_proxy", "")
     assert quick("http://papers.invalid/file.zip", target) == DIGEST
     assert server.requests[0][0] == "http://papers.invalid/file.zip"
-
-
-def test_a_second_process_is_told_that_one_is_at_work(server, target):
-    with files.exclusive(target.with_name("file.zip.lock")), pytest.raises(UnavailableError, match="another process"):
-        quick(server.url, target)
-    assert server.requests == []
 
 
 def test_passwords_and_tokens_are_not_shown(server, target):

@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ogb_archive import write_ogb, zip_folder
 
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
+from citeflow.data import raw as raw_module
 from citeflow.data.raw import make_raw, read_raw
 from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
 
@@ -173,7 +175,7 @@ def test_the_archive_does_not_stay_beside_what_came_out_of_it(root, server, monk
     monkeypatch.setenv("CITEFLOW_OGB_URL", server.url)
     download("ogbl-citation2", root)
     kept = {path.name for path in (root / "raw" / ".downloads").rglob("*") if path.is_file()}
-    assert kept == {"note.json", "file.zip.lock"}
+    assert kept == {"note.json", "download.lock"}
 
 
 def test_ogbl_citation2_from_a_mirror_with_a_wrong_digest_is_refused(root, server, citation2, monkeypatch):
@@ -273,6 +275,29 @@ def test_a_note_about_a_dataset_that_is_gone_is_not_believed(root, server):
     shutil.rmtree(raw)
     assert download(server.url, root) == raw
     assert (raw / "manifest.json").is_file()
+
+
+def test_two_downloads_at_once_fetch_once(root, server):
+    made = []
+    threads = [threading.Thread(target=lambda: made.append(download(server.url, root))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(made) == 2
+    assert made[0] == made[1]
+    assert len(server.requests) == 1
+
+
+def test_a_download_waits_for_another_process_but_not_for_ever(root, server, monkeypatch, capsys):
+    monkeypatch.setattr(raw_module, "LONGEST_WAIT_MIN", 2)
+    monkeypatch.setattr(raw_module, "TELL_EVERY_S", 0.01)
+    lock = root / "raw" / ".downloads" / files.sha256_of_json(server.url)[:16] / "download.lock"
+    with files.exclusive(lock), pytest.raises(UnavailableError, match="another process"):
+        download(server.url, root)
+    assert server.requests == []
+    assert capsys.readouterr().err.count("waiting for another process") == 2
+    download(server.url, root)
 
 
 def test_a_malformed_url_is_refused(root):

@@ -65,6 +65,8 @@ def fetch(
 ) -> str:
     """Bring what an http(s) or file URL names into a file, and return its sha256 in hex.
 
+    Whoever calls it sees to it that no other process does so for the same target.
+
     Args:
         url: proxies are taken from the environment, as usual.
         target: appears only when everything has come and has the right digest.
@@ -75,19 +77,18 @@ def fetch(
 
     Raises:
         NotFoundError: there is nothing under this URL.
-        UnavailableError: the server does not deliver, or another process is downloading the same file.
+        UnavailableError: the server does not deliver.
         DataError: the digest is another one; the download is removed.
     """
     if sha256 and target.is_file() and files.sha256_of_file(target) == sha256.lower():
         return sha256.lower()
     job = _Job(url=url, part=target.with_name(target.name + ".part"), timeout_s=timeout_s)
     scheme = _scheme(url)
-    with files.exclusive(target.with_name(target.name + ".lock")):
-        if scheme == "file":
-            _copy(job)
-        else:
-            _download(job, attempts, wait_s)
-        return _accept(job, target, sha256)
+    if scheme == "file":
+        _copy(job)
+    else:
+        _download(job, attempts, wait_s)
+    return _accept(job, target, sha256)
 
 
 def _scheme(url: str) -> str:

@@ -6,11 +6,12 @@ synthetic graph is named by its settings, which decide its content, so that it n
 again, delete its note.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +25,7 @@ from citeflow.data.fetch import fetch
 from citeflow.data.folder import read_folder
 from citeflow.data.records import CitationGraph
 from citeflow.data.tables import SUFFIXES
-from citeflow.errors import CorruptError, DataError, NotFoundError
+from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
 
 KIND = "RawDataset"
 SYNTHETIC = "synthetic"
@@ -36,6 +37,11 @@ OGB_URL = "http://snap.stanford.edu/ogb/data/linkproppred/citation-v2.zip"
 
 SYNTHETIC_VERSION = 1
 """To be raised when the same settings give another graph than before."""
+
+LONGEST_WAIT_MIN = 360
+"""How long a download waits for another process that is at work on the same URL."""
+
+TELL_EVERY_S = 60.0
 
 TABLES = ("papers", "citations")
 
@@ -135,6 +141,25 @@ def _stem(name: str) -> str:
 
 def _from_url(root: Path, download: _Download) -> Path:
     place = root / ".downloads" / files.sha256_of_json(download.url)[:16]
+    with _alone(place / "download.lock"):
+        return _fetch_and_unpack(root, place, download)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        for minutes in range(LONGEST_WAIT_MIN + 1):
+            try:
+                held.enter_context(files.exclusive(lock, wait_s=TELL_EVERY_S))
+                break
+            except UnavailableError:
+                if minutes == LONGEST_WAIT_MIN:
+                    raise
+                log("download", "waiting for another process", minutes=minutes + 1, lock=lock)
+        yield
+
+
+def _fetch_and_unpack(root: Path, place: Path, download: _Download) -> Path:
     note = place / "note.json"
     is_local = download.url.lower().startswith("file:")
     if not is_local and (known := _noted(root, note, download.sha256)):

@@ -16,7 +16,7 @@ from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
 from citeflow.data import raw as raw_module
 from citeflow.data.raw import make_raw, read_raw
-from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
+from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
 CONFIG = Config(synthetic=SyntheticConfig(papers=200))
 PAPERS = "id,year\n1,1999\n2,2000\n3,2001\n"
@@ -298,6 +298,26 @@ def test_a_download_waits_for_another_process_but_not_for_ever(root, server, mon
     assert server.requests == []
     assert capsys.readouterr().err.count("waiting for another process") == 2
     download(server.url, root)
+
+
+@pytest.mark.parametrize("fragment", ["md5=" + "0" * 32, "sha256=00ff", "sha256=" + "g" * 64, "0" * 64])
+def test_a_digest_that_cannot_be_checked_is_refused_before_anything_is_fetched(root, server, fragment):
+    with pytest.raises(ConfigError, match="not a digest"):
+        download(f"{server.url}#{fragment}", root)
+    assert server.requests == []
+    assert not root.exists()
+
+
+def test_a_digest_is_checked_whatever_its_case(root, server, citation2):
+    with pytest.raises(DataError, match="wrong sha256"):
+        download(f"{server.url}#SHA256={'A' * 64}", root)
+    download(f"{server.url}#SHA256={files.sha256_of_file(citation2).upper()}", root)
+
+
+def test_a_file_url_may_name_a_folder(root, folder):
+    assert download(folder.as_uri(), root) == download(folder, root)
+    with pytest.raises(ConfigError, match="a folder has no sha256"):
+        download(f"{folder.as_uri()}#sha256={'0' * 64}", root)
 
 
 def test_a_malformed_url_is_refused(root):

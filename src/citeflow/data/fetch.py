@@ -91,6 +91,11 @@ def fetch(
     return _accept(job, target, sha256)
 
 
+def local_path(url: str) -> Path:
+    """The path that a file URL names."""
+    return Path(urllib.request.url2pathname(urlsplit(url).path))
+
+
 def _scheme(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -107,7 +112,7 @@ def _scheme(url: str) -> str:
 
 
 def _copy(job: _Job) -> None:
-    source = Path(urllib.request.url2pathname(urlsplit(job.url).path))
+    source = local_path(job.url)
     if not source.is_file():
         raise NotFoundError("no such file", source)
     _discard(job)

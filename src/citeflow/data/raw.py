@@ -21,11 +21,11 @@ from citeflow.config import Config, DataConfig, SyntheticConfig
 from citeflow.console import log, without_secrets
 from citeflow.data import archive, ogb
 from citeflow.data.features import FEATURES
-from citeflow.data.fetch import fetch
+from citeflow.data.fetch import fetch, local_path
 from citeflow.data.folder import read_folder
 from citeflow.data.records import CitationGraph
 from citeflow.data.tables import SUFFIXES
-from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
+from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
 KIND = "RawDataset"
 SYNTHETIC = "synthetic"
@@ -68,11 +68,12 @@ def make_raw(dataset: str, *, data_root: Path, config: Config) -> Path:
 
     Args:
         dataset: `synthetic`, `ogbl-citation2`, a citation folder, an archive of one (.zip, .tar, .tar.gz), or the
-            URL of an archive, to which `#sha256=...` may be added.
+            URL of an archive, to which `#sha256=...` may be added; `file://` may also name a folder.
         data_root: the result is `raw/<16 hex digits>` below it.
         config: only the section `synthetic` is used.
 
     Raises:
+        ConfigError: what stands behind `#` in a URL is no digest, or is that of a folder.
         NotFoundError: there is no such dataset, or a table is missing in it.
         DataError: the dataset is damaged or ambiguous, or has another digest than expected.
         UnavailableError: a server does not deliver.
@@ -83,10 +84,12 @@ def make_raw(dataset: str, *, data_root: Path, config: Config) -> Path:
     if dataset == OGB:
         return _from_url(root, _ogb_download())
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:/", dataset):
-        return _from_url(root, _download_of(dataset))
+        download = _download_of(dataset)
+        folder = _folder_of(download)
+        return _from_folder(root, folder) if folder else _from_url(root, download)
     path = Path(dataset).expanduser()
     if dataset and path.is_dir():
-        return _store(root, _require_content(path), files.copy_file, {"dataset": path.resolve().name})
+        return _from_folder(root, path)
     if path.is_file():
         return _from_archive(root, path, {"dataset": _stem(path.name)})
     raise _unknown(dataset)
@@ -126,8 +129,24 @@ def _ogb_download() -> _Download:
 
 def _download_of(text: str) -> _Download:
     url, _, fragment = text.partition("#")
-    sha256 = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else None
-    return _Download(dataset=_stem(_file_name(url)), url=url, sha256=sha256)
+    found = re.fullmatch(r"sha256=([0-9a-f]{64})", fragment.lower())
+    if fragment and not found:
+        raise ConfigError("not a digest behind a URL", f"#{fragment}", hint="#sha256= and 64 hex digits")
+    return _Download(dataset=_stem(_file_name(url)), url=url, sha256=found[1] if found else None)
+
+
+def _folder_of(download: _Download) -> Path | None:
+    """The folder that a file URL names, if it does."""
+    folder = local_path(download.url) if download.url.lower().startswith("file:") else None
+    if folder is None or not folder.is_dir():
+        return None
+    if download.sha256:
+        raise ConfigError("a folder has no sha256", folder, hint="leave it out, or name an archive")
+    return folder
+
+
+def _from_folder(root: Path, folder: Path) -> Path:
+    return _store(root, _require_content(folder), files.copy_file, {"dataset": folder.resolve().name})
 
 
 def _file_name(url: str) -> str:

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,16 @@ def test_a_full_volume_ends_a_step_with_one_line_and_a_bug_with_its_traceback(
     raised = KeyError("x")
     with pytest.raises(KeyError):
         settle(root, artifact(dsl.Dataset, "raw"))
+
+
+def test_a_noun_that_is_gone_from_the_volume_is_made_again_with_caching_off(asked, artifact, root, capsys):
+    raw = artifact(dsl.Dataset, "raw")
+    settled = settle(root, raw)
+    (Path(root) / "raw" / "a1" / "manifest.json").unlink()
+    with pytest.raises(SystemExit) as ended:
+        steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=artifact(dsl.Dataset, "g"))
+    assert ended.value.code == 66
+    assert re.fullmatch(r"error: the RawDataset .+\nhint: .+ caching off.*\n", capsys.readouterr().err)
 
 
 def test_a_noun_that_was_replaced_on_the_volume_is_not_taken_for_the_old_one(asked, artifact, root, capsys):

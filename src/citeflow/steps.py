@@ -14,7 +14,7 @@ import yaml
 
 from citeflow import config, files, lastwords, runs, stages
 from citeflow.data.raw import NAMED_DATASETS
-from citeflow.errors import ConfigError, CorruptError, tellable
+from citeflow.errors import ConfigError, CorruptError, NotFoundError, tellable
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
 
@@ -229,6 +229,9 @@ def _find(artifact: Artifact, kind: str, data_root: str, sha256: str = "") -> Pa
     """
     place = Path(data_root) / str(artifact.metadata["location"])
     expected = sha256 or artifact.metadata["sha256"]
+    if not (place / files.MANIFEST).is_file():
+        hint = "start the run again with caching off, as a step that was taken from the cache makes nothing"
+        raise NotFoundError(f"the {kind} is no longer on the volume", place, hint=hint)
     if files.read_manifest(place, kind)["sha256"] != expected:
         raise CorruptError(f"not the {kind} that this run made", place, hint="start the run again under another name")
     return place

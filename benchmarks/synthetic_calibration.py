@@ -27,7 +27,14 @@ FEATURES = [
 ]
 """No neighbours: a perceptron on each paper's features, one on the product of two papers, binary cross-entropy."""
 
-SAGE = ["model.layers=2", "model.predictor=dot", "train.fanout=10,5", "train.epochs=8", "train.evaluations=4"]
+SAGE = [
+    "model.layers=2",
+    "model.predictor=dot",
+    "model.dropout=0",
+    "train.fanout=10,5",
+    "train.epochs=8",
+    "train.evaluations=4",
+]
 """Plain sampled GraphSAGE: features and neighbours, no evidence of the pair."""
 
 

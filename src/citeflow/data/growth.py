@@ -9,27 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL_WIDTHS = (1, 8, 64)
-"""Topics in a paper's own topic, its subfield and its field; above the field there is the whole graph."""
+"""Topics in a topic, a subfield and a field; above the field there is the whole graph."""
 
-SISTERS = (0.05, 0.95)
-"""How a topic's share is spread: over itself, the next topic of the subfield, the one after that."""
+LEVEL_SHARES = (0.985, 0.01, 0.003, 0.002)
+"""How often a reference that is not copied goes to the sister topic (the next one of the paper's subfield), anywhere in
+the subfield, in the field, or anywhere."""
 
-LEVEL_SHARES = (0.97, 0.02, 0.006, 0.004)
-"""How often a reference that is not copied stays in the topic, the subfield, the field, or goes anywhere."""
-
-REDRAWS = (0, 0, 0, 1, 1, 2)
+REDRAWS = (0, 0, 0, 0, 1, 1)
 """Lowest level at which a reference that came out twice is drawn again, attempt after attempt."""
 
-COPIED = 0.16
+COPIED = 0.14
 """Share of a reference list that is taken from the lists of the papers it cites."""
 
-HEAD_START = 10.0
+HEAD_START = 5.0
 """Added to a paper's citation count in preferential attachment, so that new papers are found at all."""
 
-MEMORY_YEARS = 16.0
+MEMORY_YEARS = 40.0
 """Age at which a paper's pull has fallen to 1/e."""
 
-LIST_SPREAD = 0.7
+LIST_SPREAD = 0.5
 """Standard deviation of the logarithm of the length of a reference list."""
 
 
@@ -71,15 +69,14 @@ class _Pull:
         np.cumsum(weight_N[self.order_N], dtype=np.float64, out=self.sum_N1[1:])
 
     def draw(self, topic_S: np.ndarray, lowest: int, rng: np.random.Generator) -> np.ndarray:
-        """One paper per slot, from its topic (level 0), subfield, field or anywhere, but none below `lowest`."""
+        """One paper per slot, from its sister topic (level 0), subfield, field or anywhere, but none below `lowest`."""
         level_S = np.maximum(rng.choice(len(LEVEL_SHARES), size=len(topic_S), p=LEVEL_SHARES), lowest)
-        step_S = rng.choice(len(SISTERS), size=len(topic_S), p=SISTERS)
         width = LEVEL_WIDTHS[1]
-        topic_S = topic_S // width * width + (topic_S + step_S) % width
+        sister_S = topic_S // width * width + (topic_S + 1) % width
         low_S, high_S = np.zeros(len(topic_S)), np.zeros(len(topic_S))
         for level, width in enumerate((*LEVEL_WIDTHS, self.papers.num_topics)):
             at_S = np.flatnonzero((level_S <= level) & (high_S <= low_S))
-            first = topic_S[at_S] // width * width
+            first = sister_S[at_S] // width * width
             low_S[at_S] = self.sum_N1[self.start_T1[first]]
             high_S[at_S] = self.sum_N1[self.start_T1[np.minimum(first + width, self.papers.num_topics)]]
         point_S = np.minimum(low_S + rng.random(len(topic_S)) * (high_S - low_S), np.nextafter(high_S, 0))

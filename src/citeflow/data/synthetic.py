@@ -2,13 +2,14 @@
 
 What makes it that hard, by its constants here and in `growth`:
 
-- Topics are few papers wide and cite a sister topic, not themselves. So two papers that one list holds together are
-  seldom linked, and common neighbours (0.5 MRR) come mostly from copied references; yet what a paper cites tells its
-  place, which an encoder reads off the features of its neighbours (0.8). More topics raise both, more copying raises
-  common neighbours alone. The number of topics grows more slowly than the papers, so both stay about put with size.
-- Sister topics share a subfield and a field, not a topic. So the pair's own features tell the subfield and no more
-  (0.29); the topic's signal serves those who average neighbours.
-- A head start and a narrow fitness keep preferential attachment short of winner takes all: popularity alone is weak.
+- A topic cites its sister topic, the next one of its subfield, not itself. So two papers on one list are seldom linked,
+  and common neighbours (0.52 MRR) come from copied references and from what topics of few papers share by chance; yet
+  what a paper cites tells its place, which an encoder reads off its neighbours' features (0.80). More topics raise
+  both, more copying raises common neighbours alone.
+- Sister topics share the vectors of subfield and field, not their own. So the pair's own features tell the subfield and
+  hardly more (0.29): its signal sets that figure, the topic's signal serves those who average neighbours.
+- A head start, a narrow fitness and redrawing inside the subfield keep the rich from taking all: popularity alone stays
+  weak (0.05), and no paper of a small graph becomes everybody's neighbour.
 
 `benchmarks/synthetic_calibration.py` measures it.
 
@@ -31,21 +32,21 @@ GROWTH = 0.05
 """Papers per year grow in a straight line, by this share of the first year's; the last of 50 years then holds 3 % of
 all papers, as in citation2, and the first one enough to be cited."""
 
-TOPICS = 16.5
+TOPICS = 15.0
 TOPICS_POWER = 0.4
-"""Topics per papers ** power: a topic holds 21 of 20,000 papers, 60 of 97,598 and 460 of 2.9 million. Were their number
+"""Topics per papers ** power: a topic holds 25 of 20,000 papers, 66 of 97,598 and 500 of 2.9 million. Were their number
 fixed, common neighbours would get rarer with size; were their size fixed, the test easier for an encoder."""
 
 SHELVES = 2.0
 """Papers of a topic per reference of a list, at the least; else a list empties its topic."""
 
-FITNESS_SPREAD = 1.0
+FITNESS_SPREAD = 0.8
 """Standard deviation of the logarithm of a paper's fitness."""
 
-TOPIC_SPREAD = 0.5
+TOPIC_SPREAD = 0.3
 """Standard deviation of the logarithm of a topic's share of the papers."""
 
-SIGNALS = (0.7, 0.55, 0.4)
+SIGNALS = (1.0, 0.55, 0.4)
 """Length of topic, subfield and field vector, against noise of length 1."""
 
 DRIFT = 0.3

@@ -63,10 +63,15 @@ def _figures(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_table(reports: dict[str, dict[str, Any]]) -> None:
-    rows = [[name, *(f"{report['test'][key]:.3f}" for key in COLUMNS)] for name, report in reports.items()]
+    rows = [
+        [name, *(f"{report['test'][key]:.3f}" for key in COLUMNS), str(report["train"]["steps"])]
+        for name, report in reports.items()
+    ]
     baselines = next(iter(reports.values()))["baselines"]
-    rows += [[name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * 4] for name, figures in baselines.items()]
-    for row in [["variant", *COLUMNS], ["---"] * (len(COLUMNS) + 1), *rows]:
+    rows += [
+        [name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * len(COLUMNS)] for name, figures in baselines.items()
+    ]
+    for row in [["variant", *COLUMNS, "steps"], ["---"] * (len(COLUMNS) + 2), *rows]:
         print(f"| {' | '.join(row)} |", file=sys.stderr)
 
 

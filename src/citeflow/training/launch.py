@@ -83,7 +83,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for process in running:
+        for process in running if len(received) == 1 else []:  # a second signal makes torchrun leave its workers behind
             process.send_signal(number)
 
     old = signal.signal(signal.SIGTERM, pass_on)

@@ -35,7 +35,7 @@ NAMED_DATASETS = (SYNTHETIC, OGB)
 OGB_URL = "http://snap.stanford.edu/ogb/data/linkproppred/citation-v2.zip"
 """Where OGB keeps it; CITEFLOW_OGB_URL names a mirror, CITEFLOW_OGB_SHA256 the digest that the archive must have."""
 
-SYNTHETIC_VERSION = 1
+SYNTHETIC_VERSION = 2
 """To be raised when the same settings give another graph than before."""
 
 LONGEST_WAIT_MIN = 360

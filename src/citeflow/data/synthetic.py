@@ -46,7 +46,7 @@ FITNESS_SPREAD = 0.8
 TOPIC_SPREAD = 0.3
 """Standard deviation of the logarithm of a topic's share of the papers."""
 
-SIGNALS = (1.0, 0.55, 0.4)
+SIGNALS = (1.0, 0.47, 0.4)
 """Length of topic, subfield and field vector, against noise of length 1."""
 
 DRIFT = 0.3

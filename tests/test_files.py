@@ -271,3 +271,12 @@ def test_an_unfinished_download_can_be_continued(tmp_path):
     files.move_file(tmp_path / "part", tmp_path / "there" / "whole")
     assert (tmp_path / "there" / "whole").read_bytes() == b"first second"
     assert names(tmp_path) == ["there"]
+
+
+@pytest.mark.parametrize("sizes", [(3, 2, 1), (6,), (0, 6)])
+def test_an_array_that_comes_in_blocks_is_the_same_file_as_one_saved_whole(tmp_path, sizes):
+    whole = np.arange(12, dtype=np.float32).reshape(6, 2)
+    blocks = np.split(whole.astype(np.float64), np.cumsum(sizes)[:-1])
+    files.save_array(tmp_path / "whole.npy", whole)
+    files.save_blocks(tmp_path / "blocks.npy", iter(blocks), whole.shape, np.float32)
+    assert (tmp_path / "blocks.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from numpy.typing import DTypeLike
 
 from citeflow.errors import CorruptError, NotFoundError, UnavailableError
 
@@ -90,6 +91,15 @@ def read_json(path: Path) -> Any:
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy; meant for use inside `new_directory`, which makes it appear at once."""
     np.save(path, array, allow_pickle=False)
+
+
+def save_blocks(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Write an array as .npy as its rows come, block by block, so that it need not fit into memory."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype=dtype).data)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

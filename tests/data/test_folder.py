@@ -201,6 +201,18 @@ def test_features_of_any_real_kind_become_float32(tmp_path, kind):
     np.testing.assert_array_equal(x_NF, given_NF.astype(np.float32))
 
 
+def test_features_of_float32_stay_on_the_disk(tmp_path):
+    folder = write_folder(tmp_path / "folder", {"id": [1, 2, 3, 4]})
+    given_NF = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.save(folder / "features.npy", given_NF)
+
+    x_NF = read(folder).x_NF
+
+    assert isinstance(x_NF, np.memmap)
+    assert not x_NF.flags.writeable
+    np.testing.assert_array_equal(x_NF, given_NF)
+
+
 def test_a_fault_far_down_in_the_features_is_named_by_its_row(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "BLOCK_ROWS", 3)
     folder = write_folder(tmp_path / "folder", {"id": list(range(10))})

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, transpose, undirected
+from citeflow.graph.csr import (
+    Csr,
+    build_csr,
+    drop_self_and_duplicates,
+    inverse,
+    reordered,
+    transpose,
+    undirected,
+)
 
 
 def random_edges(num_papers, num_edges, seed=0):
@@ -79,3 +87,19 @@ def test_self_citations_and_repetitions_are_counted_and_dropped():
     cleaned_2E, num_self, num_duplicates = drop_self_and_duplicates(edge_2E, 3)
     assert cleaned_2E.T.tolist() == [[0, 1], [1, 0], [2, 0]]
     assert (num_self, num_duplicates) == (3, 1)
+
+
+def test_reordered_rows_hold_the_same_pairs_under_their_new_numbers(edge_2E):
+    csr = build_csr(edge_2E[0], edge_2E[1], 20)
+    order_N = np.random.default_rng(1).permutation(20).astype(np.int32)
+    made = reordered(csr, order_N)
+    assert sorted((order_N[i], order_N[j]) for i, j in pairs(made)) == pairs(csr)
+    assert pairs(made) == sorted(pairs(made))
+    assert (made.ptr_N1.dtype, made.index_E.dtype) == (np.int64, np.int32)
+    assert np.array_equal(csr.edges(), build_csr(edge_2E[0], edge_2E[1], 20).edges())
+
+
+def test_the_inverse_of_an_order_is_the_place_of_each_paper():
+    order_N = np.array([2, 0, 3, 1], dtype=np.int32)
+    assert inverse(order_N).tolist() == [1, 3, 0, 2]
+    assert inverse(order_N).dtype == np.int32

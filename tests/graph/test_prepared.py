@@ -9,8 +9,9 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.records import CitationGraph, HeldOut, OwnSplit
 from citeflow.errors import CorruptError, DataError, NotFoundError
-from citeflow.graph.csr import transpose, undirected
+from citeflow.graph.csr import drop_self_and_duplicates, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph, prepare, write_prepared
+from citeflow.graph.split import hold_out_by_date
 
 CONFIG = DataConfig(negatives=10, holdout=0.2)
 
@@ -38,18 +39,77 @@ def held_out(source, target, negative):
     return HeldOut(**dict(zip(("source_P", "target_P", "negative_PK"), arrays, strict=True)))
 
 
-def test_arrays_come_back_as_they_were_in_the_types_that_workers_expect(tmp_path):
+def given_rows(prepared):
+    """Row in `small_graph` of each paper of the prepared graph, whose ids count from 100."""
+    row_N = np.array(prepared.ids()) - 100
+    assert sorted(row_N) == list(range(len(row_N)))
+    return row_N
+
+
+def pairs_in(source, target, row_N):
+    return set(zip(row_N[source].tolist(), row_N[target].tolist(), strict=True))
+
+
+def test_arrays_come_back_in_the_types_that_workers_expect_and_each_row_with_its_id(tmp_path):
     graph = small_graph()
     prepared = write(graph, tmp_path / "prepared")
-    assert np.array_equal(prepared.x_NF, graph.x_NF)
-    assert np.array_equal(prepared.day_N, graph.day_N)
+    row_N = given_rows(prepared)
+    assert np.array_equal(prepared.x_NF, graph.x_NF[row_N])
+    assert np.array_equal(prepared.day_N, graph.day_N[row_N])
+    assert (prepared.x_NF.dtype, prepared.day_N.dtype) == (np.float32, np.int32)
     assert (prepared.num_papers, prepared.path) == (50, tmp_path / "prepared")
-    assert prepared.ids() == list(range(100, 150))
     assert prepared.titles() is None
     for csr in (prepared.references, prepared.citations, prepared.neighbours):
         assert (csr.ptr_N1.dtype, csr.index_E.dtype) == (np.int64, np.int32)
     for part in (prepared.valid, prepared.test):
         assert part.negative_PK.shape == (len(part.source_P), 10)
+
+
+def test_the_rows_have_another_order_but_citations_and_split_are_those_of_the_graph(tmp_path):
+    graph = small_graph()
+    prepared = write(graph, tmp_path / "prepared")
+    row_N = given_rows(prepared)
+    assert not np.array_equal(row_N, np.arange(50))
+    edge_2E, _, _ = drop_self_and_duplicates(graph.edge_2E, 50)
+    train_2E, valid, test = hold_out_by_date(
+        edge_2E, graph.day_N, share=CONFIG.holdout, negatives=CONFIG.negatives, seed=CONFIG.seed
+    )
+    assert pairs_in(*prepared.references.edges(), row_N) == set(map(tuple, train_2E.T.tolist()))
+    for made, expected in [(prepared.valid, valid), (prepared.test, test)]:
+        for name in ("source_P", "target_P", "negative_PK"):
+            assert np.array_equal(row_N[getattr(made, name)], getattr(expected, name))
+
+
+def test_papers_that_cite_each_other_get_rows_near_each_other(tmp_path):
+    rng = np.random.default_rng(0)
+    edge_2E = rng.integers(0, 20, (2, 3000), dtype=np.int32) * 50 + np.tile(np.arange(50, dtype=np.int32), 60)
+    graph = CitationGraph(edge_2E=edge_2E, id_N=np.arange(1000))
+    source_E, target_E = write(graph, tmp_path / "prepared").references.edges()
+    assert np.mean(np.abs(edge_2E[0] - edge_2E[1]) < 20) < 0.1
+    assert np.mean(np.abs(source_E - target_E) < 20) > 0.9
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_features_are_put_in_order_in_chunks_of_any_size(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr("citeflow.graph.prepared.BLOCK_ROWS", rows)
+    monkeypatch.setattr("citeflow.graph.prepared.CHUNK_ROWS", 3 * rows)
+    graph = small_graph()
+    np.save(tmp_path / "features.npy", graph.x_NF)
+    mapped = dataclasses.replace(graph, x_NF=np.load(tmp_path / "features.npy", mmap_mode="r"))
+    prepared = write(mapped, tmp_path / "prepared")
+    assert np.array_equal(prepared.x_NF, graph.x_NF[given_rows(prepared)])
+    assert len(set(prepared.test.source_P)) == len(prepared.test.source_P) == 10
+
+
+def test_two_papers_make_a_graph(tmp_path):
+    alone = held_out([0], [1], [[1]])
+    graph = CitationGraph(
+        edge_2E=np.array([[1], [0]], dtype=np.int32), id_N=np.array([7, 9]), split=OwnSplit(valid=alone, test=alone)
+    )
+    prepared = write(graph, tmp_path / "prepared")
+    ids = np.array(prepared.ids())
+    assert [(ids[i], ids[j]) for i, j in prepared.references.edges().T] == [(9, 7)]
+    assert (ids[prepared.test.source_P], ids[prepared.test.target_P]) == ([7], [9])
 
 
 def test_every_array_is_a_read_only_map(tmp_path):
@@ -109,18 +169,19 @@ def test_text_ids_and_titles_come_back(tmp_path):
     id_N = np.array([f"hep-th/{i:04}" for i in range(50)], dtype=object)
     title_N = np.array([f"On {i} strings é" for i in range(50)], dtype=object)
     prepared = write(small_graph(id_N=id_N, title_N=title_N), tmp_path / "prepared")
-    assert prepared.ids() == id_N.tolist()
-    assert prepared.titles() == title_N.tolist()
+    assert sorted(prepared.ids()) == id_N.tolist()
+    assert prepared.titles() == [f"On {int(name[-4:])} strings é" for name in prepared.ids()]
 
 
 def test_an_own_split_is_kept(tmp_path):
     split = OwnSplit(valid=held_out([1], [2], [[3, 4]]), test=held_out([1, 5], [6, 7], [[8, 9], [10, 11]]))
     graph = small_graph(split=split)
     prepared = write(graph, tmp_path / "prepared")
+    row_N = given_rows(prepared)
     for part, own in [(prepared.valid, split.valid), (prepared.test, split.test)]:
-        assert np.array_equal(part.source_P, own.source_P)
-        assert np.array_equal(part.target_P, own.target_P)
-        assert np.array_equal(part.negative_PK, own.negative_PK)
+        assert np.array_equal(row_N[part.source_P], own.source_P)
+        assert np.array_equal(row_N[part.target_P], own.target_P)
+        assert np.array_equal(row_N[part.negative_PK], own.negative_PK)
     assert prepared.facts["split"] == "own"
     assert prepared.facts["num_citations"] == prepared.facts["num_training_citations"] + 3
 
@@ -174,7 +235,7 @@ def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, capsys):
     write(small_graph(), tmp_path / "prepared")
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.split()[2] for line in err.splitlines()] == ["cleaned", "split", "written"]
+    assert [line.split()[2] for line in err.splitlines()] == ["cleaned", "split", "ordered", "written"]
 
 
 def test_the_manifest_names_the_raw_dataset(tmp_path):

@@ -3,6 +3,7 @@
 Legend: N papers, F features, B papers of one block.
 """
 
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
@@ -22,6 +23,8 @@ BLOCK_ROWS = 1 << 16
 def read_features(folder: Path, papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None:
     """Features [N, F] as finite float32, those of `features.npy` first; None where there are none.
 
+    An array of float32 with no columns beside it is returned as a read-only map of its file.
+
     Raises:
         DataError: a value is missing, not a number or not finite, or the array does not fit the papers.
     """
@@ -37,6 +40,12 @@ def read_features(folder: Path, papers: TableFile, columns: Mapping[str, Column]
     if not parts:
         return None
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def forget(array: np.ndarray) -> None:
+    """Let go of the pages of a mapped file, which come back when they are read again; other arrays stay as they are."""
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_feature(name: str, column: Column) -> bool:
@@ -75,17 +84,20 @@ def _read_array(path: Path, num_papers: int) -> np.ndarray:
 
 
 def _as_finite(path: Path, given_NF: np.ndarray) -> np.ndarray:
-    """Copy an array as float32, block by block, because it may not fit into memory twice."""
-    x_NF = np.empty(given_NF.shape, np.float32)
+    """Check a mapped array block by block; it stays on the disk if it is float32 already, and is copied if not."""
+    is_float32 = given_NF.dtype == np.float32 and given_NF.flags.c_contiguous
+    x_NF = given_NF if is_float32 else np.empty(given_NF.shape, np.float32)
     num_bad, first = 0, (0, 0)
     for start in range(0, len(x_NF), BLOCK_ROWS):
         x_BF = x_NF[start : start + BLOCK_ROWS]
-        with np.errstate(over="ignore"):
-            x_BF[:] = given_NF[start : start + BLOCK_ROWS]
+        if not is_float32:
+            with np.errstate(over="ignore"):
+                x_BF[:] = given_NF[start : start + BLOCK_ROWS]
         bad = np.argwhere(~np.isfinite(x_BF))
         if len(bad) and not num_bad:
             first = start + int(bad[0, 0]), int(bad[0, 1])
         num_bad += len(bad)
+        forget(given_NF)
     if num_bad:
         more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""
         where = f"{path}, row {first[0] + 1}, column {first[1] + 1}"

@@ -44,7 +44,7 @@ class CitationGraph:
     """Title of each paper, str objects."""
 
     x_NF: np.ndarray | None = None
-    """Features, float32, finite."""
+    """Features, float32, finite; may be a map of a file that does not fit into memory."""
 
     day_N: np.ndarray | None = None
     """Date of each paper in days since 1970-01-01, int32; a bare year is its first of January."""

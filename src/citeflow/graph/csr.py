@@ -60,6 +60,21 @@ def transpose(csr: Csr) -> Csr:
     return _from_scipy(csr.to_scipy(np.int8).tocsc())
 
 
+def reordered(csr: Csr, order_N: np.ndarray) -> Csr:
+    """The same pairs where row i is that of paper `order_N[i]`, which is a permutation."""
+    matrix = csr.to_scipy(np.int8)[order_N]
+    matrix.indices = inverse(order_N)[matrix.indices]
+    matrix.has_sorted_indices = False
+    return _from_scipy(matrix)
+
+
+def inverse(order_N: np.ndarray) -> np.ndarray:
+    """Place of each paper in an order that is a permutation, int32 [N]."""
+    place_N = np.empty(len(order_N), dtype=np.int32)
+    place_N[order_N] = np.arange(len(order_N), dtype=np.int32)
+    return place_N
+
+
 def undirected(references: Csr) -> Csr:
     """Neighbours in either direction, each once, without self-loops."""
     source_E, target_E = references.edges()

@@ -4,6 +4,7 @@ Legend: N papers, E citations, F features, P held-out citations, K candidates.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,33 @@ import pyarrow.parquet
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.console import log
+from citeflow.data.features import forget
 from citeflow.data.raw import read_raw
 from citeflow.data.records import CitationGraph, HeldOut
 from citeflow.errors import CorruptError, DataError, NotFoundError
-from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, transpose, undirected
+from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, inverse, reordered, transpose, undirected
+from citeflow.graph.locality import order_by_locality
 from citeflow.graph.split import Split, hold_out_at_random, hold_out_by_date
 
 KIND = "PreparedGraph"
-FORMAT = 2
+FORMAT = 3
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
+
+BLOCK_ROWS = 1 << 16
+"""Rows that are taken from a map at once."""
+
+CHUNK_ROWS = 1 << 20
+"""Rows of features that are put in order in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedGraph:
-    """A citation graph ready for training; all arrays are read-only maps of files."""
+    """A citation graph ready for training; all arrays are read-only maps of files.
+
+    Papers are not in the order of the raw dataset: those that cite each other have rows near each other (see
+    `graph.locality`), so that a few thousand consecutive rows hold most of their own citations. `ids` tells which paper
+    a row is; every row number in here, those of the split included, is of this order.
+    """
 
     path: Path
     """Where it lies."""
@@ -150,19 +164,13 @@ def write_prepared(
     num_papers = len(graph.id_N)
     if num_papers < 2:
         raise DataError("not enough papers", num_papers, hint="a citation takes two")
+    num_given = graph.edge_2E.shape[1]
     edge_2E, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
+    graph = dataclasses.replace(graph, edge_2E=edge_2E)  # lets go of what was read
     log("preprocess", "cleaned", papers=num_papers, citations=edge_2E.shape[1], self=num_self, repeated=num_duplicates)
     if not edge_2E.shape[1]:
-        hint = f"{num_self} of {graph.edge_2E.shape[1]} were self-citations"
-        raise DataError("no citations to learn from", dataset, hint=hint)
+        raise DataError("no citations to learn from", dataset, hint=f"{num_self} of {num_given} were self-citations")
     train_2E, valid, test = _split(graph, edge_2E, config)
-    log(
-        "preprocess",
-        "split",
-        training=train_2E.shape[1],
-        held_out=len(valid.source_P),
-        negatives=test.negative_PK.shape[1],
-    )
     facts = {
         "dataset": dataset,
         **_describe(graph, train_2E, valid, test),
@@ -170,11 +178,21 @@ def write_prepared(
         "duplicates": num_duplicates,
         "unknown": graph.counts.get("unknown", 0),
     }
+    counts = {"training": train_2E.shape[1], "held_out": len(valid.source_P), "negatives": test.negative_PK.shape[1]}
+    log("preprocess", "split", **counts)
+    references = build_csr(train_2E[0], train_2E[1], num_papers)
+    graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
+    del edge_2E, train_2E
+    neighbours = undirected(references)
+    order_N = order_by_locality(neighbours, seed=config.seed)
+    log("preprocess", "ordered")
     with files.new_directory(folder) as work:
-        _save_papers(work, graph)
-        _save_csrs(work, train_2E, num_papers)
-        _save_held_out(work, "valid", valid)
-        _save_held_out(work, "test", test)
+        _save_csrs(work, references, neighbours, order_N)
+        del references, neighbours
+        _save_held_out(work, "valid", valid, order_N)
+        _save_held_out(work, "test", test, order_N)
+        del valid, test
+        _save_papers(work, graph, order_N)
         files.write_manifest(work, KIND, inputs=inputs, facts=facts)
     log("preprocess", "written", path=folder)
 
@@ -224,22 +242,33 @@ def _count_later(edge_2E: np.ndarray, day_N: np.ndarray | None) -> int:
     return 0 if day_N is None else int(np.count_nonzero(day_N[edge_2E[1]] > day_N[edge_2E[0]]))
 
 
-def _save_papers(work: Path, graph: CitationGraph) -> None:
-    columns = {"id": pa.array(graph.id_N)}
+def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
+    columns = {"id": pa.array(graph.id_N[order_N])}
     if graph.title_N is not None:
-        columns["title"] = pa.array(graph.title_N, type=pa.large_string())
+        columns["title"] = pa.array(graph.title_N[order_N], type=pa.large_string())
     files.save_table(work / "papers.parquet", columns)
     if graph.x_NF is not None:
-        files.save_array(work / "x.npy", np.ascontiguousarray(graph.x_NF, dtype=np.float32))
+        files.save_blocks(work / "x.npy", _in_order(graph.x_NF, order_N), graph.x_NF.shape, np.float32)
     if graph.day_N is not None:
-        files.save_array(work / "day.npy", graph.day_N.astype(np.int32))
+        files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
 
 
-def _save_csrs(work: Path, edge_2E: np.ndarray, num_papers: int) -> None:
-    references = build_csr(edge_2E[0], edge_2E[1], num_papers)
+def _in_order(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:
+    """Features in another order, chunk by chunk; each chunk goes through a map once, from its front to its end."""
+    for row_C in np.array_split(order_N, range(CHUNK_ROWS, len(order_N), CHUNK_ROWS)):
+        x_CF = np.empty((len(row_C), x_NF.shape[1]), np.float32)
+        ascending = np.argsort(row_C)
+        for at_B in np.array_split(ascending, range(BLOCK_ROWS, len(row_C), BLOCK_ROWS)):
+            x_CF[at_B] = x_NF[row_C[at_B]]
+            forget(x_NF)
+        yield x_CF
+
+
+def _save_csrs(work: Path, references: Csr, neighbours: Csr, order_N: np.ndarray) -> None:
+    _save_csr(work, "neighbours", reordered(neighbours, order_N))
+    references = reordered(references, order_N)
     _save_csr(work, "references", references)
     _save_csr(work, "citations", transpose(references))
-    _save_csr(work, "neighbours", undirected(references))
 
 
 def _save_csr(work: Path, name: str, csr: Csr) -> None:
@@ -247,10 +276,13 @@ def _save_csr(work: Path, name: str, csr: Csr) -> None:
     files.save_array(work / f"{name}_index.npy", csr.index_E)
 
 
-def _save_held_out(work: Path, part: str, held_out: HeldOut) -> None:
-    files.save_array(work / f"{part}_source.npy", held_out.source_P.astype(np.int32))
-    files.save_array(work / f"{part}_target.npy", held_out.target_P.astype(np.int32))
-    files.save_array(work / f"{part}_negative.npy", held_out.negative_PK.astype(np.int32))
+def _save_held_out(work: Path, part: str, held_out: HeldOut, order_N: np.ndarray) -> None:
+    place_N = inverse(order_N)
+    files.save_array(work / f"{part}_source.npy", place_N[held_out.source_P])
+    files.save_array(work / f"{part}_target.npy", place_N[held_out.target_P])
+    shape = held_out.negative_PK.shape
+    blocks = (place_N[held_out.negative_PK[start : start + BLOCK_ROWS]] for start in range(0, shape[0], BLOCK_ROWS))
+    files.save_blocks(work / f"{part}_negative.npy", blocks, shape, np.int32)
 
 
 def _map(path: Path, name: str) -> np.ndarray:

@@ -159,11 +159,11 @@ def _pick_two(references: Csr, is_eligible_E: np.ndarray, source_P: np.ndarray, 
 def _older_uncited(
     references: Csr, time: _Timeline, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator
 ) -> np.ndarray:
-    position_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
+    negative_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
     for i, source in enumerate(source_P):
         cited = np.sort(time.position_N[references.row(source)])
-        position_PK[i] = _draw(int(time.num_older_N[source]), cited, num_candidates, rng)
-    return time.order_N[position_PK]
+        negative_PK[i] = time.order_N[_draw(int(time.num_older_N[source]), cited, num_candidates, rng)]
+    return negative_PK
 
 
 def _unlinked(neighbours: Csr, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""Papers that cite each other come near each other in the order."""
+
+import numpy as np
+import pytest
+
+from citeflow.graph.csr import build_csr, inverse, undirected
+from citeflow.graph.locality import order_by_locality
+
+
+def graph_of(pairs, num_papers):
+    source_E, target_E = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+    return undirected(build_csr(source_E, target_E, num_papers))
+
+
+def communities(num_communities, size, seed=0, *, strangers=0.05):
+    """Papers that cite 8 of their own community, at random, and now and then a stranger; rows are shuffled."""
+    rng = np.random.default_rng(seed)
+    num_papers = num_communities * size
+    source_E = np.repeat(np.arange(num_papers), 8)
+    target_E = source_E // size * size + rng.integers(0, size, len(source_E))
+    is_strange_E = rng.random(len(source_E)) < strangers
+    target_E[is_strange_E] = rng.integers(0, num_papers, is_strange_E.sum())
+    row_N = rng.permutation(num_papers)
+    return graph_of(np.stack([row_N[source_E], row_N[target_E]], axis=1), num_papers)
+
+
+def share_near(neighbours, order_N, distance):
+    place_2E = inverse(order_N)[neighbours.edges()]
+    return np.mean(np.abs(place_2E[0] - place_2E[1]) < distance)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "num_papers"),
+    [
+        ([], 0),
+        ([], 1),
+        ([], 5),
+        ([(0, 1)], 2),
+        ([(0, 1), (3, 4)], 6),
+        ([(0, i) for i in range(1, 40)], 40),
+        ([(i, i + 1) for i in range(99)], 120),
+    ],
+    ids=["nothing", "one paper", "no citation", "two papers", "apart", "star", "path"],
+)
+def test_every_paper_has_one_place(pairs, num_papers):
+    order_N = order_by_locality(graph_of(pairs, num_papers), seed=0)
+    assert order_N.dtype == np.int32
+    assert np.array_equal(np.sort(order_N), np.arange(num_papers))
+
+
+def test_a_community_gets_consecutive_places():
+    neighbours = communities(50, 60)
+    assert share_near(neighbours, np.arange(3000), 60) < 0.05
+    assert share_near(neighbours, order_by_locality(neighbours, seed=0), 60) > 0.85
+
+
+def test_what_is_not_linked_is_not_mixed():
+    neighbours = communities(10, 40, strangers=0)
+    order_N = order_by_locality(neighbours, seed=0)
+    assert share_near(neighbours, order_N, 40) == 1
+
+
+def test_communities_that_cite_each_other_come_near_each_other():
+    rng = np.random.default_rng(0)
+    source_E = np.repeat(np.arange(4800), 12)
+    width_E = rng.choice([30, 480, 4800], size=len(source_E), p=[0.7, 0.25, 0.05])
+    target_E = source_E // width_E * width_E + rng.integers(0, width_E)
+    row_N = rng.permutation(4800)
+    neighbours = graph_of(np.stack([row_N[source_E], row_N[target_E]], axis=1), 4800)
+    order_N = order_by_locality(neighbours, seed=0)
+    assert share_near(neighbours, order_N, 30) > 0.6
+    assert share_near(neighbours, order_N, 480) > 0.9
+
+
+def test_the_order_follows_from_the_seed():
+    neighbours = communities(20, 30)
+    first, again, other = (order_by_locality(neighbours, seed=seed) for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_neighbours_are_left_as_they_were():
+    neighbours = communities(5, 20)
+    before = neighbours.index_E.copy(), neighbours.ptr_N1.copy()
+    order_by_locality(neighbours, seed=0)
+    assert np.array_equal(neighbours.index_E, before[0])
+    assert np.array_equal(neighbours.ptr_N1, before[1])

@@ -9,17 +9,16 @@ import math
 import networkx
 import numpy as np
 import pytest
-import scipy.sparse
 from small_graphs import csrs, random_citations, random_days
 
-from citeflow.learning.evidence import BASELINES, PATHS, Evidence, pick
+from citeflow.learning.evidence import BASELINES, PATHS, Evidence
 
 SEEDS = range(3)
 NUM_PAPERS = 11
 
 
 def evidence_of(is_cited_NN, day_N=None, *, hops=3):
-    return Evidence(*(csr.to_scipy() for csr in csrs(is_cited_NN)), day_N, hops=hops)
+    return Evidence(*csrs(is_cited_NN), day_N, hops=hops)
 
 
 NONE = np.empty(0, dtype=np.int64)
@@ -257,23 +256,16 @@ def test_a_source_asked_twice_is_answered_twice():
 
 def test_asking_leaves_the_graph_as_it_was():
     is_cited_NN = random_citations(20, 0.2, seed=10)
-    matrices = [csr.to_scipy() for csr in csrs(is_cited_NN)]
-    for matrix in matrices:
-        for part in (matrix.data, matrix.indices, matrix.indptr):
+    graphs = csrs(is_cited_NN)
+    for graph in graphs:
+        for part in (graph.ptr_N1, graph.index_E):
             part.flags.writeable = False
-    evidence = Evidence(*matrices, None)
+    evidence = Evidence(*graphs, None)
     source_P, target_P = np.nonzero(is_cited_NN)
     first = of_citations(evidence, source_P, target_P)
     of_shared(evidence, source_P[:3], target_P[:3])
     list(evidence.baselines(source_P, target_P[:, None]))
     assert np.array_equal(of_citations(evidence, source_P, target_P), first)
-    assert all((matrix.data == 1).all() for matrix in matrices)
-
-
-def test_values_are_picked_row_by_row_and_are_zero_where_nothing_is_stored():
-    rows = scipy.sparse.random(5, 9, density=0.4, format="coo", random_state=np.random.default_rng(0), dtype=np.float32)
-    candidate_PK = np.random.default_rng(1).integers(0, 9, (5, 20))
-    assert np.array_equal(pick(rows, candidate_PK), np.take_along_axis(rows.toarray(), candidate_PK, axis=1))
 
 
 def test_asking_for_candidates_in_pieces_gives_the_same_as_at_once():

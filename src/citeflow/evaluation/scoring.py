@@ -22,13 +22,7 @@ PAIRS = 1 << 17
 
 def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
     """The evidence that a graph's training citations hold."""
-    return Evidence(
-        graph.references.to_scipy(),
-        graph.citations.to_scipy(),
-        graph.neighbours.to_scipy(),
-        graph.day_N,
-        hops=config.evidence_hops,
-    )
+    return Evidence(graph.references, graph.citations, graph.neighbours, graph.day_N, hops=config.evidence_hops)
 
 
 @torch.no_grad()

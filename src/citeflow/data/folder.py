@@ -215,6 +215,8 @@ def _read_citations(citations: TableFile, ids: _Ids, papers: TableFile, config: 
         parts.append(edge_2B[:, (edge_2B >= 0).all(axis=0)])
         num_rows += batch.num_rows
     edge_2E = np.concatenate(parts, axis=1)
+    del parts
+    pa.default_memory_pool().release_unused()
     num_unknown = num_rows - edge_2E.shape[1]
     if first and config.unknown == "error":
         row, name, key = first

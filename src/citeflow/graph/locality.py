@@ -62,7 +62,8 @@ def _cluster(graph: Any, size_N: np.ndarray, rng: np.random.Generator) -> np.nda
 
 def _vote(graph: Any, row_B: np.ndarray, label_N: np.ndarray, total_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The papers of a block that have neighbours, and the label that most of these have for its size."""
-    votes = _relabelled(graph[row_B], label_N)
+    rows = graph[row_B]
+    votes = _summed(rows.data, label_N[rows.indices], rows.indptr, len(label_N))
     num_votes_B = np.diff(votes.indptr)
     has_votes_B = num_votes_B > 0
     start_B = votes.indptr[:-1][has_votes_B]
@@ -73,11 +74,10 @@ def _vote(graph: Any, row_B: np.ndarray, label_N: np.ndarray, total_N: np.ndarra
     return row_B[has_votes_B], votes.indices[first_B]
 
 
-def _relabelled(rows: Any, label_N: np.ndarray) -> Any:
-    """Name neighbours by label and add up those of the same, in place."""
-    rows.data = rows.data.astype(np.float32, copy=False)
-    rows.indices = label_N[rows.indices]
-    rows.has_sorted_indices = rows.has_canonical_format = False
+def _summed(data_E: np.ndarray, label_E: np.ndarray, ptr_B1: np.ndarray, num_labels: int) -> Any:
+    """Rows of labels in which no label occurs twice, since the values of its repetitions are added up."""
+    shape = (len(ptr_B1) - 1, num_labels)
+    rows = scipy.sparse.csr_matrix((data_E.astype(np.float32), label_E, ptr_B1), shape=shape)
     rows.sum_duplicates()
     return rows
 
@@ -91,18 +91,25 @@ def _number(label_N: np.ndarray) -> np.ndarray:
 
 def _contract(graph: Any, cluster_N: np.ndarray) -> Any:
     """The graph of the clusters, each link as heavy as those that it stands for, none from a cluster to itself."""
-    rows = graph[np.argsort(cluster_N, kind="stable")]
-    end_C = np.cumsum(np.bincount(cluster_N))
-    ptr_C1 = np.concatenate([rows.indptr[:1], rows.indptr[end_C]])
-    merged = scipy.sparse.csr_matrix(
-        (rows.data.astype(np.float32), rows.indices, ptr_C1), shape=(len(end_C), graph.shape[1])
-    )
-    merged = _relabelled(merged, cluster_N)
-    merged.resize(len(end_C), len(end_C))
-    own_V = np.repeat(np.arange(len(end_C), dtype=np.int32), np.diff(merged.indptr))
-    merged.data[merged.indices == own_V] = 0
-    merged.eliminate_zeros()
-    return merged
+    member_N, size_C = np.argsort(cluster_N, kind="stable"), np.bincount(cluster_N)
+    start_C1 = np.concatenate([[0], np.cumsum(size_C)])
+    links = []
+    for cluster_B in np.array_split(np.arange(len(size_C), dtype=np.int32), min(BLOCKS, len(size_C))):
+        first, last = cluster_B[0], cluster_B[-1] + 1
+        rows = graph[member_N[start_C1[first] : start_C1[last]]]
+        ptr_B1 = rows.indptr[start_C1[first : last + 1] - start_C1[first]]
+        links.append(_links(rows.data, rows.indices, ptr_B1, cluster_N, cluster_B))
+    return scipy.sparse.vstack(links, format="csr")
+
+
+def _links(
+    data_E: np.ndarray, index_E: np.ndarray, ptr_B1: np.ndarray, cluster_N: np.ndarray, own_B: np.ndarray
+) -> Any:
+    """Rows of the graph of the clusters, from their papers' links."""
+    rows = _summed(data_E, cluster_N[index_E], ptr_B1, int(cluster_N.max()) + 1)
+    rows.data[rows.indices == np.repeat(own_B, np.diff(rows.indptr))] = 0
+    rows.eliminate_zeros()
+    return rows
 
 
 def _leaves(levels: list[np.ndarray], num_papers: int) -> np.ndarray:

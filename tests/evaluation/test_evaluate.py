@@ -211,13 +211,42 @@ def test_the_parts_of_all_ranks_are_an_even_sample_without_repetition(graph, mos
     parts = [scoring.part_of(graph.valid, most=most, rank=rank, world_size=world_size) for rank in range(world_size)]
     dealt = sorted(source for part in parts for source in part.source_P)
     assert len(dealt) == len(set(dealt)) == min(most, len(graph.valid.source_P))
-    assert {graph.valid.source_P.min(), graph.valid.source_P.max()} <= set(dealt)
+    assert {graph.valid.source_P[0], graph.valid.source_P[-1]} <= set(dealt)
 
 
 def test_evaluating_again_gives_the_same_report(trained, report, curves):
     again, same_curves, _ = evaluate_model(trained.model, graph_dir=trained.graph)
     assert {**again, "stages": report["stages"]} == report
     assert same_curves == curves
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_report_does_not_depend_on_the_threads(trained, report, curves, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(scoring, "PAIRS", 300)
+    again, same_curves, _ = evaluate_model(trained.model, graph_dir=trained.graph)
+    assert {part: again[part] for part in (*PARTS, "baselines")} == {
+        part: report[part] for part in (*PARTS, "baselines")
+    }
+    assert same_curves["ranks"] == curves["ranks"]
+
+
+def test_results_come_in_order_and_few_pieces_wait(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    taken = []
+    pieces = ((taken.append(i) or i,) for i in range(50))
+    for i, result in enumerate(evaluate._in_threads(lambda i: -i, pieces)):
+        assert result == -i
+        assert len(taken) - i <= 4
+    assert len(taken) == 50
+
+
+def test_scores_that_are_not_reported_are_not_kept(graph):
+    def score(source_P, candidate_PK):
+        return np.zeros(candidate_PK.shape, dtype=np.float32)
+
+    kept = evaluate._score(score, graph.test, "test")
+    assert kept.negative_PK.untyped_storage().nbytes() == 4 * len(graph.test.source_P) * 10
 
 
 def test_a_model_of_another_graph_is_refused(trained, tmp_path):

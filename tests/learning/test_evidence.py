@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_graphs import csrs, random_citations, random_days
 
+import citeflow.learning.evidence as module
 from citeflow.learning.evidence import BASELINES, PATHS, Evidence
 
 SEEDS = range(3)
@@ -132,6 +133,42 @@ def test_every_kind_equals_a_count_of_paths_one_by_one(seed, dated):
     expected_PD = [by_enumeration(is_cited_NN, day_N, s, t) for s, t in zip(source_P, target_P, strict=True)]
     np.testing.assert_allclose(found_PD, expected_PD, rtol=1e-5, atol=1e-6)
     assert (found_PD.max(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize(("hubs", "from_walks"), [(0, True), (10**9, False)])
+def test_a_last_hop_is_worth_the_same_from_either_side(hubs, from_walks, monkeypatch):
+    is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=12)
+    monkeypatch.setattr(module, "HUBS", hubs)
+    other_side = "_from_candidates" if from_walks else "_from_walks"
+    monkeypatch.delattr(Evidence, other_side)
+    candidate_PK = np.random.default_rng(3).integers(0, NUM_PAPERS, (NUM_PAPERS, 6))
+    candidate_PK[:, 4] = candidate_PK[:, 1]
+    source_P = np.arange(NUM_PAPERS)
+    found_PKD = evidence_of(is_cited_NN).of_candidates(source_P, candidate_PK)
+    for s, candidate_K, found_KD in zip(source_P, candidate_PK, found_PKD, strict=True):
+        expected_KD = [by_enumeration(is_cited_NN, None, s, t) for t in candidate_K]
+        np.testing.assert_allclose(found_KD, expected_KD, rtol=1e-5, atol=1e-6)
+
+
+def test_citations_may_come_in_any_order():
+    is_cited_NN = random_citations(20, 0.2, seed=13)
+    evidence = evidence_of(is_cited_NN)
+    source_P, target_P = np.nonzero(is_cited_NN)
+    source_S, row_P = np.unique(source_P, return_inverse=True)
+    own_PD, shared_SKD = evidence.of_batch(source_S, row_P, target_P, np.arange(5))
+    mixed = np.random.default_rng(4).permutation(len(row_P))
+    mixed_PD, same_SKD = evidence.of_batch(source_S, row_P[mixed], target_P[mixed], np.arange(5))
+    np.testing.assert_allclose(mixed_PD, own_PD[mixed], rtol=1e-6)
+    assert np.array_equal(same_SKD, shared_SKD)
+    assert len(np.unique(own_PD, axis=0)) > len(own_PD) / 2
+
+
+def test_nothing_is_computed_of_the_graph_before_it_is_asked():
+    evidence = evidence_of(random_citations(20, 0.2, seed=14), hops=2)
+    assert len(evidence.names) == 7
+    assert (evidence._weights, evidence._degrees) == ({}, {})
+    list(evidence.baselines(np.array([0]), np.array([[1, 2]])))
+    assert {hop for hop, _ in evidence._weights} == {"neighbours"}
 
 
 @pytest.mark.parametrize("dated", [False, True])

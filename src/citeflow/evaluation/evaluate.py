@@ -3,11 +3,13 @@
 Legend: N papers, P held-out citations, K candidates.
 """
 
+import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ NEGATIVES_PER_POSITIVE = 10
 PROGRESS_EVERY_S = 10.0
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,16 +73,13 @@ def evaluate_model(model_dir: Path, *, graph_dir: Path) -> tuple[files.Json, fil
 
 
 def _score(score: Score, held_out: HeldOut, part: str) -> Scored:
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    told = time.monotonic()
-    for source_P, candidate_PK in pieces_of(held_out):
+    def kept_of(source_P: np.ndarray, candidate_PK: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         score_PK = torch.from_numpy(score(source_P, candidate_PK))
         positive_P, negative_PK = score_PK[:, 0], score_PK[:, 1:]
-        kept.append((ranking.ranks(positive_P, negative_PK), positive_P, negative_PK[:, :NEGATIVES_PER_POSITIVE]))
-        if time.monotonic() - told > PROGRESS_EVERY_S:
-            told = time.monotonic()
-            log("evaluate", part, done=sum(len(ranks) for ranks, _, _ in kept), of=len(held_out.source_P))
-    rank_P, positive_P, negative_PK = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        few_PK = negative_PK[:, :NEGATIVES_PER_POSITIVE]
+        return ranking.ranks(positive_P, negative_PK), positive_P.clone(), few_PK.clone()
+
+    rank_P, positive_P, negative_PK = map(torch.cat, zip(*_told(kept_of, held_out, part), strict=True))
     return Scored(
         rank_P=rank_P, positive_P=positive_P, negative_PK=negative_PK, num_negatives=held_out.negative_PK.shape[1]
     )
@@ -87,12 +87,44 @@ def _score(score: Score, held_out: HeldOut, part: str) -> Scored:
 
 def _baselines(evidence: Evidence, held_out: HeldOut) -> dict[str, dict[str, float]]:
     """Test MRR of the training-free predictors."""
-    rank_of: dict[str, list[Tensor]] = {name: [] for name in BASELINES}
-    for source_P, candidate_PK in pieces_of(held_out):
-        for name, score_PK in evidence.baselines(source_P, candidate_PK):
-            score = torch.from_numpy(score_PK)
-            rank_of[name].append(ranking.ranks(score[:, 0], score[:, 1:]))
-    return {name: {"mrr": ranking.summarize(torch.cat(ranks))["mrr"]} for name, ranks in rank_of.items()}
+
+    def ranks_of(source_P: np.ndarray, candidate_PK: np.ndarray) -> tuple[Tensor, ...]:
+        named = ((name, torch.from_numpy(score_PK)) for name, score_PK in evidence.baselines(source_P, candidate_PK))
+        rank_of = {name: ranking.ranks(score_PK[:, 0], score_PK[:, 1:]) for name, score_PK in named}
+        return tuple(rank_of[name] for name in BASELINES)
+
+    ranks = zip(*_told(ranks_of, held_out, "baselines"), strict=True)
+    return {
+        name: {"mrr": ranking.summarize(torch.cat(parts))["mrr"]} for name, parts in zip(BASELINES, ranks, strict=True)
+    }
+
+
+def _told(of_piece: Callable[[np.ndarray, np.ndarray], Result], held_out: HeldOut, part: str) -> Iterator[Result]:
+    """Results piece by piece, in order, with a line of progress now and then."""
+    told, done = time.monotonic(), 0
+    pieces = ((len(source_P), source_P, candidate_PK) for source_P, candidate_PK in pieces_of(held_out))
+    for count, result in _in_threads(lambda count, *piece: (count, of_piece(*piece)), pieces):
+        yield result
+        done += count
+        if time.monotonic() - told > PROGRESS_EVERY_S:
+            told = time.monotonic()
+            log("evaluate", part, done=done, of=len(held_out.source_P))
+
+
+def _in_threads(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    """Call a function with some arguments, as many calls at a time as torch has threads, and yield results in order.
+
+    Few calls are waiting or told at a time, so that memory does not grow with their number.
+    """
+    threads = torch.get_num_threads()
+    waiting: collections.deque[Future[Result]] = collections.deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for each in arguments:
+            waiting.append(pool.submit(function, *each))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _report(

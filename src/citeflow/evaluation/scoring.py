@@ -65,14 +65,16 @@ def _block(graph: PreparedGraph, piece: slice) -> Tensor:
 def score_candidates(
     model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, source_P: np.ndarray, candidate_PK: np.ndarray
 ) -> np.ndarray:
-    """Logits of each source's own candidates, float32 [P, K]."""
+    """Logits of each source's own candidates, float32 [P, K], source by source: so few embeddings stay in the cache."""
     device = embedding_NH.device
-    source_PH = embedding_NH[torch.from_numpy(source_P).long().to(device)]
-    target_PKH = embedding_NH[torch.from_numpy(candidate_PK).long().to(device)]
-    score_PK = model.embedded(source_PH, target_PKH)
-    if model.uses_evidence:
-        score_PK = model.joined(score_PK, torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)).to(device))
-    scores: np.ndarray = score_PK.cpu().numpy()
+    evidence_PKD = torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)) if model.uses_evidence else None
+    scores = np.empty(candidate_PK.shape, dtype=np.float32)
+    for i, source in enumerate(source_P.tolist()):
+        target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_PK[i]).to(device))
+        score_1K = model.embedded(embedding_NH[source : source + 1], target_KH)
+        if evidence_PKD is not None:
+            score_1K = model.joined(score_1K, evidence_PKD[i : i + 1].to(device))
+        scores[i] = score_1K.cpu().numpy()
     return scores
 
 

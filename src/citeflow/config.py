@@ -112,14 +112,11 @@ class TrainConfig:
     minutes: float = 0.0
     """Time to train, evaluation within training included; 0 trains for `epochs`."""
 
-    batch: int = 4096
-    """Citations per step, over all workers together; less where a worker's part would be over a tenth of the graph."""
+    papers: int = 10_000
+    """Papers per step and worker; fewer where that is over a sixth of the graph."""
 
     negatives: int = 256
-    """Random papers per step and worker that all its citations are compared with."""
-
-    fanout: tuple[int, ...] = ()
-    """Neighbours sampled per paper, one number per layer, the layer next to the pair first; empty takes all."""
+    """Random papers of a step, per worker, that all its citations are compared with."""
 
     loss: Literal["contrastive", "bce"] = "contrastive"
     """Softmax of a citation against the shared negatives, or binary cross-entropy."""
@@ -139,9 +136,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require(self.epochs > 0, "train.epochs", self.epochs, "above 0")
         _require(self.minutes >= 0, "train.minutes", self.minutes, "0 or more")
-        _require(self.batch >= 1, "train.batch", self.batch, "at least 1")
+        _require(self.papers >= 2, "train.papers", self.papers, "at least 2")
         _require(self.negatives >= 1, "train.negatives", self.negatives, "at least 1")
-        _require(all(k >= 1 for k in self.fanout), "train.fanout", self.fanout, "numbers of at least 1, or empty")
         _require(self.lr > 0, "train.lr", self.lr, "above 0")
         _require(self.clip >= 0, "train.clip", self.clip, "0 or more")
         _require(self.evaluations >= 1, "train.evaluations", self.evaluations, "at least 1")
@@ -157,15 +153,9 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def __post_init__(self) -> None:
-        wanted = (0, self.model.layers)
-        _require(len(self.train.fanout) in wanted, "train.fanout", self.train.fanout, "one number per model.layers")
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
-        plain = dataclasses.asdict(self)
-        plain["train"]["fanout"] = list(self.train.fanout)
-        return plain
+        return dataclasses.asdict(self)
 
 
 SECTIONS: dict[str, type] = {
@@ -187,7 +177,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "dropout": 0.5,
             "predictor": "dot",
         },
-        "train": {"loss": "bce", "batch": 65_536},
+        "train": {"loss": "bce", "papers": 40_000},
     },
 }
 """`seed` is the published student model that citeflow comes from, github.com/0M1J/kubeflow-GNN, ogbl/train.py."""

@@ -14,9 +14,9 @@ from citeflow import files
 from citeflow.console import log
 from citeflow.errors import NotFoundError
 from citeflow.evaluation import model_files
-from citeflow.evaluation.scoring import embed_all, evidence_of, score_candidates
+from citeflow.evaluation.embedding import PIECE, embed_all
+from citeflow.evaluation.scoring import evidence_of, score_candidates
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.tensors import CHUNK
 
 SEARCHED = 100_000
 """Identifiers that are compared with one that does not exist."""
@@ -48,7 +48,7 @@ def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[di
     log("predict", "scoring", paper=paper, candidates=len(candidate_K))
     evidence = evidence_of(graph, trained.config.model)
     embedding_NH = embed_all(trained.predictor, graph)
-    pieces = [candidate_K[first : first + CHUNK] for first in range(0, len(candidate_K), CHUNK)]
+    pieces = [candidate_K[first : first + PIECE] for first in range(0, len(candidate_K), PIECE)]
     source_1 = np.array([source], dtype=np.int32)
     scored = [score_candidates(trained.predictor, embedding_NH, evidence, source_1, piece[None])[0] for piece in pieces]
     logit_K = np.concatenate(scored) if scored else np.empty(0, dtype=np.float32)

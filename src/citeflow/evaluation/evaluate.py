@@ -20,8 +20,9 @@ from citeflow.console import log
 from citeflow.data.records import HeldOut
 from citeflow.errors import ConfigError
 from citeflow.evaluation import model_files
+from citeflow.evaluation.embedding import embed_all
 from citeflow.evaluation.model_files import TrainedModel
-from citeflow.evaluation.scoring import embed_all, evidence_of, pieces_of, score_candidates
+from citeflow.evaluation.scoring import evidence_of, pieces_of, score_candidates
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning import ranking

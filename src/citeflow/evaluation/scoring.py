@@ -1,4 +1,4 @@
-"""Scores from a trained model: embed every paper layer by layer, then score the candidates of each source.
+"""Scores from a trained model and the embeddings of all papers: the candidates of each source.
 
 Legend: N papers, H width, P sources, K candidates, D kinds of evidence.
 """
@@ -14,7 +14,6 @@ from citeflow.data.records import HeldOut
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
-from citeflow.learning.tensors import CHUNK, encoder_input, features_of, sparse
 
 PAIRS = 1 << 17
 """Pairs of a source and a candidate scored at once, which bounds the memory that scoring takes."""
@@ -23,42 +22,6 @@ PAIRS = 1 << 17
 def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
     """The evidence that a graph's training citations hold."""
     return Evidence(graph.references, graph.citations, graph.neighbours, graph.day_N, hops=config.evidence_hops)
-
-
-@torch.no_grad()
-def embed_all(model: LinkPredictor, graph: PreparedGraph) -> Tensor:
-    """Embed every paper from all of its neighbours, [N, H]; the values of two layers are in memory at a time."""
-    was_training = model.training
-    model.eval()
-    encoder = model.encoder
-    x_NF = encoder_input(graph.x_NF, graph.num_papers, model.config)
-    device = encoder.mean_F.device
-    pieces = [slice(first, min(first + CHUNK, graph.num_papers)) for first in range(0, graph.num_papers, CHUNK)]
-    x_N = _filled((encoder(features_of(x_NF, _rows(piece)).to(device), []) for piece in pieces), graph.num_papers)
-    for layer in range(model.config.layers):
-        rows = (encoder.layer(layer, x_N, x_N[piece], _block(graph, piece).to(device)) for piece in pieces)
-        x_N = _filled(rows, graph.num_papers)
-    model.train(was_training)
-    return x_N
-
-
-def _filled(pieces: Iterator[Tensor], num_rows: int) -> Tensor:
-    """Pieces one below the other, without holding them twice."""
-    filled, done = torch.empty(0), 0
-    for rows in pieces:
-        filled = filled if done else rows.new_empty(num_rows, rows.shape[1])
-        filled[done : done + len(rows)] = rows
-        done += len(rows)
-    return filled
-
-
-def _rows(piece: slice) -> np.ndarray:
-    return np.arange(piece.start, piece.stop)
-
-
-def _block(graph: PreparedGraph, piece: slice) -> Tensor:
-    ptr = graph.neighbours.ptr_N1[piece.start : piece.stop + 1]
-    return sparse(ptr - ptr[0], np.asarray(graph.neighbours.index_E[ptr[0] : ptr[-1]]), graph.num_papers)
 
 
 @torch.no_grad()

@@ -3,11 +3,31 @@
 Legend: P citations, S sources, K shared negatives.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-IMPOSSIBLE = -1e9
+NEGLIGIBLE = -80.0
+"""A score this far below the best adds nothing to a sum in float32; exp of what underflows is slow."""
+
+
+class _MaskedLogSumExp(torch.autograd.Function):
+    """ln of the sum of e^score over what is not masked; the exponentials are computed once, for both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, score_SK: Tensor, masked_SK: Tensor) -> Tensor:
+        highest_S1 = score_SK.amax(dim=1, keepdim=True)
+        share_SK = (score_SK - highest_S1).clamp_(min=NEGLIGIBLE).exp_().masked_fill_(masked_SK, 0)
+        total_S1 = share_SK.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(share_SK, total_S1)
+        return (total_S1.log() + highest_S1).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient_S: Tensor) -> tuple[Tensor, None]:
+        share_SK, total_S1 = ctx.saved_tensors
+        return share_SK * (gradient_S[0][:, None] / total_S1.clamp(min=torch.finfo(total_S1.dtype).tiny)), None
 
 
 def contrastive(positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor, row_P: Tensor) -> Tensor:
@@ -19,15 +39,20 @@ def contrastive(positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor, row_
         masked_SK: True where a negative does not count.
         row_P: row of `negative_SK` that each citation belongs to.
     """
-    all_S = negative_SK.masked_fill(masked_SK, IMPOSSIBLE).logsumexp(dim=1)
-    return (torch.logaddexp(all_S.index_select(0, row_P), positive_P) - positive_P).mean()
+    all_S: Tensor = _MaskedLogSumExp.apply(negative_SK, masked_SK)  # type: ignore[no-untyped-call]
+    return _mean(torch.logaddexp(all_S.index_select(0, row_P), positive_P) - positive_P)
 
 
 def bce(positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor, row_P: Tensor) -> Tensor:
     """Binary cross-entropy, the citations and the negatives weighing the same; arguments as for `contrastive`."""
     counted_SK = (~masked_SK).to(negative_SK.dtype)
     per_source_S = (softplus(negative_SK) * counted_SK).sum(dim=1) / counted_SK.sum(dim=1).clamp(min=1)
-    return softplus(-positive_P).mean() + per_source_S.index_select(0, row_P).mean()
+    return _mean(softplus(-positive_P)) + _mean(per_source_S.index_select(0, row_P))
+
+
+def _mean(loss_P: Tensor) -> Tensor:
+    """Mean of the citations' losses; 0 where a part of the graph has no citation."""
+    return loss_P.sum() / max(1, len(loss_P))
 
 
 LOSSES = {"contrastive": contrastive, "bce": bce}

@@ -1,11 +1,13 @@
-"""Which citations a step trains on, and which part of the graph it sees: all of it follows from seed, step and rank.
+"""Which part of the graph a step trains on: all of it follows from seed, step and rank.
 
-A batch takes citations in groups, a few of one source each, so that one sparse row serves all of a source's candidates.
-The batch's own citations are left out of its message passing, in both directions; a group has at most half of its
-source's references (unless there is only one), and a rank's batch about a tenth of all citations at most, so that
-papers keep something to be known by.
+Papers are stored in an order where those that cite each other are near. A pass over the graph cuts it into segments of
+consecutive papers, at other places each time, and deals them into parts at random; a step of one rank trains on one
+part, with all links inside it, as ClusterGCN does (Chiang et al. 2019, section 3.2). So each paper is embedded once for
+all the citations that it takes part in.
 
-Legend: N papers, E training citations, P citations of a batch, S sources, K shared negatives, B papers of a block.
+A citation is a target in one pass of every `FOLDS`, and carries no message in that pass, in either direction.
+
+Legend: N papers, B papers of a batch, E links, P citations of a batch, S sources, K shared negatives.
 """
 
 from collections.abc import Sequence
@@ -15,22 +17,50 @@ import numpy as np
 
 from citeflow.graph.csr import Csr
 
-PER_SOURCE = 4
-"""Most references in one group."""
+FOLDS = 4
+"""Passes over the papers in an epoch."""
 
-MOST_OF_GRAPH = 0.1
-"""Largest share of all training citations in the batch of one rank."""
+SEGMENTS = 4
+"""Segments in one part: more of them make a batch more alike to the whole graph, and cut more links."""
+
+FEWEST_PARTS = 6
+"""Parts that a pass has at least, where they are not too small: small graphs learn more from more steps."""
+
+SMALLEST_PART = 2000
+"""Papers below which a graph is not cut any further."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """The papers of a step, and which of their citations are targets."""
+
+    bounds_R2: np.ndarray
+    """First paper and end of each range of papers, ascending, int64."""
+
+    epoch: int
+    fold: int
+
+    @property
+    def paper_B(self) -> np.ndarray:
+        """All papers, ascending, int32."""
+        return np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in self.bounds_R2])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Citations to tell from shared negatives."""
+    """A subgraph, and citations in it to tell from shared negatives. Papers are named by their place in `paper_B`."""
+
+    paper_B: np.ndarray
+    """Rows of the whole graph, ascending."""
+
+    links: Csr
+    """Messages between the papers, in both directions; no target is among them."""
 
     source_S: np.ndarray
     """Distinct citing papers."""
 
     row_P: np.ndarray
-    """Which of `source_S` each citation belongs to."""
+    """Which of `source_S` each citation belongs to, ascending."""
 
     target_P: np.ndarray
     """Cited papers."""
@@ -41,72 +71,49 @@ class Batch:
     masked_SK: np.ndarray
     """True where a negative is none for this source: linked to it, itself, or not older where dates are known."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Deals the papers to steps and ranks."""
+
+    num_papers: int
+    papers: int
+    """About how many papers one rank takes in a step, at most."""
+
+    world_size: int
+    seed: int
+
     @property
-    def source_P(self) -> np.ndarray:
-        """Citing paper of each citation."""
-        source_P: np.ndarray = self.source_S[self.row_P]
-        return source_P
+    def num_parts(self) -> int:
+        """Parts of a pass, each of which one rank trains on in one step."""
+        wanted = max(round(self.num_papers / self.papers), min(FEWEST_PARTS, self.num_papers // SMALLEST_PART))
+        return min(max(1, wanted), self.num_papers)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which the ranks together take every part of `FOLDS` passes, rounded up."""
+        return -(-FOLDS * self.num_parts // self.world_size)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
-    """One hop of message passing: rows are papers to compute, columns the papers they listen to, rows first."""
+    def part(self, step: int, rank: int) -> Part:
+        """The part that a rank trains on in a step."""
+        passed, place = divmod(step * self.world_size + rank, self.num_parts)
+        epoch, fold = divmod(passed, FOLDS)
+        return Part(bounds_R2=self._ranges(passed, place), epoch=epoch, fold=fold)
 
-    ptr: np.ndarray
-    """Row offsets, int32."""
-
-    index: np.ndarray
-    """Columns, int32."""
-
-    num_rows: int
-    num_columns: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Neighbourhood:
-    """The part of the graph that the embeddings of some papers depend on."""
-
-    paper_B: np.ndarray
-    """Papers whose features are read, the wanted ones first."""
-
-    blocks: tuple[Block, ...]
-    """In the order of the layers: the last one ends at the wanted papers."""
-
-
-class EpochPlan:
-    """Deals every training citation once, in an order of its own for each epoch."""
-
-    def __init__(self, references: Csr, *, seed: int, epoch: int, batch: int, world_size: int) -> None:
-        """Cut each source's shuffled references into groups, shuffle the groups, and deal them to the ranks."""
-        rng = np.random.default_rng((seed, epoch))
-        self._references = references
-        source_E = np.repeat(np.arange(references.num_rows, dtype=np.int32), references.degree_N)
-        self._order_E = np.lexsort((rng.random(len(source_E), dtype=np.float32), source_E))
-        starts = _group_starts(references)
-        order = rng.permutation(len(starts))
-        self._start_G, self._end_G = starts[order], np.append(starts, len(source_E))[order + 1]
-        mean_group = len(source_E) / max(len(starts), 1)
-        per_rank = min(batch / world_size, MOST_OF_GRAPH * len(source_E))
-        groups_per_step = max(1, round(per_rank / mean_group)) * world_size
-        self.num_steps = max(1, min(-(-len(starts) // groups_per_step), len(starts) // world_size))
-        self._world_size = world_size
-
-    def citations(self, step: int, rank: int) -> np.ndarray:
-        """Positions in `references.index_E` of the citations that a rank trains on in a step.
-
-        Never empty: where there are fewer groups than ranks, some ranks share a group.
-        """
-        parts = self.num_steps * self._world_size
-        part = step * self._world_size + rank
-        size = len(self._start_G)
-        first, last = part * size // parts, (part + 1) * size // parts
-        groups = slice(first, max(last, first + 1))
-        position_P: np.ndarray = self._order_E[_ranges(self._start_G[groups], self._end_G[groups])]
-        return position_P
+    def _ranges(self, passed: int, place: int) -> np.ndarray:
+        """Segments of a ring, turned by a random angle, so that they begin elsewhere in each pass."""
+        if self.num_parts == 1:
+            return np.array([[0, self.num_papers]])
+        rng = np.random.default_rng((self.seed, passed))
+        count = min(SEGMENTS * self.num_parts, self.num_papers)
+        cut_C = np.sort((np.arange(count) * self.num_papers // count + rng.integers(self.num_papers)) % self.num_papers)
+        bounds_C2 = np.stack([cut_C, np.append(cut_C[1:], cut_C[0] + self.num_papers)], axis=1)
+        mine = rng.permutation(count)[place * count // self.num_parts : (place + 1) * count // self.num_parts]
+        return _unrolled(bounds_C2[np.sort(mine)], self.num_papers)
 
 
 def make_batch(
-    position_P: np.ndarray,
+    part: Part,
     *,
     references: Csr,
     neighbours: Csr,
@@ -114,130 +121,116 @@ def make_batch(
     negatives: int,
     seed: Sequence[int],
 ) -> Batch:
-    """Put the citations at some positions of `references` together with random papers to tell them from."""
-    rng = np.random.default_rng(seed)
-    source_P = (np.searchsorted(references.ptr_N1, position_P, side="right") - 1).astype(np.int32)
-    source_S, row_P = np.unique(source_P, return_inverse=True)
-    negative_K = np.sort(rng.integers(0, references.num_rows, negatives, dtype=np.int32))
+    """Cut a part out of the graph, and put its targets together with random papers of the part to tell them from.
+
+    Args:
+        part: the papers.
+        references: training citations of the whole graph.
+        neighbours: the same in both directions, each once.
+        day_N: date of each paper in days, where known.
+        negatives: papers that all sources are compared with.
+        seed: of the negatives; the targets follow from the part.
+    """
+    paper_B = part.paper_B
+    row_E, column_E = _inside(neighbours, part)
+    is_message_E = _fold_of(paper_B, row_E, column_E, part, neighbours.num_rows) != part.fold
+    citing_E, cited_E = _inside(references, part)
+    is_target_E = _fold_of(paper_B, citing_E, cited_E, part, neighbours.num_rows) == part.fold
+    source_S, row_P = _distinct(citing_E[is_target_E])
+    negative_K = _draw_negatives(len(paper_B), negatives, seed)
     return Batch(
+        paper_B=paper_B,
+        links=_csr(row_E[is_message_E], column_E[is_message_E], len(paper_B)),
         source_S=source_S,
         row_P=row_P,
-        target_P=references.index_E[position_P],
+        target_P=cited_E[is_target_E],
         negative_K=negative_K,
-        masked_SK=_not_negative(source_S, negative_K, neighbours, day_N),
+        masked_SK=_not_negative(
+            source_S,
+            negative_K,
+            num_papers=len(paper_B),
+            link_2E=(row_E, column_E),
+            day_B=None if day_N is None else day_N[paper_B],
+        ),
     )
 
 
-def neighbourhood(
-    wanted: np.ndarray,
-    *,
-    neighbours: Csr,
-    layers: int,
-    fanout: Sequence[int] = (),
-    without: tuple[np.ndarray, np.ndarray] | None = None,
-    seed: Sequence[int] = (0,),
-) -> Neighbourhood:
-    """Walk outwards from distinct papers, one hop per layer.
-
-    Args:
-        wanted: papers whose embeddings are asked for.
-        neighbours: the undirected graph.
-        layers: number of hops.
-        fanout: neighbours drawn per paper and hop, with replacement, from papers that have more; empty takes all
-            (Hamilton, Ying & Leskovec 2017, section 3.1).
-        without: pairs that no message may pass between, in either direction.
-        seed: of the drawing.
-    """
-    rng = np.random.default_rng(seed)
-    hidden = _hidden_positions(neighbours, without)
-    local_N = np.full(neighbours.num_rows, -1, dtype=np.int32)
-    papers, blocks = np.asarray(wanted), []
-    for layer in range(layers):
-        row_E, position_E = _draw(papers, neighbours, fanout[layer] if fanout else 0, rng)
-        keep = ~np.isin(position_E, hidden) if len(hidden) else slice(None)
-        row_E, paper_E = row_E[keep], neighbours.index_E[position_E[keep]]
-        columns = _append_new(papers, paper_E, local_N)
-        blocks.append(_block(row_E, local_N[paper_E], len(papers), len(columns)))
-        papers = columns
-    return Neighbourhood(paper_B=papers, blocks=tuple(reversed(blocks)))
+def _unrolled(bounds_R2: np.ndarray, num_papers: int) -> np.ndarray:
+    """Cut a range that passes the end of the ring in two."""
+    last_first, last_end = bounds_R2[-1]
+    if last_end <= num_papers:
+        return bounds_R2
+    ends = [[last_first, num_papers]] if last_first < num_papers else []
+    starts = [[0, last_end - num_papers]]
+    return np.array([*starts, *bounds_R2[:-1].tolist(), *ends])
 
 
-def positions(csr: Csr, row_P: np.ndarray, column_P: np.ndarray) -> np.ndarray:
-    """Where pairs stand in `csr.index_E`, by bisection within their rows; -1 where a pair is not there."""
-    low, high = csr.ptr_N1[row_P], csr.ptr_N1[row_P.astype(np.int64) + 1]
-    end = high.copy()
-    while np.any(low < high):
-        middle = (low + high) // 2
-        is_left = (csr.index_E[np.minimum(middle, len(csr.index_E) - 1)] < column_P) & (low < high)
-        low, high = np.where(is_left, middle + 1, low), np.where(is_left, high, np.minimum(middle, high))
-    found = (low < end) & (csr.index_E[np.minimum(low, len(csr.index_E) - 1)] == column_P)
-    return np.where(found, low, -1)
+def _inside(graph: Csr, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """Links between papers of a part, row by row, as places among its papers, int32."""
+    first_R, end_R = part.bounds_R2.T
+    place_R = np.cumsum(end_R - first_R) - (end_R - first_R)
+    degree_B = np.concatenate([np.diff(graph.ptr_N1[first : end + 1]) for first, end in part.bounds_R2])
+    paper_E = np.concatenate([graph.index_E[graph.ptr_N1[first] : graph.ptr_N1[end]] for first, end in part.bounds_R2])
+    range_E = np.searchsorted(first_R, paper_E, side="right") - 1
+    is_inside_E = (paper_E < end_R[range_E]) & (range_E >= 0)
+    row_E = np.repeat(np.arange(len(degree_B), dtype=np.int32), degree_B)[is_inside_E]
+    shift_R = (place_R - first_R).astype(np.int32)
+    return row_E, paper_E[is_inside_E] + shift_R[range_E[is_inside_E]]
 
 
-def _group_starts(references: Csr) -> np.ndarray:
-    """Cut each row of d references into pieces of min(4, d / 2), at least 1."""
-    degree_N = references.degree_N
-    size_N = np.clip(degree_N // 2, 1, PER_SOURCE)
-    source_E = np.repeat(np.arange(references.num_rows), degree_N)
-    within_E = np.arange(len(source_E)) - references.ptr_N1[source_E]
-    return np.flatnonzero(within_E % size_N[source_E] == 0)
+def _fold_of(paper_B: np.ndarray, a_E: np.ndarray, b_E: np.ndarray, part: Part, num_papers: int) -> np.ndarray:
+    """The fold in which each pair is a target, the same for both directions, other pairs together in every epoch."""
+    low_E, high_E = paper_B[np.minimum(a_E, b_E)], paper_B[np.maximum(a_E, b_E)]
+    key_E = low_E.astype(np.uint64) * np.uint64(num_papers) + high_E.astype(np.uint64)
+    key_E += np.uint64(part.epoch * 0x9E3779B97F4A7C15 % 2**64)
+    return _mixed(key_E) % np.uint64(FOLDS)
 
 
-def _ranges(start_G: np.ndarray, end_G: np.ndarray) -> np.ndarray:
-    """All whole numbers from each start up to, but without, its end, one range after the other."""
-    length_G = end_G - start_G
-    offset_G = np.cumsum(length_G) - length_G
-    numbers: np.ndarray = np.arange(length_G.sum()) + np.repeat(start_G - offset_G, length_G)
-    return numbers
+def _mixed(key_E: np.ndarray) -> np.ndarray:
+    """Scatter keys over all 64 bits (splitmix64: Steele, Lea & Flood 2014, figure 15)."""
+    key_E = (key_E ^ (key_E >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key_E = (key_E ^ (key_E >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed_E: np.ndarray = key_E ^ (key_E >> np.uint64(31))
+    return mixed_E
+
+
+def _distinct(citing_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values of an ascending array, and the place of each value among them."""
+    is_new_P = np.diff(citing_P, prepend=-1) > 0
+    return citing_P[is_new_P], np.cumsum(is_new_P) - 1
+
+
+def _draw_negatives(num_papers: int, negatives: int, seed: Sequence[int]) -> np.ndarray:
+    drawn_K = np.random.default_rng(seed).choice(num_papers, min(negatives, num_papers), replace=False, shuffle=False)
+    return np.sort(drawn_K).astype(np.int32)
+
+
+def _csr(row_E: np.ndarray, column_E: np.ndarray, num_rows: int) -> Csr:
+    ptr_B1 = np.zeros(num_rows + 1, dtype=np.int32)
+    np.cumsum(np.bincount(row_E, minlength=num_rows), out=ptr_B1[1:])
+    return Csr(ptr_B1, column_E)
 
 
 def _not_negative(
-    source_S: np.ndarray, negative_K: np.ndarray, neighbours: Csr, day_N: np.ndarray | None
+    source_S: np.ndarray,
+    negative_K: np.ndarray,
+    *,
+    num_papers: int,
+    link_2E: tuple[np.ndarray, np.ndarray],
+    day_B: np.ndarray | None,
 ) -> np.ndarray:
     masked_SK: np.ndarray = source_S[:, None] == negative_K[None, :]
-    if day_N is not None:
-        masked_SK |= day_N[negative_K][None, :] >= day_N[source_S][:, None]
-    start_S, end_S = neighbours.ptr_N1[source_S], neighbours.ptr_N1[source_S + 1]
-    row_E = np.repeat(np.arange(len(source_S)), end_S - start_S)
-    linked_E = neighbours.index_E[_ranges(start_S, end_S)]
-    first_E, last_E = np.searchsorted(negative_K, linked_E), np.searchsorted(negative_K, linked_E, side="right")
-    masked_SK[np.repeat(row_E, last_E - first_E), _ranges(first_E, last_E)] = True
+    if day_B is not None:
+        masked_SK |= day_B[negative_K][None, :] >= day_B[source_S][:, None]
+    source_place_B, negative_place_B = (_places(papers, num_papers) for papers in (source_S, negative_K))
+    row_E, column_E = (place_B[e] for place_B, e in zip((source_place_B, negative_place_B), link_2E, strict=True))
+    both_E = (row_E >= 0) & (column_E >= 0)
+    masked_SK[row_E[both_E], column_E[both_E]] = True
     return masked_SK
 
 
-def _hidden_positions(neighbours: Csr, without: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    if without is None:
-        return np.empty(0, dtype=np.int64)
-    source_P, target_P = without
-    there = positions(neighbours, np.concatenate([source_P, target_P]), np.concatenate([target_P, source_P]))
-    return np.unique(there[there >= 0])
-
-
-def _draw(papers: np.ndarray, graph: Csr, fanout: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `papers` and positions in `graph.index_E` of the neighbours that they listen to."""
-    start = graph.ptr_N1[papers]
-    degree = graph.ptr_N1[papers.astype(np.int64) + 1] - start
-    length = np.minimum(degree, fanout) if fanout else degree
-    row_E = np.repeat(np.arange(len(papers), dtype=np.int32), length)
-    position_E = _ranges(start, start + length)
-    if fanout:
-        is_drawn_E = (degree > fanout)[row_E]
-        drawn = row_E[is_drawn_E]
-        position_E[is_drawn_E] = start[drawn] + (rng.random(len(drawn)) * degree[drawn]).astype(np.int64)
-    return row_E, position_E
-
-
-def _append_new(papers: np.ndarray, paper_E: np.ndarray, local_N: np.ndarray) -> np.ndarray:
-    """Number the papers of a hop: the rows first, then the others in ascending order."""
-    local_N[paper_E] = 0
-    local_N[papers] = -1
-    new = np.flatnonzero(local_N == 0).astype(papers.dtype)
-    columns = np.concatenate([papers, new])
-    local_N[columns] = np.arange(len(columns), dtype=np.int32)
-    return columns
-
-
-def _block(row_E: np.ndarray, column_E: np.ndarray, num_rows: int, num_columns: int) -> Block:
-    ptr = np.zeros(num_rows + 1, dtype=np.int32)
-    np.cumsum(np.bincount(row_E, minlength=num_rows), out=ptr[1:])
-    return Block(ptr=ptr, index=column_E, num_rows=num_rows, num_columns=num_columns)
+def _places(papers: np.ndarray, num_papers: int) -> np.ndarray:
+    """Place of each paper in an array of distinct ones, -1 where it is not among them."""
+    place_B = np.full(num_papers, -1, dtype=np.int32)
+    place_B[papers] = np.arange(len(papers), dtype=np.int32)
+    return place_B

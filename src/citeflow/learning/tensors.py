@@ -1,6 +1,6 @@
 """From arrays of a graph to the tensors that a model computes with.
 
-Legend: N papers, B papers of a block, F features.
+Legend: N papers, B papers of a subgraph, F features.
 """
 
 import functools
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from citeflow.config import ModelConfig
-from citeflow.learning.sampling import Block
+from citeflow.graph.csr import Csr
 
 RANDOM_WIDTH = 64
 """Random features of a paper in a graph without features."""
 
-CHUNK = 65_536
-"""Papers per piece where all of them are read."""
+MEASURED = 65_536
+"""Papers that mean and deviation of the features are measured on, or up to twice as many."""
 
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)")
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # maps of files, only read
@@ -47,26 +47,16 @@ def features_of(x_NF: np.ndarray | None, papers: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x_NF[papers]))
 
 
-def to_sparse(block: Block) -> Tensor:
-    """A block as a sparse CSR matrix of ones."""
-    return sparse(block.ptr, block.index, block.num_columns)
-
-
-def sparse(ptr: np.ndarray, index: np.ndarray, num_columns: int) -> Tensor:
+def sparse(csr: Csr, num_columns: int) -> Tensor:
     """A sparse CSR matrix of ones with int32 indices."""
-    ptr_R1, index_E = torch.from_numpy(ptr.astype(np.int32, copy=False)), torch.from_numpy(index)
-    size = (len(ptr) - 1, num_columns)
-    return torch.sparse_csr_tensor(ptr_R1, index_E, torch.ones(len(index)), size, check_invariants=False)
+    ptr_B1, index_E = (torch.from_numpy(array.astype(np.int32, copy=False)) for array in (csr.ptr_N1, csr.index_E))
+    size = (csr.num_rows, num_columns)
+    return torch.sparse_csr_tensor(ptr_B1, index_E, torch.ones(len(index_E)), size, check_invariants=False)
 
 
 def mean_and_scale(x_NF: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean of every feature and 1 / deviation (1 where a feature is constant), read in pieces, summed in float64."""
-    total_F, square_F = np.zeros(x_NF.shape[1]), np.zeros(x_NF.shape[1])
-    for first in range(0, len(x_NF), CHUNK):
-        piece = np.asarray(x_NF[first : first + CHUNK], dtype=np.float64)
-        total_F += piece.sum(axis=0)
-        square_F += np.square(piece).sum(axis=0)
-    mean_F = total_F / len(x_NF)
-    deviation_F = np.sqrt(np.maximum(square_F / len(x_NF) - np.square(mean_F), 0))
+    """Mean of every feature and 1 / deviation (1 where a feature is constant), of an even sample of the papers."""
+    sample_SF = np.asarray(x_NF[:: max(1, len(x_NF) // MEASURED)], dtype=np.float64)
+    mean_F, deviation_F = sample_SF.mean(axis=0), sample_SF.std(axis=0)
     scale_F = np.where(deviation_F > 1e-6, 1 / np.maximum(deviation_F, 1e-6), 1)
     return torch.from_numpy(mean_F).float(), torch.from_numpy(scale_F).float()

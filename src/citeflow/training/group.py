@@ -1,4 +1,4 @@
-"""The ranks that train together: joining, one small sum per step, and a bound on every wait."""
+"""The ranks that train together: joining, one small sum per step, shared arrays, and a bound on every wait."""
 
 import contextlib
 import os
@@ -8,9 +8,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from citeflow import files
 
 JOIN_TIMEOUT_S = 300
-"""Longest wait for another rank; the longest that one rank computes alone is one evaluation."""
+"""Longest wait for another rank; the longest that one rank computes alone is its share of one layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Group:
     rank: int
     world_size: int
     device: torch.device
+    local_world_size: int = 1
+    """How many of them are on this machine."""
 
     @property
     def is_first(self) -> bool:
@@ -37,19 +42,61 @@ class Group:
         """Values of rank 0, on every rank."""
         return self.sum(*(value if self.is_first else 0.0 for value in values))
 
+    def rows(self, num_rows: int) -> range:
+        """The rows of a large array that this rank computes."""
+        return _rows_of(self.rank, self.world_size, num_rows)
+
+    def empty(self, num_rows: int, width: int) -> Tensor:
+        """A float32 array in main memory that the ranks of this machine have in common.
+
+        Raises:
+            UnavailableError: neither shared memory nor the disk has room for it.
+        """
+        if self.local_world_size == 1:
+            return torch.empty(num_rows, width)
+        is_creator = self.rank % self.local_world_size == 0
+        name = f"citeflow-{os.getppid()}-{num_rows}-{width}"  # torchrun is the parent of all of them
+        array: Tensor | None = None
+        if is_creator:
+            array = torch.from_numpy(files.shared_array(name, (num_rows, width), create=True))
+        self.sum(0)
+        if not is_creator:
+            array = torch.from_numpy(files.shared_array(name, (num_rows, width), create=False))
+        self.sum(0)
+        if is_creator:
+            files.unshare(name)
+        assert array is not None
+        return array
+
+    def exchange(self, x: Tensor) -> None:
+        """Wait until every rank has its rows of an array done; rows that another machine computed come from there."""
+        self.sum(0)
+        if self.local_world_size == self.world_size:
+            return
+        for rank in range(self.world_size):
+            mine = _rows_of(rank, self.world_size, len(x))
+            dist.broadcast(x[mine.start : mine.stop], src=rank)
+
+
+def _rows_of(rank: int, world_size: int, num_rows: int) -> range:
+    return range(rank * num_rows // world_size, (rank + 1) * num_rows // world_size)
+
 
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
     """Join the ranks that torchrun started, and leave them at the end.
 
-    With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo.
+    With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo; arrays in main memory are
+    exchanged by gloo in both cases.
     """
-    on_gpu = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    local_world_size = int(os.environ["LOCAL_WORLD_SIZE"])
+    on_gpu = torch.cuda.device_count() >= local_world_size
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=JOIN_TIMEOUT_S))
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=JOIN_TIMEOUT_S))
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
+        yield Group(dist.get_rank(), dist.get_world_size(), device, local_world_size)
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,5 @@
 """Starts the ranks of a training on this machine, through torchrun, and turns their end into a model or an error."""
 
-import contextlib
-import math
 import os
 import signal
 import subprocess
@@ -12,6 +10,7 @@ from types import FrameType
 from citeflow import files
 from citeflow.config import Config
 from citeflow.errors import StoppedError, TrainingError, from_record
+from citeflow.training.cores import environment
 
 GRACE_S = 60
 """torchrun gives its workers 30 s to save before it kills them."""
@@ -30,7 +29,7 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
     with files.exclusive(run_dir / "train.lock"):
         files.write_json(run_dir / "job.json", job)
         files.delete(run_dir, "error.json")
-        code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], _environment(workers))
+        code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], environment(os.environ, workers))
     if (run_dir / "error.json").exists():
         raise from_record(files.read_json(run_dir / "error.json"))
     if code != 0 and was_stopped:
@@ -45,31 +44,6 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
 def _torchrun(workers: int) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
     return [*launcher, "-m", "citeflow.training.worker"]
-
-
-def _environment(workers: int) -> dict[str, str]:
-    """Threads by cores and workers: more threads than cores, and every rank waits for every other."""
-    return {**os.environ, "OMP_NUM_THREADS": str(max(1, num_cores() // workers))}
-
-
-def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that this process may use: those it is bound to, or fewer where its container has a limit."""
-    bound = len(os.sched_getaffinity(0))
-    for read in (_limit_v2, _limit_v1):
-        with contextlib.suppress(OSError, ValueError):
-            quota, period = read(cgroup)
-            return max(1, min(bound, math.ceil(quota / period))) if quota > 0 else bound
-    return bound
-
-
-def _limit_v2(cgroup: Path) -> tuple[int, int]:
-    quota, period = (cgroup / "cpu.max").read_text().split()
-    return (0 if quota == "max" else int(quota)), int(period)
-
-
-def _limit_v1(cgroup: Path) -> tuple[int, int]:
-    quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-    return int(quota), int(period)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:

@@ -1,8 +1,10 @@
 """The training loop: step, agree with the other ranks, and now and then measure, keep the best and save."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +17,18 @@ from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
 from citeflow.errors import StoppedError, TrainingError
-from citeflow.evaluation.scoring import embed_all, part_of, score_held_out
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import part_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
 from citeflow.learning.ranking import ranks
-from citeflow.learning.sampling import EpochPlan
+from citeflow.learning.sampling import Plan
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
 from citeflow.training.group import Group
-from citeflow.training.objective import Objective, make_inputs
+from citeflow.training.objective import Inputs, Objective, make_inputs
 
 WARM_UP_STEPS = 20
 VALIDATION_SOURCES = 2000
@@ -61,13 +64,24 @@ def fit(training: Training) -> None:
         StoppedError: a rank was asked to stop; the checkpoint holds all that was done.
         TrainingError: a loss or a score was not finite.
     """
-    clock = _Clock(training)
+    train = training.config.train
+    plan = Plan(
+        num_papers=training.graph.num_papers, papers=train.papers, world_size=training.group.world_size, seed=train.seed
+    )
+    with contextlib.closing(_Batches(training, plan)) as batches:
+        _train(training, _Clock(training, plan), batches)
+    _evaluate(training)
+    _save(training)
+
+
+def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
     ddp = DistributedDataParallel(Objective(training.model, training.config.train.loss), forward_sync_buffers=False)
     share = clock.share(training)
     while share < 1:
         _evaluate_if_due(training, share)
-        loss, num_positives = _forward_backward(training, ddp, clock)
-        mean_loss, positives, stops = _agree(training, loss, num_positives)
+        inputs = batches.take(training.progress.step)
+        loss = _forward_backward(training, ddp, inputs)
+        mean_loss, positives, stops = _agree(training, loss, inputs.num_positives)
         _update(training, share)
         training.progress.step += 1
         training.progress.positives += round(positives)
@@ -77,51 +91,65 @@ def fit(training: Training) -> None:
         if stops:
             _save(training)
             raise StoppedError("training was asked to stop", f"step {training.progress.step}", hint="run it again")
-    _evaluate(training)
-    _save(training)
 
 
 class _Clock:
-    """How much of the training is done, the same on every rank, and which epoch a step belongs to."""
+    """How much of the training is done, the same on every rank."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, plan: Plan) -> None:
         self._began = time.monotonic() - training.progress.seconds
+        self._steps = max(1, math.ceil(training.config.train.epochs * plan.steps_per_epoch))
         self.recorded_at, self.recorded_positives = training.progress.seconds, training.progress.positives
         self.saved_at = training.progress.seconds
-        self.epoch, self.plan = 0, self._plan(training, 0)
 
     def share(self, training: Training) -> float:
         """Share of the training that is done, by rank 0's clock or by epochs; reaches 1 at the end."""
         train, progress = training.config.train, training.progress
         progress.seconds = time.monotonic() - self._began
         if not train.minutes:
-            return progress.step / max(1, math.ceil(train.epochs * self.plan.num_steps))
+            return progress.step / self._steps
         return training.group.from_first(progress.seconds / (60 * train.minutes))[0]
 
-    def citations(self, training: Training) -> np.ndarray:
-        """Positions of the citations that this rank trains on now."""
-        epoch, step = divmod(training.progress.step, self.plan.num_steps)
-        if epoch != self.epoch:
-            self.epoch, self.plan = epoch, self._plan(training, epoch)
-        return self.plan.citations(step, training.group.rank)
 
-    def _plan(self, training: Training, epoch: int) -> EpochPlan:
-        train, world_size = training.config.train, training.group.world_size
-        references = training.graph.references
-        return EpochPlan(references, seed=train.seed, epoch=epoch, batch=train.batch, world_size=world_size)
+class _Batches:
+    """Makes the batch of the next step on a thread, while this step is computed."""
+
+    def __init__(self, training: Training, plan: Plan) -> None:
+        self._training, self._plan = training, plan
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._next = self._thread.submit(self._make, training.progress.step)
+
+    def take(self, step: int) -> Inputs:
+        """The batch of a step; steps are taken one after the other."""
+        inputs = self._next.result()
+        self._next = self._thread.submit(self._make, step + 1)
+        return inputs
+
+    def close(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _make(self, step: int) -> Inputs:
+        training = self._training
+        return make_inputs(
+            self._plan.part(step, training.group.rank),
+            graph=training.graph,
+            evidence=training.evidence,
+            config=training.config,
+            seed=_seed(training, step),
+        )
 
 
-def _forward_backward(training: Training, ddp: DistributedDataParallel, clock: _Clock) -> tuple[Tensor, int]:
-    position_P = clock.citations(training)
-    seed = (training.config.train.seed, training.progress.step, training.group.rank)
-    inputs = make_inputs(
-        position_P, graph=training.graph, evidence=training.evidence, config=training.config, seed=seed
-    )
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+def _seed(training: Training, step: int) -> tuple[int, int, int]:
+    return training.config.train.seed, step, training.group.rank
+
+
+def _forward_backward(training: Training, ddp: DistributedDataParallel, inputs: Inputs) -> Tensor:
+    torch.manual_seed(int(np.random.SeedSequence(_seed(training, training.progress.step)).generate_state(1)[0]))
     training.optimizer.zero_grad(set_to_none=True)
     loss: Tensor = ddp(inputs.to(training.group.device))
     loss.backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), len(position_P)
+    return loss.detach()
 
 
 def _agree(training: Training, loss: Tensor, num_positives: int) -> tuple[float, float, float]:
@@ -184,9 +212,9 @@ def _evaluate(training: Training) -> None:
     """Measure the validation MRR, the ranks sharing the work, and keep the model if it is the best so far."""
     group, progress = training.group, training.progress
     part = part_of(training.graph.valid, most=VALIDATION_SOURCES, rank=group.rank, world_size=group.world_size)
+    embedding_NH = embed_all(training.model, training.graph, group)
     reciprocal = 0.0
     if len(part.source_P):
-        embedding_NH = embed_all(training.model, training.graph)
         score = torch.from_numpy(score_held_out(training.model, embedding_NH, training.evidence, part))
         is_finite = bool(score.isfinite().all())
         reciprocal = float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum()) if is_finite else math.nan

@@ -1,12 +1,11 @@
 """One step's computation: a batch in, a loss out.
 
-The structural head has a thousand weights and learns from a part of each batch; the encoder learns from all of it.
+The structural head has a thousand weights and learns from a few sources of each batch; the encoder learns from all.
 
-Legend: B papers of a block, S sources, P citations, K shared negatives, D kinds of evidence, W wanted papers.
+Legend: B papers of a subgraph, S sources, P citations, K shared negatives, D kinds of evidence.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +17,11 @@ from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.loss import LOSSES
 from citeflow.learning.model import LinkPredictor
-from citeflow.learning.sampling import Batch, make_batch, neighbourhood
-from citeflow.learning.tensors import encoder_input, features_of, to_sparse
+from citeflow.learning.sampling import Batch, Part, make_batch
+from citeflow.learning.tensors import encoder_input, features_of, sparse
 
-JUDGED_SHARE = 0.25
-"""Share of a batch's sources whose evidence is looked up."""
+JUDGED = 256
+"""Sources of a batch whose evidence is looked up, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,24 +29,26 @@ class Inputs:
     """A batch as tensors."""
 
     x_BF: Tensor
-    blocks: list[Tensor]
+    links_BB: Tensor
+    """Sparse, symmetric."""
     source_S: Tensor
-    """Rows of the encoder's output, as `target_P` and `negative_K`."""
+    """Papers of the subgraph, as `target_P` and `negative_K`."""
     target_P: Tensor
     negative_K: Tensor
     row_P: Tensor
     masked_SK: Tensor
     judged: "Judged | None"
 
+    @property
+    def num_positives(self) -> int:
+        """Citations to learn from, P."""
+        return len(self.target_P)
+
     def to(self, device: torch.device) -> "Inputs":
         """The same on another device."""
         if device.type == "cpu":
             return self
-        return Inputs(
-            **_moved(self, device),
-            blocks=[block.to(device) for block in self.blocks],
-            judged=self.judged and Judged(**_moved(self.judged, device)),
-        )
+        return Inputs(**_moved(self, device), judged=self.judged and Judged(**_moved(self.judged, device)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,11 +80,11 @@ class Objective(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Compute the loss of a batch."""
-        h_WH = self.predictor.encoder(inputs.x_BF, inputs.blocks)
-        source_SH = h_WH.index_select(0, inputs.source_S)
+        h_BH = self.predictor.encoder(inputs.x_BF, inputs.links_BB)
+        source_SH = h_BH.index_select(0, inputs.source_S)
         source_PH = source_SH.index_select(0, inputs.row_P)
-        target_P1H = h_WH.index_select(0, inputs.target_P)[:, None, :]
-        negative_SK = self.predictor.embedded(source_SH, h_WH.index_select(0, inputs.negative_K))
+        target_P1H = h_BH.index_select(0, inputs.target_P)[:, None, :]
+        negative_SK = self.predictor.embedded(source_SH, h_BH.index_select(0, inputs.negative_K))
         positive_P = self.predictor.embedded(source_PH, target_P1H).squeeze(1)
         loss = self.loss(positive_P, negative_SK, inputs.masked_SK, inputs.row_P)
         if inputs.judged is not None:
@@ -97,49 +98,42 @@ class Objective(nn.Module):
 
 
 def make_inputs(
-    position_P: np.ndarray, *, graph: PreparedGraph, evidence: Evidence, config: Config, seed: tuple[int, ...]
+    part: Part, *, graph: PreparedGraph, evidence: Evidence, config: Config, seed: tuple[int, ...]
 ) -> Inputs:
-    """Gather all that a step needs for the citations at some positions of `graph.references`."""
-    train = config.train
+    """Gather all that a step needs for a part of the graph."""
     batch = make_batch(
-        position_P,
+        part,
         references=graph.references,
         neighbours=graph.neighbours,
         day_N=graph.day_N,
-        negatives=train.negatives,
+        negatives=config.train.negatives,
         seed=(*seed, 0),
-    )
-    wanted_W = np.unique(np.concatenate([batch.source_S, batch.target_P, batch.negative_K]))
-    near = neighbourhood(
-        wanted_W,
-        neighbours=graph.neighbours,
-        layers=config.model.layers,
-        fanout=train.fanout,
-        without=(batch.source_P, batch.target_P),
-        seed=(*seed, 1),
     )
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     return Inputs(
-        x_BF=features_of(x_NF, near.paper_B),
-        blocks=[to_sparse(block) for block in near.blocks],
-        source_S=_places(wanted_W, batch.source_S),
-        target_P=_places(wanted_W, batch.target_P),
-        negative_K=_places(wanted_W, batch.negative_K),
+        x_BF=features_of(x_NF, batch.paper_B),
+        links_BB=sparse(batch.links, len(batch.paper_B)),
+        source_S=torch.from_numpy(batch.source_S),
+        target_P=torch.from_numpy(batch.target_P),
+        negative_K=torch.from_numpy(batch.negative_K),
         row_P=torch.from_numpy(batch.row_P),
         masked_SK=torch.from_numpy(batch.masked_SK),
-        judged=_judge(batch, evidence, (*seed, 2)) if config.model.predictor == "structural" else None,
+        judged=_judge(batch, evidence, (*seed, 1)) if config.model.predictor == "structural" else None,
     )
 
 
 def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
     """Look up the evidence for some of a batch's sources and all of their citations in it."""
     num_sources = len(batch.source_S)
-    chosen = np.random.default_rng(seed).choice(num_sources, math.ceil(JUDGED_SHARE * num_sources), replace=False)
+    chosen = np.random.default_rng(seed).choice(num_sources, min(JUDGED, num_sources), replace=False)
     source_Z = np.sort(chosen)
     citation_Y = np.flatnonzero(np.isin(batch.row_P, source_Z))
     row_Y = np.searchsorted(source_Z, batch.row_P[citation_Y])
     evidence_YD, evidence_ZKD = evidence.of_batch(
-        batch.source_S[source_Z], row_Y, batch.target_P[citation_Y], batch.negative_K
+        batch.paper_B[batch.source_S[source_Z]],
+        row_Y,
+        batch.paper_B[batch.target_P[citation_Y]],
+        batch.paper_B[batch.negative_K],
     )
     return Judged(
         source_Z=torch.from_numpy(source_Z),
@@ -148,7 +142,3 @@ def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
         evidence_YD=torch.from_numpy(evidence_YD),
         evidence_ZKD=torch.from_numpy(evidence_ZKD),
     )
-
-
-def _places(sorted_W: np.ndarray, papers: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.searchsorted(sorted_W, papers))

@@ -1,6 +1,7 @@
 """One rank of the training, as torchrun starts it: `torchrun -m citeflow.training.worker JOB.json`."""
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,13 +15,15 @@ from citeflow.console import log
 from citeflow.errors import CiteflowError, ConfigError, to_record
 from citeflow.evaluation import model_files
 from citeflow.evaluation.calibration import calibrate
-from citeflow.evaluation.scoring import embed_all, evidence_of
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
 from citeflow.learning.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
+from citeflow.training.cores import bind
 from citeflow.training.group import Group, joined
 from citeflow.training.loop import Training, fit
 
@@ -30,6 +33,7 @@ def main() -> None:
     job_file = Path(sys.argv[1])
     job = json.loads(job_file.read_text())
     try:
+        bind(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         with joined() as group:
             work(group, job_file.parent, job)
     except CiteflowError as error:
@@ -50,9 +54,9 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     finally:
         if training.run_log:
             training.run_log.close()
+    training.model.load_state_dict(training.best)
+    embedding_NH = embed_all(training.model, graph, group)
     if group.is_first:
-        training.model.load_state_dict(training.best)
-        embedding_NH = embed_all(training.model, graph)
         calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
         model_files.save(
             run_dir / "model",

@@ -1,0 +1,58 @@
+"""What the workers of this machine run on: their cores, their threads, and how their memory is kept.
+
+A training step allocates the same large arrays again and again. glibc's malloc gives them back to the kernel each time,
+and every new page of the next step is a fault; told to keep them, in large pages, a step takes about two thirds of the
+time (`benchmarks/machine.py`).
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+KEEP_MEMORY = {
+    "glibc.malloc.arena_max": 1,
+    "glibc.malloc.mmap_max": 0,
+    "glibc.malloc.trim_threshold": 2**60,
+    "glibc.malloc.top_pad": 64 * 2**20,
+    "glibc.malloc.hugetlb": 1,
+}
+"""Tunables of glibc: one heap, nothing mapped by itself, nothing given back, large pages where the kernel has them."""
+
+
+def environment(inherited: Mapping[str, str], workers: int) -> dict[str, str]:
+    """Variables for the workers: threads by cores (with more, every rank waits for every other), memory kept.
+
+    Tunables that the user has set stay as they are.
+    """
+    tunables = ":".join(f"{name}={value}" for name, value in KEEP_MEMORY.items())
+    return {"GLIBC_TUNABLES": tunables, **inherited, "OMP_NUM_THREADS": str(max(1, num_cores() // workers))}
+
+
+def bind(local_rank: int, local_world_size: int) -> None:
+    """Keep this worker on cores of its own, as many for each; where there are not enough, on all of them."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // local_world_size
+    if share and num_cores() == len(cores):
+        os.sched_setaffinity(0, cores[local_rank * share : (local_rank + 1) * share])
+
+
+def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: those it is bound to, or fewer where its container has a limit."""
+    bound = len(os.sched_getaffinity(0))
+    for read in (_limit_v2, _limit_v1):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = read(cgroup)
+            return max(1, min(bound, math.ceil(quota / period))) if quota > 0 else bound
+    return bound
+
+
+def _limit_v2(cgroup: Path) -> tuple[int, int]:
+    quota, period = (cgroup / "cpu.max").read_text().split()
+    return (0 if quota == "max" else int(quota)), int(period)
+
+
+def _limit_v1(cgroup: Path) -> tuple[int, int]:
+    quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return int(quota), int(period)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from citeflow import files
+from citeflow.training.shared import shared_array, unshare
 
 JOIN_TIMEOUT_S = 300
 """Longest wait for another rank; the longest that one rank computes alone is its share of one layer."""
@@ -58,13 +58,13 @@ class Group:
         name = f"citeflow-{os.getppid()}-{num_rows}-{width}"  # torchrun is the parent of all of them
         array: Tensor | None = None
         if is_creator:
-            array = torch.from_numpy(files.shared_array(name, (num_rows, width), create=True))
+            array = torch.from_numpy(shared_array(name, (num_rows, width), create=True))
         self.sum(0)
         if not is_creator:
-            array = torch.from_numpy(files.shared_array(name, (num_rows, width), create=False))
+            array = torch.from_numpy(shared_array(name, (num_rows, width), create=False))
         self.sum(0)
         if is_creator:
-            files.unshare(name)
+            unshare(name)
         assert array is not None
         return array
 

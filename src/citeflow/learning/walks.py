@@ -74,7 +74,7 @@ def meet(
         for each list in `looked`, which of its papers were found, and the number that stands for each of them.
     """
     is_placed_N, number_N = np.zeros(num_papers, dtype=bool), np.empty(num_papers, dtype=np.int32)
-    paper_E = np.concatenate([papers for _, papers in placed])
+    paper_E = np.concatenate([papers for _, papers in placed], dtype=np.intp)
     number_E, same_E = np.arange(len(paper_E), dtype=np.int32), np.empty(len(paper_E), dtype=np.int32)
     hits: list[list[tuple[np.ndarray, np.ndarray]]] = [[(NONE, NONE)] for _ in looked]
     begins = np.cumsum([0] + [len(papers) for _, papers in placed[:-1]])
@@ -85,7 +85,7 @@ def meet(
             number_N[paper_E[part]] = number_E[part]
             is_placed_N[paper_E[part]] = True
         for part in mine:
-            same_E[part] = number_N[paper_E[part]]
+            same_E[part] = number_N.take(paper_E[part])
         for part, (_, paper_L), hit in zip(theirs, looked, hits, strict=True):
             place = np.flatnonzero(is_placed_N.take(paper_L[part])) + part.start
             hit.append((place, number_N[paper_L[place]]))

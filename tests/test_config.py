@@ -14,11 +14,11 @@ def test_every_preset_is_valid(preset):
 
 
 def test_later_layers_win_over_earlier_ones(tmp_path):
-    (tmp_path / "a.yaml").write_text("train: {lr: 0.1, batch: 7, clip: 2}\nmodel: {width: 16}")
+    (tmp_path / "a.yaml").write_text("train: {lr: 0.1, papers: 7, clip: 2}\nmodel: {width: 16}")
     loaded = config.load(
-        preset="seed", file=tmp_path / "a.yaml", text="train: {batch: 8, clip: 3}", overrides=["train.clip=4"]
+        preset="seed", file=tmp_path / "a.yaml", text="train: {papers: 8, clip: 3}", overrides=["train.clip=4"]
     )
-    assert (loaded.train.lr, loaded.train.batch, loaded.train.clip) == (0.1, 8, 4.0)
+    assert (loaded.train.lr, loaded.train.papers, loaded.train.clip) == (0.1, 8, 4.0)
     assert (loaded.model.width, loaded.model.layers) == (16, 5)
 
 
@@ -29,16 +29,15 @@ def test_later_layers_win_over_earlier_ones(tmp_path):
         ("tarin.epochs=3", "did you mean train"),
         ("train.epochs", "section.key=value"),
         ("epochs=3", "section.key=value"),
-        ("train.batch=1.5", "a whole number"),
-        ("train.batch=.inf", "a whole number"),
-        ("train.batch=nan", "a whole number"),
+        ("train.papers=1.5", "a whole number"),
+        ("train.papers=.inf", "a whole number"),
+        ("train.papers=nan", "a whole number"),
         ("train.lr=.inf", "a number"),
         ("train.lr=yes", "a number"),
         ("train.lr=0", "above 0"),
         ("model.normalize=1", "true or false"),
         ("model.predictor=cosine", "one of dot, mlp, structural"),
-        ("train.fanout=5", "one number per model.layers"),
-        ("train.fanout=5,0", "at least 1"),
+        ("train.fanout=5", "unknown setting"),
         ("train.lr={", "not YAML"),
         ("model.predictor=[a]", "one of"),
     ],
@@ -76,9 +75,8 @@ def test_text_that_does_not_hold_sections_is_refused(text):
         ("model.dropout=-0.1", "below, 1"),
         ("train.epochs=0", "above 0"),
         ("train.minutes=-1", "0 or more"),
-        ("train.batch=0", "at least 1"),
+        ("train.papers=1", "at least 2"),
         ("train.negatives=0", "at least 1"),
-        ("train.fanout=0,5", "at least 1"),
         ("train.lr=-1", "above 0"),
         ("train.clip=-1", "0 or more"),
         ("train.evaluations=0", "at least 1"),
@@ -112,20 +110,20 @@ def test_every_setting_can_be_given_its_own_default_by_name():
 
 
 def test_values_far_from_the_defaults_survive_yaml():
-    overrides = ["train.lr=1e-7", "train.seed=9007199254740993", "train.fanout=3,4", "train.minutes=1e16"]
+    overrides = ["train.lr=1e-7", "train.seed=9007199254740993", "train.papers=2", "train.minutes=1e16"]
     loaded = config.load(overrides=overrides)
     assert config.from_yaml(config.to_yaml(loaded)) == loaded
     assert loaded.train.seed == 9007199254740993
 
 
 def test_numbers_in_a_file_may_be_written_as_in_python():
-    loaded = config.from_yaml("train: {lr: 1e-3, batch: 4e3}")
-    assert (loaded.train.lr, loaded.train.batch) == (0.001, 4000)
+    loaded = config.from_yaml("train: {lr: 1e-3, papers: 4e3}")
+    assert (loaded.train.lr, loaded.train.papers) == (0.001, 4000)
 
 
 def test_numbers_may_be_written_as_in_python():
-    loaded = config.load(overrides=["train.lr=1e-3", "train.fanout=10,5", "train.batch=4e3"])
-    assert (loaded.train.lr, loaded.train.fanout, loaded.train.batch) == (0.001, (10, 5), 4000)
+    loaded = config.load(overrides=["train.lr=1e-3", "train.papers=4e3"])
+    assert (loaded.train.lr, loaded.train.papers) == (0.001, 4000)
 
 
 def test_a_settings_file_that_is_missing_or_no_text_is_told(tmp_path):

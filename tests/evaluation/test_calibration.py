@@ -9,7 +9,8 @@ from citeflow.config import ModelConfig
 from citeflow.data.records import HeldOut
 from citeflow.evaluation import calibration
 from citeflow.evaluation.calibration import Calibration, calibrate, fit_platt
-from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.model import LinkPredictor

@@ -10,7 +10,8 @@ from citeflow import config, files
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.evaluation import model_files
 from citeflow.evaluation.calibration import Calibration, calibrate
-from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.training import checkpoint, worker
 

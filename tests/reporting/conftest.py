@@ -49,7 +49,7 @@ def sample_report() -> dict[str, Any]:
         "config": {
             "data": {"holdout": 0.05, "seed": 0, "unknown": "error"},
             "model": {"layers": 2, "width": 128, "normalize": False, "predictor": "structural"},
-            "train": {"epochs": 10.0, "minutes": 5.0, "fanout": [], "loss": "contrastive", "lr": 0.003},
+            "train": {"epochs": 10.0, "minutes": 5.0, "papers": 10_000, "loss": "contrastive", "lr": 0.003},
         },
         "versions": {"citeflow": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
         "valid": _scores(0.7634) | {"num_positives": 1_478, "num_negatives": 1_000},

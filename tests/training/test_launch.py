@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from citeflow import config, files
 from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, to_record
 from citeflow.evaluation import model_files
-from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning import ranking
 from citeflow.training import launch, worker

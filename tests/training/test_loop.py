@@ -10,7 +10,8 @@ import torch
 
 from citeflow import config
 from citeflow.errors import StoppedError, TrainingError
-from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.ranking import mrr_and_hits
 from citeflow.learning.tensors import RANDOM_WIDTH

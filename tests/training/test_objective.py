@@ -14,7 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from citeflow.config import Config, ModelConfig, TrainConfig
 from citeflow.data.records import HeldOut
-from citeflow.evaluation.scoring import embed_all, evidence_of
+from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.model import LinkPredictor

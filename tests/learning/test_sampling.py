@@ -1,300 +1,330 @@
+"""Parts cover the graph, and a batch holds the citations of its part as targets or as messages, never as both.
+
+Legend: N papers, B papers of a batch, P citations, S sources, K negatives.
+"""
+
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import csrs, random_citations, random_days
 
-from citeflow.graph.csr import build_csr, transpose, undirected
-from citeflow.learning.sampling import MOST_OF_GRAPH, PER_SOURCE, EpochPlan, make_batch, neighbourhood, positions
+from citeflow.learning import sampling
+from citeflow.learning.sampling import FOLDS, Part, Plan, make_batch
 
 
-def plan_of(references, *, seed=0, epoch=0, batch=8, world_size=1):
-    return EpochPlan(references, seed=seed, epoch=epoch, batch=batch, world_size=world_size)
+def plan_of(num_papers=50, papers=10, *, world_size=1, seed=0):
+    return Plan(num_papers=num_papers, papers=papers, world_size=world_size, seed=seed)
 
 
-def dealt(plan, world_size):
-    """What each rank gets in each step."""
-    return {(step, rank): plan.citations(step, rank) for step in range(plan.num_steps) for rank in range(world_size)}
+def slots(plan, passed=0):
+    """Step and rank of each part of a pass."""
+    numbers = range(passed * plan.num_parts, (passed + 1) * plan.num_parts)
+    return [divmod(number, plan.world_size) for number in numbers]
 
 
-def times_dealt(plan, world_size, num_citations):
-    return np.bincount(np.concatenate(list(dealt(plan, world_size).values())), minlength=num_citations)
+def part_of(*bounds, epoch=0, fold=0):
+    return Part(bounds_R2=np.array(bounds), epoch=epoch, fold=fold)
 
 
-def star(num_references):
-    """Paper 0 cites all others."""
-    return build_csr(np.zeros(num_references, dtype=int), np.arange(1, num_references + 1), num_references + 1)
+def batch_of(is_cited_NN, part, *, day_N=None, negatives=8, seed=(0, 0, 0)):
+    references, _, neighbours = csrs(is_cited_NN)
+    return make_batch(part, references=references, neighbours=neighbours, day_N=day_N, negatives=negatives, seed=seed)
 
 
-def source_of(references, position_P):
-    return references.edges()[0][position_P]
+def targets(batch):
+    """Citations that are told from negatives, as pairs of papers of the graph."""
+    citing_P, cited_P = batch.paper_B[batch.source_S[batch.row_P]], batch.paper_B[batch.target_P]
+    return list(zip(citing_P.tolist(), cited_P.tolist(), strict=True))
+
+
+def messages(batch):
+    """Links that carry a message, as pairs of papers of the graph."""
+    row_E, column_E = batch.paper_B[batch.links.edges()]
+    return list(zip(row_E.tolist(), column_E.tolist(), strict=True))
+
+
+def inside(is_NN, papers):
+    """Pairs of the graph of which both papers lie in a part."""
+    chosen = set(papers.tolist())
+    pairs = zip(*(side.tolist() for side in np.nonzero(is_NN)), strict=True)
+    return {(a, b) for a, b in pairs if a in chosen and b in chosen}
+
+
+def turned(pairs):
+    return {(b, a) for a, b in pairs}
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    num_papers=st.integers(1, 90),
+    papers=st.integers(2, 100),
+    world_size=st.integers(1, 5),
+    passed=st.integers(0, 9),
+    seed=st.integers(0, 99),
+)
+def test_the_parts_of_a_pass_hold_every_paper_once(num_papers, papers, world_size, passed, seed):
+    plan = plan_of(num_papers, papers, world_size=world_size, seed=seed)
+    parts = [plan.part(*slot) for slot in slots(plan, passed)]
+    assert np.sort(np.concatenate([part.paper_B for part in parts])).tolist() == list(range(num_papers))
+    assert {(part.epoch, part.fold) for part in parts} == {divmod(passed, FOLDS)}
+    for part in parts:
+        bounds = part.bounds_R2.ravel()
+        assert bounds[0] >= 0
+        assert bounds[-1] <= num_papers
+        assert (part.bounds_R2[:, 0] < part.bounds_R2[:, 1]).all()
+        assert (np.diff(bounds) >= 0).all()
+        assert part.paper_B.dtype == np.int32
+        assert (np.diff(part.paper_B) > 0).all()
+
+
+@pytest.mark.parametrize("papers", [2, 7, 10, 25])
+def test_parts_have_about_as_many_papers_as_were_asked_for(papers):
+    plan = plan_of(1000, papers)
+    sizes = [len(plan.part(*slot).paper_B) for slot in slots(plan)]
+    assert plan.num_parts == round(1000 / papers)
+    assert np.ptp(sizes) <= sampling.SEGMENTS
+    assert max(sizes) <= papers + sampling.SEGMENTS
+
+
+def test_a_part_is_a_few_runs_of_consecutive_papers():
+    plan = plan_of(1000, 100)
+    num_runs = [len(plan.part(*slot).bounds_R2) for passed in range(4) for slot in slots(plan, passed)]
+    assert max(num_runs) <= sampling.SEGMENTS + 1
+    assert np.mean(num_runs) > sampling.SEGMENTS - 1
+
+
+def test_a_segment_that_passes_the_end_goes_on_at_the_first_paper():
+    plan = plan_of(60, 20)
+    parts = [plan.part(*slot) for passed in range(20) for slot in slots(plan, passed)]
+    assert any(part.bounds_R2[0, 0] == 0 and part.bounds_R2[-1, 1] == 60 for part in parts)
+
+
+def test_each_pass_cuts_at_other_places_and_deals_in_another_order():
+    plan = plan_of(100, 20)
+    passes = [[plan.part(*slot) for slot in slots(plan, passed)] for passed in range(8)]
+    cuts = {frozenset(np.concatenate([part.bounds_R2.ravel() for part in parts]).tolist()) for parts in passes}
+    assert len(cuts) > 2
+    assert len({tuple(part.paper_B.tobytes() for part in parts) for parts in passes}) == 8
+
+
+def test_a_graph_no_larger_than_a_part_is_one_part_and_every_step_takes_all_of_it():
+    plan = plan_of(50, 50)
+    assert (plan.num_parts, plan.steps_per_epoch) == (1, FOLDS)
+    for step in range(9):
+        part = plan.part(step, 0)
+        assert part.bounds_R2.tolist() == [[0, 50]]
+        assert (part.epoch, part.fold) == divmod(step, FOLDS)
+
+
+@pytest.mark.parametrize(("num_papers", "expected"), [(1999, 1), (4000, 2), (11_000, 5), (400_000, 6), (10**6, 10)])
+def test_small_graphs_are_cut_so_that_there_are_some_steps(num_papers, expected, monkeypatch):
+    monkeypatch.setattr(sampling, "FEWEST_PARTS", 6)
+    monkeypatch.setattr(sampling, "SMALLEST_PART", 2000)
+    assert plan_of(num_papers, 100_000).num_parts == expected
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("batch", [1, 7, 64, 10_000])
-def test_an_epoch_deals_every_citation_exactly_once(world_size, batch):
-    references, _, _ = csrs(random_citations(40, 0.15, seed=0))
-    counts = times_dealt(plan_of(references, batch=batch, world_size=world_size), world_size, len(references.index_E))
-    assert counts.tolist() == [1] * len(references.index_E)
+@pytest.mark.parametrize("num_papers", [9, 50, 100])
+def test_the_steps_of_an_epoch_have_room_for_all_parts_and_no_step_more(num_papers, world_size):
+    plan = plan_of(num_papers, 10, world_size=world_size)
+    num_slots = FOLDS * plan.num_parts
+    assert num_slots <= plan.steps_per_epoch * world_size < num_slots + world_size
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(
-    degrees=st.lists(st.integers(0, 14), min_size=15, max_size=15).filter(any),
-    world_size=st.integers(1, 9),
-    batch=st.integers(1, 60),
-    seed=st.integers(0, 99),
-)
-def test_every_citation_is_dealt_and_only_shared_where_ranks_outnumber_groups(degrees, world_size, batch, seed):
-    source_E = np.repeat(np.arange(15), degrees)
-    target_E = np.concatenate([(i + 1 + np.arange(degree)) % 15 for i, degree in enumerate(degrees)])
-    references = build_csr(source_E, target_E, 15)
-    parts = dealt(plan_of(references, seed=seed, batch=batch, world_size=world_size), world_size)
-    counts = np.bincount(np.concatenate(list(parts.values())), minlength=len(source_E))
-    num_groups = sum(-(-degree // min(max(degree // 2, 1), PER_SOURCE)) for degree in degrees if degree)
-    assert counts.min() >= 1
-    assert all(len(part) for part in parts.values())
-    if num_groups >= world_size:
-        assert counts.max() == 1
+def test_ranks_take_the_parts_one_after_the_other():
+    alone, ranks = plan_of(world_size=1), plan_of(world_size=3)
+    for number in range(30):
+        mine, theirs = alone.part(number, 0), ranks.part(*divmod(number, 3))
+        assert np.array_equal(mine.bounds_R2, theirs.bounds_R2)
+        assert (mine.epoch, mine.fold) == (theirs.epoch, theirs.fold)
 
 
-def test_two_citations_and_five_ranks_leave_no_rank_without_work():
-    references = star(2)
-    plan = plan_of(references, world_size=5)
-    assert plan.num_steps == 1
-    assert all(len(plan.citations(0, rank)) == 1 for rank in range(5))
-    assert set(np.concatenate([plan.citations(0, rank) for rank in range(5)])) == {0, 1}
+def test_parts_follow_from_the_seed():
+    plans = (plan_of(seed=seed) for seed in (1, 1, 2))
+    first, same, other = ([plan.part(step, 0).paper_B.tolist() for step in range(5)] for plan in plans)
+    assert first == same
+    assert all(mine != theirs for mine, theirs in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5, 7, 8, 9, 21])
-def test_a_group_takes_at_most_half_of_its_sources_references_and_at_most_four(degree):
-    parts = dealt(plan_of(star(degree), batch=1), 1).values()
-    assert max(map(len, parts)) <= max(1, min(degree // 2, PER_SOURCE))
-    assert len(parts) == -(-degree // max(1, min(degree // 2, PER_SOURCE)))
+def test_one_part_makes_every_citation_a_target_exactly_once_in_every_epoch():
+    is_cited_NN = random_citations(30, 0.15, seed=1)
+    everything = sorted(zip(*(side.tolist() for side in np.nonzero(is_cited_NN)), strict=True))
+    plan = plan_of(30, 30)
+    epochs = []
+    for epoch in range(3):
+        folds = [targets(batch_of(is_cited_NN, plan.part(FOLDS * epoch + fold, 0))) for fold in range(FOLDS)]
+        assert sorted(itertools.chain(*folds)) == everything
+        assert all(len(everything) / FOLDS / 2 < len(fold) < len(everything) / FOLDS * 2 for fold in folds)
+        epochs.append(folds[0])
+    assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_a_group_is_of_one_source():
-    references, _, _ = csrs(random_citations(30, 0.2, seed=1))
-    parts = dealt(plan_of(references, batch=1), 1).values()
-    assert all(len(set(source_of(references, part))) == 1 for part in parts)
-    assert max(map(len, parts)) > 1
+def test_citations_that_are_targets_together_are_others_in_the_next_epoch():
+    is_cited_NN = random_citations(60, 0.2, seed=2)
+    first, second = (set(targets(batch_of(is_cited_NN, part_of([0, 60], epoch=epoch)))) for epoch in (0, 1))
+    assert 0.5 / FOLDS < len(first & second) / len(first) < 2 / FOLDS
 
 
-def test_a_batch_has_about_as_many_citations_as_asked_over_all_ranks():
-    references, _, _ = csrs(random_citations(100, 0.2, seed=2))
-    for world_size in (1, 4):
-        plan = plan_of(references, batch=120, world_size=world_size)
-        sizes = [sum(len(plan.citations(step, rank)) for rank in range(world_size)) for step in range(plan.num_steps)]
-        assert np.mean(sizes) == pytest.approx(120, rel=0.1)
-        assert max(sizes) < 150
+def test_a_citation_is_a_target_in_the_same_fold_whatever_the_part():
+    is_cited_NN = random_citations(40, 0.2, seed=3)
+    whole = set(targets(batch_of(is_cited_NN, part_of([0, 40], epoch=2, fold=3))))
+    part = part_of([5, 20], [31, 38], epoch=2, fold=3)
+    found = targets(batch_of(is_cited_NN, part))
+    assert found
+    assert set(found) == whole & inside(is_cited_NN, part.paper_B)
 
 
-def test_a_rank_takes_no_more_than_about_a_tenth_of_a_small_graph():
-    references, _, _ = csrs(random_citations(60, 0.15, seed=3))
-    for world_size in (1, 3):
-        parts = dealt(plan_of(references, batch=65_536, world_size=world_size), world_size).values()
-        assert max(map(len, parts)) <= 1.2 * MOST_OF_GRAPH * len(references.index_E)
+BOUNDS = [([0, 30],), ([4, 19],), ([0, 3], [3, 11], [20, 22]), ([1, 2], [29, 30]), ([7, 8],)]
 
 
-def test_the_same_seed_and_epoch_deal_the_same():
-    references, _, _ = csrs(random_citations(30, 0.2, seed=4))
-    first, again = (dealt(plan_of(references, seed=5, epoch=3, world_size=2), 2) for _ in range(2))
-    assert all(np.array_equal(first[key], again[key]) for key in first)
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("fold", range(FOLDS))
+def test_targets_and_messages_are_together_all_links_of_the_part_and_no_target_is_heard(bounds, fold):
+    is_cited_NN = random_citations(30, 0.3, seed=4)
+    part = part_of(*bounds, epoch=1, fold=fold)
+    batch = batch_of(is_cited_NN, part)
+    told, heard = targets(batch), messages(batch)
+    assert len(set(told)) == len(told)
+    assert len(set(heard)) == len(heard)
+    assert set(told) <= inside(is_cited_NN, part.paper_B)
+    assert not set(heard) & (set(told) | turned(told))
+    assert set(heard) | set(told) | turned(told) == inside(is_cited_NN | is_cited_NN.T, part.paper_B)
 
 
-@pytest.mark.parametrize("other", [{"seed": 6}, {"epoch": 4}])
-def test_another_seed_or_epoch_deals_otherwise(other):
-    references, _, _ = csrs(random_citations(30, 0.2, seed=4))
-    first = dealt(plan_of(references, seed=5, epoch=3), 1)
-    second = dealt(plan_of(references, **{"seed": 5, "epoch": 3, **other}), 1)
-    same = [np.array_equal(first[key], second[key]) for key in first.keys() & second.keys()]
-    assert sum(same) <= 1
+def test_papers_that_cite_each_other_are_targets_together_and_silent_together():
+    is_cited_NN = random_citations(40, 0.1, seed=5)
+    is_cited_NN |= is_cited_NN.T
+    for fold in range(FOLDS):
+        batch = batch_of(is_cited_NN, part_of([0, 40], fold=fold))
+        told = set(targets(batch))
+        assert told
+        assert told == turned(told)
+        assert not told & set(messages(batch))
 
 
-def test_an_epoch_groups_a_sources_references_anew():
-    references = star(8)
-    groups = [{frozenset(part) for part in dealt(plan_of(references, batch=1, epoch=e), 1).values()} for e in range(5)]
-    assert len({frozenset(each) for each in groups}) > 1
+def test_messages_go_both_ways_and_lie_in_ascending_rows():
+    batch = batch_of(random_citations(30, 0.2, seed=6), part_of([2, 17], [20, 29]))
+    heard = messages(batch)
+    assert len(heard) > 20
+    assert set(heard) == turned(heard)
+    assert heard == sorted(heard)
+    assert batch.links.num_rows == len(batch.paper_B)
+    assert len(batch.links.index_E) == batch.links.ptr_N1[-1]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(num_papers=st.integers(2, 12), share=st.floats(0, 1), seed=st.integers(0, 999))
-def test_positions_are_those_of_a_search_pair_by_pair(num_papers, share, seed):
-    is_cited_NN = random_citations(num_papers, share, seed=seed)
-    references, _, _ = csrs(is_cited_NN)
-    row_P, column_P = (side.astype(np.int32) for side in np.indices(is_cited_NN.shape).reshape(2, -1))
-    place = {pair: i for i, pair in enumerate(zip(*references.edges().tolist(), strict=True))}
-    expected = [place.get(pair, -1) for pair in zip(row_P.tolist(), column_P.tolist(), strict=True)]
-    assert positions(references, row_P, column_P).tolist() == expected
-
-
-def batch_of(is_cited_NN, *, day_N=None, negatives=50, seed=(0, 0, 0), position_P=None):
-    references, _, neighbours = csrs(is_cited_NN)
-    if position_P is None:
-        position_P = np.random.default_rng(1).permutation(len(references.index_E))[:17]
-    batch = make_batch(
-        position_P, references=references, neighbours=neighbours, day_N=day_N, negatives=negatives, seed=seed
-    )
-    return batch, references.edges()[:, position_P]
-
-
-def test_a_batch_holds_its_citations_in_the_order_of_their_positions():
-    batch, edge_2P = batch_of(random_citations(20, 0.2, seed=5))
-    assert np.array_equal(batch.source_P, edge_2P[0])
-    assert np.array_equal(batch.target_P, edge_2P[1])
-    assert batch.source_S.tolist() == sorted(set(edge_2P[0].tolist()))
-
-
-def test_papers_without_references_are_passed_over():
-    is_cited_NN = np.zeros((6, 6), dtype=bool)
-    is_cited_NN[[2, 2, 4], [0, 5, 1]] = True
-    batch, _ = batch_of(is_cited_NN, position_P=np.array([2, 0, 1]))
-    assert batch.source_P.tolist() == [4, 2, 2]
-    assert batch.target_P.tolist() == [1, 0, 5]
+def test_sources_are_distinct_and_ascending_and_each_has_a_citation():
+    batch = batch_of(random_citations(30, 0.3, seed=7), part_of([0, 12], [15, 30]))
+    assert len(batch.row_P) == len(batch.target_P) > len(batch.source_S)
+    assert (np.diff(batch.source_S) > 0).all()
+    assert (np.diff(batch.row_P) >= 0).all()
+    assert np.unique(batch.row_P).tolist() == list(range(len(batch.source_S)))
 
 
 @pytest.mark.parametrize("dated", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_masked_are_the_source_itself_its_neighbours_and_papers_that_are_not_older(seed, dated):
-    is_cited_NN = random_citations(15, 0.15, seed=seed)
-    day_N = random_days(15, seed=seed) if dated else None
-    batch, _ = batch_of(is_cited_NN, day_N=day_N)
+    is_cited_NN = random_citations(30, 0.15, seed=seed)
+    day_N = random_days(30, seed=seed) if dated else None
+    batch = batch_of(is_cited_NN, part_of([1, 9], [12, 27]), day_N=day_N, negatives=12, seed=(seed,))
+    negative_K = batch.paper_B[batch.negative_K]
     expected_SK = [
-        [s == n or is_cited_NN[s, n] or is_cited_NN[n, s] or (dated and day_N[n] >= day_N[s]) for n in batch.negative_K]
-        for s in batch.source_S
+        [s == n or is_cited_NN[s, n] or is_cited_NN[n, s] or (dated and day_N[n] >= day_N[s]) for n in negative_K]
+        for s in batch.paper_B[batch.source_S]
     ]
     assert np.array_equal(batch.masked_SK, expected_SK)
     assert 0 < batch.masked_SK.mean() < 1
 
 
-def test_negatives_are_drawn_evenly_from_all_papers():
-    batch, _ = batch_of(random_citations(10, 0.3, seed=6), negatives=20_000)
-    counts = np.bincount(batch.negative_K, minlength=10)
+def test_a_target_is_masked_among_the_negatives_of_its_source():
+    batch = batch_of(random_citations(20, 0.3, seed=8), part_of([0, 20]), negatives=20)
+    assert batch.masked_SK[batch.row_P, batch.target_P].all()
+    assert not batch.masked_SK.all(axis=1).any()
+
+
+def test_negatives_are_different_papers_of_the_part_each_as_likely_as_any_other():
+    is_cited_NN, part = random_citations(30, 0.2, seed=9), part_of([3, 8], [20, 25])
+    drawn = [batch_of(is_cited_NN, part, negatives=4, seed=(seed,)).negative_K for seed in range(1000)]
+    assert all(len(set(negative_K.tolist())) == 4 for negative_K in drawn)
+    counts = np.bincount(np.concatenate(drawn), minlength=10)
     assert len(counts) == 10
-    assert np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
+    assert np.abs(counts - 400).max() < 5 * np.sqrt(400)
 
 
-def test_negatives_follow_from_seed_step_and_rank():
-    is_cited_NN = random_citations(20, 0.2, seed=7)
-    drawn = [batch_of(is_cited_NN, seed=seed)[0].negative_K.tolist() for seed in [(1, 2, 3)] * 2]
-    assert drawn[0] == drawn[1]
+def test_a_part_with_fewer_papers_than_negatives_gives_all_of_them():
+    batch = batch_of(random_citations(30, 0.2, seed=10), part_of([3, 8]), negatives=1000)
+    assert batch.negative_K.tolist() == list(range(5))
+
+
+def test_a_batch_follows_from_part_and_seed():
+    is_cited_NN, part = random_citations(30, 0.2, seed=11), part_of([2, 28], fold=1)
+    first, same = (as_bytes(batch_of(is_cited_NN, part, seed=(1, 2, 3))) for _ in range(2))
+    assert first == same
     for other in [(0, 2, 3), (1, 0, 3), (1, 2, 0)]:
-        assert batch_of(is_cited_NN, seed=other)[0].negative_K.tolist() != drawn[0]
+        found = as_bytes(batch_of(is_cited_NN, part, seed=other))
+        assert {name for name in first if first[name] != found[name]} == {"negative_K", "masked_SK"}
 
 
-def heard(near, layer):
-    """Papers that each paper of a block listens to, in papers of the graph: {row: [columns]}."""
-    block = near.blocks[layer]
-    rows = near.paper_B[: block.num_rows].tolist()
-    columns = [near.paper_B[block.index[block.ptr[i] : block.ptr[i + 1]]].tolist() for i in range(block.num_rows)]
-    return dict(zip(rows, columns, strict=True))
+def as_bytes(batch):
+    values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    links = values.pop("links")
+    values |= {"ptr": links.ptr_N1, "index": links.index_E}
+    return {name: value.tobytes() for name, value in values.items()}
 
 
-def ball(is_linked_NN, papers, hops):
-    """Papers within some hops."""
-    for _ in range(hops):
-        papers = papers | {int(j) for i in papers for j in np.flatnonzero(is_linked_NN[i])}
-    return papers
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+def test_what_grows_with_the_graph_is_held_in_32_bits(bounds):
+    batch = batch_of(random_citations(30, 0.3, seed=12), part_of(*bounds))
+    arrays = [batch.paper_B, batch.links.ptr_N1, batch.links.index_E, batch.source_S, batch.target_P, batch.negative_K]
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
+    assert batch.masked_SK.dtype == bool
+    assert batch.masked_SK.shape == (len(batch.source_S), len(batch.negative_K))
 
 
-WANTED = np.array([3, 17, 8], dtype=np.int32)
+def test_the_rows_of_a_graph_may_be_maps_of_files(tmp_path):
+    is_cited_NN, part = random_citations(30, 0.2, seed=13), part_of([2, 8], [11, 28])
+    references, _, neighbours = csrs(is_cited_NN)
+    mapped = []
+    for graph, name in ((references, "references"), (neighbours, "neighbours")):
+        for array, field in ((graph.ptr_N1, "ptr"), (graph.index_E, "index")):
+            np.save(tmp_path / f"{name}-{field}.npy", array)
+        arrays = (np.load(tmp_path / f"{name}-{field}.npy", mmap_mode="r") for field in ("ptr", "index"))
+        mapped.append(type(graph)(*arrays))
+    found = make_batch(part, references=mapped[0], neighbours=mapped[1], day_N=None, negatives=8, seed=(0, 0, 0))
+    assert as_bytes(found) == as_bytes(batch_of(is_cited_NN, part))
 
 
-@pytest.mark.parametrize("layers", [0, 1, 2, 3])
-def test_a_full_fanout_covers_exactly_the_papers_within_as_many_hops_as_layers(layers):
-    is_cited_NN = random_citations(40, 0.02, seed=8)
-    near = neighbourhood(WANTED, neighbours=csrs(is_cited_NN)[2], layers=layers)
-    assert len(near.blocks) == layers
-    assert len(set(near.paper_B.tolist())) == len(near.paper_B)
-    assert set(near.paper_B.tolist()) == ball(is_cited_NN | is_cited_NN.T, set(WANTED.tolist()), layers)
+def test_a_part_without_a_citation_is_an_empty_batch():
+    is_cited_NN = np.zeros((9, 9), dtype=bool)
+    is_cited_NN[0, 8] = True
+    for fold in range(FOLDS):
+        batch = batch_of(is_cited_NN, part_of([1, 4], [6, 9], fold=fold), negatives=3)
+        assert batch.paper_B.tolist() == [1, 2, 3, 6, 7, 8]
+        assert (len(batch.source_S), len(batch.row_P), len(batch.target_P), len(batch.links.index_E)) == (0, 0, 0, 0)
+        assert (len(batch.negative_K), batch.masked_SK.shape) == (3, (0, 3))
 
 
-def test_a_full_fanout_hears_every_neighbour_once_in_every_layer():
-    is_cited_NN = random_citations(40, 0.03, seed=9)
-    near = neighbourhood(WANTED, neighbours=csrs(is_cited_NN)[2], layers=3)
-    for layer in range(3):
-        for row, columns in heard(near, layer).items():
-            assert sorted(columns) == np.flatnonzero(is_cited_NN[row] | is_cited_NN[:, row]).tolist()
+def test_two_papers_tell_their_citation_once_and_hear_of_it_in_the_other_folds():
+    is_cited_NN = np.array([[False, True], [False, False]])
+    batches = [batch_of(is_cited_NN, plan_of(2, 2).part(step, 0)) for step in range(FOLDS)]
+    assert sorted(targets(batch) for batch in batches) == [[]] * (FOLDS - 1) + [[(0, 1)]]
+    for batch in batches:
+        assert messages(batch) == ([] if targets(batch) else [(0, 1), (1, 0)])
 
 
-def test_the_rows_of_a_block_are_its_first_columns_and_the_columns_of_the_next_layer():
-    near = neighbourhood(WANTED, neighbours=csrs(random_citations(40, 0.03, seed=9))[2], layers=3, fanout=(2, 2, 2))
-    first, second, third = near.blocks
-    assert near.paper_B[: third.num_rows].tolist() == WANTED.tolist()
-    assert (first.num_columns, second.num_columns, third.num_columns) == (
-        len(near.paper_B),
-        first.num_rows,
-        second.num_rows,
+def test_keys_of_large_graphs_do_not_collide():
+    """The product of two row numbers of three million papers needs 43 bits, and the epoch all 64."""
+    last = 3_000_000
+    paper_B = np.array([0, 1, last - 2, last - 1], dtype=np.int32)
+    a_E, b_E = (np.array(side, dtype=np.int32) for side in zip(*[(0, 3), (3, 0), (1, 2), (2, 3)], strict=True))
+    folds = np.array(
+        [sampling._fold_of(paper_B, a_E, b_E, part_of([0, last], epoch=epoch), last).tolist() for epoch in range(2000)]
     )
-    for block in near.blocks:
-        assert block.num_rows <= block.num_columns
-        assert block.ptr.dtype == block.index.dtype == np.int32
-        assert 0 <= block.index.min() <= block.index.max() < block.num_columns
-
-
-@pytest.mark.parametrize("fanout", [(), (6, 6)])
-def test_pairs_left_out_are_heard_in_neither_direction_and_all_others_are(fanout):
-    is_cited_NN = random_citations(25, 0.1, seed=10)
-    source_P, target_P = (side[::3].astype(np.int32) for side in np.nonzero(is_cited_NN))
-    hidden = set(zip(source_P.tolist(), target_P.tolist(), strict=True))
-    hidden |= {(target, source) for source, target in hidden}
-    near = neighbourhood(
-        np.arange(25, dtype=np.int32),
-        neighbours=csrs(is_cited_NN)[2],
-        layers=2,
-        fanout=fanout,
-        without=(source_P, target_P),
-    )
-    linked = set(zip(*(side.tolist() for side in np.nonzero(is_cited_NN | is_cited_NN.T)), strict=True))
-    for layer in range(2):
-        pairs = {(row, column) for row, columns in heard(near, layer).items() for column in columns}
-        assert not pairs & hidden
-        assert pairs <= linked - hidden
-        assert fanout or pairs == linked - hidden
-
-
-def test_leaving_out_a_pair_that_is_no_citation_changes_nothing():
-    neighbours = csrs(random_citations(20, 0.1, seed=11))[2]
-    alone = (np.array([0, 5], dtype=np.int32), np.array([0, 5], dtype=np.int32))
-    first = neighbourhood(WANTED, neighbours=neighbours, layers=2)
-    second = neighbourhood(WANTED, neighbours=neighbours, layers=2, without=alone)
-    assert np.array_equal(first.paper_B, second.paper_B)
-    assert all(np.array_equal(a.index, b.index) for a, b in zip(first.blocks, second.blocks, strict=True))
-
-
-def test_a_paper_hears_no_more_than_its_layers_fanout_and_all_of_fewer_neighbours():
-    is_cited_NN = random_citations(30, 0.12, seed=12)
-    is_linked_NN = is_cited_NN | is_cited_NN.T
-    fanout = (2, 5)
-    near = neighbourhood(WANTED, neighbours=csrs(is_cited_NN)[2], layers=2, fanout=fanout)
-    for hop, layer in enumerate((1, 0)):
-        for row, columns in heard(near, layer).items():
-            linked = np.flatnonzero(is_linked_NN[row]).tolist()
-            assert set(columns) <= set(linked)
-            assert len(columns) == min(len(linked), fanout[hop])
-            assert len(linked) > fanout[hop] or columns == linked
-
-
-def test_neighbours_are_drawn_evenly():
-    neighbours = undirected(star(10))
-    drawn = [
-        heard(neighbourhood(np.array([0]), neighbours=neighbours, layers=1, fanout=(5,), seed=(seed,)), 0)[0]
-        for seed in range(1000)
-    ]
-    counts = np.bincount(np.concatenate(drawn), minlength=11)[1:]
-    assert np.abs(counts - 500).max() < 5 * np.sqrt(500)
-
-
-def test_the_drawing_follows_from_the_seed():
-    neighbours = csrs(random_citations(60, 0.2, seed=13))[2]
-    near = [neighbourhood(WANTED, neighbours=neighbours, layers=1, fanout=(3,), seed=seed) for seed in [(1, 1), (1, 1)]]
-    other = neighbourhood(WANTED, neighbours=neighbours, layers=1, fanout=(3,), seed=(1, 2))
-    assert heard(near[0], 0) == heard(near[1], 0)
-    assert heard(near[0], 0) != heard(other, 0)
-
-
-def test_a_paper_that_nothing_is_known_of_hears_nothing():
-    neighbours = undirected(transpose(build_csr(np.array([0]), np.array([1]), 4)))
-    near = neighbourhood(np.array([3, 0]), neighbours=neighbours, layers=2)
-    assert heard(near, 1) == {3: [], 0: [1]}
-    assert near.paper_B.tolist() == [3, 0, 1]
+    assert np.array_equal(folds[:, 0], folds[:, 1])
+    for column in (0, 2, 3):
+        assert np.abs(np.bincount(folds[:, column], minlength=FOLDS) - 500).max() < 5 * np.sqrt(500)
+    for pair in ((0, 2), (0, 3), (2, 3)):
+        assert 400 < (folds[:, pair[0]] == folds[:, pair[1]]).sum() < 600

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-NEGLIGIBLE = -80.0
-"""A score this far below the best adds nothing to a sum in float32; exp of what underflows is slow."""
+NEGLIGIBLE = -50.0
+"""A score this far below the best adds nothing to a sum; exp of what underflows is slow."""
 
 
 class _MaskedLogSumExp(torch.autograd.Function):
@@ -18,8 +18,9 @@ class _MaskedLogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, score_SK: Tensor, masked_SK: Tensor) -> Tensor:
-        highest_S1 = score_SK.amax(dim=1, keepdim=True)
-        share_SK = (score_SK - highest_S1).clamp_(min=NEGLIGIBLE).exp_().masked_fill_(masked_SK, 0)
+        share_SK = score_SK.masked_fill(masked_SK, -torch.inf)
+        highest_S1 = share_SK.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(share_SK.dtype).min)
+        share_SK.sub_(highest_S1).clamp_(min=NEGLIGIBLE).exp_()
         total_S1 = share_SK.sum(dim=1, keepdim=True)
         ctx.save_for_backward(share_SK, total_S1)
         return (total_S1.log() + highest_S1).squeeze(1)
@@ -27,7 +28,7 @@ class _MaskedLogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradient_S: Tensor) -> tuple[Tensor, None]:
         share_SK, total_S1 = ctx.saved_tensors
-        return share_SK * (gradient_S[0][:, None] / total_S1.clamp(min=torch.finfo(total_S1.dtype).tiny)), None
+        return share_SK * (gradient_S[0][:, None] / total_S1), None
 
 
 def contrastive(positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor, row_P: Tensor) -> Tensor:

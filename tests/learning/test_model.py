@@ -4,15 +4,23 @@ import numpy as np
 import pytest
 import torch
 from small_graphs import csrs, random_citations
+from torch_geometric.nn import SAGEConv
 
 from citeflow import config as settings
 from citeflow.config import ModelConfig
-from citeflow.learning.model import DotPredictor, Encoder, HadamardPredictor, LinkPredictor, StructuralHead
-from citeflow.learning.sampling import neighbourhood
-from citeflow.learning.tensors import to_sparse
+from citeflow.graph.csr import Csr
+from citeflow.learning.model import (
+    DotPredictor,
+    Encoder,
+    HadamardPredictor,
+    LinkPredictor,
+    StructuralHead,
+    SymmetricSAGEConv,
+    _Propagate,
+)
+from citeflow.learning.tensors import sparse
 
 NUM_PAPERS, NUM_FEATURES = 30, 5
-WANTED = np.array([3, 17, 8, 0], dtype=np.int32)
 AGGREGATIONS = ["mean", "add", "max"]
 
 
@@ -28,13 +36,15 @@ def encoder_of(**changes):
     return encoder.eval()
 
 
-def features():
-    return torch.randn(NUM_PAPERS, NUM_FEATURES, generator=torch.Generator().manual_seed(1))
+def features(num_papers=NUM_PAPERS):
+    return torch.randn(num_papers, NUM_FEATURES, generator=torch.Generator().manual_seed(1))
 
 
-def on_blocks(encoder, is_cited_NN, x_NF, wanted=WANTED, **how):
-    near = neighbourhood(wanted, neighbours=csrs(is_cited_NN)[2], layers=encoder.config.layers, **how)
-    return encoder(x_NF[torch.from_numpy(near.paper_B).long()], [to_sparse(block) for block in near.blocks])
+def links_of(is_cited_NN):
+    """Who listens to whom: sparse, dense, and as a list of edges."""
+    neighbours = csrs(is_cited_NN)[2]
+    is_linked_NN = torch.from_numpy(is_cited_NN | is_cited_NN.T)
+    return sparse(neighbours, len(is_cited_NN)), is_linked_NN.float(), is_linked_NN.nonzero().T
 
 
 def aggregate(adjacency_NN, x, aggregation):
@@ -61,60 +71,72 @@ def dense(encoder, adjacency_NN, x):
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_an_encoder_on_blocks_equals_graphsage_on_dense_matrices(aggregation, layers, normalized):
-    is_cited_NN = random_citations(NUM_PAPERS, 0.03, seed=0)
+def test_an_encoder_equals_graphsage_on_dense_matrices_in_values_and_gradients(aggregation, layers, normalized):
     encoder = encoder_of(layers=layers, aggregation=aggregation, normalize=normalized)
-    adjacency_NN = torch.from_numpy(is_cited_NN | is_cited_NN.T).float()
+    links_NN, adjacency_NN, _ = links_of(random_citations(NUM_PAPERS, 0.03, seed=0))
     assert (adjacency_NN.sum(dim=1) == 0).any()
-    expected = dense(encoder, adjacency_NN, features())[torch.from_numpy(WANTED).long()]
-    torch.testing.assert_close(on_blocks(encoder, is_cited_NN, features()), expected)
+    weights, leaves = torch.randn(NUM_PAPERS, 6), list(encoder.parameters())
+    found, expected = encoder(features(), links_NN), dense(encoder, adjacency_NN, features())
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((each * weights).sum(), leaves) for each in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_an_encoder_on_blocks_equals_sageconv_on_a_list_of_edges(aggregation):
-    is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=1)
+def test_an_encoder_equals_sageconvs_of_pyg_on_a_list_of_edges(aggregation):
     encoder = encoder_of(aggregation=aggregation)
-    edge_2E = torch.from_numpy(np.stack(np.nonzero(is_cited_NN | is_cited_NN.T)))
-    first, second = encoder.convs
-    x = encoder.scaled(features())
-    expected = second(first(x, edge_2E).relu(), edge_2E)[torch.from_numpy(WANTED).long()]
-    torch.testing.assert_close(on_blocks(encoder, is_cited_NN, features()), expected)
+    links_NN, _, edge_2E = links_of(random_citations(NUM_PAPERS, 0.1, seed=1))
+    first, second = (pygs(conv) for conv in encoder.convs)
+    x = (features() - encoder.mean_F) * encoder.scale_F
+    torch.testing.assert_close(encoder(features(), links_NN), second(first(x, edge_2E).relu(), edge_2E))
 
 
+def pygs(conv):
+    """PyG's own layer with the same weights."""
+    theirs = SAGEConv(conv.in_channels, conv.out_channels, aggr=conv.aggr, normalize=conv.normalize)
+    theirs.load_state_dict(conv.state_dict())
+    return theirs
+
+
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_gradients_through_blocks_are_those_of_dense_matrices(aggregation):
-    is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=2)
-    encoder = encoder_of(aggregation=aggregation)
-    adjacency_NN = torch.from_numpy(is_cited_NN | is_cited_NN.T).float()
-    wanted = np.arange(NUM_PAPERS, dtype=np.int32)
-    weights = torch.randn(NUM_PAPERS, 6)
-    leaves = list(encoder.parameters())
-    found = torch.autograd.grad((on_blocks(encoder, is_cited_NN, features(), wanted) * weights).sum(), leaves)
-    expected = torch.autograd.grad((dense(encoder, adjacency_NN, features()) * weights).sum(), leaves)
+def test_a_layer_equals_pygs_in_values_and_in_the_gradients_of_input_and_weights(aggregation, normalized):
+    links_NN, _, edge_2E = links_of(random_citations(NUM_PAPERS, 0.1, seed=2))
+    mine = SymmetricSAGEConv(NUM_FEATURES, 6, aggr=aggregation, normalize=normalized)
+    theirs, weights = pygs(mine), torch.randn(NUM_PAPERS, 6)
+    found, expected = [], []
+    for conv, links, told in ((mine, links_NN, found), (theirs, edge_2E, expected)):
+        x = features().requires_grad_()
+        h = conv(x, links)
+        told += [h, *torch.autograd.grad((h * weights).sum(), [x, *conv.parameters()])]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_neighbour_drawn_twice_counts_twice():
-    is_cited_NN = np.zeros((4, 4), dtype=bool)
-    is_cited_NN[0, 1:] = True
-    encoder = encoder_of(layers=1, aggregation="mean")
-    near = neighbourhood(np.array([0]), neighbours=csrs(is_cited_NN)[2], layers=1, fanout=(2,), seed=(3,))
-    drawn = near.paper_B[near.blocks[0].index]
-    assert len(set(drawn.tolist())) == 1
-    x_NF = features()[:4]
-    conv, x = encoder.convs[0], encoder.scaled(x_NF)
-    found = encoder(x_NF[torch.from_numpy(near.paper_B).long()], [to_sparse(near.blocks[0])])
-    torch.testing.assert_close(found[0], conv.lin_l(x[int(drawn[0])]) + conv.lin_r(x[0]))
+def test_the_way_back_through_a_symmetric_matrix_is_that_of_finite_differences():
+    links_NN, _, _ = links_of(random_citations(12, 0.2, seed=3))
+    x = torch.randn(12, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: _Propagate.apply(x, links_NN.double()), (x,))
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_block_without_any_message_leaves_the_paper_to_itself(aggregation):
-    is_cited_NN = random_citations(2, 0, seed=0)
-    alone = (np.array([0], dtype=np.int32), np.array([1], dtype=np.int32))
+def test_papers_of_a_piece_are_embedded_as_in_the_whole_from_those_that_they_listen_to(aggregation):
+    encoder = encoder_of(aggregation=aggregation)
+    is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=4)
+    neighbours = csrs(is_cited_NN)[2]
+    links_NN, _, _ = links_of(is_cited_NN)
+    ptr = neighbours.ptr_N1[7:19]
+    links_BN = sparse(Csr(ptr - ptr[0], neighbours.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
+    x = features()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.layer(0, x, x[7:18], links_BN), encoder.layer(0, x, x, links_NN)[7:18])
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_graph_without_any_link_leaves_every_paper_to_itself(aggregation):
     encoder = encoder_of(layers=1, aggregation=aggregation)
-    found = on_blocks(encoder, is_cited_NN, features()[:2], np.array([0, 1]), without=alone)
-    conv = encoder.convs[0]
-    torch.testing.assert_close(found, conv.lin_r(encoder.scaled(features()[:2])) + conv.lin_l.bias)
+    conv, x = encoder.convs[0], encoder.entry(features())
+    links_NN = sparse(csrs(np.zeros((NUM_PAPERS, NUM_PAPERS), dtype=bool))[2], NUM_PAPERS)
+    torch.testing.assert_close(encoder(features(), links_NN), conv.lin_r(x) + conv.lin_l.bias)
 
 
 def test_without_layers_the_encoder_is_a_perceptron_on_the_features():
@@ -123,23 +145,23 @@ def test_without_layers_the_encoder_is_a_perceptron_on_the_features():
     before, _, after = encoder.perceptron
     expected = after(before((x_NF - encoder.mean_F) * encoder.scale_F).relu())
     assert len(encoder.convs) == 0
-    torch.testing.assert_close(encoder(x_NF, []), expected)
+    torch.testing.assert_close(encoder(x_NF, torch.empty(0, 0)), expected)
+    torch.testing.assert_close(encoder.entry(x_NF), expected)
 
 
 def test_dropout_acts_in_training_behind_every_layer_but_the_last():
     encoder = encoder_of(layers=2, width=400, dropout=0.5)
-    is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=3)
-    near = neighbourhood(np.arange(NUM_PAPERS), neighbours=csrs(is_cited_NN)[2], layers=1)
-    block, x = to_sparse(near.blocks[0]), features()
-    calm = encoder.layer(0, x, x, block)
+    links_NN, _, _ = links_of(random_citations(NUM_PAPERS, 0.1, seed=3))
+    x = features()
+    calm = encoder.layer(0, x, x, links_NN)
     encoder.train()
-    hidden = encoder.layer(0, x, x, block)
+    hidden = encoder.layer(0, x, x, links_NN)
     active = calm > 0
     assert 0.45 < (hidden[active] == 0).float().mean() < 0.55
     kept = active & (hidden != 0)
     torch.testing.assert_close(hidden[kept], 2 * calm[kept])
-    last = encoder.layer(1, hidden, hidden, block)
-    assert torch.equal(last, encoder.layer(1, hidden, hidden, block))
+    last = encoder.layer(1, hidden, hidden, links_NN)
+    assert torch.equal(last, encoder.layer(1, hidden, hidden, links_NN))
     assert (last != 0).all()
 
 
@@ -148,9 +170,9 @@ def test_the_seed_preset_is_five_normalised_sums_of_width_256_on_a_constant():
     encoder = Encoder(1, config).eval()
     assert [(conv.in_channels, conv.out_channels) for conv in encoder.convs] == [(1, 256)] + [(256, 256)] * 4
     assert {(conv.aggr, conv.normalize) for conv in encoder.convs} == {("add", True)}
-    is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=4)
-    embedding = on_blocks(encoder, is_cited_NN, torch.ones(NUM_PAPERS, 1))
-    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(len(WANTED)))
+    links_NN, _, _ = links_of(random_citations(NUM_PAPERS, 0.1, seed=4))
+    embedding_NH = encoder(torch.ones(NUM_PAPERS, 1), links_NN)
+    torch.testing.assert_close(embedding_NH.norm(dim=1), torch.ones(NUM_PAPERS))
     model = LinkPredictor(1, 11, config, scaled=False)
     assert not model.uses_evidence
     assert list(model.predictor.parameters()) == []
@@ -213,6 +235,6 @@ def test_the_scale_of_the_features_is_saved_with_the_weights():
     first = encoder_of()
     second = Encoder(NUM_FEATURES, first.config).eval()
     second.load_state_dict(first.state_dict())
-    is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=5)
-    assert torch.equal(on_blocks(first, is_cited_NN, features()), on_blocks(second, is_cited_NN, features()))
+    links_NN, _, _ = links_of(random_citations(NUM_PAPERS, 0.1, seed=5))
+    assert torch.equal(first(features(), links_NN), second(features(), links_NN))
     assert not first.mean_F.requires_grad

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from citeflow.config import ModelConfig
+from citeflow.graph.csr import Csr
 from citeflow.learning import tensors
-from citeflow.learning.sampling import Block
-from citeflow.learning.tensors import features_of, mean_and_scale, sparse, to_sparse
+from citeflow.learning.tensors import RANDOM_WIDTH, encoder_input, features_of, mean_and_scale, sparse
 
 
 def random_features(num_papers=100, *, seed=0):
@@ -31,24 +32,34 @@ def test_papers_without_features_get_a_constant():
     assert features_of(None, np.array([4, 2])).tolist() == [[1.0], [1.0]]
 
 
-def test_a_block_becomes_a_matrix_of_ones_in_which_repetitions_add_up():
-    block = Block(ptr=np.array([0, 3, 3, 4]), index=np.array([2, 0, 2, 4], dtype=np.int32), num_rows=3, num_columns=5)
-    matrix = to_sparse(block)
+def test_rows_become_a_matrix_of_ones():
+    matrix = sparse(Csr(np.array([0, 2, 2, 3]), np.array([0, 2, 4], dtype=np.int32)), 5)
     assert matrix.layout == torch.sparse_csr
     assert matrix.crow_indices().dtype == matrix.col_indices().dtype == torch.int32
-    assert (matrix @ torch.eye(5)).tolist() == [[1, 0, 2, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
+    assert (matrix @ torch.eye(5)).tolist() == [[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
 
 
 def test_a_matrix_without_entries_has_its_shape():
-    matrix = sparse(np.zeros(4, dtype=np.int64), np.empty(0, dtype=np.int32), 6)
+    matrix = sparse(Csr(np.zeros(4, dtype=np.int64), np.empty(0, dtype=np.int32)), 6)
     assert matrix.shape == (3, 6)
     assert not (matrix @ torch.ones(6, 2)).any()
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 100, 1000])
-def test_mean_and_scale_are_numpys_whatever_the_pieces(monkeypatch, chunk):
-    monkeypatch.setattr(tensors, "CHUNK", chunk)
-    x_NF = random_features().astype(np.float64)
+def test_an_encoder_reads_the_features_that_there_are_else_random_ones_and_none_where_a_constant_is_asked_for():
+    x_NF = random_features()
+    assert encoder_input(x_NF, 100, ModelConfig()) is x_NF
+    assert encoder_input(x_NF, 100, ModelConfig(features="ones")) is None
+    drawn_NF = encoder_input(None, 100, ModelConfig())
+    assert (drawn_NF.shape, drawn_NF.dtype) == ((100, RANDOM_WIDTH), np.float32)
+    assert len(np.unique(drawn_NF, axis=0)) == 100
+    tensors._random_features.cache_clear()
+    assert np.array_equal(encoder_input(None, 100, ModelConfig()), drawn_NF)
+
+
+@pytest.mark.parametrize("measured", [40, 50, 100, 1000])
+def test_mean_and_scale_are_numpys_of_an_even_sample_or_of_all(monkeypatch, measured):
+    monkeypatch.setattr(tensors, "MEASURED", measured)
+    x_NF = random_features().astype(np.float64)[:: 2 if measured <= 50 else 1]
     mean_F, scale_F = mean_and_scale(random_features())
     np.testing.assert_allclose(mean_F, x_NF.mean(axis=0), rtol=1e-6)
     varied = [0, 1, 3]

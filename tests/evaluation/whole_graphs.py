@@ -1,0 +1,62 @@
+"""PreparedGraphs that lie nowhere, and models for them.
+
+Legend: N papers, P sources.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from citeflow.config import ModelConfig
+from citeflow.data.records import HeldOut
+from citeflow.evaluation.scoring import evidence_of
+from citeflow.graph.csr import build_csr, transpose, undirected
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.learning.model import LinkPredictor
+from citeflow.learning.tensors import encoder_input
+
+NUM_FEATURES = 4
+
+
+def held_out(num_citations, num_papers, *, seed=0, num_negatives=5):
+    rng = np.random.default_rng(seed)
+    source_P, target_P, negative_PK = (
+        rng.integers(0, num_papers, shape).astype(np.int32)
+        for shape in (num_citations, num_citations, (num_citations, num_negatives))
+    )
+    return HeldOut(source_P=source_P, target_P=target_P, negative_PK=negative_PK)
+
+
+def graph_of(num_papers, *, features=True):
+    """A graph whose arrays are read-only, as maps are. The last papers have no neighbours."""
+    rng = np.random.default_rng(0)
+    is_cited_NN = np.triu(rng.random((num_papers, num_papers)) < 0.1, 1)
+    is_cited_NN[:, -3:] = False
+    references = build_csr(*np.nonzero(is_cited_NN), num_papers)
+    graph = PreparedGraph(
+        path=Path(),
+        manifest={},
+        x_NF=rng.normal(size=(num_papers, NUM_FEATURES)).astype(np.float32) if features else None,
+        day_N=rng.integers(0, 4000, num_papers).astype(np.int32),
+        references=references,
+        citations=transpose(references),
+        neighbours=undirected(references),
+        valid=held_out(300, num_papers),
+        test=held_out(10, num_papers),
+    )
+    for array in (graph.x_NF, graph.day_N, graph.neighbours.index_E, graph.neighbours.ptr_N1):
+        if array is not None:
+            array.flags.writeable = False
+    return graph
+
+
+def model_of(graph, **changes):
+    """A model that is not in training; it scales its input."""
+    torch.manual_seed(0)
+    config = ModelConfig(**{"width": 6, **changes})
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
+    num_features = 1 if x_NF is None else x_NF.shape[1]
+    model = LinkPredictor(num_features, len(evidence_of(graph, config).names), config, scaled=True).eval()
+    model.encoder.mean_F, model.encoder.scale_F = torch.randn(num_features), torch.rand(num_features) + 0.5
+    return model

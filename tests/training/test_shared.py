@@ -1,0 +1,106 @@
+"""Arrays that processes have in common: what one writes all read, and nothing is left behind."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from citeflow.errors import UnavailableError
+from citeflow.training import shared
+from citeflow.training.shared import shared_array, unshare
+
+NAME = f"citeflow-test-{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """Two folders in place of shared memory and of the disk for temporary files."""
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    memory.mkdir()
+    disk.mkdir()
+    monkeypatch.setattr(shared, "_shared_places", lambda name: [memory / name, disk / name])
+    return memory, disk
+
+
+def full(monkeypatch, *folders):
+    """Let some folders have no room."""
+    real = os.posix_fallocate
+
+    def allocate(handle, offset, size):
+        if Path(os.readlink(f"/proc/self/fd/{handle}")).parent in folders:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+
+
+def test_the_places_are_shared_memory_and_then_the_folder_for_temporary_files(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert shared._shared_places("name") == [Path("/dev/shm/name"), tmp_path / "name"]
+
+
+def test_each_sees_what_the_others_write_even_when_the_name_is_gone(places):
+    first = shared_array(NAME, (3, 4), create=True)
+    second = shared_array(NAME, (3, 4), create=False)
+    assert (first.shape, first.dtype, second.shape, second.dtype) == ((3, 4), np.float32, (3, 4), np.float32)
+    assert not first.any()
+    first[1, 2] = 5
+    assert second[1, 2] == 5
+    unshare(NAME)
+    assert not any(any(place.iterdir()) for place in places)
+    second[0, 0] = -7
+    assert first[0, 0] == -7
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 fears for the other threads' locks
+def test_another_process_sees_it_as_well():
+    mine = shared_array(NAME, (2, 2), create=True)
+    child = os.fork()
+    if child == 0:
+        shared_array(NAME, (2, 2), create=False)[1] = [3, 4]
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert mine.tolist() == [[0, 0], [3, 4]]
+
+
+def test_an_array_begins_with_zeros_where_another_had_its_name():
+    shared_array(NAME, (3, 4), create=True)[:] = 1
+    assert not shared_array(NAME, (2, 2), create=True).any()
+
+
+def test_an_array_may_be_empty():
+    assert shared_array(NAME, (0, 4), create=True).shape == (0, 4)
+    assert shared_array(NAME, (0, 4), create=False).shape == (0, 4)
+
+
+def test_without_room_in_shared_memory_it_is_on_the_disk_for_all_of_them(places, monkeypatch):
+    memory, disk = places
+    full(monkeypatch, memory)
+    first = shared_array(NAME, (3, 4), create=True)
+    assert ([path.name for path in memory.iterdir()], [path.name for path in disk.iterdir()]) == ([], [NAME])
+    shared_array(NAME, (3, 4), create=False)[2] = 8
+    assert first[2].tolist() == [8] * 4
+    unshare(NAME)
+    assert not list(disk.iterdir())
+
+
+def test_all_of_its_memory_is_taken_at_once(places):
+    shared_array(NAME, (1000, 1000), create=True)
+    assert (places[0] / NAME).stat().st_blocks * 512 >= 4_000_000
+
+
+def test_without_any_room_it_says_how_much_was_wanted_and_what_to_do_and_leaves_nothing(places, monkeypatch):
+    full(monkeypatch, *places)
+    with pytest.raises(UnavailableError, match="4,000,000 bytes") as caught:
+        shared_array(NAME, (1000, 1000), create=True)
+    assert "TMPDIR" in caught.value.hint
+    assert not any(any(place.iterdir()) for place in places)
+
+
+def test_a_name_that_is_gone_can_be_taken_away_again():
+    unshare(NAME)
+    unshare(NAME)

@@ -4,7 +4,6 @@ Legend: N papers, F features, P citations, K negatives, H width.
 """
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,9 @@ from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.model import LinkPredictor
-from citeflow.training.objective import JUDGED_SHARE, Objective, make_inputs
+from citeflow.learning.sampling import FOLDS, Part
+from citeflow.training import objective
+from citeflow.training.objective import Objective, make_inputs
 
 NUM_PAPERS = 40
 PREDICTORS = ["dot", "mlp", "structural"]
@@ -70,11 +71,16 @@ def model_of(config, graph, seed=0):
     return LinkPredictor(num_features, num_evidence, config.model, scaled=config.train.loss == "contrastive")
 
 
-def batch_of(graph, config, *, every=9, seed=SEED):
-    """Every so many-th citation, and what a step gathers for them."""
-    position_P = np.arange(0, len(graph.references.index_E), every)
-    inputs = make_inputs(position_P, graph=graph, evidence=evidence_of(graph, config.model), config=config, seed=seed)
-    return graph.references.edges()[:, position_P], inputs
+def part_of(*bounds, fold=0):
+    return Part(bounds_R2=np.array(bounds or [[0, NUM_PAPERS]]), epoch=0, fold=fold)
+
+
+def batch_of(graph, config, part=None, *, seed=SEED):
+    """The citations that a step trains on, as papers of the graph, and what it gathers for them."""
+    part, evidence = part or part_of(), evidence_of(graph, config.model)
+    inputs = make_inputs(part, graph=graph, evidence=evidence, config=config, seed=seed)
+    source_P, target_P = inputs.source_S[inputs.row_P], inputs.target_P
+    return np.stack([part.paper_B[source_P], part.paper_B[target_P]]), inputs
 
 
 def without(is_cited_NN, edge_2P):
@@ -92,49 +98,48 @@ def in_double(inputs):
         return {k: v.double() for k, v in values.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
 
     judged = inputs.judged and dataclasses.replace(inputs.judged, **widened(inputs.judged))
-    blocks = [block.double() for block in inputs.blocks]
-    return dataclasses.replace(inputs, **widened(inputs), blocks=blocks, judged=judged)
+    return dataclasses.replace(inputs, **widened(inputs), judged=judged)
 
 
-def papers_of(inputs, graph):
-    """Which paper each row of the encoder's input is, told by its features."""
-    is_same_BN = (inputs.x_BF.numpy()[:, None] == graph.x_NF[None]).all(axis=2)
-    assert (is_same_BN.sum(axis=1) == 1).all()
-    return is_same_BN.argmax(axis=1)
+def inside(is_cited_NN, part):
+    """The citations between papers of a part."""
+    is_inside_N = np.isin(np.arange(NUM_PAPERS), part.paper_B)
+    return is_cited_NN & is_inside_N & is_inside_N[:, None]
 
 
+PARTS = [part_of(), part_of([3, 20], [22, 39], fold=1)]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_batch_is_embedded_as_in_a_graph_without_its_citations(layers):
+def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(layers, part):
     is_cited_NN = citations()
     config = config_of(layers=layers)
     graph = graph_of(is_cited_NN)
     model = model_of(config, graph)
-    edge_2P, inputs = batch_of(graph, config)
-    h_WH = model.encoder(inputs.x_BF, inputs.blocks)
-    unseen_NH = embed_all(model, graph_of(without(is_cited_NN, edge_2P)))
-    seen_NH = embed_all(model, graph)
-    torch.testing.assert_close(h_WH[inputs.source_S][inputs.row_P], unseen_NH[edge_2P[0]])
-    torch.testing.assert_close(h_WH[inputs.target_P], unseen_NH[edge_2P[1]])
+    edge_2P, inputs = batch_of(graph, config, part)
+    h_BH = model.encoder(inputs.x_BF, inputs.links_BB)
+    unseen_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
+    seen_NH = embed_all(model, graph_of(inside(is_cited_NN, part)))
+    torch.testing.assert_close(h_BH, unseen_NH[torch.from_numpy(part.paper_B)])
     assert not torch.isclose(seen_NH[edge_2P[0]], unseen_NH[edge_2P[0]]).all(dim=1).any()
 
 
 def test_a_pair_that_cites_both_ways_is_hidden_both_ways():
     is_cited_NN = citations()
     graph, config = graph_of(is_cited_NN), config_of(layers=1)
-    position = int(np.flatnonzero((graph.references.edges() == [[3], [5]]).all(axis=0))[0])
-    evidence = evidence_of(graph, config.model)
-    inputs = make_inputs(np.array([position]), graph=graph, evidence=evidence, config=config, seed=SEED)
-    model = model_of(config, graph)
-    h_WH = model.encoder(inputs.x_BF, inputs.blocks)
-    unseen_NH = embed_all(model, graph_of(without(is_cited_NN, np.array([[3], [5]]))))
-    torch.testing.assert_close(h_WH[inputs.source_S], unseen_NH[[3]])
-    torch.testing.assert_close(h_WH[inputs.target_P], unseen_NH[[5]])
+    folds = [batch_of(graph, config, part_of(fold=fold)) for fold in range(FOLDS)]
+    [(edge_2P, inputs)] = [each for each in folds if (each[0] == [[3], [5]]).all(axis=0).any()]
+    assert (edge_2P == [[5], [3]]).all(axis=0).any()
+    links_BB = inputs.links_BB.to_dense()
+    assert links_BB[3, 5] == links_BB[5, 3] == 0
+    assert sum(float(inputs.links_BB.to_dense()[3, 5]) for _, inputs in folds) == FOLDS - 1
 
 
-def reckoned(model, inputs, edge_2P, graph, is_cited_NN, loss):
+def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
     """The loss from its definition: papers embedded without the batch, one citation after the other."""
-    embedding_NH = embed_all(model, graph_of(without(is_cited_NN, edge_2P)))
-    negative_K = papers_of(inputs, graph)[inputs.negative_K]
+    embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
+    negative_K = part.paper_B[inputs.negative_K]
     judged_P = [] if inputs.judged is None else inputs.judged.citation_Y.tolist()
     terms, judged_terms = [], []
     for i, (s, t) in enumerate(edge_2P.T):
@@ -154,8 +159,9 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, loss):
 def unseeing(is_cited_NN, edge_2P, config):
     """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
     evidence, whole = (evidence_of(graph_of(each), config) for each in (without(is_cited_NN, edge_2P), is_cited_NN))
-    evidence._weights = whole._weights
-    evidence._degrees["references"] = whole._degrees["references"]
+    for path in whole.paths:
+        evidence._weights |= {(hop, path.weight): whole._weight(hop, path.weight) for hop in path.hops}
+    evidence._degrees["references"] = whole._degree("references")
     return evidence
 
 
@@ -164,19 +170,22 @@ def one(score_K, loss):
     if loss == "contrastive":
         return cross_entropy(score_K[None], torch.tensor([0]))
     each = [(score_K[:1], torch.ones(1)), (score_K[1:], torch.zeros(len(score_K) - 1))]
-    return sum(binary_cross_entropy_with_logits(score, label) for score, label in each)
+    return sum(binary_cross_entropy_with_logits(score, label) for score, label in each if len(score))
 
 
+@pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_the_loss_is_that_of_a_plain_reckoning(predictor, loss):
+def test_the_loss_is_that_of_a_plain_reckoning(predictor, loss, part, monkeypatch):
+    """Evidence is that of the whole graph without the citations of the source in question."""
+    monkeypatch.setattr(objective, "JUDGED", 10)
     is_cited_NN = citations()
     config, graph = config_of(predictor, loss), graph_of(is_cited_NN)
     model = model_of(config, graph)
-    edge_2P, inputs = batch_of(graph, config)
+    edge_2P, inputs = batch_of(graph, config, part)
     found = Objective(model, loss)(inputs)
     assert (inputs.judged is not None) == (predictor == "structural")
-    torch.testing.assert_close(found, reckoned(model, inputs, edge_2P, graph, is_cited_NN, loss))
+    torch.testing.assert_close(found, reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss))
 
 
 @pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
@@ -186,31 +195,31 @@ def test_the_gradient_is_that_of_finite_differences(predictor, loss, aggregation
     graph, config = graph_of(citations()), config_of(predictor, loss, aggregation=aggregation)
     model = model_of(config, graph).double()
     inputs = in_double(batch_of(graph, config)[1])
-    objective = Objective(model, loss)
-    objective(inputs).backward()
+    compute = Objective(model, loss)
+    compute(inputs).backward()
     generator = torch.Generator().manual_seed(4)
     for parameter in model.parameters():
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        expected = slope(objective, inputs, parameter, direction)
+        expected = slope(compute, inputs, parameter, direction)
         assert (parameter.grad * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-8)
     assert all(parameter.grad.any() for parameter in model.parameters() if parameter.numel() > 1)
 
 
 @torch.no_grad()
-def slope(objective, inputs, parameter, direction, step=1e-6):
+def slope(compute, inputs, parameter, direction, step=1e-6):
     """Central difference of the loss along a direction of one parameter."""
     values = []
     for sign in (1, -1):
         parameter.add_(direction, alpha=sign * step)
-        values.append(objective(inputs).item())
+        values.append(compute(inputs).item())
         parameter.add_(direction, alpha=-sign * step)
     return (values[0] - values[1]) / (2 * step)
 
 
-def test_a_batch_of_one_citation_whose_negatives_are_all_masked_has_a_finite_loss():
+def test_a_batch_whose_negatives_are_all_masked_has_a_finite_loss():
     graph, config = graph_of(citations()), config_of()
     model = model_of(config, graph)
-    inputs = batch_of(graph, config, every=10_000)[1]
+    inputs = batch_of(graph, config)[1]
     blind = dataclasses.replace(inputs, masked_SK=torch.ones_like(inputs.masked_SK))
     loss = Objective(model, "contrastive")(blind)
     loss.backward()
@@ -218,11 +227,30 @@ def test_a_batch_of_one_citation_whose_negatives_are_all_masked_has_a_finite_los
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_the_head_learns_from_a_quarter_of_the_sources_and_all_of_their_citations():
+@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor, loss):
+    """Every weight has a gradient all the same, for other ranks wait for it."""
+    is_cited_NN = citations()
+    is_cited_NN[10:20, 10:20] = False
+    graph, config = graph_of(is_cited_NN), config_of(predictor, loss)
+    model = model_of(config, graph)
+    edge_2P, inputs = batch_of(graph, config, part_of([10, 20]))
+    assert (edge_2P.shape, inputs.num_positives) == ((2, 0), 0)
+    found = Objective(model, loss)(inputs)
+    found.backward()
+    assert found == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("most", [1, 7, 10_000])
+def test_the_head_learns_from_some_of_the_sources_and_all_of_their_citations(monkeypatch, most):
+    monkeypatch.setattr(objective, "JUDGED", most)
     graph, config = graph_of(citations(0.2)), config_of()
-    edge_2P, inputs = batch_of(graph, config, every=3)
+    edge_2P, inputs = batch_of(graph, config, part_of([2, 37]))
     judged, num_sources = inputs.judged, len(inputs.source_S)
-    assert len(judged.source_Z) == math.ceil(JUDGED_SHARE * num_sources) < num_sources
+    assert len(judged.source_Z) == min(most, num_sources)
+    assert judged.source_Z.tolist() == sorted(set(judged.source_Z.tolist()))
     chosen = np.unique(edge_2P[0])[judged.source_Z.numpy()]
     expected_Y = np.flatnonzero(np.isin(edge_2P[0], chosen))
     assert judged.citation_Y.tolist() == expected_Y.tolist()
@@ -230,35 +258,31 @@ def test_the_head_learns_from_a_quarter_of_the_sources_and_all_of_their_citation
     assert judged.evidence_ZKD.shape[:2] == (len(chosen), config.train.negatives)
 
 
+def test_papers_have_their_own_features():
+    graph, part = graph_of(citations()), PARTS[1]
+    _, inputs = batch_of(graph, config_of(), part)
+    assert np.array_equal(inputs.x_BF.numpy(), graph.x_NF[part.paper_B])
+
+
 @pytest.mark.parametrize("features", [False, True])
 def test_papers_are_read_as_a_constant_where_that_is_asked_for(features):
     _, inputs = batch_of(graph_of(citations(), features=features), config_of("dot", features="ones"))
-    assert torch.equal(inputs.x_BF, torch.ones(len(inputs.x_BF), 1))
+    assert torch.equal(inputs.x_BF, torch.ones(NUM_PAPERS, 1))
 
 
 def test_papers_of_a_graph_without_features_can_be_told_apart():
     graph = graph_of(citations(), features=False)
-    (_, inputs), (_, again) = (batch_of(graph, config_of("dot")) for _ in range(2))
-    assert len(torch.unique(inputs.x_BF, dim=0)) == len(inputs.x_BF)
-    assert torch.equal(inputs.x_BF, again.x_BF)
+    (_, whole), (_, part) = (batch_of(graph, config_of("dot"), each) for each in PARTS)
+    assert len(torch.unique(whole.x_BF, dim=0)) == NUM_PAPERS
+    assert torch.equal(whole.x_BF[torch.from_numpy(PARTS[1].paper_B)], part.x_BF)
 
 
-def test_negatives_judged_sources_and_neighbours_follow_from_the_seed():
+def test_negatives_and_judged_sources_follow_from_the_seed(monkeypatch):
+    monkeypatch.setattr(objective, "JUDGED", 10)
     graph = graph_of(citations())
-    every_paper = 20 * NUM_PAPERS  # so that all batches embed the same papers, and only the drawing differs
-    config = dataclasses.replace(config_of(), train=TrainConfig(negatives=every_paper, fanout=(2, 2)))
-    first, again, other = (gathered(graph, config, seed) for seed in (SEED, SEED, (1, 3, 3)))
-    assert first == again
-    assert all(mine != theirs for mine, theirs in zip(first, other, strict=True))
-
-
-def gathered(graph, config, seed):
-    """Negatives, judged sources, and what the batch's cited papers hear."""
-    edge_2P, inputs = batch_of(graph, config, seed=seed)
-    papers, ptr = papers_of(inputs, graph), inputs.blocks[-1].crow_indices()
-    heard = [papers[inputs.blocks[-1].col_indices()[ptr[row] : ptr[row + 1]]].tolist() for row in inputs.target_P]
-    chosen = np.unique(edge_2P[0])[inputs.judged.source_Z]
-    return papers[inputs.negative_K].tolist(), chosen.tolist(), heard
+    first, again, other = (batch_of(graph, config_of(), seed=seed)[1] for seed in (SEED, SEED, (1, 3, 3)))
+    for drawn in (lambda inputs: inputs.negative_K.tolist(), lambda inputs: inputs.judged.source_Z.tolist()):
+        assert drawn(first) == drawn(again) != drawn(other)
 
 
 def test_inputs_move_to_another_device_whole():
@@ -271,5 +295,4 @@ def test_inputs_move_to_another_device_whole():
         tensors = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
         assert tensors
         assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert [block.device.type for block in moved.blocks] == ["meta"] * 2
-    assert [block.shape for block in moved.blocks] == [block.shape for block in inputs.blocks]
+    assert moved.links_BB.shape == inputs.links_BB.shape

@@ -112,7 +112,7 @@ class TrainConfig:
     minutes: float = 0.0
     """Time to train, evaluation within training included; 0 trains for `epochs`."""
 
-    papers: int = 10_000
+    papers: int = 20_000
     """Papers per step and worker; fewer where that is over a sixth of the graph."""
 
     negatives: int = 256

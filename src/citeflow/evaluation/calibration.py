@@ -7,6 +7,7 @@ leaves every ranking as it is.
 Legend: P positives, K candidates.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,9 @@ def calibrate(
     """Fit the calibration of a model; one trained by binary cross-entropy keeps its own logits."""
     if loss == "bce":
         return Calibration()
-    score = torch.from_numpy(score_held_out(model, embedding_NH, evidence, part_of(valid, most=MOST)))
+    part = part_of(valid, most=MOST)
+    part = dataclasses.replace(part, negative_PK=part.negative_PK[:, :1])
+    score = torch.from_numpy(score_held_out(model, embedding_NH, evidence, part))
     return fit_platt(score[:, 0], score[:, 1])
 
 

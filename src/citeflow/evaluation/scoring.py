@@ -29,12 +29,12 @@ def score_candidates(
     model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, source_P: np.ndarray, candidate_PK: np.ndarray
 ) -> np.ndarray:
     """Logits of each source's own candidates, float32 [P, K], source by source: so few embeddings stay in the cache."""
-    device = embedding_NH.device
+    device = model.encoder.mean_F.device
     evidence_PKD = torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)) if model.uses_evidence else None
     scores = np.empty(candidate_PK.shape, dtype=np.float32)
     for i, source in enumerate(source_P.tolist()):
-        target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_PK[i]).to(device))
-        score_1K = model.embedded(embedding_NH[source : source + 1], target_KH)
+        target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_PK[i])).to(device)
+        score_1K = model.embedded(embedding_NH[source : source + 1].to(device), target_KH)
         if evidence_PKD is not None:
             score_1K = model.joined(score_1K, evidence_PKD[i : i + 1].to(device))
         scores[i] = score_1K.cpu().numpy()

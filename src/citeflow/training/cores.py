@@ -6,6 +6,7 @@ time (`benchmarks/machine.py`).
 """
 
 import contextlib
+import ctypes
 import math
 import os
 from collections.abc import Mapping
@@ -28,6 +29,12 @@ def environment(inherited: Mapping[str, str], workers: int) -> dict[str, str]:
     """
     tunables = ":".join(f"{name}={value}" for name, value in KEEP_MEMORY.items())
     return {"GLIBC_TUNABLES": tunables, **inherited, "OMP_NUM_THREADS": str(max(1, num_cores() // workers))}
+
+
+def give_back_memory() -> None:
+    """Let the kernel have what the heap keeps, once, before something else needs the room."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def bind(local_rank: int, local_world_size: int) -> None:

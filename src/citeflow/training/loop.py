@@ -27,6 +27,7 @@ from citeflow.learning.sampling import Plan
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
+from citeflow.training.cores import give_back_memory
 from citeflow.training.group import Group
 from citeflow.training.objective import Inputs, Objective, make_inputs
 
@@ -212,6 +213,7 @@ def _evaluate(training: Training) -> None:
     """Measure the validation MRR, the ranks sharing the work, and keep the model if it is the best so far."""
     group, progress = training.group, training.progress
     part = part_of(training.graph.valid, most=VALIDATION_SOURCES, rank=group.rank, world_size=group.world_size)
+    give_back_memory()
     embedding_NH = embed_all(training.model, training.graph, group)
     reciprocal = 0.0
     if len(part.source_P):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from citeflow.learning.tensors import RANDOM_WIDTH
 from citeflow.training import checkpoint, loop, worker
 from citeflow.training.loop import Training, fit, learning_rate
 
-QUICK = ["train.epochs=0.25", "train.evaluations=2", "train.fanout=5,5", "model.dropout=0.3"]
+QUICK = ["train.epochs=0.25", "train.evaluations=2", "model.dropout=0.3"]
 """Four steps that draw random numbers wherever there are some to draw."""
 
 
@@ -86,9 +87,9 @@ def test_the_learning_rate_falls_along_half_a_cosine_to_a_hundredth():
 
 
 def test_a_training_takes_its_epochs_and_its_evaluations(begin):
-    training = begin("train.epochs=1.25", "train.evaluations=4")
+    training = begin("train.papers=400", "train.epochs=5", "train.evaluations=4")
     fit(training)
-    assert training.progress.positives == pytest.approx(1.25 * len(training.graph.references.index_E), rel=0.02)
+    assert training.progress.positives == 5 * len(training.graph.references.index_E)
     assert [entry["step"] for entry in training.progress.evaluations] == [5, 10, 15, 20]
     assert training.progress.step == 20
 
@@ -163,6 +164,65 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(begin, stop_after):
         assert found == expected
 
 
+class BrokenError(Exception):
+    """What goes wrong while a batch is made."""
+
+
+def fail_at(monkeypatch, failing):
+    """Let no batch be made for a step; returns the steps and the threads of the batches that are asked for."""
+    asked, real = [], loop.make_inputs
+
+    def make_inputs(part, **how):
+        step = how["seed"][1]
+        asked.append((step, threading.current_thread().name))
+        if step == failing:
+            raise BrokenError
+        return real(part, **how)
+
+    monkeypatch.setattr(loop, "make_inputs", make_inputs)
+    return asked
+
+
+def batch_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_a_batch_that_can_not_be_made_ends_the_training_and_its_thread(begin, monkeypatch, failing):
+    asked = fail_at(monkeypatch, failing)
+    training = begin()
+    with pytest.raises(BrokenError):
+        fit(training)
+    assert training.progress.step == failing
+    assert [step for step, _ in asked] == list(range(failing + 1))
+    assert batch_threads() == []
+
+
+def test_batches_are_made_one_after_the_other_on_one_other_thread_that_ends_with_the_training(begin, monkeypatch):
+    asked = fail_at(monkeypatch, None)
+    fit(begin())
+    assert [step for step, _ in asked][:4] == [0, 1, 2, 3]
+    assert len({name for _, name in asked}) == 1
+    assert asked[0][1].startswith("batches")
+    assert batch_threads() == []
+
+
+def test_a_stopped_training_leaves_no_thread(begin):
+    with pytest.raises(StoppedError):
+        fit(begin(stop_after=2))
+    assert batch_threads() == []
+
+
+def test_the_same_seed_makes_the_same_model_and_another_seed_another(begin):
+    first, same, other = (
+        begin(*overrides, name=name) for name, overrides in (("a", []), ("b", []), ("c", ["train.seed=1"]))
+    )
+    for training in (first, same, other):
+        fit(training)
+    assert is_same(copied(first.model), copied(same.model))
+    assert not is_same(copied(first.model), copied(other.model))
+
+
 def test_a_finished_training_that_is_begun_again_takes_no_step(begin):
     training = begin()
     fit(training)
@@ -229,10 +289,10 @@ def test_history_is_kept_no_denser_than_it_is_read(begin, monkeypatch):
         ["model.predictor=mlp"],
         ["model.evidence_hops=0"],
         ["model.evidence_hops=2", "train.loss=bce"],
-        ["model.layers=0", "train.fanout=[]"],
-        ["model.features=ones", "model.layers=1", "train.fanout=3", "model.aggregation=max"],
+        ["model.layers=0"],
+        ["model.features=ones", "model.layers=1", "model.aggregation=max"],
         ["model.aggregation=add", "model.normalize=yes"],
-        ["train.clip=0", "train.batch=1000000"],
+        ["train.clip=0", "train.papers=1000000", "train.epochs=1"],
     ],
 )
 def test_every_kind_of_model_learns_something(begin, overrides):
@@ -243,6 +303,14 @@ def test_every_kind_of_model_learns_something(begin, overrides):
     assert not is_same(copied(training.model), before)
 
 
+def test_parts_that_hold_no_citation_are_steps_all_the_same(begin):
+    training = begin("train.papers=2", "train.epochs=0.01")
+    fit(training)
+    assert training.progress.step == 8
+    assert training.progress.positives < 8
+    assert all(math.isfinite(entry["loss"]) for entry in training.progress.history)
+
+
 def test_a_model_starts_the_same_from_the_same_seed(begin):
     first, same, other = begin(), begin(), begin("train.seed=1")
     assert is_same(copied(first.model), copied(same.model))
@@ -251,7 +319,7 @@ def test_a_model_starts_the_same_from_the_same_seed(begin):
 
 def test_features_are_scaled_as_the_graph_measures_them(begin):
     training = begin()
-    scaled = training.model.encoder.scaled(torch.from_numpy(np.array(training.graph.x_NF)))
+    scaled = training.model.encoder.entry(torch.from_numpy(np.array(training.graph.x_NF)))
     assert torch.allclose(scaled.mean(0), torch.zeros(128), atol=1e-5)
     assert torch.allclose(scaled.std(0, correction=0), torch.ones(128), atol=1e-4)
 

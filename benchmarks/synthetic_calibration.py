@@ -31,11 +31,10 @@ SAGE = [
     "model.layers=2",
     "model.predictor=dot",
     "model.dropout=0",
-    "train.fanout=10,5",
     "train.epochs=8",
     "train.evaluations=4",
 ]
-"""Plain sampled GraphSAGE: features and neighbours, no evidence of the pair."""
+"""Plain GraphSAGE on sampled parts of the graph: features and neighbours, no evidence of the pair."""
 
 
 def main() -> int:

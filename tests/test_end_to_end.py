@@ -12,7 +12,7 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     small = {
         "synthetic": {"papers": 600},
-        "train": {"epochs": 1, "evaluations": 1, "batch": 1024},
+        "train": {"epochs": 1, "evaluations": 1, "papers": 300},
         "model": {"width": 8},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(small))

@@ -16,6 +16,7 @@ from citeflow.learning.model import (
     LinkPredictor,
     StructuralHead,
     SymmetricSAGEConv,
+    _dropped,
     _Propagate,
 )
 from citeflow.learning.tensors import sparse
@@ -163,6 +164,35 @@ def test_dropout_acts_in_training_behind_every_layer_but_the_last():
     last = encoder.layer(1, hidden, hidden, links_NN)
     assert torch.equal(last, encoder.layer(1, hidden, hidden, links_NN))
     assert (last != 0).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    x = torch.ones(1001, 101, requires_grad=True)
+    dropped = _dropped(x, share)
+    assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.005)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+    assert len(dropped.unique()) == (1 if share == 0 else 2)
+    (gradient,) = torch.autograd.grad(dropped.sum(), x)
+    assert torch.equal(gradient, dropped.detach())
+
+
+def test_dropout_follows_from_torchs_seed_and_takes_each_value_for_itself():
+    masks = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        masks.append(_dropped(torch.ones(100_003), 0.5) == 0)
+    assert torch.equal(masks[0], masks[1])
+    for lag in (1, 7, 8, 9):
+        assert (masks[0][lag:] == masks[0][:-lag]).float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert (masks[0] == masks[2]).float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 1), (3, 5)])
+def test_dropout_of_few_values_has_their_shape_and_is_finite_to_the_last_share(shape):
+    dropped = _dropped(torch.ones(shape), 0.9999)
+    assert dropped.shape == shape
+    assert dropped.isfinite().all()
 
 
 def test_the_seed_preset_is_five_normalised_sums_of_width_256_on_a_constant():

@@ -116,7 +116,7 @@ class TrainConfig:
     """Papers per step and worker; fewer where that is over a sixth of the graph."""
 
     negatives: int = 256
-    """Random papers of a step, per worker, that all its citations are compared with."""
+    """Random papers of a step, per worker, that all its citations are compared with; 16 at most for `mlp`."""
 
     loss: Literal["contrastive", "bce"] = "contrastive"
     """Softmax of a citation against the shared negatives, or binary cross-entropy."""

@@ -24,13 +24,6 @@ def convert(name: str, value: object, kind: Any) -> Any:
         if value not in choices:
             raise ConfigError(name, value, hint=f"one of {', '.join(choices)}")
         return value
-    if typing.get_origin(kind) is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(convert(name, item, int) for item in items)
-    return _convert_scalar(name, value, kind)
-
-
-def _convert_scalar(name: str, value: object, kind: type) -> Any:
     number = _number_or_same(value)
     is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < LARGEST
     if kind is bool and isinstance(value, bool):
@@ -46,13 +39,11 @@ def _convert_scalar(name: str, value: object, kind: type) -> Any:
 
 
 def parse_value(key: str, text: str) -> object:
-    """Read what stands behind the equals sign of `--set`; commas make a list.
+    """Read what stands behind the equals sign of `--set`.
 
     Raises:
         ConfigError: it is not YAML.
     """
-    if "," in text and "[" not in text:
-        text = f"[{text}]"
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist

@@ -12,10 +12,11 @@ from sklearn.metrics import roc_auc_score
 from citeflow import config, files, stages
 from citeflow.data.records import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
-from citeflow.evaluation import evaluate, model_files, scoring
+from citeflow.evaluation import embedding, evaluate, model_files, scoring
 from citeflow.evaluation.calibration import fit_platt
+from citeflow.evaluation.embedding import embed_all
 from citeflow.evaluation.evaluate import evaluate_model
-from citeflow.evaluation.scoring import embed_all, evidence_of, score_held_out
+from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph, write_prepared
 
 PARTS = ("valid", "test")
@@ -201,7 +202,7 @@ def test_curves_of_the_training_are_those_of_the_model(curves, model):
 def test_scores_do_not_depend_on_how_many_are_computed_at_once(graph, model, score, monkeypatch):
     evidence = evidence_of(graph, model.config.model)
     monkeypatch.setattr(scoring, "PAIRS", 300)
-    monkeypatch.setattr(scoring, "CHUNK", 33)
+    monkeypatch.setattr(embedding, "PIECE", 33)
     pieces = score_held_out(model.predictor, embed_all(model.predictor, graph), evidence, graph.test)
     assert np.allclose(pieces, score["test"], rtol=1e-4, atol=1e-4)
 

@@ -160,9 +160,7 @@ def _unrolled(bounds_R2: np.ndarray, num_papers: int) -> np.ndarray:
     last_first, last_end = bounds_R2[-1]
     if last_end <= num_papers:
         return bounds_R2
-    ends = [[last_first, num_papers]] if last_first < num_papers else []
-    starts = [[0, last_end - num_papers]]
-    return np.array([*starts, *bounds_R2[:-1].tolist(), *ends])
+    return np.array([[0, last_end - num_papers], *bounds_R2[:-1].tolist(), [last_first, num_papers]])
 
 
 def _inside(graph: Csr, part: Part) -> tuple[np.ndarray, np.ndarray]:

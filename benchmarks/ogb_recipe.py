@@ -57,7 +57,7 @@ def train(graph: PreparedGraph, *, epochs: int, every: int, seed: int = 0) -> It
     torch.manual_seed(seed)
     assert graph.x_NF is not None
     x_NF = torch.from_numpy(np.array(graph.x_NF))
-    adjacency = sparse(graph.neighbours.ptr_N1, np.array(graph.neighbours.index_E), graph.num_papers)
+    adjacency = sparse(graph.neighbours, graph.num_papers)
     source_E, target_E = torch.from_numpy(graph.references.edges()).long()
     model = Recipe(x_NF.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)

@@ -1,8 +1,8 @@
 """What the workers of this machine run on: their cores, their threads, and how their memory is kept.
 
-A training step allocates the same large arrays again and again. glibc's malloc gives them back to the kernel each time,
-and every new page of the next step is a fault; told to keep them, in large pages, a step takes about two thirds of the
-time (`benchmarks/machine.py`).
+A training step allocates the same large arrays again and again. glibc gives those above 32 MB back to the kernel each
+time, and every new page of the next step is a fault. Told to keep them, in large pages, a step of 60,000 papers takes
+three quarters of the time; one of 20,000 has no such arrays and takes the same (`benchmarks/step.py`).
 """
 
 import contextlib

@@ -3,7 +3,8 @@
     python benchmarks/full_scale.py [--minutes 30] [--papers 2927963] [--data-root DIR] [--set SECTION.KEY=VALUE]
 
 Every stage is a process of its own, so that its peak of resident memory is its own too. A perceptron on the features
-alone, with the same predictor and loss, is trained beside the model for a fifth of the time. Prints one JSON object.
+alone, with the same predictor and loss, is trained beside the model for a fifth of the time. What DIR holds already is
+not made again, and then costs nothing here: give a new one. Prints one JSON object.
 """
 
 import argparse
@@ -33,7 +34,12 @@ def main() -> None:
     evaluated = {}
     for name, minutes, changes in (("model", options.minutes, []), ("features", options.minutes / 5, FEATURES_ALONE)):
         wanted = [*settings, f"train.minutes={minutes}", *changes]
-        run = ["--run-name", f"full-scale-{name}-{files.sha256_of_json(wanted)[:8]}", "--workers", str(options.workers)]
+        run = [
+            "--run-name",
+            f"full-scale-{name}-{files.sha256_of_json([wanted, options.workers])[:8]}",
+            "--workers",
+            str(options.workers),
+        ]
         model = _run(stages, f"train {name}", [graph, *run, *_common(options, wanted)])["path"]
         evaluated[name] = _run(stages, f"evaluate {name}", [model, "--graph", graph])
     reports = {name: files.read_json(Path(done["path"]) / "report.json") for name, done in evaluated.items()}

@@ -18,9 +18,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from citeflow.cores import environment
 from citeflow.graph.csr import Csr
 from citeflow.learning.tensors import sparse
-from citeflow.training.cores import environment
 
 REPETITIONS = 7
 ROWS, WIDTH, DEGREE = 20_000, 128, 16

@@ -21,10 +21,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
 from citeflow.config import Config
+from citeflow.cores import environment
 from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.sampling import Plan
-from citeflow.training.cores import environment
 from citeflow.training.objective import Inputs, Objective, make_inputs
 from citeflow.training.worker import new_model
 

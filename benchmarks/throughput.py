@@ -54,15 +54,17 @@ def _train(graph: Path, workers: int, options: argparse.Namespace, root: Path, n
     command += ["--run-name", name, "--data-root", str(root), "--workers", str(workers)]
     for setting in settings:
         command += ["--set", setting]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    peak = _peak_memory(process)
-    if process.returncode:
-        raise SystemExit(process.stderr.read() if process.stderr else "training failed")
+    with (root / "training.log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        peak = _peak_memory(process)
+        if process.returncode:
+            log.seek(0)
+            raise SystemExit(log.read())
     facts = files.read_json(root / "runs" / name / "model" / files.MANIFEST)["facts"]
     return {"positives_per_s": facts["positives_per_s"], "steps": facts["steps"], "peak_bytes_per_worker": peak}
 
 
-def _peak_memory(process: "subprocess.Popen[str]") -> float:
+def _peak_memory(process: "subprocess.Popen[bytes]") -> float:
     """Highest mean of the workers' proportional set sizes while a training lasts, in bytes."""
     peak = 0.0
     while process.poll() is None:

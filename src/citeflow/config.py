@@ -107,13 +107,14 @@ class TrainConfig:
     """How the model is fitted."""
 
     epochs: float = 10.0
-    """Passes over the training citations; a fraction of a pass is allowed. Not used where `minutes` is set."""
+    """Passes over the training citations, each without those between papers that it puts into different parts; a
+    fraction of a pass is allowed. Not used where `minutes` is set."""
 
     minutes: float = 0.0
     """Time to train, evaluation within training included; 0 trains for `epochs`."""
 
     papers: int = 20_000
-    """Papers per step and worker; fewer where that is over a sixth of the graph."""
+    """About how many papers a worker takes in a step; fewer where that is over a sixth of the graph."""
 
     negatives: int = 256
     """Random papers of a step, per worker, that all its citations are compared with; 16 at most for `mlp`."""

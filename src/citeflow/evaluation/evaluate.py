@@ -17,6 +17,7 @@ from torch import Tensor
 
 from citeflow import files
 from citeflow.console import log
+from citeflow.cores import num_cores
 from citeflow.data.records import HeldOut
 from citeflow.errors import ConfigError
 from citeflow.evaluation import model_files
@@ -113,11 +114,11 @@ def _told(of_piece: Callable[[np.ndarray, np.ndarray], Result], held_out: HeldOu
 
 
 def _in_threads(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-    """Call a function with some arguments, as many calls at a time as torch has threads, and yield results in order.
+    """Call a function with some arguments, as many calls at a time as torch may use cores, and yield results in order.
 
     Few calls are waiting or told at a time, so that memory does not grow with their number.
     """
-    threads = torch.get_num_threads()
+    threads = min(torch.get_num_threads(), num_cores())
     waiting: collections.deque[Future[Result]] = collections.deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for each in arguments:

@@ -86,6 +86,8 @@ def _dropped(x: Tensor, share: float) -> Tensor:
     if x.is_cuda:
         return nn.functional.dropout(x, share)
     dropped = min(round(256 * share), 255)
+    if not dropped:
+        return x
     number = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     is_kept = number.view(torch.uint8)[: x.numel()].view_as(x) >= dropped
     return x * is_kept * (256 / (256 - dropped))

@@ -78,7 +78,7 @@ class Plan:
 
     num_papers: int
     papers: int
-    """About how many papers one rank takes in a step, at most."""
+    """About how many papers one rank takes in a step; fewer on small graphs."""
 
     world_size: int
     seed: int

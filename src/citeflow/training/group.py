@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,7 @@ from torch import Tensor
 from citeflow.training.shared import shared_array, unshare
 
 JOIN_TIMEOUT_S = 300
-"""Longest wait for another rank; the longest that one rank computes alone is its share of one layer."""
+"""Longest wait for another rank: for its share of an evaluation, or for rank 0 to write a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,14 @@ class Group:
         """
         if self.local_world_size == 1:
             return torch.empty(num_rows, width)
-        is_creator = self.rank % self.local_world_size == 0
-        name = f"citeflow-{os.getppid()}-{num_rows}-{width}"  # torchrun is the parent of all of them
-        array: Tensor | None = None
-        if is_creator:
-            array = torch.from_numpy(shared_array(name, (num_rows, width), create=True))
-        self.sum(0)
-        if not is_creator:
-            array = torch.from_numpy(shared_array(name, (num_rows, width), create=False))
-        self.sum(0)
-        if is_creator:
+        machine, local_rank = divmod(self.rank, self.local_world_size)
+        (token,) = self.from_first(secrets.randbits(48))
+        name, array = f"citeflow-{token:.0f}-{machine}", None
+        for turn in ("create", "open"):
+            if (turn == "create") == (local_rank == 0):
+                array = torch.from_numpy(shared_array(name, (num_rows, width), create=turn == "create"))
+            self.sum(0)
+        if local_rank == 0:
             unshare(name)
         assert array is not None
         return array

@@ -9,8 +9,8 @@ from types import FrameType
 
 from citeflow import files
 from citeflow.config import Config
+from citeflow.cores import environment
 from citeflow.errors import StoppedError, TrainingError, from_record
-from citeflow.training.cores import environment
 
 GRACE_S = 60
 """torchrun gives its workers 30 s to save before it kills them."""

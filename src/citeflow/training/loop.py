@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
+from citeflow.cores import give_back_memory
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.evaluation.embedding import embed_all
 from citeflow.evaluation.scoring import part_of, score_held_out
@@ -27,7 +28,6 @@ from citeflow.learning.sampling import Plan
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
-from citeflow.training.cores import give_back_memory
 from citeflow.training.group import Group
 from citeflow.training.objective import Inputs, Objective, make_inputs
 
@@ -220,6 +220,8 @@ def _evaluate(training: Training) -> None:
         score = torch.from_numpy(score_held_out(training.model, embedding_NH, training.evidence, part))
         is_finite = bool(score.isfinite().all())
         reciprocal = float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum()) if is_finite else math.nan
+    del embedding_NH
+    give_back_memory()
     total, count = group.sum(reciprocal, len(part.source_P))
     _require_finite("scores are", total, progress.step)
     mrr = total / count

@@ -1,5 +1,6 @@
 """Arrays that the processes of one machine have in common."""
 
+import contextlib
 import math
 import mmap
 import os
@@ -24,7 +25,8 @@ def shared_array(name: str, shape: tuple[int, ...], *, create: bool) -> np.ndarr
         try:
             return _map_shared(path, size, create).view(np.float32).reshape(shape)
         except OSError:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
     raise UnavailableError("no room for an array that the workers share", f"{size:,} bytes", hint="set TMPDIR")
 
 
@@ -39,7 +41,7 @@ def _shared_places(name: str) -> list[Path]:
 
 
 def _map_shared(path: Path, size: int, create: bool) -> np.ndarray:
-    with path.open("w+b" if create else "r+b") as file:
+    with path.open("x+b" if create else "r+b") as file:
         if create:
             os.posix_fallocate(file.fileno(), 0, max(1, size))
         return np.frombuffer(mmap.mmap(file.fileno(), max(1, size)), dtype=np.uint8, count=size)

@@ -12,6 +12,7 @@ from citeflow import config as settings
 from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
+from citeflow.cores import bind
 from citeflow.errors import CiteflowError, ConfigError, to_record
 from citeflow.evaluation import model_files
 from citeflow.evaluation.calibration import calibrate
@@ -23,7 +24,6 @@ from citeflow.learning.model import LinkPredictor
 from citeflow.learning.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
-from citeflow.training.cores import bind
 from citeflow.training.group import Group, joined
 from citeflow.training.loop import Training, fit
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from citeflow.training import cores
-from citeflow.training.cores import KEEP_MEMORY, bind, environment, num_cores
+from citeflow import cores
+from citeflow.cores import KEEP_MEMORY, bind, environment, num_cores
 
 BOUND = len(os.sched_getaffinity(0))
 

@@ -84,7 +84,7 @@ def _step(
     positive = model(source_PH, h_NH.index_select(0, target_P)).sigmoid()
     negative = model(source_PH, h_NH.index_select(0, negative_P)).sigmoid()
     loss = -(positive + TINY).log().mean() - (1 - negative + TINY).log().mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return loss.item()
 

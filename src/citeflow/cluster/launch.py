@@ -1,0 +1,220 @@
+"""Trains on a cluster: one job for each step of a run, however often the step is repeated; what ends it is the model.
+
+The job's own condition is not believed: "Succeeded" says that one worker ended well, "Failed" may come after the model
+was complete. A model is complete when its manifest, which is written last, matches its files and what was asked for.
+"""
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kubernetes import client as k8s
+
+from citeflow import files
+from citeflow.cluster import watching
+from citeflow.cluster.api import Api, Json
+from citeflow.cluster.jobs import RUN_ID, SPEC_SHA256
+from citeflow.cluster.logs import LogFollower
+from citeflow.console import log
+from citeflow.errors import CiteflowError, ConfigError, TrainingError, from_record
+
+POLL_S = 8.0
+"""Time between two looks at the job and its pods; two requests each."""
+
+SEEN_LATE_S = 60.0
+"""A file system that others share may show what a worker wrote only so long after it did."""
+
+STRAGGLERS_S = 120.0
+"""How long the job is waited for once the model is complete."""
+
+HOPELESS_S = 600.0
+"""How long a pod may wait for what does not come by itself."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Launch:
+    """One job on its way."""
+
+    api: Api
+    job: Json
+    """As it is sent."""
+
+    run_dir: Path
+    is_complete: Callable[[], bool]
+    """Whether the model that the job shall make is there, whole."""
+
+    clock: Callable[[], float] = time.monotonic
+    since: dict[str, float] = field(default_factory=dict)
+    """When something was seen for the first time."""
+
+    @property
+    def kind(self) -> str:
+        """PyTorchJob or TrainJob."""
+        return str(self.job["kind"])
+
+    @property
+    def name(self) -> str:
+        """Name of the job."""
+        return str(self.job["metadata"]["name"])
+
+    def lasted(self, what: str, holds: bool) -> float:
+        """For how many seconds something has held without a break."""
+        if not holds:
+            self.since.pop(what, None)
+            return 0.0
+        return self.clock() - self.since.setdefault(what, self.clock())
+
+
+def run(launch: Launch, prepare: Callable[[], None]) -> None:
+    """Create the job, or take over the one that an earlier attempt of this step created, and stay until it has ended.
+
+    Args:
+        launch: the job and what it shall make.
+        prepare: writes what the workers read; called before a job is created.
+
+    Raises:
+        ConfigError: a job of this name belongs to something else, or the cluster refuses.
+        TrainingError: the job ended without a model.
+        UnavailableError: the API does not answer; the job goes on, and the same step again takes it over.
+        CiteflowError: whatever error a worker left behind.
+    """
+    if launch.is_complete():
+        return
+    _create_or_adopt(launch, prepare)
+    follower = LogFollower(launch.api, launch.name)
+    try:
+        _wait(launch, follower)
+    except KeyboardInterrupt:
+        log("launch", "stops the job", name=launch.name)
+        launch.api.delete(launch.kind, launch.name)
+        raise
+    follower.finish()
+
+
+def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> None:
+    while True:
+        found = launch.api.get(launch.kind, launch.name)
+        if found is None:
+            files.delete(launch.run_dir, "error.json")
+            prepare()
+            if launch.api.create(launch.job):
+                log("launch", "created", kind=launch.kind, name=launch.name, namespace=launch.api.namespace)
+                return
+            found = launch.api.get(launch.kind, launch.name)
+        if found is None:
+            continue
+        _check_own(launch, found)
+        if watching.end_of(found) is None and "deletionTimestamp" not in found["metadata"]:
+            if _take_over(launch, found):
+                log("launch", "takes over", kind=launch.kind, name=launch.name)
+                return
+        else:
+            log("launch", "removes a job that ended without a model", name=launch.name)
+            launch.api.delete(launch.kind, launch.name)
+            launch.api.sleep(POLL_S / 4)
+
+
+def _check_own(launch: Launch, found: Json) -> None:
+    """Refuse to touch a job of the same name that another run made, or that shall do something else."""
+    asked, there = launch.job["metadata"], found["metadata"]
+    same_run = there.get("labels", {}).get(RUN_ID) == asked["labels"][RUN_ID]
+    same_spec = there.get("annotations", {}).get(SPEC_SHA256) == asked["annotations"][SPEC_SHA256]
+    if not (same_run and same_spec):
+        what = "the same run with other settings" if same_run else "another run"
+        hint = f"delete it, or choose another run name: kubectl delete {launch.kind.lower()} {launch.name}"
+        raise ConfigError(f"there is a {launch.kind} of this name, of {what}", launch.name, hint=hint)
+
+
+def _take_over(launch: Launch, found: Json) -> bool:
+    """Let the job belong to this step's pod too, so that it stays when the earlier attempt's pod is deleted."""
+    there = found["metadata"].get("ownerReferences", [])
+    missing = [owner for owner in launch.job["metadata"].get("ownerReferences", []) if owner not in there]
+    if not missing:
+        return True
+    version = found["metadata"]["resourceVersion"]
+    return launch.api.patch_metadata(
+        launch.kind, launch.name, {"resourceVersion": version, "ownerReferences": [*there, *missing]}
+    )
+
+
+def _wait(launch: Launch, follower: LogFollower) -> None:
+    """Stay until the model is complete and the job has ended, or until it is clear that there will be none."""
+    told, pods = "", []
+    selector = f"{watching.SELECTORS[launch.kind]}={launch.name}"
+    while True:
+        job = launch.api.get(launch.kind, launch.name)
+        pods = launch.api.pods(selector) or pods
+        follower.see(pods)
+        told = _tell(job, pods, told)
+        if _is_over(launch, job, pods, follower):
+            return
+        launch.api.sleep(POLL_S * random.uniform(0.9, 1.1))
+
+
+def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower) -> bool:
+    """Whether all is done and well.
+
+    Raises:
+        CiteflowError: it is over, without a model.
+    """
+    end = watching.end_of(job) if job else watching.End(succeeded=False, reason="it was deleted")
+    if launch.is_complete():
+        if end is None and launch.lasted("complete", True) < STRAGGLERS_S:
+            return False
+        if end is None:
+            log("launch", "ends a job whose model is complete", name=launch.name)
+            launch.api.delete(launch.kind, launch.name)
+        elif not end.succeeded:
+            log("launch", "has a complete model of a job that says it failed", reason=end.reason)
+        return True
+    error = _error_of_a_worker(launch.run_dir)
+    if error:
+        _end(launch, job, pods, follower)
+        raise error
+    if launch.lasted("hopeless", any(map(watching.is_hopeless, pods))) > HOPELESS_S:
+        _end(launch, job, pods, follower)
+        raise TrainingError("pods do not start", watching.summary(pods), hint="`kubectl describe pod` says why")
+    if launch.lasted("ended", end is not None) > (SEEN_LATE_S if end and end.succeeded else 0):
+        _end(launch, None, pods, follower)
+        raise _failure(launch, pods, end.reason if end else "")
+    return False
+
+
+def _error_of_a_worker(run_dir: Path) -> CiteflowError | None:
+    """The error that makes it useless to start again, if a worker left one."""
+    if not (run_dir / "error.json").is_file():
+        return None
+    error = from_record(files.read_json(run_dir / "error.json"))
+    return error if error.exit_code < 128 else None
+
+
+def _end(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower) -> None:
+    """End a job that still runs, and tell the last lines of the pod that failed."""
+    failed = watching.failed_container(pods)
+    if job is not None and watching.end_of(job) is None:
+        launch.api.delete(launch.kind, launch.name)
+    follower.finish()
+    if failed:
+        pod, end = failed
+        lines = follower.last_lines(pod) or (end.message or "").splitlines()
+        print(f"--- last lines of {pod.metadata.name}", *lines, "---", sep="\n", file=sys.stderr, flush=True)
+
+
+def _failure(launch: Launch, pods: list[k8s.V1Pod], reason: str) -> TrainingError:
+    hint = "the last lines of the pod are above; the same run again goes on from its checkpoint"
+    failed = watching.failed_container(pods)
+    if failed:
+        pod, end = failed
+        return TrainingError(f"no model: {pod.metadata.name} ended with exit code", watching.how(end), hint=hint)
+    return TrainingError(f"{launch.kind} {launch.name} ended without a model", reason, hint=hint)
+
+
+def _tell(job: Json | None, pods: list[k8s.V1Pod], told: str) -> str:
+    """Say how the pods are, when it has changed."""
+    now = "waits in its queue" if job and watching.is_suspended(job) else watching.summary(pods)
+    if now != told:
+        log("launch", "pods", are=now)
+    return now

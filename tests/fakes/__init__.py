@@ -1,0 +1,1 @@
+"""Stand-ins for what citeflow talks to on a cluster."""

@@ -1,0 +1,24 @@
+"""Every kustomization, rendered."""
+
+import pytest
+from kustomize import render
+
+OVERLAYS = ("kind", "gke", "gke-nfs", "kubeflow")
+
+
+@pytest.fixture(scope="session")
+def folder(checkout):
+    """Where the manifests lie."""
+    return checkout / "manifests"
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request, folder):
+    """The objects of one overlay after the other."""
+    return render(folder / "overlays" / request.param)
+
+
+@pytest.fixture
+def everything(folder):
+    """The objects of all kustomizations and components."""
+    return {path.parent: render(path.parent) for path in folder.rglob("kustomization.yaml")}

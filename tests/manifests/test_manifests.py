@@ -1,0 +1,364 @@
+import math
+import re
+
+import pytest
+import yaml
+from kustomize import CLUSTER_SCOPED, containers, pod_template, render, split_image
+from pod_security import violations
+
+from citeflow import __version__
+
+SECRET_KEY = re.compile(r"pass(word|wd)?$|token$|secret(_?key)?$|access_?key(_?id)?$|credential|private_?key", re.I)
+SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN|eyJ[A-Za-z0-9_-]{20,}|gh[pousr]_\w{20,}|minio123")
+TELLS_NOTHING = {"automountServiceAccountToken", "serviceAccountToken", "secretKeyKey", "accessKeyKey"}
+STEP = {"app.kubernetes.io/part-of": "citeflow", "pipeline/runid": "1", "pipelines.kubeflow.org/v2_component": "true"}
+WORKER = {
+    "app.kubernetes.io/part-of": "citeflow",
+    "app.kubernetes.io/component": "train",
+    "app.kubernetes.io/managed-by": "citeflow",
+    "pipeline/runid": "1",
+}
+VERBS = ("download", "preprocess", "train", "evaluate", "publish")
+BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3}
+
+
+def of_kind(objects, kind):
+    return {thing["metadata"]["name"]: thing for thing in objects if thing["kind"] == kind}
+
+
+def pods(objects):
+    return {thing["metadata"]["name"]: pod_template(thing) for thing in objects if pod_template(thing)}
+
+
+def selects(selector, labels):
+    """Whether a label selector, in either of its forms, means a pod with these labels."""
+    assert set(selector) <= {"matchLabels"}, "the tests read no other selectors"
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([0-9.]+)(\D*)", str(text)).groups()
+    return float(number) * BYTES[unit]
+
+
+def leaves(thing, path=()):
+    if isinstance(thing, dict | list):
+        for key, value in thing.items() if isinstance(thing, dict) else enumerate(thing):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, thing
+
+
+# pods
+
+
+def test_every_pod_of_every_overlay_fits_the_restricted_profile(overlay):
+    assert pods(overlay)
+    for name, pod in pods(overlay).items():
+        assert violations(pod["spec"], pod["metadata"].get("annotations")) == [], name
+
+
+def test_the_nfs_server_alone_needs_more_and_no_more_than_this(folder):
+    objects = render(folder / "nfs-server")
+    (pod,) = pods(objects).values()
+    assert sorted(violations(pod["spec"])) == [
+        "ganesha: capability DAC_READ_SEARCH",
+        "ganesha: capability FOWNER",
+        "ganesha: capability SETGID",
+        "ganesha: capability SETUID",
+        "ganesha: runAsNonRoot is not true",
+        "ganesha: runAsUser is 0",
+    ]
+    labels = of_kind(objects, "Namespace")["citeflow-storage"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
+def test_the_namespace_for_runs_enforces_the_restricted_profile(folder):
+    labels = of_kind(render(folder / "namespace"), "Namespace")["citeflow"]["metadata"]["labels"]
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+        assert f"pod-security.kubernetes.io/{mode}-version" in labels
+
+
+def test_every_container_says_what_it_needs_and_has_a_read_only_root(everything):
+    for container in (part for objects in everything.values() for thing in objects for part in containers(thing)):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        for what in ("cpu", "memory"):
+            wanted, most = (quantity(container["resources"][key][what]) for key in ("requests", "limits"))
+            assert 0 < wanted <= most < math.inf
+
+
+def test_every_pod_of_every_overlay_runs_as_user_1000(overlay):
+    for name, pod in pods(overlay).items():
+        context = pod["spec"]["securityContext"]
+        assert {context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {1000}, name
+
+
+def test_only_the_reaper_gets_a_token_of_the_api(overlay):
+    tokens = {name: pod["spec"]["automountServiceAccountToken"] for name, pod in pods(overlay).items()}
+    assert {name for name, mounted in tokens.items() if mounted} == {"citeflow-reaper"}
+    for account in of_kind(overlay, "ServiceAccount").values():
+        assert account["automountServiceAccountToken"] is False
+
+
+def test_images_have_a_tag_or_digest_that_stays(everything):
+    for container in (part for objects in everything.values() for thing in objects for part in containers(thing)):
+        _, tag, digest = split_image(container["image"])
+        assert tag not in ("", "latest")
+        assert container["imagePullPolicy"] == "IfNotPresent"
+        assert not digest or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+
+
+def test_images_of_citeflow_are_those_of_this_version(overlay):
+    images = {split_image(part["image"])[:2] for thing in overlay for part in containers(thing)}
+    own = {image for image in images if image[0].startswith("citeflow-")}
+    assert own
+    assert {tag for _, tag in own} == {f"{__version__}-python3.11"}
+
+
+def test_images_of_others_are_pinned_by_digest_except_where_they_are_loaded_by_hand(folder):
+    for name in ("gke", "gke-nfs", "kind"):
+        images = {part["image"] for thing in render(folder / "overlays" / name) for part in containers(thing)}
+        foreign = {image for image in images if not image.startswith("citeflow-")}
+        assert foreign
+        assert all(bool(split_image(image)[2]) == (name != "kind") for image in foreign)
+
+
+def test_every_volume_that_is_mounted_is_there(everything):
+    for objects in everything.values():
+        claims, maps = of_kind(objects, "PersistentVolumeClaim"), of_kind(objects, "ConfigMap")
+        for name, pod in pods(objects).items():
+            volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+            spec = pod["spec"]
+            mounts = [
+                mount for part in spec.get("initContainers", []) + spec["containers"] for mount in part["volumeMounts"]
+            ]
+            assert {mount["name"] for mount in mounts} == set(volumes), name
+            for volume in volumes.values():
+                if "configMap" in volume:
+                    assert volume["configMap"]["name"] in maps
+                if "persistentVolumeClaim" in volume and claims:
+                    assert volume["persistentVolumeClaim"]["claimName"] in claims
+
+
+def test_what_only_reads_mounts_the_volume_read_only(overlay):
+    for name, pod in pods(overlay).items():
+        for mount in pod["spec"]["containers"][0]["volumeMounts"]:
+            if mount["name"] == "data":
+                assert bool(mount.get("readOnly")) == (name != "citeflow-volume")
+
+
+# secrets
+
+
+def test_no_manifest_holds_a_secret(folder, everything):
+    for objects in everything.values():
+        assert of_kind(objects, "Secret") == {}
+        for path, value in (leaf for thing in objects for leaf in leaves(thing)):
+            key = str(path[-1])
+            assert key in TELLS_NOTHING or not SECRET_KEY.search(key), path
+            for line in str(value).splitlines():
+                assert not SECRET_VALUE.search(line), path
+    for path in folder.rglob("*"):
+        assert path.is_dir() or not SECRET_VALUE.search(path.read_text()), path
+
+
+# storage
+
+
+def test_the_claim_is_for_many_pods_and_bound_to_its_volume(overlay):
+    claim = of_kind(overlay, "PersistentVolumeClaim")["citeflow-data"]["spec"]
+    assert claim["accessModes"] == ["ReadWriteMany"]
+    for name, volume in of_kind(overlay, "PersistentVolume").items():
+        spec = volume["spec"]
+        assert (claim["volumeName"], claim["storageClassName"], spec["storageClassName"]) == (name, "", "")
+        assert spec["accessModes"] == claim["accessModes"]
+        assert quantity(spec["capacity"]["storage"]) >= quantity(claim["resources"]["requests"]["storage"])
+        assert spec["persistentVolumeReclaimPolicy"] == "Retain"
+    for name, kind in of_kind(overlay, "StorageClass").items():
+        assert (claim["storageClassName"], kind["reclaimPolicy"]) == (name, "Retain")
+
+
+def test_a_folder_of_the_node_is_not_made_for_root(folder):
+    (volume,) = of_kind(render(folder / "overlays" / "kind"), "PersistentVolume").values()
+    assert volume["spec"]["hostPath"]["type"] == "Directory"
+
+
+def test_the_nfs_server_gives_every_client_the_rights_of_user_1000(folder):
+    objects = render(folder / "nfs-server")
+    config = of_kind(objects, "ConfigMap")["citeflow-nfs"]["data"]["ganesha.conf"]
+    said = dict(re.findall(r"(\w+) = (.*);", config))
+    assert (said["Squash"], said["Anonymous_Uid"], said["Anonymous_Gid"]) == ("All", "1000", "1000")
+    (volume,) = of_kind(render(folder / "overlays" / "gke-nfs"), "PersistentVolume").values()
+    assert volume["spec"]["nfs"]["path"] == said["Pseudo"]
+    (port,) = of_kind(objects, "Service")["citeflow-nfs"]["spec"]["ports"]
+    assert str(port["port"]) == said["NFS_Port"]
+
+
+# names that refer to each other
+
+
+def test_one_line_moves_an_overlay_to_another_namespace(folder, tmp_path, monkeypatch):
+    for path in sorted((folder / "overlays").glob("*/kustomization.yaml")):
+        text, count = re.subn(r"(?m)^namespace: .*$", "namespace: elsewhere", path.read_text())
+        assert count == 1
+        text = re.sub(r"- (\.\./\.\./|(?=\w+\.yaml$))", rf"- {path.parent}/\1", text, flags=re.M)
+        (tmp_path / "kustomization.yaml").write_text(text)
+        for thing in render(tmp_path):
+            names = {value for keys, value in leaves(thing) if keys[-1] == "namespace"}
+            assert names == ({"elsewhere"} if thing["kind"] != "StorageClass" else set()), path
+
+
+def test_objects_are_where_the_overlay_says(overlay, request):
+    home = {"kubeflow-user-example-com"} if "kubeflow]" in request.node.name else {"kubeflow"}
+    assert {thing["metadata"]["namespace"] for thing in overlay if thing["kind"] not in CLUSTER_SCOPED} == home
+    assert of_kind(overlay, "Namespace") == {}
+
+
+def test_services_select_pods_and_name_their_ports(everything):
+    for objects in everything.values():
+        for service in of_kind(objects, "Service").values():
+            selector = service["spec"]["selector"]
+            (pod,) = [pod for pod in pods(objects).values() if selector.items() <= pod["metadata"]["labels"].items()]
+            open_ports = {port["name"] for part in pod["spec"]["containers"] for port in part["ports"]}
+            assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
+
+
+def test_deployments_select_their_own_pods_only(everything):
+    for objects in everything.values():
+        for name, thing in of_kind(objects, "Deployment").items():
+            found = {other for other, pod in pods(objects).items() if selects(thing["spec"]["selector"], labels(pod))}
+            assert found == {name}
+
+
+def labels(pod):
+    return pod["metadata"]["labels"]
+
+
+def test_probes_ask_a_port_that_is_open_and_tensorboard_below_its_prefix(everything):
+    for part in (part for objects in everything.values() for thing in objects for part in containers(thing)):
+        ports = {port["name"] for port in part.get("ports", [])}
+        for probe in (part[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in part):
+            how = probe.get("httpGet") or probe["tcpSocket"]
+            assert how["port"] in ports
+            if part["name"] == "tensorboard":
+                assert how["path"] == "/tensorboard/"
+                assert "--path_prefix=/tensorboard" in part["args"]
+
+
+def test_tensorboard_listens_where_its_service_sends(folder):
+    pod = pods(render(folder / "components" / "web"))["citeflow-tensorboard"]
+    (part,) = pod["spec"]["containers"]
+    assert f"--port={part['ports'][0]['containerPort']}" in part["args"]
+    assert "--logdir=/mnt/citeflow/logs" in part["args"]
+    assert {"--load_fast=false", "--reload_multifile=true"} <= set(part["args"])
+
+
+def test_the_reaper_runs_every_minute_and_never_twice_at_once(overlay):
+    spec = of_kind(overlay, "CronJob")["citeflow-reaper"]["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"]) == ("* * * * *", "Forbid")
+    job = spec["jobTemplate"]["spec"]
+    assert job["activeDeadlineSeconds"] <= 240
+    (part,) = job["template"]["spec"]["containers"]
+    assert part["command"] == ["python3", "-m", "citeflow", "reap"]
+    assert {"name": "HOME", "value": "/tmp"} in part["env"]
+    assert job["template"]["spec"]["serviceAccountName"] == "citeflow-reaper"
+
+
+# rights
+
+
+def test_bindings_refer_to_roles_and_accounts_that_exist(overlay, request):
+    roles, accounts = of_kind(overlay, "Role"), of_kind(overlay, "ServiceAccount")
+    step = "default-editor" if "kubeflow]" in request.node.name else "pipeline-runner"
+    bindings = of_kind(overlay, "RoleBinding")
+    assert {binding["roleRef"]["name"] for binding in bindings.values()} == set(roles)
+    for binding in bindings.values():
+        (subject,) = binding["subjects"]
+        assert subject["name"] in {*accounts, step}
+        assert subject["namespace"] == binding["metadata"]["namespace"]
+    assert bindings["citeflow-launcher"]["subjects"][0]["name"] == step
+
+
+def test_no_right_is_given_for_everything_or_beyond_the_namespace(everything):
+    for objects in everything.values():
+        assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == {}
+        for rule in (rule for role in of_kind(objects, "Role").values() for rule in role["rules"]):
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+
+
+# network
+
+
+def test_policies_select_pods_of_citeflow_only_and_each_selects_some(overlay):
+    known = [labels(pod) for pod in pods(overlay).values()] + [WORKER]
+    for name, policy in of_kind(overlay, "NetworkPolicy").items():
+        selector = policy["spec"]["podSelector"]
+        assert not selects(selector, {}), f"{name} would mean pods of others"
+        assert selects(selector, {**selector["matchLabels"]})
+        assert any(selects(selector, pod) for pod in known), name
+
+
+def test_every_pod_is_denied_ingress_unless_a_policy_lets_it_in(overlay):
+    policies = of_kind(overlay, "NetworkPolicy").values()
+    steps = [{**STEP, "app.kubernetes.io/component": verb} for verb in VERBS]
+    for pod in [labels(pod) for pod in pods(overlay).values()] + [WORKER, *steps]:
+        mine = [policy["spec"] for policy in policies if selects(policy["spec"]["podSelector"], pod)]
+        assert any("Ingress" in spec["policyTypes"] for spec in mine), pod
+
+
+def test_steps_keep_their_egress_and_other_pods_of_citeflow_do_not(overlay):
+    policies = of_kind(overlay, "NetworkPolicy").values()
+
+    def held(pod):
+        return any(
+            "Egress" in one["spec"]["policyTypes"] and selects(one["spec"]["podSelector"], pod) for one in policies
+        )
+
+    assert not any(held({**STEP, "app.kubernetes.io/component": verb}) for verb in VERBS)
+    assert all(held(labels(pod)) for pod in pods(overlay).values())
+    assert held(WORKER)
+
+
+def test_workers_reach_each_other_at_any_port_and_the_dns(folder):
+    spec = of_kind(render(folder / "base"), "NetworkPolicy")["citeflow-workers"]["spec"]
+    (inward,), (outward, dns) = spec["ingress"], spec["egress"]
+    assert "ports" not in inward
+    assert "ports" not in outward
+    assert selects(inward["from"][0]["podSelector"], WORKER)
+    assert selects(outward["to"][0]["podSelector"], WORKER)
+    assert {port["port"] for port in dns["ports"]} == {53}
+
+
+def test_tensorboard_is_reached_by_nginx_alone(folder):
+    objects = render(folder / "components" / "web")
+    (rule,) = of_kind(objects, "NetworkPolicy")["citeflow-tensorboard"]["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert [name for name, pod in pods(objects).items() if selects(peer["podSelector"], labels(pod))] == [
+        "citeflow-web"
+    ]
+
+
+def test_policies_open_ports_that_their_pods_have(everything):
+    for objects in everything.values():
+        for policy in of_kind(objects, "NetworkPolicy").values():
+            selector = policy["spec"]["podSelector"]
+            ports = {entry["port"] for rule in policy["spec"].get("ingress", []) for entry in rule.get("ports", [])}
+            chosen = [pod for pod in pods(objects).values() if selects(selector, labels(pod))]
+            assert ports <= {
+                port["name"] for pod in chosen for part in pod["spec"]["containers"] for port in part.get("ports", [])
+            }
+
+
+@pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/part-of"])
+def test_everything_is_labelled(everything, key):
+    for thing in (thing for objects in everything.values() for thing in objects):
+        assert key in thing["metadata"]["labels"] or (thing["kind"] == "Namespace" and key.endswith("name"))
+
+
+def test_files_of_kustomize_are_listed_and_none_is_forgotten(folder):
+    for path in folder.rglob("kustomization.yaml"):
+        said = yaml.safe_load(path.read_text())
+        generated = {name for entry in said.get("configMapGenerator", []) for name in entry["files"]}
+        used = {*said["resources"], *generated, "kustomization.yaml", "Dockerfile"}
+        assert {file.name for file in path.parent.iterdir() if file.is_file()} <= used, path

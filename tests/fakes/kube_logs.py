@@ -39,7 +39,10 @@ class Logs:
 
     def write(self, pod: dict, text: str, container: str = "", at: datetime | None = None) -> None:
         name = container or pod["spec"]["containers"][0]["name"]
-        place = Place(uid=pod["metadata"]["uid"], container=name, start=_state(pod, name).get("restartCount", 0))
+        start = _state(pod, name).get("restartCount", 0)
+        self.append(Place(uid=pod["metadata"]["uid"], container=name, start=start), text, at)
+
+    def append(self, place: Place, text: str, at: datetime | None = None) -> None:
         with self.changed:
             new = [Line(at=at or datetime.now(UTC), text=line) for line in text.splitlines() or [""]]
             self.lines.setdefault(place, []).extend(new)

@@ -82,8 +82,9 @@ class Store:
             meta.update(uid=str(uuid.uuid4()), creationTimestamp=timestamp(), generation=1)
             if kind.namespaced:
                 meta["namespace"] = namespace
-            if kind.has_status and not status:
-                new["status"] = {"phase": "Pending"} if kind.plural == "pods" else {}
+            if kind.has_status:
+                at_first = {"phase": "Pending"} if kind.plural == "pods" else {}
+                new["status"] = new.get("status", at_first) if status else at_first
             if not dry_run:
                 self._write("ADDED", key, new)
                 self.collect()

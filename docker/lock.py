@@ -1,8 +1,8 @@
 """Writes the locks of the images from pyproject.toml: `make locks`, or this file with a Python 3.11 that has pip.
 
-Versions are those that pip resolves for the Python that runs this; hashes are those of the files that pip would take for
-each Python and machine of TARGETS. Where the index of CPU builds is not among pip's indexes, torch-cpu.txt keeps the
-hashes that it has for the same version.
+Versions are those that pip resolves for the Python that runs this; hashes are those of the files that pip would take
+for each Python and machine of TARGETS. Where pip's indexes have no CPU builds of torch, torch-cpu.txt keeps the hashes
+that it has for the same version.
 """
 
 import itertools

@@ -13,7 +13,7 @@ cd /tmp
 raw=$(python3 -m citeflow download synthetic "$@")
 graph=$(python3 -m citeflow preprocess "$raw" "$@")
 python3 -m citeflow train "$graph" --run-name try --workers 2 "$@"
-! python3 -c 'import kfp' 2> /dev/null
+if python3 -c 'import kfp' 2> /dev/null; then exit 1; fi
 INSIDE
 
 echo 'step: the whole pipeline, as it is uploaded'

@@ -1,0 +1,194 @@
+"""What the images run, run without an engine: from the locks, in a clean environment, confined as a pod's container is.
+
+Installing takes minutes and an index that pip is configured for, so this part runs when CITEFLOW_IMAGES=1 asks for it:
+as root, with a python3.11 that every user may run.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from dockerfiles import IMAGES, environment, last
+
+ANY_USER = 12345
+CONFINE = """
+mount --options remount,bind,ro /
+mount --types tmpfs --options mode=1777 tmpfs /tmp
+ip link set lo up 2> /dev/null || true
+cd /
+exec setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
+"""
+TRAIN = """
+cd /tmp
+raw=$(python3 -m citeflow download synthetic --set synthetic.papers=400)
+graph=$(python3 -m citeflow preprocess "$raw" --set data.holdout=0.2 --set data.negatives=50)
+mkdir -p /tmp/data/runs/try
+python3 - "$graph" > /tmp/data/runs/try/job.json <<'PYTHON'
+import json, sys
+from citeflow import config
+settings = config.load(overrides=["train.epochs=2", "train.papers=100", "model.width=16", "train.negatives=64"])
+print(json.dumps({"graph": sys.argv[1], "log_dir": "/tmp/data/logs/try", "config": settings.to_dict()}))
+PYTHON
+cd /
+python3 -m torch.distributed.run --standalone --nproc-per-node 2 -m citeflow.training.worker /tmp/data/runs/try/job.json
+cat /tmp/data/runs/try/model/manifest.json
+! python3 -c 'import kfp' 2> /dev/null || exit 1
+"""
+EXECUTOR = """
+program=$(mktemp -d)
+printf 'def step(text: str) -> str:\\n    return text.upper()\\n' > "$program/ephemeral_component.py"
+python3 -m kfp.dsl.executor_main --component_module_path "$program/ephemeral_component.py" --executor_input '{
+  "inputs": {"parameterValues": {"text": "runs"}},
+  "outputs": {"parameters": {"Output": {"outputFile": "/tmp/out/Output"}}, "outputFile": "/tmp/out/executor.json"}}' \\
+  --function_to_execute step
+cat /tmp/out/Output
+"""
+
+
+def argv(checkout, image):
+    """What the image runs by itself, without the init."""
+    path = checkout / "docker" / image / "Dockerfile"
+    init, dashes, *command = [*last(path, "ENTRYPOINT").argv, *last(path, "CMD").argv]
+    assert (init, dashes) == ("tini", "--")
+    return command
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_an_image_starts_is_there(checkout, image):
+    program, *options = argv(checkout, image)
+    if program != "python3":
+        assert program == "tensorboard"
+        assert shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    elif importlib.util.find_spec(options[1].partition(".")[0]) is None:
+        pytest.skip(f"{options[1]} is not installed here")
+    else:
+        assert options[0] == "-m"
+        assert importlib.util.find_spec(options[1])
+
+
+def test_the_command_needs_no_home(checkout):
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout / "src"), "HOME": "/dev/null"}
+    command = [sys.executable, *argv(checkout, "step")[1:]]
+    result = subprocess.run(command, env=inherited, cwd="/", capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "evaluate" in result.stdout
+
+
+def pip(python, *arguments, target=None):
+    """pip of another environment, as the Dockerfiles call it."""
+    common = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps"]
+    subprocess.run([python, "-m", "pip", *arguments[:1], *common, *arguments[1:]], check=True, cwd=target, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def environments(checkout):
+    """A clean environment for each image, outside of /tmp, which the container's own hides."""
+    python = shutil.which("python3.11", path="/usr/local/bin:/usr/bin")
+    if os.environ.get("CITEFLOW_IMAGES") != "1":
+        pytest.skip("it installs each image's lock: minutes; CITEFLOW_IMAGES=1 asks for it")
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv") or python is None:
+        pytest.skip("it needs root, unshare, setpriv, and a python3.11 that every user may run")
+    docker = checkout / "docker"
+    torch, train, step = (
+        docker / "train/torch-cpu.txt",
+        docker / "train/requirements.txt",
+        docker / "step/requirements.txt",
+    )
+    wanted = {
+        "train": [torch, train],
+        "step": [torch, train, step],
+        "tensorboard": [docker / "tensorboard/requirements.txt"],
+    }
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        made = {name: root / name / "bin/python3" for name in ("wheel", *IMAGES)}
+        for name in made:
+            subprocess.run([python, "-m", "venv", root / name], check=True, timeout=120)
+        pip(made["wheel"], "install", "--require-hashes", "-r", docker / "wheel.txt")
+        pip(made["wheel"], "wheel", "--no-index", "--no-build-isolation", "-w", root, checkout)
+        (wheel,) = root.glob("citeflow-*.whl")
+        for name, files in wanted.items():
+            for file in files:
+                pip(made[name], "install", "--no-build-isolation", "--require-hashes", "-r", file)
+            if name != "tensorboard":
+                pip(made[name], "install", "--no-index", wheel)
+            subprocess.run([made[name], "-m", "pip", "check"], check=True, timeout=120)
+        yield {name: root / name / "bin" for name in IMAGES}
+
+
+@pytest.fixture
+def start(checkout, environments):
+    """Start a command as a container of an image, with any user and a home that nobody may write to."""
+    running = []
+
+    def start(image, *command):
+        variables = environment(checkout / "docker" / image / "Dockerfile") | {"HOME": "/", "TMPDIR": "/tmp"}
+        variables["PATH"] = f"{environments[image]}:/usr/sbin:/usr/bin:/sbin:/bin"
+        space = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"]
+        confined = [*space, "sh", "-euc", CONFINE.format(user=ANY_USER), "sh", *command]
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(confined, env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def ended(process):
+    """All that the process printed, once it has ended well."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_workers_train_and_leave_a_model(start):
+    assert '"kind": "TrainedModel"' in ended(start("train", "bash", "-euc", TRAIN))
+
+
+def test_a_step_starts_as_kfp_starts_it(start, checkout):
+    assert ended(start("step", "bash", "-euc", EXECUTOR)).endswith("RUNS")
+    assert "evaluate" in ended(start("step", *argv(checkout, "step")))
+
+
+def test_the_pipeline_runs_in_a_step_image(start):
+    settings = ["--set", "synthetic.papers=400", "--set", "train.minutes=0.1"]
+    command = ["python3", "-m", "citeflow", "run", "--dataset", "synthetic", *settings]
+    assert "mrr" in ended(start("step", "bash", "-euc", 'cd /tmp; "$@"', "bash", *command)).lower()
+
+
+ASK = """
+"$@" &
+python3 - <<'PYTHON'
+import time, urllib.error, urllib.request
+for attempt in range(120):
+    try:
+        print(urllib.request.urlopen("http://127.0.0.1:6006/tensorboard/", timeout=5).status)
+        break
+    except OSError:
+        time.sleep(0.5)
+try:
+    urllib.request.urlopen("http://127.0.0.1:6006/", timeout=5)
+except urllib.error.HTTPError as error:
+    print(error.code)
+PYTHON
+kill $!
+wait $! || true
+"""
+
+
+def test_tensorboard_answers_below_its_prefix_and_only_there(start, checkout):
+    command = [*argv(checkout, "tensorboard"), "--path_prefix=/tensorboard", "--logdir=/tmp"]
+    assert [
+        line for line in ended(start("tensorboard", "bash", "-euc", ASK, "bash", *command)).split() if line.isdigit()
+    ] == [
+        "200",
+        "404",
+    ]

@@ -42,8 +42,14 @@ def asked(monkeypatch):
         calls["preprocess"] = {"raw": raw, "config": config}
         return make(data_root / "prepared" / "b2", "PreparedGraph", {"x.json": 2}, num_papers=7, stages={"x": 1})
 
-    def train(graph, *, run_dir, log_dir, config, workers):
-        calls["train"] = {"graph": graph, "log_dir": log_dir, "config": config, "workers": workers}
+    def train(graph, *, run_dir, log_dir, config, workers, request):
+        calls["train"] = {
+            "graph": graph,
+            "log_dir": log_dir,
+            "config": config,
+            "workers": workers,
+            "request": request,
+        }
         return make(run_dir / "model", "TrainedModel", {"model.json": 3}, valid_mrr=0.5, seconds=2)
 
     def evaluate(model, *, graph, run_dir):
@@ -87,7 +93,10 @@ def settle(root, raw, **given):
         "workers": 2,
         "run_name": "",
         "out_dir": "",
-        "job_id": "1234567890",
+        "run_id": "1234567890",
+        "launcher": "local",
+        "job": "",
+        "image": "citeflow-train:1",
     }
     return steps.download(*{**form, **given}.values(), data_root=root, raw=raw)
 
@@ -102,7 +111,10 @@ def ran(asked, artifact, root):
     summary, page = artifact(dsl.Markdown, "summary"), artifact(dsl.HTML, "page")
     settled = settle(root, raw, settings="train: {lr: 0.5}")
     steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
-    trained = steps.train(graph, settled.resolved, 3, settled.run, data_root=root, model=model, metrics=fitted)
+    trained = steps.train(
+        graph, settled.resolved, 3, settled.run, "1234567890", "local", settled.job_resolved,
+        data_root=root, model=model, metrics=fitted,
+    )  # fmt: skip
     scored = steps.evaluate(model, trained, graph, data_root=root, report=report, metrics=scores, classification=curves)
     steps.publish(report, scored, model, "", data_root=root, summary=summary, page=page)
     return {artifact.name: artifact for artifact in (raw, graph, model, fitted, report, scores, curves, summary, page)}
@@ -130,6 +142,24 @@ def test_the_settings_of_the_form_reach_the_training(ran, asked):
     assert asked["train"]["config"].train.lr == 0.5
     assert asked["train"]["workers"] == 3
     assert asked["preprocess"]["config"].train == config.Config().train
+
+
+def test_a_training_here_asks_no_cluster(ran, asked):
+    assert asked["train"]["request"] is None
+
+
+def test_what_the_form_says_of_the_job_reaches_the_cluster(asked, artifact, root):
+    raw, graph, model, fitted = (artifact(dsl.Dataset, name) for name in ("raw", "graph", "model", "metrics"))
+    settled = settle(root, raw, launcher="pytorchjob", job=f"{{cpu: 3, volumes: {{mine: {root}}}}}", workers=5)
+    steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
+    steps.train(
+        graph, settled.resolved, 5, settled.run, "1234567890", "pytorchjob", settled.job_resolved,
+        data_root=root, model=model, metrics=artifact(dsl.Metrics, "fitted"),
+    )  # fmt: skip
+    request = asked["train"]["request"]
+    assert (request.kind, request.run_id) == ("PyTorchJob", "1234567890")
+    assert (request.spec.workers, request.spec.cpu, request.spec.image) == (5, "3", "citeflow-train:1")
+    assert fitted.metadata == {}
 
 
 def test_the_model_artifact_is_the_whole_model(ran):
@@ -185,6 +215,11 @@ def test_a_field_of_the_form_that_is_filled_in_overrides_the_settings(
         {"settings": "[1"},
         {"predictor": "cosine"},
         {"run_name": "../x"},
+        {"launcher": "mpijob"},
+        {"job": "[1"},
+        {"job": "{cpus: 2}"},
+        {"job": "{memory: lots}"},
+        {"launcher": "pytorchjob"},
     ],
 )
 def test_a_wrong_form_ends_before_anything_is_fetched(asked, artifact, root, given, capsys):

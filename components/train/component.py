@@ -11,6 +11,9 @@ def train(
     settings: str,
     workers: int,
     run_name: str,
+    run_id: str,
+    launcher: str,
+    job: str,
     data_root: str,
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -22,6 +25,9 @@ def train(
         settings: YAML text with all settings.
         workers: Number of training processes.
         run_name: Name of the run, which its folders on the volume get.
+        run_id: Id of the pipeline run, which the job gets as a label.
+        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and wait for it.
+        job: YAML text with what the job gets.
         data_root: Where the shared volume is mounted.
         model: The TrainedModel: weights as safetensors, everything else as JSON.
         metrics: Throughput, time and the best validation MRR.
@@ -31,4 +37,6 @@ def train(
     """
     from citeflow import steps
 
-    return steps.train(graph, settings, workers, run_name, data_root=data_root, model=model, metrics=metrics)
+    return steps.train(
+        graph, settings, workers, run_name, run_id, launcher, job, data_root=data_root, model=model, metrics=metrics
+    )

@@ -3,18 +3,22 @@
 from google.protobuf.struct_pb2 import Value
 from kfp import dsl, kubernetes
 
+from citeflow.cluster.spec import CLAIM, MOUNT
+from components.base import TRAIN_IMAGE
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
 from components.publish.component import publish
 from components.train.component import train
 
-CLAIM = "citeflow-data"
-"""Name of the persistent volume claim (ReadWriteMany) that every step mounts."""
+USER = 1000
+"""User and group of every step, as of a job's pods: each reads what the others left on the volume."""
 
-MOUNT = "/mnt/citeflow"
-
-CHOICES = {"preset": ["default", "seed"], "predictor": ["settings", "dot", "mlp", "structural"]}
+CHOICES = {
+    "preset": ["default", "seed"],
+    "predictor": ["settings", "dot", "mlp", "structural"],
+    "launcher": ["local", "pytorchjob", "trainjob"],
+}
 """Parameters that the run form offers as a drop-down."""
 
 
@@ -26,11 +30,12 @@ def _place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, s
     task.set_memory_request(memory[0]).set_memory_limit(memory[1])
     task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
     kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", verb)
 
 
-def _learn(raw: dsl.PipelineTask, workers: int, out_dir: str, data_root: str) -> None:
+def _learn(raw: dsl.PipelineTask, workers: int, launcher: str, out_dir: str, data_root: str) -> None:
     """Everything behind the download."""
     graph = preprocess(
         raw=raw.outputs["raw"],
@@ -38,22 +43,27 @@ def _learn(raw: dsl.PipelineTask, workers: int, out_dir: str, data_root: str) ->
         settings=raw.outputs["data_resolved"],
         data_root=data_root,
     )
-    _place(graph, cpu=("1", "4"), memory=("2Gi", "32Gi"), cached=True)
+    _place(graph, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
     model = train(
         graph=graph.outputs["graph"],
         settings=raw.outputs["resolved"],
         workers=workers,
         run_name=raw.outputs["run"],
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=raw.outputs["job_resolved"],
         data_root=data_root,
     )
-    _place(model, cpu=("2", "16"), memory=("4Gi", "64Gi"), cached=False)
+    _place(model, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+    kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
+    kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
     report = evaluate(
         model=model.outputs["model"],
         model_sha256=model.outputs["Output"],
         graph=graph.outputs["graph"],
         data_root=data_root,
     )
-    _place(report, cpu=("2", "16"), memory=("4Gi", "64Gi"), cached=True)
+    _place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
     published = publish(
         report=report.outputs["report"],
         report_sha256=report.outputs["Output"],
@@ -73,6 +83,8 @@ def citation(
     minutes: float = 0.0,
     settings: str = "",
     workers: int = 2,
+    launcher: str = "local",
+    job: str = "",
     run_name: str = "",
     out_dir: str = "",
     data_root: str = MOUNT,
@@ -88,7 +100,10 @@ def citation(
             with minutes.
         minutes: Time to train; 0 leaves it to the settings, all else overrides them. Not together with epochs.
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
-        workers: Number of training processes.
+        workers: Number of training processes; of pods, where a job trains.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
+        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}"; `citeflow launch --help` lists
+            all. Not used by "local".
         run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset and job.
         out_dir: Folder on the volume that gets report and model; empty takes runs/NAME/published. A relative path lies
             below data_root.
@@ -104,11 +119,14 @@ def citation(
         workers=workers,
         run_name=run_name,
         out_dir=out_dir,
-        job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=job,
+        image=TRAIN_IMAGE,
         data_root=data_root,
     )
     _place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _learn(raw, workers, out_dir, data_root)
+    _learn(raw, workers, launcher, out_dir, data_root)
 
 
 # The run form has drop-downs (KEP-11385), but the compiler of kfp 2.17 refuses typing.Literal.

@@ -5,12 +5,15 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
+
+if TYPE_CHECKING:
+    from citeflow.cluster.train import JobRequest
 
 
 def download(dataset: str, *, data_root: Path, config: Config) -> Path:
@@ -35,15 +38,30 @@ def preprocess(raw: Path, *, data_root: Path, config: Config) -> Path:
     return _timed("preprocess", raw, lambda: prepare(raw, data_root=data_root, config=config.data))
 
 
-def train(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int) -> Path:
+def train(
+    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int, request: "JobRequest | None" = None
+) -> Path:
     """Fit a model; a run that was stopped goes on, one that is complete is returned as it is.
+
+    Args:
+        graph: a PreparedGraph.
+        run_dir: folder of the run.
+        log_dir: where TensorBoard looks.
+        config: all settings.
+        workers: number of processes, where they are started here.
+        request: the job that trains instead, on a cluster.
 
     Returns:
         A TrainedModel, `run_dir`/model.
     """
-    from citeflow.training.launch import train_here
 
     def make() -> Path:
+        if request:
+            from citeflow.cluster.train import train_on_cluster
+
+            return train_on_cluster(graph, run_dir=run_dir, log_dir=log_dir, config=config, request=request)
+        from citeflow.training.launch import train_here
+
         return train_here(graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers)
 
     return _timed("train", graph, make)

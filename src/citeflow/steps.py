@@ -8,15 +8,20 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import yaml
 
 from citeflow import config, files, lastwords, runs, stages
+from citeflow.cluster import spec as train_spec
+from citeflow.cluster.spec import TrainSpec
 from citeflow.data.raw import NAMED_DATASETS
 from citeflow.errors import ConfigError, CorruptError, NotFoundError, tellable
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
+
+if TYPE_CHECKING:
+    from citeflow.cluster.train import JobRequest
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
@@ -56,6 +61,7 @@ class Settled(NamedTuple):
     run: str
     resolved: str
     data_resolved: str
+    job_resolved: str
 
 
 def _step(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -86,7 +92,10 @@ def download(
     workers: int,
     run_name: str,
     out_dir: str,
-    job_id: str,
+    run_id: str,
+    launcher: str,
+    job: str,
+    image: str,
     *,
     data_root: str,
     raw: Artifact,
@@ -94,13 +103,14 @@ def download(
     """Settle name, settings and folders of the run, then bring the dataset onto the volume."""
     if workers < 1:
         raise ConfigError("workers", workers, hint="at least 1")
-    name = runs.check_name(run_name) if run_name else runs.make_name(dataset, job_id[:8].lower())
+    name = runs.check_name(run_name) if run_name else runs.make_name(dataset, run_id[:8].lower())
+    spec = _train_spec(launcher, job, workers, image, runs.run_folder(Path(data_root), name))
     resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
     sha256 = _carry(raw, place, "RawDataset", data_root)
     data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
-    return Settled(sha256, name, config.to_yaml(resolved), data_resolved)
+    return Settled(sha256, name, config.to_yaml(resolved), data_resolved, train_spec.to_yaml(spec))
 
 
 @_step
@@ -117,6 +127,9 @@ def train(
     settings: str,
     workers: int,
     run_name: str,
+    run_id: str,
+    launcher: str,
+    job: str,
     *,
     data_root: str,
     model: Artifact,
@@ -130,6 +143,7 @@ def train(
         log_dir=runs.log_folder(root, run_name),
         config=config.from_yaml(settings),
         workers=workers,
+        request=_job_request(launcher, job, run_id),
     )
     sha256 = _describe(model, place, "TrainedModel", data_root)
     files.copy_directory(place, Path(model.path))
@@ -192,6 +206,24 @@ def _form_fields(predictor: str, epochs: float, minutes: float) -> list[str]:
     if minutes:
         fields += [f"train.minutes={minutes}"]
     return fields
+
+
+def _train_spec(launcher: str, job: str, workers: int, image: str, run_dir: Path) -> TrainSpec:
+    """What the job shall be, checked before any work, even where this run starts none."""
+    if launcher not in train_spec.LAUNCHERS:
+        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(train_spec.LAUNCHERS)}")
+    spec = train_spec.from_yaml(job, workers=workers, image=image)
+    if train_spec.LAUNCHERS[launcher]:
+        train_spec.check_mounted(spec, run_dir)
+    return spec
+
+
+def _job_request(launcher: str, job: str, run_id: str) -> "JobRequest | None":
+    if not train_spec.LAUNCHERS[launcher]:
+        return None
+    from citeflow.cluster.train import JobRequest
+
+    return JobRequest(kind=train_spec.LAUNCHERS[launcher], spec=train_spec.from_yaml(job), run_id=run_id)
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:

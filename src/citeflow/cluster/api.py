@@ -1,4 +1,4 @@
-"""The few calls to the Kubernetes API that citeflow makes, each with a time limit, and repeated while it does not answer.
+"""The few calls to the Kubernetes API that citeflow makes, each with a time limit, repeated while nobody answers.
 
 A call that was repeated may have been carried out the first time. So creating answers "there is one already", deleting
 what is gone is no error, and whoever calls looks at what there is.
@@ -58,11 +58,12 @@ class Api:
 
     def get(self, kind: str, name: str) -> Json | None:
         """A job, or None."""
+        found: Json | None = None
         with _ignored(404):
-            return self._ask(lambda jobs: jobs.get_namespaced_custom_object(*self._of(kind), name, **_LIMITED))
-        return None
+            found = self._ask(lambda jobs: jobs.get_namespaced_custom_object(*self._of(kind), name, **_LIMITED))
+        return found
 
-    def list(self, kind: str) -> list[Json]:
+    def jobs(self, kind: str) -> list[Json]:
         """All jobs of citeflow; none where the cluster does not know the kind."""
         return self._list(*KINDS[kind], "app.kubernetes.io/managed-by=citeflow")
 

@@ -16,8 +16,9 @@ from kubernetes import client as k8s
 from citeflow import files
 from citeflow.cluster import watching
 from citeflow.cluster.api import Api, Json
-from citeflow.cluster.jobs import RUN_ID, SPEC_SHA256
+from citeflow.cluster.jobs import SPEC_SHA256
 from citeflow.cluster.logs import LogFollower
+from citeflow.cluster.placement import RUN_ID
 from citeflow.console import log
 from citeflow.errors import CiteflowError, ConfigError, TrainingError, from_record
 
@@ -142,7 +143,8 @@ def _take_over(launch: Launch, found: Json) -> bool:
 
 def _wait(launch: Launch, follower: LogFollower) -> None:
     """Stay until the model is complete and the job has ended, or until it is clear that there will be none."""
-    told, pods = "", []
+    told = ""
+    pods: list[k8s.V1Pod] = []
     selector = f"{watching.SELECTORS[launch.kind]}={launch.name}"
     while True:
         job = launch.api.get(launch.kind, launch.name)
@@ -177,7 +179,7 @@ def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: 
     if launch.lasted("hopeless", any(map(watching.is_hopeless, pods))) > HOPELESS_S:
         _end(launch, job, pods, follower)
         raise TrainingError("pods do not start", watching.summary(pods), hint="`kubectl describe pod` says why")
-    if launch.lasted("ended", end is not None) > (SEEN_LATE_S if end and end.succeeded else 0):
+    if launch.lasted("ended", end is not None) > SEEN_LATE_S:
         _end(launch, None, pods, follower)
         raise _failure(launch, pods, end.reason if end else "")
     return False

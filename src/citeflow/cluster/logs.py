@@ -13,6 +13,7 @@ from http.client import HTTPException
 import urllib3
 from kubernetes import client as k8s
 
+from citeflow.cluster import watching
 from citeflow.cluster.api import Api
 
 AGAIN_S = 10.0
@@ -42,7 +43,7 @@ class LogFollower:
         """Take note of the pods that there are now, and follow those that have begun to write."""
         self._pods = {pod.metadata.uid: pod for pod in pods}
         for uid, pod in self._pods.items():
-            if uid not in self._threads and has_started(pod):
+            if uid not in self._threads and watching.has_started(pod):
                 self._last[uid] = collections.deque(maxlen=KEPT_LINES)
                 thread = threading.Thread(target=self._follow, args=(uid, pod.metadata.name), daemon=True)
                 self._threads[uid] = thread
@@ -62,7 +63,7 @@ class LogFollower:
     def _follow(self, uid: str, pod: str) -> None:
         """Read to the end, again and again, until that end is the pod's own."""
         while True:
-            is_last = self._ended.is_set() or uid not in self._pods or not may_write(self._pods[uid])
+            is_last = self._ended.is_set() or uid not in self._pods or watching.has_ended(self._pods[uid])
             with contextlib.suppress(k8s.ApiException, urllib3.exceptions.HTTPError, HTTPException, OSError):
                 self._read(uid, pod)
                 if is_last:
@@ -84,17 +85,6 @@ class LogFollower:
     def _container(self, uid: str) -> str:
         pod = self._pods.get(uid)
         return str(pod.spec.containers[0].name) if pod else ""
-
-
-def has_started(pod: k8s.V1Pod) -> bool:
-    """Whether a container of the pod runs or ran, so that there is a log."""
-    states = pod.status.container_statuses or []
-    return any(each.state.running or each.state.terminated or each.restart_count for each in states)
-
-
-def may_write(pod: k8s.V1Pod) -> bool:
-    """Whether the pod has not ended for good."""
-    return pod.status.phase not in ("Succeeded", "Failed")
 
 
 def split_time(line: str) -> tuple[tuple[int, int] | None, str]:

@@ -5,6 +5,7 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,9 @@ from citeflow.values import convert, nearest
 
 CLAIM, MOUNT = "citeflow-data", "/mnt/citeflow"
 """The persistent volume claim (ReadWriteMany) that every step and worker mounts, and where."""
+
+LAUNCHERS = {"local": "", "pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
+"""What starts a training: torchrun in the step itself, or a job of this kind."""
 
 IMAGE = f"citeflow-train:{__version__}-python3.11"
 """Image of a worker; it holds citeflow with its extra `train`."""
@@ -114,7 +118,9 @@ def from_yaml(text: str, **defaults: Any) -> TrainSpec:
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError("job is not YAML", str(error).splitlines()[0]) from None
     if not isinstance(values, Mapping):
-        raise ConfigError("job must hold keys and values", type(values).__name__, hint='such as "{cpu: 4, memory: 16Gi}"')
+        raise ConfigError(
+            "job must hold keys and values", type(values).__name__, hint='such as "{cpu: 4, memory: 16Gi}"'
+        )
     hints = typing.get_type_hints(TrainSpec)
     for key in values:
         if key not in hints:
@@ -132,6 +138,17 @@ def quantity(text: str) -> float:
     """A Kubernetes quantity such as 500m or 8Gi as a number; 0 where it is none."""
     match = _QUANTITY.fullmatch(text)
     return float(match[1]) * UNITS[match[2] or ""] if match else 0.0
+
+
+def check_mounted(spec: TrainSpec, folder: Path) -> None:
+    """Find out whether the pods see a folder at the same path as this process.
+
+    Raises:
+        ConfigError: no volume of theirs is mounted above it.
+    """
+    if not any(folder.is_relative_to(path) for path in spec.volumes.values()):
+        mounted = ", ".join(spec.volumes.values())
+        raise ConfigError("the pods of a job do not see the folder", folder, hint=f"a folder below {mounted}")
 
 
 def _convert(key: str, value: object, kind: Any) -> Any:

@@ -50,6 +50,17 @@ def is_suspended(job: Json) -> bool:
     return any(each.get("type") == "Suspended" and each.get("status") == "True" for each in conditions)
 
 
+def has_started(pod: k8s.V1Pod) -> bool:
+    """Whether a container of the pod runs or ran, so that there is a log."""
+    states = pod.status.container_statuses or []
+    return any(each.state.running or each.state.terminated or each.restart_count for each in states)
+
+
+def has_ended(pod: k8s.V1Pod) -> bool:
+    """Whether the pod has ended for good."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
 def summary(pods: list[k8s.V1Pod]) -> str:
     """How many pods are in which phase, what they wait for, and how often they were started again."""
     phases: dict[str, int] = {}
@@ -94,4 +105,4 @@ def how(end: k8s.V1ContainerStateTerminated) -> str:
     return f"{end.exit_code}{reason}"
 
 
-_NEVER = datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
+_NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)

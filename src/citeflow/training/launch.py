@@ -25,9 +25,8 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         TrainingError: a worker ended without a model.
         CiteflowError: whatever error a worker left behind.
     """
-    job = {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
     with files.exclusive(run_dir / "train.lock"):
-        files.write_json(run_dir / "job.json", job)
+        files.write_json(run_dir / "job.json", job_of(graph, log_dir, config))
         files.delete(run_dir, "error.json")
         code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], environment(os.environ, workers))
     if (run_dir / "error.json").exists():
@@ -39,6 +38,11 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         hint = "the worker's own last lines are above; run the same command to go on from the checkpoint"
         raise TrainingError("a training worker ended with exit code", code, hint=hint)
     return run_dir / "model"
+
+
+def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
+    """What a worker has to know, as it reads it from the job file."""
+    return {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
 
 
 def _torchrun(workers: int) -> list[str]:

@@ -1,0 +1,86 @@
+"""The stage `train` on a cluster: the same job file and the same model as here, made by pods."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from citeflow import files
+from citeflow.cluster import launch
+from citeflow.cluster.api import Api, connect
+from citeflow.cluster.jobs import Json, render
+from citeflow.cluster.placement import Owner, Placement
+from citeflow.cluster.spec import TrainSpec, check_mounted
+from citeflow.config import Config
+from citeflow.errors import CorruptError, NotFoundError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRequest:
+    """A training that a cluster shall do."""
+
+    kind: str
+    """PyTorchJob or TrainJob."""
+
+    spec: TrainSpec
+    run_id: str
+    """Id of the pipeline run."""
+
+    namespace: str = ""
+    """Where the job is created; that of this pod, or of the kubeconfig, if empty."""
+
+
+def train_on_cluster(
+    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, request: JobRequest, api: Api | None = None
+) -> Path:
+    """Train in the pods of a job; the same call again takes the job over, or goes on from its checkpoint.
+
+    Raises:
+        ConfigError: the pods would not find the folder of the run.
+        CiteflowError: as `launch.run`.
+    """
+    from citeflow.evaluation.model_files import inputs_of
+    from citeflow.graph.prepared import PreparedGraph
+    from citeflow.training.launch import job_of
+
+    check_mounted(request.spec, run_dir)
+    api = api or connect(namespace=request.namespace)
+    inputs = inputs_of(PreparedGraph.open(graph), config, request.spec.world_size)
+    launch.run(
+        launch.Launch(
+            api=api,
+            job=job_of_run(request, run_dir, api.namespace),
+            run_dir=run_dir,
+            is_complete=lambda: is_complete(run_dir / "model", inputs),
+        ),
+        prepare=lambda: files.write_json(run_dir / "job.json", job_of(graph, log_dir, config)),
+    )
+    return run_dir / "model"
+
+
+def job_of_run(request: JobRequest, run_dir: Path, namespace: str) -> Json:
+    """The object that is sent for a run."""
+    place = Placement(
+        namespace=namespace,
+        run_id=request.run_id,
+        run_name=run_dir.name,
+        job_file=str(run_dir / "job.json"),
+        owner=this_pod(),
+    )
+    return render(request.kind, request.spec, place)
+
+
+def is_complete(model: Path, inputs: files.Json) -> bool:
+    """Whether the model is there, undamaged, and made from what it shall be made from."""
+    try:
+        return bool(files.verify(model, "TrainedModel")["inputs"] == inputs)
+    except (NotFoundError, CorruptError):
+        return False
+
+
+def this_pod() -> Owner | None:
+    """The pod that this process runs in, where the pipeline says which it is."""
+    for prefix in ("CITEFLOW", "KFP"):
+        name, uid = os.environ.get(f"{prefix}_POD_NAME"), os.environ.get(f"{prefix}_POD_UID")
+        if name and uid:
+            return Owner(name=name, uid=uid)
+    return None

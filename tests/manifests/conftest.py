@@ -12,13 +12,13 @@ def folder(checkout):
     return checkout / "manifests"
 
 
-@pytest.fixture(params=OVERLAYS)
+@pytest.fixture(scope="session", params=OVERLAYS)
 def overlay(request, folder):
     """The objects of one overlay after the other."""
     return render(folder / "overlays" / request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def everything(folder):
     """The objects of all kustomizations and components."""
     return {path.parent: render(path.parent) for path in folder.rglob("kustomization.yaml")}

@@ -1,0 +1,52 @@
+import re
+
+import pytest
+import yaml
+from kustomize import containers, render
+
+
+@pytest.fixture(scope="module")
+def guide(checkout):
+    return (checkout / "docs" / "cluster.md").read_text()
+
+
+@pytest.fixture
+def blocks(guide):
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.S)]
+
+
+def rendered(folder, tmp_path, said):
+    said = {**said, "resources": [str(folder / "overlays" / "gke")]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(said))
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in render(tmp_path)}
+
+
+def test_the_guide_names_files_that_are_there_and_every_overlay(checkout, folder, guide):
+    names = set(re.findall(r"(?<![-\w.])manifests/[-\w/.]*[\w]", guide))
+    assert names
+    assert [name for name in names if not (checkout / name).exists()] == []
+    for overlay in (folder / "overlays").iterdir():
+        assert f"manifests/overlays/{overlay.name}" in names
+
+
+def test_the_guide_names_objects_that_are_there(everything, guide):
+    names = {thing["metadata"]["name"] for objects in everything.values() for thing in objects}
+    told = set(re.findall(r"(?<![-\w/.])citeflow-[a-z]+(?![-\w.])", guide))
+    images = {"citeflow-step", "citeflow-train", "citeflow-tensorboard"}
+    assert told - names - images == set()
+
+
+def test_the_example_changes_images_and_storage_class(folder, tmp_path, blocks):
+    objects = rendered(folder, tmp_path, blocks[0])
+    assert objects["PersistentVolumeClaim", "citeflow-data"]["spec"]["storageClassName"] == "zonal-rwx"
+    images = {part["image"] for thing in objects.values() for part in containers(thing)}
+    assert {image.partition("-docker.pkg.dev/")[0] for image in images if "citeflow" in image} == {"europe-west1"}
+
+
+def test_the_example_of_a_node_port_opens_nginx_and_nothing_else(folder, tmp_path, blocks):
+    plain, opened = (rendered(folder, tmp_path, said) for said in ({}, blocks[1]))
+    changed = {key for key in plain if plain[key] != opened[key]}
+    assert changed == {("Service", "citeflow-web"), ("NetworkPolicy", "citeflow-web")}
+    assert opened["Service", "citeflow-web"]["spec"]["type"] == "NodePort"
+    (rule,) = opened["NetworkPolicy", "citeflow-web"]["spec"]["ingress"]
+    assert set(rule) == {"ports"}

@@ -3,36 +3,48 @@
 # Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE TENSORBOARD_IMAGE
 set -euo pipefail
 train=$1 step=$2 tensorboard=$3
-confined=(--rm --user 12345:12345 --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL
+confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL
   --security-opt no-new-privileges --network none --shm-size 1g)
-small=(--set synthetic.papers=400 --set train.minutes=0.1)
 
 echo 'train: two workers on a small graph, without kfp'
-docker run "${confined[@]}" --interactive "$train" bash -eu -s -- "${small[@]}" <<'INSIDE'
+docker run "${confined[@]}" "$train" bash -eu -s <<'INSIDE'
 cd /tmp
-raw=$(python3 -m citeflow download synthetic "$@")
-graph=$(python3 -m citeflow preprocess "$raw" "$@")
-python3 -m citeflow train "$graph" --run-name try --workers 2 "$@"
+small='--set synthetic.papers=400 --set train.minutes=0.1'
+path() { python3 -c 'import json, sys; print(json.load(sys.stdin)["path"])'; }
+raw=$(python3 -m citeflow download synthetic $small | path)
+graph=$(python3 -m citeflow preprocess "$raw" $small | path)
+python3 -m citeflow train "$graph" --run-name try --workers 2 $small
 if python3 -c 'import kfp' 2> /dev/null; then exit 1; fi
 INSIDE
 
 echo 'step: the whole pipeline, as it is uploaded'
-docker run "${confined[@]}" --workdir /tmp "$step" python3 -m citeflow run --dataset synthetic "${small[@]}"
+docker run "${confined[@]}" "$step" bash -eu -s <<'INSIDE'
+cd /tmp
+python3 -m citeflow run --dataset synthetic --set synthetic.papers=400 --set train.minutes=0.1
+INSIDE
 
-echo 'tensorboard: answers below its prefix'
-docker run "${confined[@]}" --interactive --entrypoint bash "$tensorboard" -eu -s <<'INSIDE'
-tensorboard --logdir=/tmp --host=127.0.0.1 --path_prefix=/tensorboard --load_fast=false &
+echo 'tensorboard: answers below its prefix, and only there'
+docker run "${confined[@]}" --entrypoint bash "$tensorboard" -eu -s <<'INSIDE'
+tensorboard --load_fast=false --reload_multifile=true --bind_all --logdir=/tmp --path_prefix=/tensorboard &
+server=$!
 python3 - <<'PYTHON'
 import time
+import urllib.error
 import urllib.request
 
-for _ in range(60):
+for _ in range(120):
     try:
-        page = urllib.request.urlopen("http://127.0.0.1:6006/tensorboard/", timeout=5)
+        assert urllib.request.urlopen("http://127.0.0.1:6006/tensorboard/", timeout=5).status == 200
         break
     except OSError:
-        time.sleep(1)
-assert page.status == 200
+        time.sleep(0.5)
+try:
+    urllib.request.urlopen("http://127.0.0.1:6006/", timeout=5)
+    raise SystemExit("it answers outside of its prefix")
+except urllib.error.HTTPError as error:
+    assert error.code == 404
 PYTHON
-kill %1
+kill $server
+wait $server
 INSIDE
+echo 'all three do'

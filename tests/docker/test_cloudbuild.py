@@ -1,4 +1,5 @@
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -99,6 +100,22 @@ def test_options_of_the_upload_are_those_of_the_command(steps, checkout):
     known = (checkout / "src/citeflow/cli/submit.py").read_text()
     assert len(options) == 5
     assert [option for option in options if f'"{option}"' not in known] == []
+
+
+def test_scripts_read_substitutions_from_their_environment_so_that_no_value_is_run(steps):
+    scripts = [step["args"][1] for step in steps.values() if step["args"][0] == "-euc"]
+    assert len(scripts) == 3
+    assert not [script for script in scripts if re.search(r"(?<!\$)\$\{?_", script)]
+    for step in steps.values():
+        variables = {line.partition("=")[0] for line in step.get("env", [])}
+        assert set(re.findall(r"\$\$([A-Z_]+)", str(step["args"]))) <= variables
+
+
+def test_scripts_are_bash(steps):
+    for step in steps.values():
+        if step["args"][0] == "-euc":
+            script = step["args"][1].replace("$$", "$")
+            assert subprocess.run(["bash", "-n", "-c", script], timeout=10).returncode == 0
 
 
 def test_builders_are_pinned_by_digest(steps):

@@ -109,8 +109,9 @@ class KubeApi(Faults):
             return self.store.create(kind, namespace, obj, status=True)
 
     def get(self, plural: str, namespace: str, name: str) -> dict | None:
+        kind = self._kind(plural)
         with contextlib.suppress(ApiError):
-            return self.store.get(self._kind(plural), namespace, name)
+            return self.store.get(kind, namespace, name)
 
     def list(self, plural: str, namespace: str = "") -> list[dict]:
         return self.store.list(self._kind(plural), namespace)

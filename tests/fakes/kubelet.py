@@ -97,7 +97,10 @@ class Kubelet:
         pod = self.api.get("pods", container.namespace, container.pod)
         if self.real:
             argv, environment = command_of(pod, lambda text: self._replaced(text, container))
-            container.process = Process(argv, {**self.environment, **environment}, container.uid, self.cwd)
+            try:
+                container.process = Process(argv, {**self.environment, **environment}, container.uid, self.cwd)
+            except OSError as error:
+                self.finish(name, 128, "StartError", str(error))
         elif self.script:
             container.steps = iter(self.script(pod))
 

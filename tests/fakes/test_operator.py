@@ -407,6 +407,15 @@ def test_a_real_pod_that_fails_tells_its_last_words(api):
     assert (end["exitCode"], end["reason"], end["message"]) == (1, "Error", "out of luck\n")
 
 
+def test_a_real_pod_whose_command_is_not_there_can_not_start(api):
+    obj = job(workers=1, restart="Never")
+    obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["command"] = ["/no/such/command"]
+    with TrainingOperator(api, real=True):
+        api.put(obj)
+        eventually(lambda: "Failed" in conditions(api))
+    assert container(api, W0)["state"]["terminated"]["reason"] == "StartError"
+
+
 # TrainJobs
 
 

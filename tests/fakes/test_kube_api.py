@@ -249,6 +249,14 @@ def test_a_deletion_can_be_bound_to_a_uid(api, jobs):
     assert api.list("pytorchjobs") == []
 
 
+def test_a_selection_can_be_deleted_at_once(api, jobs):
+    for name in "ab":
+        jobs.create(job(name, labels={"is": name}))
+    jobs.custom.delete_collection_namespaced_custom_object(*jobs.place, label_selector="is=a")
+    assert jobs.names() == ["b"]
+    assert ("kubeflow.org", "pytorchjobs", "deletecollection") in api.verbs_used()
+
+
 # What the server says of itself
 
 

@@ -43,13 +43,13 @@ PAGE = b"<!doctype html><title>Log in to Your Account</title>"
 TERMINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """A client that does what the real server has no place for: a failure of the test, not an answer."""
 
 
@@ -118,6 +118,7 @@ class KfpServer(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: KfpServer
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet, or each answer waits for a delayed acknowledgement
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
@@ -161,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             model = Answers(self.server.state, request, body).answer()
             status, value = 200, written(model)
-        except Refused as refused:
+        except RefusedError as refused:
             status, value = refused.status, {"error": str(refused), "code": 3, "message": str(refused), "details": []}
             if "upload" in request.path:
                 value = {"error_message": str(refused), "error_details": str(refused)}
@@ -189,7 +190,7 @@ def read(values: object, kind: str) -> object:
     """Let the API's own model read what was sent; it must hold everything of it."""
     model = CLIENT.deserialize(SimpleNamespace(data=json.dumps(values)), kind)
     if written(model) != values:
-        raise Unknown(f"{kind} does not know all of {values}")
+        raise UnknownError(f"{kind} does not know all of {values}")
     return model
 
 
@@ -201,12 +202,12 @@ class Answers:
 
     def answer(self) -> object:
         if self.state.token and self.request.headers.get("authorization") != f"Bearer {self.state.token}":
-            raise Refused(401, "Request header error: there is no user identity header.")
+            raise RefusedError(401, "Request header error: there is no user identity header.")
         for method, pattern, name in ROUTES:
             found = re.fullmatch(API + pattern, self.request.path)
             if found and method == self.request.method:
                 return getattr(self, name)(*found.groups())
-        raise Unknown(f"{self.request.method} {self.request.path}")
+        raise UnknownError(f"{self.request.method} {self.request.path}")
 
     def body(self, kind: str) -> object:
         self.request.body = json.loads(self.raw)
@@ -214,9 +215,9 @@ class Answers:
 
     def check_namespace(self, namespace: str | None) -> None:
         if self.state.multi_user and namespace not in self.state.namespaces:
-            raise Refused(403, f"User 'bob' is not authorized with reason: namespace {namespace or 'empty'}")
+            raise RefusedError(403, f"User 'bob' is not authorized with reason: namespace {namespace or 'empty'}")
         if not self.state.multi_user and namespace:
-            raise Unknown("a server alone has no namespaces")
+            raise UnknownError("a server alone has no namespaces")
 
     def wanted(self, *keys: str) -> dict:
         """What the filter of a list asks for."""
@@ -225,7 +226,7 @@ class Answers:
         for each in predicates:
             assert each.operation == "EQUALS"
             if each.key not in keys:
-                raise Refused(400, f"Unrecognized filter key {each.key}")
+                raise RefusedError(400, f"Unrecognized filter key {each.key}")
         return {each.key: each.string_value for each in predicates}
 
     def healthz(self) -> object:
@@ -236,7 +237,7 @@ class Answers:
         new = self.body("V2beta1Pipeline")
         self.check_namespace(new.namespace)
         if any(each.name == new.name for each in self.state.pipelines):
-            raise Refused(409, f"The name {new.name} already exist. Please specify a new name")
+            raise RefusedError(409, f"The name {new.name} already exist. Please specify a new name")
         new.pipeline_id, new.created_at = fresh(), datetime.now(UTC)
         self.state.pipelines.append(new)
         return new
@@ -246,17 +247,17 @@ class Answers:
         for each in self.state.pipelines:
             if each.name == name:
                 return each
-        raise Refused(404, f"Pipeline {name} not found")
+        raise RefusedError(404, f"Pipeline {name} not found")
 
     def upload_version(self) -> object:
         query = self.request.query
         assert set(query) <= {"name", "display_name", "description", "pipelineid"}
         if query.get("pipelineid") not in {each.pipeline_id for each in self.state.pipelines}:
-            raise Refused(400, "Failed to create a pipeline version")
+            raise RefusedError(400, "Failed to create a pipeline version")
         if self.state.store == "kubernetes" and not re.fullmatch("[a-z0-9]([-.a-z0-9]*[a-z0-9])?", query["name"]):
-            raise Refused(400, "Invalid pipeline version name")
+            raise RefusedError(400, "Invalid pipeline version name")
         if any(v.name == query["name"] for v in self.state.versions if v.pipeline_id == query["pipelineid"]):
-            raise Refused(409, "Failed to create a pipeline version")
+            raise RefusedError(409, "Failed to create a pipeline version")
         text = self._file()
         components.load_component_from_text(text)
         spec, *platforms = yaml.safe_load_all(text)
@@ -299,16 +300,16 @@ class Answers:
 
     def _check_run(self, new: object) -> None:
         if new.experiment_id not in {each.experiment_id for each in self.state.experiments}:
-            raise Refused(400, "Failed to fetch the experiment")
+            raise RefusedError(400, "Failed to fetch the experiment")
         reference = new.pipeline_version_reference
         if new.pipeline_spec or not reference:
-            raise Unknown("the run does not come from a version on the server")
+            raise UnknownError("the run does not come from a version on the server")
         by_id = {(v.pipeline_id, v.pipeline_version_id): v for v in self.state.versions}
         spec = by_id[reference.pipeline_id, reference.pipeline_version_id].pipeline_spec
         known = spec.get("pipeline_spec", spec)["root"]["inputDefinitions"]["parameters"]
         for name in new.runtime_config.parameters:
             if name not in known:
-                raise Refused(400, f"unknown parameter {name}")
+                raise RefusedError(400, f"unknown parameter {name}")
 
     def create_run(self) -> object:
         new = self.body("V2beta1Run")
@@ -321,7 +322,7 @@ class Answers:
         query = self.request.query
         if "experiment_id" not in query:
             self.check_namespace(query.get("namespace"))
-        found = fitting(self.state.runs, self.wanted("display_name"))
+        found = fitting(self.state.runs, self.wanted("display_name")) or []
         found = [each for each in found if query.get("experiment_id") in (None, each.experiment_id)]
         assert query["sort_by"] == "created_at desc"
         return models.V2beta1ListRunsResponse(runs=found[::-1][: int(query["page_size"])] or None)
@@ -336,12 +337,12 @@ class Answers:
                     task = models.V2beta1PipelineTaskDetail(display_name="train", state="FAILED")
                     run.run_details = models.V2beta1RunDetails(task_details=[task])
                 return run
-        raise Refused(404, f"Run {run_id} not found")
+        raise RefusedError(404, f"Run {run_id} not found")
 
     def terminate_run(self, run_id: str) -> object:
         run = self.get_run(run_id)
         if run.state in TERMINAL:
-            raise Refused(400, f"Failed to terminate a run {run_id}: it has ended")
+            raise RefusedError(400, f"Failed to terminate a run {run_id}: it has ended")
         run.state, self.state.states = "CANCELING", ["CANCELING", "CANCELED"]
         self.state.asked[run_id] = -1
         return {}

@@ -27,7 +27,7 @@ TIMEOUT_S = (5.0, 60.0)
 PATIENCE_S = 15.0
 """How long a request is repeated while the server does not answer."""
 
-LONGEST_PAUSE_S = 15.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 PASSING = {408, 429, 500, 502, 503, 504}
 """Answers that mean: ask again."""
 
@@ -125,7 +125,7 @@ def ask(
         ConfigError, NotFoundError: the server refuses.
     """
     until = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
-    pause = 0.5
+    pause = FIRST_PAUSE_S
     while True:
         try:
             return _once(call, *args, **options)
@@ -193,7 +193,8 @@ def _refusal(error: Any, host: str) -> CiteflowError:
         hint = "is --namespace your profile's, and may this account use pipelines there?"
         return ConfigError("not allowed by Kubeflow Pipelines", words, hint=hint)
     if 300 <= error.status < 400:
-        return _login(host, f"a redirection to {without_secrets(str(error.headers.get('Location', '')))}")
+        target = str(error.headers.get("Location", "")).partition("?")[0]
+        return _login(host, f"a redirection to {without_secrets(target)}")
     if error.status == 404:
         return NotFoundError("Kubeflow Pipelines has no such thing", words, hint=_WHERE)
     kind = AlreadyThereError if error.status == 409 else ConfigError

@@ -183,6 +183,11 @@ def test_a_server_that_accepts_and_says_nothing_is_told_within_the_limit(monkeyp
     assert time.monotonic() - began < 5
 
 
+def test_a_server_without_a_certificate_is_told_at_once(kfp):
+    with pytest.raises(ConfigError, match="https or http"):
+        kfpserver.connect(host=kfp.url.replace("http:", "https:"))
+
+
 @pytest.mark.parametrize("how", ["page", "redirect"])
 def test_a_login_page_in_place_of_data_is_told_as_such(kfp, how):
     kfp.fail("GET", "/healthz", how)

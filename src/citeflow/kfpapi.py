@@ -179,7 +179,8 @@ def _unreached(reason: object, host: str) -> Exception:
     import urllib3
 
     if isinstance(reason, urllib3.exceptions.SSLError):
-        return ConfigError("the server's certificate is not trusted", host, hint="--ssl-ca-cert FILE")
+        words = " ".join(str(reason).split())[:SHOWN]
+        return ConfigError("no trusted connection", f"{host}: {words}", hint="https or http? Or --ssl-ca-cert FILE")
     never = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
     return _PassingError(f"{host}: {type(reason).__name__}", was_sent=not isinstance(reason, never))
 

@@ -1,0 +1,25 @@
+"""What a run on this machine ignores of what the pipeline asks of a cluster; kfp.local says so of a part of it only."""
+
+from collections.abc import Iterator
+
+from citeflow.doctor import Finding
+
+IGNORED = {
+    "claims": "data, models and logs go to --data-root, not to the claim citeflow-data",
+    "service account": "steps run as you, with your rights and your environment variables",
+    "images": "steps run with this Python and its packages",
+    "node placement": "node selectors, tolerations and queues, of steps and of jobs",
+    "resources": "requests and limits: a step may use all cores and all memory",
+    "retries": "a step that fails is final",
+    "caching": "what is on the disk already is taken by its digest, with or without caching",
+    "security context": "no other user, no read-only root, no dropped capabilities",
+    "timeouts": "a step may run for ever; Ctrl-C ends it",
+    "launcher": "`pytorchjob` and `trainjob` need a cluster; `local` trains in processes of this machine",
+}
+"""What is ignored, and what happens instead."""
+
+
+def check() -> Iterator[Finding]:
+    """One note for each."""
+    for what, instead in IGNORED.items():
+        yield Finding(status="note", what=f"a local run ignores {what}", value=instead)

@@ -118,6 +118,7 @@ class Api:
             query_params=query,
             auth_settings=["BearerToken"],
             _preload_content=False,
+            _return_http_data_only=True,
             _request_timeout=(TIMEOUT_S[0], QUIET_S),
         )
         with contextlib.closing(response):

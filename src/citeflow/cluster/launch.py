@@ -82,9 +82,8 @@ def run(launch: Launch, prepare: Callable[[], None]) -> None:
         UnavailableError: the API does not answer; the job goes on, and the same step again takes it over.
         CiteflowError: whatever error a worker left behind.
     """
-    if launch.is_complete():
+    if not _create_or_adopt(launch, prepare):
         return
-    _create_or_adopt(launch, prepare)
     follower = LogFollower(launch.api, launch.name)
     try:
         _wait(launch, follower)
@@ -95,27 +94,26 @@ def run(launch: Launch, prepare: Callable[[], None]) -> None:
     follower.finish()
 
 
-def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> None:
-    while True:
+def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> bool:
+    """See to it that there is one job that runs; returns whether it is needed, as the model may be complete."""
+    while not launch.is_complete():
         found = launch.api.get(launch.kind, launch.name)
         if found is None:
             files.delete(launch.run_dir, "error.json")
             prepare()
             if launch.api.create(launch.job):
                 log("launch", "created", kind=launch.kind, name=launch.name, namespace=launch.api.namespace)
-                return
-            found = launch.api.get(launch.kind, launch.name)
-        if found is None:
+                return True
             continue
         _check_own(launch, found)
-        if watching.end_of(found) is None and "deletionTimestamp" not in found["metadata"]:
-            if _take_over(launch, found):
-                log("launch", "takes over", kind=launch.kind, name=launch.name)
-                return
-        else:
+        if watching.end_of(found) or "deletionTimestamp" in found["metadata"]:
             log("launch", "removes a job that ended without a model", name=launch.name)
             launch.api.delete(launch.kind, launch.name)
             launch.api.sleep(POLL_S / 4)
+        elif _take_over(launch, found):
+            log("launch", "takes over", kind=launch.kind, name=launch.name)
+            return True
+    return False
 
 
 def _check_own(launch: Launch, found: Json) -> None:
@@ -144,20 +142,21 @@ def _take_over(launch: Launch, found: Json) -> bool:
 def _wait(launch: Launch, follower: LogFollower) -> None:
     """Stay until the model is complete and the job has ended, or until it is clear that there will be none."""
     told = ""
-    pods: list[k8s.V1Pod] = []
+    seen: dict[str, k8s.V1Pod] = {}
     selector = f"{watching.SELECTORS[launch.kind]}={launch.name}"
     while True:
         job = launch.api.get(launch.kind, launch.name)
-        pods = launch.api.pods(selector) or pods
+        pods = launch.api.pods(selector)
+        seen |= {pod.metadata.uid: pod for pod in pods}
         follower.see(pods)
         told = _tell(job, pods, told)
-        if _is_over(launch, job, pods, follower):
+        if _is_over(launch, job, list(seen.values()), follower):
             return
         launch.api.sleep(POLL_S * random.uniform(0.9, 1.1))
 
 
 def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower) -> bool:
-    """Whether all is done and well.
+    """Whether all is done and well; `pods` are those that there are and were.
 
     Raises:
         CiteflowError: it is over, without a model.

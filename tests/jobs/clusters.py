@@ -1,0 +1,52 @@
+"""Citeflow's way to a cluster in memory, and what it sends there."""
+
+import time
+from pathlib import Path
+
+from kubernetes import client as k8s
+
+from citeflow.cluster import jobs
+from citeflow.cluster.api import Api
+from citeflow.cluster.launch import Launch
+from citeflow.cluster.placement import Owner, Placement
+from citeflow.cluster.spec import TrainSpec
+
+NAMESPACE = "kubeflow"
+SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "schemas"
+
+
+def brief(seconds: float) -> None:
+    """A pause as short as a test can bear."""
+    time.sleep(min(seconds, 0.02))
+
+
+def connect(url: str, **given) -> Api:
+    """Citeflow's way to a cluster at this address."""
+    configuration = k8s.Configuration(host=url)
+    configuration.retries = False
+    return Api(client=k8s.ApiClient(configuration), namespace=NAMESPACE, **{"sleep": brief, **given})
+
+
+def placement(**given) -> Placement:
+    values = {
+        "namespace": NAMESPACE,
+        "run_id": "6b2c1e9e-1111-2222-3333-444455556666",
+        "run_name": "hepth-6b2c1e9e",
+        "job_file": "/mnt/citeflow/runs/hepth-6b2c1e9e/job.json",
+        "owner": None,
+    }
+    return Placement(**{**values, **given})
+
+
+def owner(kube, name: str) -> Owner:
+    """The pod of a step."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE}}
+    made = kube.put({**pod, "spec": {"containers": [{"name": "main", "image": "i"}]}})
+    return Owner(name=name, uid=made["metadata"]["uid"])
+
+
+def launch_of(api: Api, run_dir: Path, *, kind=jobs.PYTORCH_JOB, spec=None, is_complete=None, **given) -> Launch:
+    """A launch whose model is the file `model` in the folder of the run."""
+    job = jobs.render(kind, spec or TrainSpec(), placement(**given))
+    is_complete = is_complete or (run_dir / "model").exists
+    return Launch(api=api, job=job, run_dir=run_dir, is_complete=is_complete)

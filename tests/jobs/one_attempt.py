@@ -1,0 +1,16 @@
+"""One attempt of the train step, in a process of its own that may be killed at any moment."""
+
+import sys
+from pathlib import Path
+
+from clusters import connect, launch_of
+
+from citeflow.cluster.launch import run
+from citeflow.cluster.placement import Owner
+
+
+def attempt(url: str, run_dir: str, name: str, uid: str) -> None:
+    """Create or take over the job, and stay until its model is there; ends with 0 if it is."""
+    sys.stderr = open("/dev/null", "w")  # noqa: SIM115
+    launch = launch_of(connect(url), Path(run_dir), owner=Owner(name=name, uid=uid))
+    run(launch, lambda: (Path(run_dir) / "job.json").write_text("{}"))

@@ -1,0 +1,68 @@
+"""The launcher is killed at each of its requests, before the server has seen it or after, and the step repeated."""
+
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+
+import one_attempt
+import pytest
+from clusters import owner
+from fakes.kube_api import KubeApi
+from fakes.operator import TrainingOperator
+
+DEATHS = [(number, phase) for number in range(1, 16) for phase in ("before", "after")]
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Starts processes that have imported everything already, and no thread of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["one_attempt"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        multiprocessing.forkserver.ensure_running()
+    return context
+
+
+def trained_in_a_moment(model):
+    """Pods that train for a moment; worker 0 leaves the model."""
+
+    def script(pod):
+        yield "starting"
+        yield 0.15
+        if pod["metadata"]["name"].endswith("worker-0"):
+            yield lambda: model.write_text("whole")
+            yield 0
+
+    return script
+
+
+def attempt(processes, kube, run_dir, pod):
+    step = processes.Process(target=one_attempt.attempt, args=(kube.url, str(run_dir), pod.name, pod.uid))
+    step.start()
+    return step
+
+
+@pytest.mark.parametrize(("number", "phase"), DEATHS)
+def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes, tmp_path, number, phase):
+    killed, uids = [], set()
+
+    def kill(count, request, now):
+        uids.update(job["metadata"]["uid"] for job in kube.list("pytorchjobs"))
+        if (count, now) == (number, phase) and not killed:
+            killed.append(request)
+            os.kill(step.pid, signal.SIGKILL)
+
+    with KubeApi() as kube, TrainingOperator(kube, script=trained_in_a_moment(tmp_path / "model")):
+        first, second = owner(kube, "step-1"), owner(kube, "step-2")
+        kube.on_request(kill)
+        step = attempt(processes, kube, tmp_path, first)
+        step.join(20)
+        assert (step.exitcode == -signal.SIGKILL) == bool(killed)
+        again = attempt(processes, kube, tmp_path, second)
+        again.join(20)
+        assert again.exitcode == 0
+        assert len(uids) == 1
+        step.close()
+        again.close()

@@ -1,0 +1,391 @@
+"""How a step creates its job, stays with it, and tells how it ended."""
+
+import threading
+import time
+
+import pytest
+from clusters import NAMESPACE, connect, launch_of, owner
+
+from citeflow import files
+from citeflow.cluster import launch, watching
+from citeflow.cluster.launch import run
+from citeflow.cluster.spec import TrainSpec
+from citeflow.errors import ConfigError, DataError, StoppedError, TrainingError, UnavailableError, to_record
+
+clock = time.monotonic
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What takes a minute on a real file system takes a moment here."""
+    monkeypatch.setattr(launch, "SEEN_LATE_S", 0.3)
+    monkeypatch.setattr(launch, "STRAGGLERS_S", 0.3)
+    monkeypatch.setattr(launch, "HOPELESS_S", 0.3)
+
+
+def started(target, *args):
+    """Run something on a thread; returns what waits for it and gives back what it raised."""
+    raised = []
+
+    def call():
+        try:
+            target(*args)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+
+    def end():
+        thread.join(20)
+        assert not thread.is_alive()
+        return raised[0] if raised else None
+
+    return end
+
+
+def eventually(condition):
+    until = clock() + 10
+    while not (found := condition()):
+        assert clock() < until
+        time.sleep(0.01)
+    return found
+
+
+def job_in(kube):
+    jobs = kube.list("pytorchjobs")
+    return jobs[0] if jobs else None
+
+
+def running(kube, operator):
+    """Wait for the pods of the job, and start them; returns their names."""
+    names = eventually(lambda: sorted(p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")))
+    for name in names:
+        operator.start(name)
+    looks = count(kube, "list", "pods")
+    eventually(lambda: count(kube, "list", "pods") > looks + 1)
+    return names
+
+
+def count(kube, verb, resource="pytorchjobs"):
+    return sum((request.verb, request.resource) == (verb, resource) for request in kube.requests)
+
+
+def test_a_job_that_made_its_model_is_well(kube, operator, api, tmp_path, capfd):
+    prepared = []
+    end = started(run, launch_of(api, tmp_path), lambda: prepared.append(1))
+    first, second = running(kube, operator)
+    operator.write(first, "12:00:00 train[0] starting")
+    operator.write(second, "12:00:01 train[1] starting")
+    told = ""
+    while told.count("starting") < 2:
+        told += capfd.readouterr().err
+        time.sleep(0.01)
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+    assert prepared == [1]
+    assert "worker-0 | 12:00:00 train[0] starting" in told
+    assert "worker-1 | 12:00:01 train[1] starting" in told
+    assert "2 running" in told
+
+
+def test_a_model_that_is_there_needs_no_cluster(kube, api, tmp_path):
+    files.write_text(tmp_path / "model", "whole")
+    run(launch_of(api, tmp_path), lambda: pytest.fail("prepared"))
+    assert kube.requests == []
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("cleans_all", [False, True])
+def test_the_model_decides_and_not_the_condition(kube, operator, api, tmp_path, code, model, others, cleans_all):
+    operator.cleans_all_at_limit = cleans_all
+    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
+    first, second = running(kube, operator)
+    if model:
+        files.write_text(tmp_path / "model", "whole")
+    operator.finish(second, others)
+    operator.finish(first, code)
+    error = end()
+    assert (error is None) == model
+    if not model:
+        assert isinstance(error, TrainingError)
+        wanted = "ended with exit code: 1" if code or others else "ended without a model"
+        assert wanted in str(error)
+
+
+def test_a_model_that_shows_late_is_waited_for(kube, operator, api, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "SEEN_LATE_S", 5)
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    for name in running(kube, operator):
+        operator.finish(name, 0)
+    eventually(lambda: watching.end_of(job_in(kube)))
+    time.sleep(0.2)
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+
+
+def test_a_job_that_does_not_end_with_its_model_is_ended(kube, operator, api, tmp_path):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    running(kube, operator)
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+    assert job_in(kube) is None
+
+
+def test_the_pod_that_failed_is_told_with_its_last_lines(kube, operator, api, tmp_path, capfd):
+    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
+    _, second = running(kube, operator)
+    operator.write(second, "out of memory, it seems")
+    eventually(lambda: "it seems" in capfd.readouterr().err)
+    operator.finish(second, 137, "OOMKilled")
+    error = end()
+    assert str(error).startswith(f"error: no model: {second} ended with exit code: 137 (OOMKilled)")
+    told = capfd.readouterr().err
+    assert f"--- last lines of {second}" in told
+    assert "out of memory, it seems" in told
+
+
+def test_an_error_that_a_worker_left_ends_the_job_and_is_the_step_s(kube, operator, api, tmp_path):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    running(kube, operator)
+    files.write_json(tmp_path / "error.json", to_record(DataError("a graph without citations", "x")))
+    error = end()
+    assert isinstance(error, DataError)
+    assert job_in(kube) is None
+
+
+def test_a_worker_that_was_only_stopped_ends_nothing(kube, operator, api, tmp_path):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    first, _ = running(kube, operator)
+    files.write_json(tmp_path / "error.json", to_record(StoppedError("training was asked to stop", "step 3")))
+    time.sleep(0.3)
+    assert job_in(kube) is not None
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+
+
+def test_an_error_of_an_earlier_attempt_is_forgotten(kube, operator, api, tmp_path):
+    files.write_json(tmp_path / "error.json", to_record(DataError("of before", "x")))
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    first, _ = running(kube, operator)
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+
+
+def test_pods_that_can_not_start_end_the_wait(kube, operator, api, tmp_path, capfd):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    name = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
+    operator.hold(name, "ErrImageNeverPull", "not present")
+    error = end()
+    assert "ErrImageNeverPull" in str(error)
+    assert job_in(kube) is None
+
+
+def test_a_pod_that_finds_no_node_is_told_and_waited_for(kube, operator, api, tmp_path, capfd):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    names = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])
+    operator.keep_unscheduled(names[0], "0/1 nodes are available: 1 Insufficient cpu.")
+    told = ""
+    while "Insufficient cpu" not in told:
+        told += capfd.readouterr().err
+        time.sleep(0.01)
+    assert job_in(kube) is not None
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+
+
+def test_a_job_that_waits_in_a_queue_is_waited_for(kube, operator, api, tmp_path, capfd):
+    given = launch_of(api, tmp_path, spec=TrainSpec(queue="lab"))
+    given.job["spec"]["runPolicy"]["suspend"] = True  # as Kueue's webhook does
+    end = started(run, given, lambda: None)
+    eventually(lambda: "waits in its queue" in capfd.readouterr().err)
+    name = job_in(kube)["metadata"]["name"]
+    kube.patch("pytorchjobs", NAMESPACE, name, {"spec": {"runPolicy": {"suspend": False}}})
+    first, _ = running(kube, operator)
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+
+
+def test_a_job_that_somebody_deleted_is_missed(kube, operator, api, tmp_path):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    running(kube, operator)
+    kube.remove("pytorchjobs", NAMESPACE, job_in(kube)["metadata"]["name"])
+    assert "it was deleted" in str(end())
+
+
+def test_a_launcher_that_is_stopped_takes_its_job_along(kube, operator, api, tmp_path):
+    def stop(seconds):
+        if job_in(kube):
+            raise KeyboardInterrupt
+
+    end = started(run, launch_of(connect(kube.url, sleep=stop), tmp_path), lambda: None)
+    assert isinstance(end(), KeyboardInterrupt)
+    assert job_in(kube) is None
+
+
+# A step that is repeated
+
+
+def test_a_repeated_step_takes_its_job_over_and_owns_it_too(kube, operator, api, tmp_path):
+    first_owner, second_owner = owner(kube, "step-1"), owner(kube, "step-2")
+    api.create(launch_of(api, tmp_path, owner=first_owner).job)
+    end = started(run, launch_of(api, tmp_path, owner=second_owner), lambda: pytest.fail("prepared"))
+    eventually(lambda: len(job_in(kube)["metadata"]["ownerReferences"]) == 2)
+    kube.remove("pods", NAMESPACE, "step-1")
+    names = eventually(lambda: sorted(p["metadata"]["name"] for p in kube.list("pods") if "worker" in str(p)))
+    eventually(lambda: all(kube.get("pods", NAMESPACE, name) for name in names))
+    assert job_in(kube) is not None
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+    assert count(kube, "create") == 1
+
+
+def test_a_job_goes_when_all_the_pods_that_own_it_are_gone(kube, operator, api, tmp_path):
+    api.create(launch_of(api, tmp_path, owner=owner(kube, "step-1")).job)
+    kube.remove("pods", NAMESPACE, "step-1")
+    assert job_in(kube) is None
+
+
+def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, api, tmp_path):
+    api.create(launch_of(api, tmp_path, owner=owner(kube, "step-1")).job)
+    name = job_in(kube)["metadata"]["name"]
+    touched = []
+
+    def touch(number, request, phase):
+        if request.verb == "patch" and phase == "before" and not touched:
+            touched.append(1)
+            kube.patch("pytorchjobs", NAMESPACE, name, {"metadata": {"annotations": {"touched": "meanwhile"}}})
+
+    kube.on_request(touch)
+    files_ready = launch_of(api, tmp_path, owner=owner(kube, "step-2"))
+    end = started(run, files_ready, lambda: None)
+    eventually(lambda: len(job_in(kube)["metadata"]["ownerReferences"]) == 2)
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+    assert touched
+    assert count(kube, "patch") == 2
+
+
+def test_a_job_that_ended_without_a_model_is_made_anew(kube, operator, api, tmp_path):
+    api.create(launch_of(api, tmp_path, spec=TrainSpec(restarts=0)).job)
+    first = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
+    operator.start(first)
+    operator.finish(first, 1)
+    eventually(lambda: watching.end_of(job_in(kube)))
+    old = job_in(kube)["metadata"]["uid"]
+    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
+    eventually(lambda: job_in(kube) and job_in(kube)["metadata"]["uid"] != old)
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+
+
+@pytest.mark.parametrize("change", [{"run_id": "another"}, {"spec": TrainSpec(workers=3)}])
+def test_another_s_job_of_the_same_name_is_not_touched(kube, api, tmp_path, change):
+    api.create(launch_of(api, tmp_path).job)
+    given = launch_of(api, tmp_path, **change)
+    given.job["metadata"]["name"] = job_in(kube)["metadata"]["name"]
+    before = job_in(kube)
+    with pytest.raises(ConfigError, match="there is a PyTorchJob of this name"):
+        run(given, lambda: None)
+    assert job_in(kube) == before
+
+
+# An API that does not answer as it should
+
+
+@pytest.mark.parametrize("status", [408, 410, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("handled", [False, True])
+def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, status, handled):
+    faults = [
+        kube.fail(2, resource=resource, verb=verb, status=status, handled=handled)
+        for resource, verb in [("pytorchjobs", "get"), ("pytorchjobs", "create"), ("pods", "list"), ("pods/log", "get")]
+    ]
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    first, _ = running(kube, operator)
+    operator.write(first, "begins")
+    eventually(lambda: all(fault.fired for fault in faults[:-1]))
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+    assert len(kube.list("pytorchjobs")) == 1
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_connections_that_are_cut_are_made_again(kube, operator, api, tmp_path, handled):
+    faults = [
+        kube.drop(1, resource=r, verb=v, handled=handled) for r, v in [("pytorchjobs", "create"), ("pods", "list")]
+    ]
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    first, _ = running(kube, operator)
+    eventually(lambda: all(fault.fired for fault in faults))
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+    assert len(kube.list("pytorchjobs")) == 1
+
+
+def test_a_server_that_says_when_to_come_back_is_obeyed(kube, tmp_path):
+    slept = []
+    api = connect(kube.url, sleep=slept.append)
+    kube.fail(1, status=429, headers={"Retry-After": "7"})
+    assert api.get("PyTorchJob", "x") is None
+    assert slept == [7.0]
+    api.client.rest_client.pool_manager.clear()
+
+
+def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+        time.sleep(0.005)
+        if now[0] > 100:
+            kube.recover()
+
+    api = connect(kube.url, sleep=sleep)
+    monkeypatch.setattr("citeflow.cluster.api.time.monotonic", lambda: now[0])
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    eventually(lambda: job_in(kube))
+    now[0] = 40.0
+    kube.outage()
+    eventually(lambda: now[0] > 100 and not kube.is_refused())
+    assert 3 <= len(kube.refused) <= 20
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+    assert count(kube, "create") == 1
+
+
+def test_an_api_that_stays_away_is_told_and_the_job_left_alone(kube, operator, api, tmp_path):
+    end = started(run, launch_of(connect(kube.url, patience_s=0.2), tmp_path), lambda: None)
+    eventually(lambda: job_in(kube))
+    kube.outage()
+    assert isinstance(end(), UnavailableError)
+    kube.recover()
+    assert job_in(kube) is not None
+
+
+def test_a_refusal_is_told_in_the_server_s_words(kube, api, tmp_path):
+    kube.fail(status=403, reason="Forbidden", message="pytorchjobs is forbidden for default-editor")
+    with pytest.raises(ConfigError, match="forbidden for default-editor") as told:
+        run(launch_of(api, tmp_path), lambda: None)
+    assert "citeflow doctor" in told.value.hint
+
+
+def test_requests_are_few(kube, operator, tmp_path):
+    slept = []
+    end = started(
+        run, launch_of(connect(kube.url, sleep=lambda s: (slept.append(s), time.sleep(0.01))), tmp_path), lambda: 0
+    )
+    first, _ = running(kube, operator)
+    eventually(lambda: len(slept) > 20)
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    assert end() is None
+    looks = [request for request in kube.requests if request.resource in ("pytorchjobs", "pods")]
+    assert len(looks) / (sum(slept) / 60) <= 20

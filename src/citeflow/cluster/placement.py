@@ -7,7 +7,7 @@ from citeflow.files import sha256_of_json
 RUN_ID = "pipeline/runid"
 """The label with the id of a run, as Kubeflow Pipelines has it."""
 
-LONGEST_NAME = 63 - len("-worker-9999")
+LONGEST_NAME = 63 - len("-node-0-9999-abcde")
 """Pods and services are named after their job, by at most 63 characters."""
 
 

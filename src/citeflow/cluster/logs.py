@@ -78,7 +78,7 @@ class LogFollower:
         for line in self._api.log_lines(pod, self._container(uid), since=start):
             when, text = split_time(line)
             if when is None or when > since:
-                self._since[uid] = when or since
+                self._since[uid] = when or self._since.get(uid, since)
                 self._last[uid].append(text)
                 print(f"{pod.removeprefix(self._job).strip('-')} | {text}", file=sys.stderr, flush=True)
 

@@ -24,7 +24,7 @@ def connect(url: str, **given) -> Api:
     """Citeflow's way to a cluster at this address."""
     configuration = k8s.Configuration(host=url)
     configuration.retries = False
-    return Api(client=k8s.ApiClient(configuration), namespace=NAMESPACE, **{"sleep": brief, **given})
+    return Api(client=k8s.ApiClient(configuration), namespace=NAMESPACE, **{"sleep": brief, "patience_s": 5.0, **given})
 
 
 def placement(**given) -> Placement:

@@ -7,7 +7,7 @@ import pytest
 from clusters import NAMESPACE, connect, launch_of, owner
 
 from citeflow import files
-from citeflow.cluster import launch, watching
+from citeflow.cluster import launch, logs, watching
 from citeflow.cluster.launch import run
 from citeflow.cluster.spec import TrainSpec
 from citeflow.errors import ConfigError, DataError, StoppedError, TrainingError, UnavailableError, to_record
@@ -21,6 +21,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(launch, "SEEN_LATE_S", 0.3)
     monkeypatch.setattr(launch, "STRAGGLERS_S", 0.3)
     monkeypatch.setattr(launch, "HOPELESS_S", 0.3)
+    monkeypatch.setattr(logs, "AGAIN_S", 0.1)
 
 
 def started(target, *args):
@@ -33,7 +34,7 @@ def started(target, *args):
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=call)
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
 
     def end():
@@ -348,7 +349,7 @@ def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_
         if now[0] > 100:
             kube.recover()
 
-    api = connect(kube.url, sleep=sleep)
+    api = connect(kube.url, sleep=sleep, patience_s=900)
     monkeypatch.setattr("citeflow.cluster.api.time.monotonic", lambda: now[0])
     end = started(run, launch_of(api, tmp_path), lambda: None)
     eventually(lambda: job_in(kube))

@@ -8,10 +8,10 @@ ENGINE ?= docker
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check generate run test bench image locks
+.PHONY: help setup check generate run test e2e bench image locks
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(READY) ## make the virtual environment
 
@@ -36,6 +36,9 @@ run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of 
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest
+
+e2e: $(READY) ## the tests on the cluster of the kubeconfig, 20 minutes; CITEFLOW_E2E_NAME=value each (docs/e2e.md)
+	CITEFLOW_E2E=1 $(BIN)/python -m pytest tests/cluster -s -rs -W ignore
 
 bench: $(READY) ## how the synthetic graph compares with ogbl-citation2
 	$(BIN)/python benchmarks/synthetic_calibration.py

@@ -41,7 +41,10 @@ ENDLESS_EPOCHS = 10**6
 KILL = """
 import os, pathlib, signal
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
-    words = (folder / "cmdline").read_bytes().split(b"\\0")
+    try:
+        words = (folder / "cmdline").read_bytes().split(b"\\0")
+    except OSError:
+        continue
     if b"python" in words[0] and b"kfp.dsl.executor_main" in words[1:4]:
         os.kill(int(folder.name), signal.SIGKILL)
         print("killed", folder.name)

@@ -80,6 +80,7 @@ def test_the_metrics_of_the_run_page_are_those_of_the_report(progress, trial, kn
         except k8s.ApiException as error:
             pytest.skip(f"ML Metadata is not to be asked: {error.status} {error.reason}")
         wanted = steps.check_report(known["plain"]["report"])
+        require(uri in found, f"ML Metadata knows nothing of {uri}")
         assert found[uri]["test mrr"] == pytest.approx(wanted)
 
 

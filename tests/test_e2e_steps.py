@@ -29,6 +29,7 @@ from citeflow.cluster import spec as train_spec
 from citeflow.cluster.api import Api
 from citeflow.cluster.placement import Owner, Placement
 from citeflow.cluster.spec import TrainSpec
+from citeflow.errors import ConfigError, UnavailableError
 
 NAMESPACE, RUN = "kubeflow", "6b2c1e9e-1111-2222-3333-444455556666"
 
@@ -478,3 +479,16 @@ def test_what_is_killed_in_a_step_is_its_python_and_nothing_else(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
         assert done.stdout == f"killed {pid}\n"
         assert process.stdout.read() == "ended with 137\n"
+
+
+def test_a_cluster_that_is_not_there_is_told_apart_from_one_that_refuses(kube, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(UnavailableError, match="no cluster to talk to"):
+        steps.reach(options.Options())
+    monkeypatch.setenv("KUBECONFIG", str(kube.write_kubeconfig(tmp_path / "config")))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    refused = kube.fail(1, status=403, resource="pods")
+    with pytest.raises(ConfigError, match="the cluster refuses"):
+        steps.reach(options.Options())
+    assert refused.fired
+    steps.reach(options.Options()).client.rest_client.pool_manager.clear()

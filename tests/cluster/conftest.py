@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from citeflow.errors import CiteflowError
+from citeflow.errors import UnavailableError
 from cluster import options
 
 NOBODY_ASKED = "no cluster is named: `make e2e`, or CITEFLOW_E2E=1; docs/e2e.md"
@@ -59,18 +59,27 @@ def progress(given, pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def trial(given, progress):
-    """A cluster that answers, and its Kubeflow Pipelines; all that is made there is removed in the end."""
+def api(given):
+    """The cluster, if it answers."""
     from cluster import steps
 
     try:
-        found = steps.connect(given)
-    except CiteflowError as error:
+        api = steps.reach(given)
+    except UnavailableError as error:
         pytest.skip(f"no cluster answers: {error}")
+    yield api
+    api.client.close()
+
+
+@pytest.fixture(scope="session")
+def trial(given, api, progress):
+    """A trial on that cluster and its Kubeflow Pipelines; all that is made there is removed in the end."""
+    from cluster import steps
+
+    found = steps.connect(given, api)
     progress.tell(f"trial {found.tag} in namespace {given.namespace}")
     yield found
     if given.keep:
         progress.tell(f"kept: {', '.join(found.runs) or 'no runs'}, label {steps.LABEL}={found.tag}")
     else:
         progress.tell("; ".join(["cleaned up", *(f"but not {what}" for what in steps.clean(found))]))
-    found.api.client.close()

@@ -23,7 +23,7 @@ from citeflow.cluster.api import KINDS, Api, Json
 from citeflow.cluster.placement import RUN_ID
 from citeflow.cluster.spec import LAUNCHERS
 from citeflow.cluster.watching import SELECTORS, end_of, summary
-from citeflow.errors import CiteflowError
+from citeflow.errors import CiteflowError, ConfigError, UnavailableError
 from citeflow.kfpserver import SUCCEEDED, TERMINAL, Server
 from cluster import artifacts
 from cluster.helper import CLEAN, LABEL, LIMITED, Helper
@@ -87,12 +87,22 @@ class Trial:
         return f"e2e-{self.tag}-{what}"
 
 
-def connect(options: Options) -> Trial:
-    """A new trial on the cluster and the server that the options name.
+def reach(options: Options) -> Api:
+    """The cluster that the options name.
 
-    Raises: CiteflowError, where they do not answer within a minute."""
-    api = cluster_api.connect(namespace=options.namespace)
+    Raises: UnavailableError, where there is none that answers within a minute; ConfigError, where it refuses."""
+    try:
+        api = cluster_api.connect(namespace=options.namespace)
+    except ConfigError as error:
+        raise UnavailableError(error.what, error.value, hint=error.hint) from None
     dataclasses.replace(api, patience_s=30.0).pods(LABEL)
+    return api
+
+
+def connect(options: Options, api: Api) -> Trial:
+    """A new trial on a cluster, with the server of Kubeflow Pipelines that the options name.
+
+    Raises: CiteflowError, where that does not answer, or refuses."""
     token = Path(options.token_file) if options.token_file else None
     server = kfpserver.connect(host=options.host, namespace=options.namespace, token_file=token)
     tag, seed = secrets.token_hex(3), secrets.randbelow(10**9)
@@ -184,9 +194,9 @@ def main_container(pod: k8s.V1Pod) -> str:
 
 
 def steps_that_failed(run: Any) -> list[str]:
-    """Tasks of a run that did not succeed, as far as the server tells of tasks."""
+    """Tasks of a run that failed, as far as the server tells of tasks."""
     tasks = (run.run_details.task_details if run.run_details else None) or []
-    return sorted({str(task.display_name) for task in tasks if task.state and task.state not in (SUCCEEDED, "SKIPPED")})
+    return sorted({str(task.display_name) for task in tasks if task.state in ("FAILED", "CANCELED")})
 
 
 # Pods and jobs

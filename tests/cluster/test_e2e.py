@@ -27,7 +27,7 @@ def facts(trial, what):
     return trial.helper.ask(FACTS, trial.options.data_root, trial.name(what))
 
 
-def test_doctor_finds_nothing_missing(given, progress, trial):
+def test_doctor_finds_nothing_missing(given, progress, api):
     with progress.part("doctor"):
         options = ["--launcher", given.launcher, "--namespace", given.namespace]
         options += ["--service-account", given.service_account] if given.service_account else []
@@ -39,13 +39,11 @@ def test_doctor_finds_nothing_missing(given, progress, trial):
         require(code == 0, out.getvalue())
 
 
-def test_the_claim_is_of_the_class_that_was_named(given, progress, trial):
+def test_the_claim_is_of_the_class_that_was_named(given, progress, api):
     if not given.storage_class:
         pytest.skip("no CITEFLOW_E2E_STORAGE_CLASS")
     with progress.part("storage class"):
-        claim = k8s.CoreV1Api(trial.api.client).read_namespaced_persistent_volume_claim(
-            CLAIM, given.namespace, **LIMITED
-        )
+        claim = k8s.CoreV1Api(api.client).read_namespaced_persistent_volume_claim(CLAIM, given.namespace, **LIMITED)
         assert claim.spec.storage_class_name == given.storage_class
 
 
@@ -89,8 +87,7 @@ def test_the_train_step_shows_the_logs_of_its_workers(progress, trial, known):
         text = steps.log_of(trial, steps.step_pods(trial, known["run_id"], "train")[-1])
         counts = steps.prefixed(text)
         print(counts)
-        require(steps.starts(text) == 1, f"the training began {steps.starts(text)} times:\n{text}")
-        require(counts, f"no line of a worker in the log of the step:\n{text}")
+        require(counts and steps.starts(text), f"no line of a worker that trains in the log of the step:\n{text}")
 
 
 def test_tensorboard_files_are_on_the_volume(given, progress, trial, known):

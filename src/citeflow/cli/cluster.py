@@ -1,6 +1,7 @@
 """`citeflow launch` and `citeflow reap`: jobs on a cluster, without a pipeline."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from citeflow import files, runs
 from citeflow.cli import options
 from citeflow.cluster import spec as train_spec
 from citeflow.console import emit
-from citeflow.errors import NotFoundError
+from citeflow.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -53,12 +54,14 @@ def _launch(args: argparse.Namespace) -> None:
     config, run_dir = options.resolved(args), runs.run_folder(options.data_root(args), args.run_name)
     options.require("kubernetes", "kubeflow")
     from citeflow.cluster.train import JobRequest, job_of_run
+    from citeflow.training.launch import job_of
 
     spec, kind = train_spec.from_yaml(job_text(args.job), workers=args.workers), train_spec.LAUNCHERS[args.launcher]
     train_spec.check_mounted(spec, run_dir)
     request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
     if args.dry_run:
-        yaml.safe_dump(job_of_run(request, run_dir, args.namespace or "default"), sys.stdout, sort_keys=False)
+        task = job_of(args.graph, runs.log_folder(options.data_root(args), args.run_name), config)
+        yaml.safe_dump(job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False)
         return
     files.read_manifest(args.graph, "PreparedGraph")
     options.require("torch")
@@ -69,6 +72,15 @@ def _launch(args: argparse.Namespace) -> None:
         args.graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=args.workers, request=request
     )
     emit({"path": str(place), **files.read_manifest(place, "TrainedModel")["facts"]})
+
+
+def namespace_of(args: argparse.Namespace) -> str:
+    """Where a job would be created, without asking the cluster."""
+    from citeflow.cluster.api import connect
+
+    with contextlib.suppress(ConfigError):
+        return connect(namespace=args.namespace).namespace
+    return args.namespace or "default"
 
 
 def job_text(given: str) -> str:

@@ -82,10 +82,17 @@ class Api:
             return True
         return False
 
-    def delete(self, kind: str, name: str) -> bool:
-        """Delete a job and, after it, its pods; returns False if it was gone already."""
-        options = k8s.V1DeleteOptions(propagation_policy="Background")
-        with _ignored(404):
+    def delete(self, kind: str, name: str, *, as_of: Json | None = None) -> bool:
+        """Delete a job and, after it, its pods; returns False if it was gone already.
+
+        Args:
+            kind: PyTorchJob or TrainJob.
+            name: its name.
+            as_of: the job as it was seen; if it has changed since, it is left alone.
+        """
+        seen = {name: (as_of or {"metadata": {}})["metadata"].get(name) for name in ("uid", "resourceVersion")}
+        options = {"propagationPolicy": "Background", "preconditions": seen if as_of else None}
+        with _ignored(404, 409) if as_of else _ignored(404):
             self._ask(
                 lambda jobs: jobs.delete_namespaced_custom_object(*self._of(kind), name, body=options, **_LIMITED)
             )
@@ -95,6 +102,13 @@ class Api:
     def workflows(self) -> list[Json]:
         """Argo's workflows, one for each pipeline run."""
         return self._list(*WORKFLOWS, "pipeline/runid")
+
+    def pod(self, name: str) -> k8s.V1Pod | None:
+        """A pod, or None."""
+        core, found = k8s.CoreV1Api(self.client), None
+        with _ignored(404):
+            found = self._patient(lambda: core.read_namespaced_pod(name, self.namespace, **_LIMITED), "pods")
+        return found
 
     def pods(self, selector: str) -> list[k8s.V1Pod]:
         """Pods with certain labels."""
@@ -180,7 +194,7 @@ def connect(*, namespace: str = "", context: str = "") -> Api:
     Raises:
         ConfigError: there is neither, or no namespace is known.
     """
-    configuration = k8s.Configuration()
+    configuration, here = k8s.Configuration(), ""
     try:
         if (SERVICE_ACCOUNT / "token").is_file() and not context:
             k8s_config.load_incluster_config(client_configuration=configuration)

@@ -135,7 +135,7 @@ def _train_job(spec: TrainSpec, place: Placement) -> Json:
 
 def _metadata(spec: TrainSpec, place: Placement) -> k8s.V1ObjectMeta:
     queue = {"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {}
-    annotations = {"citeflow.org/run": place.run_name}
+    annotations = {"citeflow.org/run": place.run_name, "citeflow.org/task-sha256": place.task_sha256}
     return k8s.V1ObjectMeta(
         name=place.name, namespace=place.namespace, labels={**labels(place), **queue}, annotations=annotations
     )

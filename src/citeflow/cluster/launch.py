@@ -200,7 +200,7 @@ def _end(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogF
     follower.finish()
     if failed:
         pod, end = failed
-        lines = follower.last_lines(pod) or (end.message or "").splitlines()
+        lines = follower.last_lines(pod.metadata.name) or (end.message or "").splitlines()
         print(f"--- last lines of {pod.metadata.name}", *lines, "---", sep="\n", file=sys.stderr, flush=True)
 
 

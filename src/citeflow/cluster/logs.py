@@ -29,7 +29,10 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\
 
 
 class LogFollower:
-    """Prints what the pods of a job write, each line behind the name of its pod, every line once."""
+    """Prints what the pods of a job write, each line behind the name of its pod, every line once.
+
+    A thread for each name of a pod, which stays when the pod is replaced by another one of the same name.
+    """
 
     def __init__(self, api: Api, job: str) -> None:
         self._api, self._job = api, job
@@ -41,17 +44,17 @@ class LogFollower:
 
     def see(self, pods: list[k8s.V1Pod]) -> None:
         """Take note of the pods that there are now, and follow those that have begun to write."""
-        self._pods = {pod.metadata.uid: pod for pod in pods}
-        for uid, pod in self._pods.items():
-            if uid not in self._threads and watching.has_started(pod):
-                self._last[uid] = collections.deque(maxlen=KEPT_LINES)
-                thread = threading.Thread(target=self._follow, args=(uid, pod.metadata.name), daemon=True)
-                self._threads[uid] = thread
+        self._pods = {pod.metadata.name: pod for pod in pods}
+        for name, pod in self._pods.items():
+            if name not in self._threads and watching.has_started(pod):
+                self._last[name] = collections.deque(maxlen=KEPT_LINES)
+                thread = threading.Thread(target=self._follow, args=(name,), daemon=True)
+                self._threads[name] = thread
                 thread.start()
 
-    def last_lines(self, pod: k8s.V1Pod) -> list[str]:
+    def last_lines(self, pod: str) -> list[str]:
         """The last lines that a pod wrote."""
-        return list(self._last.get(pod.metadata.uid, []))
+        return list(self._last.get(pod, []))
 
     def finish(self) -> None:
         """Let the threads read to the end of their logs, for a while."""
@@ -60,31 +63,28 @@ class LogFollower:
         for thread in self._threads.values():
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _follow(self, uid: str, pod: str) -> None:
-        """Read to the end, again and again, until that end is the pod's own."""
-        while True:
-            is_last = self._ended.is_set() or uid not in self._pods or watching.has_ended(self._pods[uid])
-            with contextlib.suppress(k8s.ApiException, urllib3.exceptions.HTTPError, HTTPException, OSError):
-                self._read(uid, pod)
-                if is_last:
-                    return
-            if self._ended.is_set() or uid not in self._pods:
-                return
+    def _follow(self, name: str) -> None:
+        """Read to the end of the log, again and again, unless it is the end of a pod that writes no more."""
+        is_last, done = False, ""
+        while not is_last:
+            is_last = self._ended.is_set()
+            pod = self._pods.get(name)
+            if pod and pod.metadata.uid != done:
+                with contextlib.suppress(k8s.ApiException, urllib3.exceptions.HTTPError, HTTPException, OSError):
+                    self._read(pod)
+                    done = pod.metadata.uid if watching.has_ended(pod) else ""
             self._ended.wait(AGAIN_S * random.uniform(0.8, 1.2))
 
-    def _read(self, uid: str, pod: str) -> None:
-        since = self._since.get(uid, (0, 0))
+    def _read(self, pod: k8s.V1Pod) -> None:
+        name = str(pod.metadata.name)
+        since = self._since.get(name, (0, 0))
         start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since[0])) if since[0] else None
-        for line in self._api.log_lines(pod, self._container(uid), since=start):
+        for line in self._api.log_lines(name, pod.spec.containers[0].name, since=start):
             when, text = split_time(line)
             if when is None or when > since:
-                self._since[uid] = when or self._since.get(uid, since)
-                self._last[uid].append(text)
-                print(f"{pod.removeprefix(self._job).strip('-')} | {text}", file=sys.stderr, flush=True)
-
-    def _container(self, uid: str) -> str:
-        pod = self._pods.get(uid)
-        return str(pod.spec.containers[0].name) if pod else ""
+                self._since[name] = max(when or since, self._since.get(name, since))
+                self._last[name].append(text)
+                print(f"{name.removeprefix(self._job).strip('-')} | {text}", file=sys.stderr, flush=True)
 
 
 def split_time(line: str) -> tuple[tuple[int, int] | None, str]:

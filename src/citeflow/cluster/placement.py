@@ -29,6 +29,9 @@ class Placement:
     job_file: str
     """What to train, as the pods find it on the volume."""
 
+    task_sha256: str = ""
+    """Digest of what that file says, so that the same name with other settings is another job."""
+
     owner: Owner | None = None
 
     @property

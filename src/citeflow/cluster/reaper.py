@@ -33,46 +33,39 @@ def reap(api: Api, *, dry_run: bool = False, now: datetime.datetime | None = Non
     if not found:
         return []
     workflows = {workflow["metadata"]["labels"][RUN_ID]: workflow for workflow in api.workflows()}
-    pods = {pod.metadata.uid: pod for pod in api.pods("app.kubernetes.io/part-of=citeflow")}
     gone = []
     for kind, job in found:
-        reason = _why(job, workflows, pods, now)
+        reason = _why(api, job, workflows, now)
         if reason:
             name = str(job["metadata"]["name"])
             log("reap", "would delete" if dry_run else "deletes", kind=kind, name=name, reason=reason)
             if not dry_run:
-                api.delete(kind, name)
+                api.delete(kind, name, as_of=job)
             gone.append(name)
     return gone
 
 
-def _why(job: Json, workflows: dict[str, Json], pods: dict[str, k8s.V1Pod], now: datetime.datetime) -> str:
+def _why(api: Api, job: Json, workflows: dict[str, Json], now: datetime.datetime) -> str:
     """Why nobody waits for a job, or an empty text; a job without an owner was sent by hand, and is left alone."""
     metadata = job["metadata"]
-    owners = [owner["uid"] for owner in metadata.get("ownerReferences", []) if owner["kind"] == "Pod"]
-    age = (now - _time(metadata["creationTimestamp"])).total_seconds()
+    owners = [owner for owner in metadata.get("ownerReferences", []) if owner["kind"] == "Pod"]
+    age = (now - datetime.datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds()
     if not owners or age < GRACE_S:
         return ""
-    workflow = workflows.get(metadata.get("labels", {}).get(RUN_ID, ""))
-    if workflow is None:
-        return "its run is gone"
+    workflow = workflows.get(metadata["labels"].get(RUN_ID, ""), {})
     phase = workflow.get("status", {}).get("phase", "")
     if phase in ENDED:
         return f"its run has ended: {phase}"
-    if all(_ended_long_ago(pods.get(uid), now) for uid in owners):
+    if all(_ended_long_ago(api.pod(owner["name"]), owner["uid"], now) for owner in owners):
         return "its step has ended"
     return ""
 
 
-def _ended_long_ago(pod: k8s.V1Pod | None, now: datetime.datetime) -> bool:
-    if pod is None:
+def _ended_long_ago(pod: k8s.V1Pod | None, uid: str, now: datetime.datetime) -> bool:
+    if pod is None or pod.metadata.uid != uid:
         return True
     if not watching.has_ended(pod):
         return False
     ends = [status.state.terminated for status in pod.status.container_statuses or [] if status.state.terminated]
     last = max((end.finished_at for end in ends if end.finished_at), default=pod.metadata.creation_timestamp)
     return bool((now - last).total_seconds() > GRACE_S)
-
-
-def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text)

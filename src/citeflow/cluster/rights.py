@@ -44,6 +44,6 @@ REAPER = (
     Right(group="kubeflow.org", resource="pytorchjobs", verbs=("list", "delete")),
     Right(group="trainer.kubeflow.org", resource="trainjobs", verbs=("list", "delete")),
     Right(group="argoproj.io", resource="workflows", verbs=("list",)),
-    Right(group="", resource="pods", verbs=("list",)),
+    Right(group="", resource="pods", verbs=("get",)),
 )
 """The Role citeflow-reaper."""

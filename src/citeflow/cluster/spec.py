@@ -23,6 +23,10 @@ LAUNCHERS = {"local": "", "pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
 IMAGE = f"citeflow-train:{__version__}-python3.11"
 """Image of a worker; it holds citeflow with its extra `train`."""
 
+MOST_WORKERS = 10_000
+OWN_MOUNTS = ("/tmp", "/dev/shm")
+_MOUNT = re.compile(r"/[^:]+")
+
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
@@ -83,15 +87,21 @@ class TrainSpec:
     """The ClusterTrainingRuntime of a TrainJob; a PyTorchJob has none."""
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 1, "workers", self.workers, "at least 1")
+        _require(1 <= self.workers <= MOST_WORKERS, "workers", self.workers, f"1 to {MOST_WORKERS}")
         _require(self.gpus >= 0, "gpus", self.gpus, "0 or more")
-        _require(bool(self.image), "image", self.image, "the name of an image")
-        _require(not self.image.endswith(":latest"), "image", self.image, "a version, not :latest")
+        name = self.image.rpartition("/")[2]
+        has_version = "@" in name or (":" in name and not name.endswith(":latest"))
+        _require(has_version, "image", self.image, "the name of an image with its version or digest, not :latest")
         policies = ("IfNotPresent", "Always", "Never")
         _require(self.image_pull_policy in policies, "image_pull_policy", self.image_pull_policy, ", ".join(policies))
         for name in ("cpu", "memory", "shared_memory"):
             _require(quantity(getattr(self, name)) > 0, name, getattr(self, name), "a quantity such as 2 or 8Gi")
-        _require(all(path.startswith("/") for path in self.volumes.values()), "volumes", self.volumes, "claim: /path")
+        most = quantity(self.memory)
+        _require(not self.cpu.endswith("i"), "cpu", self.cpu, "cores such as 2 or 500m")
+        _require(quantity(self.shared_memory) <= most, "shared_memory", self.shared_memory, f"at most {self.memory}")
+        places = list(self.volumes.values())
+        fits = all(_MOUNT.fullmatch(path) and path not in OWN_MOUNTS for path in places)
+        _require(fits and len(set(places)) == len(places), "volumes", dict(self.volumes), "claim: /path, each once")
         _require(0 < self.deadline_hours <= 24 * 365, "deadline_hours", self.deadline_hours, "above 0, at most a year")
         _require(0 <= self.keep_hours <= 24 * 365, "keep_hours", self.keep_hours, "0 to a year")
         _require(self.restarts >= 0, "restarts", self.restarts, "0 or more")
@@ -114,9 +124,10 @@ def from_yaml(text: str, **defaults: Any) -> TrainSpec:
         ConfigError: a name is unknown (the nearest right one is in the hint), or a value does not fit.
     """
     try:
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError("job is not YAML", str(error).splitlines()[0]) from None
+    values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(
             "job must hold keys and values", type(values).__name__, hint='such as "{cpu: 4, memory: 16Gi}"'
@@ -125,7 +136,8 @@ def from_yaml(text: str, **defaults: Any) -> TrainSpec:
     for key in values:
         if key not in hints:
             raise ConfigError("unknown setting", f"job.{key}", hint=nearest(str(key), hints))
-    return TrainSpec(**{**defaults, **{key: _convert(key, value, hints[key]) for key, value in values.items()}})
+    given = {key: _convert(key, value, hints[key]) for key, value in values.items() if value is not None}
+    return TrainSpec(**{**defaults, **given})
 
 
 def to_yaml(spec: TrainSpec) -> str:
@@ -162,6 +174,7 @@ def _convert(key: str, value: object, kind: Any) -> Any:
         fits = isinstance(value, (list, tuple)) and all(isinstance(entry, wanted) for entry in value)
         _require(fits, key, value, "a list of names" if wanted is str else "a list of keys and values")
         return tuple(typing.cast(list[Any], value))
+    _require(kind is not str or not isinstance(value, (Mapping, list, bool)), key, value, "a text")
     return convert(f"job.{key}", value, kind)
 
 

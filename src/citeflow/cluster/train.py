@@ -44,26 +44,28 @@ def train_on_cluster(
 
     check_mounted(request.spec, run_dir)
     api = api or connect(namespace=request.namespace)
+    task = job_of(graph, log_dir, config)
     inputs = inputs_of(PreparedGraph.open(graph), config, request.spec.world_size)
     launch.run(
         launch.Launch(
             api=api,
-            job=job_of_run(request, run_dir, api.namespace),
+            job=job_of_run(request, run_dir, api.namespace, task),
             run_dir=run_dir,
             is_complete=lambda: is_complete(run_dir / "model", inputs),
         ),
-        prepare=lambda: files.write_json(run_dir / "job.json", job_of(graph, log_dir, config)),
+        prepare=lambda: files.write_json(run_dir / "job.json", task),
     )
     return run_dir / "model"
 
 
-def job_of_run(request: JobRequest, run_dir: Path, namespace: str) -> Json:
-    """The object that is sent for a run."""
+def job_of_run(request: JobRequest, run_dir: Path, namespace: str, task: files.Json) -> Json:
+    """The object that is sent for a run; `task` is what its workers shall do."""
     place = Placement(
         namespace=namespace,
         run_id=request.run_id,
         run_name=run_dir.name,
         job_file=str(run_dir / "job.json"),
+        task_sha256=files.sha256_of_json(task),
         owner=this_pod(),
     )
     return render(request.kind, request.spec, place)

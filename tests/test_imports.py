@@ -17,6 +17,7 @@ ALLOWED = {
     "data": {"errors", "config", "console", "files"},
     "graph": {"errors", "config", "console", "files", "data"},
     "reporting": {"errors", "config", "console", "files"},
+    "cluster": {"errors", "config", "values", "console", "files", "cores", "graph", "evaluation", "training"},
 }
 """What a part may import of citeflow, besides itself; a part that is not named here is free of these, but see below."""
 

@@ -170,7 +170,7 @@ def _once(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         raise _PassingError(f"{host}: {type(error).__name__}", was_sent=True) from None
     except ValueError:
         raise ConfigError("not an answer of Kubeflow Pipelines", host, hint=_WHERE) from None
-    if "json" not in (client.last_response.getheader("content-type") or ""):
+    if "html" in (client.last_response.getheader("content-type") or ""):
         raise _login(host, "a page instead of data")
     return value
 

@@ -61,14 +61,17 @@ class Server:
         unique = re.sub("[^a-z0-9.-]", "-", name.lower()) if self.names_are_dns else name
         listing, upload = self.client.pipelines, self.client.pipeline_uploads
         options = {"name": unique, "display_name": name, "pipelineid": pipeline_id, "description": description}
-        return self._made(
-            lambda: _only(
-                self._ask(
-                    listing.pipeline_service_list_pipeline_versions, pipeline_id, filter=_equals("name", unique)
-                ).pipeline_versions
-            ),
-            lambda: self._make(upload.upload_pipeline_version, str(path), **options),
-        )
+
+        def find() -> Any:
+            call, token = listing.pipeline_service_list_pipeline_versions, ""
+            while True:
+                page = self._ask(call, pipeline_id, page_token=token, page_size=100, sort_by="created_at desc")
+                found = _only([each for each in page.pipeline_versions or [] if name in (each.name, each.display_name)])
+                token = page.next_page_token
+                if found is not None or not token:
+                    return found
+
+        return self._made(find, lambda: self._make(upload.upload_pipeline_version, str(path), **options))
 
     def experiment(self, name: str) -> Any:
         """The experiment of this name, made if there is none."""

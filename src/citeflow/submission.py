@@ -6,6 +6,7 @@ and the experiment are found again by name, and a run whose answer was lost by a
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -23,6 +24,9 @@ from citeflow.console import log
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
 from citeflow.kfpserver import Server
 from citeflow.values import convert, nearest, parse_value
+
+_SHA256 = re.compile("sha256 ([0-9a-f]{64})")
+"""In the description of a version: the digest of what was uploaded."""
 
 GIT_S = 10.0
 CRON_FIELDS = 6
@@ -131,7 +135,8 @@ def upload(server: Server, planned: Plan) -> dict[str, Any]:
         files.write_text(path, planned.text)
         description = f"citeflow {__version__}, sha256 {planned.sha256}"
         version = server.version(found.pipeline_id, planned.version, path, description)
-    if planned.sha256 not in (version.description or ""):
+    there = _SHA256.search(version.description or "")
+    if there and there[1] != planned.sha256:
         hint = "commit your changes, or give --pipeline-version another name"
         raise ConfigError("there is another pipeline of this version", planned.version, hint=hint)
     ids = {"pipeline_id": found.pipeline_id, "version_id": version.pipeline_version_id}

@@ -435,7 +435,9 @@ def test_the_digest_is_the_same_each_time_and_whoever_owns_the_job(kind):
     assert digest(kind) == digest(kind) == digest(kind, owner=Owner(name="a", uid="b"))
 
 
-@pytest.mark.parametrize("change", [{"run_id": "x"}, {"run_name": "x"}, {"namespace": "x"}, {"job_file": "/x"}])
+@pytest.mark.parametrize(
+    "change", [{"run_id": "x"}, {"run_name": "x"}, {"namespace": "x"}, {"job_file": "/x"}, {"task_sha256": "x"}]
+)
 def test_the_digest_tells_every_place_from_the_others(kind, change):
     assert digest(kind, **change) != digest(kind)
 

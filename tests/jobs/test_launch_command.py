@@ -97,6 +97,25 @@ def test_a_dry_run_needs_neither_cluster_nor_graph(argv, printed, monkeypatch, l
     assert printed(words) == job
 
 
+def test_what_is_printed_without_a_namespace_is_what_is_sent(kube, kubeconfig, argv, printed):
+    words = argv()
+    at = words.index("--namespace")
+    job = printed(words[:at] + words[at + 2 :])
+    assert job["metadata"]["namespace"] == NAMESPACE
+    assert job == printed(words)
+    with TrainingOperator(kube, script=lambda pod: [0]):
+        assert main(words[:at] + words[at + 2 :]) == 75
+    assert sent(kube, "pytorchjob") == job
+
+
+def test_a_job_with_other_settings_of_the_training_is_another_job(kube, kubeconfig, argv, printed, capsys):
+    job, other = printed(argv()), printed(argv("pytorchjob", "--preset", "seed"))
+    assert job["metadata"]["name"] == other["metadata"]["name"]
+    kube.put(other)
+    assert main(argv()) == 64
+    assert "of the same run with other settings" in capsys.readouterr().err
+
+
 def test_the_settings_of_a_job_come_from_options_and_text(argv, printed):
     job = printed(argv("trainjob", "--workers", "3", "--run-id", "r1", job=", cpu: 4, gpus: 2"))
     trainer = job["spec"]["trainer"]

@@ -220,11 +220,49 @@ def test_a_pod_that_is_gone_is_no_longer_asked_for(pods, kube, told, follower):
     eventually(lambda: told() == numbered(0, 0, 1))
     kube.remove("pods", NAMESPACE, f"{JOB}-worker-0")
     pods.see()
-    eventually(lambda: not any(thread.is_alive() for thread in follower._threads.values()))
-    assert pods.asked() <= 3
+    time.sleep(0.1)
+    asked = pods.asked()
+    time.sleep(0.1)
+    assert pods.asked() == asked
     began = time.monotonic()
     follower.finish()
     assert time.monotonic() - began < 1
+    assert not any(thread.is_alive() for thread in follower._threads.values())
+
+
+@pytest.mark.parametrize("is_seen_first", [True, False])
+def test_a_pod_that_comes_anew_is_told_once(pods, kube, told, is_seen_first):
+    name = f"{JOB}-worker-0"
+    for first in range(0, 20, 5):
+        pods.set(name)
+        pods.write(name, *(f"line {n}" for n in range(first, first + 5)))
+        if not is_seen_first:
+            time.sleep(0.1)
+        pods.see()
+        eventually(lambda n=first: told() == numbered(0, 0, n + 5))
+        kube.remove("pods", NAMESPACE, name)
+    time.sleep(0.1)
+    assert told() == numbered(0, 0, 20)
+
+
+def test_a_pod_that_comes_anew_after_one_that_failed_is_followed(pods, kube, told):
+    name = f"{JOB}-worker-0"
+    pods.set(name)
+    pods.write(name, "line 0")
+    pods.set(name, phase="Failed", state="terminated")
+    pods.see()
+    eventually(lambda: told() == numbered(0, 0, 1))
+    asked = pods.asked()
+    time.sleep(0.1)
+    assert pods.asked() == asked
+    kube.remove("pods", NAMESPACE, name)
+    pods.see()
+    pods.set(name, phase="Pending", state="waiting")
+    pods.see()
+    pods.set(name)
+    pods.write(name, "line 1")
+    pods.see()
+    eventually(lambda: told() == numbered(0, 0, 2))
 
 
 def test_the_end_waits_for_the_last_lines(pods, follower, told, monkeypatch):
@@ -252,15 +290,14 @@ def test_the_end_is_not_waited_for_without_end(pods, follower, monkeypatch):
     assert 0.1 < time.monotonic() - began < 2
 
 
-def test_the_last_lines_of_a_pod_are_kept(pods, follower, told, api):
+def test_the_last_lines_of_a_pod_are_kept(pods, follower, told):
     for rank in range(2):
         pods.set(f"{JOB}-worker-{rank}")
     pods.write(f"{JOB}-worker-1", *(f"line {n}" for n in range(100)))
     pods.see()
     eventually(lambda: len(told()) == 100)
-    first, second = api.pods("")
-    assert follower.last_lines(first) == []
-    assert follower.last_lines(second) == [f"line {n}" for n in range(100 - logs.KEPT_LINES, 100)]
+    assert follower.last_lines(f"{JOB}-worker-0") == []
+    assert follower.last_lines(f"{JOB}-worker-1") == [f"line {n}" for n in range(100 - logs.KEPT_LINES, 100)]
 
 
 # Times

@@ -94,9 +94,11 @@ def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch)
     monkeypatch.setattr(reaper, "GRACE_S", -1.0)
     metadata = {"name": "citation-x", "namespace": NAMESPACE, "labels": {RUN_ID: placement().run_id}}
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata}
-    kube.put({**workflow, "status": {"phase": "Failed"}})
+    kube.put({**workflow, "status": {"phase": "Running"}})
     for kind in KINDS:
-        kube.put(jobs.render(kind, TrainSpec(), placement(owner=owner(kube, f"step-{kind.lower()}"))))
+        step = owner(kube, f"step-{kind.lower()}")
+        kube.put(jobs.render(kind, TrainSpec(), placement(owner=step)))
+        kube.patch("pods", NAMESPACE, step.name, {"status": {"phase": "Failed"}})
     assert len(reaper.reap(api)) == 2
     used = kube.verbs_used()
     assert {request.namespace for request in kube.requests} == {NAMESPACE}

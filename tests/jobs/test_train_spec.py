@@ -9,12 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citeflow.cluster import spec as train_spec
 from citeflow.cluster.spec import TrainSpec, check_mounted, from_yaml, quantity, to_yaml
 from citeflow.errors import ConfigError
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
-QUANTITIES = st.builds("{}{}".format, st.integers(1, 4096), st.sampled_from(list(train_spec.UNITS)))
+CLAIMS = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,9}[a-z0-9])?", fullmatch=True)
+CORES = st.builds("{}{}".format, st.integers(1, 4096), st.sampled_from(["", "m", "k"]))
+MEMORY = st.builds("{}{}".format, st.integers(1, 4096), st.sampled_from(["M", "G", "T", "Ki", "Mi", "Gi", "Ti"]))
 HOURS = st.floats(1e-3, 24 * 365)
 TOLERATION = st.dictionaries(
     st.sampled_from(["key", "operator", "value", "effect", "tolerationSeconds"]), NAMES | st.integers(0, 9)
@@ -22,15 +23,15 @@ TOLERATION = st.dictionaries(
 SPECS = st.builds(
     TrainSpec,
     workers=st.integers(1, 10_000),
-    image=NAMES.filter(lambda name: not name.endswith(":latest")),
+    image=st.builds("{}/{}:{}".format, NAMES, NAMES, st.sampled_from(["0.1.0", "sha-1a2b", "7"])),
     image_pull_policy=st.sampled_from(["IfNotPresent", "Always", "Never"]),
     image_pull_secrets=st.lists(NAMES, max_size=3).map(tuple),
-    cpu=QUANTITIES,
-    memory=QUANTITIES,
-    shared_memory=QUANTITIES,
+    cpu=CORES,
+    memory=MEMORY,
+    shared_memory=st.sampled_from(["1k", "0.5k", "1000"]),
     gpus=st.integers(0, 8),
     gpu_resource=NAMES,
-    volumes=st.dictionaries(NAMES, NAMES.map(lambda name: f"/{name}"), max_size=3),
+    volumes=st.sets(CLAIMS, max_size=3).map(lambda names: {name: f"/on/{name}" for name in names}),
     node_selector=st.dictionaries(NAMES, NAMES | st.sampled_from(["true", "null", "1e3", "~", "2026-01-01"])),
     tolerations=st.lists(TOLERATION, max_size=2).map(tuple),
     queue=NAMES | st.just(""),
@@ -52,7 +53,12 @@ def test_the_text_of_a_spec_gives_it_back(spec):
 
 
 def test_no_text_asks_for_the_defaults():
-    assert from_yaml("") == from_yaml("{}") == from_yaml("# nothing\n") == TrainSpec()
+    assert from_yaml("") == from_yaml("null") == from_yaml("{}") == from_yaml("# nothing\n") == TrainSpec()
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainSpec)])
+def test_a_setting_without_a_value_is_left_at_its_default(name):
+    assert from_yaml(f"{name}:") == from_yaml(f"{name}: null") == TrainSpec()
 
 
 def test_what_the_text_leaves_out_is_taken_from_the_caller():
@@ -64,7 +70,7 @@ def test_numbers_and_texts_are_read_as_people_write_them():
     text = """
         workers: "3"
         cpu: 0.5
-        memory: 1000000000
+        memory: 2000000000
         deadline_hours: 1e-1
         keep_hours: 2
         gpus: 1.0
@@ -74,7 +80,7 @@ def test_numbers_and_texts_are_read_as_people_write_them():
         tolerations: [{key: nvidia.com/gpu, operator: Exists}]
     """
     spec = from_yaml(text)
-    assert (spec.workers, spec.cpu, spec.memory, spec.gpus) == (3, "0.5", "1000000000", 1)
+    assert (spec.workers, spec.cpu, spec.memory, spec.gpus) == (3, "0.5", "2000000000", 1)
     assert (spec.deadline_hours, spec.keep_hours) == (0.1, 2.0)
     assert spec.volumes == {"citeflow-data": "/mnt/citeflow", "7": "/seven"}
     assert spec.node_selector["zone"] == "4"
@@ -85,17 +91,19 @@ def test_numbers_and_texts_are_read_as_people_write_them():
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
-        ("workers: 0", "job.workers: 0", "at least 1"),
-        ("workers: -2", "job.workers: -2", "at least 1"),
+        ("workers: 0", "job.workers: 0", "1 to 10000"),
+        ("workers: -2", "job.workers: -2", "1 to 10000"),
+        ("workers: 10001", "job.workers: 10001", "1 to 10000"),
         ("workers: 2.5", "job.workers: 2.5", "a whole number"),
         ("workers: two", "job.workers: two", "a whole number"),
         ("workers: true", "job.workers: True", "a whole number"),
-        ("workers: null", "job.workers: None", "a whole number"),
         ("workers: [2]", "job.workers: [2]", "a whole number"),
         ("gpus: -1", "job.gpus: -1", "0 or more"),
         ("gpus: .nan", "job.gpus: nan", "a whole number"),
         ("gpus: .inf", "job.gpus: inf", "a whole number"),
-        ("image: ''", "job.image", "the name of an image"),
+        ("image: ''", "job.image", "with its version or digest"),
+        ("image: citeflow-train", "job.image: citeflow-train", "with its version or digest"),
+        ("image: 'repo:5000/train'", "job.image: repo:5000/train", "with its version or digest"),
         ("image: 'repo/citeflow-train:latest'", "job.image: repo/citeflow-train:latest", "not :latest"),
         ("image_pull_policy: Sometimes", "job.image_pull_policy: Sometimes", "IfNotPresent, Always, Never"),
         ("image_pull_policy: never", "job.image_pull_policy: never", "IfNotPresent, Always, Never"),
@@ -105,14 +113,23 @@ def test_numbers_and_texts_are_read_as_people_write_them():
         ("cpu: many", "job.cpu: many", "such as 2 or 8Gi"),
         ("cpu: 0", "job.cpu: 0", "such as 2 or 8Gi"),
         ("cpu: -1", "job.cpu: -1", "such as 2 or 8Gi"),
-        ("cpu: null", "job.cpu: None", "such as 2 or 8Gi"),
-        ("cpu: [1]", "job.cpu: [1]", "such as 2 or 8Gi"),
+        ("cpu: [1]", "job.cpu: [1]", "a text"),
+        ("queue: {a: b}", "job.queue", "a text"),
+        ("image: [a]", "job.image", "a text"),
+        ("runtime: true", "job.runtime: True", "a text"),
+        ("cpu: 8Gi", "job.cpu: 8Gi", "cores such as 2 or 500m"),
+        ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "at most 4Gi"),
         ("memory: 8GB", "job.memory: 8GB", "such as 2 or 8Gi"),
         ("memory: 8 Gi", "job.memory: 8 Gi", "such as 2 or 8Gi"),
         ("memory: 8gi", "job.memory: 8gi", "such as 2 or 8Gi"),
         ("shared_memory: ''", "job.shared_memory", "such as 2 or 8Gi"),
         ("volumes: {citeflow-data: mnt}", "job.volumes", "claim: /path"),
         ("volumes: {citeflow-data: }", "job.volumes", "claim: /path"),
+        ("volumes: {a: /x, b: /x}", "job.volumes", "each once"),
+        ("volumes: {a: /tmp}", "job.volumes", "claim: /path"),
+        ("volumes: {a: /dev/shm}", "job.volumes", "claim: /path"),
+        ("volumes: {a: '/x:y'}", "job.volumes", "claim: /path"),
+        ("volumes: {a: /}", "job.volumes", "claim: /path"),
         ("volumes: [citeflow-data]", "job.volumes: ['citeflow-data']", "keys and values"),
         ("volumes: /mnt", "job.volumes: /mnt", "keys and values"),
         ("node_selector: spot", "job.node_selector: spot", "keys and values"),
@@ -130,6 +147,10 @@ def test_numbers_and_texts_are_read_as_people_write_them():
         ("zzz: 1", "unknown setting: job.zzz", "one of workers, image"),
         ("2: 3", "unknown setting: job.2", "one of workers"),
         ("[1, 2]", "job must hold keys and values: list", "{cpu: 4, memory: 16Gi}"),
+        ("[]", "job must hold keys and values: list", "{cpu: 4, memory: 16Gi}"),
+        ("0", "job must hold keys and values: int", "{cpu: 4, memory: 16Gi}"),
+        ("''", "job must hold keys and values: str", "{cpu: 4, memory: 16Gi}"),
+        ("false", "job must hold keys and values: bool", "{cpu: 4, memory: 16Gi}"),
         ("four cores", "job must hold keys and values: str", "{cpu: 4, memory: 16Gi}"),
         ("{cpu: 4", "job is not YAML", ""),
         ("\t- a: b: c", "job is not YAML", ""),

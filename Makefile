@@ -35,7 +35,7 @@ run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of 
 	$(BIN)/citeflow run --dataset synthetic --workers 2 --set train.minutes=1
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 e2e: $(READY) ## the tests on the cluster of the kubeconfig, 20 minutes; CITEFLOW_E2E_NAME=value each (docs/e2e.md)
 	CITEFLOW_E2E=1 $(BIN)/python -m pytest tests/cluster -s -rs -W ignore

@@ -96,7 +96,6 @@ def settle(root, raw, **given):
         "run_id": "1234567890",
         "launcher": "local",
         "job": "",
-        "image": "citeflow-train:1",
     }
     return steps.download(*{**form, **given}.values(), data_root=root, raw=raw)
 
@@ -112,7 +111,7 @@ def ran(asked, artifact, root):
     settled = settle(root, raw, settings="train: {lr: 0.5}")
     steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
     trained = steps.train(
-        graph, settled.resolved, 3, settled.run, "1234567890", "local", settled.job_resolved,
+        graph, settled.resolved, 3, settled.run, "1234567890", "local", "",
         data_root=root, model=model, metrics=fitted,
     )  # fmt: skip
     scored = steps.evaluate(model, trained, graph, data_root=root, report=report, metrics=scores, classification=curves)
@@ -148,12 +147,14 @@ def test_a_training_here_asks_no_cluster(ran, asked):
     assert asked["train"]["request"] is None
 
 
-def test_what_the_form_says_of_the_job_reaches_the_cluster(asked, artifact, root):
+def test_what_the_form_says_of_the_job_reaches_the_cluster(asked, artifact, root, monkeypatch):
+    monkeypatch.setenv("CITEFLOW_TRAIN_IMAGE", "citeflow-train:1")
     raw, graph, model, fitted = (artifact(dsl.Dataset, name) for name in ("raw", "graph", "model", "metrics"))
-    settled = settle(root, raw, launcher="pytorchjob", job=f"{{cpu: 3, volumes: {{mine: {root}}}}}", workers=5)
+    job = f"{{cpu: 3, volumes: {{mine: {root}}}}}"
+    settled = settle(root, raw, launcher="pytorchjob", job=job, workers=5)
     steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
     steps.train(
-        graph, settled.resolved, 5, settled.run, "1234567890", "pytorchjob", settled.job_resolved,
+        graph, settled.resolved, 5, settled.run, "1234567890", "pytorchjob", job,
         data_root=root, model=model, metrics=artifact(dsl.Metrics, "fitted"),
     )  # fmt: skip
     request = asked["train"]["request"]

@@ -21,12 +21,9 @@ def download(
     run_id: str,
     launcher: str,
     job: str,
-    image: str,
     data_root: str,
     raw: dsl.Output[dsl.Dataset],
-) -> NamedTuple(
-    "Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str), ("job_resolved", str)]
-):
+) -> NamedTuple("Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str)]):
     """Bring a dataset onto the shared volume, once the settings of the whole run have been checked.
 
     Args:
@@ -42,7 +39,6 @@ def download(
         run_id: Id of the pipeline run; what tells this run from others of the same dataset.
         launcher: What will start the training, checked before anything is done.
         job: YAML text with what the job gets where the training is one, checked before anything is done.
-        image: Image of the job's pods, unless the text names another.
         data_root: A folder on the volume; a relative dataset or out_dir lies below it.
         raw: Manifest of the RawDataset.
 
@@ -51,7 +47,6 @@ def download(
         run: Name of the run.
         resolved: All settings of the run, as YAML text.
         data_resolved: Those of them that the PreparedGraph depends on.
-        job_resolved: All settings of the job, as YAML text.
     """
     from citeflow import steps
 
@@ -68,7 +63,6 @@ def download(
         run_id,
         launcher,
         job,
-        image,
         data_root=data_root,
         raw=raw,
     )

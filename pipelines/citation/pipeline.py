@@ -3,8 +3,7 @@
 from google.protobuf.struct_pb2 import Value
 from kfp import dsl, kubernetes
 
-from citeflow.cluster.spec import CLAIM, MOUNT
-from components.base import TRAIN_IMAGE
+from citeflow.cluster.spec import CLAIM, IMAGE, IMAGE_VARIABLE, MOUNT
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
@@ -35,7 +34,7 @@ def _place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, s
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", verb)
 
 
-def _learn(raw: dsl.PipelineTask, workers: int, launcher: str, out_dir: str, data_root: str) -> None:
+def _learn(raw: dsl.PipelineTask, workers: int, launcher: str, job: str, out_dir: str, data_root: str) -> None:
     """Everything behind the download."""
     graph = preprocess(
         raw=raw.outputs["raw"],
@@ -51,10 +50,11 @@ def _learn(raw: dsl.PipelineTask, workers: int, launcher: str, out_dir: str, dat
         run_name=raw.outputs["run"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
-        job=raw.outputs["job_resolved"],
+        job=job,
         data_root=data_root,
     )
     _place(model, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+    model.set_env_variable(IMAGE_VARIABLE, IMAGE)
     kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
     report = evaluate(
@@ -122,11 +122,10 @@ def citation(
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
-        image=TRAIN_IMAGE,
         data_root=data_root,
     )
     _place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _learn(raw, workers, launcher, out_dir, data_root)
+    _learn(raw, workers, launcher, job, out_dir, data_root)
 
 
 # The run form has drop-downs (KEP-11385), but the compiler of kfp 2.17 refuses typing.Literal.

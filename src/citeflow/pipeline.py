@@ -8,6 +8,7 @@ import builtins
 import collections
 import contextlib
 import importlib.resources
+import importlib.util
 import io
 import logging
 import os
@@ -76,6 +77,7 @@ def run(arguments: Mapping[str, Any], *, scratch: Path, verbose: bool = False) -
 
 
 def _execute(arguments: Mapping[str, Any], folder: Path) -> None:
+    _hide_a_folder_named_docker()
     try:
         from kfp import components, local
     except ImportError:
@@ -89,6 +91,13 @@ def _execute(arguments: Mapping[str, Any], folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Task .* have no effect in the current local runner", UserWarning)
         pipeline(**arguments)
+
+
+def _hide_a_folder_named_docker() -> None:
+    """kfp.local imports the package `docker` if there is one, and takes a checkout's folder of this name for it."""
+    spec = importlib.util.find_spec("docker")
+    if spec is not None and spec.origin is None:
+        sys.modules["docker"] = None  # type: ignore[assignment]
 
 
 def _without_retries(text: str) -> str:

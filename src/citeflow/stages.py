@@ -13,7 +13,7 @@ from citeflow.console import log
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 
 if TYPE_CHECKING:
-    from citeflow.cluster.train import JobRequest
+    from citeflow.cluster.spec import JobRequest
 
 
 def download(dataset: str, *, data_root: Path, config: Config) -> Path:
@@ -150,7 +150,9 @@ def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
     folder = make()
     manifest: dict[str, Any] = files.read_json(folder / files.MANIFEST)
     if "stages" not in manifest["facts"]:
-        manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: _cost(began)}
+        cost, of_a_pod = _cost(began), manifest["facts"].get("peak_rss_bytes", 0)
+        cost["peak_rss_bytes"] = max(cost["peak_rss_bytes"], of_a_pod)
+        manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: cost}
         files.write_json(folder / files.MANIFEST, manifest)
     log(verb, "done", seconds=round(time.monotonic() - began, 1), path=folder)
     return folder

@@ -5,23 +5,20 @@ carries a noun's manifest, and in its metadata the digest and the folder of the 
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import yaml
 
 from citeflow import config, files, lastwords, runs, stages
-from citeflow.cluster import spec as train_spec
-from citeflow.cluster.spec import TrainSpec
+from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, JobRequest, check_mounted, from_yaml
 from citeflow.data.raw import NAMED_DATASETS
 from citeflow.errors import ConfigError, CorruptError, NotFoundError, tellable
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
-
-if TYPE_CHECKING:
-    from citeflow.cluster.train import JobRequest
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
@@ -61,7 +58,6 @@ class Settled(NamedTuple):
     run: str
     resolved: str
     data_resolved: str
-    job_resolved: str
 
 
 def _step(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -95,7 +91,6 @@ def download(
     run_id: str,
     launcher: str,
     job: str,
-    image: str,
     *,
     data_root: str,
     raw: Artifact,
@@ -104,13 +99,13 @@ def download(
     if workers < 1:
         raise ConfigError("workers", workers, hint="at least 1")
     name = runs.check_name(run_name) if run_name else runs.make_name(dataset, run_id[:8].lower())
-    spec = _train_spec(launcher, job, workers, image, runs.run_folder(Path(data_root), name))
+    _job_request(launcher, job, workers, run_id, runs.run_folder(Path(data_root), name))
     resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
     sha256 = _carry(raw, place, "RawDataset", data_root)
     data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
-    return Settled(sha256, name, config.to_yaml(resolved), data_resolved, train_spec.to_yaml(spec))
+    return Settled(sha256, name, config.to_yaml(resolved), data_resolved)
 
 
 @_step
@@ -136,14 +131,14 @@ def train(
     metrics: Metrics,
 ) -> str:
     """Make a TrainedModel; returns its digest."""
-    root = Path(data_root)
+    run_dir = runs.run_folder(Path(data_root), run_name)
     place = stages.train(
         _find(graph, "PreparedGraph", data_root),
-        run_dir=runs.run_folder(root, run_name),
-        log_dir=runs.log_folder(root, run_name),
+        run_dir=run_dir,
+        log_dir=runs.log_folder(Path(data_root), run_name),
         config=config.from_yaml(settings),
         workers=workers,
-        request=_job_request(launcher, job, run_id),
+        request=_job_request(launcher, job, workers, run_id, run_dir),
     )
     sha256 = _describe(model, place, "TrainedModel", data_root)
     files.copy_directory(place, Path(model.path))
@@ -208,22 +203,16 @@ def _form_fields(predictor: str, epochs: float, minutes: float) -> list[str]:
     return fields
 
 
-def _train_spec(launcher: str, job: str, workers: int, image: str, run_dir: Path) -> TrainSpec:
-    """What the job shall be, checked before any work, even where this run starts none."""
-    if launcher not in train_spec.LAUNCHERS:
-        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(train_spec.LAUNCHERS)}")
-    spec = train_spec.from_yaml(job, workers=workers, image=image)
-    if train_spec.LAUNCHERS[launcher]:
-        train_spec.check_mounted(spec, run_dir)
-    return spec
-
-
-def _job_request(launcher: str, job: str, run_id: str) -> "JobRequest | None":
-    if not train_spec.LAUNCHERS[launcher]:
+def _job_request(launcher: str, job: str, workers: int, run_id: str, run_dir: Path) -> JobRequest | None:
+    """What a cluster is asked for, or None where the step trains itself; the text is checked in both cases."""
+    if launcher not in LAUNCHERS:
+        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(LAUNCHERS)}")
+    image = os.environ.get(IMAGE_VARIABLE, IMAGE)
+    request = JobRequest(kind=LAUNCHERS[launcher], spec=from_yaml(job, workers=workers, image=image), run_id=run_id)
+    if not request.kind:
         return None
-    from citeflow.cluster.train import JobRequest
-
-    return JobRequest(kind=train_spec.LAUNCHERS[launcher], spec=train_spec.from_yaml(job), run_id=run_id)
+    check_mounted(request.spec, run_dir)
+    return request
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:

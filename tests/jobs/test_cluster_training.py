@@ -11,8 +11,7 @@ from fakes.operator import TrainingOperator
 from citeflow import config, files, stages
 from citeflow.cluster import launch
 from citeflow.cluster import train as cluster_train
-from citeflow.cluster.spec import TrainSpec
-from citeflow.cluster.train import JobRequest
+from citeflow.cluster.spec import JobRequest, TrainSpec
 
 SETTINGS = ["model.predictor=dot", "train.epochs=60", "train.evaluations=20"]
 

@@ -187,6 +187,20 @@ def test_pods_that_can_not_start_end_the_wait(kube, operator, api, tmp_path, cap
     assert job_in(kube) is None
 
 
+def test_a_pod_that_could_not_start_and_was_replaced_ends_nothing(kube, operator, api, tmp_path):
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    name = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
+    operator.hold(name, "ImagePullBackOff", "a registry that is away")
+    time.sleep(0.1)
+    kube.remove("pods", NAMESPACE, name)
+    eventually(lambda: kube.get("pods", NAMESPACE, name))
+    running(kube, operator)
+    time.sleep(0.6)
+    assert job_in(kube) is not None
+    files.write_text(tmp_path / "model", "whole")
+    assert end() is None
+
+
 def test_a_pod_that_finds_no_node_is_told_and_waited_for(kube, operator, api, tmp_path, capfd):
     end = started(run, launch_of(api, tmp_path), lambda: None)
     names = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])

@@ -9,7 +9,7 @@ from fakes.operator import TrainingOperator
 from kubernetes.config import kube_config
 
 from citeflow.cli import main
-from citeflow.cluster import launch, logs
+from citeflow.cluster import launch, logs, train
 from citeflow.cluster.placement import RUN_ID
 
 PLURALS = {"pytorchjob": "pytorchjobs", "trainjob": "trainjobs"}
@@ -192,3 +192,13 @@ def test_the_help_lists_every_setting_of_a_job(capsys):
         main(["launch", "--help"])
     told = capsys.readouterr().out
     assert all(f"\n{name}: " in told for name in ("workers", "image", "cpu", "memory", "deadline_hours", "runtime"))
+
+
+@pytest.mark.parametrize(("namespace", "owned"), [("another", False), (NAMESPACE, True)])
+def test_a_job_in_another_namespace_has_no_owner(argv, printed, monkeypatch, namespace, owned):
+    monkeypatch.setenv("KFP_POD_NAME", "citation-x")
+    monkeypatch.setenv("KFP_POD_UID", "u")
+    monkeypatch.setattr(train, "own_namespace", lambda: NAMESPACE)
+    words = argv()
+    words[words.index("--namespace") + 1] = namespace
+    assert ("ownerReferences" in printed(words)["metadata"]) == owned

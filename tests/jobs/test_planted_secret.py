@@ -86,7 +86,7 @@ def download(tmp_path, dataset, launcher):
     raw = SimpleNamespace(path=str(tmp_path / "raw-artifact"), metadata={})
     form = [dataset, "default", "", "settings", 0.0, 0.0, 2, "", "", "6b2c1e9e-1111", launcher]
     job = f"{{volumes: {{citeflow-data: {tmp_path}}}}}"
-    return steps.download(*form, job, "citeflow-train:1", data_root=str(tmp_path / "volume"), raw=raw), raw
+    return steps.download(*form, job, data_root=str(tmp_path / "volume"), raw=raw), raw
 
 
 def texts(folder):

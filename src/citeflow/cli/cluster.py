@@ -53,7 +53,8 @@ def _add_reap(commands: "Commands") -> None:
 def _launch(args: argparse.Namespace) -> None:
     config, run_dir = options.resolved(args), runs.run_folder(options.data_root(args), args.run_name)
     options.require("kubernetes", "kubeflow")
-    from citeflow.cluster.train import JobRequest, job_of_run
+    from citeflow.cluster.spec import JobRequest
+    from citeflow.cluster.train import job_of_run
     from citeflow.training.launch import job_of
 
     spec, kind = train_spec.from_yaml(job_text(args.job), workers=args.workers), train_spec.LAUNCHERS[args.launcher]

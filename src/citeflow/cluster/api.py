@@ -83,25 +83,29 @@ class Api:
         return False
 
     def delete(self, kind: str, name: str, *, as_of: Json | None = None) -> bool:
-        """Delete a job and, after it, its pods; returns False if it was gone already.
+        """Delete a job and, after it, its pods; returns False if it has changed since it was seen.
 
         Args:
             kind: PyTorchJob or TrainJob.
             name: its name.
-            as_of: the job as it was seen; if it has changed since, it is left alone.
+            as_of: the job as it was seen, if that matters; if it has changed since, it is left alone.
         """
-        seen = {name: (as_of or {"metadata": {}})["metadata"].get(name) for name in ("uid", "resourceVersion")}
-        options = {"propagationPolicy": "Background", "preconditions": seen if as_of else None}
-        with _ignored(404, 409) if as_of else _ignored(404):
+        options: Json = {"propagationPolicy": "Background"}
+        if as_of:
+            options["preconditions"] = {field: as_of["metadata"][field] for field in ("uid", "resourceVersion")}
+        try:
             self._ask(
                 lambda jobs: jobs.delete_namespaced_custom_object(*self._of(kind), name, body=options, **_LIMITED)
             )
-            return True
-        return False
+        except k8s.ApiException as error:
+            if error.status not in (404, 409):
+                raise
+            return bool(error.status == 404)
+        return True
 
-    def workflows(self) -> list[Json]:
-        """Argo's workflows, one for each pipeline run."""
-        return self._list(*WORKFLOWS, "pipeline/runid")
+    def workflows(self, run_ids: set[str]) -> list[Json]:
+        """Argo's workflows of certain pipeline runs."""
+        return self._list(*WORKFLOWS, f"pipeline/runid in ({','.join(sorted(run_ids))})")
 
     def pod(self, name: str) -> k8s.V1Pod | None:
         """A pod, or None."""
@@ -198,7 +202,7 @@ def connect(*, namespace: str = "", context: str = "") -> Api:
     try:
         if (SERVICE_ACCOUNT / "token").is_file() and not context:
             k8s_config.load_incluster_config(client_configuration=configuration)
-            here = (SERVICE_ACCOUNT / "namespace").read_text().strip()
+            here = own_namespace()
         else:
             k8s_config.load_kube_config(context=context or None, client_configuration=configuration)
             contexts, active = k8s_config.list_kube_config_contexts()
@@ -209,6 +213,12 @@ def connect(*, namespace: str = "", context: str = "") -> Api:
         raise ConfigError("no cluster to talk to", str(error).splitlines()[0], hint=hint) from None
     configuration.retries = False  # ours, which say what they wait for
     return Api(client=k8s.ApiClient(configuration), namespace=namespace or here)
+
+
+def own_namespace() -> str:
+    """The namespace of the pod that this process runs in, or an empty text."""
+    path = SERVICE_ACCOUNT / "namespace"
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:

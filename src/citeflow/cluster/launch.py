@@ -108,7 +108,7 @@ def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> bool:
         _check_own(launch, found)
         if watching.end_of(found) or "deletionTimestamp" in found["metadata"]:
             log("launch", "removes a job that ended without a model", name=launch.name)
-            launch.api.delete(launch.kind, launch.name)
+            launch.api.delete(launch.kind, launch.name, as_of=found)
             launch.api.sleep(POLL_S / 4)
         elif _take_over(launch, found):
             log("launch", "takes over", kind=launch.kind, name=launch.name)
@@ -150,12 +150,13 @@ def _wait(launch: Launch, follower: LogFollower) -> None:
         seen |= {pod.metadata.uid: pod for pod in pods}
         follower.see(pods)
         told = _tell(job, pods, told)
-        if _is_over(launch, job, list(seen.values()), follower):
+        hopeless = launch.lasted("hopeless", any(map(watching.is_hopeless, pods))) > HOPELESS_S
+        if _is_over(launch, job, list(seen.values()), follower, hopeless=hopeless):
             return
         launch.api.sleep(POLL_S * random.uniform(0.9, 1.1))
 
 
-def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower) -> bool:
+def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower, *, hopeless: bool) -> bool:
     """Whether all is done and well; `pods` are those that there are and were.
 
     Raises:
@@ -175,7 +176,7 @@ def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: 
     if error:
         _end(launch, job, pods, follower)
         raise error
-    if launch.lasted("hopeless", any(map(watching.is_hopeless, pods))) > HOPELESS_S:
+    if hopeless:
         _end(launch, job, pods, follower)
         raise TrainingError("pods do not start", watching.summary(pods), hint="`kubectl describe pod` says why")
     if launch.lasted("ended", end is not None) > SEEN_LATE_S:

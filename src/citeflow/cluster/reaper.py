@@ -19,6 +19,9 @@ Json = dict[str, Any]
 GRACE_S = 120.0
 """How long a job may be without a step that waits for it: a step that is repeated takes it over in this time."""
 
+STEP = "main"
+"""The container that Argo runs a step's code in."""
+
 ENDED = ("Succeeded", "Failed", "Error")
 
 
@@ -32,15 +35,16 @@ def reap(api: Api, *, dry_run: bool = False, now: datetime.datetime | None = Non
     found = [(kind, job) for kind in KINDS for job in api.jobs(kind) if watching.end_of(job) is None]
     if not found:
         return []
-    workflows = {workflow["metadata"]["labels"][RUN_ID]: workflow for workflow in api.workflows()}
+    run_ids = {job["metadata"]["labels"].get(RUN_ID, "") for _, job in found} - {""}
+    workflows = {workflow["metadata"]["labels"][RUN_ID]: workflow for workflow in api.workflows(run_ids)}
     gone = []
     for kind, job in found:
         reason = _why(api, job, workflows, now)
         if reason:
             name = str(job["metadata"]["name"])
-            log("reap", "would delete" if dry_run else "deletes", kind=kind, name=name, reason=reason)
-            if not dry_run:
-                api.delete(kind, name, as_of=job)
+            if not dry_run and not api.delete(kind, name, as_of=job):
+                continue
+            log("reap", "would delete" if dry_run else "deleted", kind=kind, name=name, reason=reason)
             gone.append(name)
     return gone
 
@@ -62,10 +66,12 @@ def _why(api: Api, job: Json, workflows: dict[str, Json], now: datetime.datetime
 
 
 def _ended_long_ago(pod: k8s.V1Pod | None, uid: str, now: datetime.datetime) -> bool:
+    """Whether nothing of a step runs any more; Argo's own container may outlive the one that does the work."""
     if pod is None or pod.metadata.uid != uid:
         return True
-    if not watching.has_ended(pod):
+    ends = {status.name: status.state.terminated for status in pod.status.container_statuses or []}
+    if not watching.has_ended(pod) and not ends.get(STEP):
         return False
-    ends = [status.state.terminated for status in pod.status.container_statuses or [] if status.state.terminated]
-    last = max((end.finished_at for end in ends if end.finished_at), default=pod.metadata.creation_timestamp)
+    times = [end.finished_at for end in ends.values() if end and end.finished_at]
+    last = max(times, default=pod.metadata.creation_timestamp)
     return bool((now - last).total_seconds() > GRACE_S)

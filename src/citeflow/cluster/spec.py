@@ -23,6 +23,9 @@ LAUNCHERS = {"local": "", "pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
 IMAGE = f"citeflow-train:{__version__}-python3.11"
 """Image of a worker; it holds citeflow with its extra `train`."""
 
+IMAGE_VARIABLE = "CITEFLOW_TRAIN_IMAGE"
+"""Environment variable by which a pipeline names another; kfp.local would change a parameter that holds `python3`."""
+
 MOST_WORKERS = 10_000
 OWN_MOUNTS = ("/tmp", "/dev/shm")
 _MOUNT = re.compile(r"/[^:]+")
@@ -115,6 +118,21 @@ class TrainSpec:
     def world_size(self) -> int:
         """Processes of the job."""
         return self.workers * self.processes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRequest:
+    """A training that a cluster shall do."""
+
+    kind: str
+    """PyTorchJob or TrainJob."""
+
+    spec: TrainSpec
+    run_id: str
+    """Id of the pipeline run."""
+
+    namespace: str = ""
+    """Where the job is created; that of this pod, or of the kubeconfig, if empty."""
 
 
 def from_yaml(text: str, **defaults: Any) -> TrainSpec:

@@ -1,32 +1,16 @@
 """The stage `train` on a cluster: the same job file and the same model as here, made by pods."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from citeflow import files
 from citeflow.cluster import launch
-from citeflow.cluster.api import Api, connect
+from citeflow.cluster.api import Api, connect, own_namespace
 from citeflow.cluster.jobs import Json, render
 from citeflow.cluster.placement import Owner, Placement
-from citeflow.cluster.spec import TrainSpec, check_mounted
+from citeflow.cluster.spec import JobRequest, check_mounted
 from citeflow.config import Config
 from citeflow.errors import CorruptError, NotFoundError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobRequest:
-    """A training that a cluster shall do."""
-
-    kind: str
-    """PyTorchJob or TrainJob."""
-
-    spec: TrainSpec
-    run_id: str
-    """Id of the pipeline run."""
-
-    namespace: str = ""
-    """Where the job is created; that of this pod, or of the kubeconfig, if empty."""
 
 
 def train_on_cluster(
@@ -66,7 +50,7 @@ def job_of_run(request: JobRequest, run_dir: Path, namespace: str, task: files.J
         run_name=run_dir.name,
         job_file=str(run_dir / "job.json"),
         task_sha256=files.sha256_of_json(task),
-        owner=this_pod(),
+        owner=this_pod(namespace),
     )
     return render(request.kind, request.spec, place)
 
@@ -79,8 +63,10 @@ def is_complete(model: Path, inputs: files.Json) -> bool:
         return False
 
 
-def this_pod() -> Owner | None:
-    """The pod that this process runs in, where the pipeline says which it is."""
+def this_pod(namespace: str) -> Owner | None:
+    """The pod that this process runs in, where the pipeline says which it is; it owns nothing in other namespaces."""
+    if own_namespace() not in ("", namespace):
+        return None
     for prefix in ("CITEFLOW", "KFP"):
         name, uid = os.environ.get(f"{prefix}_POD_NAME"), os.environ.get(f"{prefix}_POD_UID")
         if name and uid:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
 
 
 def _facts(training: Training) -> files.Json:
-    """What the report says of the training."""
+    """What the report says of the training; the memory is that of rank 0."""
     progress = training.progress
     return {
         "workers": training.group.world_size,
@@ -82,6 +83,7 @@ def _facts(training: Training) -> files.Json:
         "seconds": progress.seconds,
         "positives_per_s": progress.positives / max(progress.seconds, 1e-9),
         "parameters": _num_parameters(training.model),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

@@ -1,5 +1,6 @@
 """How a step creates its job, stays with it, and tells how it ended."""
 
+import io
 import threading
 import time
 
@@ -22,6 +23,13 @@ def quick(monkeypatch):
     monkeypatch.setattr(launch, "STRAGGLERS_S", 0.3)
     monkeypatch.setattr(launch, "HOPELESS_S", 0.3)
     monkeypatch.setattr(logs, "AGAIN_S", 0.1)
+
+
+def listen(monkeypatch):
+    """What is written to stderr from now on; pytest's own capture may lose a line that is written while it is read."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    return stream.getvalue
 
 
 def started(target, *args):
@@ -72,23 +80,21 @@ def count(kube, verb, resource="pytorchjobs"):
     return sum((request.verb, request.resource) == (verb, resource) for request in kube.requests)
 
 
-def test_a_job_that_made_its_model_is_well(kube, operator, api, tmp_path, capfd):
+def test_a_job_that_made_its_model_is_well(kube, operator, api, tmp_path, monkeypatch):
+    told = listen(monkeypatch)
     prepared = []
     end = started(run, launch_of(api, tmp_path), lambda: prepared.append(1))
     first, second = running(kube, operator)
     operator.write(first, "12:00:00 train[0] starting")
     operator.write(second, "12:00:01 train[1] starting")
-    told = ""
-    while told.count("starting") < 2:
-        told += capfd.readouterr().err
-        time.sleep(0.01)
+    eventually(lambda: told().count("starting") == 2)
     files.write_text(tmp_path / "model", "whole")
     operator.finish(first, 0)
     assert end() is None
     assert prepared == [1]
-    assert "worker-0 | 12:00:00 train[0] starting" in told
-    assert "worker-1 | 12:00:01 train[1] starting" in told
-    assert "2 running" in told
+    assert "worker-0 | 12:00:00 train[0] starting" in told()
+    assert "worker-1 | 12:00:01 train[1] starting" in told()
+    assert "2 running" in told()
 
 
 def test_a_model_that_is_there_needs_no_cluster(kube, api, tmp_path):
@@ -136,17 +142,16 @@ def test_a_job_that_does_not_end_with_its_model_is_ended(kube, operator, api, tm
     assert job_in(kube) is None
 
 
-def test_the_pod_that_failed_is_told_with_its_last_lines(kube, operator, api, tmp_path, capfd):
+def test_the_pod_that_failed_is_told_with_its_last_lines(kube, operator, api, tmp_path, monkeypatch):
+    told = listen(monkeypatch)
     end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
     _, second = running(kube, operator)
     operator.write(second, "out of memory, it seems")
-    eventually(lambda: "it seems" in capfd.readouterr().err)
+    eventually(lambda: "it seems" in told())
     operator.finish(second, 137, "OOMKilled")
     error = end()
     assert str(error).startswith(f"error: no model: {second} ended with exit code: 137 (OOMKilled)")
-    told = capfd.readouterr().err
-    assert f"--- last lines of {second}" in told
-    assert "out of memory, it seems" in told
+    assert "out of memory, it seems" in told().partition(f"--- last lines of {second}")[2]
 
 
 def test_an_error_that_a_worker_left_ends_the_job_and_is_the_step_s(kube, operator, api, tmp_path):
@@ -178,7 +183,7 @@ def test_an_error_of_an_earlier_attempt_is_forgotten(kube, operator, api, tmp_pa
     assert end() is None
 
 
-def test_pods_that_can_not_start_end_the_wait(kube, operator, api, tmp_path, capfd):
+def test_pods_that_can_not_start_end_the_wait(kube, operator, api, tmp_path):
     end = started(run, launch_of(api, tmp_path), lambda: None)
     name = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
     operator.hold(name, "ErrImageNeverPull", "not present")
@@ -201,24 +206,23 @@ def test_a_pod_that_could_not_start_and_was_replaced_ends_nothing(kube, operator
     assert end() is None
 
 
-def test_a_pod_that_finds_no_node_is_told_and_waited_for(kube, operator, api, tmp_path, capfd):
+def test_a_pod_that_finds_no_node_is_told_and_waited_for(kube, operator, api, tmp_path, monkeypatch):
+    told = listen(monkeypatch)
     end = started(run, launch_of(api, tmp_path), lambda: None)
     names = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])
     operator.keep_unscheduled(names[0], "0/1 nodes are available: 1 Insufficient cpu.")
-    told = ""
-    while "Insufficient cpu" not in told:
-        told += capfd.readouterr().err
-        time.sleep(0.01)
+    eventually(lambda: "Insufficient cpu" in told())
     assert job_in(kube) is not None
     files.write_text(tmp_path / "model", "whole")
     assert end() is None
 
 
-def test_a_job_that_waits_in_a_queue_is_waited_for(kube, operator, api, tmp_path, capfd):
+def test_a_job_that_waits_in_a_queue_is_waited_for(kube, operator, api, tmp_path, monkeypatch):
+    told = listen(monkeypatch)
     given = launch_of(api, tmp_path, spec=TrainSpec(queue="lab"))
     given.job["spec"]["runPolicy"]["suspend"] = True  # as Kueue's webhook does
     end = started(run, given, lambda: None)
-    eventually(lambda: "waits in its queue" in capfd.readouterr().err)
+    eventually(lambda: "waits in its queue" in told())
     name = job_in(kube)["metadata"]["name"]
     kube.patch("pytorchjobs", NAMESPACE, name, {"spec": {"runPolicy": {"suspend": False}}})
     first, _ = running(kube, operator)

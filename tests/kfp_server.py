@@ -343,7 +343,7 @@ class Answers:
         run = self.get_run(run_id)
         if run.state in TERMINAL:
             raise RefusedError(400, f"Failed to terminate a run {run_id}: it has ended")
-        run.state, self.state.states = "CANCELING", ["CANCELING", "CANCELED"]
+        run.state, self.state.states = "CANCELING", ["CANCELING", "FAILED"]
         self.state.asked[run_id] = -1
         return {}
 

@@ -109,7 +109,7 @@ def test_a_run_that_succeeds_is_waited_for_and_its_states_are_told_once(kfp, cap
 
 @pytest.mark.parametrize(("state", "kind", "code"), [("FAILED", TrainingError, 75), ("CANCELED", StoppedError, 143)])
 def test_a_run_that_does_not_succeed_is_an_error_of_its_own_kind(kfp, state, kind, code):
-    kfp.state.states = ["CANCELING", state]
+    kfp.state.states = ["RUNNING", state]
     server, made = submitted(kfp)
     with pytest.raises(kind) as caught:
         kfpserver.check_ended_well(server.wait(made["run_id"], timeout_s=10))

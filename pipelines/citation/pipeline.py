@@ -13,6 +13,9 @@ from components.train.component import train
 USER = 1000
 """User and group of every step, as of a job's pods: each reads what the others left on the volume."""
 
+RETRY_WITHIN = "30 days"
+"""Argo gives up, and ends a retry that runs, so long after the *first* attempt began; it is no limit of the pauses."""
+
 CHOICES = {
     "preset": ["default", "seed"],
     "predictor": ["settings", "dot", "mlp", "structural"],
@@ -27,7 +30,7 @@ def _place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, s
     task.set_display_name(verb.capitalize()).set_caching_options(cached)
     task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
     task.set_memory_request(memory[0]).set_memory_limit(memory[1])
-    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=RETRY_WITHIN)
     kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")

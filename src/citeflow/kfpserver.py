@@ -17,7 +17,7 @@ from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingEr
 STANDALONE = "kubeflow"
 """Namespace of an installation of Kubeflow Pipelines alone."""
 
-SUCCEEDED, CANCELED = "SUCCEEDED", "CANCELED"
+SUCCEEDED, CANCELED, CANCELING = "SUCCEEDED", "CANCELED", "CANCELING"
 TERMINAL = {SUCCEEDED, CANCELED, "FAILED", "SKIPPED"}
 
 OUTAGE_S = 900.0
@@ -139,6 +139,8 @@ class Server:
     def wait(self, run_id: str, *, timeout_s: float) -> Any:
         """The run, once it has ended; its states are told as they come.
 
+        A run that was cancelled ends as FAILED on the server; one that was seen to be cancelled is told as CANCELED.
+
         Raises:
             UnavailableError: it has not ended in time, or the server did not answer for OUTAGE_S.
         """
@@ -147,9 +149,11 @@ class Server:
             run = self._ask(self.client.runs.run_service_get_run, run_id, patience_s=OUTAGE_S)
             if run.state and run.state != last:
                 log("run", run.state.lower(), id=run_id)
-                last, pause = run.state, SHORTEST_PAUSE_S
+                pause = SHORTEST_PAUSE_S
             if run.state in TERMINAL:
+                run.state = CANCELED if (last, run.state) == (CANCELING, "FAILED") else run.state
                 return run
+            last = run.state or last
             if time.monotonic() + pause > until:
                 hint = f"it goes on; `citeflow runs watch {run_id}`"
                 raise UnavailableError("the run has not ended in time", last or "no state yet", hint=hint)

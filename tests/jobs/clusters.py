@@ -32,10 +32,10 @@ def placement(**given) -> Placement:
         "namespace": NAMESPACE,
         "run_id": "6b2c1e9e-1111-2222-3333-444455556666",
         "run_name": "hepth-6b2c1e9e",
-        "job_file": "/mnt/citeflow/runs/hepth-6b2c1e9e/job.json",
         "owner": None,
     }
-    return Placement(**{**values, **given})
+    values |= given
+    return Placement(**{"job_file": f"/mnt/citeflow/runs/{values['run_name']}/job.json", **values})
 
 
 def owner(kube, name: str) -> Owner:

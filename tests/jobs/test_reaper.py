@@ -152,7 +152,7 @@ def test_a_young_job_is_kept_whatever_became_of_its_run(world, phase):
     if phase != "gone":
         world.workflow(phase)
     name = world.job(owners=[world.step(phase="Failed", ended_s_ago=500)])
-    assert reap(world.api, now=world.now + datetime.timedelta(seconds=reaper.GRACE_S - 60)) == []
+    assert reap(world.api, now=world.now + datetime.timedelta(seconds=reaper.YOUNG_S - 20)) == []
     assert world.left() == [name]
     assert reap(world.api, now=world.later) == [name]
 

@@ -89,10 +89,11 @@ def _cancel(args: argparse.Namespace) -> None:
     if run.state not in TERMINAL:
         server.terminate(run.run_id)
         log("runs", "asked to end", id=run.run_id)
+    deleted = _delete_jobs(_cluster(server), run.run_id)
     try:
         run = server.wait(run.run_id, timeout_s=CANCEL_S)
     finally:
-        deleted = _delete_jobs(_cluster(server), run.run_id)
+        deleted += _delete_jobs(_cluster(server), run.run_id)  # what a step has created meanwhile
     emit({"run_id": run.run_id, "state": run.state, "deleted": deleted})
 
 

@@ -68,11 +68,21 @@ class Api:
         return self._list(*KINDS[kind], "app.kubernetes.io/managed-by=citeflow")
 
     def create(self, job: Json) -> bool:
-        """Create a job; returns whether there was none of its name yet."""
-        with _ignored(409):
+        """Create a job; returns whether there was none of its name yet.
+
+        Raises:
+            ConfigError: the cluster has no such kind of job, or no such namespace.
+        """
+        try:
             self._ask(lambda jobs: jobs.create_namespaced_custom_object(*self._of(job["kind"]), job, **_LIMITED))
-            return True
-        return False
+        except k8s.ApiException as error:
+            if error.status == 404:
+                hint = "`citeflow doctor` says what is missing: the training operator, Kubeflow Trainer, the namespace"
+                raise ConfigError(
+                    "the cluster does not know", f"{job['kind']} in {self.namespace}", hint=hint
+                ) from None
+            return False
+        return True
 
     def patch_metadata(self, kind: str, name: str, metadata: Json) -> bool:
         """Merge into a job's metadata; returns False if it changed meanwhile or is gone."""
@@ -177,7 +187,7 @@ class Api:
             except k8s.ApiException as error:
                 if error.status in (404, 409):
                     raise
-                if error.status not in PASSING:
+                if error.status not in PASSING and not _was_cut(error):
                     raise refusal(error, self.namespace) from None
                 reason, least = f"{error.status} {error.reason}", _retry_after(error)
             except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
@@ -229,6 +239,11 @@ def refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:
     if error.status == 403:
         hint = "`citeflow doctor` says which rights are missing"
     return ConfigError("the cluster refuses", message, hint=hint)
+
+
+def _was_cut(error: k8s.ApiException) -> bool:
+    """Whether the connection ended while TLS was agreed upon, which the client tells like an answer."""
+    return not error.status and "CERTIFICATE_VERIFY_FAILED" not in str(error.reason)
 
 
 def _retry_after(error: k8s.ApiException) -> float:

@@ -31,6 +31,12 @@ SEEN_LATE_S = 60.0
 STRAGGLERS_S = 120.0
 """How long the job is waited for once the model is complete."""
 
+FOREIGN_S = 300.0
+"""How long the job of another run that has the same name, and so the same folder, is waited for: the reaper's time."""
+
+OVERDUE_S = 60.0
+"""How long a job may run past its deadline: not every operator ends it."""
+
 HOPELESS_S = 600.0
 """How long a pod may wait for what does not come by itself."""
 
@@ -104,27 +110,32 @@ def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> bool:
             if launch.api.create(launch.job):
                 log("launch", "created", kind=launch.kind, name=launch.name, namespace=launch.api.namespace)
                 return True
-            continue
-        _check_own(launch, found)
-        if watching.end_of(found) or "deletionTimestamp" in found["metadata"]:
-            log("launch", "removes a job that ended without a model", name=launch.name)
+        elif watching.end_of(found) or "deletionTimestamp" in found["metadata"]:
+            log("launch", "removes a job that ended without this model", name=launch.name)
             launch.api.delete(launch.kind, launch.name, as_of=found)
-            launch.api.sleep(POLL_S / 4)
+        elif not _is_own(launch, found):
+            log("launch", "waits for another run of this name to end", name=launch.name)
         elif _take_over(launch, found):
             log("launch", "takes over", kind=launch.kind, name=launch.name)
             return True
+        launch.api.sleep(POLL_S / 4)
     return False
 
 
-def _check_own(launch: Launch, found: Json) -> None:
-    """Refuse to touch a job of the same name that another run made, or that shall do something else."""
+def _is_own(launch: Launch, found: Json) -> bool:
+    """Whether a job that runs is of this run; one of another run is waited for, as it writes to the same folder.
+
+    Raises:
+        ConfigError: it is of another run and goes on, or of this one and shall do something else.
+    """
     asked, there = launch.job["metadata"], found["metadata"]
-    same_run = there.get("labels", {}).get(RUN_ID) == asked["labels"][RUN_ID]
+    same_run = bool(there.get("labels", {}).get(RUN_ID) == asked["labels"][RUN_ID])
     same_spec = there.get("annotations", {}).get(SPEC_SHA256) == asked["annotations"][SPEC_SHA256]
-    if not (same_run and same_spec):
+    if (same_run and not same_spec) or launch.lasted("foreign", not same_run) > FOREIGN_S:
         what = "the same run with other settings" if same_run else "another run"
         hint = f"delete it, or choose another run name: kubectl delete {launch.kind.lower()} {launch.name}"
         raise ConfigError(f"there is a {launch.kind} of this name, of {what}", launch.name, hint=hint)
+    return same_run
 
 
 def _take_over(launch: Launch, found: Json) -> bool:
@@ -179,6 +190,9 @@ def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: 
     if hopeless:
         _end(launch, job, pods, follower)
         raise TrainingError("pods do not start", watching.summary(pods), hint="`kubectl describe pod` says why")
+    if job and watching.overdue_s(job) > OVERDUE_S:
+        _end(launch, job, pods, follower)
+        raise TrainingError("the job has passed its deadline", launch.name, hint="raise deadline_hours in `job`")
     if launch.lasted("ended", end is not None) > SEEN_LATE_S:
         _end(launch, None, pods, follower)
         raise _failure(launch, pods, end.reason if end else "")

@@ -36,8 +36,8 @@ class Placement:
 
     @property
     def name(self) -> str:
-        """Name of the job: the same for every attempt of a step, another one for every other step."""
-        tail = sha256_of_json([self.run_id, self.run_name, "train"])[:10]
+        """Name of the job: that of the folder it writes to, so that there is never a second job for it."""
+        tail = sha256_of_json(self.job_file)[:10]
         stem = f"citeflow-{self.run_name}"[: LONGEST_NAME - len(tail) - 1].strip("-")
         return f"{stem}-{tail}"
 

@@ -16,8 +16,11 @@ from citeflow.console import log
 
 Json = dict[str, Any]
 
-GRACE_S = 120.0
+GRACE_S = 200.0
 """How long a job may be without a step that waits for it: a step that is repeated takes it over in this time."""
+
+YOUNG_S = 60.0
+"""Jobs younger than this are left alone."""
 
 STEP = "main"
 """The container that Argo runs a step's code in."""
@@ -54,8 +57,10 @@ def _why(api: Api, job: Json, workflows: dict[str, Json], now: datetime.datetime
     metadata = job["metadata"]
     owners = [owner for owner in metadata.get("ownerReferences", []) if owner["kind"] == "Pod"]
     age = (now - datetime.datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds()
-    if not owners or age < GRACE_S:
+    if not owners or age < YOUNG_S:
         return ""
+    if watching.overdue_s(job) > GRACE_S:
+        return "it has passed its deadline"
     workflow = workflows.get(metadata["labels"].get(RUN_ID, ""), {})
     phase = workflow.get("status", {}).get("phase", "")
     if phase in ENDED:

@@ -50,13 +50,13 @@ class TrainSpec:
     image_pull_secrets: tuple[str, ...] = ()
     """Names of secrets with the credentials of the image's registry."""
 
-    cpu: str = "1"
+    cpu: str = "500m"
     """Cores of a pod, such as 2 or 500m; requested, and not exceeded."""
 
-    memory: str = "4Gi"
+    memory: str = "2Gi"
     """Memory of a pod, shared memory included; requested, and not exceeded."""
 
-    shared_memory: str = "1Gi"
+    shared_memory: str = "512Mi"
     """Size of /dev/shm, which is taken from the pod's memory as it fills."""
 
     gpus: int = 0

@@ -1,6 +1,7 @@
 """What the objects of a cluster say about a job, in the words that a person needs."""
 
 import datetime
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,17 @@ def end_of(job: Json) -> End | None:
             reason = condition.get("message") or condition.get("reason") or condition["type"]
             return End(succeeded=ENDS[condition["type"]], reason=str(reason))
     return None
+
+
+def overdue_s(job: Json) -> float:
+    """For how many seconds a job has been past its deadline, below 0 before; one that waits in a queue is not."""
+    if is_suspended(job):
+        return -math.inf
+    spec = job["spec"]
+    limit = spec.get("runPolicy", spec).get("activeDeadlineSeconds", math.inf)
+    began = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(began)
+    return float(age.total_seconds() - limit)
 
 
 def is_suspended(job: Json) -> bool:

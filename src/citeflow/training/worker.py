@@ -70,6 +70,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
             evaluations=training.progress.evaluations,
             inputs=training.inputs,
         )
+    group.sum(0)  # a job ends with its first worker that does
 
 
 def _facts(training: Training) -> files.Json:

@@ -110,7 +110,7 @@ def test_where_all_is_well_nothing_is_missing(kube, kfp, capfd):
     assert {what: each for what, each in found.items() if each["status"] in ("missing", "warning")} == {}
     assert found["Kubernetes API"]["value"].startswith("v1.33.1")
     assert found["claim citeflow-data"]["value"] == "Bound 100Gi"
-    assert found["nodes"]["value"].startswith("1; without other pods, room for 3 workers")
+    assert found["nodes"]["value"].startswith("1; without other pods, room for 7 workers")
     assert found["version of Kubeflow Pipelines"]["value"] == "2.17.0"
     assert found["pipeline citation"] | {"hint": ""} == {
         "status": "note",

@@ -1,6 +1,7 @@
 """The launcher is killed at each of its requests, before the server has seen it or after, and the step repeated."""
 
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -22,7 +23,9 @@ def processes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         multiprocessing.forkserver.ensure_running()
-    return context
+    yield context
+    multiprocessing.forkserver._forkserver._stop()
+    multiprocessing.resource_tracker._resource_tracker._stop()
 
 
 def trained_in_a_moment(model):

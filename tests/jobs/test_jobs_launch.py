@@ -122,8 +122,6 @@ def test_the_model_decides_and_not_the_condition(kube, operator, api, tmp_path, 
     if model:
         files.write_text(tmp_path / "model", "whole")
     operator.finish(second, others)
-    if others and not cleans_all:
-        wait_for_a_look(kube)
     operator.finish(first, code)
     error = end()
     assert (error is None) == model

@@ -92,6 +92,7 @@ def test_the_launcher_has_the_rights_that_it_uses(granted, tmp_path):
 
 def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch):
     monkeypatch.setattr(reaper, "GRACE_S", -1.0)
+    monkeypatch.setattr(reaper, "YOUNG_S", -1.0)
     metadata = {"name": "citation-x", "namespace": NAMESPACE, "labels": {RUN_ID: placement().run_id}}
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata}
     kube.put({**workflow, "status": {"phase": "Running"}})

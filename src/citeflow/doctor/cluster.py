@@ -113,7 +113,7 @@ def _nodes(cluster: Cluster) -> Iterator[Finding]:
     sizes = [each["status"]["allocatable"] for each in nodes if not each.get("spec", {}).get("unschedulable")]
     room = sum(_fitting(size, spec) for size in sizes)
     value = f"{len(sizes)}; without other pods, room for {room} workers of {spec.cpu} cpu and {spec.memory}"
-    hint = "smaller workers: {cpu: 500m, memory: 2Gi} as `job`"
+    hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")
 
 

@@ -52,6 +52,7 @@ def save(
     evidence: Evidence,
     calibration: Calibration,
     train: files.Json,
+    peak_rss_bytes: int = 0,
     history: list[dict[str, float]],
     evaluations: list[dict[str, float]],
     inputs: files.Json,
@@ -75,7 +76,8 @@ def save(
         files.write_json(work / "model.json", details)
         files.write_text(work / "history.jsonl", _lines(history))
         files.write_text(work / "evaluations.jsonl", _lines(evaluations))
-        files.write_manifest(work, KIND, inputs=inputs, facts={"valid_mrr": details["valid_mrr"], **train})
+        facts = {"valid_mrr": details["valid_mrr"], **train, "peak_rss_bytes": peak_rss_bytes}
+        files.write_manifest(work, KIND, inputs=inputs, facts=facts)
 
 
 def load(folder: Path) -> TrainedModel:

@@ -66,6 +66,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
             evidence=evidence,
             calibration=calibration,
             train=_facts(training),
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             history=training.progress.history,
             evaluations=training.progress.evaluations,
             inputs=training.inputs,
@@ -74,7 +75,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
 
 
 def _facts(training: Training) -> files.Json:
-    """What the report says of the training; the memory is that of rank 0."""
+    """What the report says of the training."""
     progress = training.progress
     return {
         "workers": training.group.world_size,
@@ -84,7 +85,6 @@ def _facts(training: Training) -> files.Json:
         "seconds": progress.seconds,
         "positives_per_s": progress.positives / max(progress.seconds, 1e-9),
         "parameters": _num_parameters(training.model),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

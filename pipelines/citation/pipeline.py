@@ -3,15 +3,12 @@
 from google.protobuf.struct_pb2 import Value
 from kfp import dsl, kubernetes
 
-from citeflow.cluster.spec import CLAIM, IMAGE, IMAGE_VARIABLE, MOUNT
+from citeflow.cluster.spec import CLAIM, IMAGE, IMAGE_VARIABLE, MOUNT, USER
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
 from components.publish.component import publish
 from components.train.component import train
-
-USER = 1000
-"""User and group of every step, as of a job's pods: each reads what the others left on the volume."""
 
 RETRY_WITHIN = "30 days"
 """Argo gives up, and ends a retry that runs, so long after the *first* attempt began; it is no limit of the pauses."""

@@ -2,6 +2,7 @@ import pytest
 import yaml
 from kfp import components
 
+from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, USER, TrainSpec
 from citeflow.config import PRESETS, ModelConfig
 
 VERBS = {"download", "preprocess", "train", "evaluate", "publish"}
@@ -98,6 +99,7 @@ def test_the_drop_downs_offer_exactly_what_the_settings_accept(spec):
     assert parameters["preset"]["literals"] == list(PRESETS)
     accepted = ModelConfig.__annotations__["predictor"].__args__
     assert parameters["predictor"]["literals"] == ["settings", *accepted]
+    assert parameters["launcher"]["literals"] == list(LAUNCHERS)
 
 
 def test_every_asset_has_metadata_of_the_catalogue_s_form(checkout):
@@ -110,3 +112,25 @@ def test_every_asset_has_metadata_of_the_catalogue_s_form(checkout):
         assert metadata["dependencies"]["kubeflow"][0]["name"] == "Pipelines"
         assert metadata["tags"]
         assert metadata["lastVerified"].tzinfo is not None
+
+
+def test_a_step_may_be_tried_again_as_long_as_a_job_may_run(tasks):
+    for task in tasks.values():
+        within = task["retryPolicy"]["backoffMaxDuration"]
+        assert float(within.removesuffix("s")) >= 7 * 3600 * TrainSpec().deadline_hours
+
+
+def test_every_step_runs_as_the_user_that_owns_what_the_workers_write(platform):
+    for executor in platform.values():
+        assert executor["securityContext"] == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+
+
+def test_the_train_step_knows_its_pod_and_the_workers_image(platform, containers):
+    fields = {each["name"]: each["fieldPath"] for each in platform["exec-train"]["fieldPathAsEnv"]}
+    assert fields == {"CITEFLOW_POD_NAME": "metadata.name", "CITEFLOW_POD_UID": "metadata.uid"}
+    assert containers["exec-train"]["env"] == [{"name": IMAGE_VARIABLE, "value": IMAGE}]
+
+
+def test_nothing_secret_can_be_a_parameter(spec):
+    names = set(spec["root"]["inputDefinitions"]["parameters"])
+    assert not {name for name in names for word in ("token", "password", "secret", "key") if word in name}

@@ -6,7 +6,7 @@ from typing import Any
 from kubernetes import client as k8s
 
 from citeflow.cluster.placement import Placement, labels
-from citeflow.cluster.spec import TrainSpec, quantity
+from citeflow.cluster.spec import USER, TrainSpec, quantity
 from citeflow.cores import KEEP_MEMORY
 
 Json = dict[str, Any]
@@ -19,9 +19,6 @@ JOIN_S = 900
 
 GRACE_S = 60
 """Time between SIGTERM and SIGKILL; torchrun gives its workers 30 s of it to save."""
-
-USER = 1000
-"""User and group of every pod, so that each can read and write what the others left on the volume."""
 
 NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 """A sidecar would cut the workers' own connections, and never end; older versions of istio read the annotation."""

@@ -17,6 +17,9 @@ from citeflow.values import convert, nearest
 CLAIM, MOUNT = "citeflow-data", "/mnt/citeflow"
 """The persistent volume claim (ReadWriteMany) that every step and worker mounts, and where."""
 
+USER = 1000
+"""User and group of every step and worker, so that each can read and write what the others left on the volume."""
+
 LAUNCHERS = {"local": "", "pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
 """What starts a training: torchrun in the step itself, or a job of this kind."""
 

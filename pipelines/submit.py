@@ -4,8 +4,10 @@ What `citeflow submit` does, in four steps; change the constants, or import the 
 """
 
 import argparse
+import sys
 
 from citeflow import kfpserver, submission
+from citeflow.errors import CiteflowError
 
 EXPERIMENT = "citeflow"
 PARAMETERS = {"dataset": "synthetic", "workers": 2, "launcher": "pytorchjob", "settings": "train: {minutes: 10}"}
@@ -13,7 +15,11 @@ WAIT_S = 6 * 3600.0
 
 
 def main() -> None:
-    """Upload, run, wait."""
+    """Upload, run, wait.
+
+    Raises:
+        CiteflowError: told in two lines by `str`, with its `exit_code`.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="", help="URL of Kubeflow Pipelines (default: as kfp.Client finds it)")
     parser.add_argument("--namespace", default="", help="of your profile, on an installation for several users")
@@ -27,4 +33,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CiteflowError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -3,7 +3,8 @@ import subprocess
 import pytest
 import yaml
 
-from citeflow import __version__, pipeline, submission
+from citeflow import __version__, kfpapi, pipeline, submission
+from citeflow.cluster.spec import IMAGE
 from citeflow.errors import CiteflowError, ConfigError
 from citeflow.submission import checked, plan, validate, version_name, with_images, without_cache
 
@@ -29,17 +30,17 @@ def test_another_step_image_is_that_of_every_step_and_kfp_can_read_the_result():
 def test_other_images_change_nothing_but_images():
     changed = with_images(TEXT, step_image="step:2", train_image="train:2")
     assert "train:2" in changed
-    assert submission.IMAGE not in changed
+    assert IMAGE not in changed
     step = executors(TEXT)[0]
     back = [submission._replaced(each, "step:2", step) for each in yaml.safe_load_all(changed)]
-    back = [submission._replaced(each, "train:2", submission.IMAGE) for each in back]
+    back = [submission._replaced(each, "train:2", IMAGE) for each in back]
     assert back == list(yaml.safe_load_all(TEXT))
     assert len(back) == 2
 
 
 def test_a_worker_image_for_a_pipeline_without_workers_is_an_error():
     with pytest.raises(ConfigError, match="no image for workers"):
-        with_images(TEXT.replace(submission.IMAGE, "other"), train_image="train:2")
+        with_images(TEXT.replace(IMAGE, "other"), train_image="train:2")
 
 
 def test_without_cache_no_step_is_cached_and_with_it_some_are():
@@ -144,3 +145,27 @@ def test_the_experiment_is_the_one_that_kfp_would_take(monkeypatch):
     assert plan(experiment="mine").experiment == "mine"
     monkeypatch.setenv("KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME", "always")
     assert plan(experiment="mine").experiment == "always"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"workers": 0}, "workers: 0"),
+        ({"epochs": 3, "minutes": 2}, "epochs and minutes are both set"),
+        ({"run_name": "A_B"}, "run name: A_B"),
+        ({"settings": "nosuch: {a: 1}"}, "unknown section: nosuch"),
+        ({"job": "{cpuu: 4}"}, "unknown setting: job.cpuu"),
+        ({"dataset": "https://user:secret@host/x.zip"}, "a URL with a password: https://host/x.zip"),
+    ],
+)
+def test_what_the_first_step_would_refuse_is_refused_before_anything_is_sent(given, told):
+    with pytest.raises(ConfigError) as caught:
+        submission.plan(given)
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "ftp://host"])
+def test_a_host_without_a_scheme_is_refused(host):
+    with pytest.raises(ConfigError, match="--host"):
+        kfpapi.connect(host=host)

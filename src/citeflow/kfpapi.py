@@ -53,6 +53,8 @@ def connect(*, host: str = "", token_file: Path | None = None, ssl_ca_cert: Path
         UnavailableError: kfp is not installed, or the server does not answer.
         ConfigError: the server refuses us.
     """
+    if host and not host.startswith(("http://", "https://")):
+        raise ConfigError("--host", host, hint="a URL that begins with http:// or https://")
     options = {"credentials": _credentials(token_file), "ssl_ca_cert": str(_file(ssl_ca_cert)) if ssl_ca_cert else None}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # one at every start, meant for users of kfp 1

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import yaml
 
-from citeflow import config, files, lastwords, runs, stages
-from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, JobRequest, check_mounted, from_yaml
+from citeflow import config, files, form, lastwords, runs, stages
+from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
 from citeflow.data.raw import NAMED_DATASETS
-from citeflow.errors import ConfigError, CorruptError, NotFoundError, tellable
+from citeflow.errors import CorruptError, NotFoundError, tellable
 from citeflow.reporting import markdown
 from citeflow.stopping import stoppable
 
@@ -96,11 +96,23 @@ def download(
     raw: Artifact,
 ) -> Settled:
     """Settle name, settings and folders of the run, then bring the dataset onto the volume."""
-    if workers < 1:
-        raise ConfigError("workers", workers, hint="at least 1")
-    name = runs.check_name(run_name) if run_name else runs.make_name(dataset, run_id[:8].lower())
-    _job_request(launcher, job, workers, run_id, runs.run_folder(Path(data_root), name))
-    resolved = config.load(preset=preset, text=settings, overrides=_form_fields(predictor, epochs, minutes))
+    resolved = form.resolve(
+        {
+            "dataset": dataset,
+            "preset": preset,
+            "settings": settings,
+            "predictor": predictor,
+            "epochs": epochs,
+            "minutes": minutes,
+            "workers": workers,
+            "run_name": run_name,
+            "launcher": launcher,
+            "job": job,
+        }
+    )
+    name = run_name or runs.make_name(dataset, run_id[:8].lower())
+    run_dir = runs.run_folder(Path(data_root), name)
+    form.job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run_dir)
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
     sha256 = _carry(raw, place, "RawDataset", data_root)
@@ -132,13 +144,14 @@ def train(
 ) -> str:
     """Make a TrainedModel; returns its digest."""
     run_dir = runs.run_folder(Path(data_root), run_name)
+    image = os.environ.get(IMAGE_VARIABLE, IMAGE)
     place = stages.train(
         _find(graph, "PreparedGraph", data_root),
         run_dir=run_dir,
         log_dir=runs.log_folder(Path(data_root), run_name),
         config=config.from_yaml(settings),
         workers=workers,
-        request=_job_request(launcher, job, workers, run_id, run_dir),
+        request=form.job_request(launcher, job, workers=workers, run_id=run_id, image=image, run_dir=run_dir),
     )
     sha256 = _describe(model, place, "TrainedModel", data_root)
     files.copy_directory(place, Path(model.path))
@@ -189,30 +202,6 @@ def publish(
     lines = [f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()]
     text = markdown.summary(files.read_json(out / "report.json"))
     files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
-
-
-def _form_fields(predictor: str, epochs: float, minutes: float) -> list[str]:
-    """The run form's own fields as overrides; whichever way of bounding the training was chosen rules the other out."""
-    if epochs and minutes:
-        raise ConfigError("epochs and minutes are both set", f"{epochs:g} and {minutes:g}", hint="leave one at 0")
-    fields = [f"model.predictor={predictor}"] if predictor != "settings" else []
-    if epochs:
-        fields += [f"train.epochs={epochs}", "train.minutes=0"]
-    if minutes:
-        fields += [f"train.minutes={minutes}"]
-    return fields
-
-
-def _job_request(launcher: str, job: str, workers: int, run_id: str, run_dir: Path) -> JobRequest | None:
-    """What a cluster is asked for, or None where the step trains itself; the text is checked in both cases."""
-    if launcher not in LAUNCHERS:
-        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(LAUNCHERS)}")
-    image = os.environ.get(IMAGE_VARIABLE, IMAGE)
-    request = JobRequest(kind=LAUNCHERS[launcher], spec=from_yaml(job, workers=workers, image=image), run_id=run_id)
-    if not request.kind:
-        return None
-    check_mounted(request.spec, run_dir)
-    return request
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:

@@ -11,18 +11,18 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from citeflow import __version__, files, pipeline, runs
-from citeflow.cluster.spec import IMAGE
+from citeflow import __version__, files, form, pipeline, runs
 from citeflow.console import log
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
 from citeflow.kfpserver import Server
+from citeflow.pipelinetext import with_images, without_cache
 from citeflow.values import convert, nearest, parse_value
 
 _SHA256 = re.compile("sha256 ([0-9a-f]{64})")
@@ -101,6 +101,8 @@ def plan(
     text = text if use_cache else without_cache(text)
     validate(text)
     values = checked(text, parameters or {})
+    if values.keys() >= form.FIELDS:
+        form.resolve(values)
     override, default = (os.environ.get(f"KF_PIPELINES_{name}_EXPERIMENT_NAME") for name in ("OVERRIDE", "DEFAULT"))
     return Plan(
         text=text,
@@ -175,32 +177,6 @@ def submit(server: Server, planned: Plan) -> dict[str, Any]:
         return {"recurring_run_id": recurring.recurring_run_id, **told, "url": page, "state": recurring.status}
     run = server.run(body)
     return {"run_id": run.run_id, **told, "url": server.run_page(run.run_id), "state": run.state}
-
-
-def with_images(text: str, *, step_image: str = "", train_image: str = "") -> str:
-    """The compiled pipeline with other images; where none is given, the very same text.
-
-    Raises:
-        ConfigError: the pipeline names no image for workers.
-    """
-    if not step_image and not train_image:
-        return text
-    documents = list(yaml.safe_load_all(text))
-    for executor in documents[0]["deploymentSpec"]["executors"].values():
-        if step_image:
-            executor["container"]["image"] = step_image
-    if train_image and IMAGE not in set(_leaves(documents)):
-        raise ConfigError("the pipeline names no image for workers", IMAGE, hint="run `citeflow compile`")
-    changed = _replaced(documents, IMAGE, train_image) if train_image else documents
-    return yaml.safe_dump_all(changed, sort_keys=False)
-
-
-def without_cache(text: str) -> str:
-    """The compiled pipeline with no step cached: a run can not ask for it, its version has to."""
-    documents = list(yaml.safe_load_all(text))
-    for task in documents[0]["root"]["dag"]["tasks"].values():
-        task["cachingOptions"] = {}
-    return yaml.safe_dump_all(documents, sort_keys=False)
 
 
 def validate(text: str) -> None:
@@ -281,20 +257,3 @@ def _checked_cron(cron: str) -> str:
         hint = "second, minute, hour, day, month, weekday: '0 0 3 * * 1' is Monday at three"
         raise ConfigError("not a schedule of six fields", cron, hint=hint)
     return " ".join(parts)
-
-
-def _leaves(value: object) -> Iterator[object]:
-    """Every text and number in nested values."""
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(each)
-    else:
-        yield value
-
-
-def _replaced(value: Any, old: str, new: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _replaced(each, old, new) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_replaced(each, old, new) for each in value]
-    return new if value == old else value

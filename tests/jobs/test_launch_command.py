@@ -154,7 +154,7 @@ BASE = ["launch", "g", "--data-root", "/mnt/citeflow"]
         ([*BASE, "--run-name", "a", "--job", "{worker: 2}"], 64, "did you mean workers"),
         ([*BASE, "--run-name", "a", "--job", "{cpu: lots}"], 64, "job.cpu: lots"),
         ([*BASE, "--run-name", "a", "--job", "{cpu: 4"], 64, "job is not YAML"),
-        ([*BASE, "--run-name", "a", "--job", "cpu: 4"], 66, "no such file: cpu: 4"),
+        ([*BASE, "--run-name", "a", "--job", "cpu: lots"], 64, "job.cpu: lots"),
         ([*BASE, "--run-name", "a", "--job", "none.yaml"], 66, "no such file: none.yaml"),
         ([*BASE, "--run-name", "a", "--job", "."], 66, "no such file: ."),
         ([*BASE, "--run-name", "a", "--run-id", "a b"], 64, "run id: a b"),

@@ -118,7 +118,7 @@ def test_numbers_and_texts_are_read_as_people_write_them():
         ("image: [a]", "job.image", "a text"),
         ("runtime: true", "job.runtime: True", "a text"),
         ("cpu: 8Gi", "job.cpu: 8Gi", "cores such as 2 or 500m"),
-        ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "at most 4Gi"),
+        ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "which is 4Gi"),
         ("memory: 8GB", "job.memory: 8GB", "such as 2 or 8Gi"),
         ("memory: 8 Gi", "job.memory: 8 Gi", "such as 2 or 8Gi"),
         ("memory: 8gi", "job.memory: 8gi", "such as 2 or 8Gi"),

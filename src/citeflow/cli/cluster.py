@@ -12,7 +12,7 @@ from citeflow import files, runs
 from citeflow.cli import options
 from citeflow.cluster import spec as train_spec
 from citeflow.console import emit
-from citeflow.errors import ConfigError, NotFoundError
+from citeflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -57,7 +57,10 @@ def _launch(args: argparse.Namespace) -> None:
     from citeflow.cluster.train import job_of_run
     from citeflow.training.launch import job_of
 
-    spec, kind = train_spec.from_yaml(job_text(args.job), workers=args.workers), train_spec.LAUNCHERS[args.launcher]
+    spec, kind = (
+        train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers),
+        train_spec.LAUNCHERS[args.launcher],
+    )
     train_spec.check_mounted(spec, run_dir)
     request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
     if args.dry_run:
@@ -84,23 +87,9 @@ def namespace_of(args: argparse.Namespace) -> str:
     return args.namespace or "default"
 
 
-def job_text(given: str) -> str:
-    """The YAML text itself, or that of the file of this name.
-
-    Raises:
-        NotFoundError: there is no such file.
-    """
-    if not given.strip() or given.lstrip().startswith("{") or "\n" in given:
-        return given
-    try:
-        return Path(given).read_text()
-    except OSError:
-        raise NotFoundError("no such file", given, hint='--job takes a YAML file, or text such as "{cpu: 4}"') from None
-
-
 def _reap(args: argparse.Namespace) -> None:
     options.require("kubernetes")
     from citeflow.cluster.api import connect
     from citeflow.cluster.reaper import reap
 
-    emit({"deleted": reap(connect(namespace=args.namespace), dry_run=args.dry_run)})
+    emit({"deleted": reap(connect(namespace=args.namespace, patience_s=60.0), dry_run=args.dry_run)})

@@ -75,6 +75,21 @@ def dataset(text: str) -> str:
     return str(path)
 
 
+def yaml_text(given: str) -> str:
+    """YAML text as it is; what has no colon is the name of a file with such text.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
+    if not given or ": " in given or "\n" in given or given.lstrip().startswith("{"):
+        return given
+    try:
+        return Path(given).expanduser().read_text()
+    except OSError:
+        hint = '--job takes a YAML file, or text such as "{cpu: 4}"'
+        raise NotFoundError("no such file", given, hint=hint) from None
+
+
 def require(*packages: str) -> None:
     """Find out before any work whether packages are installed, without importing them.
 

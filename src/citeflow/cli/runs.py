@@ -19,7 +19,9 @@ CANCEL_S = 300.0
 
 def add_to(commands: "Commands") -> None:
     """Add the command."""
-    parser = commands.add_parser("runs", help="list, watch or cancel runs on Kubeflow Pipelines", allow_abbrev=False)
+    parser = commands.add_parser(
+        "runs", help="list, watch, read or cancel runs on Kubeflow Pipelines", allow_abbrev=False
+    )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = options.add_command(verbs, "list", _list, "one JSON object per run, the newest first")
     listing.add_argument("--experiment", default="", metavar="NAME", help="only its runs")

@@ -56,7 +56,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset", metavar="D", help="synthetic, ogbl-citation2, a folder on the volume, or a URL")
     group.add_argument("--workers", metavar="N", help="training processes")
     group.add_argument("--launcher", metavar="L", help="local, pytorchjob or trainjob")
-    group.add_argument("--job", type=Path, metavar="FILE", help="YAML for the parameter `job`")
+    group.add_argument("--job", metavar="YAML", default="", help='what each pod of a job gets: a file, or "{cpu: 4}"')
     group.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="any parameter")
     group.add_argument("--experiment", default="", metavar="NAME", help="made if there is none (default: citeflow)")
     group.add_argument("--run-name", default="", metavar="NAME", help="on the run page (default: dataset and time)")
@@ -131,7 +131,7 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
     if args.config or args.set:
         given["settings"] = _differences(args)
     if args.job:
-        given["job"] = _text(args.job)
+        given["job"] = options.yaml_text(args.job)
     for pair in args.param:
         name, equals, value = pair.partition("=")
         if not equals:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import urllib3
 from kubernetes import client as k8s
 from kubernetes import config as k8s_config
+from yaml import YAMLError
 
 from citeflow.cluster.jobs import PYTORCH_JOB, TRAIN_JOB
 from citeflow.console import log
@@ -202,7 +203,7 @@ class Api:
 _LIMITED: Json = {"_request_timeout": TIMEOUT_S}
 
 
-def connect(*, namespace: str = "", context: str = "") -> Api:
+def connect(*, namespace: str = "", context: str = "", patience_s: float = PATIENCE_S) -> Api:
     """The cluster that this pod runs on, or the one of the kubeconfig.
 
     Raises:
@@ -218,11 +219,11 @@ def connect(*, namespace: str = "", context: str = "") -> Api:
             contexts, active = k8s_config.list_kube_config_contexts()
             chosen = next((each for each in contexts if each["name"] == context), active)
             here = chosen["context"].get("namespace", "default")
-    except k8s_config.ConfigException as error:
-        hint = "set KUBECONFIG, or run it in a pod whose service account may"
+    except (k8s_config.ConfigException, OSError, TypeError, KeyError, AttributeError, YAMLError) as error:
+        hint = "set KUBECONFIG to the file of your cluster, or run it in one of its pods"
         raise ConfigError("no cluster to talk to", str(error).splitlines()[0], hint=hint) from None
     configuration.retries = False  # ours, which say what they wait for
-    return Api(client=k8s.ApiClient(configuration), namespace=namespace or here)
+    return Api(client=k8s.ApiClient(configuration), namespace=namespace or here, patience_s=patience_s)
 
 
 def own_namespace() -> str:

@@ -104,7 +104,8 @@ class TrainSpec:
             _require(quantity(getattr(self, name)) > 0, name, getattr(self, name), "a quantity such as 2 or 8Gi")
         most = quantity(self.memory)
         _require(not self.cpu.endswith("i"), "cpu", self.cpu, "cores such as 2 or 500m")
-        _require(quantity(self.shared_memory) <= most, "shared_memory", self.shared_memory, f"at most {self.memory}")
+        room = f"at most job.memory, which is {self.memory}"
+        _require(quantity(self.shared_memory) <= most, "shared_memory", self.shared_memory, room)
         places = list(self.volumes.values())
         fits = all(_MOUNT.fullmatch(path) and path not in OWN_MOUNTS for path in places)
         _require(fits and len(set(places)) == len(places), "volumes", dict(self.volumes), "claim: /path, each once")
@@ -181,7 +182,8 @@ def check_mounted(spec: TrainSpec, folder: Path) -> None:
     """
     if not any(folder.is_relative_to(path) for path in spec.volumes.values()):
         mounted = ", ".join(spec.volumes.values())
-        raise ConfigError("the pods of a job do not see the folder", folder, hint=f"a folder below {mounted}")
+        hint = f"a --data-root below {mounted}" if mounted else "job.volumes names no volume"
+        raise ConfigError("the pods of a job do not see the folder", folder, hint=hint)
 
 
 def _convert(key: str, value: object, kind: Any) -> Any:

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 import yaml
 
-from citeflow import __version__, kfpapi, pipeline, submission
+from citeflow import __version__, kfpapi, pipeline, pipelinetext, submission
 from citeflow.cluster.spec import IMAGE
 from citeflow.errors import CiteflowError, ConfigError
 from citeflow.submission import checked, plan, validate, version_name, with_images, without_cache
@@ -32,8 +32,8 @@ def test_other_images_change_nothing_but_images():
     assert "train:2" in changed
     assert IMAGE not in changed
     step = executors(TEXT)[0]
-    back = [submission._replaced(each, "step:2", step) for each in yaml.safe_load_all(changed)]
-    back = [submission._replaced(each, "train:2", IMAGE) for each in back]
+    back = [pipelinetext._replaced(each, "step:2", step) for each in yaml.safe_load_all(changed)]
+    back = [pipelinetext._replaced(each, "train:2", IMAGE) for each in back]
     assert back == list(yaml.safe_load_all(TEXT))
     assert len(back) == 2
 

@@ -46,7 +46,10 @@ class Progress:
 @pytest.fixture(scope="session")
 def given():
     """The options; whoever did not ask for a cluster is not asked about one."""
-    found = options.read()
+    try:
+        found = options.read()
+    except ValueError as error:
+        pytest.exit(f"error: {error}", returncode=4)
     if found is None:
         pytest.skip(NOBODY_ASKED)
     return found

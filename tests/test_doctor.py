@@ -309,6 +309,11 @@ def test_without_a_cluster_that_is_a_note_and_nothing_is_asked_of_anybody(capfd)
     assert "Kubeflow Pipelines" not in found
 
 
+def test_a_cluster_that_was_asked_about_and_is_not_there_is_missing(capfd):
+    code, found, _ = doctor(capfd, "--service-account", "pipeline-runner")
+    assert (code, found["cluster"]["status"]) == (69, "missing")
+
+
 def test_for_local_runs_it_says_what_they_ignore(kube, capfd):
     code, found, _ = doctor(capfd, "--local")
     assert code == 0

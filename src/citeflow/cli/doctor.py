@@ -24,7 +24,7 @@ def add_to(commands: "Commands") -> None:
     kinds = [name for name, kind in LAUNCHERS.items() if kind]
     parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
     parser.add_argument("--service-account", default="", metavar="NAME", help="whose rights; by default your own")
-    parser.add_argument("--local", action="store_true", help="only for runs on this machine, and what they ignore")
+    parser.add_argument("--local", action="store_true", help="this machine only, and what a local run ignores")
     parser.add_argument("--json", action="store_true", help="one JSON object per check")
     options.add_data_root(parser)
     add_connection(parser)
@@ -70,7 +70,8 @@ def _cluster(args: argparse.Namespace) -> Iterator[Finding]:
         found = api.connect(namespace=args.namespace or _default_namespace())
     except ConfigError as error:
         value = f"not looked at: {error.what}: {error.value}"
-        yield Finding(status="note", what="cluster", value=value, hint=error.hint)
+        is_asked = args.host or args.namespace or args.service_account
+        yield Finding(status="missing" if is_asked else "note", what="cluster", value=value, hint=error.hint)
         return
     try:
         yield from cluster.check(found, launcher=args.launcher, service_account=args.service_account)

@@ -203,7 +203,7 @@ class Api:
 _LIMITED: Json = {"_request_timeout": TIMEOUT_S}
 
 
-def connect(*, namespace: str = "", context: str = "", patience_s: float = PATIENCE_S) -> Api:
+def connect(*, namespace: str = "", patience_s: float = PATIENCE_S) -> Api:
     """The cluster that this pod runs on, or the one of the kubeconfig.
 
     Raises:
@@ -211,14 +211,13 @@ def connect(*, namespace: str = "", context: str = "", patience_s: float = PATIE
     """
     configuration, here = k8s.Configuration(), ""
     try:
-        if (SERVICE_ACCOUNT / "token").is_file() and not context:
+        if (SERVICE_ACCOUNT / "token").is_file():
             k8s_config.load_incluster_config(client_configuration=configuration)
             here = own_namespace()
         else:
-            k8s_config.load_kube_config(context=context or None, client_configuration=configuration)
-            contexts, active = k8s_config.list_kube_config_contexts()
-            chosen = next((each for each in contexts if each["name"] == context), active)
-            here = chosen["context"].get("namespace", "default")
+            k8s_config.load_kube_config(client_configuration=configuration)
+            _, active = k8s_config.list_kube_config_contexts()
+            here = active["context"].get("namespace", "default")
     except (k8s_config.ConfigException, OSError, TypeError, KeyError, AttributeError, YAMLError) as error:
         hint = "set KUBECONFIG to the file of your cluster, or run it in one of its pods"
         raise ConfigError("no cluster to talk to", str(error).splitlines()[0], hint=hint) from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from citeflow import files
 from citeflow.cluster import launch
-from citeflow.cluster.api import Api, connect, own_namespace
+from citeflow.cluster.api import connect, own_namespace
 from citeflow.cluster.jobs import Json, render
 from citeflow.cluster.placement import Owner, Placement
 from citeflow.cluster.spec import JobRequest, check_mounted
@@ -13,9 +13,7 @@ from citeflow.config import Config
 from citeflow.errors import CorruptError, NotFoundError
 
 
-def train_on_cluster(
-    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, request: JobRequest, api: Api | None = None
-) -> Path:
+def train_on_cluster(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, request: JobRequest) -> Path:
     """Train in the pods of a job; the same call again takes the job over, or goes on from its checkpoint.
 
     Raises:
@@ -27,7 +25,7 @@ def train_on_cluster(
     from citeflow.training.launch import job_of
 
     check_mounted(request.spec, run_dir)
-    api = api or connect(namespace=request.namespace)
+    api = connect(namespace=request.namespace)
     task = job_of(graph, log_dir, config)
     inputs = inputs_of(PreparedGraph.open(graph), config, request.spec.world_size)
     launch.run(

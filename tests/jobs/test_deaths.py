@@ -28,12 +28,14 @@ def processes():
     multiprocessing.resource_tracker._resource_tracker._stop()
 
 
-def trained_in_a_moment(model):
-    """Pods that train for a moment; worker 0 leaves the model."""
+def trained_after(killed, model):
+    """Pods that train until the launcher was killed, and for a moment more; worker 0 leaves the model."""
 
     def script(pod):
         yield "starting"
-        yield 0.15
+        while not killed:
+            yield 0.02
+        yield 0.1
         if pod["metadata"]["name"].endswith("worker-0"):
             yield lambda: model.write_text("whole")
             yield 0
@@ -57,12 +59,13 @@ def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes
             killed.append(request)
             os.kill(step.pid, signal.SIGKILL)
 
-    with KubeApi() as kube, TrainingOperator(kube, script=trained_in_a_moment(tmp_path / "model")):
+    with KubeApi() as kube, TrainingOperator(kube, script=trained_after(killed, tmp_path / "model")):
         first, second = owner(kube, "step-1"), owner(kube, "step-2")
         kube.on_request(kill)
         step = attempt(processes, kube, tmp_path, first)
         step.join(20)
-        assert (step.exitcode == -signal.SIGKILL) == bool(killed)
+        assert killed
+        assert step.exitcode == -signal.SIGKILL
         again = attempt(processes, kube, tmp_path, second)
         again.join(20)
         assert again.exitcode == 0

@@ -8,7 +8,7 @@ from typing import Any
 from kubernetes import client as k8s
 
 from citeflow.cluster.api import TIMEOUT_S, Api
-from citeflow.cluster.pods import NO_SIDECAR, USER, confined
+from citeflow.cluster.pods import NO_SIDECAR, confined, unprivileged
 from citeflow.cluster.spec import CLAIM, MOUNT
 from citeflow.cluster.watching import has_ended, is_hopeless, waits_for
 from cluster.waiting import require, until
@@ -127,14 +127,7 @@ class Helper:
             enable_service_links=False,
             termination_grace_period_seconds=1,
             volumes=[k8s.V1Volume(name="data", persistent_volume_claim={"claimName": CLAIM})],
-            security_context=k8s.V1PodSecurityContext(
-                run_as_non_root=True,
-                run_as_user=USER,
-                run_as_group=USER,
-                fs_group=USER,
-                fs_group_change_policy="OnRootMismatch",
-                seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
-            ),
+            security_context=unprivileged(),
         )
         labels = {LABEL: self.tag, "app.kubernetes.io/name": "citeflow-e2e", **NO_SIDECAR}
         meta = k8s.V1ObjectMeta(name=name, namespace=self.api.namespace, labels=labels, annotations=NO_SIDECAR)

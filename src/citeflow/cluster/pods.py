@@ -50,14 +50,7 @@ def pod_spec(spec: TrainSpec) -> k8s.V1PodSpec:
         enable_service_links=False,
         share_process_namespace=True,
         termination_grace_period_seconds=GRACE_S,
-        security_context=k8s.V1PodSecurityContext(
-            run_as_non_root=True,
-            run_as_user=USER,
-            run_as_group=USER,
-            fs_group=USER,
-            fs_group_change_policy="OnRootMismatch",
-            seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
-        ),
+        security_context=unprivileged(),
     )
 
 
@@ -114,6 +107,18 @@ def mounts(spec: TrainSpec) -> list[Json]:
     """Where the pod's volumes are seen."""
     claims = [{"name": f"claim-{index}", "mountPath": path} for index, path in enumerate(spec.volumes.values())]
     return [*claims, {"name": "shared-memory", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]
+
+
+def unprivileged() -> k8s.V1PodSecurityContext:
+    """A pod that is not root, and whose volumes belong to its group where Kubernetes can see to it."""
+    return k8s.V1PodSecurityContext(
+        run_as_non_root=True,
+        run_as_user=USER,
+        run_as_group=USER,
+        fs_group=USER,
+        fs_group_change_policy="OnRootMismatch",
+        seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
+    )
 
 
 def confined() -> k8s.V1SecurityContext:

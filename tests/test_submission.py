@@ -156,6 +156,7 @@ def test_the_experiment_is_the_one_that_kfp_would_take(monkeypatch):
         ({"settings": "nosuch: {a: 1}"}, "unknown section: nosuch"),
         ({"job": "{cpuu: 4}"}, "unknown setting: job.cpuu"),
         ({"dataset": "https://user:secret@host/x.zip"}, "a URL with a password: https://host/x.zip"),
+        ({"dataset": "http://[secret"}, "dataset: a malformed URL"),
     ],
 )
 def test_what_the_first_step_would_refuse_is_refused_before_anything_is_sent(given, told):

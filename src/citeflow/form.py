@@ -56,6 +56,10 @@ def _overrides(predictor: str, epochs: float, minutes: float) -> list[str]:
 
 def _check_public(dataset: str) -> None:
     """Whoever may see a run sees its parameters."""
-    if "://" in dataset and "@" in urlsplit(dataset).netloc:
+    try:
+        is_secret = "://" in dataset and "@" in urlsplit(dataset).netloc
+    except ValueError:
+        raise ConfigError("dataset", without_secrets(dataset)) from None
+    if is_secret:
         hint = "everybody who may see the run sees its parameters; bring the dataset onto the volume first"
         raise ConfigError("a URL with a password", without_secrets(dataset), hint=hint)

@@ -117,17 +117,19 @@ def test_a_model_that_is_there_needs_no_cluster(kube, api, tmp_path):
 @pytest.mark.parametrize("cleans_all", [False, True])
 def test_the_model_decides_and_not_the_condition(kube, operator, api, tmp_path, code, model, others, cleans_all):
     operator.cleans_all_at_limit = cleans_all
-    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
+    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=2)), lambda: None)
     first, second = running(kube, operator)
     if model:
         files.write_text(tmp_path / "model", "whole")
     operator.finish(second, others)
+    if others:
+        wait_for_a_look(kube)
     operator.finish(first, code)
     error = end()
     assert (error is None) == model
     if not model:
         assert isinstance(error, TrainingError)
-        assert "no model: " in str(error) or "ended without a model" in str(error)
+        assert ("ended with exit code: 1" if others else "error: ") in str(error)
 
 
 def test_a_model_that_shows_late_is_waited_for(kube, operator, api, tmp_path, monkeypatch):

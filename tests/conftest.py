@@ -8,6 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.plugin import (  # noqa: F401
+    figure,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 
 from citeflow import config, files, stages
 from citeflow.config import Config

@@ -1,0 +1,1 @@
+"""One test or more for each row of docs/faults.md, and what collects their figures."""

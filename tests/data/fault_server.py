@@ -20,6 +20,7 @@ class FaultServer(ThreadingHTTPServer):
         self.script: list[Fault] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.sent_bytes = 0
+        self.num_faults = 0
         self.closing = threading.Event()
 
     @property
@@ -32,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, dict(self.headers)))
+        self.server.num_faults += bool(self.server.script)
         fault = self.server.script.pop(0) if self.server.script else serve
         with contextlib.suppress(ConnectionError):
             fault(self)
@@ -72,6 +74,20 @@ def cut_after(num_bytes: int) -> Fault:
         handler.answer(*handler.head_of(offset), handler.server.content[offset : offset + num_bytes])
 
     return fault
+
+
+def declared_short(num_bytes: int) -> Fault:
+    """The first bytes with a Content-Length as if they were all."""
+
+    def fault(handler: Handler) -> None:
+        handler.answer(200, {"Content-Length": str(num_bytes)}, handler.server.content[:num_bytes])
+
+    return fault
+
+
+def undeclared(num_bytes: int) -> Fault:
+    """The first bytes without a word on how many there should be."""
+    return lambda handler: handler.answer(200, {}, handler.server.content[:num_bytes])
 
 
 def stall_after(num_bytes: int) -> Fault:

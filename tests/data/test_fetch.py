@@ -2,6 +2,9 @@
 
 import hashlib
 import random
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial as bind
@@ -11,6 +14,7 @@ import pytest
 from fault_server import (
     FaultServer,
     cut_after,
+    declared_short,
     drip,
     page,
     partial,
@@ -18,6 +22,7 @@ from fault_server import (
     serving,
     stall_after,
     status,
+    undeclared,
     whole_again,
 )
 
@@ -49,6 +54,16 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "down" / "file.zip"
 
 
+@pytest.fixture
+def faulty(server: FaultServer, target: Path, figure) -> Iterator[FaultServer]:
+    """The server of a test of a fault: it must have misbehaved, and never be believed."""
+    yield server
+    is_wrong = target.exists() and target.read_bytes() != server.content
+    figure(faults=server.num_faults, wrong_files_accepted=int(is_wrong))
+    assert server.num_faults
+    assert not is_wrong
+
+
 def left_behind(target: Path) -> set[str]:
     return {path.name for path in target.parent.iterdir()} - {target.name}
 
@@ -71,34 +86,54 @@ def test_a_target_with_the_right_digest_is_left_alone(server, target):
     assert len(server.requests) == 1
 
 
-def test_a_cut_download_continues_where_it_was_cut(server, target):
-    server.script = [cut_after(10_000), cut_after(5_000)]
-    assert quick(server.url, target) == DIGEST
-    assert [headers.get("Range") for _, headers in server.requests] == [None, "bytes=10000-", "bytes=15000-"]
-    assert server.requests[1][1]["If-Range"] == '"one"'
+@pytest.mark.fault("F23")
+def test_a_cut_download_continues_where_it_was_cut(faulty, target):
+    faulty.script = [cut_after(10_000), cut_after(5_000)]
+    assert quick(faulty.url, target) == DIGEST
+    assert [headers.get("Range") for _, headers in faulty.requests] == [None, "bytes=10000-", "bytes=15000-"]
+    assert faulty.requests[1][1]["If-Range"] == '"one"'
+    assert faulty.sent_bytes == len(CONTENT)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.fault("F23", nightly=n > 0)) for n in range(20)])
+def test_fifty_random_cuts_never_give_a_wrong_file_and_are_continued(seed, server, target, figure):
+    rng, cuts, again = random.Random(seed), (cut_after, declared_short, undeclared), 0
+    for number in range(50):
+        target.unlink(missing_ok=True)
+        server.sent_bytes, cut = 0, cuts[number % 3]
+        server.script = [cut(rng.randrange(len(CONTENT)))]
+        with pytest.raises(UnavailableError if cut is cut_after else DataError):
+            quick(server.url, target, sha256=DIGEST, attempts=1)
+        figure(cuts=1, wrong_files_accepted=int(target.exists()))
+        assert not target.exists()
+        assert quick(server.url, target, sha256=DIGEST) == DIGEST
+        again += server.sent_bytes - len(CONTENT) if cut is cut_after else 0
+    assert server.num_faults == 50
+    figure(bytes_fetched_twice=again)
+    assert again == 0
+
+
+def test_several_cuts_of_one_download_fetch_no_byte_twice(server, target):
+    server.script = [cut_after(number) for number in (9000, 0, 1, 30_000)]
+    assert quick(server.url, target, sha256=DIGEST) == DIGEST
     assert server.sent_bytes == len(CONTENT)
 
 
-def test_fifty_random_cuts_never_give_a_wrong_file_and_fetch_no_byte_twice(server, target):
-    rng = random.Random(3)
-    for _ in range(50):
-        target.unlink(missing_ok=True)
-        server.sent_bytes = 0
-        server.script = [cut_after(rng.randrange(len(CONTENT))) for _ in range(rng.randint(1, 4))]
-        assert quick(server.url, target, sha256=DIGEST) == DIGEST
-        assert target.read_bytes() == CONTENT
-        assert server.sent_bytes == len(CONTENT)
-
-
-def test_another_process_continues_what_a_killed_one_left(server, target, monkeypatch):
-    server.script = [cut_after(12_345)]
-    monkeypatch.setattr(fetch_module.time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        quick(server.url, target)
-    monkeypatch.undo()
+@pytest.mark.fault("F23")
+def test_another_process_continues_what_a_killed_one_left(faulty, target):
+    faulty.script = [stall_after(12_345)]
+    code = "import sys, pathlib; from citeflow.data.fetch import fetch; fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    with subprocess.Popen([sys.executable, "-c", code, faulty.url, str(target)]) as process:
+        part, deadline_s = target.with_name("file.zip.part"), time.monotonic() + 20
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert not target.exists()
-    assert quick(server.url, target) == DIGEST
-    assert server.requests[1][1]["Range"] == "bytes=12345-"
+    came = part.stat().st_size
+    assert 0 < came <= 12_345
+    assert quick(faulty.url, target) == DIGEST
+    assert faulty.requests[1][1]["Range"] == f"bytes={came}-"
 
 
 def test_a_part_that_nothing_vouches_for_is_not_continued(server, target):
@@ -107,28 +142,32 @@ def test_a_part_that_nothing_vouches_for_is_not_continued(server, target):
     assert "Range" not in server.requests[0][1]
 
 
-def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(server, target):
+@pytest.mark.fault("F23")
+def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(faulty, target):
     def change_then_serve(handler):
-        server.etag, server.content = '"two"', CONTENT[::-1]
+        faulty.etag, faulty.content = '"two"', CONTENT[::-1]
         serve(handler)
 
-    server.script = [cut_after(10_000), change_then_serve]
-    quick(server.url, target)
+    faulty.script = [cut_after(10_000), change_then_serve]
+    quick(faulty.url, target)
     assert target.read_bytes() == CONTENT[::-1]
 
 
-def test_without_an_etag_the_size_tells_whether_it_is_still_the_same_file(server, target):
-    server.etag = ""
-    server.script = [cut_after(10_000), cut_after(10_000), partial("bytes 20000-20001/20002", b"??")]
-    assert quick(server.url, target) == DIGEST
-    assert [headers.get("Range") for _, headers in server.requests[1:]] == ["bytes=10000-", "bytes=20000-", None]
+@pytest.mark.fault("F23")
+def test_without_an_etag_the_size_tells_whether_it_is_still_the_same_file(faulty, target):
+    faulty.etag = ""
+    faulty.script = [cut_after(10_000), cut_after(10_000), partial("bytes 20000-20001/20002", b"??")]
+    assert quick(faulty.url, target) == DIGEST
+    assert [headers.get("Range") for _, headers in faulty.requests[1:]] == ["bytes=10000-", "bytes=20000-", None]
 
 
-def test_a_server_without_ranges_starts_again(server, target):
-    server.script = [cut_after(10_000), whole_again]
-    assert quick(server.url, target) == DIGEST
+@pytest.mark.fault("F23")
+def test_a_server_without_ranges_starts_again(faulty, target):
+    faulty.script = [cut_after(10_000), whole_again]
+    assert quick(faulty.url, target) == DIGEST
 
 
+@pytest.mark.fault("F23")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -139,48 +178,54 @@ def test_a_server_without_ranges_starts_again(server, target):
         status(416),
     ],
 )
-def test_a_wrong_range_is_not_appended(server, target, fault):
-    server.script = [cut_after(10_000), fault]
-    assert quick(server.url, target) == DIGEST
+def test_a_wrong_range_is_not_appended(faulty, target, fault):
+    faulty.script = [cut_after(10_000), fault]
+    assert quick(faulty.url, target) == DIGEST
     assert target.read_bytes() == CONTENT
-    assert "Range" not in server.requests[2][1]
+    assert "Range" not in faulty.requests[2][1]
 
 
-def test_a_range_that_stops_early_is_continued(server, target):
+@pytest.mark.fault("F23")
+def test_a_range_that_stops_early_is_continued(faulty, target):
     head = f"bytes 10000-19999/{len(CONTENT)}"
-    server.script = [cut_after(10_000), partial(head, CONTENT[10_000:20_000])]
-    assert quick(server.url, target) == DIGEST
-    assert server.requests[2][1]["Range"] == "bytes=20000-"
+    faulty.script = [cut_after(10_000), partial(head, CONTENT[10_000:20_000])]
+    assert quick(faulty.url, target) == DIGEST
+    assert faulty.requests[2][1]["Range"] == "bytes=20000-"
 
 
-def test_a_stall_ends_with_the_timeout_and_is_continued(server, target):
-    server.script = [stall_after(20_000)]
+@pytest.mark.fault("F23")
+def test_a_stall_ends_with_the_timeout_and_is_continued(faulty, target, figure):
+    faulty.script = [stall_after(20_000)]
     begin_s = time.monotonic()
-    assert quick(server.url, target, timeout_s=0.5) == DIGEST
+    assert quick(faulty.url, target, timeout_s=0.5) == DIGEST
+    figure(longest_stall_s=round(time.monotonic() - begin_s, 1), timeout_s=0.5)
     assert time.monotonic() - begin_s < 10
-    assert server.sent_bytes == len(CONTENT)
+    assert faulty.sent_bytes == len(CONTENT)
 
 
-def test_a_server_that_drips_counts_as_stalled(server, target):
-    server.script = [drip]
+@pytest.mark.fault("F23")
+def test_a_server_that_drips_counts_as_stalled(faulty, target):
+    faulty.script = [drip]
     begin_s = time.monotonic()
     with pytest.raises(UnavailableError, match="less than 1024 bytes/s"):
-        quick(server.url, target, timeout_s=0.5, attempts=1)
+        quick(faulty.url, target, timeout_s=0.5, attempts=1)
     assert time.monotonic() - begin_s < 10
 
 
+@pytest.mark.fault("F23")
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_again(server, target, code):
-    server.script = [status(code), status(code)]
-    assert quick(server.url, target) == DIGEST
+def test_a_busy_server_is_asked_again(faulty, target, code):
+    faulty.script = [status(code), status(code)]
+    assert quick(faulty.url, target) == DIGEST
 
 
-def test_a_server_that_stays_busy_ends_it_after_all_attempts_with_doubling_waits(server, target, monkeypatch):
+@pytest.mark.fault("F23")
+def test_a_server_that_stays_busy_ends_it_after_all_attempts_with_doubling_waits(faulty, target, monkeypatch):
     waits_s: list[float] = []
     monkeypatch.setattr(fetch_module.time, "sleep", waits_s.append)
-    server.script = [status(503)] * 9
+    faulty.script = [status(503)] * 9
     with pytest.raises(UnavailableError, match="HTTP 503"):
-        fetch(server.url, target)
+        fetch(faulty.url, target)
     assert waits_s == [0.5, 1, 2, 4]
 
 
@@ -206,47 +251,52 @@ def test_a_redirect_is_followed(server, target):
     assert server.requests[1][0] == "/elsewhere.zip"
 
 
-def test_a_redirect_loop_ends(server, target):
-    server.script = [status(302, Location="/file.zip")] * 30
+@pytest.mark.fault("F23")
+def test_a_redirect_loop_ends(faulty, target):
+    faulty.script = [status(302, Location="/file.zip")] * 30
     with pytest.raises(UnavailableError, match="redirects that lead nowhere"):
-        quick(server.url, target)
-    assert len(server.requests) < 15
+        quick(faulty.url, target)
+    assert len(faulty.requests) < 15
 
 
+@pytest.mark.fault("F23")
 @pytest.mark.parametrize("place", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x"])
-def test_a_redirect_to_anything_but_http_is_not_followed(server, target, place):
-    server.script = [status(302, Location=place)] * 9
+def test_a_redirect_to_anything_but_http_is_not_followed(faulty, target, place):
+    faulty.script = [status(302, Location=place)] * 9
     with pytest.raises(UnavailableError):
-        quick(server.url, target, attempts=2)
+        quick(faulty.url, target, attempts=2)
     assert not target.exists()
 
 
-def test_a_login_page_is_not_taken_for_the_file(server, target):
-    server.script = [page] * 9
+@pytest.mark.fault("F23")
+def test_a_login_page_is_not_taken_for_the_file(faulty, target):
+    faulty.script = [page] * 9
     with pytest.raises(DataError) as caught:
-        quick(server.url, target, sha256=DIGEST)
+        quick(faulty.url, target, sha256=DIGEST)
     assert DIGEST in str(caught.value)
     assert hashlib.sha256(b"<!doctype html><title>Log in</title>").hexdigest() in str(caught.value)
     assert not target.exists()
     assert left_behind(target) == set()
 
 
-def test_a_content_length_that_is_too_short_is_found_by_the_digest(server, target):
-    server.script = [lambda handler: handler.answer(200, {"Content-Length": "9"}, CONTENT)]
+@pytest.mark.fault("F23")
+def test_a_content_length_that_is_too_short_is_found_by_the_digest(faulty, target):
+    faulty.script = [lambda handler: handler.answer(200, {"Content-Length": "9"}, CONTENT)]
     with pytest.raises(DataError, match="wrong sha256"):
-        quick(server.url, target, sha256=DIGEST)
-    assert quick(server.url, target, sha256=DIGEST) == DIGEST
+        quick(faulty.url, target, sha256=DIGEST)
+    assert quick(faulty.url, target, sha256=DIGEST) == DIGEST
 
 
-def test_a_cut_in_the_chunked_encoding_is_noticed(server, target):
+@pytest.mark.fault("F23")
+def test_a_cut_in_the_chunked_encoding_is_noticed(faulty, target):
     def half_a_chunk(handler):
         handler.protocol_version = "HTTP/1.1"
         handler.answer(200, {"Transfer-Encoding": "chunked", "Connection": "close"}, b"ff\r\nonly a part")
         handler.close_connection = True
 
-    server.script = [half_a_chunk]
-    assert quick(server.url, target) == DIGEST
-    assert len(server.requests) == 2
+    faulty.script = [half_a_chunk]
+    assert quick(faulty.url, target) == DIGEST
+    assert len(faulty.requests) == 2
 
 
 def test_a_port_where_nobody_listens_ends_it(target):

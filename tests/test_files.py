@@ -125,7 +125,7 @@ def test_a_failure_within_the_block_leaves_the_old_directory(tmp_path):
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_directory_replaces_the_old_one_with_all_its_files(can_exchange, tmp_path, monkeypatch):
     if not can_exchange:
-        monkeypatch.setattr(files, "_exchange", lambda work, path: False)
+        monkeypatch.setattr(files.replacing, "_exchange", lambda work, path: False)
     files.write_text(tmp_path / "noun" / "left over", "old")
     make(tmp_path / "noun", "new")
     assert names(tmp_path) == ["noun"]
@@ -153,7 +153,7 @@ def test_many_that_make_the_same_directory_all_succeed(can_exchange, tmp_path, m
                 failures.append(error)
 
     if not can_exchange:
-        monkeypatch.setattr(files, "_exchange", lambda work, path: False)
+        monkeypatch.setattr(files.replacing, "_exchange", lambda work, path: False)
     failures = []
     threads = [threading.Thread(target=work, args=(content,)) for content in ("one", "two", "six", "ten")]
     for thread in threads:

@@ -1,0 +1,65 @@
+"""The only part that writes files: into a temporary name, to the disk, then renamed.
+
+A reader sees a whole file or none, and a whole directory or none.
+"""
+
+from citeflow.files.contents import (
+    Json,
+    copy_file,
+    open_stream,
+    read_json,
+    save_array,
+    save_blocks,
+    save_chunks,
+    save_table,
+    save_tensors,
+    sha256_of_file,
+    sha256_of_json,
+)
+from citeflow.files.locks import exclusive
+from citeflow.files.manifests import MANIFEST, read_manifest, verify, write_manifest
+from citeflow.files.replacing import (
+    copy_directory,
+    create_json,
+    delete,
+    delete_directory,
+    delete_unfinished,
+    move_file,
+    new_directory,
+    scratch_directory,
+    write_bytes,
+    write_in_place,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "MANIFEST",
+    "Json",
+    "copy_directory",
+    "copy_file",
+    "create_json",
+    "delete",
+    "delete_directory",
+    "delete_unfinished",
+    "exclusive",
+    "move_file",
+    "new_directory",
+    "open_stream",
+    "read_json",
+    "read_manifest",
+    "save_array",
+    "save_blocks",
+    "save_chunks",
+    "save_table",
+    "save_tensors",
+    "scratch_directory",
+    "sha256_of_file",
+    "sha256_of_json",
+    "verify",
+    "write_bytes",
+    "write_in_place",
+    "write_json",
+    "write_manifest",
+    "write_text",
+]

@@ -1,0 +1,35 @@
+"""Locks that go away with the process that holds them."""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from citeflow.errors import UnavailableError
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock file for the length of the block; the lock goes away with the process that holds it.
+
+    Raises:
+        UnavailableError: another process holds it, and still does after `wait_s`.
+    """
+    deadline_s = time.monotonic() + wait_s
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        while not _lock(file):
+            if time.monotonic() >= deadline_s:
+                raise UnavailableError("another process is at work on this", path, hint="wait until it has ended")
+            time.sleep(0.1)
+        yield
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,5 +1,10 @@
 """A cluster in memory, and citeflow's way to it."""
 
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import sys
+
 import pytest
 from clusters import connect
 from fakes.kube_api import KubeApi
@@ -27,3 +32,16 @@ def api(kube):
     yield api
     api.client.close()
     api.client.rest_client.pool_manager.clear()
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Starts processes that have imported everything already, and no thread of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["one_attempt"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        multiprocessing.forkserver.ensure_running()
+    yield context
+    multiprocessing.forkserver._forkserver._stop()
+    multiprocessing.resource_tracker._resource_tracker._stop()

@@ -1,10 +1,7 @@
 """The launcher is killed at each of its requests, before the server has seen it or after, and the step repeated."""
 
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
 import signal
-import sys
 
 import one_attempt
 import pytest
@@ -13,19 +10,6 @@ from fakes.kube_api import KubeApi
 from fakes.operator import TrainingOperator
 
 DEATHS = [(number, phase) for number in range(1, 16) for phase in ("before", "after")]
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Starts processes that have imported everything already, and no thread of this one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["one_attempt"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        multiprocessing.forkserver.ensure_running()
-    yield context
-    multiprocessing.forkserver._forkserver._stop()
-    multiprocessing.resource_tracker._resource_tracker._stop()
 
 
 def trained_after(killed, model):
@@ -49,8 +33,9 @@ def attempt(processes, kube, run_dir, pod):
     return step
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.parametrize(("number", "phase"), DEATHS)
-def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes, tmp_path, number, phase):
+def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes, tmp_path, figure, number, phase):
     killed, uids = [], set()
 
     def kill(count, request, now):
@@ -69,6 +54,7 @@ def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes
         again = attempt(processes, kube, tmp_path, second)
         again.join(20)
         assert again.exitcode == 0
+        figure(deaths=len(killed), jobs_created_per_death_max=float(len(uids)))
         assert len(uids) == 1
         step.close()
         again.close()

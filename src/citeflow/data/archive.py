@@ -48,6 +48,18 @@ class _Entry:
     open: Callable[[], IO[bytes] | None]
 
 
+class _InPieces:
+    """A file that is not read in large pieces: tarfile takes the size of a long name from the archive, and obeys."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.tell, self.seek = file, file.tell, file.seek
+
+    def read(self, size: int) -> bytes:
+        if size > _READ_BYTES:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+
 def extract(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
     """Unpack a .zip, .tar or .tar.gz, told apart by content, as `extract_zip` does."""
     unpack = extract_zip if zipfile.is_zipfile(archive) else extract_tar
@@ -74,7 +86,11 @@ def extract_zip(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_
 
 def extract_tar(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
     """Unpack a .tar or .tar.gz; arguments and errors as for `extract_zip`."""
-    with _refuse_damage(archive), _open_plain(archive) as plain, tarfile.open(fileobj=plain, mode="r:") as opened:
+    with (
+        _refuse_damage(archive),
+        _open_plain(archive) as plain,
+        tarfile.open(fileobj=cast(IO[bytes], _InPieces(plain)), mode="r:") as opened,
+    ):
         entries = _checked(archive, (_entry_of_tar(opened, info) for info in opened), max_bytes, max_files)
         _require_end(archive, plain)
         _write(archive, entries, target, max_bytes)

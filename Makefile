@@ -8,7 +8,7 @@ ENGINE ?= docker
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check generate run test e2e bench image locks
+.PHONY: help setup check generate run test faults e2e bench image locks
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,10 @@ run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of 
 
 test: $(READY) ## the tests
 	$(BIN)/pytest
+
+faults: $(READY) ## kills, cuts, full disks, hostile files: every row of docs/faults.md that needs no cluster; writes the page
+	CITEFLOW_FAULTS=docs/faults.jsonl $(BIN)/pytest -m fault; code=$$?; \
+	  PYTHONPATH=tests $(BIN)/python -m faults.page && exit $$code
 
 e2e: $(READY) ## the tests on the cluster of the kubeconfig, 20 minutes; CITEFLOW_E2E_NAME=value each (docs/e2e.md)
 	CITEFLOW_E2E=1 $(BIN)/python -m pytest tests/cluster -s -rs -W ignore

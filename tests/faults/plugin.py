@@ -15,6 +15,9 @@ import pytest
 VARIABLE = "CITEFLOW_FAULTS"
 """Names the file that the figures are kept in, and asks for the slow tests as well."""
 
+OWN = ("id", "passed", "of", "skipped", "seconds", "cores")
+"""What a line says of every row; no figure has such a name."""
+
 
 @dataclass(kw_only=True)
 class Row:
@@ -22,14 +25,30 @@ class Row:
 
     passed: int = 0
     of: int = 0
+    """How many were to run, whether or not an interrupted session came to them."""
+
+    skipped: int = 0
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def ran(self) -> bool:
+        return self.of > 0 and self.seconds > 0
+
     def to_dict(self, name: str) -> dict[str, Any]:
-        return {"id": name, "passed": self.passed, "of": self.of, "seconds": round(self.seconds, 1), **self.figures}
+        """The row's line: its id, how its tests ended, the cores that they had, the figures."""
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        ended = {"passed": self.passed, "of": self.of, **skipped, "seconds": round(self.seconds, 1)}
+        return {"id": name, **ended, "cores": len(os.sched_getaffinity(0)), **self.figures}
 
 
 ROWS = pytest.StashKey[dict[str, Row]]()
+PASSED = pytest.StashKey[bool]()
+
+
+def number(name: str) -> int:
+    """The place of a row among the others: 29 of F29."""
+    return int(name[1:])
 
 
 def pytest_configure(config):
@@ -37,23 +56,31 @@ def pytest_configure(config):
     config.stash[ROWS] = defaultdict(Row)
 
 
-def pytest_collection_modifyitems(items):
-    if VARIABLE in os.environ:
-        return
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Count what is to run, once `-m` and `-k` have chosen."""
     for item in items:
-        if any(mark.kwargs.get("nightly") for mark in item.iter_markers("fault")):
-            item.add_marker(pytest.mark.skip(reason="slow; `make faults` runs it"))
+        for mark in item.iter_markers("fault"):
+            config.stash[ROWS][mark.args[0]].of += 1
+            if mark.kwargs.get("nightly") and VARIABLE not in os.environ:
+                item.add_marker(pytest.mark.skip(reason="slow; `make faults` runs it"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
     for mark in item.iter_markers("fault"):
-        if not report.skipped:
-            row = item.config.stash[ROWS][mark.args[0]]
-            row.seconds += report.duration
-            row.of += report.when == "call" or (report.when == "setup" and report.failed)
-            row.passed += report.when == "call" and report.passed
+        row = item.config.stash[ROWS][mark.args[0]]
+        if report.skipped:
+            row.of -= 1
+            row.skipped += 1
+            continue
+        row.seconds += report.duration
+        if report.when == "call":
+            item.stash[PASSED] = report.passed
+            row.passed += report.passed
+        elif report.when == "teardown" and report.failed:
+            row.passed -= item.stash.get(PASSED, False)
     return report
 
 
@@ -67,6 +94,7 @@ def figure(request):
     figures = request.config.stash[ROWS][mark.args[0]].figures
 
     def tell(**values):
+        assert not set(values) & set(OWN), f"a line has these of itself: {', '.join(OWN)}"
         for name, value in values.items():
             together = (lambda one, other: one + other) if isinstance(value, int) else max
             figures[name] = together(figures[name], value) if name in figures else value
@@ -75,11 +103,12 @@ def figure(request):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    lines = {name: json.dumps(row.to_dict(name)) for name, row in config.stash[ROWS].items() if row.of}
+    rows = config.stash[ROWS]
+    lines = {name: json.dumps(rows[name].to_dict(name)) for name in sorted(rows, key=number) if rows[name].ran}
     if lines:
         terminalreporter.section("faults")
-    for name in sorted(lines, key=lambda name: int(name[1:])):
-        terminalreporter.write_line(lines[name])
+    for line in lines.values():
+        terminalreporter.write_line(line)
     if VARIABLE in os.environ:
         _keep(config, lines)
 
@@ -89,4 +118,4 @@ def _keep(config, lines):
     file = config.rootpath / os.environ[VARIABLE]
     kept = {json.loads(line)["id"]: line for line in file.read_text().splitlines()} if file.exists() else {}
     kept |= lines
-    file.write_text("".join(kept[name] + "\n" for name in sorted(kept, key=lambda name: int(name[1:]))))
+    file.write_text("".join(kept[name] + "\n" for name in sorted(kept, key=number)))

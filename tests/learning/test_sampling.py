@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import csrs, random_citations, random_days
 
+from citeflow.graph.csr import build_csr, undirected
 from citeflow.learning import sampling
 from citeflow.learning.sampling import FOLDS, Part, Plan, make_batch
 
@@ -328,3 +329,66 @@ def test_keys_of_large_graphs_do_not_collide():
         assert np.abs(np.bincount(folds[:, column], minlength=FOLDS) - 500).max() < 5 * np.sqrt(500)
     for pair in ((0, 2), (0, 3), (2, 3)):
         assert 400 < (folds[:, pair[0]] == folds[:, pair[1]]).sum() < 600
+
+
+@pytest.mark.fault("F11")
+def test_all_ranks_take_as_many_steps_and_each_citation_is_told_once_or_lies_between_parts(figure):
+    rng = np.random.default_rng(1)
+    for seed in range(150):
+        num_papers, papers, world_size = (int(rng.integers(2, end)) for end in (70, 80, 10))
+        plan = plan_of(num_papers, papers, world_size=world_size - 1, seed=seed)
+        share = float(rng.choice([0, 0.02, 0.2]))
+        check_epoch(plan, np.nonzero(random_citations(num_papers, share, seed=seed)), figure)
+
+
+@pytest.mark.fault("F11")
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5000])
+@pytest.mark.parametrize("papers", [40, 4097])
+def test_a_number_of_citations_that_no_number_of_ranks_divides_is_dealt_all_the_same(world_size, papers, figure):
+    rng = np.random.default_rng(3)
+    pairs = rng.choice(500 * 499, 4097, replace=False)
+    citing_E, place_E = np.divmod(pairs, 499)
+    graph = citing_E, place_E + (place_E >= citing_E)
+    check_epoch(plan_of(500, papers, world_size=world_size), graph, figure)
+
+
+def check_epoch(plan, citations, figure):
+    """Deal the first epoch, as the ranks would, and look at what became of each citation."""
+    references = build_csr(*citations, plan.num_papers)
+    neighbours = undirected(references)
+    told, together, num_parts = [], set(), 0
+    steps_R = np.zeros(plan.world_size, dtype=int)
+    for step, rank in itertools.product(range(plan.steps_per_epoch), range(plan.world_size)):
+        part = plan.part(step, rank)
+        steps_R[rank] += len(part.paper_B) > 0
+        if part.epoch == 0:
+            num_parts += 1
+            batch = make_batch(
+                part, references=references, neighbours=neighbours, day_N=None, negatives=2, seed=(step, rank)
+            )
+            told += targets(batch)
+            together |= pairs_in(part, references, neighbours.num_rows)
+    assert num_parts == FOLDS * plan.num_parts
+    assert set(steps_R) == {plan.steps_per_epoch}
+    assert len(set(told)) == len(told)
+    assert set(told) == together
+    everything = len(references.index_E)
+    figure(
+        plans=1,
+        citations=everything,
+        told_once=len(told),
+        between_parts=everything - len(together),
+        uneven_ranks=len(set(steps_R)) - 1,
+    )
+
+
+def pairs_in(part, references, num_papers):
+    """Citations between papers of a part that its pass tells, found in another way than `make_batch` does."""
+    is_mine_N = np.zeros(num_papers, dtype=bool)
+    is_mine_N[part.paper_B] = True
+    citing_E, cited_E = references.edges()
+    is_inside_E = is_mine_N[citing_E] & is_mine_N[cited_E]
+    a_E, b_E = citing_E[is_inside_E], cited_E[is_inside_E]
+    rows_N = np.arange(num_papers, dtype=np.int32)
+    is_told_E = sampling._fold_of(rows_N, a_E, b_E, part, num_papers) == part.fold
+    return set(zip(a_E[is_told_E].tolist(), b_E[is_told_E].tolist(), strict=True))

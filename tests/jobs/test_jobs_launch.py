@@ -1,5 +1,6 @@
 """How a step creates its job, stays with it, and tells how it ended."""
 
+import functools
 import io
 import threading
 import time
@@ -10,7 +11,7 @@ from fakes.kube_api import KubeApi
 from kubernetes.client import ApiException
 
 from citeflow import files
-from citeflow.cluster import launch, logs, watching
+from citeflow.cluster import jobs, launch, logs, train, watching
 from citeflow.cluster.launch import run
 from citeflow.cluster.spec import TrainSpec
 from citeflow.errors import ConfigError, DataError, StoppedError, TrainingError, UnavailableError, to_record
@@ -111,11 +112,14 @@ def test_a_model_that_is_there_needs_no_cluster(kube, api, tmp_path):
     assert kube.requests == []
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("model", [True, False])
 @pytest.mark.parametrize("others", [0, 1])
 @pytest.mark.parametrize("cleans_all", [False, True])
-def test_the_model_decides_and_not_the_condition(kube, operator, api, tmp_path, code, model, others, cleans_all):
+def test_the_model_decides_and_not_the_exit_codes(
+    kube, operator, api, tmp_path, figure, code, model, others, cleans_all
+):
     operator.cleans_all_at_limit = cleans_all
     end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=2)), lambda: None)
     first, second = running(kube, operator)
@@ -126,10 +130,63 @@ def test_the_model_decides_and_not_the_condition(kube, operator, api, tmp_path, 
         wait_for_a_look(kube)
     operator.finish(first, code)
     error = end()
+    figure(combinations=1, wrong=int((error is None) != model))
     assert (error is None) == model
     if not model:
         assert isinstance(error, TrainingError)
         assert ("ended with exit code: 1" if others else "error: ") in str(error)
+
+
+CONDITIONS = [
+    (jobs.PYTORCH_JOB, "Succeeded"),
+    (jobs.TRAIN_JOB, "Complete"),
+    *[(kind, condition) for kind in (jobs.PYTORCH_JOB, jobs.TRAIN_JOB) for condition in ("Failed", "deleted")],
+]
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.parametrize(("kind", "condition"), CONDITIONS)
+@pytest.mark.parametrize("model", ["whole", "cut", "of something else", "none"])
+def test_the_manifest_decides_and_not_the_condition(kube, tmp_path, monkeypatch, figure, kind, condition, model):
+    monkeypatch.setattr(launch, "SEEN_LATE_S", 0.05)
+    plural, inputs, said = f"{kind.lower()}s", {"PreparedGraph": "a1"}, []
+
+    def end_the_job(seconds):
+        time.sleep(0.01)
+        for name in [job["metadata"]["name"] for job in kube.list(plural) if not said]:
+            if model != "none":
+                leave_a_model(tmp_path / "model", {} if model == "of something else" else inputs, cut=model == "cut")
+            said.append(condition)
+            end_as(kube, plural, name, condition)
+
+    api = connect(kube.url, sleep=end_the_job)
+    whole = functools.partial(train.is_complete, tmp_path / "model", inputs)
+    error = started(run, launch_of(api, tmp_path, kind=kind, is_complete=whole), lambda: None)()
+    api.client.rest_client.pool_manager.clear()
+    wrong = (error is None) != (model == "whole")
+    figure(combinations=1, contradicted=int((condition in watching.ENDS) and watching.ENDS[condition] != (not error)))
+    figure(wrong=int(wrong))
+    assert said == [condition]
+    assert not wrong
+    assert error is None or isinstance(error, TrainingError)
+
+
+def end_as(kube, plural, name, condition):
+    """Let a job say that it has ended, or be gone."""
+    if condition == "deleted":
+        kube.remove(plural, NAMESPACE, name)
+    else:
+        ended = {"type": condition, "status": "True", "message": "as the test says"}
+        kube.patch(plural, NAMESPACE, name, {"status": {"conditions": [ended]}})
+
+
+def leave_a_model(folder, inputs, *, cut):
+    """A model as workers leave it, or one that was cut afterwards."""
+    with files.new_directory(folder) as work:
+        files.write_text(work / "model.safetensors", "weights")
+        files.write_manifest(work, "TrainedModel", inputs=inputs, facts={})
+    if cut:
+        (folder / "model.safetensors").write_text("weight")
 
 
 def test_a_model_that_shows_late_is_waited_for(kube, operator, api, tmp_path, monkeypatch):
@@ -240,11 +297,13 @@ def test_a_job_that_waits_in_a_queue_is_waited_for(kube, operator, api, tmp_path
     assert end() is None
 
 
-def test_a_job_that_somebody_deleted_is_missed(kube, operator, api, tmp_path):
+@pytest.mark.fault("F30")
+def test_a_job_that_somebody_deleted_is_missed(kube, operator, api, tmp_path, figure):
     end = started(run, launch_of(api, tmp_path), lambda: None)
     running(kube, operator)
     kube.remove("pytorchjobs", NAMESPACE, job_in(kube)["metadata"]["name"])
     assert "it was deleted" in str(end())
+    figure(jobs_deleted_by_hand=1)
 
 
 def test_a_launcher_that_is_stopped_takes_its_job_along(kube, operator, api, tmp_path):
@@ -280,7 +339,8 @@ def test_a_job_goes_when_all_the_pods_that_own_it_are_gone(kube, operator, api, 
     assert job_in(kube) is None
 
 
-def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, api, tmp_path):
+@pytest.mark.fault("F30")
+def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, api, tmp_path, figure):
     api.create(launch_of(api, tmp_path, owner=owner(kube, "step-1")).job)
     name = job_in(kube)["metadata"]["name"]
     touched = []
@@ -295,7 +355,9 @@ def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, ap
     end = started(run, files_ready, lambda: None)
     eventually(lambda: len(job_in(kube)["metadata"]["ownerReferences"]) == 2)
     files.write_text(tmp_path / "model", "whole")
-    assert end() is None
+    error = end()
+    figure(patches_in_conflict=len(touched), false_failures=int(error is not None))
+    assert error is None
     assert touched
     assert count(kube, "patch") == 2
 
@@ -371,9 +433,10 @@ def test_a_connection_that_ends_while_tls_is_agreed_upon_is_made_again(kube, api
         api.get("PyTorchJob", "x")
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize("status", [408, 410, 429, 500, 502, 503, 504])
 @pytest.mark.parametrize("handled", [False, True])
-def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, status, handled):
+def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, figure, status, handled):
     faults = [
         kube.fail(2, resource=resource, verb=verb, status=status, handled=handled)
         for resource, verb in [("pytorchjobs", "get"), ("pytorchjobs", "create"), ("pods", "list"), ("pods/log", "get")]
@@ -381,15 +444,18 @@ def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, status, 
     end = started(run, launch_of(api, tmp_path), lambda: None)
     first, _ = running(kube, operator)
     operator.write(first, "begins")
-    eventually(lambda: all(fault.fired for fault in faults[:-1]))
+    eventually(lambda: all(fault.fired for fault in faults))
     files.write_text(tmp_path / "model", "whole")
     operator.finish(first, 0)
-    assert end() is None
+    error = end()
+    figure(errors_answered=sum(fault.fired for fault in faults), false_failures=int(error is not None))
+    assert error is None
     assert len(kube.list("pytorchjobs")) == 1
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize("handled", [False, True])
-def test_connections_that_are_cut_are_made_again(kube, operator, api, tmp_path, handled):
+def test_connections_that_are_cut_are_made_again(kube, operator, api, tmp_path, figure, handled):
     faults = [
         kube.drop(1, resource=r, verb=v, handled=handled) for r, v in [("pytorchjobs", "create"), ("pods", "list")]
     ]
@@ -398,8 +464,27 @@ def test_connections_that_are_cut_are_made_again(kube, operator, api, tmp_path, 
     eventually(lambda: all(fault.fired for fault in faults))
     files.write_text(tmp_path / "model", "whole")
     operator.finish(first, 0)
-    assert end() is None
+    error = end()
+    figure(connections_cut=sum(fault.fired for fault in faults), false_failures=int(error is not None))
+    assert error is None
     assert len(kube.list("pytorchjobs")) == 1
+
+
+@pytest.mark.fault("F30")
+def test_logs_that_are_cut_end_nothing(kube, operator, api, tmp_path, figure, monkeypatch):
+    told, cuts = listen(monkeypatch), 0
+    end = started(run, launch_of(api, tmp_path), lambda: None)
+    first, _ = running(kube, operator)
+    for cuts in range(1, 5):
+        operator.write(first, f"line {cuts}")
+        eventually(lambda line=f"line {cuts}": line in told())
+        kube.cut_streams(abruptly=cuts % 2 == 0)
+    files.write_text(tmp_path / "model", "whole")
+    operator.finish(first, 0)
+    error = end()
+    figure(logs_cut=cuts, false_failures=int(error is not None))
+    assert error is None
+    assert told().count("| line ") == cuts
 
 
 def test_a_server_that_says_when_to_come_back_is_obeyed(kube, tmp_path):
@@ -411,7 +496,8 @@ def test_a_server_that_says_when_to_come_back_is_obeyed(kube, tmp_path):
     api.client.rest_client.pool_manager.clear()
 
 
-def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_path, monkeypatch):
+@pytest.mark.fault("F30")
+def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_path, figure, monkeypatch):
     now = [0.0]
 
     def sleep(seconds):
@@ -429,7 +515,9 @@ def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_
     eventually(lambda: now[0] > 100 and not kube.is_refused())
     assert 3 <= len(kube.refused) <= 20
     files.write_text(tmp_path / "model", "whole")
-    assert end() is None
+    error = end()
+    figure(requests_in_an_outage_of_60_s=float(len(kube.refused)), false_failures=int(error is not None))
+    assert error is None
     assert count(kube, "create") == 1
 
 
@@ -449,7 +537,8 @@ def test_a_refusal_is_told_in_the_server_s_words(kube, api, tmp_path):
     assert "citeflow doctor" in told.value.hint
 
 
-def test_requests_are_few(kube, operator, tmp_path):
+@pytest.mark.fault("F30")
+def test_requests_are_few(kube, operator, tmp_path, figure):
     slept = []
     end = started(
         run, launch_of(connect(kube.url, sleep=lambda s: (slept.append(s), time.sleep(0.01))), tmp_path), lambda: 0
@@ -460,4 +549,6 @@ def test_requests_are_few(kube, operator, tmp_path):
     operator.finish(first, 0)
     assert end() is None
     looks = [request for request in kube.requests if request.resource in ("pytorchjobs", "pods")]
-    assert len(looks) / (sum(slept) / 60) <= 20
+    per_minute = len(looks) / (sum(slept) / 60)
+    figure(requests_per_minute=per_minute)
+    assert per_minute <= 20

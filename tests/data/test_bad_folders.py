@@ -23,8 +23,9 @@ def test_no_two_cases_have_the_same_name():
     assert len({case.name for case in CASES}) == len(CASES) >= 28
 
 
+@pytest.mark.fault("F27")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_bad_folder_is_refused_in_one_line(tmp_path, capsys, case: Case):
+def test_a_bad_folder_is_refused_in_one_line(tmp_path, capsys, case: Case, figure):
     folder = tmp_path / "folder"
     case.build(folder)
     before = sorted(tmp_path.rglob("*"))
@@ -40,3 +41,4 @@ def test_a_bad_folder_is_refused_in_one_line(tmp_path, capsys, case: Case):
         assert fragment in message
     assert capsys.readouterr() == ("", "")
     assert sorted(tmp_path.rglob("*")) == before
+    figure(bad_inputs=1, told_with_file_and_place=1)

@@ -1,0 +1,134 @@
+"""SIGTERM ends what pods run, as the first process of a process namespace, which Linux spares the signals it ignores.
+
+A pod's command takes the place of an image's init, so it is tried without one; workers have the pause container's.
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from fakes.kube_api import KubeApi
+from manifests.kustomize import render
+
+LIMIT_S = 2.0
+ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+PAUSE = ["sh", "-c", '"$@" & wait', "pause"]
+DEAF = [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"]
+
+pytestmark = pytest.mark.fault("F8")
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Start a command alone in a process namespace; returns its process once it has printed some words."""
+    if subprocess.run([*ALONE, "true"], capture_output=True, timeout=10).returncode:
+        pytest.skip("no process namespace may be made here: `unshare --pid` needs root")
+    running = []
+
+    def begin(command, is_ready):
+        with (tmp_path / "told").open("w") as told:
+            running.append(subprocess.Popen([*ALONE, *command], stdout=told, stderr=subprocess.STDOUT))
+        eventually(lambda: is_ready((tmp_path / "told").read_text()), running[-1])
+        return psutil.Process(running[-1].pid).children()[0]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def eventually(condition, process):
+    until = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, "it ended early"
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def number_inside(process):
+    """The number of a process in its own namespace."""
+    (line,) = [
+        line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("NSpid")
+    ]
+    return int(line.split()[-1])
+
+
+def milliseconds_to_end(process):
+    began = time.monotonic()
+    process.terminate()
+    psutil.wait_procs([process], timeout=LIMIT_S)
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return 1000 * (time.monotonic() - began)
+
+
+def said(folder, kind, name):
+    """The only container of a pod of the manifests, as its argv."""
+    (thing,) = [each for each in render(folder) if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    spec = thing["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else thing["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    return [*container["command"], *container.get("args", [])]
+
+
+def test_a_first_process_without_a_handler_would_stay(begin):
+    process = begin(DEAF, lambda told: "ready" in told)
+    assert number_inside(process) == 1
+    process.terminate()
+    assert psutil.wait_procs([process], timeout=0.3)[1] == [process]
+
+
+def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch, figure):
+    python, *arguments = said(checkout / "manifests" / "base", "CronJob", "citeflow-reaper")
+    assert python == "python3"
+    with KubeApi() as kube:
+        monkeypatch.setenv("KUBECONFIG", str(kube.write_kubeconfig(tmp_path / "config")))
+        kube.outage()
+        process = begin([sys.executable, *arguments], lambda told: "waits for the API" in told)
+        assert number_inside(process) == 1
+        figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
+
+
+def test_tensorboard_ends(begin, checkout, tmp_path, figure):
+    program, *arguments = said(checkout / "manifests" / "components" / "web", "Deployment", "citeflow-tensorboard")
+    assert program == "tensorboard"
+    replaced = {"--logdir": f"--logdir={tmp_path}", "--port": "--port=0", "--bind_all": "--host=127.0.0.1"}
+    own = [replaced.get(each.partition("=")[0], each) for each in arguments]
+    process = begin([sys.executable, "-m", "tensorboard.main", *own], lambda told: "/tensorboard/" in told)
+    assert number_inside(process) == 1
+    figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
+
+
+def test_an_init_passes_the_signal_on(begin, tmp_path, figure):
+    if shutil.which("tini") is None:
+        pytest.skip("tini, the init of the images, is not installed")
+    process = begin(["tini", "--", *DEAF], lambda told: "ready" in told)
+    assert number_inside(process) == 1
+    figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
+
+
+def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(begin, checkout, figure):
+    job = yaml.safe_load((checkout / "tests" / "jobs" / "golden" / "pytorchjob.yaml").read_text())
+    spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert spec["shareProcessNamespace"] is True
+    (container,) = spec["containers"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    python, *words = [*container["command"], *container["args"]]
+    replaced = {"--rdzv-endpoint": f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr": "--local-addr=127.0.0.1"}
+    own = [replaced.get(each.partition("=")[0], each) for each in words]
+    assert python == "python3"
+    assert "--nnodes=2" in own
+    pause = begin([*PAUSE, sys.executable, *own], lambda told: answers(port))
+    (torchrun,) = pause.children()
+    assert (number_inside(pause), number_inside(torchrun)) == (1, 2)
+    figure(sigterm_to_end_ms=milliseconds_to_end(torchrun), programs=1)
+
+
+def answers(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -125,7 +125,7 @@ def alone():
             yield group
 
 
-def _train_alone(command, environment) -> tuple[int, bool]:
+def _train_alone(command, environment, given_up) -> tuple[int, bool]:
     """Do what torchrun would let one worker do."""
     from citeflow.training import worker
 

@@ -146,13 +146,29 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RecoveryConfig:
+    """What a fault may cost; none of it decides what model comes out, and a run may go on with other values."""
+
+    checkpoint_steps: int = 100
+    """Steps between two checkpoints, and so the most that are taken again after a fault."""
+
+    step_timeout_s: float = 60.0
+    """Seconds that a worker waits for another one within a step, before it takes it for lost."""
+
+    def __post_init__(self) -> None:
+        _require(self.checkpoint_steps >= 1, "recovery.checkpoint_steps", self.checkpoint_steps, "at least 1")
+        _require(1 <= self.step_timeout_s <= 3600, "recovery.step_timeout_s", self.step_timeout_s, "1 to 3600")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """Everything that decides what model comes out, besides the data and the number of workers."""
+    """Everything that decides what model comes out, besides the data and the number of workers; and `recovery`."""
 
     data: DataConfig = field(default_factory=DataConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
@@ -164,6 +180,7 @@ SECTIONS: dict[str, type] = {
     "synthetic": SyntheticConfig,
     "model": ModelConfig,
     "train": TrainConfig,
+    "recovery": RecoveryConfig,
 }
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

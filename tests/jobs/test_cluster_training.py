@@ -73,7 +73,7 @@ def test_a_pod_that_is_deleted_during_training_changes_nothing(prepared, undistu
 
     def delete(kube):
         pod = next((pod for pod in kube.list("pods") if pod["metadata"]["name"].endswith(victim)), None)
-        if pod and not uids and (prepared.data_root / "runs" / f"without-{victim}" / "checkpoint").exists():
+        if pod and not uids and (prepared.data_root / "runs" / f"without-{victim}" / "checkpoints").exists():
             kube.store.delete(kube.store.kind_of("pods"), NAMESPACE, pod["metadata"]["name"])
             uids.append(pod["metadata"]["uid"])
         if pod and uids and pod["metadata"]["uid"] not in uids:
@@ -95,7 +95,7 @@ def test_a_worker_process_that_is_killed_changes_nothing(prepared, undisturbed, 
     killed = []
 
     def kill(kube):
-        if not killed and (prepared.data_root / "runs" / "killed" / "checkpoint").exists():
+        if not killed and (prepared.data_root / "runs" / "killed" / "checkpoints").exists():
             process = next(filter(is_worker, psutil.Process().children(recursive=True)))
             process.kill()
             killed.append(process.pid)

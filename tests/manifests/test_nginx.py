@@ -23,7 +23,7 @@ FILES = {
     "runs/small/published/.report.json.x1": "{",
     "runs/small/model/model.safetensors": "weights",
     "runs/small/model/manifest.json": "{}",
-    "runs/small/checkpoint/step.json": "{}",
+    "runs/small/checkpoints/step.json": "{}",
     "runs/small/report/report.json": "{}",
     f"runs/.small.x1/{RUN}": "half of it",
     "runs/unpublished/model/model.json": "{}",

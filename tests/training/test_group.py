@@ -3,6 +3,7 @@
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -21,13 +22,14 @@ def test_ranks_that_outnumber_the_gpus_meet_on_the_cpu(monkeypatch, num_gpus):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
-    monkeypatch.setattr(group.dist, "init_process_group", lambda backend, timeout: began.append(backend))
+    monkeypatch.setattr(group.dist, "init_process_group", lambda backend, timeout: began.append((backend, timeout)))
+    monkeypatch.setattr(group.dist, "new_group", lambda timeout: began.append(timeout))
     monkeypatch.setattr(group.dist, "get_rank", lambda: 1)
     monkeypatch.setattr(group.dist, "get_world_size", lambda: 4)
     monkeypatch.setattr(group.dist, "destroy_process_group", lambda: began.append("left"))
-    with group.joined() as joined:
+    with group.joined(step_timeout_s=7) as joined:
         assert joined == Group(1, 4, CPU, local_world_size=2)
-    assert began == ["gloo", "left"]
+    assert began == [("gloo", timedelta(seconds=300)), timedelta(seconds=7), "left"]
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 7, 60, 2_927_963])

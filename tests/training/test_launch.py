@@ -121,7 +121,7 @@ def stopped(prepared, tmp_path_factory):
         log_dir=log_dir,
         exit_code=exit_code,
         error="\n".join((root / "stderr").read_text().splitlines()[-2:]),
-        steps_done=files.verify(run_dir / "checkpoint", "Checkpoint")["facts"]["step"],
+        steps_done=files.verify(max((run_dir / "checkpoints").iterdir()), "Checkpoint")["facts"]["step"],
         steps_shown_live=shown,
         seconds_to_end=time.monotonic() - began,
         survivors=survivors,
@@ -150,6 +150,15 @@ def jobs(prepared, stopped, tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", *command, *job_files], env=environment, check=True, timeout=2 * PATIENCE_S)
     return found
+
+
+@pytest.fixture
+def handlers():
+    """The signal handlers of this process come back."""
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in old.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -255,21 +264,27 @@ def test_training_beats_the_untrained_model_and_popularity(jobs, graph):
     assert model.details["valid_mrr"] > popularity["mrr"] + 0.1
 
 
-def test_a_finished_training_is_returned_as_it_is(jobs):
-    """No step is possible here: a group that was not joined cannot agree on anything."""
+class Decides(Group):
+    """A rank 0 that tells nobody what it decided, and can take no step, as it has not joined the others."""
+
+    def ask_first(self, make):
+        return make()
+
+
+def test_a_finished_training_is_returned_as_it_is(jobs, handlers):
     run_dir = jobs["resumed"].run_dir
     before = {path: path.stat().st_mtime_ns for path in (run_dir / "model").iterdir()}
-    worker.work(Group(0, 2, torch.device("cpu")), run_dir, files.read_json(run_dir / "job.json"))
+    worker.work(Decides(0, 2, torch.device("cpu")), run_dir, files.read_json(run_dir / "job.json"))
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "model").iterdir()} == before
 
 
 @pytest.mark.parametrize(("workers", "lr"), [(3, 0.01), (2, 0.02)])
-def test_a_run_that_was_begun_with_other_settings_or_workers_is_refused(jobs, workers, lr):
+def test_a_run_that_was_begun_with_other_settings_or_workers_is_refused(jobs, handlers, workers, lr):
     run_dir = jobs["undisturbed"].run_dir
     job = files.read_json(run_dir / "job.json")
     job["config"]["train"]["lr"] = lr
     with pytest.raises(ConfigError, match="other data, settings or workers") as caught:
-        worker.work(Group(0, workers, torch.device("cpu")), run_dir, job)
+        worker.work(Decides(0, workers, torch.device("cpu")), run_dir, job)
     assert "another run name" in caught.value.hint
 
 
@@ -317,20 +332,7 @@ def test_threads_are_shared_between_the_workers(prepared, tmp_path, monkeypatch)
     assert (tmp_path / "threads").read_text() == "4"
 
 
-def test_a_graph_that_is_not_there_is_refused_by_the_worker_before_it_joins(tmp_path, monkeypatch):
+def test_a_graph_that_is_not_there_is_refused_by_the_worker(tmp_path, handlers):
     files.write_json(tmp_path / "job.json", {"graph": str(tmp_path / "none"), "log_dir": "", "config": {}})
     with pytest.raises(NotFoundError, match="none"):
         worker.work(None, tmp_path, files.read_json(tmp_path / "job.json"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_worker_waits_for_the_end_of_a_step(number):
-    old = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        should_stop = worker.StopRequests()
-        assert not should_stop()
-        os.kill(os.getpid(), number)
-        assert should_stop()
-    finally:
-        for each, handler in old.items():
-            signal.signal(each, handler)

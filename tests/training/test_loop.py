@@ -1,5 +1,6 @@
 """The loop, with this process as the only rank."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -17,6 +18,7 @@ from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.ranking import mrr_and_hits
 from citeflow.learning.tensors import RANDOM_WIDTH
 from citeflow.training import checkpoint, loop, worker
+from citeflow.training.attempts import claim
 from citeflow.training.loop import Training, fit, learning_rate
 
 QUICK = ["train.epochs=0.25", "train.evaluations=2", "model.dropout=0.3"]
@@ -36,18 +38,31 @@ class Diary:
         self.evaluations.append(record)
 
 
+class StopAfter:
+    """Asks to stop after so many steps."""
+
+    def __init__(self, steps):
+        self.steps, self.taken = steps, 0
+
+    def __call__(self):
+        self.taken += 1
+        return self.taken == self.steps
+
+    waiting = at_once = staticmethod(contextlib.nullcontext)
+
+
 @pytest.fixture
 def begin(prepared, group, tmp_path):
     """Makes a training, or goes on with one."""
-    graph = PreparedGraph.open(prepared.graph)
+    graph, launches = PreparedGraph.open(prepared.graph), itertools.count()
 
     def new(*overrides, name="run", stop_after=None):
         settings = config.load(overrides=[*prepared.settings, *QUICK, *overrides])
         evidence = evidence_of(graph, settings.model)
         model = worker.new_model(graph, evidence, settings)
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.lr)
-        progress, best = checkpoint.load(tmp_path / name, model=model, optimizer=optimizer, inputs={})
-        steps = itertools.count(1)
+        state = checkpoint.read(tmp_path / name, {})
+        progress, best = checkpoint.restore(state, model=model, optimizer=optimizer)
         return Training(
             graph=graph,
             evidence=evidence,
@@ -57,10 +72,11 @@ def begin(prepared, group, tmp_path):
             optimizer=optimizer,
             progress=progress,
             best=best,
-            checkpoint=tmp_path / name,
+            attempt=claim(tmp_path / f"attempts of {name}", launch=str(next(launches)), step=progress.step),
+            checkpoints=tmp_path / name,
             inputs={},
             run_log=Diary(),
-            should_stop=lambda: next(steps) == stop_after,
+            stops=StopAfter(stop_after),
         )
 
     return new
@@ -135,14 +151,54 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_weights_change(begin
     assert "train.lr" in caught.value.hint
     assert is_same(copied(training.model), before)
     assert not training.optimizer.state
-    assert not training.checkpoint.exists()
+    assert checkpoint.read(training.checkpoints, {}).step == 0
 
 
-def test_weights_that_burst_are_told_by_the_next_validation_and_not_saved(begin):
-    with pytest.raises(TrainingError, match="scores are not finite: nan at step 1") as caught:
-        fit(begin("train.lr=1e18", "train.clip=0", "train.evaluations=4"))
-    assert "train.lr" in caught.value.hint
-    assert begin().progress.step == 0
+def test_weights_that_burst_are_told_by_the_next_validation_however_often_one_tries(begin):
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="scores are not finite: nan at step 1") as caught:
+            fit(begin("train.lr=1e18", "train.clip=0", "train.evaluations=4"))
+        assert "train.lr" in caught.value.hint
+
+
+@pytest.mark.fault("F12")
+def test_weights_that_are_not_finite_are_not_saved(begin, monkeypatch, figure):
+    real, spoilt = loop._update, []
+
+    def spoil(training, share):
+        real(training, share)
+        if training.progress.step == 2:
+            next(training.model.parameters()).data.fill_(math.inf)
+            spoilt.append(training.progress.step)
+
+    monkeypatch.setattr(loop, "_update", spoil)
+    with pytest.raises(TrainingError, match="weights are not finite"):
+        fit(begin("recovery.checkpoint_steps=1"))
+    assert spoilt == [2]
+    resumed = begin()
+    assert resumed.progress.step == 2
+    assert all(value.isfinite().all() for value in resumed.model.state_dict().values())
+    figure(checkpoints_not_finite=0)
+
+
+@pytest.mark.fault("F12")
+@pytest.mark.parametrize("clip", ["1", "0"])
+def test_a_gradient_that_is_not_finite_ends_the_training_before_weights_change(begin, monkeypatch, figure, clip):
+    real, before = loop._forward_backward, []
+
+    def spoil(training, ddp, inputs):
+        loss = real(training, ddp, inputs)
+        if training.progress.step == 2:
+            next(training.model.parameters()).grad[0] = math.nan
+            before.append(copied(training.model))
+        return loss
+
+    monkeypatch.setattr(loop, "_forward_backward", spoil)
+    training = begin(f"train.clip={clip}")
+    with pytest.raises(TrainingError, match="gradient is not finite: nan at step 2"):
+        fit(training)
+    assert is_same(copied(training.model), *before)
+    figure(weights_changed_after=0)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])

@@ -22,7 +22,7 @@ def train_on_cluster(graph: Path, *, run_dir: Path, log_dir: Path, config: Confi
     """
     from citeflow.evaluation.model_files import inputs_of
     from citeflow.graph.prepared import PreparedGraph
-    from citeflow.training.launch import job_of
+    from citeflow.training.launch import begin_job, job_of
 
     check_mounted(request.spec, run_dir)
     api = connect(namespace=request.namespace)
@@ -35,7 +35,7 @@ def train_on_cluster(graph: Path, *, run_dir: Path, log_dir: Path, config: Confi
             run_dir=run_dir,
             is_complete=lambda: is_complete(run_dir / "model", inputs),
         ),
-        prepare=lambda: files.write_json(run_dir / "job.json", task),
+        prepare=lambda: begin_job(run_dir, task),
     )
     return run_dir / "model"
 

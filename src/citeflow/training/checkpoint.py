@@ -1,17 +1,32 @@
-"""What a run needs to go on after it was stopped: one directory that is replaced whole."""
+"""Checkpoints of a run: a folder for each, named by its step, which appears whole or not at all.
 
+All random numbers of a step are drawn from the seed, the step and the rank, and the parts of an epoch are dealt in an
+order that the seed and the step decide: so the step is also the state of every generator and of the sampler.
+"""
+
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from citeflow import files
-from citeflow.errors import ConfigError
+from citeflow.console import log
+from citeflow.errors import ConfigError, CorruptError, NotFoundError
 
 KIND = "Checkpoint"
+
+KEPT = 2
+"""Whole checkpoints that are kept: the newest, and one for the case that it is damaged."""
+
+AFRESH = "delete the folder of the checkpoints to start afresh, or bring one of them back"
+_NAME = re.compile(r"step-\d{8}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +50,20 @@ class Progress:
     evaluations: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """A checkpoint as bytes: what rank 0 reads, and sends to the others."""
+
+    step: int = 0
+    """Where it goes on from."""
+
+    progress: bytes = b""
+    """JSON of a Progress; empty for a fresh start."""
+
+    tensors: bytes = b""
+    """Of model, optimizer and best model, as safetensors."""
+
+
 def save(
     folder: Path,
     *,
@@ -44,39 +73,96 @@ def save(
     progress: Progress,
     inputs: files.Json,
 ) -> None:
-    """Replace the checkpoint in one step."""
+    """Add the checkpoint of a step, then delete those that are no longer needed.
+
+    Raises:
+        OSError: it could not be written; those before are as they were.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    with files.new_directory(folder) as work:
+    with files.new_directory(folder / f"step-{progress.step:08d}") as work:
         files.save_tensors(work / "state.safetensors", tensors)
         files.write_json(work / "progress.json", asdict(progress))
         files.write_manifest(work, KIND, inputs=inputs, facts={"step": progress.step})
+    _delete_old(folder)
 
 
-def load(
-    folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: files.Json
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Put model and optimizer back where the checkpoint left them; a fresh start where there is none.
+def read(folder: Path, inputs: files.Json) -> State:
+    """The newest checkpoint that is whole, or a fresh start where there is none; one that is damaged is told.
+
+    Raises:
+        ConfigError: it belongs to another graph, configuration or number of workers.
+        CorruptError: there are checkpoints, and none of them is whole.
+    """
+    found = 0
+    for place in _newest_first(folder):
+        found += 1
+        try:
+            manifest = files.verify(place, KIND)
+        except (CorruptError, NotFoundError) as error:
+            log("train", "a checkpoint is damaged", what=error.what, path=error.value)
+            continue
+        _require_same(folder, manifest["inputs"], inputs)
+        progress, tensors = ((place / name).read_bytes() for name in ("progress.json", "state.safetensors"))
+        return State(step=int(manifest["facts"]["step"]), progress=progress, tensors=tensors)
+    if found:
+        raise CorruptError("every checkpoint is damaged", folder, hint=AFRESH)
+    return State()
+
+
+def restore(state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]]:
+    """Put model and optimizer where a checkpoint left them; a fresh start changes nothing.
 
     Returns:
         How far the run had come, and the state of its best model.
 
     Raises:
-        ConfigError: the checkpoint belongs to another graph, configuration or number of workers.
-        CorruptError: it was damaged.
+        CorruptError: it does not hold what it should; nothing in it is ever executed.
     """
-    if not folder.exists():
+    if not state.progress:
         return Progress(), {}
-    manifest = files.verify(folder, KIND)
-    if manifest["inputs"] != inputs:
-        hint = "choose another run name, or delete the folder to start afresh"
-        raise ConfigError("the run was begun with other data, settings or workers", folder, hint=hint)
-    tensors = safetensors.torch.load_file(folder / "state.safetensors")
-    model.load_state_dict(_below("model.", tensors))
-    _load_optimizer(optimizer, _below("optimizer.", tensors))
-    return Progress(**files.read_json(folder / "progress.json")), _below("best.", tensors)
+    try:
+        progress, tensors = Progress(**json.loads(state.progress)), safetensors.torch.load(state.tensors)
+        model.load_state_dict(_below("model.", tensors))
+        _load_optimizer(optimizer, _below("optimizer.", tensors))
+    except (ValueError, TypeError, RecursionError, RuntimeError, SafetensorError) as error:
+        raise CorruptError("not a checkpoint of citeflow", str(error).splitlines()[0], hint=AFRESH) from None
+    return progress, _below("best.", tensors)
+
+
+def _require_same(folder: Path, found: files.Json, inputs: files.Json) -> None:
+    differing = [f"{key} {found.get(key)}, now {value}" for key, value in inputs.items() if found.get(key) != value]
+    if differing:
+        hint = f"choose another run name, or delete {folder} to start afresh"
+        raise ConfigError("the run was begun with other data, settings or workers", ", ".join(differing), hint=hint)
+
+
+def _delete_old(folder: Path) -> None:
+    """Keep the newest checkpoints that are whole; a deletion that fails is told, and tried again the next time."""
+    kept = 0
+    for place in _newest_first(folder):
+        if kept < KEPT and _is_whole(place):
+            kept += 1
+            continue
+        try:
+            files.delete_directory(place)
+        except OSError as error:
+            log("train", "a checkpoint could not be deleted", why=error.strerror, path=place)
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        files.verify(place, KIND)
+    except (CorruptError, NotFoundError):
+        return False
+    return True
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    """The checkpoints of a run; anything else in the folder is somebody's own."""
+    yield from sorted((place for place in folder.glob("step-*") if _NAME.fullmatch(place.name)), reverse=True)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

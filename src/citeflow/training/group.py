@@ -1,20 +1,22 @@
 """The ranks that train together: joining, one small sum per step, shared arrays, and a bound on every wait."""
 
 import contextlib
+import json
 import os
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from citeflow.errors import CiteflowError, from_record, to_record
 from citeflow.training.shared import shared_array, unshare
 
 JOIN_TIMEOUT_S = 300
-"""Longest wait for another rank: for its share of an evaluation, or for rank 0 to write a checkpoint."""
+"""Longest wait for another rank outside of a step: at the start, for its share of an evaluation, for a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Group:
     local_world_size: int = 1
     """How many of them are on this machine."""
 
+    in_step: dist.ProcessGroup | None = field(default=None, compare=False)
+    """The same ranks with less patience, for what every step waits for; None for the patience of all the rest."""
+
     @property
     def is_first(self) -> bool:
         """Whether this rank writes, logs and keeps the time."""
@@ -34,14 +39,46 @@ class Group:
 
     def sum(self, *values: float) -> list[float]:
         """Add values up over all ranks; every rank calls it with as many values, and gets the same sums."""
+        return self._sum(values, None)
+
+    def sum_in_step(self, *values: float) -> list[float]:
+        """As `sum`, where the other ranks can not be far behind."""
+        return self._sum(values, self.in_step)
+
+    def _sum(self, values: tuple[float, ...], group: dist.ProcessGroup | None) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=group)
         sums: list[float] = total.tolist()
         return sums
 
     def from_first(self, *values: float) -> list[float]:
         """Values of rank 0, on every rank."""
         return self.sum(*(value if self.is_first else 0.0 for value in values))
+
+    def ask_first(self, make: Callable[[], bytes]) -> bytes:
+        """What rank 0 makes, on every rank, so that no two of them see different things on a disk.
+
+        Raises:
+            CiteflowError: rank 0's, on every rank, so that none waits for the others.
+        """
+        content, error = b"", b""
+        if self.is_first:
+            try:
+                content = make()
+            except CiteflowError as raised:
+                error = json.dumps(to_record(raised)).encode()
+        if error := self._bytes_from_first(error):
+            raise from_record(json.loads(error))
+        return self._bytes_from_first(content)
+
+    def _bytes_from_first(self, content: bytes) -> bytes:
+        (size,) = self.from_first(len(content))
+        buffer = torch.zeros(int(size), dtype=torch.uint8)
+        if self.is_first:
+            buffer[:] = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)[: len(content)]
+        if size:
+            dist.broadcast(buffer, src=0)
+        return buffer.numpy().tobytes()
 
     def rows(self, num_rows: int) -> range:
         """The rows of a large array that this rank computes."""
@@ -77,16 +114,24 @@ class Group:
             dist.broadcast(x[mine.start : mine.stop], src=rank)
 
 
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether an error says that another rank is gone, or was waited for too long."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 def _rows_of(rank: int, world_size: int, num_rows: int) -> range:
     return range(rank * num_rows // world_size, (rank + 1) * num_rows // world_size)
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Group]:
+def joined(step_timeout_s: float = JOIN_TIMEOUT_S) -> Iterator[Group]:
     """Join the ranks that torchrun started, and leave them at the end.
 
     With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo; arrays in main memory are
     exchanged by gloo in both cases.
+
+    Args:
+        step_timeout_s: longest wait for another rank within a step.
     """
     local_world_size = int(os.environ["LOCAL_WORLD_SIZE"])
     on_gpu = torch.cuda.device_count() >= local_world_size
@@ -96,6 +141,7 @@ def joined() -> Iterator[Group]:
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=JOIN_TIMEOUT_S))
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device, local_world_size)
+        in_step = dist.new_group(timeout=timedelta(seconds=step_timeout_s))
+        yield Group(dist.get_rank(), dist.get_world_size(), device, local_world_size, in_step)
     finally:
         dist.destroy_process_group()

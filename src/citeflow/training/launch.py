@@ -1,6 +1,8 @@
 """Starts the ranks of a training on this machine, through torchrun, and turns their end into a model or an error."""
 
+import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,7 +13,13 @@ from citeflow import files
 from citeflow.config import Config
 from citeflow.cores import environment
 from citeflow.errors import StoppedError, TrainingError, from_record
+from citeflow.training.stops import stop_with_parent
 
+WORKER = "citeflow.training.worker"
+RESTARTS = 100
+"""How often torchrun may start the workers again; attempts without progress end much earlier."""
+
+POLL_S = 0.2
 GRACE_S = 60
 """torchrun gives its workers 30 s to save before it kills them."""
 
@@ -26,9 +34,9 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         CiteflowError: whatever error a worker left behind.
     """
     with files.exclusive(run_dir / "train.lock"):
-        files.write_json(run_dir / "job.json", job_of(graph, log_dir, config))
-        files.delete(run_dir, "error.json")
-        code, was_stopped = _run([*_torchrun(workers), str(run_dir / "job.json")], environment(os.environ, workers))
+        begin_job(run_dir, job_of(graph, log_dir, config))
+        command = [*_torchrun(workers), str(run_dir / "job.json")]
+        code, was_stopped = _run(command, environment(os.environ, workers), run_dir / "error.json")
     if (run_dir / "error.json").exists():
         raise from_record(files.read_json(run_dir / "error.json"))
     if code != 0 and was_stopped:
@@ -41,17 +49,28 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
 
 
 def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
-    """What a worker has to know, as it reads it from the job file."""
+    """What a worker has to know of its task."""
     return {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
+
+
+def begin_job(run_dir: Path, task: files.Json) -> None:
+    """Write the job file that the workers read, for a launch of its own, and forget what ended the one before."""
+    files.delete(run_dir, "error.json")
+    files.write_json(run_dir / "job.json", {**task, "launch": secrets.token_hex(8)})
 
 
 def _torchrun(workers: int) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    return [*launcher, "-m", "citeflow.training.worker"]
+    return [*launcher, "--max-restarts", str(RESTARTS), "-m", WORKER]
 
 
-def _run(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
+def _run(command: list[str], environment: dict[str, str], given_up: Path) -> tuple[int, bool]:
     """Run to the end; a SIGTERM that comes meanwhile is passed on, so that the workers can save.
+
+    Args:
+        command: torchrun, which starts all workers again when one is lost.
+        environment: of the workers.
+        given_up: a file that says that it is useless to start again.
 
     Returns:
         The exit code, and whether a SIGTERM came.
@@ -66,14 +85,24 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
 
     old = signal.signal(signal.SIGTERM, pass_on)
     try:
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=environment, preexec_fn=stop_with_parent)
         running.append(process)
         if received:
             process.terminate()
-        return process.wait(), bool(received)
+        return _wait(process, given_up, received), bool(received)
     finally:
         signal.signal(signal.SIGTERM, old)
         for process in running:
             if process.poll() is None:
                 process.terminate()
                 process.wait(GRACE_S)
+
+
+def _wait(process: subprocess.Popen[bytes], given_up: Path, received: list[int]) -> int:
+    """Wait for torchrun, and end it where a worker says that another attempt would end as this one."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(POLL_S)
+        if given_up.exists() and not received:
+            process.terminate()
+            return process.wait(GRACE_S)

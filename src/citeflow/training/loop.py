@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +27,16 @@ from citeflow.learning.ranking import ranks
 from citeflow.learning.sampling import Plan
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint
+from citeflow.training.attempts import Attempt
 from citeflow.training.checkpoint import Progress
 from citeflow.training.group import Group
 from citeflow.training.objective import Inputs, Objective, make_inputs
+from citeflow.training.stops import StopRequests
 
 WARM_UP_STEPS = 20
 VALIDATION_SOURCES = 2000
 """Held-out citations that a validation during training looks at."""
 RECORD_EVERY_S = 1.0
-SAVE_EVERY_S = 120.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,33 +51,43 @@ class Training:
     optimizer: torch.optim.Optimizer
     progress: Progress
     best: dict[str, Tensor]
-    checkpoint: Path
+    attempt: Attempt
+    """Whose checkpoints go to `checkpoints`, as long as it owns the run."""
+
+    checkpoints: Path
     inputs: files.Json
     """Digests of what the run is made from; a checkpoint of anything else is refused."""
     run_log: RunLog | None
     """Of rank 0."""
-    should_stop: Callable[[], bool]
+    stops: StopRequests
+    saved: tuple[int, int] = (-1, -1)
+    """Step and number of evaluations in the last checkpoint."""
 
 
 def fit(training: Training) -> None:
     """Train to the end; `training.best` holds the model with the best validation MRR, `progress` how it came about.
 
     Raises:
-        StoppedError: a rank was asked to stop; the checkpoint holds all that was done.
-        TrainingError: a loss or a score was not finite.
+        StoppedError: a rank was asked to stop; the checkpoint holds all steps that were taken.
+        TrainingError: a loss, a gradient or a score was not finite.
+        TakenOver: another attempt owns the run.
     """
     train = training.config.train
     plan = Plan(
         num_papers=training.graph.num_papers, papers=train.papers, world_size=training.group.world_size, seed=train.seed
     )
-    with contextlib.closing(_Batches(training, plan)) as batches:
+    with contextlib.closing(_Batches(training, plan)) as batches, training.stops.waiting():
+        batches.wait()
+        training.group.sum(0)  # the first batch takes long where the disk is cold
         _train(training, _Clock(training, plan), batches)
+    _save(training)
     _evaluate(training)
     _save(training)
 
 
 def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
-    ddp = DistributedDataParallel(Objective(training.model, training.config.train.loss), forward_sync_buffers=False)
+    objective = Objective(training.model, training.config.train.loss)
+    ddp = DistributedDataParallel(objective, forward_sync_buffers=False, process_group=training.group.in_step)
     share = clock.share(training)
     while share < 1:
         _evaluate_if_due(training, share)
@@ -88,7 +99,8 @@ def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
         training.progress.positives += round(positives)
         share = clock.share(training)
         _record(training, clock, mean_loss)
-        _save_if_due(training, clock)
+        if training.progress.step % training.config.recovery.checkpoint_steps == 0:
+            _save(training)
         if stops:
             _save(training)
             raise StoppedError("training was asked to stop", f"step {training.progress.step}", hint="run it again")
@@ -101,7 +113,6 @@ class _Clock:
         self._began = time.monotonic() - training.progress.seconds
         self._steps = max(1, math.ceil(training.config.train.epochs * plan.steps_per_epoch))
         self.recorded_at, self.recorded_positives = training.progress.seconds, training.progress.positives
-        self.saved_at = training.progress.seconds
 
     def share(self, training: Training) -> float:
         """Share of the training that is done, by rank 0's clock or by epochs; reaches 1 at the end."""
@@ -109,7 +120,7 @@ class _Clock:
         progress.seconds = time.monotonic() - self._began
         if not train.minutes:
             return progress.step / self._steps
-        return training.group.from_first(progress.seconds / (60 * train.minutes))[0]
+        return training.group.sum_in_step(training.group.is_first * progress.seconds / (60 * train.minutes))[0]
 
 
 class _Batches:
@@ -125,6 +136,10 @@ class _Batches:
         inputs = self._next.result()
         self._next = self._thread.submit(self._make, step + 1)
         return inputs
+
+    def wait(self) -> None:
+        """Wait until the next batch is made."""
+        self._next.exception()
 
     def close(self) -> None:
         """Wait for the thread to end."""
@@ -156,7 +171,7 @@ def _forward_backward(training: Training, ddp: DistributedDataParallel, inputs: 
 def _agree(training: Training, loss: Tensor, num_positives: int) -> tuple[float, float, float]:
     """Mean loss, citations trained on and requests to stop, over all ranks, before anything is changed."""
     group = training.group
-    total_loss, positives, stops = group.sum(loss.item(), num_positives, training.should_stop())
+    total_loss, positives, stops = group.sum_in_step(loss.item(), num_positives, training.stops())
     _require_finite("loss is", total_loss, training.progress.step)
     return total_loss / group.world_size, positives, stops
 
@@ -170,8 +185,8 @@ def _require_finite(what: str, total: float, step: int) -> None:
 
 def _update(training: Training, share: float) -> None:
     train = training.config.train
-    if train.clip:
-        torch.nn.utils.clip_grad_norm_(training.model.parameters(), train.clip)
+    norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), train.clip or math.inf)
+    _require_finite("gradient is", norm.item(), training.progress.step)  # the mean of all ranks, and so the same on all
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(train.lr, training.progress.step, share)
     training.optimizer.step()
@@ -204,8 +219,10 @@ def _position(training: Training) -> dict[str, float]:
 def _evaluate_if_due(training: Training, share: float) -> None:
     part = int(share * training.config.train.evaluations)
     if part > training.progress.evaluated_part:
+        _save(training)
         training.progress.evaluated_part = part
-        _evaluate(training)
+        with training.stops.at_once():
+            _evaluate(training)
         _save(training)
 
 
@@ -242,19 +259,33 @@ def _tell(training: Training) -> None:
         training.run_log.evaluation(progress.evaluations[-1])
 
 
-def _save_if_due(training: Training, clock: _Clock) -> None:
-    if training.progress.seconds - clock.saved_at >= SAVE_EVERY_S:
-        clock.saved_at = training.progress.seconds
-        _save(training)
-
-
 def _save(training: Training) -> None:
+    """Write a checkpoint, if there is anything new to save; no rank goes on before it is written."""
+    progress = training.progress
+    state = (progress.step, len(progress.evaluations))
+    if state == training.saved:
+        return
+    training.saved = state
+    total = sum(float(value.abs().max()) for value in training.model.state_dict().values())
+    _require_finite("weights are", total, progress.step)
     if training.group.is_first:
-        checkpoint.save(
-            training.checkpoint,
-            model=training.model,
-            optimizer=training.optimizer,
-            best=training.best,
-            progress=training.progress,
-            inputs=training.inputs,
-        )
+        training.attempt.require_newest()
+        with _told(progress.step):
+            checkpoint.save(
+                training.checkpoints,
+                model=training.model,
+                optimizer=training.optimizer,
+                best=training.best,
+                progress=progress,
+                inputs=training.inputs,
+            )
+    training.group.sum(0)
+
+
+@contextlib.contextmanager
+def _told(step: int) -> Iterator[None]:
+    """Go on without a checkpoint where the disk is full or fails; those before are whole."""
+    try:
+        yield
+    except OSError as error:
+        log("train", "could not save a checkpoint", step=step, why=error.strerror, path=error.filename)

@@ -1,10 +1,9 @@
 """One rank of the training, as torchrun starts it: `torchrun -m citeflow.training.worker JOB.json`."""
 
-import json
 import os
 import resource
-import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,32 +23,49 @@ from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
 from citeflow.learning.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
-from citeflow.training import checkpoint
-from citeflow.training.group import Group, joined
+from citeflow.training import attempts, checkpoint
+from citeflow.training.attempts import Attempt, TakenOver
+from citeflow.training.group import Group, is_lost_peer, joined
 from citeflow.training.loop import Training, fit
+from citeflow.training.stops import StopRequests, stop_with_parent
 
 
 def main() -> None:
-    """Train as the job file says; a failure leaves its cause in `error.json` beside the job."""
+    """Train as the job file says.
+
+    An error that comes again however often one tries is left in `error.json` beside the job, for whoever started it;
+    after any other end of a worker, torchrun starts all of them again.
+    """
     job_file = Path(sys.argv[1])
-    job = json.loads(job_file.read_text())
+    stop_with_parent()
     try:
+        job = files.read_json(job_file)
         bind(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        with joined() as group:
+        with joined(settings.from_dict(job["config"]).recovery.step_timeout_s) as group:
             work(group, job_file.parent, job)
     except CiteflowError as error:
         files.write_json(job_file.parent / "error.json", to_record(error))
         sys.exit(error.exit_code)
+    except TakenOver as error:
+        log("train", "leaves the run to another", why=error)
+        sys.exit(1)
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        log("train", "has lost another worker", why=str(error).splitlines()[0])
+        sys.exit(1)
 
 
 def work(group: Group, run_dir: Path, job: files.Json) -> None:
     """Train, calibrate, and write the TrainedModel."""
+    stops = StopRequests()
     graph, config = PreparedGraph.open(Path(job["graph"])), settings.from_dict(job["config"])
-    if _is_done(run_dir / "model", model_files.inputs_of(graph, config, group.world_size)):
-        log("train", "already done", path=run_dir / "model")
+    inputs = model_files.inputs_of(graph, config, group.world_size)
+    start = _start(group, run_dir, inputs, launch=job.get("launch", ""))
+    if start is None:
         return
     evidence = evidence_of(graph, config.model)
-    training = _begin(group, graph, evidence, config, run_dir, Path(job["log_dir"]))
+    training = _begin(group, graph, evidence, config, start, Path(job["log_dir"]), stops)
     try:
         fit(training)
     finally:
@@ -58,6 +74,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     training.model.load_state_dict(training.best)
     embedding_NH = embed_all(training.model, graph, group)
     if group.is_first:
+        start.attempt.require_newest()
         calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
         model_files.save(
             run_dir / "model",
@@ -96,19 +113,61 @@ def _is_done(folder: Path, inputs: files.Json) -> bool:
     return folder.exists() and bool(files.verify(folder, model_files.KIND)["inputs"] == inputs)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Start:
+    """What rank 0 found on the disk, and all ranks begin with."""
+
+    attempt: Attempt
+    checkpoints: Path
+    state: checkpoint.State
+    inputs: files.Json
+
+
+def _start(group: Group, run_dir: Path, inputs: files.Json, *, launch: str) -> _Start | None:
+    """Let rank 0 decide what all ranks go on from; None where the model is there already."""
+    place, states = run_dir / "checkpoints", [checkpoint.State()]
+
+    def look() -> bytes:
+        if _is_done(run_dir / "model", inputs):
+            log("train", "already done", path=run_dir / "model")
+            return b""
+        states[0] = state = checkpoint.read(place, inputs)
+        attempt = attempts.claim(run_dir / "attempts", launch=launch, step=state.step)
+        files.delete_unfinished(place)
+        files.delete_unfinished(run_dir, "model")
+        return b"%d %d" % (attempt.number, state.step)
+
+    found = group.ask_first(look)
+    if not found:
+        return None
+    number, step = map(int, found.split())
+    progress, tensors = (group.ask_first(lambda: states[0].progress), group.ask_first(lambda: states[0].tensors))
+    return _Start(
+        attempt=Attempt(folder=run_dir / "attempts", number=number),
+        checkpoints=place,
+        state=checkpoint.State(step=step, progress=progress, tensors=tensors),
+        inputs=inputs,
+    )
+
+
 def _begin(
-    group: Group, graph: PreparedGraph, evidence: Evidence, config: Config, run_dir: Path, log_dir: Path
+    group: Group,
+    graph: PreparedGraph,
+    evidence: Evidence,
+    config: Config,
+    start: _Start,
+    log_dir: Path,
+    stops: StopRequests,
 ) -> Training:
     if group.device.type == "cuda" and config.model.aggregation == "max":
         raise ConfigError("model.aggregation", "max", hint="PyG has no sparse maximum on a GPU; take mean or add")
     model = new_model(graph, evidence, config).to(group.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
-    inputs = model_files.inputs_of(graph, config, group.world_size)
-    folder = run_dir / "checkpoint"
-    progress, best = checkpoint.load(folder, model=model, optimizer=optimizer, inputs=inputs)
+    progress, best = checkpoint.restore(start.state, model=model, optimizer=optimizer)
     if group.is_first:
-        log("train", "resuming" if progress.step else "starting", step=progress.step, workers=group.world_size,
-            parameters=_num_parameters(model), threads=torch.get_num_threads(), device=str(group.device))  # fmt: skip
+        facts = {"step": progress.step, "attempt": start.attempt.number, "workers": group.world_size}
+        machine = {"threads": torch.get_num_threads(), "device": str(group.device)}
+        log("train", "resuming" if progress.step else "starting", **facts, parameters=_num_parameters(model), **machine)
     return Training(
         graph=graph,
         evidence=evidence,
@@ -118,10 +177,11 @@ def _begin(
         optimizer=optimizer,
         progress=progress,
         best=best,
-        checkpoint=folder,
-        inputs=inputs,
+        attempt=start.attempt,
+        checkpoints=start.checkpoints,
+        inputs=start.inputs,
         run_log=RunLog(log_dir, purge_step=progress.step + 1 if progress.step else None) if group.is_first else None,
-        should_stop=StopRequests(),
+        stops=stops,
     )
 
 
@@ -135,22 +195,6 @@ def new_model(graph: PreparedGraph, evidence: Evidence, config: Config) -> LinkP
     if x_NF is not None:
         model.encoder.mean_F, model.encoder.scale_F = mean_and_scale(x_NF)
     return model
-
-
-class StopRequests:
-    """Remembers a SIGTERM, or a Ctrl-C that every process of a terminal gets, until the ranks agree after a step."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def __call__(self) -> bool:
-        """Whether somebody asked."""
-        return self._asked
-
-    def _ask(self, *_: object) -> None:
-        self._asked = True
 
 
 if __name__ == "__main__":

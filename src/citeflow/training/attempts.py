@@ -1,0 +1,88 @@
+"""The attempts at a run, one file each: who may write into its folder, and whether it gets anywhere.
+
+Every time that the workers start, rank 0 claims the next number. The highest one owns the run, so that workers which
+were cut off and come back find out before their next write. Attempts that begin no later than those before are counted.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from citeflow import files
+from citeflow.errors import TrainingError
+
+MOST_WITHOUT_PROGRESS = 3
+"""Attempts of one launch that may begin at the same step; a fault that comes again will come once more."""
+
+_NAME = re.compile(r"(\d{5})\.json")
+
+
+class TakenOver(Exception):  # noqa: N818 - it is no error, and nobody is to be told but the log
+    """Another attempt owns the run, which this one may no longer write to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One start of the workers, as rank 0 knows it."""
+
+    folder: Path
+    number: int
+
+    def require_newest(self) -> None:
+        """Find out, before something is written, whether the run still belongs to this attempt.
+
+        Raises:
+            TakenOver: it does not.
+        """
+        newest = _numbers(self.folder)[-1]
+        if newest != self.number:
+            raise TakenOver(f"attempt {newest} has taken over from attempt {self.number}")
+
+
+def claim(folder: Path, *, launch: str, step: int) -> Attempt:
+    """Begin the next attempt.
+
+    Args:
+        folder: of the attempts of the run.
+        launch: names what started the workers; they may start often within a launch.
+        step: where this attempt begins.
+
+    Raises:
+        TrainingError: the last attempts of this launch began no earlier.
+        TakenOver: another launch has taken over from this one.
+    """
+    while True:
+        numbers = _numbers(folder)
+        earlier = [files.read_json(folder / _name(number)) for number in numbers]
+        _require_owner(earlier, launch)
+        _require_progress([each["step"] for each in earlier if each["launch"] == launch], step)
+        number = numbers[-1] + 1 if numbers else 1
+        content = {"launch": launch, "step": step, "wall_time": time.time()}
+        if files.create_json(folder / _name(number), content):
+            return Attempt(folder=folder, number=number)
+
+
+def _require_owner(earlier: list[files.Json], launch: str) -> None:
+    launches = [each["launch"] for each in earlier]
+    if launch in launches and launches[-1] != launch:
+        raise TakenOver(f"attempt {len(launches)} belongs to a later launch")
+
+
+def _require_progress(steps: list[int], step: int) -> None:
+    last = steps[-MOST_WITHOUT_PROGRESS:]
+    if len(last) == MOST_WITHOUT_PROGRESS and last[0] >= step:
+        hint = "what ended them is in the log above; mend it, and run it again"
+        raise TrainingError(f"{MOST_WITHOUT_PROGRESS} attempts ended without progress beyond step", step, hint=hint)
+
+
+def _numbers(folder: Path) -> list[int]:
+    return sorted(int(match[1]) for match in map(_NAME.fullmatch, _names(folder)) if match)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*.json")]
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}.json"

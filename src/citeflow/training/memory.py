@@ -1,0 +1,119 @@
+"""What the workers of one machine need at their peak, what they may use, and how a lack of it is told.
+
+Counted is what the kernel can not take back: private memory of all processes (the command, torchrun, the workers),
+shared memory, and the mapped pages that are in constant use: torch's code and the citations. Features and negatives are
+left out, for they are read once, piece by piece.
+
+Legend: N papers, E citations, F features, H width; B papers, P citations, S sources and K negatives of a step;
+C papers that the papers of a piece listen to.
+"""
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+from citeflow.config import Config
+from citeflow.learning.evidence import HUBS
+from citeflow.learning.sampling import FOLDS, Plan
+
+MIB = 2**20
+COMMAND = 180 * MIB
+"""Of the command and of torchrun together."""
+
+LIBRARIES = 140 * MIB
+"""Code of python and torch, which all processes share."""
+
+WORKER = 285 * MIB
+"""Of a worker that has imported everything and read nothing."""
+
+MEASURED, PIECE, PAIRS, CALIBRATED = 65_536, 32_768, 1 << 17, 10_000
+"""Papers whose features are measured, papers embedded at once, pairs scored at once, sources calibrated on."""
+
+FLOAT = 4
+
+
+def estimate(num_papers: int, num_features: int, num_citations: int, config: Config, workers: int) -> int:
+    """Bytes that all processes of one machine together need at their peak, measured to a fifth on CPUs."""
+    shape = (num_papers, num_features or 1, num_citations)
+    model = config.model
+    layers = min(2, max(1, model.layers)) * num_papers * model.width * FLOAT
+    step, embedding, scoring = _step(*shape, config, workers), _embedding(*shape, config), _scoring(*shape, config)
+    calibration = _calibration(*shape, config)
+    phases = (
+        workers * _measuring(*shape),
+        workers * step,
+        workers * max(embedding, scoring) + layers,
+        workers * embedding + max(0, calibration - embedding) + layers,
+    )
+    graph = 16 * num_citations + 28 * num_papers
+    return COMMAND + LIBRARIES + graph + workers * WORKER + round(max(phases))
+
+
+def _measuring(num_papers: int, num_features: int, num_citations: int) -> float:
+    """Mean and deviation of the features: a sample of them as float64, twice."""
+    return num_papers // max(1, num_papers // MEASURED) * num_features * 16
+
+
+def _step(num_papers: int, num_features: int, num_citations: int, config: Config, workers: int) -> float:
+    """A batch, the next one, activations and their gradients, scores, walks."""
+    train, model = config.train, config.model
+    parts = Plan(num_papers=num_papers, papers=train.papers, world_size=workers, seed=0).num_parts
+    papers, citations, degree = num_papers / parts, num_citations / parts / FOLDS, num_citations / num_papers
+    sources = min(papers, citations)
+    scores = 16 * sources * train.negatives
+    if model.predictor == "mlp":
+        scores = 4 * (sources * min(16, train.negatives) + citations) * model.width * FLOAT
+    evidence = 256 * (200 * train.negatives + 60 * HUBS * degree**2) if model.predictor == "structural" else 0
+    activations = (6 * model.layers * papers + 6 * citations) * model.width
+    return FLOAT * (4 * papers * num_features + activations) + scores + evidence + 100 * FOLDS * citations
+
+
+def _embedding(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
+    """Values of a piece and of all that it listens to, in the first layer or in one above."""
+    papers = min(num_papers, PIECE)
+    heard = min(num_papers, papers * (1 + 2 * num_citations / num_papers))
+    first = 3 * heard * num_features + 4 * papers * config.model.width
+    above = (heard + 5 * papers) * config.model.width if config.model.layers > 1 else 0
+    return FLOAT * max(first, above)
+
+
+def _scoring(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
+    """Evidence of the pairs that are scored at once."""
+    pairs = min(PAIRS, config.data.holdout * num_papers * config.data.negatives)
+    return pairs * (100 + 100 * num_citations / num_papers) if config.model.predictor == "structural" else 0
+
+
+def _calibration(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
+    """Walks from all sources at once, on the first worker."""
+    if config.model.predictor != "structural" or config.train.loss == "bce":
+        return 0
+    sources = min(CALIBRATED, config.data.holdout * num_papers)
+    return 60 * sources * HUBS * (num_citations / num_papers) ** 2
+
+
+def limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may use: the machine's, or less where its container has a limit."""
+    limits = [int(psutil.virtual_memory().total)]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int((cgroup / name).read_text()))
+    return min(limits)
+
+
+def oom_kills(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes of this container the kernel has killed for want of memory; 0 where nothing counts them."""
+    for name in ("memory.events", "memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError):
+            counted = dict(line.split() for line in (cgroup / name).read_text().splitlines())
+            return int(counted.get("oom_kill", 0))
+    return 0
+
+
+def advice(needed: int, limit: int) -> str:
+    """How much is needed and allowed, in one line."""
+    return f"needs about {needed // MIB:,} MiB, limit {limit // MIB:,} MiB"
+
+
+HINT = "lower train.papers or model.width, start fewer workers, or raise the limit"
+"""What needs less memory, in the order of what it costs."""

@@ -1,0 +1,63 @@
+"""Requests to stop: SIGTERM, or a Ctrl-C that every process of a terminal gets."""
+
+import contextlib
+import ctypes
+import signal
+from collections.abc import Iterator
+
+from citeflow.errors import StoppedError
+
+PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
+
+
+class StopRequests:
+    """Ends this process at once where nothing is lost by it; while steps are taken, it waits until the ranks agree."""
+
+    def __init__(self) -> None:
+        self._asked, self._waits = False, False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        """Whether somebody asked."""
+        return self._asked
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let requests wait within the block, which asks for them itself."""
+        with self._waiting(True):
+            yield
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let requests end the block.
+
+        Raises:
+            StoppedError: somebody asked, or does so meanwhile.
+        """
+        with self._waiting(False):
+            if self._asked:
+                raise _stopped()
+            yield
+
+    @contextlib.contextmanager
+    def _waiting(self, waits: bool) -> Iterator[None]:
+        before, self._waits = self._waits, waits
+        try:
+            yield
+        finally:
+            self._waits = before
+
+    def _ask(self, *_: object) -> None:
+        is_first, self._asked = not self._asked, True
+        if is_first and not self._waits:
+            raise _stopped()
+
+
+def stop_with_parent() -> None:
+    """Let this process get a SIGTERM when the one that started it is gone, so that nothing is left running."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stopped() -> StoppedError:
+    return StoppedError("training was asked to stop", "outside of a step", hint="run it again")

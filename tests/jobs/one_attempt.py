@@ -7,10 +7,16 @@ from clusters import connect, launch_of
 
 from citeflow.cluster.launch import run
 from citeflow.cluster.placement import Owner
+from citeflow.errors import CiteflowError
+from citeflow.stopping import stoppable
 
 
 def attempt(url: str, run_dir: str, name: str, uid: str) -> None:
-    """Create or take over the job, and stay until its model is there; ends with 0 if it is."""
+    """Create or take over the job, and stay until its model is there; ends with 0 if it is, as a step does."""
     sys.stderr = open("/dev/null", "w")  # noqa: SIM115
     launch = launch_of(connect(url), Path(run_dir), owner=Owner(name=name, uid=uid))
-    run(launch, lambda: (Path(run_dir) / "job.json").write_text("{}"))
+    try:
+        with stoppable():
+            run(launch, lambda: (Path(run_dir) / "job.json").write_text("{}"))
+    except CiteflowError as error:
+        sys.exit(error.exit_code)

@@ -101,7 +101,7 @@ def test_all_is_well_before_the_damage(whole, tmp_path):
     assert [end_of(folder, tmp_path) for folder in whole] == ["read"] * 5
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.fault("F27", nightly=n > 0)) for n in range(11)])
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.fault("F27", nightly=n > 0)) for n in range(20)])
 def test_a_dataset_damaged_at_random_is_read_or_refused_in_one_line(seed, whole, tmp_path, figure):
     rng, ends = random.Random(seed), Counter()
     for number in range(150):

@@ -132,7 +132,8 @@ def test_the_three_adjacencies_agree_and_hide_what_was_held_out(tmp_path):
             assert source not in prepared.neighbours.row(target)
 
 
-def test_the_facts_count_what_was_kept_and_what_was_dropped(tmp_path):
+@pytest.mark.fault("F27")
+def test_the_facts_count_what_was_kept_and_what_was_dropped(tmp_path, figure):
     graph = small_graph(counts={"unknown": 7})
     extra_2E = np.array([[5, 5, 0], [5, 5, 49]], dtype=np.int32)
     edge_2E = np.concatenate([graph.edge_2E, extra_2E, graph.edge_2E[:, :20]], axis=1)
@@ -152,11 +153,23 @@ def test_the_facts_count_what_was_kept_and_what_was_dropped(tmp_path):
         "num_features": 4,
         "dates": True,
         "later_citations": 1,
+        "held_out_in_training": 0,
         "self_citations": num_self,
         "duplicates": len(given) - num_self - len(distinct),
         "unknown": 7,
     }
     assert facts == expected
+    assert min(num_self, facts["duplicates"]) > 0
+    figure(bad_inputs_counted=4)
+
+
+@pytest.mark.fault("F27")
+def test_a_split_of_its_own_that_is_in_training_too_is_counted(tmp_path, figure):
+    source_E, target_E = small_graph().edge_2E[:, :3]
+    negative = [[3, 4]] * 3
+    split = OwnSplit(valid=held_out([1], [2], [[3, 4]]), test=held_out(source_E, target_E, negative))
+    assert write(small_graph(split=split), tmp_path / "prepared").facts["held_out_in_training"] == 3
+    figure(bad_inputs_counted=1)
 
 
 def test_without_dates_and_features_the_split_is_random(tmp_path):
@@ -186,20 +199,25 @@ def test_an_own_split_is_kept(tmp_path):
     assert prepared.facts["num_citations"] == prepared.facts["num_training_citations"] + 3
 
 
+@pytest.mark.fault("F27")
 @pytest.mark.parametrize("wrong", [50, -1])
-def test_an_own_split_that_names_a_missing_paper_is_refused(tmp_path, wrong):
+def test_an_own_split_that_names_a_missing_paper_is_refused(tmp_path, wrong, figure):
     good = held_out([1], [2], [[3, 4]])
     split = OwnSplit(valid=good, test=held_out([1], [2], [[3, wrong]]))
     with pytest.raises(DataError, match=f"test split names a paper that does not exist: {wrong}"):
         write(small_graph(split=split), tmp_path / "prepared")
+    figure(bad_inputs=1)
 
 
-def test_an_own_split_whose_parts_differ_in_length_is_refused(tmp_path):
+@pytest.mark.fault("F27")
+def test_an_own_split_whose_parts_differ_in_length_is_refused(tmp_path, figure):
     good = held_out([1], [2], [[3, 4]])
     with pytest.raises(DataError, match="valid split"):
         write(small_graph(split=OwnSplit(valid=held_out([1, 2], [3], [[4]]), test=good)), tmp_path / "prepared")
+    figure(bad_inputs=1)
 
 
+@pytest.mark.fault("F27")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -209,11 +227,12 @@ def test_an_own_split_whose_parts_differ_in_length_is_refused(tmp_path):
         ({"day_N": np.zeros(50, dtype=np.int32)}, "no test candidates"),
     ],
 )
-def test_a_graph_that_cannot_be_prepared_leaves_nothing_behind(tmp_path, changes, message):
+def test_a_graph_that_cannot_be_prepared_leaves_nothing_behind(tmp_path, changes, message, figure):
     with pytest.raises(DataError, match=message) as caught:
         write(small_graph(**changes), tmp_path / "prepared")
     assert caught.value.hint
     assert list(tmp_path.iterdir()) == []
+    figure(bad_inputs=1)
 
 
 def test_the_same_graph_is_written_with_the_same_digest(tmp_path):

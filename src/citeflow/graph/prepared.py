@@ -22,7 +22,7 @@ from citeflow.data.records import CitationGraph, HeldOut
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, inverse, reordered, transpose, undirected
 from citeflow.graph.locality import order_by_locality
-from citeflow.graph.split import Split, hold_out_at_random, hold_out_by_date
+from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
 
 KIND = "PreparedGraph"
 FORMAT = 3
@@ -171,16 +171,17 @@ def write_prepared(
     if not edge_2E.shape[1]:
         raise DataError("no citations to learn from", dataset, hint=f"{num_self} of {num_given} were self-citations")
     train_2E, valid, test = _split(graph, edge_2E, config)
+    references = build_csr(train_2E[0], train_2E[1], num_papers)
     facts = {
         "dataset": dataset,
         **_describe(graph, train_2E, valid, test),
+        "held_out_in_training": count_in_training(references, valid, test),
         "self_citations": num_self,
         "duplicates": num_duplicates,
         "unknown": graph.counts.get("unknown", 0),
     }
     counts = {"training": train_2E.shape[1], "held_out": len(valid.source_P), "negatives": test.negative_PK.shape[1]}
     log("preprocess", "split", **counts)
-    references = build_csr(train_2E[0], train_2E[1], num_papers)
     graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     del edge_2E, train_2E
     neighbours = undirected(references)

@@ -109,6 +109,12 @@ def hold_out_at_random(edge_2E: np.ndarray, *, num_papers: int, share: float, ne
     return np.delete(edge_2E, pick_2P.ravel(), axis=1), parts[0], parts[1]
 
 
+def count_in_training(references: Csr, *parts: HeldOut) -> int:
+    """How many held-out citations are training citations too, as only a dataset's own split can have it."""
+    pairs = [(source, target) for part in parts for source, target in zip(part.source_P, part.target_P, strict=True)]
+    return sum(bool((references.row(source) == target).any()) for source, target in pairs)
+
+
 def _no_candidates(hint: str) -> DataError:
     return DataError("no test candidates", "no citation can be held out", hint=hint)
 

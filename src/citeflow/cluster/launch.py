@@ -105,6 +105,7 @@ def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> bool:
     while not launch.is_complete():
         found = launch.api.get(launch.kind, launch.name)
         if found is None:
+            files.delete(launch.run_dir, "error.json")
             prepare()
             if launch.api.create(launch.job):
                 log("launch", "created", kind=launch.kind, name=launch.name, namespace=launch.api.namespace)

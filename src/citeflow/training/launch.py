@@ -34,6 +34,7 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         CiteflowError: whatever error a worker left behind.
     """
     with files.exclusive(run_dir / "train.lock"):
+        files.delete(run_dir, "error.json")
         begin_job(run_dir, job_of(graph, log_dir, config))
         command = [*_torchrun(workers), str(run_dir / "job.json")]
         code, was_stopped = _run(command, environment(os.environ, workers), run_dir / "error.json")
@@ -54,8 +55,7 @@ def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
 
 
 def begin_job(run_dir: Path, task: files.Json) -> None:
-    """Write the job file that the workers read, for a launch of its own, and forget what ended the one before."""
-    files.delete(run_dir, "error.json")
+    """Write the job file that the workers read, for a launch of its own."""
     files.write_json(run_dir / "job.json", {**task, "launch": secrets.token_hex(8)})
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,7 +35,7 @@ def ran(monkeypatch):
 
     def run(arguments, *, scratch, verbose):
         calls.append(arguments)
-        files.write_json(files.Path(arguments["out_dir"]) / "report.json", REPORT)
+        files.write_json(Path(arguments["out_dir"]) / "report.json", REPORT)
 
     monkeypatch.setattr(pipeline, "run", run)
     return calls

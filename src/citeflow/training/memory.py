@@ -9,12 +9,12 @@ C papers that the papers of a piece listen to.
 """
 
 import contextlib
+import math
 from pathlib import Path
 
 import psutil
 
 from citeflow.config import Config
-from citeflow.learning.evidence import HUBS
 from citeflow.learning.sampling import FOLDS, Plan
 
 MIB = 2**20
@@ -28,7 +28,14 @@ WORKER = 285 * MIB
 """Of a worker that has imported everything and read nothing."""
 
 MEASURED, PIECE, PAIRS, CALIBRATED = 65_536, 32_768, 1 << 17, 10_000
-"""Papers whose features are measured, papers embedded at once, pairs scored at once, sources calibrated on."""
+"""Papers whose features are measured, papers embedded at once, pairs scored at once, sources calibrated on, as the
+modules have it that do so; they import torch."""
+
+JUDGED, PERCEPTRON_NEGATIVES = 256, 16
+"""Of `objective`."""
+
+OUTSIDE = 0.25
+"""Papers that a piece listens to outside of itself, by its links; 0.2 to 0.3 was measured."""
 
 FLOAT = 4
 
@@ -37,14 +44,14 @@ def estimate(num_papers: int, num_features: int, num_citations: int, config: Con
     """Bytes that all processes of one machine together need at their peak, measured to a fifth on CPUs."""
     shape = (num_papers, num_features or 1, num_citations)
     model = config.model
-    layers = min(2, max(1, model.layers)) * num_papers * model.width * FLOAT
+    layer = num_papers * model.width * FLOAT
     step, embedding, scoring = _step(*shape, config, workers), _embedding(*shape, config), _scoring(*shape, config)
     calibration = _calibration(*shape, config)
     phases = (
         workers * _measuring(*shape),
         workers * step,
-        workers * max(embedding, scoring) + layers,
-        workers * embedding + max(0, calibration - embedding) + layers,
+        workers * max(embedding, scoring) + min(2, max(1, model.layers)) * layer,
+        workers * embedding + max(0, calibration - embedding) + layer,
     )
     graph = 16 * num_citations + 28 * num_papers
     return COMMAND + LIBRARIES + graph + workers * WORKER + round(max(phases))
@@ -63,8 +70,8 @@ def _step(num_papers: int, num_features: int, num_citations: int, config: Config
     sources = min(papers, citations)
     scores = 16 * sources * train.negatives
     if model.predictor == "mlp":
-        scores = 4 * (sources * min(16, train.negatives) + citations) * model.width * FLOAT
-    evidence = 256 * (200 * train.negatives + 60 * HUBS * degree**2) if model.predictor == "structural" else 0
+        scores = 4 * (sources * min(PERCEPTRON_NEGATIVES, train.negatives) + citations) * model.width * FLOAT
+    evidence = JUDGED * (200 * train.negatives + 480 * degree**2) if model.predictor == "structural" else 0
     activations = (6 * model.layers * papers + 6 * citations) * model.width
     return FLOAT * (4 * papers * num_features + activations) + scores + evidence + 100 * FOLDS * citations
 
@@ -72,7 +79,7 @@ def _step(num_papers: int, num_features: int, num_citations: int, config: Config
 def _embedding(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
     """Values of a piece and of all that it listens to, in the first layer or in one above."""
     papers = min(num_papers, PIECE)
-    heard = min(num_papers, papers * (1 + 2 * num_citations / num_papers))
+    heard = min(num_papers, papers * (1 + OUTSIDE * 2 * num_citations / num_papers))
     first = 3 * heard * num_features + 4 * papers * config.model.width
     above = (heard + 5 * papers) * config.model.width if config.model.layers > 1 else 0
     return FLOAT * max(first, above)
@@ -89,7 +96,9 @@ def _calibration(num_papers: int, num_features: int, num_citations: int, config:
     if config.model.predictor != "structural" or config.train.loss == "bce":
         return 0
     sources = min(CALIBRATED, config.data.holdout * num_papers)
-    return 60 * sources * HUBS * (num_citations / num_papers) ** 2
+    degree = num_citations / num_papers
+    hubs = 1.2 * math.pow(num_papers / degree, 0.155)  # two hops lead to often cited papers, the more so in larger graphs
+    return 140 * sources * hubs * degree**2
 
 
 def limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

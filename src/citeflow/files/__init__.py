@@ -5,7 +5,9 @@ A reader sees a whole file or none, and a whole directory or none.
 
 from citeflow.files.contents import (
     Json,
+    again_if_stale,
     copy_file,
+    names_in,
     open_stream,
     read_json,
     save_array,
@@ -36,6 +38,7 @@ from citeflow.files.replacing import (
 __all__ = [
     "MANIFEST",
     "Json",
+    "again_if_stale",
     "copy_directory",
     "copy_file",
     "create_json",
@@ -44,6 +47,7 @@ __all__ = [
     "delete_unfinished",
     "exclusive",
     "move_file",
+    "names_in",
     "new_directory",
     "open_stream",
     "read_json",

@@ -4,6 +4,7 @@ import errno
 import functools
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,6 +35,19 @@ def again_if_stale(read: Callable[P, R]) -> Callable[P, R]:
         return read(*args, **kwargs)
 
     return reader
+
+
+@again_if_stale
+def names_in(folder: Path) -> list[str]:
+    """Names in a folder; none where there is no folder.
+
+    Raises:
+        OSError: it can not be read, which `glob` would not tell from an empty one.
+    """
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 @again_if_stale
@@ -80,9 +94,9 @@ def save_blocks(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...]
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write named tensors as safetensors; meant for use inside `new_directory`."""
-    from safetensors.torch import save_file  # torch is not needed where no tensors are
+    from safetensors.torch import save  # torch is not needed where no tensors are
 
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def save_table(path: Path, columns: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ def write_manifest(directory: Path, kind: str, *, inputs: Json, facts: Json) -> 
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
-    digest = sha256_of_json({"kind": kind, "inputs": inputs, "files": files})
+    digest = _digest({"kind": kind, "inputs": inputs, "files": files})
     manifest = {"kind": kind, "sha256": digest, "inputs": inputs, "facts": facts, "files": files}
     write_json(directory / MANIFEST, manifest)
     return digest
@@ -55,12 +55,18 @@ def read_manifest(directory: Path, kind: str) -> Json:
 
 
 def verify(directory: Path, kind: str) -> Json:
-    """As `read_manifest`, and compare every file's digest too."""
+    """As `read_manifest`, and compare every digest too, its own included."""
     manifest = read_manifest(directory, kind)
+    if _digest(manifest) != manifest["sha256"]:
+        raise CorruptError("manifest does not match its sha256", directory / MANIFEST, hint=AGAIN)
     for name, entry in manifest["files"].items():
         if sha256_of_file(directory / name) != entry["sha256"]:
             raise CorruptError("file does not match its sha256", directory / name, hint=AGAIN)
     return manifest
+
+
+def _digest(manifest: Json) -> str:
+    return sha256_of_json({key: manifest[key] for key in ("kind", "inputs", "files")})
 
 
 def _entries(directory: Path, manifest: Json) -> dict[str, Json]:

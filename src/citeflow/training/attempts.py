@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citeflow import files
-from citeflow.errors import TrainingError
+from citeflow.errors import CorruptError, TrainingError
 
 MOST_WITHOUT_PROGRESS = 3
 """Attempts of one launch that may begin at the same step; a fault that comes again will come once more."""
@@ -35,7 +35,7 @@ class Attempt:
         Raises:
             TakenOver: it does not.
         """
-        newest = _numbers(self.folder)[-1]
+        newest = max(_numbers(self.folder), default=0)
         if newest != self.number:
             raise TakenOver(f"attempt {newest} has taken over from attempt {self.number}")
 
@@ -54,13 +54,20 @@ def claim(folder: Path, *, launch: str, step: int) -> Attempt:
     """
     while True:
         numbers = _numbers(folder)
-        earlier = [files.read_json(folder / _name(number)) for number in numbers]
+        earlier = [_read(folder / _name(number)) for number in numbers]
         _require_owner(earlier, launch)
         _require_progress([each["step"] for each in earlier if each["launch"] == launch], step)
         number = numbers[-1] + 1 if numbers else 1
         content = {"launch": launch, "step": step, "wall_time": time.time()}
         if files.create_json(folder / _name(number), content):
             return Attempt(folder=folder, number=number)
+
+
+def _read(path: Path) -> files.Json:
+    content: files.Json = files.read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int) or "launch" not in content:
+        raise CorruptError("not an attempt of citeflow", path, hint="delete the folder of the attempts")
+    return content
 
 
 def _require_owner(earlier: list[files.Json], launch: str) -> None:
@@ -77,11 +84,7 @@ def _require_progress(steps: list[int], step: int) -> None:
 
 
 def _numbers(folder: Path) -> list[int]:
-    return sorted(int(match[1]) for match in map(_NAME.fullmatch, _names(folder)) if match)
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.glob("*.json")]
+    return sorted(int(match[1]) for match in map(_NAME.fullmatch, files.names_in(folder)) if match)
 
 
 def _name(number: int) -> str:

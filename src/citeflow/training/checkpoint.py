@@ -6,7 +6,6 @@ order that the seed and the step decide: so the step is also the state of every 
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from torch import Tensor, nn
 
 from citeflow import files
 from citeflow.console import log
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.errors import CiteflowError, ConfigError, CorruptError, NotFoundError, tellable
 
 KIND = "Checkpoint"
 
 KEPT = 2
 """Whole checkpoints that are kept: the newest, and one for the case that it is damaged."""
 
+PROGRESS, TENSORS = "progress.json", "state.safetensors"
 AFRESH = "delete the folder of the checkpoints to start afresh, or bring one of them back"
 _NAME = re.compile(r"step-\d{8}")
 
@@ -83,8 +83,8 @@ def save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     with files.new_directory(folder / f"step-{progress.step:08d}") as work:
-        files.save_tensors(work / "state.safetensors", tensors)
-        files.write_json(work / "progress.json", asdict(progress))
+        files.save_tensors(work / TENSORS, tensors)
+        files.write_json(work / PROGRESS, asdict(progress))
         files.write_manifest(work, KIND, inputs=inputs, facts={"step": progress.step})
     _delete_old(folder)
 
@@ -96,18 +96,17 @@ def read(folder: Path, inputs: files.Json) -> State:
         ConfigError: it belongs to another graph, configuration or number of workers.
         CorruptError: there are checkpoints, and none of them is whole.
     """
-    found = 0
-    for place in _newest_first(folder):
-        found += 1
+    places = _newest_first(folder)
+    for place in places:
         try:
-            manifest = files.verify(place, KIND)
-        except (CorruptError, NotFoundError) as error:
-            log("train", "a checkpoint is damaged", what=error.what, path=error.value)
+            found, state = _read(place)
+        except (CiteflowError, OSError) as error:
+            told = tellable(error)
+            log("train", "a checkpoint is damaged", what=told.what, path=told.value)
             continue
-        _require_same(folder, manifest["inputs"], inputs)
-        progress, tensors = ((place / name).read_bytes() for name in ("progress.json", "state.safetensors"))
-        return State(step=int(manifest["facts"]["step"]), progress=progress, tensors=tensors)
-    if found:
+        _require_same(folder, found, inputs)
+        return state
+    if places:
         raise CorruptError("every checkpoint is damaged", folder, hint=AFRESH)
     return State()
 
@@ -124,12 +123,32 @@ def restore(state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer)
     if not state.progress:
         return Progress(), {}
     try:
-        progress, tensors = Progress(**json.loads(state.progress)), safetensors.torch.load(state.tensors)
+        progress, tensors = _progress(state), safetensors.torch.load(state.tensors)
         model.load_state_dict(_below("model.", tensors))
         _load_optimizer(optimizer, _below("optimizer.", tensors))
-    except (ValueError, TypeError, RecursionError, RuntimeError, SafetensorError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError, RuntimeError, SafetensorError) as error:
         raise CorruptError("not a checkpoint of citeflow", str(error).splitlines()[0], hint=AFRESH) from None
     return progress, _below("best.", tensors)
+
+
+@files.again_if_stale
+def _read(place: Path) -> tuple[files.Json, State]:
+    """What a checkpoint was made from, and its bytes."""
+    manifest, step = files.verify(place, KIND), int(place.name.removeprefix("step-"))
+    if manifest["files"].keys() != {PROGRESS, TENSORS} or manifest["facts"] != {"step": step}:
+        raise CorruptError("not a checkpoint of citeflow", place)
+    progress, tensors = ((place / name).read_bytes() for name in (PROGRESS, TENSORS))
+    return manifest["inputs"], State(step=step, progress=progress, tensors=tensors)
+
+
+def _progress(state: State) -> Progress:
+    progress = Progress(**json.loads(state.progress))
+    for name, usual in asdict(Progress()).items():
+        if not isinstance(getattr(progress, name), (int, float) if isinstance(usual, float) else type(usual)):
+            raise TypeError(f"{name} is none")
+    if progress.step != state.step:
+        raise ValueError(f"step {progress.step} in the checkpoint of step {state.step}")
+    return progress
 
 
 def _require_same(folder: Path, found: files.Json, inputs: files.Json) -> None:
@@ -143,13 +162,13 @@ def _delete_old(folder: Path) -> None:
     """Keep the newest checkpoints that are whole; a deletion that fails is told, and tried again the next time."""
     kept = 0
     for place in _newest_first(folder):
-        if kept < KEPT and _is_whole(place):
-            kept += 1
-            continue
         try:
-            files.delete_directory(place)
+            if kept < KEPT and _is_whole(place):
+                kept += 1
+            else:
+                files.delete_directory(place)
         except OSError as error:
-            log("train", "a checkpoint could not be deleted", why=error.strerror, path=place)
+            log("train", "a checkpoint could not be read or deleted", why=error.strerror, path=place)
 
 
 def _is_whole(place: Path) -> bool:
@@ -160,9 +179,10 @@ def _is_whole(place: Path) -> bool:
     return True
 
 
-def _newest_first(folder: Path) -> Iterator[Path]:
+def _newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a run; anything else in the folder is somebody's own."""
-    yield from sorted((place for place in folder.glob("step-*") if _NAME.fullmatch(place.name)), reverse=True)
+    places = [folder / name for name in sorted(files.names_in(folder), reverse=True) if _NAME.fullmatch(name)]
+    return [place for place in places if not place.is_file()]
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

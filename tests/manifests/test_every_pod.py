@@ -1,0 +1,153 @@
+"""Every pod that this project makes: of the manifests, of a training's job, and of the pipeline's steps."""
+
+import copy
+import re
+
+import pytest
+import yaml
+from kustomize import containers, pod_template, split_image
+from pod_security import violations
+
+ENDING = ("Job", "CronJob", "PyTorchJob", "TrainJob")
+"""What runs to an end, and so must have one that comes by itself."""
+
+BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([0-9.]+)(\D*)", str(text)).groups()
+    return float(number) * BYTES[unit]
+
+
+def worker(job):
+    """The pod of a job as a PodTemplate, wherever the kind has its parts."""
+    if job["kind"] == "PyTorchJob":
+        return job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+    (patch,) = job["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    template, trainer = copy.deepcopy(node["template"]["spec"]["template"]), job["spec"]["trainer"]
+    (container,) = template["spec"]["containers"]
+    container |= {"image": trainer["image"], "resources": trainer["resourcesPerNode"]}
+    return template
+
+
+def deadline(thing):
+    spec = thing["spec"]
+    for key in ("runPolicy", "jobTemplate"):
+        spec = spec.get(key, spec)
+    return spec.get("spec", spec).get("activeDeadlineSeconds", 0)
+
+
+def findings(name, thing, parts):
+    """What a pod's object lacks; `parts` are its containers."""
+    for part in parts:
+        resources = part.get("resources", {})
+        for what in ("cpu", "memory"):
+            asked, most = (quantity(resources.get(key, {}).get(what, 0)) for key in ("requests", "limits"))
+            if not 0 < asked <= most:
+                yield f"{name}: {what} is asked for as {asked} and limited to {most}"
+        _, tag, digest = split_image(part["image"])
+        if (not digest and tag in ("", "latest")) or (digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest)):
+            yield f"{name}: {part['image']} may be another image tomorrow"
+    if thing["kind"] in ENDING and deadline(thing) < 1:
+        yield f"{name}: nothing ends it"
+    if thing["kind"] == "Deployment" and not any("livenessProbe" in part for part in parts):
+        yield f"{name}: nobody asks whether it lives"
+
+
+def steps(checkout):
+    """The containers of the pipeline's steps, as pods have them, and what Kubernetes is told of each."""
+    spec, platform = yaml.safe_load_all((checkout / "pipelines" / "citation" / "pipeline.yaml").read_text())
+    told = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, each in spec["deploymentSpec"]["executors"].items():
+        known = each["container"]["resources"]
+        resources = {
+            key: {"cpu": known[f"resourceCpu{kind}"], "memory": known[f"resourceMemory{kind}"]}
+            for key, kind in (("requests", "Request"), ("limits", "Limit"))
+        }
+        yield name, {"image": each["container"]["image"], "resources": resources}, told[name]
+
+
+@pytest.fixture(scope="session")
+def objects(checkout, everything):
+    """All objects that make pods, with their pods, by where they are from."""
+    found = {
+        (str(folder.relative_to(checkout)), thing["metadata"]["name"]): (thing, pod_template(thing), containers(thing))
+        for folder, things in everything.items()
+        for thing in things
+        if pod_template(thing)
+    }
+    for path in sorted((checkout / "tests" / "jobs" / "golden").glob("*.yaml")):
+        job = yaml.safe_load(path.read_text())
+        found[path.name, job["kind"]] = (job, worker(job), worker(job)["spec"]["containers"])
+    return found
+
+
+@pytest.mark.fault("F34")
+def test_every_pod_has_requests_limits_an_end_and_an_image_that_stays(checkout, objects, figure):
+    found = [text for name, (thing, _, parts) in objects.items() for text in findings(name, thing, parts)]
+    made = list(steps(checkout))
+    found += [text for name, part, _ in made for text in findings(name, {"kind": "step"}, [part])]
+    kinds = {thing["kind"] for thing, _, _ in objects.values()}
+    figure(pods_checked=len(objects) + len(made), findings=len(found))
+    assert {"CronJob", "Deployment", "PyTorchJob", "TrainJob"} <= kinds
+    assert len(made) == 5
+    assert found == []
+
+
+@pytest.mark.fault("F34")
+@pytest.mark.parametrize("kind", ["CronJob", "Deployment", "PyTorchJob", "TrainJob"])
+def test_whatever_is_left_out_is_found(objects, figure, kind):
+    name, (thing, _, parts) = next((name, each) for name, each in objects.items() if each[0]["kind"] == kind)
+    faults = 0
+    for change in (
+        lambda part: part["resources"]["limits"].pop("memory"),
+        lambda part: part["resources"].pop("requests"),
+        lambda part: part.update(image="citeflow-train"),
+        lambda part: part.update(image="citeflow-train:latest"),
+        lambda part: part.pop("livenessProbe", None),
+    ):
+        changed = copy.deepcopy(parts)
+        change(changed[0])
+        faults += changed != parts
+        assert bool(list(findings(name, thing, changed))) == (changed != parts)
+    endless = {**thing, "spec": {}}
+    assert bool(list(findings(name, endless, parts))) == (kind != "Deployment")
+    figure(omissions_found=faults + (kind != "Deployment"))
+
+
+@pytest.mark.fault("F37")
+def test_every_pod_may_run_where_restricted_is_enforced_with_a_read_only_root(objects, figure):
+    rejected = {}
+    for name, (_, pod, parts) in objects.items():
+        told = violations(pod["spec"], pod["metadata"].get("annotations"))
+        told += [part["name"] for part in parts if not part["securityContext"].get("readOnlyRootFilesystem")]
+        rejected |= {name: told} if told else {}
+    servers = [name for name in rejected if name[0] == "manifests/nfs-server"]
+    figure(pods_checked=len(objects), rejected=len(rejected) - len(servers), privileged_by_design=len(servers))
+    assert set(rejected) == set(servers)
+    assert len(servers) == 1
+
+
+@pytest.mark.fault("F37")
+def test_every_step_runs_as_user_1000(checkout, figure):
+    contexts = [told["securityContext"] for _, _, told in steps(checkout)]
+    figure(steps_as_user_1000=len(contexts))
+    assert len(contexts) == 5
+    assert all((each["runAsNonRoot"], each["runAsUser"], each["runAsGroup"]) == (True, "1000", "1000")
+               for each in contexts)  # fmt: skip
+
+
+@pytest.mark.fault("F37")
+@pytest.mark.parametrize("field", ["runAsNonRoot", "seccompProfile"])
+def test_a_pod_that_forgets_what_confines_it_is_found(objects, figure, field):
+    loose = 0
+    for _, pod, _ in objects.values():
+        spec = copy.deepcopy(pod["spec"])
+        removed = spec["securityContext"].pop(field, None)
+        for part in spec["containers"]:
+            removed = part["securityContext"].pop(field, removed)
+        loose += removed is not None
+        assert violations(spec)
+    figure(omissions_found=loose)
+    assert loose

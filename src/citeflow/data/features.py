@@ -19,6 +19,9 @@ from citeflow.errors import DataError
 FEATURES = "features.npy"
 BLOCK_ROWS = 1 << 16
 
+NOT_AN_ARRAY = (ValueError, OSError, OverflowError, SyntaxError, TokenError)
+"""What numpy raises on a file that is no array; it parses the header as Python."""
+
 
 def read_features(folder: Path, papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None:
     """Features [N, F] as finite float32, those of `features.npy` first; None where there are none.
@@ -70,7 +73,7 @@ def _numeric_columns(papers: TableFile, columns: Mapping[str, Column]) -> np.nda
 def _read_array(path: Path, num_papers: int) -> np.ndarray:
     try:
         given_NF = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, OverflowError, SyntaxError, TokenError) as error:  # a header is parsed as Python
+    except NOT_AN_ARRAY as error:
         raise DataError(
             f"{path} is not a usable .npy array", (str(error) or type(error).__name__).splitlines()[0]
         ) from None

@@ -194,11 +194,12 @@ def _fetch_and_unpack(root: Path, place: Path, download: _Download) -> Path:
 
 def _noted(root: Path, note: Path, sha256: str | None) -> Path | None:
     """What came of a URL earlier, if it is still there and is what is wanted now."""
-    if not note.is_file():
+    try:
+        known = files.read_json(note)
+        path, found = root / Path(known["raw"]).name, known["sha256"]
+    except (NotFoundError, CorruptError, KeyError, TypeError):
         return None
-    known = files.read_json(note)
-    path = root / known["raw"]
-    return path if sha256 in (None, known["sha256"]) and _is_whole(path) else None
+    return path if sha256 in (None, found) and _is_whole(path) else None
 
 
 def _unpack_download(root: Path, file: Path, download: _Download, digest: str) -> Path:

@@ -19,9 +19,11 @@ from citeflow.console import log
 from citeflow.data.features import forget
 from citeflow.data.raw import read_raw
 from citeflow.data.records import CitationGraph, HeldOut
+from citeflow.data.tables import reading
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, inverse, reordered, transpose, undirected
 from citeflow.graph.locality import order_by_locality
+from citeflow.graph.maps import map_array, map_csr, map_held_out
 from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
 
 KIND = "PreparedGraph"
@@ -77,19 +79,19 @@ class PreparedGraph:
 
         Raises:
             NotFoundError: there is none.
-            CorruptError: a file is missing or was cut.
+            CorruptError: a file is missing, was cut or is no array.
         """
         manifest = files.read_manifest(path, KIND)
         return cls(
             path=path,
             manifest=manifest,
-            x_NF=_map(path, "x") if "x.npy" in manifest["files"] else None,
-            day_N=_map(path, "day") if "day.npy" in manifest["files"] else None,
-            references=_map_csr(path, "references"),
-            citations=_map_csr(path, "citations"),
-            neighbours=_map_csr(path, "neighbours"),
-            valid=_map_held_out(path, "valid"),
-            test=_map_held_out(path, "test"),
+            x_NF=map_array(path, "x") if "x.npy" in manifest["files"] else None,
+            day_N=map_array(path, "day") if "day.npy" in manifest["files"] else None,
+            references=map_csr(path, "references"),
+            citations=map_csr(path, "citations"),
+            neighbours=map_csr(path, "neighbours"),
+            valid=map_held_out(path, "valid"),
+            test=map_held_out(path, "test"),
         )
 
     @property
@@ -109,11 +111,15 @@ class PreparedGraph:
 
     def titles(self) -> list[str] | None:
         """Title of each paper, if the dataset has titles."""
-        schema = pyarrow.parquet.read_schema(self.path / "papers.parquet")
-        return self._paper_column("title") if "title" in schema.names else None
+        file = self.path / "papers.parquet"
+        with reading(file):
+            names = pyarrow.parquet.read_schema(file).names
+        return self._paper_column("title") if "title" in names else None
 
     def _paper_column(self, name: str) -> list[Any]:
-        table = pyarrow.parquet.read_table(self.path / "papers.parquet", columns=[name])
+        file = self.path / "papers.parquet"
+        with reading(file):
+            table = pyarrow.parquet.read_table(file, columns=[name])
         values: list[Any] = table.column(name).to_pylist()
         return values
 
@@ -284,17 +290,3 @@ def _save_held_out(work: Path, part: str, held_out: HeldOut, order_N: np.ndarray
     shape = held_out.negative_PK.shape
     blocks = (place_N[held_out.negative_PK[start : start + BLOCK_ROWS]] for start in range(0, shape[0], BLOCK_ROWS))
     files.save_blocks(work / f"{part}_negative.npy", blocks, shape, np.int32)
-
-
-def _map(path: Path, name: str) -> np.ndarray:
-    array: np.ndarray = np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    return array
-
-
-def _map_csr(path: Path, name: str) -> Csr:
-    return Csr(_map(path, f"{name}_ptr"), _map(path, f"{name}_index"))
-
-
-def _map_held_out(path: Path, part: str) -> HeldOut:
-    source_P, target_P = _map(path, f"{part}_source"), _map(path, f"{part}_target")
-    return HeldOut(source_P=source_P, target_P=target_P, negative_PK=_map(path, f"{part}_negative"))

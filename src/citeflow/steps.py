@@ -23,6 +23,9 @@ from citeflow.stopping import stoppable
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
 
+UNCACHED = "start the run again with caching off, as a step that is taken from the cache makes nothing"
+"""The hint where an artifact stands for something that is not there."""
+
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -235,15 +238,21 @@ def _find(artifact: Artifact, kind: str, data_root: str, sha256: str = "") -> Pa
 
     Raises:
         NotFoundError: it is no longer on the volume.
-        CorruptError: something else lies there by now.
+        CorruptError: something else lies there by now, or a part of it is missing.
     """
-    place = Path(data_root) / str(artifact.metadata["location"])
-    expected = sha256 or artifact.metadata["sha256"]
+    location = Path(str(artifact.metadata.get("location", "")))
+    if location == Path() or location.is_absolute() or ".." in location.parts:
+        raise CorruptError(f"not an artifact of a {kind}", artifact.path, hint=UNCACHED)
+    place = Path(data_root) / location
     if not (place / files.MANIFEST).is_file():
-        hint = "start the run again with caching off, as a step that was taken from the cache makes nothing"
-        raise NotFoundError(f"the {kind} is no longer on the volume", place, hint=hint)
-    if files.read_manifest(place, kind)["sha256"] != expected:
-        raise CorruptError(f"not the {kind} that this run made", place, hint="start the run again under another name")
+        raise NotFoundError(f"the {kind} is no longer on the volume", place, hint=UNCACHED)
+    try:
+        found = files.read_manifest(place, kind)["sha256"]
+    except CorruptError as error:
+        raise CorruptError(error.what, error.value, hint=UNCACHED) from None
+    if found != (sha256 or artifact.metadata.get("sha256")):
+        hint = f"{UNCACHED}; if another run has the same name, under another one"
+        raise CorruptError(f"not the {kind} that this run made", place, hint=hint)
     return place
 
 

@@ -114,8 +114,11 @@ def findings(job):
     return [*told, *repeated(job, stored["openAPIV3Schema"])]
 
 
-def test_an_object_fits_the_schema_of_its_kind_and_has_nothing_else(job):
-    assert findings(job) == []
+@pytest.mark.fault("F34")
+def test_an_object_fits_the_schema_of_its_kind_and_has_nothing_else(job, figure):
+    told = findings(job)
+    figure(objects_checked=1, findings=len(told))
+    assert told == []
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,8 @@ def test_an_object_fits_the_schema_of_its_kind_and_has_nothing_else(job):
         ("spec.pytorchReplicaSpecs.Worker.template.spec.automountToken", False),
     ],
 )
-def test_a_wrong_field_would_be_found(path, value):
+@pytest.mark.fault("F34")
+def test_a_wrong_field_would_be_found(path, value, figure):
     job = render(PYTORCH_JOB, TrainSpec(), placement())
     *parents, last = path.split(".")
     place = job
@@ -138,6 +142,7 @@ def test_a_wrong_field_would_be_found(path, value):
         place = place[name]
     place[last] = value
     assert len(findings(job)) == 1
+    figure(wrong_fields_found=1)
 
 
 def test_an_entry_that_is_there_twice_would_be_found():
@@ -199,9 +204,12 @@ def test_an_unknown_field_of_a_pod_would_be_found(kind):
         kubernetes_validate.validate(pod, VERSIONS[-1], strict=True)
 
 
-def test_a_pod_may_run_where_restricted_is_enforced(job):
+@pytest.mark.fault("F37")
+def test_a_pod_may_run_where_restricted_is_enforced(job, figure):
     pod = pod_of(job)
-    assert violations(pod["spec"], pod["metadata"].get("annotations")) == []
+    told = violations(pod["spec"], pod["metadata"].get("annotations"))
+    figure(pods_checked=1, rejected=int(bool(told)))
+    assert told == []
 
 
 def test_a_pod_runs_as_the_user_that_owns_the_volume(job):
@@ -456,8 +464,9 @@ def test_the_digest_tells_every_setting_from_the_others(kind):
 # What the command prints
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize("launcher", ["pytorchjob", "trainjob"])
-def test_the_golden_file_is_what_the_command_prints(launcher, checkout, monkeypatch, capsys):
+def test_the_golden_file_is_what_the_command_prints(launcher, checkout, figure, monkeypatch, capsys):
     for name in ("CITEFLOW_POD_NAME", "CITEFLOW_POD_UID", "KFP_POD_NAME", "KFP_POD_UID"):
         monkeypatch.delenv(name, raising=False)
     argv = ["launch", "/mnt/citeflow/prepared/c0ffee", "--launcher", launcher, "--data-root", "/mnt/citeflow"]
@@ -468,6 +477,7 @@ def test_the_golden_file_is_what_the_command_prints(launcher, checkout, monkeypa
     golden = checkout / "tests" / "jobs" / "golden" / f"{launcher}.yaml"
     if os.environ.get("CITEFLOW_GOLDEN") == "1":
         golden.write_text(text)
+    figure(golden_files=1, findings=int(golden.read_text() != text))
     assert golden.read_text() == text
 
 

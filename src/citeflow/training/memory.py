@@ -97,7 +97,7 @@ def _calibration(num_papers: int, num_features: int, num_citations: int, config:
         return 0
     sources = min(CALIBRATED, config.data.holdout * num_papers)
     degree = num_citations / num_papers
-    hubs = 1.2 * math.pow(num_papers / degree, 0.155)  # two hops lead to often cited papers, the more so in larger graphs
+    hubs = 1.2 * math.pow(num_papers / degree, 0.155)  # the next hop leads to often cited papers; fitted to 3 graphs
     return 140 * sources * hubs * degree**2
 
 

@@ -61,7 +61,7 @@ def fetch(
     sha256: str | None = None,
     timeout_s: float = 30.0,
     attempts: int = 5,
-    wait_s: float = 0.5,
+    wait_s: float = 0.4,
 ) -> str:
     """Bring what an http(s) or file URL names into a file, and return its sha256 in hex.
 

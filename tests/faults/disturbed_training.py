@@ -1,0 +1,133 @@
+"""Trainings of sixty steps by two real workers, to which something happens."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from faults import disturbed_worker
+
+from citeflow import config, files
+from citeflow.training import launch
+
+STEPS, BETWEEN_CHECKPOINTS = 60, 10
+SETTINGS = ["train.epochs=7.5", "train.evaluations=2", f"recovery.checkpoint_steps={BETWEEN_CHECKPOINTS}"]
+PATIENCE_S = 180
+TESTS = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What a worker does at a place of its training; None means any."""
+
+    what: str
+    place: str = "step"
+    step: int | None = None
+    rank: int | None = 1
+    attempt: int | None = 1
+    """Counted from 1 within a launch."""
+
+    seconds: float = 0.0
+
+
+class Training:
+    """A run of the small graph, launched as often as it takes."""
+
+    def __init__(self, prepared, run_dir, *overrides):
+        self.graph, self.run_dir, self.log_dir = prepared.graph, run_dir, run_dir.parent / f"{run_dir.name}-log"
+        self.overrides = [*prepared.settings, *SETTINGS, *overrides]
+        self.file = run_dir.parent / f"{run_dir.name}-events.jsonl"
+
+    @contextlib.contextmanager
+    def disturbed(self, *faults):
+        """Let the workers that start meanwhile have these faults."""
+        with pytest.MonkeyPatch.context() as patch:
+            plan = {"events": str(self.file), "faults": [asdict(fault) for fault in faults]}
+            patch.setenv(disturbed_worker.VARIABLE, json.dumps(plan))
+            patch.setenv("PYTHONPATH", TESTS, prepend=os.pathsep)
+            patch.setattr(launch, "WORKER", disturbed_worker.__name__)
+            yield
+
+    def launch(self, *faults, meanwhile=None):
+        """Train with faults; `meanwhile` is called on a thread of its own.
+
+        Returns:
+            The digest of the model.
+        """
+        where = {"run_dir": self.run_dir, "log_dir": self.log_dir, "config": config.load(overrides=self.overrides)}
+        with self.disturbed(*faults), Meanwhile(meanwhile):
+            launch.train_here(self.graph, **where, workers=2)
+        return self.digest
+
+    @property
+    def digest(self):
+        return files.sha256_of_file(self.run_dir / "model" / "model.safetensors")
+
+    def events(self, event, **facts):
+        """What the workers told, in the order of time."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        wanted = {"event": event, **facts}
+        return [told for told in map(json.loads, lines) if wanted.items() <= told.items()]
+
+    def wait_for(self, event, *, number=1, **facts):
+        """The events of a kind, once there are so many of them."""
+        end = time.monotonic() + PATIENCE_S
+        while len(found := self.events(event, **facts)) < number:
+            assert time.monotonic() < end, f"{event} does not come"
+            time.sleep(0.02)
+        return found
+
+    @property
+    def starts(self):
+        """Where each attempt began, from the run's own record."""
+        return [files.read_json(path)["step"] for path in sorted((self.run_dir / "attempts").glob("*.json"))]
+
+    @property
+    def checkpoints(self):
+        """Steps of the checkpoints, each of them verified; anything else in their folder is a failure."""
+        places = sorted((self.run_dir / "checkpoints").iterdir())
+        return [files.verify(place, "Checkpoint")["facts"]["step"] for place in places]
+
+    def curve(self, name, value):
+        """A value by step, as the model has it: of its `history` or its `evaluations`."""
+        lines = (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()
+        return {entry["step"]: entry[value] for entry in map(json.loads, lines)}
+
+
+class Meanwhile(threading.Thread):
+    """Something that happens during a block; its failure is the block's."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.error = act, None
+
+    def __enter__(self):
+        if self.act:
+            self.start()
+
+    def __exit__(self, *_):
+        if self.act:
+            self.join(PATIENCE_S)
+        if self.error:
+            raise self.error
+
+    def run(self):
+        try:
+            self.act()
+        except BaseException as error:
+            self.error = error
+
+
+def workers_below(pid):
+    """The workers among the processes that one started, by rank."""
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if disturbed_worker.__name__ in process.cmdline():
+                found[int(process.environ()["RANK"])] = process
+    return found

@@ -1,0 +1,118 @@
+"""A worker of a training in which something goes wrong, by a plan in the environment; else it is the real one.
+
+Every event is a line of a file: `began` its first step, `fired` a fault, `left` for ever.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from citeflow.training import checkpoint, loop, worker
+
+VARIABLE = "DISTURBED_WORKER"
+PLACES = {
+    "step": (loop, "_forward_backward"),
+    "agree": (loop, "_agree"),
+    "update": (loop, "_update"),
+    "evaluate": (loop, "_evaluate"),
+    "save": (checkpoint, "asdict"),
+    "calibrate": (worker, "calibrate"),
+}
+"""Functions before which a fault can fire; in a save the tensors are written by then, but nothing else."""
+
+
+def hold_lock(seconds):
+    """Let no other thread run Python."""
+    ctypes.PyDLL(None).sleep(int(seconds))
+
+
+def fail(_):
+    raise RuntimeError("planned")
+
+
+FAULTS = {
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "freeze": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
+    "pause": time.sleep,
+    "hold lock": hold_lock,
+    "fail": fail,
+}
+
+
+class Disturbance:
+    """The part of the plan that is about this worker, and where its training is."""
+
+    def __init__(self, events, faults):
+        self.events, self.step, self.has_begun = Path(events), None, False
+        self.rank, self.attempt = int(os.environ["RANK"]), 1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        mine = [fault for fault in faults if fault["rank"] in (self.rank, None)]
+        self.faults = [fault for fault in mine if fault["attempt"] in (self.attempt, None)]
+
+    def note(self, event, **facts):
+        """Add a line to the file of events, which all workers write to."""
+        line = {"event": event, "rank": self.rank, "attempt": self.attempt, "pid": os.getpid(), "step": self.step}
+        with self.events.open("a") as stream:
+            stream.write(json.dumps({**line, "at": time.monotonic(), **facts}) + "\n")
+
+    def due(self, place):
+        """The faults of here and now."""
+        for fault in self.faults:
+            if fault["place"] == place and fault["step"] in (self.step, None):
+                self.note("fired", what=fault["what"], place=place)
+                yield fault
+
+    def fire(self, place):
+        """Do what is planned for here and now."""
+        for fault in self.due(place):
+            FAULTS[fault["what"]](fault["seconds"])
+
+    def before(self, place):
+        """Put the faults of a place before its function."""
+        module, name = PLACES[place]
+        function = getattr(module, name)
+
+        @functools.wraps(function)
+        def disturbed(*args, **kwargs):
+            if place in ("step", "evaluate"):
+                self.step = args[0].progress.step
+            if place == "step" and not self.has_begun:
+                self.note("began")
+                self.has_begun = True
+            self.fire(place)
+            return function(*args, **kwargs)
+
+        setattr(module, name, disturbed)
+
+    def spoil(self):
+        """Let the loss of a step, or its gradients alone, be no numbers."""
+        forward = loop.Objective.forward
+
+        def spoiled(objective, inputs):
+            loss = forward(objective, inputs)
+            for fault in self.due("loss"):
+                loss = loss * torch.nan if fault["what"] == "spoil loss" else loss + torch.sqrt(0 * loss)
+            return loss
+
+        loop.Objective.forward = spoiled
+
+
+def main():
+    disturbance = Disturbance(**json.loads(os.environ[VARIABLE]))
+    for place in PLACES:
+        disturbance.before(place)
+    disturbance.spoil()
+    disturbance.fire("start")
+    try:
+        worker.main()
+    finally:
+        disturbance.note("left")
+
+
+if __name__ == "__main__":
+    main()

@@ -101,7 +101,7 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     from citeflow.reporting.tensorboard import publish_run
 
     began = time.monotonic()
-    _check_folder(out_dir)
+    check_folder(out_dir)
     _check_replaceable(out_dir / "model")
     files.verify(report, "EvalReport")
     content, curves = files.read_json(report / "report.json"), files.read_json(report / "curves.json")
@@ -120,12 +120,17 @@ def check_places(data_root: Path, out_dir: Path) -> None:
     Raises:
         ConfigError: one of them is no folder or can not be written to, or `out_dir`/model is somebody's own.
     """
-    _check_folder(data_root)
-    _check_folder(out_dir)
+    check_folder(data_root)
+    check_folder(out_dir)
     _check_replaceable(out_dir / "model")
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Find out whether a folder can be written to, or made.
+
+    Raises:
+        ConfigError: it can not.
+    """
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir():
         raise ConfigError("a file where a folder belongs", nearest, hint="name another folder")

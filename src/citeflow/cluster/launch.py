@@ -20,7 +20,8 @@ from citeflow.cluster.jobs import SPEC_SHA256
 from citeflow.cluster.logs import LogFollower
 from citeflow.cluster.placement import RUN_ID
 from citeflow.console import log
-from citeflow.errors import CiteflowError, ConfigError, TrainingError, from_record
+from citeflow.errors import ConfigError, TrainingError
+from citeflow.training.launch import error_of_a_worker, is_final
 
 POLL_S = 8.0
 """Time between two looks at the job and its pods; two requests each."""
@@ -183,8 +184,8 @@ def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: 
         elif not end.succeeded:
             log("launch", "has a complete model of a job that says it failed", reason=end.reason)
         return True
-    error = _error_of_a_worker(launch.run_dir)
-    if error:
+    error = error_of_a_worker(launch.run_dir)
+    if error and is_final(error):
         _end(launch, job, pods, follower)
         raise error
     if hopeless:
@@ -197,14 +198,6 @@ def _is_over(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: 
         _end(launch, None, pods, follower)
         raise _failure(launch, pods, end.reason if end else "")
     return False
-
-
-def _error_of_a_worker(run_dir: Path) -> CiteflowError | None:
-    """The error that makes it useless to start again, if a worker left one."""
-    if not (run_dir / "error.json").is_file():
-        return None
-    error = from_record(files.read_json(run_dir / "error.json"))
-    return error if error.exit_code < 128 else None
 
 
 def _end(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower) -> None:

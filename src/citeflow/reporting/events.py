@@ -7,6 +7,7 @@ a pod whose clock is behind would write a file that is read too early; here a na
 import io
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,27 @@ def frame(records: Iterable[bytes]) -> bytes:
     for record in records:
         writer.write(record)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scalar:
+    """One value of a curve."""
+
+    step: int
+    wall_time: float
+    value: float
+
+
+def read_scalars(path: Path, tag: str) -> list[Scalar]:
+    """The values of a tag in one file, in the order in which they were written."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    return [
+        Scalar(step=event.step, wall_time=event.wall_time, value=value.simple_value)
+        for event in LegacyEventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag == tag
+    ]
 
 
 def next_name(log_dir: Path, kind: str, *, now: float) -> str:

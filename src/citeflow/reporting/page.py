@@ -34,13 +34,14 @@ def render_page(report: Json, curves: Json) -> str:
         _section("Figures", _figures(charts.draw_all(report, curves))),
         _section("The run", _facts(report)),
         _details("Settings", f"<pre>{escape(_yaml(report.get('config') or {}))}</pre>"),
-        _details("Versions", _rows(tables.versions(report))),
+        _details("Versions", rows(tables.versions(report))),
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
     ]
-    return _document(f"{dataset} · citeflow", "\n".join(body))
+    return document(f"{dataset} · citeflow", "\n".join(body))
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str) -> str:
+    """A whole page, from its title and its body, both as HTML."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -98,12 +99,13 @@ def _grid(items: list[str], kind: str = "") -> str:
 
 
 def _table(table: Table, *, remark: str = "") -> str:
-    rows = _rows(table, caption=f"<caption>{escape(table.title)}</caption>")
+    drawn = rows(table, caption=f"<caption>{escape(table.title)}</caption>")
     below = f'<p class="remark">{escape(remark)}</p>' if remark else ""
-    return f'<div class="card">{rows}{below}</div>'
+    return f'<div class="card">{drawn}{below}</div>'
 
 
-def _rows(table: Table, *, caption: str = "") -> str:
+def rows(table: Table, *, caption: str = "") -> str:
+    """A table as HTML."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     body = "\n".join(_row(row) for row in table.rows)
     return f"<table>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"

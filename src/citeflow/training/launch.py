@@ -12,7 +12,7 @@ from types import FrameType
 from citeflow import files
 from citeflow.config import Config
 from citeflow.cores import environment
-from citeflow.errors import StoppedError, TrainingError, from_record
+from citeflow.errors import CiteflowError, StoppedError, TrainingError, from_record
 from citeflow.training.stops import stop_with_parent
 
 WORKER = "citeflow.training.worker"
@@ -22,6 +22,9 @@ RESTARTS = 100
 POLL_S = 0.2
 GRACE_S = 60
 """torchrun gives its workers 30 s to save before it kills them."""
+
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Every start of the workers meets in a store of its own; in torchrun's they find addresses of those that are dead."""
 
 
 def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int) -> Path:
@@ -37,9 +40,10 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         files.delete(run_dir, "error.json")
         begin_job(run_dir, job_of(graph, log_dir, config))
         command = [*_torchrun(workers), str(run_dir / "job.json")]
-        code, was_stopped = _run(command, environment(os.environ, workers), run_dir / "error.json")
-    if (run_dir / "error.json").exists():
-        raise from_record(files.read_json(run_dir / "error.json"))
+        code, was_stopped = _run(command, environment(os.environ, workers), run_dir)
+    error = error_of_a_worker(run_dir)
+    if error and (is_final(error) or (code != 0 and was_stopped)):
+        raise error
     if code != 0 and was_stopped:
         hint = "run it again; it goes on from its last checkpoint, if there is one"
         raise StoppedError("training was asked to stop", "before it could save once more", hint=hint)
@@ -54,6 +58,17 @@ def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
     return {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
 
 
+def error_of_a_worker(run_dir: Path) -> CiteflowError | None:
+    """The error that a worker left."""
+    path = run_dir / "error.json"
+    return from_record(files.read_json(path)) if path.is_file() else None
+
+
+def is_final(error: CiteflowError) -> bool:
+    """Whether it is useless to start the workers again; a worker that was asked to stop can go on."""
+    return error.exit_code < 128
+
+
 def begin_job(run_dir: Path, task: files.Json) -> None:
     """Write the job file that the workers read, for a launch of its own."""
     files.write_json(run_dir / "job.json", {**task, "launch": secrets.token_hex(8)})
@@ -64,13 +79,13 @@ def _torchrun(workers: int) -> list[str]:
     return [*launcher, "--max-restarts", str(RESTARTS), "-m", WORKER]
 
 
-def _run(command: list[str], environment: dict[str, str], given_up: Path) -> tuple[int, bool]:
+def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tuple[int, bool]:
     """Run to the end; a SIGTERM that comes meanwhile is passed on, so that the workers can save.
 
     Args:
         command: torchrun, which starts all workers again when one is lost.
         environment: of the workers.
-        given_up: a file that says that it is useless to start again.
+        run_dir: where they leave errors.
 
     Returns:
         The exit code, and whether a SIGTERM came.
@@ -89,7 +104,7 @@ def _run(command: list[str], environment: dict[str, str], given_up: Path) -> tup
         running.append(process)
         if received:
             process.terminate()
-        return _wait(process, given_up, received), bool(received)
+        return _wait(process, run_dir, received), bool(received)
     finally:
         signal.signal(signal.SIGTERM, old)
         for process in running:
@@ -98,11 +113,12 @@ def _run(command: list[str], environment: dict[str, str], given_up: Path) -> tup
                 process.wait(GRACE_S)
 
 
-def _wait(process: subprocess.Popen[bytes], given_up: Path, received: list[int]) -> int:
+def _wait(process: subprocess.Popen[bytes], run_dir: Path, received: list[int]) -> int:
     """Wait for torchrun, and end it where a worker says that another attempt would end as this one."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(POLL_S)
-        if given_up.exists() and not received:
+        error = None if received else error_of_a_worker(run_dir)
+        if error and is_final(error):
             process.terminate()
             return process.wait(GRACE_S)

@@ -1,8 +1,10 @@
 import contextlib
+import errno
 import itertools
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -31,10 +33,10 @@ def killed_at(call, work, *, times=1):
     """Do some work in a process of its own that is killed when it calls a function of `os` for the so-many-th time."""
     calls, real = itertools.count(1), getattr(os, call)
 
-    def kill_or_call(*args):
+    def kill_or_call(*args, **kwargs):
         if next(calls) == times:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args)
+        return real(*args, **kwargs)
 
     child = os.fork()
     if child == 0:
@@ -224,7 +226,7 @@ def test_a_folder_without_a_manifest_is_not_there(tmp_path):
             files.read_manifest(folder, KIND)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"kind": "Raw', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"kind": "Raw', b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_json_file_is_told_by_name(content, tmp_path):
     noun = make(tmp_path / "noun")
     (noun / "manifest.json").write_bytes(content)
@@ -280,3 +282,210 @@ def test_an_array_that_comes_in_blocks_is_the_same_file_as_one_saved_whole(tmp_p
     files.save_array(tmp_path / "whole.npy", whole)
     files.save_blocks(tmp_path / "blocks.npy", iter(blocks), whole.shape, np.float32)
     assert (tmp_path / "blocks.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_a_file_is_created_once_by_whoever_comes_first(tmp_path):
+    assert files.create_json(tmp_path / "there" / "a.json", {"by": 1})
+    assert not files.create_json(tmp_path / "there" / "a.json", {"by": 2})
+    assert files.read_json(tmp_path / "there" / "a.json") == {"by": 1}
+    assert names(tmp_path / "there") == ["a.json"]
+
+
+def test_of_many_that_create_a_file_one_does(tmp_path):
+    made = []
+    threads = [
+        threading.Thread(target=lambda by=by: made.append((files.create_json(tmp_path / "a.json", by), by)))
+        for by in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(is_first for is_first, _ in made) == [False] * 7 + [True]
+    assert (True, files.read_json(tmp_path / "a.json")) in made
+    assert names(tmp_path) == ["a.json"]
+
+
+@FORKS
+@pytest.mark.parametrize("call", ["link", "fsync", "replace"])
+def test_a_file_whose_creation_is_killed_is_not_there_and_can_be_created(call, tmp_path):
+    killed_at(call, lambda: files.create_json(tmp_path / "a.json", 1))
+    assert not (tmp_path / "a.json").exists()
+    assert files.create_json(tmp_path / "a.json", 2)
+    files.delete_unfinished(tmp_path)
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_directory_is_deleted_with_all_in_it_and_none_is_no_error(tmp_path):
+    make(tmp_path / "noun")
+    files.delete_directory(tmp_path / "noun")
+    files.delete_directory(tmp_path / "noun")
+    assert names(tmp_path) == []
+
+
+@FORKS
+@pytest.mark.parametrize("call", ["replace", "unlink", "rmdir"])
+def test_a_directory_whose_deletion_is_killed_is_whole_or_not_there(call, tmp_path):
+    noun = make(tmp_path / "noun")
+    killed_at(call, lambda: files.delete_directory(noun))
+    if (tmp_path / "noun").exists():
+        files.verify(tmp_path / "noun", KIND)
+    files.delete_unfinished(tmp_path)
+    assert names(tmp_path) in ([], ["noun"])
+
+
+def test_what_a_killed_process_left_is_swept_by_name(tmp_path):
+    kept = [".noun", ".noun.short", ".noun.UPPERCASE", "noun.abcdefgh", ".other.abcdefgh"]
+    for name in (".noun.abcdefgh", ".noun.x_y_z_12", *kept):
+        files.write_text(tmp_path / name / "half.bin", "half")
+    files.write_text(tmp_path / ".noun.aaaaaaaa", "half")
+    files.delete_unfinished(tmp_path, "noun")
+    assert names(tmp_path) == sorted(kept)
+    files.delete_unfinished(tmp_path)
+    assert names(tmp_path) == sorted(kept[:-1])
+    files.delete_unfinished(tmp_path / "none")
+
+
+def test_a_directory_that_is_made_sweeps_what_was_abandoned_and_spares_what_may_be_at_work(tmp_path):
+    for name, age_s in ((".noun.old_old_", 25 * 3600), (".noun.at_work_", 23 * 3600), (".other.old_old_", 25 * 3600)):
+        files.write_text(tmp_path / name / "half.bin", "half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    make(tmp_path / "noun")
+    assert names(tmp_path) == [".noun.at_work_", ".other.old_old_", "noun"]
+
+
+def test_sweeping_goes_on_where_something_can_not_be_removed(tmp_path, monkeypatch):
+    for name in (".a.abcdefgh", ".b.abcdefgh"):
+        files.write_text(tmp_path / name / "half.bin", "half")
+    real = files.replacing.shutil.rmtree
+
+    def rmtree(path, **how):
+        if path.name == ".a.abcdefgh":
+            raise PermissionError(path)
+        real(path, **how)
+
+    monkeypatch.setattr(files.replacing.shutil, "rmtree", rmtree)
+    files.delete_unfinished(tmp_path)
+    assert names(tmp_path) == [".a.abcdefgh"]
+
+
+def stale(times, real):
+    """Fails as NFS does when the server no longer knows a file, so many times; and the calls that were made of it."""
+    calls = []
+
+    def call(*args, **kwargs):
+        calls.append(args)
+        if len(calls) <= times:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "a file")
+        return real(*args, **kwargs)
+
+    return call, calls
+
+
+def test_a_reader_tries_a_stale_file_once_more_and_no_other_failure():
+    read, calls = stale(1, lambda value: value)
+    assert files.again_if_stale(read)(7) == 7
+    assert len(calls) == 2
+    read, calls = stale(9, None)
+    with pytest.raises(OSError, match="Stale"):
+        files.again_if_stale(read)()
+    assert len(calls) == 2
+    calls.clear()
+
+    @files.again_if_stale
+    def denied():
+        calls.append(1)
+        raise PermissionError(errno.EACCES, "denied")
+
+    with pytest.raises(PermissionError):
+        denied()
+    assert len(calls) == 1
+
+
+def test_names_of_a_folder_that_can_not_be_read_are_not_none(tmp_path):
+    files.write_text(tmp_path / "a.txt", "one")
+    assert files.names_in(tmp_path) == ["a.txt"]
+    assert files.names_in(tmp_path / "none") == []
+    with pytest.raises(NotADirectoryError):
+        files.names_in(tmp_path / "a.txt")
+
+
+ELSEWHERE = ["../secret", "/etc/hostname", "below/../../secret", ".."]
+NO_MANIFESTS = [
+    [],
+    "text",
+    None,
+    {},
+    {"kind": KIND},
+    {"kind": KIND, "files": [], "inputs": {}, "facts": {}, "sha256": ""},
+    {"kind": KIND, "files": {}, "inputs": [], "facts": {}, "sha256": ""},
+    {"kind": KIND, "files": {}, "inputs": {}, "facts": "", "sha256": ""},
+    {"kind": KIND, "files": {}, "inputs": {}, "facts": {}, "sha256": 7},
+    {"kind": KIND, "files": {"a.txt": None}, "inputs": {}, "facts": {}, "sha256": ""},
+    {"kind": KIND, "files": {"a.txt": {"bytes": 3}}, "inputs": {}, "facts": {}, "sha256": ""},
+]
+
+
+@pytest.mark.fault("F35")
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_manifest_that_names_files_elsewhere_is_refused_before_one_is_looked_at(name, tmp_path, figure):
+    files.write_text(tmp_path / "secret", "one")
+    noun = make(tmp_path / "noun")
+    manifest = files.read_json(noun / "manifest.json")
+    manifest["files"][name] = {"bytes": 3, "sha256": files.sha256_of_file(tmp_path / "secret")}
+    files.write_json(noun / "manifest.json", manifest)
+    with pytest.raises(CorruptError, match="not a manifest of citeflow"):
+        files.read_manifest(noun, KIND)
+    figure(hostile_files=1, executed=0)
+
+
+@pytest.mark.fault("F35")
+def test_a_link_in_the_place_of_a_file_is_refused(tmp_path, figure):
+    noun = make(tmp_path / "noun")
+    (noun / "a.txt").rename(tmp_path / "elsewhere")
+    (noun / "a.txt").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorruptError, match=r"a\.txt"):
+        files.read_manifest(noun, KIND)
+    figure(hostile_files=1, executed=0)
+
+
+@pytest.mark.fault("F35")
+@pytest.mark.parametrize("value", NO_MANIFESTS)
+def test_what_is_no_manifest_is_refused(value, tmp_path, figure):
+    noun = make(tmp_path / "noun")
+    files.write_json(noun / "manifest.json", value)
+    with pytest.raises(CorruptError):
+        files.read_manifest(noun, KIND)
+    figure(hostile_files=1, executed=0)
+
+
+@pytest.mark.parametrize("part", ["inputs", "sha256"])
+def test_a_manifest_whose_words_were_changed_is_found_by_its_own_digest(part, tmp_path):
+    noun = make(tmp_path / "noun")
+    manifest = files.read_json(noun / "manifest.json")
+    manifest[part] = {"from": "1" * 64} if part == "inputs" else "1" * 64
+    files.write_json(noun / "manifest.json", manifest)
+    with pytest.raises(CorruptError, match=r"manifest does not match its sha256: .*manifest\.json"):
+        files.verify(noun, KIND)
+
+
+@FORKS
+def test_tensors_on_a_full_disk_are_a_failure_of_the_system_that_names_its_file(tmp_path):
+    import resource
+
+    import torch
+
+    def write():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            files.save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1000)})
+        except OSError as error:
+            os._exit(7 if error.errno == errno.EFBIG else 1)
+
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            write()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

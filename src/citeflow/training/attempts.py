@@ -15,6 +15,9 @@ from citeflow.errors import CorruptError, TrainingError
 MOST_WITHOUT_PROGRESS = 3
 """Attempts of one launch that may begin at the same step; a fault that comes again will come once more."""
 
+LOOK_AGAIN_S = 0.2
+"""A shared disk may show for some seconds what was there before another claimed."""
+
 _NAME = re.compile(r"(\d{5})\.json")
 
 
@@ -61,6 +64,7 @@ def claim(folder: Path, *, launch: str, step: int) -> Attempt:
         content = {"launch": launch, "step": step, "wall_time": time.time()}
         if files.create_json(folder / _name(number), content):
             return Attempt(folder=folder, number=number)
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _read(path: Path) -> files.Json:

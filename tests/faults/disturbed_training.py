@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults import disturbed_worker
 
 from citeflow import config, files
 from citeflow.training import launch
+from faults import disturbed_worker
 
 STEPS, BETWEEN_CHECKPOINTS = 60, 10
 SETTINGS = ["train.epochs=7.5", "train.evaluations=2", f"recovery.checkpoint_steps={BETWEEN_CHECKPOINTS}"]

@@ -40,7 +40,7 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         files.delete(run_dir, "error.json")
         begin_job(run_dir, job_of(graph, log_dir, config))
         command = [*_torchrun(workers), str(run_dir / "job.json")]
-        code, was_stopped = _run(command, environment(os.environ, workers), run_dir)
+        code, was_stopped = _run(command, {**environment(os.environ, workers), **OWN_STORE}, run_dir)
     error = error_of_a_worker(run_dir)
     if error and (is_final(error) or (code != 0 and was_stopped)):
         raise error

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 
 from citeflow.errors import StoppedError
@@ -11,7 +12,10 @@ PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
 
 
 class StopRequests:
-    """Ends this process at once where nothing is lost by it; while steps are taken, it waits until the ranks agree."""
+    """Ends this process at once where nothing is lost by it; while steps are taken, it waits until the ranks agree.
+
+    An end at once is a SystemExit, and no error to tell: torchrun asks the others in the same way where one is lost.
+    """
 
     def __init__(self) -> None:
         self._asked, self._waits = False, False
@@ -33,11 +37,11 @@ class StopRequests:
         """Let requests end the block.
 
         Raises:
-            StoppedError: somebody asked, or does so meanwhile.
+            SystemExit: somebody asked, or does so meanwhile.
         """
         with self._waiting(False):
             if self._asked:
-                raise _stopped()
+                sys.exit(StoppedError.exit_code)
             yield
 
     @contextlib.contextmanager
@@ -51,13 +55,15 @@ class StopRequests:
     def _ask(self, *_: object) -> None:
         is_first, self._asked = not self._asked, True
         if is_first and not self._waits:
-            raise _stopped()
+            sys.exit(StoppedError.exit_code)
+
+
+def end_undisturbed() -> None:
+    """Let no request disturb what a process does after its work."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def stop_with_parent() -> None:
     """Let this process get a SIGTERM when the one that started it is gone, so that nothing is left running."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _stopped() -> StoppedError:
-    return StoppedError("training was asked to stop", "outside of a step", hint="run it again")

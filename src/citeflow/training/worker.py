@@ -27,7 +27,7 @@ from citeflow.training import attempts, checkpoint
 from citeflow.training.attempts import Attempt, TakenOver
 from citeflow.training.group import Group, is_lost_peer, joined
 from citeflow.training.loop import Training, fit
-from citeflow.training.stops import StopRequests, stop_with_parent
+from citeflow.training.stops import StopRequests, end_undisturbed, stop_with_parent
 
 
 def main() -> None:
@@ -54,6 +54,8 @@ def main() -> None:
             raise
         log("train", "has lost another worker", why=str(error).splitlines()[0])
         sys.exit(1)
+    finally:
+        end_undisturbed()
 
 
 def work(group: Group, run_dir: Path, job: files.Json) -> None:

@@ -343,12 +343,6 @@ def test_the_packages_looked_for_are_those_of_the_extras(checkout):
         assert [text.split(">")[0].split("=")[0] for text in extras[extra]] == list(names)
 
 
-@pytest.mark.parametrize(("name", "text"), [("memory.max", "2147483648\n"), ("memory.max", "max\n")])
-def test_memory_is_what_the_container_may_use(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
-    assert (machine.memory_bytes(tmp_path) == 2**31) == (text != "max\n")
-
-
 @pytest.mark.parametrize(("name", "rights"), [("citeflow-launcher", LAUNCHER), ("citeflow-reaper", REAPER)])
 def test_the_rights_are_those_of_the_role(checkout: Path, name, rights):
     documents = yaml.safe_load_all((checkout / "manifests" / "base" / "rbac.yaml").read_text())

@@ -271,7 +271,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
 def _parse_yaml(text: str, origin: str) -> Mapping[str, Any]:
     try:
         values = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin} is not YAML", str(error).splitlines()[0]) from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"{origin} must hold sections", type(values).__name__)

@@ -12,6 +12,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 KEEP_MEMORY = {
     "glibc.malloc.arena_max": 1,
     "glibc.malloc.mmap_max": 0,
@@ -53,6 +55,24 @@ def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
             quota, period = read(cgroup)
             return max(1, min(bound, math.ceil(quota / period))) if quota > 0 else bound
     return bound
+
+
+def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may use: the machine's, or less where its container has a limit."""
+    limits = [int(psutil.virtual_memory().total)]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int((cgroup / name).read_text()))
+    return min(limits)
+
+
+def oom_kills(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes of this container the kernel has killed for want of memory; 0 where nothing counts them."""
+    for name in ("memory.events", "memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError):
+            counted = dict(line.split() for line in (cgroup / name).read_text().splitlines())
+            return int(counted.get("oom_kill", 0))
+    return 0
 
 
 def _limit_v2(cgroup: Path) -> tuple[int, int]:

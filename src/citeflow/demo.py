@@ -21,9 +21,9 @@ SETTINGS = (
     "data.holdout=0.1",
     "model.width=64",
     "train.papers=500",
-    "train.epochs=120",
-    "train.evaluations=4",
-    "recovery.checkpoint_steps=40",
+    "train.epochs=20",
+    "train.evaluations=12",
+    "recovery.checkpoint_steps=20",
 )
 """About half a minute of training on two cores."""
 
@@ -31,6 +31,8 @@ KILL_AT = 0.45
 """Share of the steps that are done when the worker is killed."""
 
 LOOK_EVERY_S = 0.02
+DELAY_S = 1.0
+"""Between a checkpoint and the kill, so that there is something to lose."""
 
 
 def demonstrate(root: Path, *, workers: int) -> Recovery:
@@ -83,6 +85,7 @@ class _Killer(threading.Thread):
         while not self._is_time():
             if self._given_up.wait(LOOK_EVERY_S):
                 return
+        self._given_up.wait(DELAY_S)
         workers = _workers()
         victim = next(process for process in workers if process.environ()["RANK"] == "1")
         self.killed = time.time()
@@ -121,7 +124,7 @@ def _recovery(
     curves = _curves(runs.log_folder(root, "disturbed"), began)
     return Recovery(
         workers=workers,
-        steps=undisturbed.step[-1],
+        steps=undisturbed.evaluated_step[-1],
         checkpoint_steps=settings.recovery.checkpoint_steps,
         undisturbed=undisturbed,
         attempts=curves,
@@ -138,14 +141,16 @@ def _curves(log_dir: Path, began: float) -> list[Curve]:
     """What each start of a training wrote into TensorBoard's files, that which later starts took back as well."""
     from citeflow.reporting.events import read_scalars
 
-    found = (read_scalars(path, "train/loss") for path in sorted(log_dir.glob("events.*")))
+    paths = sorted(log_dir.glob("events.*"))
+    found = [(read_scalars(path, "train/loss"), read_scalars(path, "valid/mrr")) for path in paths]
     return [
         Curve(
-            seconds=[entry.wall_time - began for entry in entries],
-            step=[entry.step for entry in entries],
-            loss=[entry.value for entry in entries],
+            seconds=[entry.wall_time - began for entry in taken],
+            step=[entry.step for entry in taken],
+            evaluated_step=[entry.step for entry in evaluated],
+            valid_mrr=[entry.value for entry in evaluated],
         )
-        for entries in found
+        for taken, evaluated in found
     ]
 
 

@@ -67,7 +67,8 @@ def find_graph(data_root: Path, sha256: str) -> Path:
         NotFoundError: it is not in `data_root`.
     """
     for manifest in sorted((data_root / "prepared").glob(f"*/{files.MANIFEST}")):
-        if files.read_json(manifest).get("sha256") == sha256:
+        content = files.read_json(manifest)
+        if isinstance(content, dict) and content.get("sha256") == sha256:
             return manifest.parent
     hint = "give the --data-root of the run, or run preprocess again"
     raise NotFoundError("the graph that the model was trained on is not in", data_root / "prepared", hint=hint)

@@ -1,5 +1,6 @@
 """The five verbs, one function each: a directory in, a directory out, timed."""
 
+import contextlib
 import os
 import resource
 import time
@@ -104,6 +105,7 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     check_folder(out_dir)
     _check_replaceable(out_dir / "model")
     files.verify(report, "EvalReport")
+    files.verify(model, "TrainedModel")
     content, curves = files.read_json(report / "report.json"), files.read_json(report / "curves.json")
     publish_run(log_dir, content, curves)
     files.copy_directory(model, out_dir / "model")
@@ -158,7 +160,8 @@ def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
         cost, of_a_pod = _cost(began), manifest["facts"].get("peak_rss_bytes", 0)
         cost["peak_rss_bytes"] = max(cost["peak_rss_bytes"], of_a_pod)
         manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: cost}
-        files.write_json(folder / files.MANIFEST, manifest)
+        with contextlib.suppress(FileNotFoundError):  # another process has just put the same result in its place
+            files.write_json(folder / files.MANIFEST, manifest)
     log(verb, "done", seconds=round(time.monotonic() - began, 1), path=folder)
     return folder
 

@@ -25,7 +25,6 @@ from citeflow.graph.prepared import PreparedGraph
 
 DEEP = "[" * 100_000
 SMALL = config.load(overrides=["data.negatives=5"])
-OPEN = pytest.mark.xfail(strict=True, reason="refused, but not in citeflow's own words yet")
 
 
 class Payload:
@@ -137,7 +136,6 @@ def test_an_object_array_in_a_prepared_graph(name, graph, canary, refused):
     refused(PreparedGraph.open, graph)
 
 
-@OPEN
 @pytest.mark.fault("F35")
 def test_a_pickle_in_the_place_of_the_weights(model, canary, refused):
     save_hostile(model / "model.safetensors", {"weight": Payload(canary)})
@@ -154,7 +152,6 @@ def tensor(first, end):
     return json.dumps({"weight": {"dtype": "F32", "shape": [(end - first) // 4], "data_offsets": [first, end]}})
 
 
-@OPEN
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize(
     "content",
@@ -178,7 +175,9 @@ def test_weights_whose_header_lies(content, model, trained, refused):
 
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize("name", ["model.json", "manifest.json"])
-@pytest.mark.parametrize("content", [DEEP, '{"a":' * 100_000, "\xff"], ids=["lists", "dicts", "no text"])
+@pytest.mark.parametrize(
+    "content", [DEEP, '{"a":' * 100_000, "null", "\xff"], ids=["lists", "dicts", "null", "no text"]
+)
 def test_json_that_is_deep_or_of_another_kind(name, content, model, trained, refused):
     (model / name).write_bytes(content.encode("latin1"))
     if name != "manifest.json":
@@ -237,7 +236,7 @@ def zip_folder_of_papers(tmp_path):
         "train: !!python/object/new:os.mkdir [{canary}]",
         "!!python/name:os.system",
         "train: {{lr: !!python/module:os}}",
-        pytest.param("[" * 3000, marks=OPEN),
+        "[" * 3000,
     ],
 )
 def test_settings_that_name_python(text, tmp_path, canary, refused):

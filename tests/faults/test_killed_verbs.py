@@ -103,7 +103,6 @@ def test_a_verb_that_ran_already_changes_no_byte(name, whole, tmp_path, figure):
         assert same
 
 
-@pytest.mark.xfail(strict=False, reason="the one that ends first may find its folder replaced as it notes its cost")
 @pytest.mark.fault("F25")
 @pytest.mark.parametrize("name", ["download", "preprocess"])
 def test_two_at_once_on_one_data_root_make_one_result(name, whole, tmp_path, figure):

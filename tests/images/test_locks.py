@@ -118,3 +118,15 @@ def test_the_script_that_writes_locks_asks_for_the_oldest_python(checkout, monke
     with pytest.raises(SystemExit, match=r"3\.11"):
         script.main()
     assert script.name_of("Torch_Geometric>=2.7,<3") == "torch-geometric"
+
+
+@pytest.mark.fault("F40")
+def test_every_file_that_is_installed_from_a_lock_has_to_match_a_hash(checkout, figure):
+    paths = sorted((checkout / "docker").rglob("*.txt"))
+    hashes = {path: [len(found) for _, found in lock(path).values()] for path in paths}
+    assert all(min(found) >= 1 for found in hashes.values())
+    installs = [line for path in (checkout / "docker").rglob("Dockerfile") for line in path.read_text().splitlines()]
+    by_pip = [line for line in installs if "pip install" in line]
+    assert by_pip
+    assert [line for line in by_pip if "--require-hashes" not in line and "/wheel/*.whl" not in line] == []
+    figure(locks=len(paths), packages_pinned=sum(map(len, hashes.values())), without_hash=0)

@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from citeflow import config
+from citeflow import config, cores
 from citeflow.errors import TrainingError
 from citeflow.evaluation import calibration, embedding, scoring
 from citeflow.learning import tensors
@@ -99,27 +99,27 @@ CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
 
 def test_the_limit_of_a_container_counts_and_without_one_the_machine(cgroup, figure):
     machine = psutil.virtual_memory().total
-    assert memory.limit(cgroup()) == machine
-    assert memory.limit(cgroup(memory_max="max\n")) == machine
-    assert memory.limit(cgroup(memory_max=f"{2**60}\n")) == machine
-    assert memory.limit(cgroup(memory_max="nonsense")) == machine
-    assert memory.limit(cgroup(memory_max="536870912\n")) == 512 * memory.MIB
+    assert cores.memory_limit(cgroup()) == machine
+    assert cores.memory_limit(cgroup(memory_max="max\n")) == machine
+    assert cores.memory_limit(cgroup(memory_max=f"{2**60}\n")) == machine
+    assert cores.memory_limit(cgroup(memory_max="nonsense")) == machine
+    assert cores.memory_limit(cgroup(memory_max="536870912\n")) == 512 * memory.MIB
     figure(limits_read=5)
 
 
 def test_the_limit_of_an_older_kernel_counts(cgroup, figure):
     machine = psutil.virtual_memory().total
-    assert memory.limit(cgroup(memory__memory_limit_in_bytes="9223372036854771712\n")) == machine
-    assert memory.limit(cgroup(memory__memory_limit_in_bytes="1073741824\n")) == 1024 * memory.MIB
+    assert cores.memory_limit(cgroup(memory__memory_limit_in_bytes="9223372036854771712\n")) == machine
+    assert cores.memory_limit(cgroup(memory__memory_limit_in_bytes="1073741824\n")) == 1024 * memory.MIB
     figure(limits_read=2)
 
 
 def test_kills_by_the_kernel_are_counted_where_it_counts_them(cgroup, figure):
-    assert memory.oom_kills(cgroup()) == 0
-    assert memory.oom_kills(cgroup(memory__memory_oom_control="oom_kill_disable 0\n")) == 0
-    assert memory.oom_kills(cgroup(memory__memory_oom_control=CONTROL.format(2))) == 2
-    assert memory.oom_kills(cgroup(memory_events="nonsense\n")) == 2
-    assert memory.oom_kills(cgroup(memory_events=EVENTS.format(7))) == 7
+    assert cores.oom_kills(cgroup()) == 0
+    assert cores.oom_kills(cgroup(memory__memory_oom_control="oom_kill_disable 0\n")) == 0
+    assert cores.oom_kills(cgroup(memory__memory_oom_control=CONTROL.format(2))) == 2
+    assert cores.oom_kills(cgroup(memory_events="nonsense\n")) == 2
+    assert cores.oom_kills(cgroup(memory_events=EVENTS.format(7))) == 7
     figure(counters_read=5)
 
 

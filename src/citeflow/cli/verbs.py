@@ -102,6 +102,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _publish(args: argparse.Namespace) -> None:
     files.read_manifest(args.report, "EvalReport")
+    files.read_manifest(args.model, "TrainedModel")
     log_dir = runs.log_folder(options.data_root(args), args.report.parent.name)
     from citeflow import stages
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
-from citeflow.cores import num_cores
+from citeflow.cores import memory_limit, num_cores
 from citeflow.doctor import Finding, expect
 from citeflow.errors import INSTALL
 
@@ -32,21 +30,11 @@ def check(data_root: Path, *, trains_here: bool) -> Iterator[Finding]:
     yield expect(sys.version_info >= PYTHON, "Python", here, "3.11 or newer")
     yield from (_packages(extra, is_must=trains_here or extra == "kfp") for extra in EXTRAS)
     yield Finding(status="ok", what="cores", value=str(num_cores()))
-    memory = memory_bytes() / GIB
+    memory = memory_limit() / GIB
     low = "docs/performance.md says what a graph needs; a smaller train.papers needs less"
     yield expect(memory >= MEMORY_GIB, "memory", f"{memory:.1f} GiB", low, otherwise="warning")
     yield from _folder(data_root, is_must=trains_here)
     yield from _shared_memory(Path("/dev/shm"))
-
-
-def memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Memory that this process may use: the machine's, or less where its container has a limit."""
-    limits = [int(psutil.virtual_memory().total)]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        path = cgroup / name
-        text = path.read_text().strip() if path.is_file() else ""
-        limits += [int(text)] if text.isdecimal() else []
-    return min(limits)
 
 
 def _packages(extra: str, *, is_must: bool) -> Finding:

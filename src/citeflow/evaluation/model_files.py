@@ -7,10 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import safetensors.torch
+from safetensors import SafetensorError
 
 from citeflow import __version__, files
 from citeflow import config as settings
 from citeflow.config import Config
+from citeflow.errors import CorruptError
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
@@ -85,9 +87,16 @@ def load(folder: Path) -> TrainedModel:
 
     Raises:
         NotFoundError: there is none.
-        CorruptError: a file does not match its digest.
+        CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
+    try:
+        return _read(folder, manifest)
+    except (SafetensorError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        raise CorruptError("not a model of citeflow", folder, hint="train it again, or copy it again") from None
+
+
+def _read(folder: Path, manifest: files.Json) -> TrainedModel:
     details = files.read_json(folder / "model.json")
     config, shape = settings.from_dict(details["config"]), details["shape"]
     predictor = LinkPredictor(shape["features"], len(shape["evidence"]), config.model, scaled=shape["scaled"])

@@ -46,7 +46,7 @@ def read_manifest(directory: Path, kind: str) -> Json:
     manifest: Json = read_json(directory / MANIFEST)
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found != kind:
-        raise CorruptError(f"a {found} where a {kind} belongs", directory)
+        raise CorruptError(f"a {found} where a {kind} belongs", directory, hint=f"name the folder of a {kind}")
     for name, entry in _entries(directory, manifest).items():
         file = directory / name
         if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:

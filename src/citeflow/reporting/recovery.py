@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any, Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from citeflow.reporting import page
 from citeflow.reporting.drawing import COLOURS, render
 from citeflow.reporting.tables import Table
 
-LABEL = "Steps over time, and loss over steps, of both trainings"
+LABEL = "Steps over time, and validation MRR over steps, of both trainings"
+DIGITS = 16
+"""Of a sha256 that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +24,8 @@ class Curve:
     """Since the training was started."""
 
     step: list[int]
-    loss: list[float]
+    evaluated_step: list[int]
+    valid_mrr: list[float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +66,7 @@ def render_recovery(recovery: Recovery) -> str:
     body = [
         '<p class="eyebrow">citeflow demo faults</p>\n<h1>A worker is killed</h1>',
         f'<p class="headline">{escape(f"It ends with {verdict} as the training that nobody disturbed.")}</p>',
-        f"<section>\n<figure>\n{svg}\n<figcaption>{escape(_caption(recovery))}</figcaption>\n</figure>\n</section>",
+        f"<section>\n<figure>\n{svg}\n<figcaption>{escape(_caption())}</figcaption>\n</figure>\n</section>",
         page.rows(facts(recovery)),
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
     ]
@@ -70,26 +75,24 @@ def render_recovery(recovery: Recovery) -> str:
 
 def facts(recovery: Recovery) -> Table:
     """What happened, line by line."""
-    undisturbed, disturbed = recovery.model_sha256
+    undisturbed, disturbed = (f"sha256 {digest[:DIGITS]}…" for digest in recovery.model_sha256)
     rows = [
         ("Killed", f"one of {recovery.workers} workers by SIGKILL, {recovery.killed_s:.1f} s after the start"),
-        ("Noticed after", f"{recovery.noticed_s - recovery.killed_s:.2f} s: the other workers were ended too"),
-        ("Restarted after", f"{recovery.restarted_s - recovery.killed_s:.1f} s: new workers have met"),
-        (
-            "Went on from",
-            f"step {recovery.resumed_step}, the newest checkpoint (one every {recovery.checkpoint_steps})",
-        ),
-        ("Taken again", f"about {max(0, recovery.killed_step - recovery.resumed_step)} of {recovery.steps} steps"),
-        ("Model, undisturbed", f"sha256 {undisturbed}"),
-        ("Model, after the kill", f"sha256 {disturbed}"),
+        ("Noticed", f"{recovery.noticed_s - recovery.killed_s:.2f} s later: the other workers were ended too"),
+        ("Restarted", f"{recovery.restarted_s - recovery.killed_s:.1f} s after the kill: new workers had met"),
+        ("Went on from", f"step {recovery.resumed_step} of {recovery.steps}, the newest checkpoint"),
+        ("Taken again", f"about {max(0, recovery.killed_step - recovery.resumed_step)} steps"),
+        ("Checkpoints", f"every {recovery.checkpoint_steps} steps, and at every evaluation"),
+        ("Model, undisturbed", undisturbed),
+        ("Model, after the kill", disturbed),
     ]
-    return Table(title="A worker is killed", header=("What", "Figure"), rows=rows)
+    return Table(title="A worker is killed", header=("What", "How"), rows=rows)
 
 
-def _caption(recovery: Recovery) -> str:
+def _caption() -> str:
     return (
         "Above: the worker dies, the others are ended, new ones start and load the newest checkpoint. "
-        "Below: steps that were taken again have the loss that they had before."
+        "Below: the models in between are as good as the undisturbed ones, digit for digit."
     )
 
 
@@ -97,22 +100,23 @@ def _draw(figure: Figure, recovery: Recovery) -> None:
     above, below = figure.subplots(2, 1)
     for curve, look in _looks(recovery):
         above.plot(curve.seconds, curve.step, **look)
-        below.plot(curve.step, curve.loss, **{**look, "label": None})
-    for at_s, name, colour in (
-        (recovery.killed_s, "killed", "vermillion"),
-        (recovery.restarted_s, "restarted", "green"),
-    ):
-        above.axvline(at_s, color=COLOURS[colour], linewidth=1.2, linestyle=":")
-        place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
-        above.annotate(name, (at_s, 1.0), color=COLOURS[colour], **place)
+        below.plot(curve.evaluated_step, curve.valid_mrr, **look)
+    _mark(above, recovery.killed_s, "killed", "right", "vermillion")
+    _mark(above, recovery.restarted_s, "restarted", "left", "green")
     above.axvspan(recovery.killed_s, recovery.restarted_s, color=COLOURS["faint"], alpha=0.6, linewidth=0)
     above.set(xlabel="Time since the start (s)", ylabel="Step", ylim=(0, 1.06 * recovery.steps), xlim=(0, None))
-    above.legend(loc="lower right")
-    below.set(xlabel="Step", ylabel="Training loss", xlim=(0, recovery.steps))
+    below.set(xlabel="Step", ylabel="Validation MRR", xlim=(0, 1.03 * recovery.steps))
+    below.legend(loc="lower right")
 
 
-def _looks(recovery: Recovery) -> list[tuple[Curve, dict[str, object]]]:
-    undisturbed = {"color": COLOURS["grey"], "linewidth": 4.5, "alpha": 0.45, "label": "undisturbed"}
+def _mark(axes: Axes, at_s: float, name: str, side: Literal["left", "right"], colour: str) -> None:
+    axes.axvline(at_s, color=COLOURS[colour], linewidth=1.2, linestyle=":")
+    place = axes.get_xaxis_transform()  # seconds along, share of the height up
+    axes.text(at_s, 1.01, f" {name} ", transform=place, ha=side, va="bottom", color=COLOURS[colour])
+
+
+def _looks(recovery: Recovery) -> list[tuple[Curve, dict[str, Any]]]:
+    undisturbed = {"color": COLOURS["grey"], "linewidth": 5, "alpha": 0.45, "marker": "o", "label": "undisturbed"}
     first = {"color": COLOURS["vermillion"], "marker": "x", "markersize": 5, "label": "until the kill"}
     later = {"color": COLOURS["blue"], "marker": ".", "markersize": 6, "label": "after the restart"}
     return [(recovery.undisturbed, undisturbed), *zip(recovery.attempts, (first, later), strict=False)]

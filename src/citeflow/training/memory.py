@@ -1,4 +1,4 @@
-"""What the workers of one machine need at their peak, what they may use, and how a lack of it is told.
+"""What the workers of one machine need at their peak, and how a lack of it is told.
 
 Counted is what the kernel can not take back: private memory of all processes (the command, torchrun, the workers),
 shared memory, and the mapped pages that are in constant use: torch's code and the citations. Features and negatives are
@@ -8,11 +8,7 @@ Legend: N papers, E citations, F features, H width; B papers, P citations, S sou
 C papers that the papers of a piece listen to.
 """
 
-import contextlib
 import math
-from pathlib import Path
-
-import psutil
 
 from citeflow.config import Config
 from citeflow.learning.sampling import FOLDS, Plan
@@ -99,24 +95,6 @@ def _calibration(num_papers: int, num_features: int, num_citations: int, config:
     degree = num_citations / num_papers
     hubs = 1.2 * math.pow(num_papers / degree, 0.155)  # the next hop leads to often cited papers; fitted to 3 graphs
     return 140 * sources * hubs * degree**2
-
-
-def limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may use: the machine's, or less where its container has a limit."""
-    limits = [int(psutil.virtual_memory().total)]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limits.append(int((cgroup / name).read_text()))
-    return min(limits)
-
-
-def oom_kills(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes of this container the kernel has killed for want of memory; 0 where nothing counts them."""
-    for name in ("memory.events", "memory/memory.oom_control"):
-        with contextlib.suppress(OSError, ValueError):
-            counted = dict(line.split() for line in (cgroup / name).read_text().splitlines())
-            return int(counted.get("oom_kill", 0))
-    return 0
 
 
 def advice(needed: int, limit: int) -> str:

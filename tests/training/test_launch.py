@@ -336,3 +336,35 @@ def test_a_graph_that_is_not_there_is_refused_by_the_worker(tmp_path, handlers):
     files.write_json(tmp_path / "job.json", {"graph": str(tmp_path / "none"), "log_dir": "", "config": {}})
     with pytest.raises(NotFoundError, match="none"):
         worker.work(None, tmp_path, files.read_json(tmp_path / "job.json"))
+
+
+@pytest.mark.fault("F14")
+def test_a_training_that_the_kernel_killed_for_want_of_memory_says_what_it_needs(
+    prepared, tmp_path, monkeypatch, capfd, figure
+):
+    """The counter of the container stands in for the kernel, and a process that kills itself for a worker."""
+    kills = iter([2, 3])
+    monkeypatch.setattr(launch, "oom_kills", lambda: next(kills))
+    monkeypatch.setattr(launch, "memory_limit", lambda: 300 * 2**20)
+    stand_in(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(TrainingError, match=r"out of memory: needs about \d+ MiB, limit 300 MiB") as caught:
+        start(prepared, tmp_path)
+    assert "train.papers" in caught.value.hint
+    assert "may run out of memory advice=" in capfd.readouterr().err
+    figure(message_present=1)
+
+
+@pytest.mark.fault("F14")
+def test_a_training_that_fits_is_not_warned_and_not_blamed(prepared, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(launch, "oom_kills", lambda: 2)
+    stand_in(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(TrainingError, match="exit code: -9"):
+        start(prepared, tmp_path)
+    assert "memory" not in capfd.readouterr().err
+
+
+@pytest.mark.fault("F22")
+def test_rank_0_alone_writes_one_file_of_events_for_each_start(jobs, stopped, figure):
+    assert len(jobs["resumed"].ranks) == 2
+    assert len(list(stopped.log_dir.iterdir())) == 2
+    figure(starts=2, files=2)

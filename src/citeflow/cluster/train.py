@@ -8,7 +8,7 @@ from citeflow.cluster import launch
 from citeflow.cluster.api import connect, own_namespace
 from citeflow.cluster.jobs import Json, render
 from citeflow.cluster.placement import Owner, Placement
-from citeflow.cluster.spec import JobRequest, check_mounted
+from citeflow.cluster.spec import JobRequest, check_mounted, quantity
 from citeflow.config import Config
 from citeflow.errors import CorruptError, NotFoundError
 
@@ -22,12 +22,15 @@ def train_on_cluster(graph: Path, *, run_dir: Path, log_dir: Path, config: Confi
     """
     from citeflow.evaluation.model_files import inputs_of
     from citeflow.graph.prepared import PreparedGraph
+    from citeflow.training import memory
     from citeflow.training.launch import begin_job, job_of
 
-    check_mounted(request.spec, run_dir)
+    spec = request.spec
+    check_mounted(spec, run_dir)
+    memory.foretell(graph, config, spec.processes, int(quantity(spec.memory)))
     api = connect(namespace=request.namespace)
     task = job_of(graph, log_dir, config)
-    inputs = inputs_of(PreparedGraph.open(graph), config, request.spec.world_size)
+    inputs = inputs_of(PreparedGraph.open(graph), config, spec.world_size)
     launch.run(
         launch.Launch(
             api=api,

@@ -11,8 +11,9 @@ from types import FrameType
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.cores import environment
+from citeflow.cores import environment, memory_limit, oom_kills
 from citeflow.errors import CiteflowError, StoppedError, TrainingError, from_record
+from citeflow.training import memory
 from citeflow.training.stops import stop_with_parent
 
 WORKER = "citeflow.training.worker"
@@ -36,11 +37,15 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         TrainingError: a worker ended without a model.
         CiteflowError: whatever error a worker left behind.
     """
+    advice = memory.foretell(graph, config, workers, memory_limit())
     with files.exclusive(run_dir / "train.lock"):
+        kills = oom_kills()
         files.delete(run_dir, "error.json")
         begin_job(run_dir, job_of(graph, log_dir, config))
         command = [*_torchrun(workers), str(run_dir / "job.json")]
         code, was_stopped = _run(command, {**environment(os.environ, workers), **OWN_STORE}, run_dir)
+    if code != 0 and not was_stopped and oom_kills() > kills:
+        raise TrainingError("out of memory", advice, hint=memory.HINT)
     error = error_of_a_worker(run_dir)
     if error and (is_final(error) or (code != 0 and was_stopped)):
         raise error

@@ -9,8 +9,11 @@ C papers that the papers of a piece listen to.
 """
 
 import math
+from pathlib import Path
 
+from citeflow import files
 from citeflow.config import Config
+from citeflow.console import log
 from citeflow.learning.sampling import FOLDS, Plan
 
 MIB = 2**20
@@ -97,10 +100,31 @@ def _calibration(num_papers: int, num_features: int, num_citations: int, config:
     return 140 * sources * hubs * degree**2
 
 
-def advice(needed: int, limit: int) -> str:
-    """How much is needed and allowed, in one line."""
-    return f"needs about {needed // MIB:,} MiB, limit {limit // MIB:,} MiB"
-
-
 HINT = "lower train.papers or model.width, start fewer workers, or raise the limit"
-"""What needs less memory, in the order of what it costs."""
+"""What needs less memory."""
+
+
+def foretell(graph: Path, config: Config, workers: int, allowed: int) -> str:
+    """Compare what a training on a PreparedGraph needs with what it may use; say so where that is too little.
+
+    Args:
+        graph: a PreparedGraph.
+        config: all settings.
+        workers: processes that share the memory.
+        allowed: bytes.
+
+    Returns:
+        How much is needed and allowed, in one line.
+    """
+    facts = files.read_manifest(graph, "PreparedGraph")["facts"]
+    shape = (facts["num_papers"], facts["num_features"], facts["num_training_citations"])
+    needed = estimate(*shape, config, workers)
+    told = advice(needed, allowed)
+    if needed > allowed:
+        log("train", "may run out of memory", advice=told, hint=HINT)
+    return told
+
+
+def advice(needed: int, allowed: int) -> str:
+    """How much is needed and allowed, in one line."""
+    return f"needs about {needed // MIB:,} MiB, limit {allowed // MIB:,} MiB"

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import torch
 
 from citeflow import files
 from citeflow.files import replacing
-from citeflow.training import checkpoint
+from citeflow.training import checkpoint, loop
+from citeflow.training.attempts import claim
 from citeflow.training.checkpoint import Progress
 
 INPUTS = {"PreparedGraph": "a" * 64, "config": "b" * 64, "workers": 2}
@@ -219,6 +221,38 @@ class Barrier:
         given = [self._given[each] for each in sorted(self._given)]
         self._barrier.wait()
         return given
+
+
+class Ranks:
+    """One rank, which agrees with itself."""
+
+    is_first = True
+
+    def sum(self, *values):
+        return list(values)
+
+
+def training_on(folder, launch="one"):
+    """As much of a training as saving needs."""
+    model = torch.nn.Linear(30, 20)
+    return types.SimpleNamespace(
+        progress=Progress(),
+        saved=(-1, -1),
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        best={},
+        group=Ranks(),
+        attempt=claim(folder / "attempts", launch=launch, step=0),
+        checkpoints=folder / "checkpoints",
+        inputs=INPUTS,
+    )
+
+
+def go_on(training, steps):
+    """Take steps, and save after each."""
+    for _ in range(steps):
+        training.progress.step += 1
+        loop._save(training)
 
 
 def copied(source: Path, target: Path) -> Path:

@@ -3,19 +3,15 @@
 import errno
 import itertools
 import os
-import types
 
 import pytest
 
 from citeflow import files
-from citeflow.training import loop
-from citeflow.training.attempts import claim
-from citeflow.training.checkpoint import Progress
 from faults.small_saves import (
     FORKS,
-    INPUTS,
     calls_of,
     copied,
+    go_on,
     left_behind,
     on_a_small_disk,
     read,
@@ -23,6 +19,7 @@ from faults.small_saves import (
     save,
     told,
     traced,
+    training_on,
 )
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
@@ -58,40 +55,6 @@ def test_a_failure_at_any_call_of_a_save_is_told_and_leaves_the_one_before_or_th
         fatal += error is not None and error.errno == number
     assert fatal > 25
     figure(failures=len(needed), lost_checkpoints=0, leftover_bytes=0)
-
-
-class Ranks:
-    """One rank, which agrees with itself."""
-
-    is_first = True
-
-    def sum(self, *values):
-        return list(values)
-
-
-def training_on(folder):
-    """As much of a training as saving needs."""
-    import torch
-
-    model = torch.nn.Linear(30, 20)
-    return types.SimpleNamespace(
-        progress=Progress(),
-        saved=(-1, -1),
-        model=model,
-        optimizer=torch.optim.Adam(model.parameters()),
-        best={},
-        group=Ranks(),
-        attempt=claim(folder / "attempts", launch="one", step=0),
-        checkpoints=folder / "checkpoints",
-        inputs=INPUTS,
-    )
-
-
-def go_on(training, steps):
-    """Take steps, and save after each."""
-    for _ in range(steps):
-        training.progress.step += 1
-        loop._save(training)
 
 
 @pytest.mark.fault("F17")

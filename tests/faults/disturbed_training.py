@@ -13,6 +13,7 @@ import pytest
 
 from citeflow import config, files
 from citeflow.training import launch
+from citeflow.training.checkpoint import KEPT
 from faults import disturbed_worker
 
 STEPS, BETWEEN_CHECKPOINTS = 60, 10
@@ -61,7 +62,9 @@ class Training:
         """
         where = {"run_dir": self.run_dir, "log_dir": self.log_dir, "config": config.load(overrides=self.overrides)}
         with self.disturbed(*faults), Meanwhile(meanwhile):
+            began = time.monotonic()
             launch.train_here(self.graph, **where, workers=2)
+            self.seconds = time.monotonic() - began
         return self.digest
 
     @property
@@ -93,10 +96,40 @@ class Training:
         places = sorted((self.run_dir / "checkpoints").iterdir())
         return [files.verify(place, "Checkpoint")["facts"]["step"] for place in places]
 
+    def told(self, name):
+        """The model's own record: its `history` or its `evaluations`."""
+        return [json.loads(line) for line in (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()]
+
     def curve(self, name, value):
-        """A value by step, as the model has it: of its `history` or its `evaluations`."""
-        lines = (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()
-        return {entry["step"]: entry[value] for entry in map(json.loads, lines)}
+        """A value of it by step."""
+        return {entry["step"]: entry[value] for entry in self.told(name)}
+
+    def kills(self):
+        """Of each kill: the steps done again, and the seconds until the other worker left and until all went on."""
+        begun = {told["attempt"]: told for told in self.events("began")}
+        for kill in self.events("fired", what="kill"):
+            others = self.events("left", attempt=kill["attempt"])
+            left_s = max([told["at"] for told in others], default=kill["at"]) - kill["at"]
+            again = begun[kill["attempt"] + 1]
+            yield kill["step"] - again["step"], left_s, again["at"] - kill["at"]
+
+    def require_as(self, undisturbed):
+        """The model and all that is told of it are those of another run; no step is told twice, and none is missing."""
+        assert self.digest == undisturbed.digest
+        assert self.curve("evaluations", "valid_mrr") == undisturbed.curve("evaluations", "valid_mrr")
+        assert self.curve("history", "loss") == undisturbed.curve("history", "loss")
+        steps = [entry["step"] for entry in self.told("history")]
+        assert steps == list(range(1, STEPS + 1))
+
+    def require_tidy(self):
+        """Nothing but whole checkpoints, and no more of them than are kept; nothing half-written beside them."""
+        assert len(self.checkpoints) <= KEPT
+        assert [path for path in self.run_dir.rglob("*") if path.name.startswith(".")] == []
+
+    def mixed_attempts(self):
+        """Attempts of which not every worker knows the same number and first step."""
+        begun = {(told["pid"], told["number"], told["step"]) for told in self.events("began")}
+        return [one for one in begun if sum(one[1:] == other[1:] for other in begun) != 2]
 
 
 class Meanwhile(threading.Thread):
@@ -123,11 +156,12 @@ class Meanwhile(threading.Thread):
             self.error = error
 
 
-def workers_below(pid):
-    """The workers among the processes that one started, by rank."""
-    found = {}
-    for process in psutil.Process(pid).children(recursive=True):
+def family(pid=None):
+    """torchrun, which a process started (this one, if none is given), and its workers by rank; as many as there are."""
+    parent, found = psutil.Process(pid), {}
+    for process in parent.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if disturbed_worker.__name__ in process.cmdline():
-                found[int(process.environ()["RANK"])] = process
-    return found
+            rank, is_torchrun = process.environ().get("RANK"), process.ppid() == parent.pid
+            if disturbed_worker.__name__ in process.cmdline() and (rank or is_torchrun):
+                found[-1 if is_torchrun else int(rank)] = process
+    return [found[rank] for rank in sorted(found)]

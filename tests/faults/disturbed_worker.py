@@ -1,6 +1,7 @@
 """A worker of a training in which something goes wrong, by a plan in the environment; else it is the real one.
 
-Every event is a line of a file: `began` its first step, `fired` a fault, `left` for ever.
+Every event is a line of a file: `began` its first step (with the number of the run's attempt), `fired` a fault, `left`
+for ever (with its exit code).
 """
 
 import ctypes
@@ -8,6 +9,7 @@ import functools
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -82,7 +84,7 @@ class Disturbance:
             if place in ("step", "evaluate"):
                 self.step = args[0].progress.step
             if place == "step" and not self.has_begun:
-                self.note("began")
+                self.note("began", number=args[0].attempt.number)
                 self.has_begun = True
             self.fire(place)
             return function(*args, **kwargs)
@@ -107,11 +109,12 @@ def main():
     for place in PLACES:
         disturbance.before(place)
     disturbance.spoil()
+    loop.RECORD_EVERY_S = 0  # so that every step can be compared
     disturbance.fire("start")
     try:
         worker.main()
     finally:
-        disturbance.note("left")
+        disturbance.note("left", code=getattr(sys.exc_info()[1], "code", 0))
 
 
 if __name__ == "__main__":

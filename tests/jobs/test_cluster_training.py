@@ -67,8 +67,9 @@ def test_a_train_job_makes_the_same_model(prepared, undisturbed, monkeypatch):
     assert digest(train(prepared, "trainjob", "TrainJob", monkeypatch)) == undisturbed[0]
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.parametrize("victim", ["worker-0", "worker-1"])
-def test_a_pod_that_is_deleted_during_training_changes_nothing(prepared, undisturbed, monkeypatch, victim):
+def test_a_pod_that_is_deleted_during_training_changes_nothing(prepared, undisturbed, monkeypatch, figure, victim):
     uids = []
 
     def delete(kube):
@@ -82,6 +83,7 @@ def test_a_pod_that_is_deleted_during_training_changes_nothing(prepared, undistu
     model = train(prepared, f"without-{victim}", "PyTorchJob", monkeypatch, during=delete)
     assert len(uids) == 2
     assert digest(model) == undisturbed[0]
+    figure(pods_deleted=1)
 
 
 def is_worker(process):
@@ -91,7 +93,8 @@ def is_worker(process):
         return False
 
 
-def test_a_worker_process_that_is_killed_changes_nothing(prepared, undisturbed, monkeypatch):
+@pytest.mark.fault("F1")
+def test_a_worker_process_that_is_killed_changes_nothing(prepared, undisturbed, monkeypatch, figure):
     killed = []
 
     def kill(kube):
@@ -103,3 +106,4 @@ def test_a_worker_process_that_is_killed_changes_nothing(prepared, undisturbed, 
     model = train(prepared, "killed", "PyTorchJob", monkeypatch, during=kill)
     assert killed
     assert digest(model) == undisturbed[0]
+    figure(identical=1, runs=1, kills=1)

@@ -166,10 +166,12 @@ def graph(prepared):
     return PreparedGraph.open(prepared.graph)
 
 
-def test_a_stopped_training_ends_with_143_and_says_what_to_do(stopped):
+@pytest.mark.fault("F6")
+def test_a_stopped_training_ends_with_143_and_says_what_to_do(stopped, figure):
     assert stopped.exit_code == StoppedError.exit_code
     assert stopped.error == f"error: training was asked to stop: step {stopped.steps_done}\nhint: run it again"
-    assert stopped.seconds_to_end < 25
+    assert stopped.seconds_to_end < 20
+    figure(stops=1, sigterm_to_exit_max_s=round(stopped.seconds_to_end, 1))
 
 
 def test_a_stopped_training_keeps_what_was_done(stopped):
@@ -177,15 +179,18 @@ def test_a_stopped_training_keeps_what_was_done(stopped):
     assert not stopped.left_a_model
 
 
-def test_no_process_outlives_a_stopped_training(stopped):
+@pytest.mark.fault("F6")
+def test_no_process_outlives_a_stopped_training(stopped, figure):
     assert stopped.survivors == []
+    figure(survivors=0)
 
 
 def test_curves_can_be_read_while_the_training_runs(stopped):
     assert stopped.steps_shown_live[0] == STEPS / EVALUATIONS
 
 
-def test_a_resumed_training_ends_with_the_very_model_of_an_undisturbed_one(jobs):
+@pytest.mark.fault("F6")
+def test_a_resumed_training_ends_with_the_very_model_of_an_undisturbed_one(jobs, stopped, figure):
     resumed, whole = jobs["resumed"], jobs["undisturbed"]
     assert resumed.weights == whole.weights
     for key in ("steps", "positives", "epochs"):
@@ -193,6 +198,9 @@ def test_a_resumed_training_ends_with_the_very_model_of_an_undisturbed_one(jobs)
     assert [entry["valid_mrr"] for entry in resumed.model.evaluations] == [
         entry["valid_mrr"] for entry in whole.model.evaluations
     ]
+    attempts = sorted((stopped.run_dir / "attempts").iterdir())
+    assert [files.read_json(path)["step"] for path in attempts] == [0, stopped.steps_done]
+    figure(steps_redone=0)
 
 
 def test_the_curves_of_a_resumed_training_are_one_curve(jobs, stopped):

@@ -1,3 +1,4 @@
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
+from citeflow.reporting import events
 from citeflow.reporting.tensorboard import RunLog, publish_run
 
 
@@ -153,3 +155,28 @@ def test_publishing_another_result_replaces_the_first(tmp_path, report, curves):
 def test_a_run_without_curves_can_be_published(tmp_path):
     publish_run(tmp_path / "new", {"dataset": "x", "test": {"mrr": 0.5}}, {})
     assert read(tmp_path / "new").Scalars("test/mrr")[0].step == 0
+
+
+@pytest.mark.fault("F17")
+def test_a_full_disk_ends_the_curve_and_not_the_training(tmp_path, monkeypatch, capsys, figure):
+    log = RunLog(tmp_path, purge_step=None)
+    record = {"step": 1, "wall_time": 1e9, "loss": 1.0, "lr": 0.1, "positives_per_s": 9.0}
+    log.step(record)
+    real, failures = log._writer, []
+
+    class Full:
+        def write(self, content):
+            failures.append(len(content))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log._writer = Full()
+    for step in (2, 3):
+        log.step({**record, "step": step})
+    log._writer = real
+    log.step({**record, "step": 4})
+    log.close()
+    assert len(failures) == 1
+    assert capsys.readouterr().err.count("No space left on device") == 1
+    (file,) = tmp_path.iterdir()
+    assert [entry.step for entry in events.read_scalars(file, "train/loss")] == [1]
+    figure(failures=1)

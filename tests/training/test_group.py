@@ -1,5 +1,6 @@
 """Joining the ranks, on GPUs only where every rank has one; the rows that each computes, and where they are kept."""
 
+import errno
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from citeflow.errors import UnavailableError
+from citeflow.errors import CiteflowError, ConfigError, UnavailableError
 from citeflow.training import group
 from citeflow.training.group import Group
 
@@ -103,3 +104,27 @@ def test_rows_go_from_each_rank_to_those_of_other_machines_only(monkeypatch, loc
     monkeypatch.setattr(Group, "sum", lambda *_: None)
     Group(0, 2, CPU, local_world_size).exchange(torch.arange(5.0)[:, None])
     assert sent == ([(0, [0, 1]), (1, [2, 3, 4])] if local_world_size == 1 else [])
+
+
+@pytest.mark.parametrize("error", [ConfigError("wrong", "lr"), OSError(errno.ENOSPC, "No space left on device", "x")])
+def test_what_rank_0_can_not_do_is_an_error_of_all_ranks(monkeypatch, error):
+    sent = []
+
+    def broadcast(self, content):
+        sent.extend([content] if self.is_first else [])
+        return sent[-1]
+
+    monkeypatch.setattr(Group, "_bytes_from_first", broadcast)
+
+    def fail():
+        raise error
+
+    for rank in (0, 1):
+        with pytest.raises(CiteflowError, match=r"wrong: lr|No space left on device: x"):
+            Group(rank, 2, CPU).ask_first(fail)
+
+
+def test_what_rank_0_makes_all_ranks_get(request):
+    joined = request.getfixturevalue("group")  # the name stands for the module here
+    assert joined.ask_first(lambda: b"found \0 here") == b"found \0 here"
+    assert joined.ask_first(lambda: b"") == b""

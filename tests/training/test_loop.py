@@ -279,6 +279,15 @@ def test_the_same_seed_makes_the_same_model_and_another_seed_another(begin):
     assert not is_same(copied(first.model), copied(other.model))
 
 
+def test_a_training_that_died_before_its_model_was_written_is_not_evaluated_again(begin):
+    training = begin()
+    fit(training)
+    again = begin()
+    fit(again)
+    assert again.progress.evaluations == training.progress.evaluations
+    assert again.run_log.evaluations == []
+
+
 def test_a_finished_training_that_is_begun_again_takes_no_step(begin):
     training = begin()
     fit(training)
@@ -323,6 +332,7 @@ def test_the_history_goes_forward_and_reaches_the_log_as_it_is_written(begin, mo
 
 def test_the_speed_of_a_resumed_training_is_that_since_it_was_resumed(begin, monkeypatch):
     monkeypatch.setattr(loop, "RECORD_EVERY_S", 0)
+    monkeypatch.setattr(loop, "RECORD_SHARE", 0)
     with pytest.raises(StoppedError):
         fit(begin(stop_after=2))
     resumed = begin()

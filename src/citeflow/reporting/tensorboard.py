@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from citeflow import files
+from citeflow.console import log
 from citeflow.reporting import events, markdown, tables, words
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ class RunLog:
             log_dir: the run's directory.
             purge_step: first step that will be written again after a resume; None for a training that starts afresh.
         """
-        now = time.time()
+        now, self._is_broken = time.time(), False
         files.delete(log_dir, f"*.{events.PUBLISH}*")
         self._file = files.open_stream(log_dir / events.next_name(log_dir, events.TRAIN, now=now))
         self._writer = RecordWriter(self._file)
@@ -55,7 +56,14 @@ class RunLog:
         self._writer.close()
 
     def _write(self, record: Mapping[str, Any], values: dict[str, float]) -> None:
-        self._writer.write(events.scalars(values, step=int(record["step"]), wall_time=float(record["wall_time"])))
+        """Add a record; a full disk ends the curve and not the training: nothing can be read behind half a record."""
+        if self._is_broken:
+            return
+        try:
+            self._writer.write(events.scalars(values, step=int(record["step"]), wall_time=float(record["wall_time"])))
+        except OSError as error:
+            self._is_broken = True
+            log("train", "writes no more for TensorBoard", step=record["step"], why=error.strerror)
 
 
 def publish_run(log_dir: Path, report: Json, curves: Json) -> None:

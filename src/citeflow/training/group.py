@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from citeflow.errors import CiteflowError, from_record, to_record
+from citeflow.errors import CiteflowError, from_record, tellable, to_record
 from citeflow.training.shared import shared_array, unshare
 
 JOIN_TIMEOUT_S = 300
@@ -65,8 +65,8 @@ class Group:
         if self.is_first:
             try:
                 content = make()
-            except CiteflowError as raised:
-                error = json.dumps(to_record(raised)).encode()
+            except (CiteflowError, OSError) as raised:
+                error = json.dumps(to_record(tellable(raised))).encode()
         if error := self._bytes_from_first(error):
             raise from_record(json.loads(error))
         return self._bytes_from_first(content)

@@ -17,7 +17,7 @@ from citeflow.training import memory
 from citeflow.training.stops import stop_with_parent
 
 WORKER = "citeflow.training.worker"
-RESTARTS = 100
+RESTARTS = 20
 """How often torchrun may start the workers again; attempts without progress end much earlier."""
 
 POLL_S = 0.2

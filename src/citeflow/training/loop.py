@@ -36,7 +36,8 @@ from citeflow.training.stops import StopRequests
 WARM_UP_STEPS = 20
 VALIDATION_SOURCES = 2000
 """Held-out citations that a validation during training looks at."""
-RECORD_EVERY_S = 1.0
+RECORD_EVERY_S, RECORD_SHARE = 1.0, 0.001
+"""Time between two records of the history: so much, or so much of the time that has passed; it stays short in a day."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,8 +82,9 @@ def fit(training: Training) -> None:
         training.group.sum(0)  # the first batch takes long where the disk is cold
         _train(training, _Clock(training, plan), batches)
     _save(training)
-    _evaluate(training)
-    _save(training)
+    if not training.progress.evaluations or training.progress.evaluations[-1]["step"] < training.progress.step:
+        _evaluate(training)
+        _save(training)
 
 
 def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
@@ -200,7 +202,9 @@ def learning_rate(highest: float, step: int, share: float) -> float:
 def _record(training: Training, clock: _Clock, loss: float) -> None:
     progress = training.progress
     passed = progress.seconds - clock.recorded_at
-    if not training.group.is_first or (progress.history and passed < RECORD_EVERY_S):
+    if not training.group.is_first or (
+        progress.history and passed < max(RECORD_EVERY_S, RECORD_SHARE * progress.seconds)
+    ):
         return
     speed = (progress.positives - clock.recorded_positives) / passed
     clock.recorded_at, clock.recorded_positives = progress.seconds, progress.positives

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from citeflow.training import checkpoint, loop, worker
+from citeflow import files
+from citeflow.training import loop, worker
 
 VARIABLE = "DISTURBED_WORKER"
 PLACES = {
@@ -23,15 +24,16 @@ PLACES = {
     "agree": (loop, "_agree"),
     "update": (loop, "_update"),
     "evaluate": (loop, "_evaluate"),
-    "save": (checkpoint, "asdict"),
+    "save": (files, "write_manifest"),
     "calibrate": (worker, "calibrate"),
 }
-"""Functions before which a fault can fire; in a save the tensors are written by then, but nothing else."""
+"""Functions before which a fault can fire; in a save all is written by then but the manifest."""
 
 
 def hold_lock(seconds):
     """Let no other thread run Python."""
-    ctypes.PyDLL(None).sleep(int(seconds))
+    while seconds:  # a signal ends a sleep early
+        seconds = ctypes.PyDLL(None).sleep(int(seconds))
 
 
 def fail(_):

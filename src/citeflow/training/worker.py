@@ -76,8 +76,8 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     training.model.load_state_dict(training.best)
     embedding_NH = embed_all(training.model, graph, group)
     if group.is_first:
-        start.attempt.require_newest()
         calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
+        start.attempt.require_newest()
         model_files.save(
             run_dir / "model",
             training.model,

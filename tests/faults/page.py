@@ -40,8 +40,10 @@ this page; `make test` tries the quick ones.
 - A wait within a step ends after `recovery.step_timeout_s` (60 s); a wait to join, at an evaluation or for rank 0 to
   write, after 300 s. A worker whose launcher dies ends too.
 - SIGTERM: between steps the workers agree on one and save it. At start-up and during an evaluation they leave at once,
-  as there is nothing new to save. The exit code is 143.
+  as there is nothing new to save. The exit code is 143. Workers that were asked by somebody else than their launcher
+  are started again.
 - Each attempt claims the next number in `runs/<run>/attempts/`. An older attempt stops at its next write.
+- Where a checkpoint can not be written, as the disk is full, that is told and the training goes on.
 
 ## What is not promised
 
@@ -49,6 +51,16 @@ this page; `make test` tries the quick ones.
 - The same bits come from the same number of workers, on the same type of machine with the same build of torch, on CPU.
   GPU kernels may add up in another order.
 - The clock decides when a training ends that is bounded by `train.minutes`; it is not the same to the bit.
+- A failure before the workers have met is not counted among the three attempts, as no step is known: workers that never
+  meet are started again 20 times here, `job.restarts` times in a pod.
+- SIGKILL of `citeflow run` leaves the step that it had started going on to its end; SIGKILL of `citeflow train` or of
+  the launcher in a step ends its workers.
+- Two jobs of one run on a cluster, the older one cut off and back again, write one after the other and never into each
+  other's files, but workers of the older one that are started anew take the run back. The launcher waits for a job of
+  the same name to end before it makes one.
+- What a training needs of memory is foretold for CPUs only.
+- torchrun as the first process of a TrainJob's pod hears SIGTERM only once its workers run; until then such a pod stays
+  for its whole grace period. PyTorchJobs have no such moment.
 - A lone worker that stands still (SIGSTOP) is noticed by nobody, as no other waits for it.
 - Where the NFS server goes away under a file that is mapped into memory, the worker ends by SIGBUS, and is started
   again like any other.

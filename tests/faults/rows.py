@@ -65,7 +65,7 @@ ROWS = (
         id="F6",
         section=PROCESSES,
         fault="SIGTERM, as when a pod is evicted",
-        holds="the workers save the same step, end with 143, and go on later with no step done twice",
+        holds="all workers save the same step and end with 143; what goes on later does no step twice",
         tried="real processes: SIGTERM to all, to one, to the launcher",
     ),
     Row(
@@ -114,7 +114,7 @@ ROWS = (
         id="F13",
         section=PROCESSES,
         fault="resuming with other data, settings or another number of workers",
-        holds="refused; the error names what differs, with both digests",
+        holds="refused; the error names what differs, with both values",
         tried="runs begun in one way and continued in another",
     ),
     Row(
@@ -122,7 +122,8 @@ ROWS = (
         section=PROCESSES,
         fault="memory runs out",
         holds="the error says so, and training is not started again without end",
-        tried="a worker that has too little memory",
+        tried="peaks of memory measured and foretold; a counter that stands in for the kernel",
+        unproven="a kill by the kernel itself",
     ),
     Row(
         id="F15",

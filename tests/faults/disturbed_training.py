@@ -108,10 +108,9 @@ class Training:
         """Of each kill: the steps done again, and the seconds until the other worker left and until all went on."""
         begun = {told["attempt"]: told for told in self.events("began")}
         for kill in self.events("fired", what="kill"):
-            others = self.events("left", attempt=kill["attempt"])
-            left_s = max([told["at"] for told in others], default=kill["at"]) - kill["at"]
+            (left,) = self.events("left", attempt=kill["attempt"])
             again = begun[kill["attempt"] + 1]
-            yield kill["step"] - again["step"], left_s, again["at"] - kill["at"]
+            yield kill["step"] - again["step"], left["at"] - kill["at"], again["at"] - kill["at"]
 
     def require_as(self, undisturbed):
         """The model and all that is told of it are those of another run; no step is told twice, and none is missing."""

@@ -31,11 +31,6 @@ def measured(run, figure, kills):
     return detection_s, restart_s
 
 
-def tell_medians(figure, detection_s, restart_s):
-    medians = {"detection_p50_s": statistics.median(detection_s), "restart_p50_s": statistics.median(restart_s)}
-    figure(**{name: round(value, 2) for name, value in medians.items()})
-
-
 @pytest.fixture(scope="module")
 def killed(prepared, tmp_path_factory):
     """A training that lost a worker in each of its first three attempts, the last time rank 0."""
@@ -90,7 +85,20 @@ def test_a_kill_of_rank_1_at_any_step_changes_nothing(run, undisturbed, figure, 
     run.require_tidy()
     figure(identical=1, runs=1)
     if seed == 19:
-        tell_medians(figure, *seconds)
+        detection_s, restart_s = map(statistics.median, seconds)
+        figure(detection_p50_s=round(detection_s, 2), restart_p50_s=round(restart_s, 1))
+
+
+@pytest.mark.fault("F1", nightly=True)
+def test_where_a_worker_is_killed_at_an_evaluation_the_other_ends_no_training(run, undisturbed, figure):
+    """It is asked to stop by torchrun, which then starts both again."""
+    other = Fault(what="pause", place="evaluate", step=30, rank=0, seconds=20)
+    run.launch(Fault(what="kill", place="evaluate", step=30), other)
+    assert len(run.events("fired")) == 2
+    assert [told["code"] for told in run.events("left", attempt=1)] == [143]
+    assert run.starts == [0, 30]
+    run.require_as(undisturbed)
+    figure(identical=1, runs=1, kills=1)
 
 
 @pytest.mark.fault("F1", nightly=True)

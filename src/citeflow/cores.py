@@ -66,11 +66,11 @@ def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return min(limits)
 
 
-def oom_kills(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes of this container the kernel has killed for want of memory; 0 where nothing counts them."""
-    for name in ("memory.events", "memory/memory.oom_control"):
+def oom_kills(cgroup: Path = Path("/sys/fs/cgroup"), machine: Path = Path("/proc/vmstat")) -> int:
+    """How many processes of this container, or else of this machine, the kernel has killed for want of memory."""
+    for path in (cgroup / "memory.events", cgroup / "memory/memory.oom_control", machine):
         with contextlib.suppress(OSError, ValueError):
-            counted = dict(line.split() for line in (cgroup / name).read_text().splitlines())
+            counted = dict(line.split() for line in path.read_text().splitlines())
             return int(counted.get("oom_kill", 0))
     return 0
 

@@ -50,7 +50,7 @@ def demonstrate(root: Path, *, workers: int) -> Recovery:
     graph = stages.preprocess(raw, data_root=root, config=settings)
     log("demo", "trains undisturbed", workers=workers)
     whole, began = _train(graph, root, "undisturbed", settings, workers)
-    (undisturbed,) = _curves(runs.log_folder(root, "undisturbed"), began)
+    undisturbed = _curves(runs.log_folder(root, "undisturbed"), began)[-1]
     log("demo", "trains once more, and kills a worker")
     killer = _Killer(runs.run_folder(root, "disturbed"), at_step=round(KILL_AT * undisturbed.step[-1]))
     killer.start()
@@ -87,12 +87,14 @@ class _Killer(threading.Thread):
                 return
         self._given_up.wait(DELAY_S)
         workers = _workers()
-        victim = next(process for process in workers if process.environ()["RANK"] == "1")
+        victim = next((process for process in workers if _rank(process) == 1), None)
+        if victim is None:
+            return
         self.killed = time.time()
         victim.send_signal(signal.SIGKILL)
         log("demo", "killed a worker", rank=1, pid=victim.pid)
-        psutil.wait_procs(workers, timeout=60)
-        self.noticed = time.time()
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        self.noticed = 0.0 if alive else time.time()
 
     def give_up(self) -> None:
         """End the thread."""
@@ -106,7 +108,16 @@ class _Killer(threading.Thread):
 def _workers() -> list[psutil.Process]:
     """The processes below this one that train."""
     below = psutil.Process(os.getpid()).children(recursive=True)
-    return [process for process in below if "LOCAL_RANK" in process.environ()]
+    return [process for process in below if _rank(process) is not None]
+
+
+def _rank(process: psutil.Process) -> int | None:
+    """Its rank, if it is a worker that still lives."""
+    try:
+        rank = process.environ().get("RANK")
+    except psutil.Error:
+        return None
+    return int(rank) if rank else None
 
 
 def _recovery(

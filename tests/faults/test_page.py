@@ -58,6 +58,15 @@ def test_a_line_belongs_to_a_row_that_is_there(kept):
     assert {json.loads(line)["id"] for line in kept.splitlines()} <= IDS
 
 
+def test_every_row_that_says_how_it_is_tried_has_a_test(marked):
+    assert sorted(TRIED - {row for _, row in marked}) == []
+
+
+def test_every_row_that_has_tests_has_its_line(kept):
+    lines = [json.loads(line) for line in kept.splitlines()]
+    assert sorted(TRIED - {line["id"] for line in lines}) == []
+
+
 def test_no_test_of_a_row_failed(kept):
     lines = [json.loads(line) for line in kept.splitlines()]
     assert [line["id"] for line in lines if not 0 < line["passed"] == line["of"]] == []

@@ -19,7 +19,8 @@ from citeflow.learning.ranking import mrr_and_hits
 from citeflow.learning.tensors import RANDOM_WIDTH
 from citeflow.training import checkpoint, loop, worker
 from citeflow.training.attempts import claim
-from citeflow.training.loop import Training, fit, learning_rate
+from citeflow.training.loop import Training, fit
+from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
 
 QUICK = ["train.epochs=0.25", "train.evaluations=2", "model.dropout=0.3"]
 """Four steps that draw random numbers wherever there are some to draw."""
@@ -91,9 +92,9 @@ def is_same(one, other):
 
 
 def test_the_learning_rate_rises_along_a_line_to_its_highest():
-    rates = [learning_rate(0.5, step, 0) for step in range(loop.WARM_UP_STEPS + 5)]
-    assert rates[: loop.WARM_UP_STEPS] == pytest.approx(np.arange(1, loop.WARM_UP_STEPS + 1) * 0.5 / loop.WARM_UP_STEPS)
-    assert rates[loop.WARM_UP_STEPS - 1 :] == [0.5] * 6
+    rates = [learning_rate(0.5, step, 0) for step in range(WARM_UP_STEPS + 5)]
+    assert rates[:WARM_UP_STEPS] == pytest.approx(np.arange(1, WARM_UP_STEPS + 1) * 0.5 / WARM_UP_STEPS)
+    assert rates[WARM_UP_STEPS - 1 :] == [0.5] * 6
 
 
 def test_the_learning_rate_falls_along_half_a_cosine_to_a_hundredth():

@@ -60,7 +60,7 @@ def is_complete(model: Path, inputs: files.Json) -> bool:
     """Whether the model is there, undamaged, and made from what it shall be made from."""
     try:
         return bool(files.verify(model, "TrainedModel")["inputs"] == inputs)
-    except (NotFoundError, CorruptError):
+    except (NotFoundError, CorruptError, OSError):
         return False
 
 

@@ -60,7 +60,7 @@ def create_json(path: Path, value: object) -> bool:
     with scratch_directory(path.parent) as work:
         write_json(work / path.name, value)
         try:
-            os.link(work / path.name, path)
+            _link(work / path.name, path)
         except FileExistsError:
             return False
     _sync_directory(path.parent)
@@ -137,6 +137,20 @@ def new_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _sync_directory(path.parent)
+
+
+def _link(file: Path, path: Path) -> None:
+    """Give a file a second name that is new; a copy has to do where the file system has no links, as SMB."""
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        with os.fdopen(handle, "wb") as copy:
+            copy.write(file.read_bytes())
+            copy.flush()
+            os.fsync(copy.fileno())
 
 
 def _swap_directory(work: Path, path: Path) -> None:

@@ -22,7 +22,9 @@ def map_array(path: Path, name: str) -> np.ndarray:
     file = path / f"{name}.npy"
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (*NOT_AN_ARRAY, EOFError):
+    except (*NOT_AN_ARRAY, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's failure, and not the file's
         raise CorruptError("not an array of numbers", file, hint="delete the folder and run the step again") from None
     return array
 

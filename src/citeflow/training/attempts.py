@@ -18,6 +18,7 @@ MOST_WITHOUT_PROGRESS = 3
 LOOK_AGAIN_S = 0.2
 """A shared disk may show for some seconds what was there before another claimed."""
 
+NO_PROGRESS = f"{MOST_WITHOUT_PROGRESS} attempts ended without progress beyond step"
 _NAME = re.compile(r"(\d{5})\.json")
 
 
@@ -39,7 +40,9 @@ class Attempt:
             TakenOver: it does not.
         """
         newest = max(_numbers(self.folder), default=0)
-        if newest != self.number:
+        if newest < self.number:
+            raise TakenOver(f"the files of attempt {self.number} are gone")
+        if newest > self.number:
             raise TakenOver(f"attempt {newest} has taken over from attempt {self.number}")
 
 
@@ -84,7 +87,7 @@ def _require_progress(steps: list[int], step: int) -> None:
     last = steps[-MOST_WITHOUT_PROGRESS:]
     if len(last) == MOST_WITHOUT_PROGRESS and last[0] >= step:
         hint = "what ended them is in the log above; mend it, and run it again"
-        raise TrainingError(f"{MOST_WITHOUT_PROGRESS} attempts ended without progress beyond step", step, hint=hint)
+        raise TrainingError(NO_PROGRESS, step, hint=hint)
 
 
 def _numbers(folder: Path) -> list[int]:

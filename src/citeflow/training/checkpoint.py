@@ -49,6 +49,11 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Step and number of evaluations: two checkpoints of one place are the same."""
+        return self.step, len(self.evaluations)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
@@ -95,17 +100,20 @@ def read(folder: Path, inputs: files.Json) -> State:
     Raises:
         ConfigError: it belongs to another graph, configuration or number of workers.
         CorruptError: there are checkpoints, and none of them is whole.
+        OSError: nor can one of them be read just now.
     """
-    places = _newest_first(folder)
+    places, unreadable = _newest_first(folder), None
     for place in places:
         try:
             found, state = _read(place)
         except (CiteflowError, OSError) as error:
-            told = tellable(error)
+            told, unreadable = tellable(error), error if isinstance(error, OSError) else unreadable
             log("train", "a checkpoint is damaged", what=told.what, path=told.value)
             continue
         _require_same(folder, found, inputs)
         return state
+    if unreadable:
+        raise unreadable
     if places:
         raise CorruptError("every checkpoint is damaged", folder, hint=AFRESH)
     return State()

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from citeflow import files
 from citeflow.config import Config
 from citeflow.cores import environment, memory_limit, oom_kills
-from citeflow.errors import CiteflowError, StoppedError, TrainingError, from_record
+from citeflow.errors import CiteflowError, NotFoundError, StoppedError, TrainingError, from_record
 from citeflow.training import memory
+from citeflow.training.attempts import NO_PROGRESS
 from citeflow.training.stops import stop_with_parent
 
 WORKER = "citeflow.training.worker"
@@ -44,14 +47,14 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         begin_job(run_dir, job_of(graph, log_dir, config))
         command = [*_torchrun(workers), str(run_dir / "job.json")]
         code, was_stopped = _run(command, {**environment(os.environ, workers), **OWN_STORE}, run_dir)
-    if code != 0 and not was_stopped and oom_kills() > kills:
-        raise TrainingError("out of memory", advice, hint=memory.HINT)
     error = error_of_a_worker(run_dir)
+    if code != 0 and not was_stopped and oom_kills() > kills and (error is None or error.what == NO_PROGRESS):
+        raise TrainingError("out of memory", advice, hint=memory.HINT)
     if error and (is_final(error) or (code != 0 and was_stopped)):
         raise error
     if code != 0 and was_stopped:
         hint = "run it again; it goes on from its last checkpoint, if there is one"
-        raise StoppedError("training was asked to stop", "before it could save once more", hint=hint)
+        raise StoppedError("training was asked to stop", "outside of a step", hint=hint)
     if code != 0:
         hint = "the worker's own last lines are above; run the same command to go on from the checkpoint"
         raise TrainingError("a training worker ended with exit code", code, hint=hint)
@@ -64,9 +67,11 @@ def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
 
 
 def error_of_a_worker(run_dir: Path) -> CiteflowError | None:
-    """The error that a worker left."""
-    path = run_dir / "error.json"
-    return from_record(files.read_json(path)) if path.is_file() else None
+    """The error that a worker left, as far as it can be read just now."""
+    try:
+        return from_record(files.read_json(run_dir / "error.json"))
+    except (NotFoundError, OSError):
+        return None
 
 
 def is_final(error: CiteflowError) -> bool:
@@ -103,9 +108,9 @@ def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tupl
         for process in running if len(received) == 1 else []:  # a second signal makes torchrun leave its workers behind
             process.send_signal(number)
 
-    old = signal.signal(signal.SIGTERM, pass_on)
+    parent, old = os.getpid(), signal.signal(signal.SIGTERM, pass_on)
     try:
-        process = subprocess.Popen(command, env=environment, preexec_fn=stop_with_parent)
+        process = subprocess.Popen(command, env=environment, preexec_fn=lambda: stop_with_parent(parent.__eq__))
         running.append(process)
         if received:
             process.terminate()
@@ -114,8 +119,7 @@ def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tupl
         signal.signal(signal.SIGTERM, old)
         for process in running:
             if process.poll() is None:
-                process.terminate()
-                process.wait(GRACE_S)
+                _end(process, ask=not received)
 
 
 def _wait(process: subprocess.Popen[bytes], run_dir: Path, received: list[int]) -> int:
@@ -125,5 +129,16 @@ def _wait(process: subprocess.Popen[bytes], run_dir: Path, received: list[int]) 
             return process.wait(POLL_S)
         error = None if received else error_of_a_worker(run_dir)
         if error and is_final(error):
-            process.terminate()
-            return process.wait(GRACE_S)
+            return _end(process)
+
+
+def _end(process: subprocess.Popen[bytes], *, ask: bool = True) -> int:
+    """Let torchrun end its workers, once; kill all of them if that takes too long."""
+    if ask:
+        process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(GRACE_S)
+    for each in psutil.Process(process.pid).children(recursive=True):
+        each.kill()
+    process.kill()
+    return process.wait()

@@ -3,10 +3,10 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,10 @@ from citeflow.training.attempts import Attempt
 from citeflow.training.checkpoint import Progress
 from citeflow.training.group import Group
 from citeflow.training.objective import Inputs, Objective, make_inputs
+from citeflow.training.schedule import learning_rate
 from citeflow.training.stops import StopRequests
 
-WARM_UP_STEPS = 20
+AGAIN = "run it again"
 VALIDATION_SOURCES = 2000
 """Held-out citations that a validation during training looks at."""
 RECORD_EVERY_S, RECORD_SHARE = 1.0, 0.001
@@ -62,7 +63,7 @@ class Training:
     """Of rank 0."""
     stops: StopRequests
     saved: tuple[int, int] = (-1, -1)
-    """Step and number of evaluations in the last checkpoint."""
+    """Place of the last checkpoint."""
 
 
 def fit(training: Training) -> None:
@@ -73,23 +74,22 @@ def fit(training: Training) -> None:
         TrainingError: a loss, a gradient or a score was not finite.
         TakenOver: another attempt owns the run.
     """
-    train = training.config.train
-    plan = Plan(
-        num_papers=training.graph.num_papers, papers=train.papers, world_size=training.group.world_size, seed=train.seed
-    )
-    with contextlib.closing(_Batches(training, plan)) as batches, training.stops.waiting():
+    train, papers, workers = training.config.train, training.graph.num_papers, training.group.world_size
+    plan = Plan(num_papers=papers, papers=train.papers, world_size=workers, seed=train.seed)
+    with contextlib.closing(_Batches(training, plan)) as batches:
         batches.wait()
         training.group.sum(0)  # the first batch takes long where the disk is cold
-        _train(training, _Clock(training, plan), batches)
+        with training.stops.waiting():
+            _train(training, _Clock(training, plan), batches)
+            _save(training)
+    with training.stops.at_once():
+        if not training.progress.evaluations or training.progress.evaluations[-1]["step"] < training.progress.step:
+            _evaluate(training)
     _save(training)
-    if not training.progress.evaluations or training.progress.evaluations[-1]["step"] < training.progress.step:
-        _evaluate(training)
-        _save(training)
 
 
 def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
-    objective = Objective(training.model, training.config.train.loss)
-    ddp = DistributedDataParallel(objective, forward_sync_buffers=False, process_group=training.group.in_step)
+    ddp = _in_parallel(training)
     share = clock.share(training)
     while share < 1:
         _evaluate_if_due(training, share)
@@ -105,7 +105,18 @@ def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
             _save(training)
         if stops:
             _save(training)
-            raise StoppedError("training was asked to stop", f"step {training.progress.step}", hint="run it again")
+            where = "" if training.saved == training.progress.place else ", not saved"
+            raise StoppedError("training was asked to stop", f"step {training.progress.step}{where}", hint=AGAIN)
+
+
+def _in_parallel(training: Training) -> DistributedDataParallel:
+    """The objective, its gradients averaged over the ranks in the same order before a restart and after it.
+
+    DDP lays its buckets out anew after the first step of a process, but not where it looks for unused parameters.
+    """
+    how: dict[str, Any] = {"forward_sync_buffers": False, "find_unused_parameters": True}
+    objective = Objective(training.model, training.config.train.loss)
+    return DistributedDataParallel(objective, process_group=training.group.in_step, **how)
 
 
 class _Clock:
@@ -194,11 +205,6 @@ def _update(training: Training, share: float) -> None:
     training.optimizer.step()
 
 
-def learning_rate(highest: float, step: int, share: float) -> float:
-    """Rise along a line over the first steps, then fall along half a cosine to a hundredth."""
-    return highest * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
 def _record(training: Training, clock: _Clock, loss: float) -> None:
     progress = training.progress
     passed = progress.seconds - clock.recorded_at
@@ -265,31 +271,25 @@ def _tell(training: Training) -> None:
 
 def _save(training: Training) -> None:
     """Write a checkpoint, if there is anything new to save; no rank goes on before it is written."""
-    progress = training.progress
-    state = (progress.step, len(progress.evaluations))
-    if state == training.saved:
+    if training.saved == training.progress.place:
         return
-    training.saved = state
+    progress, failed = training.progress, False
     total = sum(float(value.abs().max()) for value in training.model.state_dict().values())
     _require_finite("weights are", total, progress.step)
     if training.group.is_first:
         training.attempt.require_newest()
-        with _told(progress.step):
-            checkpoint.save(
-                training.checkpoints,
-                model=training.model,
-                optimizer=training.optimizer,
-                best=training.best,
-                progress=progress,
-                inputs=training.inputs,
-            )
-    training.group.sum(0)
+        failed = _write(training)
+    if not training.group.sum(failed)[0]:
+        training.saved = progress.place
 
 
-@contextlib.contextmanager
-def _told(step: int) -> Iterator[None]:
-    """Go on without a checkpoint where the disk is full or fails; those before are whole."""
+def _write(training: Training) -> bool:
+    """Write a checkpoint; returns whether that failed: those before are whole, and the next one may find room."""
+    state: dict[str, Any] = {name: getattr(training, name) for name in ("model", "optimizer", "best", "progress")}
     try:
-        yield
+        checkpoint.save(training.checkpoints, inputs=training.inputs, **state)
     except OSError as error:
+        step = training.progress.step
         log("train", "could not save a checkpoint", step=step, why=error.strerror, path=error.filename)
+        return True
+    return False

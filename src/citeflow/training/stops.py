@@ -2,9 +2,11 @@
 
 import contextlib
 import ctypes
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from citeflow.errors import StoppedError
 
@@ -64,6 +66,21 @@ def end_undisturbed() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def stop_with_parent() -> None:
-    """Let this process get a SIGTERM when the one that started it is gone, so that nothing is left running."""
+def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
+    """Let this process get a SIGTERM when the one that started it is gone, so that nothing is left running.
+
+    Args:
+        is_parent: whether a process id is that of the one which started this one; if not, it is gone already.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if not is_parent(os.getppid()):
+        os._exit(StoppedError.exit_code)
+
+
+def is_torchrun(process: int) -> bool:
+    """Whether a process is torchrun, as far as can be seen."""
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return process != 1
+    return b"torch.distributed.run" in command or b"torchrun" in command

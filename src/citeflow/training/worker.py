@@ -1,5 +1,7 @@
 """One rank of the training, as torchrun starts it: `torchrun -m citeflow.training.worker JOB.json`."""
 
+import contextlib
+import errno
 import os
 import resource
 import sys
@@ -13,7 +15,7 @@ from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
 from citeflow.cores import bind
-from citeflow.errors import CiteflowError, ConfigError, to_record
+from citeflow.errors import CiteflowError, ConfigError, tellable, to_record
 from citeflow.evaluation import model_files
 from citeflow.evaluation.calibration import calibrate
 from citeflow.evaluation.embedding import embed_all
@@ -25,9 +27,16 @@ from citeflow.learning.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import attempts, checkpoint
 from citeflow.training.attempts import Attempt, TakenOver
+from citeflow.training.checkpoint import Progress
 from citeflow.training.group import Group, is_lost_peer, joined
 from citeflow.training.loop import Training, fit
-from citeflow.training.stops import StopRequests, end_undisturbed, stop_with_parent
+from citeflow.training.stops import StopRequests, end_undisturbed, is_torchrun, stop_with_parent
+
+ABANDONED_S = 60
+"""After so long, a claim that is half made was left by a worker that was killed."""
+
+LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Failures of a disk that the next attempt would meet as well."""
 
 
 def main() -> None:
@@ -37,15 +46,16 @@ def main() -> None:
     after any other end of a worker, torchrun starts all of them again.
     """
     job_file = Path(sys.argv[1])
-    stop_with_parent()
+    stop_with_parent(is_torchrun)
     try:
         job = files.read_json(job_file)
         bind(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         with joined(settings.from_dict(job["config"]).recovery.step_timeout_s) as group:
             work(group, job_file.parent, job)
-    except CiteflowError as error:
-        files.write_json(job_file.parent / "error.json", to_record(error))
-        sys.exit(error.exit_code)
+    except (CiteflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in LASTING:
+            raise
+        sys.exit(_leave(tellable(error), job_file.parent))
     except TakenOver as error:
         log("train", "leaves the run to another", why=error)
         sys.exit(1)
@@ -56,6 +66,14 @@ def main() -> None:
         sys.exit(1)
     finally:
         end_undisturbed()
+
+
+def _leave(error: CiteflowError, run_dir: Path) -> int:
+    """Leave an error for whoever started the training; returns the exit code."""
+    with contextlib.suppress(OSError):
+        files.write_json(run_dir / "error.json", to_record(error))
+    log("train", "ends", error=error.what, value=error.value)
+    return error.exit_code
 
 
 def work(group: Group, run_dir: Path, job: files.Json) -> None:
@@ -74,9 +92,12 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
         if training.run_log:
             training.run_log.close()
     training.model.load_state_dict(training.best)
-    embedding_NH = embed_all(training.model, graph, group)
-    if group.is_first:
-        calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
+    with stops.at_once():
+        embedding_NH = embed_all(training.model, graph, group)
+        calibration = None
+        if group.is_first:
+            calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
+    if calibration:
         start.attempt.require_newest()
         model_files.save(
             run_dir / "model",
@@ -136,7 +157,9 @@ def _start(group: Group, run_dir: Path, inputs: files.Json, *, launch: str) -> _
         states[0] = state = checkpoint.read(place, inputs)
         attempt = attempts.claim(run_dir / "attempts", launch=launch, step=state.step)
         files.delete_unfinished(place)
-        files.delete_unfinished(run_dir, "model")
+        for name in ("model", "error.json"):
+            files.delete_unfinished(run_dir, name)
+        files.delete_unfinished(run_dir / "attempts", older_s=ABANDONED_S)
         return b"%d %d" % (attempt.number, state.step)
 
     found = group.ask_first(look)
@@ -182,9 +205,20 @@ def _begin(
         attempt=start.attempt,
         checkpoints=start.checkpoints,
         inputs=start.inputs,
-        run_log=RunLog(log_dir, purge_step=progress.step + 1 if progress.step else None) if group.is_first else None,
+        run_log=_run_log(log_dir, progress) if group.is_first else None,
+        saved=progress.place if progress.step else (-1, -1),
         stops=stops,
     )
+
+
+def _run_log(log_dir: Path, progress: Progress) -> RunLog:
+    """Curves that go on from a checkpoint; what was told of its step, perhaps after it was written, is told again."""
+    run_log = RunLog(log_dir, purge_step=progress.step or None)
+    for tell, records in ((run_log.step, progress.history), (run_log.evaluation, progress.evaluations)):
+        for record in records[-1:]:
+            if record["step"] == progress.step:
+                tell(record)
+    return run_log
 
 
 def new_model(graph: PreparedGraph, evidence: Evidence, config: Config) -> LinkPredictor:

@@ -39,7 +39,8 @@ class Fault:
 class Training:
     """A run of the small graph, launched as often as it takes."""
 
-    def __init__(self, prepared, run_dir, *overrides):
+    def __init__(self, prepared, run_dir, *overrides, workers=2):
+        self.workers = workers
         self.graph, self.run_dir, self.log_dir = prepared.graph, run_dir, run_dir.parent / f"{run_dir.name}-log"
         self.overrides = [*prepared.settings, *SETTINGS, *overrides]
         self.file = run_dir.parent / f"{run_dir.name}-events.jsonl"
@@ -63,7 +64,7 @@ class Training:
         where = {"run_dir": self.run_dir, "log_dir": self.log_dir, "config": config.load(overrides=self.overrides)}
         with self.disturbed(*faults), Meanwhile(meanwhile):
             began = time.monotonic()
-            launch.train_here(self.graph, **where, workers=2)
+            launch.train_here(self.graph, **where, workers=self.workers)
             self.seconds = time.monotonic() - began
         return self.digest
 

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
+import signal
 import threading
 
 import numpy as np
@@ -21,6 +23,7 @@ from citeflow.training import checkpoint, loop, worker
 from citeflow.training.attempts import claim
 from citeflow.training.loop import Training, fit
 from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
+from citeflow.training.stops import StopRequests
 
 QUICK = ["train.epochs=0.25", "train.evaluations=2", "model.dropout=0.3"]
 """Four steps that draw random numbers wherever there are some to draw."""
@@ -262,6 +265,36 @@ def test_batches_are_made_one_after_the_other_on_one_other_thread_that_ends_with
     assert len({name for _, name in asked}) == 1
     assert asked[0][1].startswith("batches")
     assert batch_threads() == []
+
+
+@pytest.fixture
+def real_stops():
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield StopRequests()
+    for number, handler in old.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.fault("F6")
+@pytest.mark.parametrize("moment", ["close", "take"])
+def test_a_request_to_stop_at_the_end_of_the_last_step_loses_none(begin, monkeypatch, real_stops, figure, moment):
+    """Before the thread of the batches has ended, or while the last batch was taken."""
+    real, asked = getattr(loop._Batches, moment), []
+
+    def ask(batches, *step):
+        if step in ((), (3,)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            asked.append(step)
+        return real(batches, *step)
+
+    monkeypatch.setattr(loop._Batches, moment, ask)
+    training = begin("train.evaluations=1")
+    training.stops = real_stops
+    with pytest.raises((SystemExit, StoppedError)):
+        fit(training)
+    assert asked
+    assert begin("train.evaluations=1").progress.step == 4
+    figure(stops=1, steps_redone=0)
 
 
 def test_a_stopped_training_leaves_no_thread(begin):

@@ -71,6 +71,15 @@ def read_scalars(path: Path, tag: str) -> list[Scalar]:
     ]
 
 
+def first_step(path: Path) -> int | None:
+    """The step from which on a file takes the place of those before it; None where it takes no place."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    events = LegacyEventFileLoader(str(path)).Load()
+    starts = [event.step for event in events if event.HasField("session_log")]
+    return starts[0] if starts else None
+
+
 def next_name(log_dir: Path, kind: str, *, now: float) -> str:
     """Name of a file that is read after all training files of this run."""
     stamps = [int(match[1]) for match in map(_NAME.fullmatch, _names(log_dir)) if match and match[2] == TRAIN]

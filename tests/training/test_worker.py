@@ -58,14 +58,15 @@ def test_a_worker_whose_parent_is_gone_already_ends_at_once():
 
 
 def test_torchrun_is_known_by_its_command():
-    assert not is_torchrun(os.getpid())
-    assert not is_torchrun(1) or b"torchrun" in open("/proc/1/cmdline", "rb").read()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "torch.distributed.run"])
     try:
         assert is_torchrun(sleeper.pid)
+        assert not is_torchrun(other.pid)
     finally:
-        sleeper.kill()
-        sleeper.wait()
+        for process in (sleeper, other):
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture

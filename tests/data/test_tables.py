@@ -177,3 +177,14 @@ def test_a_folder_with_the_name_of_a_table_is_refused(tmp_path):
 
     with pytest.raises(DataError, match=r"papers\.csv cannot be read"):
         open_table(tmp_path, "papers", [])
+
+
+@pytest.mark.parametrize("read", [tables.read_all, lambda table: list(tables.read_batches(table, ["citing", "cited"]))])
+def test_parquet_whose_text_is_no_utf8_is_refused(tmp_path, read):
+    path = tmp_path / "citations.parquet"
+    pq.write_table(pa.table({"citing": ["paper-one", "b"], "cited": ["b", "c"]}), path, compression="none")
+    content = path.read_bytes()
+    assert content.count(b"paper-one") >= 1
+    path.write_bytes(content.replace(b"paper-one", b"paper\xffone"))
+    with pytest.raises(DataError, match=r"citations\.parquet"):
+        read(tables.open_table(tmp_path, "citations", ["citing", "cited"]))

@@ -81,7 +81,9 @@ def read_all(table: TableFile) -> pa.Table:
     """Read a whole table: in CSV the known columns come as text, the others in the type that all their values allow."""
     with reading(table.path):
         if is_parquet(table.path):
-            return pq.ParquetFile(table.path).read().rename_columns(table.names)
+            read = pq.ParquetFile(table.path).read()
+            read.validate(full=True)  # text that is no UTF-8
+            return read.rename_columns(table.names)
         data = pyarrow.csv.read_csv(table.path, **_csv_options(table, [name for name in table.names if name]))
     _refuse_open_quote(table, data)
     return data
@@ -94,6 +96,7 @@ def read_batches(table: TableFile, columns: Sequence[str]) -> Iterator[pa.Record
             file = pq.ParquetFile(table.path)
             originals = [file.schema_arrow.names[table.names.index(name)] for name in columns]
             for batch in file.iter_batches(BATCH_ROWS, columns=originals):
+                batch.validate(full=True)
                 yield batch.select(originals).rename_columns(columns)
         else:
             yield from pyarrow.csv.open_csv(table.path, **_csv_options(table, columns))

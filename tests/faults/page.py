@@ -38,7 +38,8 @@ this page; `make test` tries the quick ones.
   others what all resume from. Three attempts in a row that begin at the same step end the job with exit code 75 and the
   reason.
 - A wait within a step ends after `recovery.step_timeout_s` (60 s); a wait to join, at an evaluation or for rank 0 to
-  write, after 300 s. A worker whose launcher dies ends too.
+  write, after 300 s. torchrun gives a worker that stands still 30 s more before it kills it, and starts all again. A
+  worker whose launcher dies ends too.
 - SIGTERM: between steps the workers agree on one and save it. At start-up and during an evaluation they leave at once,
   as there is nothing new to save. The exit code is 143. Workers that were asked by somebody else than their launcher
   are started again.
@@ -51,11 +52,11 @@ this page; `make test` tries the quick ones.
 - The same bits come from the same number of workers, on the same type of machine with the same build of torch, on CPU.
   GPU kernels may add up in another order.
 - The clock decides when a training ends that is bounded by `train.minutes`; it is not the same to the bit.
-- torchrun starts the workers again 20 times here, `job.restarts` times in a pod, however much they get done in between.
-  Then the training ends, and the same command, or the step's retry, goes on from the newest checkpoint. A failure before
-  the workers have met is not counted among the three attempts, as no step is known.
-- Where names can not be swapped (NFS), a kill at the wrong moment of a second save of one step costs that checkpoint, and
-  the one before is used.
+- torchrun starts the workers again 20 times here, `job.restarts` times in a pod, however much they get done in
+  between. Then the training ends, and the same command, or the step's retry, goes on from the newest checkpoint. A
+  failure before the workers have met is not counted among the three attempts, as no step is known.
+- Where names can not be swapped (NFS), a kill at the wrong moment of a second save of one step costs that checkpoint,
+  and the one before is used.
 - SIGKILL of `citeflow run` leaves the step that it had started going on to its end; SIGKILL of `citeflow train` or of
   the launcher in a step ends its workers.
 - Two jobs of one run on a cluster, the older one cut off and back again, write one after the other and never into each

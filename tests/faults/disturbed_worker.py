@@ -113,6 +113,8 @@ def main():
     disturbance.spoil()
     loop.RECORD_EVERY_S = 0  # so that every step can be compared
     disturbance.fire("start")
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        worker.is_torchrun = lambda process: True  # a test has started it, which stays as long
     try:
         worker.main()
     finally:

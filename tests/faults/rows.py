@@ -43,14 +43,14 @@ ROWS = (
     Row(
         id="F3",
         section=PROCESSES,
-        fault="a worker stops, holds Python's lock for 70 s, or is five times slower",
+        fault="a worker stops, holds Python's lock for longer than the timeout, or is only slow",
         holds="one that stands still counts as lost after the timeout; one that is only slow does not",
         tried="real processes: SIGSTOP, the lock held, a pause in each step",
     ),
     Row(
         id="F4",
         section=PROCESSES,
-        fault="rank 0 dies, or a worker comes a minute late",
+        fault="rank 0 dies, or its node comes late",
         holds="all leave, wait for each other and train together again; no two attempts mix",
         tried="real processes: rank 0 killed, a rank started late",
     ),

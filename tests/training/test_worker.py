@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,9 @@ def test_torchrun_is_known_by_its_command():
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "torch.distributed.run"])
     try:
+        for process in (sleeper, other):
+            while b"time.sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                assert process.poll() is None  # a process has no command line for a moment when it begins
         assert is_torchrun(sleeper.pid)
         assert not is_torchrun(other.pid)
     finally:

@@ -119,7 +119,7 @@ def test_a_dataset_damaged_at_random_is_read_or_refused_in_one_line(seed, whole,
     crashes = ends.keys() - {"refused", "read"}
     figure(fuzzed=150, refused=ends["refused"], crashes=len(crashes))
     assert not crashes
-    assert min(ends["refused"], ends["read"]) >= 5
+    assert min(ends["refused"], ends["read"]) >= 10
 
 
 def end_of(folder, root):

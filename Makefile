@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed' >&2; echo 'hint: make PYTHON=python3.11' >&2; exit 64; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[train,kfp,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,kfp,tune,mlflow,dev]'
 	@touch $@
 
 check: $(READY) ## format, lint, types, and that the compiled files are fresh

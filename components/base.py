@@ -1,6 +1,46 @@
-"""What the components share."""
+"""What the components and pipelines share: the image of a step, and what each step asks for."""
+
+from typing import Any
+
+from google.protobuf.struct_pb2 import Value
+from kfp import dsl, kubernetes
 
 from citeflow import __version__
+from citeflow.cluster.spec import CLAIM, MOUNT, USER
 
 IMAGE = f"citeflow-step:{__version__}-python3.11"
 """Image of every step; it holds citeflow and kfp, so that a step installs nothing when it starts."""
+
+RETRY_WITHIN = "30 days"
+"""Argo gives up, and ends a retry that runs, so long after the *first* attempt began; it is no limit of the pauses."""
+
+
+CHOICES = {
+    "preset": ["default", "seed"],
+    "predictor": ["settings", "dot", "mlp", "structural"],
+    "launcher": ["local", "pytorchjob", "trainjob"],
+}
+"""Parameters that the run form offers as a drop-down."""
+
+
+def place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str], cached: bool) -> None:
+    """Give a step its title, label, volume and retries, and what it asks for and may use of cpu and memory."""
+    verb = task.name
+    task.set_display_name(verb.capitalize()).set_caching_options(cached)
+    task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
+    task.set_memory_request(memory[0]).set_memory_limit(memory[1])
+    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=RETRY_WITHIN)
+    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", verb)
+
+
+def offer_choices(pipeline: Any) -> None:
+    """Give the parameters of a pipeline that are in CHOICES a drop-down (KEP-11385).
+
+    kfp 2.17 knows them, but its compiler refuses typing.Literal.
+    """
+    parameters = pipeline.pipeline_spec.root.input_definitions.parameters
+    for name in CHOICES.keys() & parameters.keys():
+        parameters[name].literals.extend(Value(string_value=choice) for choice in CHOICES[name])

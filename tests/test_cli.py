@@ -33,7 +33,7 @@ def ran(monkeypatch):
     """The arguments that `run` gave to the pipeline, which is replaced by a quick one."""
     calls = []
 
-    def run(arguments, *, scratch, verbose):
+    def run(arguments, *, scratch, name, verbose):
         calls.append(arguments)
         files.write_json(Path(arguments["out_dir"]) / "report.json", REPORT)
 

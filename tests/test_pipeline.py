@@ -41,7 +41,7 @@ def acting(how: str, folder: str):
 def run(tmp_path, monkeypatch):
     """Runs a pipeline of one step; the folder counts how often the step was tried."""
     compiler.Compiler().compile(acting, str(tmp_path / "acting.yaml"))
-    monkeypatch.setattr(pipeline, "compiled", lambda: tmp_path / "acting.yaml")
+    monkeypatch.setattr(pipeline, "compiled", lambda name: tmp_path / "acting.yaml")
 
     def start(how, **options):
         pipeline.run({"how": how, "folder": str(tmp_path)}, scratch=tmp_path / "scratch", **options)

@@ -109,7 +109,7 @@ def committed(tmp_path, monkeypatch):
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "one"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    monkeypatch.setattr(pipeline, "compiled", lambda: path)
+    monkeypatch.setattr(pipeline, "compiled", lambda *name: path)
     return path
 
 
@@ -125,7 +125,7 @@ def test_a_text_that_is_not_committed_adds_its_digest_so_that_no_name_means_two_
 
 
 def test_outside_of_a_checkout_the_digest_names_the_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "compiled", lambda: tmp_path / "pipeline.yaml")
+    monkeypatch.setattr(pipeline, "compiled", lambda *name: tmp_path / "pipeline.yaml")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     name = version_name(TEXT)
     assert name.startswith(f"citeflow-{__version__}+")

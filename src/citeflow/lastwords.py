@@ -22,6 +22,12 @@ def leave(error: CiteflowError) -> None:
         files.write_in_place(path, json.dumps(errors.to_record(error)))
 
 
+def left() -> CiteflowError | None:
+    """The error that another step of the same run has left, where the steps share a file."""
+    named = os.environ.get(VARIABLE)
+    return read(Path(named)) if named else None
+
+
 def read(path: Path) -> CiteflowError | None:
     """The error that was left, or None."""
     return errors.from_record(files.read_json(path)) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Run the compiled citation pipeline on this machine: the very file that is uploaded to a cluster, through kfp.local.
+"""Run a compiled pipeline on this machine: the very file that is uploaded to a cluster, through kfp.local.
 
 kfp.local has habits that this module undoes: it deletes the workspace that it was given, prints everything in colour on
 stdout, tells a failed step only by name, and repeats a step that can never succeed after long waits.
@@ -24,6 +24,7 @@ import yaml
 
 from citeflow import lastwords
 from citeflow.errors import INSTALL, CiteflowError, NotFoundError, TrainingError, UnavailableError
+from citeflow.pipelinetext import tasks
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
 """A line of `console.log`."""
@@ -35,26 +36,30 @@ _COLOUR = re.compile(r"\x1b\[\d+m")
 
 KEPT_LINES = 200
 
+NAMES = ("citation", "scaling", "compare", "tune", "xor")
+"""The pipelines, each a folder below `pipelines`."""
 
-def compiled() -> Path:
-    """The compiled pipeline: that of the checkout, or else the one that was installed with the package.
+
+def compiled(name: str = "citation") -> Path:
+    """A compiled pipeline, one of NAMES: that of the checkout, or else the one that was installed with the package.
 
     Raises:
         NotFoundError: there is neither.
     """
-    in_checkout = Path(__file__).resolve().parents[2] / "pipelines" / "citation" / "pipeline.yaml"
-    installed = Path(str(importlib.resources.files("citeflow"))) / "compiled" / "citation.yaml"
+    in_checkout = Path(__file__).resolve().parents[2] / "pipelines" / name / "pipeline.yaml"
+    installed = Path(str(importlib.resources.files("citeflow"))) / "compiled" / f"{name}.yaml"
     for path in (in_checkout, installed):
         if path.is_file():
             return path
     raise NotFoundError("no compiled pipeline", in_checkout, hint="run `citeflow compile`")
 
 
-def run(arguments: Mapping[str, Any], *, scratch: Path, verbose: bool = False) -> None:
-    """Run the pipeline to its end, with the steps' progress on stderr.
+def run(arguments: Mapping[str, Any], *, scratch: Path, name: str = "citation", verbose: bool = False) -> None:
+    """Run a pipeline to its end, with the steps' progress on stderr.
 
     Args:
         arguments: values of its parameters.
+        name: one of NAMES.
         scratch: where the artifacts lie meanwhile; a folder below it is made and removed.
         verbose: show everything that kfp and the steps print.
 
@@ -71,18 +76,18 @@ def run(arguments: Mapping[str, Any], *, scratch: Path, verbose: bool = False) -
         output = _Output(verbose)
         try:
             with _kept_apart(output), _environment({lastwords.VARIABLE: str(left), "TMPDIR": temporary}):
-                _execute(arguments, Path(folder))
+                _execute(compiled(name).read_text(), arguments, Path(folder))
         except RuntimeError as failure:
             raise _cause(left, output, failure) from None
 
 
-def _execute(arguments: Mapping[str, Any], folder: Path) -> None:
+def _execute(text: str, arguments: Mapping[str, Any], folder: Path) -> None:
     _hide_a_folder_named_docker()
     try:
         from kfp import components, local
     except ImportError:
         raise UnavailableError("kfp is not installed", hint=INSTALL) from None
-    pipeline = components.load_component_from_text(_without_retries(compiled().read_text()))
+    pipeline = components.load_component_from_text(_without_retries(text))
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder / "artifacts"),
@@ -103,7 +108,7 @@ def _hide_a_folder_named_docker() -> None:
 def _without_retries(text: str) -> str:
     """A step that fails here fails for good; kfp.local would wait and try again whatever the reason."""
     documents = list(yaml.safe_load_all(text))
-    for task in documents[0]["root"]["dag"]["tasks"].values():
+    for task in tasks(documents[0]):
         task.pop("retryPolicy", None)
     return yaml.safe_dump_all(documents)
 

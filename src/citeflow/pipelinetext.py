@@ -1,6 +1,6 @@
 """Changes to the text of a compiled pipeline: other images, no cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -30,9 +30,15 @@ def with_images(text: str, *, step_image: str = "", train_image: str = "") -> st
 def without_cache(text: str) -> str:
     """The compiled pipeline with no step cached: a run can not ask for it, its version has to."""
     documents = list(yaml.safe_load_all(text))
-    for task in documents[0]["root"]["dag"]["tasks"].values():
+    for task in tasks(documents[0]):
         task["cachingOptions"] = {}
     return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def tasks(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every task of a compiled pipeline, those within loops and conditions too."""
+    for component in (spec["root"], *spec["components"].values()):
+        yield from component.get("dag", {}).get("tasks", {}).values()
 
 
 def _leaves(value: object) -> Iterator[object]:

@@ -28,6 +28,12 @@ def make_name(dataset: str, suffix: str) -> str:
     return check_name(f"{stem}-{suffix}" if stem else suffix)
 
 
+def name_of(data_root: Path, folder: Path) -> str:
+    """Name of the run that has this folder: the part below `runs`, with a slash in the name of an experiment's run."""
+    below = data_root / "runs"
+    return folder.relative_to(below).as_posix() if folder.is_relative_to(below) else folder.name
+
+
 def run_folder(data_root: Path, name: str) -> Path:
     """Where the model and the report of a run lie."""
     return data_root / "runs" / name

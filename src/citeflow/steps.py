@@ -1,47 +1,19 @@
-"""What the body of a pipeline component calls: a stage, and the artifacts that Kubeflow Pipelines shows of its result.
+"""What the body of a component calls: a stage each, and the artifacts that the run page shows of its result."""
 
-Nothing here imports kfp; an artifact is whatever has the attributes below. Large data stays on the volume: an artifact
-carries a noun's manifest, and in its metadata the digest and the folder of the noun, relative to `data_root`.
-"""
-
-import functools
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import yaml
 
-from citeflow import config, files, form, lastwords, runs, stages
+from citeflow import config, files, form, runs, stages
+from citeflow.artifacts import Artifact, Metrics, carry, describe, find, log_figures, step
 from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
 from citeflow.data.raw import NAMED_DATASETS
-from citeflow.errors import CorruptError, NotFoundError, tellable
 from citeflow.reporting import markdown
-from citeflow.stopping import stoppable
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
-
-UNCACHED = "start the run again with caching off, as a step that is taken from the cache makes nothing"
-"""The hint where an artifact stands for something that is not there."""
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-class Artifact(Protocol):
-    """The part of a KFP artifact that the steps use."""
-
-    path: str
-    metadata: dict[str, Any]
-
-
-class Metrics(Artifact, Protocol):
-    """Figures that the run page shows in a table."""
-
-    def log_metric(self, metric: str, value: float) -> None:
-        """Add one figure."""
 
 
 class ClassificationMetrics(Artifact, Protocol):
@@ -63,24 +35,7 @@ class Settled(NamedTuple):
     data_resolved: str
 
 
-def _step(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """End the process with the error's two lines and exit code, and leave the error where the caller finds it."""
-
-    @functools.wraps(function)
-    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        try:
-            with stoppable():
-                return function(*args, **kwargs)
-        except Exception as error:
-            told = tellable(error)
-            lastwords.leave(told)
-            print(told, file=sys.stderr, flush=True)
-            raise SystemExit(told.exit_code) from None
-
-    return run
-
-
-@_step
+@step
 def download(
     dataset: str,
     preset: str,
@@ -118,20 +73,20 @@ def download(
     form.job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run_dir)
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
-    sha256 = _carry(raw, place, "RawDataset", data_root)
+    sha256 = carry(raw, place, "RawDataset", data_root)
     data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
     return Settled(sha256, name, config.to_yaml(resolved), data_resolved)
 
 
-@_step
+@step
 def preprocess(raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact) -> str:
     """Make a PreparedGraph; returns its digest."""
-    source = _find(raw, "RawDataset", data_root, raw_sha256)
+    source = find(raw, "RawDataset", data_root, raw_sha256)
     place = stages.preprocess(source, data_root=Path(data_root), config=config.from_yaml(settings))
-    return _carry(graph, place, "PreparedGraph", data_root)
+    return carry(graph, place, "PreparedGraph", data_root)
 
 
-@_step
+@step
 def train(
     graph: Artifact,
     settings: str,
@@ -149,20 +104,20 @@ def train(
     run_dir = runs.run_folder(Path(data_root), run_name)
     image = os.environ.get(IMAGE_VARIABLE, IMAGE)
     place = stages.train(
-        _find(graph, "PreparedGraph", data_root),
+        find(graph, "PreparedGraph", data_root),
         run_dir=run_dir,
         log_dir=runs.log_folder(Path(data_root), run_name),
         config=config.from_yaml(settings),
         workers=workers,
         request=form.job_request(launcher, job, workers=workers, run_id=run_id, image=image, run_dir=run_dir),
     )
-    sha256 = _describe(model, place, "TrainedModel", data_root)
+    sha256 = describe(model, place, "TrainedModel", data_root)
     files.copy_directory(place, Path(model.path))
-    _log_figures(metrics, files.read_manifest(place, "TrainedModel")["facts"])
+    log_figures(metrics, files.read_manifest(place, "TrainedModel")["facts"])
     return sha256
 
 
-@_step
+@step
 def evaluate(
     model: Artifact,
     model_sha256: str,
@@ -174,16 +129,16 @@ def evaluate(
     classification: ClassificationMetrics,
 ) -> str:
     """Make an EvalReport; returns its digest."""
-    trained = _find(model, "TrainedModel", data_root, model_sha256)
-    place = stages.evaluate(trained, graph=_find(graph, "PreparedGraph", data_root), run_dir=trained.parent)
-    sha256 = _describe(report, place, "EvalReport", data_root)
+    trained = find(model, "TrainedModel", data_root, model_sha256)
+    place = stages.evaluate(trained, graph=find(graph, "PreparedGraph", data_root), run_dir=trained.parent)
+    sha256 = describe(report, place, "EvalReport", data_root)
     files.copy_file(place / "report.json", Path(report.path))
     _log_scores(metrics, files.read_json(place / "report.json"))
     _log_curves(classification, files.read_json(place / "curves.json"))
     return sha256
 
 
-@_step
+@step
 def publish(
     report: Artifact,
     report_sha256: str,
@@ -195,11 +150,11 @@ def publish(
     page: Artifact,
 ) -> None:
     """Put the results where people look, and on the run page."""
-    place = _find(report, "EvalReport", data_root, report_sha256)
-    name = place.parent.name
+    place = find(report, "EvalReport", data_root, report_sha256)
+    name = runs.name_of(Path(data_root), place.parent)
     log_dir = runs.log_folder(Path(data_root), name)
     out = _out_folder(out_dir, data_root, name)
-    stages.publish(place, model=_find(model, "TrainedModel", data_root), log_dir=log_dir, out_dir=out)
+    stages.publish(place, model=find(model, "TrainedModel", data_root), log_dir=log_dir, out_dir=out)
     files.copy_file(out / "report.html", Path(page.path))
     where = {"Run": name, "Report and model": out, "TensorBoard logs": log_dir}
     lines = [f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()]
@@ -218,53 +173,9 @@ def _source(dataset: str, data_root: str) -> str:
     return str(place) if is_path and place.exists() else dataset
 
 
-def _carry(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
-    """Let an artifact hold a noun's manifest; returns the noun's digest."""
-    files.copy_file(place / files.MANIFEST, Path(artifact.path))
-    return _describe(artifact, place, kind, data_root)
-
-
-def _describe(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
-    manifest = files.read_manifest(place, kind)
-    sha256 = str(manifest["sha256"])
-    facts = {name: value for name, value in manifest["facts"].items() if isinstance(value, (str, int, float, bool))}
-    artifact.metadata.update(facts)
-    artifact.metadata.update(kind=kind, sha256=sha256, location=str(place.relative_to(data_root)))
-    return sha256
-
-
-def _find(artifact: Artifact, kind: str, data_root: str, sha256: str = "") -> Path:
-    """The folder of the noun that an artifact stands for.
-
-    Raises:
-        NotFoundError: it is no longer on the volume.
-        CorruptError: something else lies there by now, or a part of it is missing.
-    """
-    location = Path(str(artifact.metadata.get("location", "")))
-    if location == Path() or location.is_absolute() or ".." in location.parts:
-        raise CorruptError(f"not an artifact of a {kind}", artifact.path, hint=UNCACHED)
-    place = Path(data_root) / location
-    if not (place / files.MANIFEST).is_file():
-        raise NotFoundError(f"the {kind} is no longer on the volume", place, hint=UNCACHED)
-    try:
-        found = files.read_manifest(place, kind)["sha256"]
-    except CorruptError as error:
-        raise CorruptError(error.what, error.value, hint=UNCACHED) from None
-    if found != (sha256 or artifact.metadata.get("sha256")):
-        hint = f"{UNCACHED}; if another run has the same name, under another one"
-        raise CorruptError(f"not the {kind} that this run made", place, hint=hint)
-    return place
-
-
-def _log_figures(metrics: Metrics, facts: dict[str, Any]) -> None:
-    for name, value in facts.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            metrics.log_metric(name, float(value))
-
-
 def _log_scores(metrics: Metrics, report: dict[str, Any]) -> None:
-    _log_figures(metrics, {f"test {name}": value for name, value in report["test"].items()})
-    _log_figures(metrics, {f"{name} mrr": scores["mrr"] for name, scores in report["baselines"].items()})
+    log_figures(metrics, {f"test {name}": value for name, value in report["test"].items()})
+    log_figures(metrics, {f"{name} mrr": scores["mrr"] for name, scores in report["baselines"].items()})
 
 
 def _log_curves(classification: ClassificationMetrics, curves: dict[str, Any]) -> None:

@@ -2,12 +2,12 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import psutil
 
-from citeflow.errors import StoppedError
+from citeflow.errors import CiteflowError, StoppedError
 
 GRACE_S = 25.0
 """Time that a child process has to save what it can; Kubernetes gives a pod 30 s."""
@@ -16,8 +16,11 @@ SHELLS = ("sh", "bash", "dash")
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(tell: Callable[[CiteflowError], None] = lambda error: None) -> Iterator[None]:
     """Run a block that a signal ends, children first; a second signal ends the process at once.
+
+    Args:
+        tell: hears of the signal before the children do.
 
     Raises:
         StoppedError: SIGINT or SIGTERM came; its exit code is 130 or 143.
@@ -28,6 +31,7 @@ def stoppable() -> Iterator[None]:
         received.append(number)
         for each in old:
             signal.signal(each, signal.SIG_DFL)
+        tell(_stopped(number))
         end_children()
         raise KeyboardInterrupt  # unlike an Exception, no library on the way takes it for a failure of its own
 

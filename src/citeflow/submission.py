@@ -64,8 +64,9 @@ class Plan:
 def plan(
     parameters: Mapping[str, Any] | None = None,
     *,
+    compiled: str = "citation",
     text: str = "",
-    pipeline_name: str = "citation",
+    pipeline_name: str = "",
     version: str = "",
     experiment: str = "",
     run_name: str = "",
@@ -81,8 +82,9 @@ def plan(
 
     Args:
         parameters: values of the pipeline's parameters, or texts of them; what is not named keeps its default.
-        text: the compiled pipeline; by default the one of the checkout or of the installed package.
-        pipeline_name: its name on the server.
+        compiled: which of the compiled pipelines, one of `pipeline.NAMES`.
+        text: another compiled pipeline.
+        pipeline_name: its name on the server; by default that of the compiled one.
         version: name of the version; by default `version_name`.
         experiment: by default what $KF_PIPELINES_DEFAULT_EXPERIMENT_NAME says, or "citeflow".
         run_name: by default made of dataset, date and time.
@@ -97,7 +99,7 @@ def plan(
     Raises:
         ConfigError: there is no such parameter, a value does not fit it, or the pipeline would not be valid.
     """
-    text = with_images(text or pipeline.compiled().read_text(), step_image=step_image, train_image=train_image)
+    text = with_images(text or pipeline.compiled(compiled).read_text(), step_image=step_image, train_image=train_image)
     text = text if use_cache else without_cache(text)
     validate(text)
     values = checked(text, parameters or {})
@@ -106,10 +108,10 @@ def plan(
     override, default = (os.environ.get(f"KF_PIPELINES_{name}_EXPERIMENT_NAME") for name in ("OVERRIDE", "DEFAULT"))
     return Plan(
         text=text,
-        pipeline=pipeline_name,
-        version=version or version_name(text),
+        pipeline=pipeline_name or compiled,
+        version=version or version_name(text, compiled),
         experiment=override or experiment or default or "citeflow",
-        run_name=run_name or runs.make_name(str(values.get("dataset", "")), time.strftime("%Y%m%d-%H%M%S")),
+        run_name=run_name or runs.make_name(str(values.get("dataset", compiled)), time.strftime("%Y%m%d-%H%M%S")),
         parameters=values,
         service_account=service_account,
         cron=_checked_cron(cron),
@@ -227,14 +229,14 @@ def _checked_value(name: str, value: object, entry: Mapping[str, Any]) -> Any:
     return value
 
 
-def version_name(text: str) -> str:
+def version_name(text: str, compiled: str = "citation") -> str:
     """Name a compiled pipeline `citeflow-<version>+<sha>`, so that one name never means two contents.
 
     The sha is the commit of the checkout if that holds this very text. If it holds another (uncommitted changes, other
     images, no cache), the text's own digest follows. Outside of a checkout the digest stands alone.
     """
     digest = hashlib.sha256(text.encode()).hexdigest()[:7]
-    path = pipeline.compiled()
+    path = pipeline.compiled(compiled)
     committed = _git(path.parent, "show", f"HEAD:./{path.name}")
     commit = _git(path.parent, "rev-parse", "--short=7", "HEAD").strip()
     if not committed or not commit:

@@ -3,14 +3,17 @@
 import argparse
 import importlib.util
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from citeflow import config
+from citeflow import config, lastwords, pipeline, runs
 from citeflow.config import Config
+from citeflow.console import log
 from citeflow.data.raw import NAMED_DATASETS
-from citeflow.errors import INSTALL, ConfigError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, ConfigError, NotFoundError, StoppedError, TrainingError, UnavailableError
+from citeflow.stopping import stoppable
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -49,6 +52,45 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add `--workers`."""
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="training processes (default: 2)")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add `--dataset`."""
+    told = "synthetic (default), ogbl-citation2, a folder, an archive or a URL"
+    parser.add_argument("--dataset", default="synthetic", help=told, metavar="D")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add what every pipeline that runs here has: `--run-name`, `--verbose` and `--data-root`."""
+    parser.add_argument("--run-name", type=runs.check_name, metavar="NAME", help="default: dataset, date and time")
+    parser.add_argument("--verbose", action="store_true", help="show everything that kfp and the steps print")
+    add_data_root(parser)
+
+
+def run_name(args: argparse.Namespace, source: str) -> str:
+    """The name that the options give, or one made of the dataset's name or whatever else the run is about."""
+    given: str | None = args.run_name
+    return given or runs.make_name(source, time.strftime("%Y%m%d-%H%M%S"))
+
+
+def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose: bool) -> None:
+    """Run a compiled pipeline here; if it ends early, say how it goes on.
+
+    Args:
+        name: one of `pipeline.NAMES`.
+        arguments: its parameters, `run_name` among them.
+        root: the data root.
+        verbose: show everything that kfp and the steps print.
+
+    Raises:
+        CiteflowError: as `pipeline.run`.
+    """
+    try:
+        with stoppable(lastwords.leave):
+            pipeline.run(arguments, name=name, scratch=root, verbose=verbose)
+    except (StoppedError, TrainingError):
+        log("run", "can go on", add=f"--run-name {arguments['run_name']}")
+        raise
 
 
 def resolved(args: argparse.Namespace) -> Config:

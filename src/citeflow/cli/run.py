@@ -2,16 +2,13 @@
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, files, pipeline, runs, stages
+from citeflow import config, files, runs, stages
 from citeflow.cli import options
 from citeflow.console import emit, log, without_secrets
-from citeflow.errors import StoppedError, TrainingError
 from citeflow.reporting import markdown
-from citeflow.stopping import stoppable
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -20,25 +17,18 @@ if TYPE_CHECKING:
 def add_to(commands: "Commands") -> None:
     """Add the command."""
     parser = options.add_command(commands, "run", _call, "run the whole pipeline on this machine")
-    parser.add_argument(
-        "--dataset",
-        default="synthetic",
-        help="synthetic (default), ogbl-citation2, a folder, an archive or a URL",
-        metavar="D",
-    )
+    options.add_dataset(parser)
     options.add_workers(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for report and model (default: below data root)"
     )
-    parser.add_argument("--run-name", type=runs.check_name, metavar="NAME", help="default: dataset, date and time")
-    parser.add_argument("--verbose", action="store_true", help="show everything that kfp and the steps print")
-    options.add_data_root(parser)
+    options.add_run(parser)
     options.add_settings(parser)
 
 
 def _call(args: argparse.Namespace) -> None:
     settings, dataset, root = options.resolved(args), options.dataset(args.dataset), options.data_root(args)
-    name = args.run_name or runs.make_name(dataset, time.strftime("%Y%m%d-%H%M%S"))
+    name = options.run_name(args, dataset)
     out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
     options.require("kfp", "torch")
     stages.check_places(root, out)
@@ -51,12 +41,7 @@ def _call(args: argparse.Namespace) -> None:
         "out_dir": str(out),
         "data_root": str(root),
     }
-    try:
-        with stoppable():
-            pipeline.run(arguments, scratch=root, verbose=args.verbose)
-    except (StoppedError, TrainingError):
-        log("run", "can go on", add=f"--run-name {name}")
-        raise
+    options.run_pipeline("citation", arguments, root=root, verbose=args.verbose)
     _tell(files.read_json(out / "report.json"), out, runs.log_folder(root, name))
 
 

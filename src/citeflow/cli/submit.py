@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from citeflow import config, submission
+from citeflow import config, pipeline, submission
 from citeflow.cli import options
 from citeflow.console import emit, log, without_secrets
 from citeflow.errors import ConfigError, NotFoundError
@@ -71,7 +71,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_package(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pipeline")
-    group.add_argument("--pipeline-name", default="citation", metavar="NAME", help="on the server (default: citation)")
+    group.add_argument("--pipeline", default="citation", choices=pipeline.NAMES, help="(default: citation)")
+    group.add_argument("--pipeline-name", default="", metavar="NAME", help="on the server (default: as --pipeline)")
     group.add_argument("--pipeline-version", default="", metavar="NAME", help="default: citeflow-VERSION+COMMIT")
     group.add_argument("--step-image", default="", metavar="IMAGE", help="of every step")
     group.add_argument("--train-image", default="", metavar="IMAGE", help="of a PyTorchJob's or TrainJob's workers")
@@ -84,6 +85,7 @@ def _call(args: argparse.Namespace) -> None:
         raise ConfigError("--wait is for one run", "--recurring", hint="`citeflow runs watch RUN` waits for another")
     planned = submission.plan(
         _parameters(args),
+        compiled=args.pipeline,
         pipeline_name=args.pipeline_name,
         version=args.pipeline_version,
         experiment=args.experiment,

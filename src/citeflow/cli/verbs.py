@@ -103,7 +103,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _publish(args: argparse.Namespace) -> None:
     files.read_manifest(args.report, "EvalReport")
     files.read_manifest(args.model, "TrainedModel")
-    log_dir = runs.log_folder(options.data_root(args), args.report.parent.name)
+    root = options.data_root(args)
+    log_dir = runs.log_folder(root, runs.name_of(root, args.report.parent))
     from citeflow import stages
 
     emit({"path": str(stages.publish(args.report, model=args.model, log_dir=log_dir, out_dir=args.out))})

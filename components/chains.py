@@ -1,0 +1,80 @@
+"""Steps that several pipelines have in a row."""
+
+from typing import NamedTuple
+
+from kfp import dsl, kubernetes
+
+from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
+from components.base import place
+from components.evaluate.component import evaluate
+from components.preprocess.component import preprocess
+from components.publish.component import publish
+from components.train.component import train
+
+
+def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
+    """The step behind a download: the PreparedGraph."""
+    graph = preprocess(
+        raw=raw.outputs["raw"],
+        raw_sha256=raw.outputs["sha256"],
+        settings=raw.outputs["data_resolved"],
+        data_root=data_root,
+    )
+    place(graph, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
+    return graph
+
+
+class Learned(NamedTuple):
+    """The steps that make a scored model."""
+
+    train: dsl.PipelineTask
+    evaluate: dsl.PipelineTask
+    publish: dsl.PipelineTask
+
+
+def learned(
+    graph: dsl.PipelineTask,
+    *,
+    settings: str,
+    workers: int,
+    run_name: str,
+    launcher: str,
+    job: str,
+    data_root: str,
+    out_dir: str = "",
+) -> Learned:
+    """Everything behind the PreparedGraph of one run.
+
+    In a loop, kfp.local hands the item over in place of a parameter that another step made: there, settings, workers
+    and name have to be parts of the item.
+    """
+    model = train(
+        graph=graph.outputs["graph"],
+        settings=settings,
+        workers=workers,
+        run_name=run_name,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=job,
+        data_root=data_root,
+    )
+    place(model, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+    model.set_env_variable(IMAGE_VARIABLE, IMAGE)
+    kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
+    kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
+    report = evaluate(
+        model=model.outputs["model"],
+        model_sha256=model.outputs["Output"],
+        graph=graph.outputs["graph"],
+        data_root=data_root,
+    )
+    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    published = publish(
+        report=report.outputs["report"],
+        report_sha256=report.outputs["Output"],
+        model=model.outputs["model"],
+        out_dir=out_dir,
+        data_root=data_root,
+    )
+    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    return Learned(train=model, evaluate=report, publish=published)

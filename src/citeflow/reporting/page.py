@@ -30,9 +30,9 @@ def render_page(report: Json, curves: Json) -> str:
         f'<p class="eyebrow">citeflow run report</p>\n<h1>{dataset}</h1>',
         f'<p class="headline">{escape(words.headline(report))}</p>',
         _tiles(report),
-        _section("Results", _results(report)),
-        _section("Figures", _figures(charts.draw_all(report, curves))),
-        _section("The run", _facts(report)),
+        section("Results", _results(report)),
+        section("Figures", _figures(charts.draw_all(report, curves))),
+        section("The run", _facts(report)),
         _details("Settings", f"<pre>{escape(_yaml(report.get('config') or {}))}</pre>"),
         _details("Versions", rows(tables.versions(report))),
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
@@ -80,25 +80,28 @@ def _tile(label: str, value: str, note: str) -> str:
 
 
 def _results(report: Json) -> str:
-    compared = _table(tables.baselines(report), remark=BASELINES)
-    return _grid([_table(tables.metrics(report)), compared], "even")
+    compared = card(tables.baselines(report), remark=BASELINES)
+    return grid([card(tables.metrics(report)), compared], "even")
 
 
 def _facts(report: Json) -> str:
     made = [tables.dataset(report), tables.training(report), tables.stages(report)]
-    first, *others = [_table(table) for table in made if table.rows]
-    return _grid([first, f'<div class="stack">{"".join(others)}</div>'])
+    first, *others = [card(table) for table in made if table.rows]
+    return grid([first, f'<div class="stack">{"".join(others)}</div>'])
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """A heading and what stands below it, as HTML."""
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
 
 
-def _grid(items: list[str], kind: str = "") -> str:
+def grid(items: list[str], kind: str = "") -> str:
+    """Cards side by side where there is room; of the kind `even`, in columns of the same width."""
     return f'<div class="{f"grid {kind}".strip()}">\n' + "\n".join(items) + "\n</div>"
 
 
-def _table(table: Table, *, remark: str = "") -> str:
+def card(table: Table, *, remark: str = "") -> str:
+    """A table with its title, and a remark below it, as a card."""
     drawn = rows(table, caption=f"<caption>{escape(table.title)}</caption>")
     below = f'<p class="remark">{escape(remark)}</p>' if remark else ""
     return f'<div class="card">{drawn}{below}</div>'
@@ -119,14 +122,14 @@ def _row(row: tuple[str, ...]) -> str:
 
 def _figures(drawn: list[Chart]) -> str:
     missing = "\n".join(f"<li>{escape(f'{chart.title}: {chart.caption}')}</li>" for chart in drawn if not chart.svg)
-    figures = _grid([_figure(chart) for chart in drawn if chart.svg], "even")
+    figures = grid([figure(chart.title, chart.svg, chart.caption) for chart in drawn if chart.svg], "even")
     return f'{figures}\n<ul class="remark">\n{missing}\n</ul>' if missing else figures
 
 
-def _figure(chart: Chart) -> str:
-    drawing = style.follow_theme(chart.svg)
-    title, caption = escape(chart.title), escape(chart.caption)
-    return f'<figure class="card">\n<h3>{title}</h3>\n{drawing}\n<figcaption>{caption}</figcaption>\n</figure>'
+def figure(title: str, svg: str, caption: str) -> str:
+    """A drawing with its title and how to read it, as a card."""
+    drawing, head, below = style.follow_theme(svg), escape(title), escape(caption)
+    return f'<figure class="card">\n<h3>{head}</h3>\n{drawing}\n<figcaption>{below}</figcaption>\n</figure>'
 
 
 def _details(title: str, content: str) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, files, runs, stages
+from citeflow import config, files, runs, stages, tracking
 from citeflow.cli import options
 from citeflow.console import emit, log, without_secrets
 from citeflow.reporting import markdown
@@ -31,6 +31,7 @@ def _call(args: argparse.Namespace) -> None:
     name = options.run_name(args, dataset)
     out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
     options.require("kfp", "torch")
+    tracking.check()
     stages.check_places(root, out)
     log("run", "starts", name=name, dataset=without_secrets(dataset), workers=args.workers, data_root=root)
     arguments = {

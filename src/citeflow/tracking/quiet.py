@@ -1,0 +1,91 @@
+"""What surrounds every talk with MLflow: bounded waits, no chatter, and errors that are told without secrets."""
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+from citeflow.console import without_secrets
+from citeflow.errors import CiteflowError, UnavailableError
+
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Variables of MLflow, each unless it is set. Its own defaults are eight tries of two minutes each."""
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+LONGEST = 300
+"""Characters of MLflow's own message that an error tells."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let MLflow neither print nor wait for long; import it within, as it reads some of this only then."""
+    added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
+    disabled = logging.root.manager.disable
+    os.environ.update(added)
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def failures_told(uri: str, hint: str) -> Iterator[None]:
+    """Tell whatever goes wrong with a server or its client in two lines.
+
+    Args:
+        uri: where MLflow is.
+        hint: what to do.
+
+    Raises:
+        UnavailableError: MLflow does not answer, refuses, or lacks a package for such a URI.
+    """
+    try:
+        yield
+    except CiteflowError:
+        raise
+    except Exception as error:  # mlflow lets errors of many packages through, and what is lost is a copy only
+        raise _told(error, uri, hint) from None
+
+
+def _told(error: Exception, uri: str, hint: str) -> UnavailableError:
+    place = without_secrets(uri)
+    if _is_silence(error):
+        return UnavailableError("MLflow does not answer", place, hint=hint)
+    reason = " ".join(without_known_secrets(str(error), uri).split())[:LONGEST]
+    return UnavailableError("MLflow was not told of the run", f"{place}: {reason or type(error).__name__}", hint=hint)
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """Whether the network failed, and not what was asked."""
+    while error is not None:
+        if isinstance(error, OSError) and type(error).__module__.startswith("requests"):
+            return type(error).__name__ != "HTTPError"
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def without_known_secrets(text: str, uri: str) -> str:
+    """A message of MLflow without what it may repeat of the URI and the environment."""
+    known = [os.environ.get(name) for name in SECRETS]
+    with contextlib.suppress(ValueError):
+        password = urlsplit(uri).password or ""
+        known += [password, unquote(password)]
+    text = re.sub(r"//\S*@", "//", text.replace(uri, without_secrets(uri)))
+    for secret in filter(None, known):
+        text = text.replace(secret, "***")
+    return text

@@ -18,6 +18,7 @@ ALLOWED = {
     "learning": {"errors", "config", "graph"},
     "data": {"errors", "config", "console", "files"},
     "graph": {"errors", "config", "console", "files", "data"},
+    "tracking": {"errors", "console", "files", "runs", "reporting"},
     "reporting": {"errors", "config", "console", "files"},
     "cluster": {"errors", "config", "values", "console", "files", "cores", "graph", "evaluation", "training"},
 }

@@ -234,6 +234,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return Config(**sections)
 
 
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The same settings but for some, given by section and key."""
+    return from_dict(_merge([config.to_dict(), changes]))
+
+
 def _build_section(name: str, entries: object) -> Any:
     if name not in SECTIONS:
         raise ConfigError("unknown section", name, hint=nearest(str(name), SECTIONS))

@@ -143,6 +143,14 @@ def require(*packages: str) -> None:
             raise UnavailableError("package is not installed", package, hint=INSTALL)
 
 
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them, for argparse."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError("not numbers with commas between them", text, hint="such as 1,2,4") from None
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, for argparse."""
     if not text.isdecimal() or int(text) < 1:

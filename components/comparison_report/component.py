@@ -1,0 +1,35 @@
+"""Put the table and the plots of a model comparison where people look."""
+
+from kfp import dsl
+
+from components.base import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def comparison_report(
+    trials: list,
+    report_sha256s: list,
+    run: str,
+    out_dir: str,
+    data_root: str,
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Put the table and the plots of a model comparison where people look.
+
+    Args:
+        trials: The runs of the comparison.
+        report_sha256s: Digests of their reports.
+        run: Name of the comparison.
+        out_dir: Folder for table and page, relative to data_root; empty takes that of the comparison on the volume.
+        data_root: Where the shared volume is mounted.
+        summary: The table.
+        page: The table with plots, as one self-contained page.
+        metrics: Mean test MRR of each model.
+    """
+    from citeflow.experiments import steps
+
+    steps.comparison_report(
+        trials, report_sha256s, run, out_dir, data_root=data_root, summary=summary, page=page, metrics=metrics
+    )

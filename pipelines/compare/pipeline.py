@@ -1,0 +1,102 @@
+"""Which of several models is best."""
+
+from kfp import dsl
+
+from citeflow.cluster.spec import MOUNT
+from components.base import offer_choices, place
+from components.chains import learned, prepared
+from components.comparison_report.component import comparison_report
+from components.comparison_trials.component import comparison_trials
+from components.download.component import download
+
+MODELS = """\
+structural: {}
+dot: {model: {predictor: dot}}
+features: {model: {predictor: dot, layers: 0}}
+"""
+"""GraphSAGE with the evidence of a pair, GraphSAGE alone, and a perceptron on the features alone."""
+
+
+@dsl.pipeline(name="compare", display_name="Comparison of models")
+def compare(
+    dataset: str = "synthetic",
+    models: str = MODELS,
+    seeds: list = [0, 1, 2],  # noqa: B006
+    preset: str = "default",
+    epochs: float = 0.0,
+    minutes: float = 0.0,
+    settings: str = "",
+    workers: int = 2,
+    launcher: str = "local",
+    job: str = "",
+    run_name: str = "",
+    out_dir: str = "",
+    data_root: str = MOUNT,
+) -> None:
+    """Trains every model with every seed, one after the other, and says which is best and whether by more than noise.
+
+    Args:
+        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
+            relative path lies below data_root.
+        models: YAML text with the settings of each model by its name, over those below.
+        seeds: Seeds of weights, batches and negatives; three or more tell a difference from noise.
+        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
+        epochs: Passes over the training citations; 0 leaves it to the settings. Not together with minutes.
+        minutes: Time to train; 0 leaves it to the settings. Not together with epochs.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
+        workers: Number of training processes; of pods, where jobs train.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
+        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
+        run_name: Name of the comparison in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from
+            dataset and job. Its runs are named like dot-seed-0.
+        out_dir: Folder on the volume that gets table and page; empty takes runs/NAME/published. A relative path lies
+            below data_root.
+        data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
+    """
+    raw = download(
+        dataset=dataset,
+        preset=preset,
+        settings=settings,
+        predictor="settings",
+        epochs=epochs,
+        minutes=minutes,
+        workers=workers,
+        run_name=run_name,
+        out_dir=out_dir,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=job,
+        data_root=data_root,
+    )
+    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    trials = comparison_trials(
+        settings=raw.outputs["resolved"],
+        run=raw.outputs["run"],
+        models=models,
+        seeds=seeds,
+        workers=workers,
+        data_root=data_root,
+    )
+    place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    graph = prepared(raw, data_root)
+    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
+        run = learned(
+            graph,
+            settings=trial.settings,
+            workers=trial.workers,
+            run_name=trial.run_name,
+            launcher=launcher,
+            job=job,
+            data_root=data_root,
+        )
+    report = comparison_report(
+        trials=trials.output,
+        report_sha256s=dsl.Collected(run.evaluate.outputs["Output"]),
+        run=raw.outputs["run"],
+        out_dir=out_dir,
+        data_root=data_root,
+    )
+    place(report, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+
+
+offer_choices(compare)

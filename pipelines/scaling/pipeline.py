@@ -1,0 +1,90 @@
+"""How training time depends on the number of workers."""
+
+from kfp import dsl
+
+from citeflow.cluster.spec import MOUNT
+from components.base import offer_choices, place
+from components.chains import learned, prepared
+from components.download.component import download
+from components.scaling_report.component import scaling_report
+from components.scaling_trials.component import scaling_trials
+
+
+@dsl.pipeline(name="scaling", display_name="Scaling over workers and epochs")
+def scaling(
+    dataset: str = "synthetic",
+    workers: list = [1, 2, 4, 6],  # noqa: B006
+    epochs: list = [10, 30],  # noqa: B006
+    preset: str = "default",
+    settings: str = "",
+    launcher: str = "local",
+    job: str = "",
+    run_name: str = "",
+    out_dir: str = "",
+    data_root: str = MOUNT,
+) -> None:
+    """Trains with every number of workers for every number of epochs, one after the other, and compares their times.
+
+    Args:
+        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
+            relative path lies below data_root.
+        workers: Numbers of training processes; of pods, where jobs train.
+        epochs: Numbers of passes over the training citations.
+        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
+        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
+        run_name: Name of the sweep in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset
+            and job. Its runs are named like m-1-w-3-e-10: one master, 3 more workers, 10 epochs.
+        out_dir: Folder on the volume that gets table and page; empty takes runs/NAME/published. A relative path lies
+            below data_root.
+        data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
+    """
+    raw = download(
+        dataset=dataset,
+        preset=preset,
+        settings=settings,
+        predictor="settings",
+        epochs=0.0,
+        minutes=0.0,
+        workers=1,
+        run_name=run_name,
+        out_dir=out_dir,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=job,
+        data_root=data_root,
+    )
+    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    trials = scaling_trials(
+        settings=raw.outputs["resolved"],
+        run=raw.outputs["run"],
+        workers=workers,
+        epochs=epochs,
+        launcher=launcher,
+        data_root=data_root,
+    )
+    place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    graph = prepared(raw, data_root)
+    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
+        run = learned(
+            graph,
+            settings=trial.settings,
+            workers=trial.workers,
+            run_name=trial.run_name,
+            launcher=launcher,
+            job=job,
+            data_root=data_root,
+        )
+    report = scaling_report(
+        trials=trials.output,
+        report_sha256s=dsl.Collected(run.evaluate.outputs["Output"]),
+        run=raw.outputs["run"],
+        launcher=launcher,
+        out_dir=out_dir,
+        data_root=data_root,
+    )
+    place(report, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+
+
+offer_choices(scaling)

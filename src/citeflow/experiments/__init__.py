@@ -1,0 +1,1 @@
+"""What people compare runs for: scaling, models, settings; and the small XOR example."""

@@ -1,0 +1,180 @@
+"""The result of a scaling sweep as Markdown and as a page with plots."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from citeflow.experiments.scaling import PUBLISHED, PUBLISHED_AS, Row
+from citeflow.reporting import axes as shared
+from citeflow.reporting import markdown, page, words
+from citeflow.reporting.drawing import COLOURS, one, render
+from citeflow.reporting.tables import Table
+
+LOOKS = tuple(zip(("blue", "vermillion", "green", "purple", "orange"), "osD^v", strict=True))
+HEADER = (
+    "Workers",
+    "Epochs",
+    "Time",
+    "Speed-up",
+    "Efficiency",
+    "Citations / s",
+    "Accuracy",
+    "Test MRR",
+    "Cores used",
+    "Peak memory",
+)
+MARK = " *"
+HOW = (
+    "Time is that of the training, without the start of its workers. Speed-up and efficiency are against the fewest "
+    "workers of as many epochs. Cores and memory are those of all workers together."
+)
+PUBLISHED_REMARK = (
+    f"{PUBLISHED_AS}. Other data and other machines, so only the speed-up can be compared; "
+    "the accuracy can not be reproduced from the published code."
+)
+
+
+def summary(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
+    """Both tables, as Markdown."""
+    remarks = [HOW, *_overbooked(rows, cores)]
+    parts = [
+        f"# Scaling on {markdown.escape(dataset)}\n\n{headline(rows)}\n",
+        markdown.render(_table("This sweep", rows)),
+        *(f"{remark}\n" for remark in remarks),
+        markdown.render(_published()),
+        f"{PUBLISHED_REMARK}\n",
+    ]
+    return "\n".join(parts)
+
+
+def draw_page(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
+    """Tables and plots as a page of its own.
+
+    Args:
+        dataset: its name.
+        rows: as `scaling.rows` gives them.
+        cores: of the machine that the workers shared; None where each had a pod of its own.
+    """
+    figures = [
+        _figure("Time", "Less is better.", _time, rows),
+        _figure("Speed-up", "Against the fewest workers of each sweep. Grey: the published result.", _speed_up, rows),
+        _figure("Throughput", "All workers together.", _throughput, rows),
+        _figure("Test MRR", "More workers take larger steps, and fewer of them, so it may fall.", _mrr, rows),
+    ]
+    body = [
+        f'<p class="eyebrow">citeflow scaling sweep</p>\n<h1>{escape(dataset)}</h1>',
+        f'<p class="headline">{escape(headline(rows))}</p>',
+        page.card(_table("This sweep", rows), remark=" ".join([HOW, *_overbooked(rows, cores)])),
+        page.section("Figures", page.grid(figures, "even")),
+        page.section("Beside the published result", page.card(_published(), remark=PUBLISHED_REMARK)),
+        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
+    ]
+    return page.document(f"{escape(dataset)} · scaling · citeflow", "\n".join(body))
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """What the most workers bring in the longest training, in one sentence."""
+    last = rows[-1]
+    first = next(row for row in rows if row.epochs == last.epochs)
+    if first is last:
+        return f"{words.plural(last.workers, 'worker')}: {words.duration(last.seconds)}; there is nothing to compare."
+    gain = f"{last.speed_up:.2f} × as fast as {first.workers}"  # noqa: RUF001
+    return f"{last.workers} workers are {gain} at {last.epochs:g} epochs: {100 * last.efficiency:.0f} % efficiency."
+
+
+def _overbooked(rows: Sequence[Row], cores: int | None) -> list[str]:
+    over = any(row.more_workers_than_cores for row in rows)
+    return [f"{MARK.strip()} More workers than the {cores} cores of the machine, which they share."] if over else []
+
+
+def _published() -> Table:
+    full = _table("Published: 2, 4 and 6 workers", PUBLISHED)
+    kept = [0, 1, 2, 3, 4, 6]
+    return Table(
+        title=full.title,
+        header=tuple(HEADER[column] for column in kept),
+        rows=[tuple(row[column] for column in kept) for row in full.rows],
+    )
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    return Table(title=title, header=HEADER, rows=[_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row.workers}{MARK if row.more_workers_than_cores else ''}",
+        f"{row.epochs:g}",
+        words.duration(row.seconds),
+        f"{row.speed_up:.2f}",
+        f"{100 * row.efficiency:.0f} %",
+        words.count(row.positives_per_s),
+        words.score(row.accuracy),
+        words.score(row.mrr),
+        words.MISSING if row.cpu_cores is None else f"{row.cpu_cores:.2f}",
+        words.memory(row.peak_memory_bytes),
+    )
+
+
+def _figure(title: str, caption: str, draw: Callable[[Axes, Sequence[Row]], None], rows: Sequence[Row]) -> str:
+    def fill(axes: Axes) -> None:
+        draw(axes, rows)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        shared.legend_below(axes)
+
+    return page.figure(title, render(title.lower().replace(" ", "-"), f"{title} by workers", one(fill)), caption)
+
+
+def _by_epochs(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
+    """A label, the rows and the look of each curve."""
+    lengths = sorted({row.epochs for row in rows})
+    return [
+        (
+            words.plural(int(length), "epoch") if length.is_integer() else f"{length:g} epochs",
+            [row for row in rows if row.epochs == length],
+            {"color": COLOURS[LOOKS[index % len(LOOKS)][0]], "marker": LOOKS[index % len(LOOKS)][1]},
+        )
+        for index, length in enumerate(map(float, lengths))
+    ]
+
+
+def _time(axes: Axes, rows: Sequence[Row]) -> None:
+    length, unit = shared.time_unit(max(row.seconds for row in rows))
+    for label, found, look in _by_epochs(rows):
+        axes.plot([row.workers for row in found], [row.seconds / length for row in found], label=label, **look)
+    axes.set(xlabel="Workers", ylabel=f"Training time ({unit})")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+
+
+def _speed_up(axes: Axes, rows: Sequence[Row]) -> None:
+    for label, found, look in _by_epochs(rows):
+        axes.plot(*_growth(found), label=label, **look)
+    for label, found, look in _by_epochs(PUBLISHED):
+        grey = {**look, "color": COLOURS["grey"], "dashes": (4, 3), "linewidth": 1.2}
+        axes.plot(*_growth(found), label=f"published, {label}", **grey)
+    most = max(3.0, *_growth(rows)[0])
+    axes.plot([1, most], [1, most], color=COLOURS["faint"], linewidth=1.4, label="ideal")
+    axes.set(xlabel="Times as many workers", ylabel="Times as fast")
+
+
+def _growth(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    """How many times as many workers as the fewest, and the speed-up."""
+    fewest = min(row.workers for row in rows)
+    return [row.workers / fewest for row in rows], [row.speed_up for row in rows]
+
+
+def _throughput(axes: Axes, rows: Sequence[Row]) -> None:
+    for label, found, look in _by_epochs(rows):
+        axes.plot([row.workers for row in found], [row.positives_per_s or 0 for row in found], label=label, **look)
+    axes.set(xlabel="Workers", ylabel="Citations per second")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    axes.yaxis.set_major_formatter(FuncFormatter(shared.short))
+
+
+def _mrr(axes: Axes, rows: Sequence[Row]) -> None:
+    for label, found, look in _by_epochs(rows):
+        axes.plot([row.workers for row in found], [row.mrr or 0 for row in found], label=label, **look)
+    axes.set(xlabel="Workers", ylabel="Test MRR")

@@ -20,7 +20,19 @@ ALLOWED = {
     "graph": {"errors", "config", "console", "files", "data"},
     "tracking": {"errors", "console", "files", "runs", "reporting"},
     "reporting": {"errors", "config", "console", "files"},
-    "cluster": {"errors", "config", "values", "console", "files", "cores", "graph", "evaluation", "training"},
+    "monitoring": {"errors", "console", "cores"},
+    "cluster": {
+        "errors",
+        "config",
+        "values",
+        "console",
+        "files",
+        "cores",
+        "graph",
+        "evaluation",
+        "training",
+        "monitoring",
+    },
 }
 """What a part may import of citeflow, besides itself; a part that is not named here is free of these, but see below."""
 

@@ -7,6 +7,7 @@ import pytest
 from citeflow import config, files, stages
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 
+BYTES = {"read_bytes", "written_bytes", "received_bytes", "sent_bytes"}
 VERBS = ["download", "preprocess", "train", "evaluate", "publish"]
 SMALL = config.load(overrides=["synthetic.papers=150", "data.negatives=20"])
 
@@ -33,8 +34,11 @@ def test_every_noun_carries_the_cost_of_the_verbs_that_led_to_it(trained, publis
 
 def test_costs_are_seconds_and_bytes(published):
     for cost in json.loads((published / "report.json").read_text())["stages"].values():
-        assert set(cost) == {"seconds", "peak_rss_bytes"}
+        assert {"seconds", "peak_rss_bytes", "cpu_seconds"} <= set(cost)
+        assert set(cost) <= {"seconds", "peak_rss_bytes", "cpu_seconds", *BYTES}
         assert 0 <= cost["seconds"] < 600
+        assert 0 < cost["cpu_seconds"] < 600
+        assert all(cost[name] >= 0 for name in BYTES & set(cost))
         assert 10**7 < cost["peak_rss_bytes"] < 10**11
 
 

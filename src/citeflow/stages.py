@@ -3,7 +3,6 @@
 import contextlib
 import os
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,13 @@ from citeflow import files, tracking
 from citeflow.config import Config
 from citeflow.console import log
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.monitoring.usage import spent
 
 if TYPE_CHECKING:
     from citeflow.cluster.spec import JobRequest
+
+COUNTED_BY_WORKERS = ("cpu_seconds", "read_bytes", "written_bytes")
+"""Costs that a TrainedModel notes itself, of all its ranks."""
 
 
 def download(dataset: str, *, data_root: Path, config: Config) -> Path:
@@ -77,7 +80,7 @@ def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
     from citeflow.evaluation.evaluate import KIND, evaluate_model
 
     def make() -> Path:
-        began = time.monotonic()
+        began = spent()
         report, curves, inputs = evaluate_model(model, graph_dir=graph)
         report["stages"] = {**_stages(model), "evaluate": _cost(began)}
         with files.new_directory(run_dir / "report") as work:
@@ -102,7 +105,7 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     from citeflow.reporting.page import render_page
     from citeflow.reporting.tensorboard import publish_run
 
-    began = time.monotonic()
+    began = spent()
     check_folder(out_dir)
     _check_replaceable(out_dir / "model")
     files.verify(report, "EvalReport")
@@ -154,17 +157,19 @@ def _check_replaceable(model: Path) -> None:
 
 def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
     """Run a verb, and note in the manifest of what it made what it and the verbs before it have cost."""
-    began = time.monotonic()
+    began = spent()
     log(verb, "begins")
     folder = make()
     manifest: dict[str, Any] = files.read_json(folder / files.MANIFEST)
     if "stages" not in manifest["facts"]:
-        cost, of_a_pod = _cost(began), manifest["facts"].get("peak_rss_bytes", 0)
-        cost["peak_rss_bytes"] = max(cost["peak_rss_bytes"], of_a_pod)
+        cost = _cost(began)
+        for name in ("peak_rss_bytes", *COUNTED_BY_WORKERS):  # which may have run in pods of their own
+            if name in manifest["facts"]:
+                cost[name] = max(cost.get(name, 0), manifest["facts"][name])
         manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: cost}
         with contextlib.suppress(FileNotFoundError):  # another process has just put the same result in its place
             files.write_json(folder / files.MANIFEST, manifest)
-    log(verb, "done", seconds=round(time.monotonic() - began, 1), path=folder)
+    log(verb, "done", seconds=round(spent()["seconds"] - began["seconds"], 1), path=folder)
     return folder
 
 
@@ -173,7 +178,9 @@ def _stages(folder: Path) -> dict[str, Any]:
     return stages
 
 
-def _cost(began: float) -> dict[str, float]:
-    """Seconds since, and the highest memory of this process or one that it started, in bytes."""
+def _cost(began: dict[str, float]) -> dict[str, float]:
+    """What was spent since, and the highest memory of this process or one that it started, in bytes."""
+    ended = spent()
     used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"seconds": time.monotonic() - began, "peak_rss_bytes": max(used) * 1024}
+    counted = {name: ended[name] - value for name, value in began.items() if name in ended}
+    return {**counted, "peak_rss_bytes": max(used) * 1024}

@@ -91,7 +91,7 @@ def test_the_report_has_every_field_that_the_design_names(report):
     assert set(report["baselines"]) == baselines
     assert all(set(report["baselines"][name]) == {"mrr"} for name in baselines)
     figures = {"workers", "epochs", "steps", "positives", "seconds", "positives_per_s", "parameters"}
-    assert set(report["train"]) == figures
+    assert set(report["train"]) == figures | {"cpu_cores", "peak_memory_bytes"}
     assert set(report["stages"]) == {"download", "preprocess", "train", "evaluate"}
 
 

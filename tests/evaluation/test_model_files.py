@@ -74,7 +74,8 @@ def test_the_calibration_is_that_of_the_best_weights(model, graph):
 
 def test_a_model_is_tensors_and_json_and_nothing_that_runs(trained):
     names = {path.name for path in trained.model.iterdir()}
-    assert names == {"model.safetensors", "model.json", "history.jsonl", "evaluations.jsonl", "manifest.json"}
+    told = {"model.json", "history.jsonl", "evaluations.jsonl", "resources.json", "manifest.json"}
+    assert names == {"model.safetensors", *told}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from manifests.pod_security import violations
 from citeflow.cli import main
 from citeflow.cluster.jobs import PYTORCH_JOB, SPEC_SHA256, TRAIN_JOB, render
 from citeflow.cluster.placement import RUN_ID, Owner
-from citeflow.cluster.pods import PORT
+from citeflow.cluster.pods import METRICS_PORT, PORT
 from citeflow.cluster.spec import TrainSpec
 from citeflow.errors import ConfigError
 
@@ -343,7 +343,10 @@ def test_the_arguments_of_torchrun_say_what_the_operator_says(spec):
 def test_the_operator_finds_its_container_and_its_port():
     container = container_of(render(PYTORCH_JOB, TrainSpec(), placement()))
     assert container["name"] == "pytorch"
-    assert container["ports"] == [{"containerPort": PORT, "name": "pytorchjob-port"}]
+    assert container["ports"] == [
+        {"containerPort": PORT, "name": "pytorchjob-port"},
+        {"containerPort": METRICS_PORT, "name": "metrics"},
+    ]
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 

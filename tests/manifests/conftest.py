@@ -3,7 +3,7 @@
 import pytest
 from kustomize import render
 
-OVERLAYS = ("kind", "gke", "gke-nfs", "kubeflow")
+OVERLAYS = ("kind", "kind-monitoring", "gke", "gke-nfs", "kubeflow")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from kustomize import CLUSTER_SCOPED, containers, pod_template, render, split_im
 from pod_security import violations
 
 from citeflow import __version__
+from citeflow.cluster.pods import METRICS_PORT, ports
 
 SECRET_KEY = re.compile(r"pass(word|wd)?$|token$|secret(_?key)?$|access_?key(_?id)?$|credential|private_?key", re.I)
 SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN|eyJ[A-Za-z0-9_-]{20,}|gh[pousr]_\w{20,}|minio123")
@@ -345,9 +346,29 @@ def test_policies_open_ports_that_their_pods_have(everything):
             selector = policy["spec"]["podSelector"]
             ports = {entry["port"] for rule in policy["spec"].get("ingress", []) for entry in rule.get("ports", [])}
             chosen = [pod for pod in pods(objects).values() if selects(selector, labels(pod))]
-            assert ports <= {
+            of_workers = {METRICS_PORT} if selects(selector, WORKER) else set()
+            assert ports <= of_workers | {
                 port["name"] for pod in chosen for part in pod["spec"]["containers"] for port in part.get("ports", [])
             }
+
+
+def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_are(folder):
+    objects = render(folder / "components" / "monitoring")
+    policy = of_kind(objects, "NetworkPolicy")["citeflow-metrics"]["spec"]
+    monitor = of_kind(objects, "PodMonitor")["citeflow-workers"]["spec"]
+    for selector in (policy["podSelector"], monitor["selector"]):
+        assert selects(selector, WORKER)
+        assert not selects(selector, STEP)
+    (rule,) = policy["ingress"]
+    (peer,) = rule["from"]
+    assert set(peer) == {"namespaceSelector", "podSelector"}
+    assert [port["port"] for port in rule["ports"]] == [METRICS_PORT]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    addresses = [step["replacement"] for step in endpoint["relabelings"] if step.get("targetLabel") == "__address__"]
+    assert addresses == [f"$1:{METRICS_PORT}"]
+    (kept,) = [step for step in endpoint["relabelings"] if step["action"] == "keep"]
+    known = [port.name for port in ports()] + [""]
+    assert [name for name in known if re.fullmatch(kept["regex"], name)] == ["metrics", ""]
 
 
 @pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/part-of"])

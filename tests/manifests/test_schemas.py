@@ -11,6 +11,65 @@ from kustomize import render
 
 VERSIONS = ("1.31", "1.34")
 TENSORBOARD = "tensorboard.kubeflow.org/v1alpha1"
+MONITORING = "monitoring.coreos.com/v1"
+OTHERS = (TENSORBOARD, MONITORING)
+
+
+def strict(required=(), **properties):
+    """The schema of an object that has these fields and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+TEXT, TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}
+DURATION = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d|w|y))+$"}
+LABELS = {"type": "object", "additionalProperties": TEXT}
+LABEL_NAME = {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"}
+RELABELING = strict(
+    ["action"],
+    action={"enum": ["replace", "keep", "drop", "labelmap", "labeldrop", "labelkeep"]},
+    sourceLabels={"type": "array", "items": LABEL_NAME},
+    targetLabel=TEXT,
+    regex=TEXT,
+    replacement=TEXT,
+    separator=TEXT,
+)
+POD_MONITOR = strict(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": MONITORING},
+    kind={"const": "PodMonitor"},
+    metadata=strict(["name"], name=TEXT, namespace=TEXT, labels=LABELS),
+    spec=strict(
+        ["selector", "podMetricsEndpoints"],
+        selector=strict(["matchLabels"], matchLabels=LABELS),
+        namespaceSelector=strict(any={"type": "boolean"}, matchNames=TEXTS),
+        podTargetLabels=TEXTS,
+        jobLabel=TEXT,
+        podMetricsEndpoints={
+            "type": "array",
+            "minItems": 1,
+            "items": strict(
+                port=TEXT,
+                portNumber={"type": "integer", "minimum": 1, "maximum": 65535},
+                path=TEXT,
+                scheme={"enum": ["http", "https"]},
+                interval=DURATION,
+                scrapeTimeout=DURATION,
+                honorLabels={"type": "boolean"},
+                relabelings={"type": "array", "items": RELABELING},
+                metricRelabelings={"type": "array", "items": RELABELING},
+            ),
+        },
+    ),
+)
+"""The fields of prometheus-operator's PodMonitor that a project of this size may use.
+
+Source: https://prometheus-operator.dev/docs/api-reference/api/
+"""
 
 
 def named(objects):
@@ -20,7 +79,7 @@ def named(objects):
 @pytest.mark.fault("F34")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_fits_the_schema_of_its_kind(everything, figure, version):
-    objects = [thing for rendered in everything.values() for thing in rendered if thing["apiVersion"] != TENSORBOARD]
+    objects = [thing for rendered in everything.values() for thing in rendered if thing["apiVersion"] not in OTHERS]
     assert len(objects) > 60
     for thing in objects:
         kubernetes_validate.validate(thing, version, strict=True)
@@ -45,6 +104,24 @@ def test_the_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):
     assert boards
     for board in boards:
         jsonschema.validate(board, schema)
+
+
+def test_the_pod_monitor_fits_the_fields_of_the_prometheus_operator(everything):
+    monitors = [thing for rendered in everything.values() for thing in rendered if thing["apiVersion"] == MONITORING]
+    assert len(monitors) == 2
+    for monitor in monitors:
+        jsonschema.validate(monitor, POD_MONITOR)
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            interval, timeout = (int(endpoint[key].removesuffix("s")) for key in ("interval", "scrapeTimeout"))
+            assert timeout <= interval
+
+
+def test_an_unknown_field_of_the_pod_monitor_would_be_found(everything):
+    found = next(thing for rendered in everything.values() for thing in rendered if thing["kind"] == "PodMonitor")
+    thing = copy.deepcopy(found)
+    thing["spec"]["podMetricsEndpoints"][0]["ports"] = "metrics"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(thing, POD_MONITOR)
 
 
 @pytest.mark.parametrize("program", ["kustomize build", "kubectl kustomize"])

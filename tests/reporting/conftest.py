@@ -68,12 +68,14 @@ def sample_report() -> dict[str, Any]:
             "seconds": 300.4,
             "positives_per_s": 19_030.0,
             "parameters": 66_310,
+            "cpu_cores": 1.87,
+            "peak_memory_bytes": 3_120_000_000,
         },
         "stages": {
-            "download": {"seconds": 0.31, "peak_rss_bytes": 181_000_000},
-            "preprocess": {"seconds": 4.8, "peak_rss_bytes": 642_000_000},
-            "train": {"seconds": 309.2, "peak_rss_bytes": 1_913_000_000},
-            "evaluate": {"seconds": 21.7, "peak_rss_bytes": 1_220_000_000},
+            "download": _cost(0.31, 181_000_000, 0.9, received_bytes=41_000_000.0),
+            "preprocess": _cost(4.8, 642_000_000, 1.2, received_bytes=12_000.0),
+            "train": _cost(309.2, 1_913_000_000, 1.87, received_bytes=230_000.0),
+            "evaluate": _cost(21.7, 1_220_000_000, 1.7, received_bytes=0.0),
         },
     }
 
@@ -88,7 +90,22 @@ def sample_curves() -> dict[str, Any]:
         "degrees": {"references": _degrees(2.1, 120), "citations": _degrees(1.7, 2_400)},
         "mrr_by_year": [{"year": 1992 + i, "mrr": 0.66 + 0.01 * i, "num": 20 + 25 * i} for i in range(12)],
         "ranks": [[1, 942], [3, 208], [10, 172], [30, 88], [100, 49], [300, 14], [1_001, 5]],
+        "resources": {
+            "seconds": [309.2 * (moment + 1) / 150 for moment in range(150)],
+            "ranks": [_resources(rank, np.random.default_rng(rank)) for rank in range(2)],
+        },
     }
+
+
+def _cost(seconds: float, peak: float, cores: float, **more: float) -> dict[str, float]:
+    disk = {"read_bytes": peak / 20, "written_bytes": peak / 4}
+    return {"seconds": seconds, "peak_rss_bytes": peak, "cpu_seconds": cores * seconds, **disk, **more}
+
+
+def _resources(rank: int, draw: np.random.Generator) -> dict[str, Any]:
+    working = 0.93 - 0.03 * rank + 0.02 * draw.standard_normal(150)
+    memory = 2**30 * (1.1 + 0.2 * rank + 0.3 * (np.arange(150) % 15 < 2))
+    return {"rank": rank, "cpu_cores": [0.4, 0.7, *working[2:]], "memory_bytes": memory.tolist()}
 
 
 def _scores(mrr: float) -> dict[str, float]:

@@ -73,7 +73,7 @@ def test_axes_name_their_units_and_the_legend_the_figures(report, curves):
 
 def test_a_run_of_one_step_is_drawn():
     drawn = by_name({"test": {"mrr": 0.5}}, ONE_STEP)
-    assert [name for name, chart in drawn.items() if not chart.svg] == ["years"]
+    assert [name for name, chart in drawn.items() if not chart.svg] == ["cores", "memory", "years"]
     assert "every test citation is made in 2001" in drawn["years"].caption
 
 
@@ -92,6 +92,27 @@ def test_a_graph_without_dates_has_no_figure_by_year(report, curves):
 def test_a_run_without_baselines_is_drawn(report, curves):
     report["baselines"] = {}
     assert by_name(report, curves)["validation"].svg
+
+
+def test_resources_are_drawn_rank_by_rank_in_cores_and_gib(report, curves):
+    drawn = by_name(report, curves)
+    assert {"Rank 0", "Rank 1", "Cores", "Time since the workers began (min)"} <= set(texts(drawn["cores"]))
+    assert {"Rank 0", "Rank 1", "GiB"} <= set(texts(drawn["memory"]))
+
+
+def test_of_many_ranks_the_mean_alone_is_named(curves):
+    rank, _ = curves["resources"]["ranks"]
+    curves["resources"]["ranks"] = [{**rank, "rank": number} for number in range(12)]
+    named = texts(charts.cores(curves))
+    assert "Mean of 12 ranks" in named
+    assert "Rank 0" not in named
+
+
+def test_a_rank_whose_sampling_failed_is_left_out_of_the_drawing(curves):
+    curves["resources"]["ranks"][1]["cpu_cores"] = [None] * 150
+    assert "Rank 1" not in texts(charts.cores(curves))
+    curves["resources"]["ranks"][0]["cpu_cores"] = [0.0] * 150
+    assert charts.cores(curves).svg
 
 
 def test_zero_throughput_and_constant_loss_are_drawn():

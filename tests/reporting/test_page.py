@@ -111,7 +111,7 @@ def test_an_almost_empty_report_makes_a_page(report):
 
 
 def test_every_figure_has_a_heading_and_a_caption(page):
-    assert page.count("<figure ") == page.count("<figcaption>") == page.count('role="img"') == 8
+    assert page.count("<figure ") == page.count("<figcaption>") == page.count('role="img"') == 10
 
 
 def test_every_colour_has_a_dark_counterpart_and_drawings_follow(page):

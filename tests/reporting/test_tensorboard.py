@@ -116,11 +116,11 @@ def test_publishing_shows_the_settings_as_hyperparameters(tmp_path, report, curv
     assert named <= set(read(tmp_path).Tags()["scalars"])
 
 
-def test_publishing_lays_out_loss_mrr_and_throughput(tmp_path, report, curves):
+def test_publishing_lays_out_loss_mrr_throughput_and_resources(tmp_path, report, curves):
     publish_run(tmp_path, report, curves)
     (event,) = read(tmp_path).Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    assert [category.title for category in layout.category] == ["Loss", "MRR", "Throughput"]
+    assert [category.title for category in layout.category] == ["Loss", "MRR", "Throughput", "Resources"]
 
 
 def test_the_text_card_holds_settings_versions_and_facts_and_no_live_html(tmp_path, report, curves):

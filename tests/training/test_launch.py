@@ -372,7 +372,9 @@ def test_a_training_that_fits_is_not_warned_and_not_blamed(prepared, tmp_path, m
 
 
 @pytest.mark.fault("F22")
-def test_rank_0_alone_writes_one_file_of_events_for_each_start(jobs, stopped, figure):
+def test_rank_0_writes_one_file_of_events_for_each_start_and_each_rank_one_of_its_own(jobs, stopped, figure):
     assert len(jobs["resumed"].ranks) == 2
-    assert len(list(stopped.log_dir.iterdir())) == 2
+    assert len([path for path in stopped.log_dir.iterdir() if path.is_file()]) == 2
+    for rank in range(2):
+        assert len(list((stopped.log_dir / f"rank-{rank}").iterdir())) == 2
     figure(starts=2, files=2)

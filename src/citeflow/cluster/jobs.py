@@ -23,6 +23,7 @@ from citeflow.cluster.pods import (
     mounts,
     pod_labels,
     pod_spec,
+    ports,
     resources,
 )
 from citeflow.cluster.spec import LAUNCHERS, TrainSpec
@@ -150,7 +151,7 @@ def _template(spec: TrainSpec, place: Placement, host: str) -> k8s.V1PodTemplate
         command=command[:1],
         args=command[1:],
         env=environment(spec),
-        ports=[k8s.V1ContainerPort(name="pytorchjob-port", container_port=PORT)],
+        ports=ports(),
         resources=resources(spec),
         volume_mounts=mounts(spec),
         security_context=confined(),

@@ -8,11 +8,15 @@ from kubernetes import client as k8s
 from citeflow.cluster.placement import Placement, labels
 from citeflow.cluster.spec import USER, TrainSpec, quantity
 from citeflow.cores import KEEP_MEMORY
+from citeflow.monitoring.metrics import PORT_VARIABLE
 
 Json = dict[str, Any]
 
 PORT = 23456
 """Where the workers meet: the training operator's own port, which its services and network policies know."""
+
+METRICS_PORT = 9464
+"""Where Prometheus reads a worker, as manifests/components/monitoring has it."""
 
 JOIN_S = 900
 """How long a worker waits for the others: longer than the kubelet's longest pause between restarts, 300 s."""
@@ -90,9 +94,16 @@ def environment(spec: TrainSpec) -> list[Json]:
         "OMP_NUM_THREADS": str(threads),
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "GLIBC_TUNABLES": tunables,
+        PORT_VARIABLE: str(METRICS_PORT),
     }
     address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     return [address, *({"name": name, "value": value} for name, value in values.items())]
+
+
+def ports() -> list[k8s.V1ContainerPort]:
+    """Ports of a worker that others know by name."""
+    named = {"pytorchjob-port": PORT, "metrics": METRICS_PORT}
+    return [k8s.V1ContainerPort(name=name, container_port=port) for name, port in named.items()]
 
 
 def resources(spec: TrainSpec) -> Json:

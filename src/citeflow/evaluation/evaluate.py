@@ -161,6 +161,7 @@ def _curves(model: TrainedModel, graph: PreparedGraph, scored: Scored) -> files.
     return {
         "history": model.history,
         "evaluations": model.evaluations,
+        "resources": model.resources,
         "roc": ranking.roc_curve(positive_P, negative_PK.flatten()),
         "confusion": {"matrix": ranking.confusion(positive_P, negative_PK[:, 0])},
         "degrees": {"references": _degrees(graph.references), "citations": _degrees(graph.citations)},

@@ -18,7 +18,7 @@ from citeflow.graph.prepared import PreparedGraph
 from citeflow.learning.evidence import Evidence
 from citeflow.learning.model import LinkPredictor
 
-KIND = "TrainedModel"
+KIND, RESOURCES = "TrainedModel", "resources.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +34,8 @@ class TrainedModel:
     """Content of model.json."""
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]]
+    resources: files.Json
+    """What the ranks used over time; empty where a model was made before that was sampled."""
 
 
 def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> files.Json:
@@ -54,12 +56,27 @@ def save(
     evidence: Evidence,
     calibration: Calibration,
     train: files.Json,
-    peak_rss_bytes: int = 0,
+    used: files.Json | None = None,
+    resources: files.Json | None = None,
     history: list[dict[str, float]],
     evaluations: list[dict[str, float]],
     inputs: files.Json,
 ) -> None:
-    """Write a model with all that is needed to score with it again, and how it came about."""
+    """Write a model with all that is needed to score with it again, and how it came about.
+
+    Args:
+        folder: where it is to be.
+        model: the weights.
+        config: all settings.
+        evidence: names of what the weights are of.
+        calibration: from scores to probabilities.
+        train: what the report says of the training.
+        used: what the manifest says of its cost, by the names of a stage's cost.
+        resources: what was used over time.
+        history: records of the steps.
+        evaluations: records of the validations.
+        inputs: what it was made from, by digest.
+    """
     shape = {
         "features": len(model.encoder.mean_F),
         "evidence": list(evidence.names),
@@ -78,7 +95,8 @@ def save(
         files.write_json(work / "model.json", details)
         files.write_text(work / "history.jsonl", _lines(history))
         files.write_text(work / "evaluations.jsonl", _lines(evaluations))
-        facts = {"valid_mrr": details["valid_mrr"], **train, "peak_rss_bytes": peak_rss_bytes}
+        files.write_json(work / RESOURCES, resources or {})
+        facts = {"valid_mrr": details["valid_mrr"], **train, **(used or {})}
         files.write_manifest(work, KIND, inputs=inputs, facts=facts)
 
 
@@ -110,6 +128,7 @@ def _read(folder: Path, manifest: files.Json) -> TrainedModel:
         details=details,
         history=_read_lines(folder / "history.jsonl"),
         evaluations=_read_lines(folder / "evaluations.jsonl"),
+        resources=files.read_json(folder / RESOURCES) if (folder / RESOURCES).exists() else {},
     )
 
 

@@ -13,6 +13,15 @@ Records = Sequence[Mapping[str, Any]]
 FEW_POINTS = 20
 MOST_POINTS = 400
 MOST_LABELLED = 8
+RANK_LOOKS = [
+    ("blue", ()),
+    ("vermillion", (5, 1.5)),
+    ("green", (3, 1.5)),
+    ("purple", (1.2, 1.6)),
+    ("orange", (6, 1.5, 1.2, 1.5)),
+    ("grey", (2, 2)),
+]
+"""Colour and dashes of each rank's curve; more ranks than these are drawn alike."""
 
 
 def columns(records: Records | None, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +49,24 @@ def noisy_line(axes: Axes, seconds: np.ndarray, value: np.ndarray) -> None:
     time_line(axes, x, y, color=COLOURS["sky"], linewidth=1.0)
     time_line(axes, x, running_mean(y, window))
     return None
+
+
+def lines_by_rank(axes: Axes, lines: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
+    """A curve for each rank over the time since the workers began; where they are many, all pale under their mean."""
+    length, unit = time_unit(max(float(seconds.max()) for seconds, _ in lines.values()))
+    few = len(lines) <= len(RANK_LOOKS)
+    for place, (rank, (seconds, value)) in enumerate(sorted(lines.items())):
+        colour, dashes = RANK_LOOKS[place % len(RANK_LOOKS)]
+        look: dict[str, Any] = {"color": COLOURS[colour], "dashes": dashes, "label": f"Rank {rank}"}
+        look = look if few else {"color": COLOURS["sky"], "linewidth": 0.8}
+        axes.plot(seconds / length, value, marker="o" if len(value) < FEW_POINTS else "", markersize=4.5, **look)
+    if not few:
+        longest = max((seconds for seconds, _ in lines.values()), key=len)
+        mean = np.mean([np.interp(longest, seconds, value) for seconds, value in lines.values()], axis=0)
+        axes.plot(longest / length, mean, color=COLOURS["blue"], label=f"Mean of {len(lines)} ranks")
+    axes.set_xlabel(f"Time since the workers began ({unit})")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    legend_below(axes)
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:

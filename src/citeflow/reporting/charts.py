@@ -22,6 +22,8 @@ TITLES = {
     "roc": "ROC curve on the test citations",
     "loss": "Training loss",
     "throughput": "Throughput",
+    "cores": "CPU cores in use",
+    "memory": "Memory",
     "years": "Test MRR by year of the citing paper",
     "degrees": "Degree distribution",
 }
@@ -57,6 +59,8 @@ def draw_all(report: Json, curves: Json) -> list[Chart]:
         roc(report, curves),
         loss(curves),
         throughput(curves),
+        cores(curves),
+        memory(curves),
         years(report, curves),
         degrees(curves),
     ]
@@ -130,6 +134,39 @@ def throughput(curves: Json) -> Chart:
 
     caption = f"{_lines(rate)}All workers together. A dip is another load on the machine, or a wait for data."
     return _chart("throughput", caption, f"On average {rate.mean():,.0f} citations per second.", one(draw))
+
+
+def cores(curves: Json) -> Chart:
+    """Cores that each rank kept busy over time."""
+    caption = "A core that is busy all the time counts 1. Ranks that wait for each other use less."
+    return _resource("cores", curves, "cpu_cores", "Cores", 1.0, caption)
+
+
+def memory(curves: Json) -> Chart:
+    """Resident memory of each rank over time."""
+    caption = "Resident memory. Pages that ranks of one machine share count for each of them here."
+    return _resource("memory", curves, "memory_bytes", "GiB", 2**30, caption)
+
+
+def _resource(name: str, curves: Json, key: str, label: str, unit: float, caption: str) -> Chart:
+    """What each rank used over time, from the start of the workers."""
+    found = curves.get("resources") or {}
+    lines = {
+        int(rank["rank"]): shared.columns(
+            [{"x": x, "y": y} for x, y in zip(found.get("seconds") or [], rank.get(key) or [], strict=False)], "x", "y"
+        )
+        for rank in found.get("ranks") or []
+    }
+    lines = {rank: (seconds, value / unit) for rank, (seconds, value) in lines.items() if len(value)}
+    if not lines:
+        return _missing(name, "as the run has no samples of it")
+
+    def draw(axes: Axes) -> None:
+        shared.lines_by_rank(axes, lines)
+        axes.set(ylabel=label, ylim=(0, 1.15 * max(value.max() for _, value in lines.values()) or 1))
+
+    mean = sum(value.mean() for _, value in lines.values()) / len(lines)
+    return _chart(name, caption, f"{len(lines)} ranks, on average {mean:.3g} {label}.", one(draw), height=HEIGHT + 0.2)
 
 
 def roc(report: Json, curves: Json) -> Chart:

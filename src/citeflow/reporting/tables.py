@@ -1,6 +1,6 @@
 """The tables of a report as rows of text, the same for the page, the run page's Markdown and the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,22 +82,45 @@ def training(report: Json) -> Table:
         ("Citations per second", words.count(train.get("positives_per_s"))),
         ("Parameters", words.count(train.get("parameters"))),
     ]
+    if train.get("cpu_cores") is not None:
+        rows.append(("Cores in use, mean", words.amount(train["cpu_cores"])))
+    if train.get("peak_memory_bytes") is not None:
+        rows.append(("Peak memory of all workers", words.memory(train["peak_memory_bytes"])))
     return Table(title="Training", header=("Fact", "Value"), rows=rows)
 
 
 def stages(report: Json) -> Table:
-    """Time and memory of each step of the pipeline, and the time of all."""
+    """What each step of the pipeline cost, and what all did; a column that no step has a figure for is left out."""
     found = report.get("stages") or {}
     order = sorted(found, key=lambda verb: words.STAGES.index(verb) if verb in words.STAGES else len(words.STAGES))
-    rows = [
-        (verb, words.duration(found[verb].get("seconds")), words.memory(found[verb].get("peak_rss_bytes")))
-        for verb in order
-    ]
-    if len(rows) > 1:
-        total = sum(entry.get("seconds") or 0.0 for entry in found.values())
-        peak = max((entry.get("peak_rss_bytes") or 0 for entry in found.values()), default=0)
-        rows.append((ALL_STAGES, words.duration(total), words.memory(peak or None)))
-    return Table(title="Stages", header=("Stage", "Time", "Peak memory"), rows=rows)
+    costs = [(verb, found[verb]) for verb in order]
+    if len(costs) > 1:
+        costs.append((ALL_STAGES, _all(list(found.values()))))
+    shown = {
+        name: column
+        for name, column in COSTS.items()
+        if name in ("Time", "Peak memory") or any(column(cost) != words.MISSING for _, cost in costs)
+    }
+    rows = [(verb, *(column(cost) for column in shown.values())) for verb, cost in costs]
+    return Table(title="Stages", header=("Stage", *shown), rows=rows)
+
+
+COSTS: dict[str, Callable[[Json], str]] = {
+    "Time": lambda cost: words.duration(cost.get("seconds")),
+    "Peak memory": lambda cost: words.memory(cost.get("peak_rss_bytes")),
+    "Cores": lambda cost: words.cores(cost.get("cpu_seconds"), cost.get("seconds")),
+    "Read": lambda cost: words.memory(cost.get("read_bytes")),
+    "Written": lambda cost: words.memory(cost.get("written_bytes")),
+    "Received": lambda cost: words.memory(cost.get("received_bytes")),
+}
+"""Columns of the stages: cores are the mean in use, read and written is the disk, received the network."""
+
+
+def _all(costs: Sequence[Json]) -> Json:
+    """Sums of what was counted, and the highest of the peaks; what no stage knows is left out."""
+    names = {name for cost in costs for name, value in cost.items() if value is not None}
+    together = {name: (max if name.startswith("peak") else sum) for name in names}
+    return {name: join(cost.get(name) or 0 for cost in costs) for name, join in together.items()}
 
 
 def versions(report: Json) -> Table:

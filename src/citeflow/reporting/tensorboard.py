@@ -4,6 +4,7 @@ Everything of a run lies in one directory. Only rank 0 may write there, one file
 for what is published, which the next publishing replaces.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,10 @@ LAYOUT: Layout = {
     "Loss": {"training loss": ["Multiline", ["^train/loss$"]]},
     "MRR": {"validation, test and baselines": ["Multiline", ["^valid/mrr$", "^test/mrr$", "^baseline/.*"]]},
     "Throughput": {"citations per second": ["Multiline", ["^train/positives_per_s$"]]},
+    "Resources": {
+        "cores in use, by rank": ["Multiline", ["^resources/cpu_cores$"]],
+        "memory in GiB, by rank": ["Multiline", ["^resources/memory_gib$"]],
+    },
 }
 """Chart by chart, as torch.utils.tensorboard wants it; the tags are regular expressions."""
 
@@ -36,12 +41,9 @@ class RunLog:
             log_dir: the run's directory.
             purge_step: first step that will be written again after a resume; None for a training that starts afresh.
         """
-        now, self._is_broken = time.time(), False
+        self._is_broken = False
         files.delete(log_dir, f"*.{events.PUBLISH}*")
-        self._file = files.open_stream(log_dir / events.next_name(log_dir, events.TRAIN, now=now))
-        self._writer = RecordWriter(self._file)
-        self._writer.write(events.opening(now))
-        self._writer.write(events.restart(step=purge_step or 0, wall_time=now))
+        self._writer = _begun(log_dir, purge_step)
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Add an entry of the history."""
@@ -64,6 +66,60 @@ class RunLog:
         except OSError as error:
             self._is_broken = True
             log("train", "writes no more for TensorBoard", step=record["step"], why=error.strerror)
+
+
+class ResourceLog:
+    """What a rank uses while it trains, in a folder below the run's: TensorBoard shows it as a run of its own."""
+
+    def __init__(self, log_dir: Path, rank: int, *, purge_step: int | None) -> None:
+        """Begin a new event file.
+
+        Args:
+            log_dir: the run's directory.
+            rank: which rank it is of.
+            purge_step: as in RunLog.
+
+        Raises:
+            OSError: it can not be written.
+        """
+        self._writer = _begun(log_dir / f"rank-{rank}", purge_step)
+
+    def add(self, rates: Mapping[str, float], held: Mapping[str, float], *, step: int, wall_time: float) -> None:
+        """Add a sample; what is not known is left out.
+
+        Args:
+            rates: cores in use, or bytes a second, by name.
+            held: bytes of memory, by name.
+            step: the training's.
+            wall_time: when it was taken.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        scaled = {f"resources/{_unit(name)}": _scaled(name, value) for name, value in {**rates, **held}.items()}
+        known = {tag: value for tag, value in scaled.items() if math.isfinite(value)}
+        self._writer.write(events.scalars(known, step=step, wall_time=wall_time))
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
+
+
+def _unit(name: str) -> str:
+    return name.replace("_bytes_per_s", "_mb_per_s").replace("_bytes", "_gib")
+
+
+def _scaled(name: str, value: float) -> float:
+    return value / (1e6 if name.endswith("_bytes_per_s") else 2**30 if name.endswith("_bytes") else 1)
+
+
+def _begun(log_dir: Path, purge_step: int | None) -> RecordWriter:
+    """A new event file, at whose beginning readers forget what earlier ones say of this step and later ones."""
+    now = time.time()
+    writer = RecordWriter(files.open_stream(log_dir / events.next_name(log_dir, events.TRAIN, now=now)))
+    writer.write(events.opening(now))
+    writer.write(events.restart(step=purge_step or 0, wall_time=now))
+    return writer
 
 
 def publish_run(log_dir: Path, report: Json, curves: Json) -> None:

@@ -76,6 +76,11 @@ def memory(size_bytes: float | None) -> str:
     return f"{size:.3g} {unit}"
 
 
+def cores(cpu_s: float | None, seconds: float | None) -> str:
+    """Mean number of cores that were in use."""
+    return MISSING if cpu_s is None or not seconds else f"{cpu_s / seconds:.2f}"
+
+
 def rate(per_s: float | None) -> str:
     """A number per second, in few digits."""
     if per_s is None:

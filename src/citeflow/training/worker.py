@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from citeflow.training.checkpoint import Progress
 from citeflow.training.group import Group, is_lost_peer, joined
 from citeflow.training.loop import Training, fit
 from citeflow.training.stops import StopRequests, end_undisturbed, is_torchrun, stop_with_parent
+from citeflow.training.watch import Watch
 
 ABANDONED_S = 60
 """After so long, a claim that is half made was left by a worker that was killed."""
@@ -84,19 +84,22 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     start = _start(group, run_dir, inputs, launch=job.get("launch", ""))
     if start is None:
         return
-    evidence = evidence_of(graph, config.model)
-    training = _begin(group, graph, evidence, config, start, Path(job["log_dir"]), stops)
-    try:
-        fit(training)
-    finally:
-        if training.run_log:
-            training.run_log.close()
-    training.model.load_state_dict(training.best)
-    with stops.at_once():
-        embedding_NH = embed_all(training.model, graph, group)
-        calibration = None
-        if group.is_first:
-            calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
+    with Watch(group, run_dir.name, Path(job["log_dir"]), step=start.state.step) as watch:
+        evidence = evidence_of(graph, config.model)
+        training = _begin(group, graph, evidence, config, start, Path(job["log_dir"]), stops)
+        try:
+            with watch.fitting(training.progress):
+                fit(training)
+        finally:
+            if training.run_log:
+                training.run_log.close()
+        training.model.load_state_dict(training.best)
+        with stops.at_once():
+            embedding_NH = embed_all(training.model, graph, group)
+            calibration = None
+            if group.is_first:
+                calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
+            seen = watch.gathered()
     if calibration:
         start.attempt.require_newest()
         model_files.save(
@@ -105,8 +108,9 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
             config=config,
             evidence=evidence,
             calibration=calibration,
-            train=_facts(training),
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            train={**_facts(training), **seen.train},
+            used=seen.cost,
+            resources=seen.series,
             history=training.progress.history,
             evaluations=training.progress.evaluations,
             inputs=training.inputs,

@@ -1,0 +1,1 @@
+"""What processor, memory, disk and network are used, sampled while something works."""

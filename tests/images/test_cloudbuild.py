@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 import yaml
+from dockerfiles import IMAGES, file, of_image
 
 BUILT_IN = {"PROJECT_ID", "SHORT_SHA", "COMMIT_SHA"}
 
@@ -41,7 +42,7 @@ def test_a_substitution_that_is_made_of_another_is_asked_for(build):
 
 def test_every_image_that_is_built_is_pushed_by_cloud_build_itself(build, steps):
     built = [tag for step in steps.values() for tag in tags(step)]
-    assert len(built) == 6
+    assert len(built) == 2 * len(IMAGES)
     assert sorted(built) == sorted(build["images"])
     assert not [image for image in build["images"] if image.endswith(":latest")]
 
@@ -49,24 +50,24 @@ def test_every_image_that_is_built_is_pushed_by_cloud_build_itself(build, steps)
 def test_images_are_told_apart_by_the_tag_of_the_build(build):
     released = [image for image in build["images"] if not image.endswith(":cache")]
     assert [image.rsplit("/", 1)[1] for image in released] == [
-        f"citeflow-{name}:${{_TAG}}-python3.11" for name in ("train", "step", "tensorboard")
+        f"citeflow-{name}:${{_TAG}}-python3.11" for name in IMAGES
     ]
     assert all(image.startswith("${_REGION}-docker.pkg.dev/${PROJECT_ID}/${_REPO}/") for image in build["images"])
 
 
 def test_each_build_starts_from_the_cache_of_the_one_before(steps):
-    for image in ("train", "step", "tensorboard"):
+    for image in IMAGES:
         args = steps[f"build-{image}"]["args"]
         assert args[args.index("--cache-from") + 1] in tags(steps[f"build-{image}"])
         assert "--build-arg=BUILDKIT_INLINE_CACHE=1" in args
-        assert f"--file=docker/{image}/Dockerfile" in args
+        assert {"--file=docker/Dockerfile", f"--target={image}"} <= set(args)
 
 
 def test_build_arguments_exist_in_the_dockerfile(steps, checkout):
-    for image in ("train", "step", "tensorboard"):
-        dockerfile = (checkout / "docker" / image / "Dockerfile").read_text()
+    for image in IMAGES:
+        known = {each.text.partition("=")[0] for each in of_image(checkout, image) if each.name == "ARG"}
         names = re.findall(r"--build-arg=(\w+)=", " ".join(steps[f"build-{image}"]["args"]))
-        assert [name for name in names if f"ARG {name}=" not in dockerfile] == ["BUILDKIT_INLINE_CACHE"]
+        assert set(names) - known == {"BUILDKIT_INLINE_CACHE"}
 
 
 def test_steps_wait_for_steps_that_come_before_them(build):
@@ -83,22 +84,23 @@ def test_nothing_is_published_that_was_not_checked_and_tried(steps):
 
     assert {"check", "build-train", "build-step", "test", "push"} <= before("upload")
     assert {"check", "test"} <= before("push")
-    assert all({"check", "test"} <= before(f"sbom-{image}") for image in ("train", "step", "tensorboard"))
+    assert all({"check", "test"} <= before(f"sbom-{image}") for image in IMAGES)
 
 
-def test_the_pipeline_names_the_images_of_this_build(build, steps):
-    script, train, step = steps["upload"]["args"][1], *steps["upload"]["args"][3:]
+def test_the_pipelines_name_the_images_of_this_build(build, steps):
+    script, train, step, small = steps["upload"]["args"][1], *steps["upload"]["args"][3:]
     assert "--upload-only" in script
-    assert '--train-image "$$1" --step-image "$$2"' in script
-    assert {train, step} <= set(build["images"])
-    assert steps["push"]["args"][3:] == [train, step]
+    assert '--pipeline citation --train-image "$$1" --step-image "$$2"' in script
+    assert '--pipeline xor --step-image "$$3"' in script
+    assert {train, step, small} <= set(build["images"])
+    assert steps["push"]["args"][3:] == [train, step, small]
     assert steps["upload"]["name"] == step
 
 
 def test_options_of_the_upload_are_those_of_the_command(steps, checkout):
-    options = re.findall(r"--[a-z-]+", steps["upload"]["args"][1])
+    options = set(re.findall(r"--[a-z-]+", steps["upload"]["args"][1]))
     known = (checkout / "src/citeflow/cli/submit.py").read_text()
-    assert len(options) == 5
+    assert len(options) == 6
     assert [option for option in options if f'"{option}"' not in known] == []
 
 
@@ -124,13 +126,13 @@ def test_builders_are_pinned_by_digest(steps):
 
 
 def test_the_check_runs_on_the_base_of_the_images(steps, checkout):
-    assert f"ARG PYTHON={steps['check']['name']}\n" in (checkout / "docker/train/Dockerfile").read_text()
+    assert f"ARG PYTHON={steps['check']['name']}\n" in file(checkout).read_text()
 
 
 def test_provenance_is_asked_for_and_an_sbom_of_each_image_is_kept(build, steps):
     assert build["options"]["requestedVerifyOption"] == "VERIFIED"
     assert build["artifacts"]["objects"]["paths"] == ["sbom/*.spdx.json"]
-    for image in ("train", "step", "tensorboard"):
+    for image in IMAGES:
         assert f"--output=spdx-json=/workspace/sbom/{image}.spdx.json" in steps[f"sbom-{image}"]["args"]
 
 

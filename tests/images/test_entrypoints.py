@@ -4,6 +4,7 @@ Installing takes minutes and an index that pip is configured for, so this part r
 as root, with a python3.11 that every user may run.
 """
 
+import functools
 import importlib.util
 import os
 import re
@@ -37,8 +38,7 @@ cat /tmp/out/executor.json
 
 def argv(checkout, image):
     """What the image runs by itself, without the init."""
-    path = checkout / "docker" / image / "Dockerfile"
-    init, dashes, *command = [*last(path, "ENTRYPOINT").argv, *last(path, "CMD").argv]
+    init, dashes, *command = [*last(checkout, image, "ENTRYPOINT").argv, *last(checkout, image, "CMD").argv]
     assert (init, dashes) == ("tini", "--")
     return command
 
@@ -70,51 +70,56 @@ def pip(python, *arguments, target=None):
     subprocess.run([python, "-m", "pip", *arguments[:1], *common, *arguments[1:]], check=True, cwd=target, timeout=900)
 
 
+def locks(checkout):
+    """What each image installs, in order."""
+    docker = checkout / "docker"
+    train = [docker / "train/torch-cpu.txt", docker / "train/requirements.txt"]
+    return {
+        "train": train,
+        "step": [*train, docker / "step/requirements.txt"],
+        "small": [docker / "small/setuptools.txt", docker / "small/requirements.txt"],
+        "tensorboard": [docker / "tensorboard/requirements.txt"],
+        "wheel": [docker / "wheel.txt"],
+    }
+
+
 @pytest.fixture(scope="module")
-def environments(checkout):
-    """A clean environment for each image, outside of /tmp, which the container's own hides."""
+def environment_of(checkout):
+    """Makes a clean environment for an image, outside of /tmp, which the container's own hides; returns its bin."""
     python = shutil.which("python3.11", path="/usr/local/bin:/usr/bin")
     if os.environ.get("CITEFLOW_IMAGES") != "1":
         pytest.skip("it installs each image's lock: minutes; CITEFLOW_IMAGES=1 asks for it")
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv") or python is None:
         pytest.skip("it needs root, unshare, setpriv, and a python3.11 that every user may run")
-    docker = checkout / "docker"
-    torch, train, step = (
-        docker / "train/torch-cpu.txt",
-        docker / "train/requirements.txt",
-        docker / "step/requirements.txt",
-    )
-    wanted = {
-        "train": [torch, train],
-        "step": [torch, train, step],
-        "tensorboard": [docker / "tensorboard/requirements.txt"],
-    }
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         root = Path(folder)
         root.chmod(0o755)
-        made = {name: root / name / "bin/python3" for name in ("wheel", *IMAGES)}
-        for name in made:
-            subprocess.run([python, "-m", "venv", root / name], check=True, timeout=120)
-        pip(made["wheel"], "install", "--require-hashes", "-r", docker / "wheel.txt")
-        pip(made["wheel"], "wheel", "--no-index", "--no-build-isolation", "-w", root, checkout)
-        (wheel,) = root.glob("citeflow-*.whl")
-        for name, files in wanted.items():
-            for file in files:
-                pip(made[name], "install", "--no-build-isolation", "--require-hashes", "-r", file)
-            if name != "tensorboard":
-                pip(made[name], "install", "--no-index", wheel)
-            subprocess.run([made[name], "-m", "pip", "check"], check=True, timeout=120)
-        yield {name: root / name / "bin" for name in IMAGES}
+
+        @functools.cache
+        def make(image):
+            subprocess.run([python, "-m", "venv", root / image], check=True, timeout=120)
+            made = root / image / "bin/python3"
+            for file in locks(checkout)[image]:
+                pip(made, "install", "--no-build-isolation", "--require-hashes", "-r", file)
+            if image == "wheel":
+                pip(made, "wheel", "--no-index", "--no-build-isolation", "-w", root, checkout)
+            elif image != "tensorboard":
+                make("wheel")
+                pip(made, "install", "--no-index", *root.glob("citeflow-*.whl"))
+            subprocess.run([made, "-m", "pip", "check"], check=True, timeout=120)
+            return made.parent
+
+        yield make
 
 
 @pytest.fixture
-def start(checkout, environments):
+def start(checkout, environment_of):
     """Start a command as a container of an image, with any user and a home that nobody may write to."""
     running = []
 
     def start(image, *command):
-        variables = environment(checkout / "docker" / image / "Dockerfile") | {"HOME": "/", "TMPDIR": "/tmp"}
-        variables["PATH"] = f"{environments[image]}:/usr/sbin:/usr/bin:/sbin:/bin"
+        variables = environment(checkout, image) | {"HOME": "/", "TMPDIR": "/tmp"}
+        variables["PATH"] = f"{environment_of(image)}:/usr/sbin:/usr/bin:/sbin:/bin"
         space = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"]
         confined = [*space, "sh", "-euc", CONFINE.format(user=ANY_USER), "sh", *command]
         pipe = subprocess.PIPE
@@ -154,6 +159,10 @@ def test_the_pipeline_runs_in_a_step_image(start, checkout):
     assert "mrr" in ended(start("step", "bash", "-euc", script(checkout, "step"))).lower()
 
 
+def test_the_xor_pipeline_runs_in_a_small_image(start, checkout):
+    assert '"as_known": true' in ended(start("small", "bash", "-euc", script(checkout, "small")))
+
+
 def test_tensorboard_answers_below_its_prefix_and_only_there(start, checkout):
     output = ended(start("tensorboard", "bash", "-euc", script(checkout, "tensorboard")))
     assert "caught SIGTERM" in output
@@ -165,8 +174,8 @@ def test_images_are_tried_without_rights_and_with_nothing_to_write_to_but_tmp(ch
     for option in ("--user 12345", "--read-only", "--cap-drop ALL", "no-new-privileges", "--network none"):
         assert option in text
     assert text.count("docker run ") == text.count('docker run "${confined[@]}"') == len(IMAGES)
-    assert [program in script(checkout, image) for image, program in
-            zip(IMAGES, ("citeflow train", "citeflow run", "tensorboard --"), strict=True)] == [True] * 3  # fmt: skip
+    programs = ("citeflow train", "citeflow run", "citeflow xor", "tensorboard --")
+    assert all(program in script(checkout, image) for image, program in zip(IMAGES, programs, strict=True))
 
 
 def test_tensorboard_is_tried_with_the_options_of_its_image(checkout):

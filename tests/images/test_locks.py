@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 
 GPU_ONLY = ("cuda-", "nvidia-", "triton")
 PYTHONS = ("3.11", "3.13")
+SMALL = {"kfp", "matplotlib", "scikit-learn"}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def locks(checkout):
         "train": cpu,
         "train, CUDA": train | lock(docker / "train/torch-cuda.txt"),
         "step": cpu | lock(docker / "step/requirements.txt"),
+        "small": lock(docker / "small/setuptools.txt") | lock(docker / "small/requirements.txt"),
         "tensorboard": lock(docker / "tensorboard/requirements.txt"),
         "wheel": lock(docker / "wheel.txt"),
         "check": lock(docker / "check.txt"),
@@ -40,14 +42,15 @@ def wanted(project, image):
     return {
         "train": train,
         "train, CUDA": train,
-        "step": train + extras["kfp"],
+        "step": train + extras["kfp"] + extras["tune"] + extras["mlflow"],
+        "small": base + [line for line in train + extras["kfp"] if Requirement(line).name in SMALL],
         "tensorboard": [line for line in train if line.startswith("tensorboard")],
         "wheel": project["build-system"]["requires"],
         "check": [line for line in extras["dev"] if line.startswith(("hadolint", "pytest", "ruff"))],
     }[image]
 
 
-IMAGES = ("train", "train, CUDA", "step", "tensorboard", "wheel", "check")
+IMAGES = ("train", "train, CUDA", "step", "small", "tensorboard", "wheel", "check")
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -77,7 +80,7 @@ def test_a_lock_holds_everything_that_its_packages_need_on_each_python(locks, im
 
 def test_every_pin_of_every_lock_has_a_hash_and_no_lock_names_an_index(checkout):
     files = sorted((checkout / "docker").rglob("*.txt"))
-    assert len(files) == 7
+    assert len(files) == 9
     for path in files:
         text = path.read_text()
         assert text.startswith("# Generated ")
@@ -96,9 +99,14 @@ def test_workers_have_no_kfp_and_tensorboard_no_torch(locks):
     assert not {"torch", "tensorflow", "scipy"} & set(locks["tensorboard"])
 
 
+def test_the_small_image_has_neither_torch_nor_what_only_graphs_and_clusters_need(locks):
+    assert not {"torch", "torch-geometric", "networkx", "tensorboard", "optuna"} & set(locks["small"])
+    assert 2 * len(locks["small"]) < len(locks["step"])
+
+
 def test_what_only_development_needs_is_in_no_image(project, locks):
     development = {Requirement(line).name for line in project["project"]["optional-dependencies"]["dev"]}
-    for image in ("train", "step", "tensorboard"):
+    for image in ("train", "step", "small", "tensorboard"):
         assert not development & set(locks[image])
 
 

@@ -378,3 +378,28 @@ def test_rank_0_writes_one_file_of_events_for_each_start_and_each_rank_one_of_it
     for rank in range(2):
         assert len(list((stopped.log_dir / f"rank-{rank}").iterdir())) == 2
     figure(starts=2, files=2)
+
+
+@pytest.mark.parametrize("name", ["resumed", "undisturbed", "by time"])
+def test_the_model_tells_what_both_ranks_used_over_time(jobs, name):
+    model = jobs[name].model
+    first, second = model.resources["ranks"]
+    assert (first["rank"], second["rank"]) == (0, 1)
+    for rank in (first, second):
+        assert len(rank["cpu_cores"]) == len(model.resources["seconds"])
+        assert 0 < max(rank["cpu_cores"]) < 3
+        assert 1e8 < max(rank["memory_bytes"]) < 1e10
+    told = model.details["train"]
+    assert 0.05 < told["cpu_cores"] < 4
+    highest = [max(rank["memory_bytes"]) for rank in (first, second)]
+    assert max(highest) < told["peak_memory_bytes"] <= sum(highest)
+    assert model.manifest["facts"]["cpu_seconds"] > told["cpu_cores"] * told["seconds"] * 0.5
+
+
+def test_each_rank_shows_what_it_uses_as_a_run_of_its_own(stopped, jobs):
+    for rank in range(2):
+        steps = events(stopped.log_dir / f"rank-{rank}", "resources/cpu_cores")
+        assert steps == sorted(steps)
+        assert steps[-1] == STEPS
+        assert len(events(stopped.log_dir / f"rank-{rank}", "resources/memory_gib")) == len(steps)
+    assert events(stopped.log_dir, "resources/cpu_cores") == []

@@ -46,9 +46,12 @@ class Sampler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the thread."""
+        """End the thread; after a block that went well with a last sample."""
+        is_well = kind is None and not self._ended.is_set()
         self._ended.set()
         self._thread.join(END_S)
+        if is_well and not self._thread.is_alive():
+            self._take()
 
     @property
     def samples(self) -> list[Usage]:

@@ -15,6 +15,7 @@ BASELINES = (
     "The baselines need no training. Three of them add up what the citing and the cited paper have in common in the "
     "training citations; popularity is how often a paper is cited."
 )
+COSTS = "Cores: mean number in use. Read and written: disk. Received: over the network, by all of the pod or machine."
 STRONG = (words.MODEL, tables.ALL_STAGES)
 
 
@@ -85,9 +86,10 @@ def _results(report: Json) -> str:
 
 
 def _facts(report: Json) -> str:
-    made = [tables.dataset(report), tables.training(report), tables.stages(report)]
-    first, *others = [card(table) for table in made if table.rows]
-    return grid([first, f'<div class="stack">{"".join(others)}</div>'])
+    made = [card(table) for table in (tables.dataset(report), tables.training(report)) if table.rows]
+    stages = tables.stages(report)
+    below = card(stages, remark=COSTS if len(stages.header) > 3 else "") if stages.rows else ""
+    return f'<div class="stack">{grid(made)}{below}</div>'
 
 
 def section(title: str, content: str) -> str:

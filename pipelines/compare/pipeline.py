@@ -9,12 +9,9 @@ from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 from components.download.component import download
 
-MODELS = """\
-structural: {}
-dot: {model: {predictor: dot}}
-features: {model: {predictor: dot, layers: 0}}
-"""
-"""GraphSAGE with the evidence of a pair, GraphSAGE alone, and a perceptron on the features alone."""
+MODELS = "{structural: {}, dot: {model: {predictor: dot}}, features: {model: {predictor: dot, layers: 0}}}"
+"""GraphSAGE with the evidence of a pair, GraphSAGE alone, and a perceptron on the features alone. One line, as kfp
+writes defaults into a comment."""
 
 
 @dsl.pipeline(name="compare", display_name="Comparison of models")

@@ -102,18 +102,6 @@ def test_the_drop_downs_offer_exactly_what_the_settings_accept(spec):
     assert parameters["launcher"]["literals"] == list(LAUNCHERS)
 
 
-def test_every_asset_has_metadata_of_the_catalogue_s_form(checkout):
-    files = [*checkout.glob("components/*/metadata.yaml"), *checkout.glob("pipelines/*/metadata.yaml")]
-    assert len(files) == len(VERBS) + 1
-    for file in files:
-        metadata = yaml.safe_load(file.read_text())
-        assert metadata["name"] == file.parent.name
-        assert metadata["stability"] in {"alpha", "beta", "stable"}
-        assert metadata["dependencies"]["kubeflow"][0]["name"] == "Pipelines"
-        assert metadata["tags"]
-        assert metadata["lastVerified"].tzinfo is not None
-
-
 def test_a_step_may_be_tried_again_as_long_as_a_job_may_run(tasks):
     for task in tasks.values():
         within = task["retryPolicy"]["backoffMaxDuration"]

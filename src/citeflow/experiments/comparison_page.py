@@ -100,7 +100,7 @@ def _curves(ranked: Sequence[Standing], along: str) -> str:
             x, mrr_SX = _common(each, along)
             middle, spread = mrr_SX.mean(0), mrr_SX.std(0, ddof=1) if len(mrr_SX) > 1 else 0 * mrr_SX[0]
             axes.fill_between(x / length, middle - spread, middle + spread, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(x / length, middle, color=colour, label=each.name)
+            axes.plot(x / length, middle, color=colour, label=each.name, marker="o" if x[0] == x[-1] else "")
         axes.set(xlabel=label, ylabel="Validation MRR", xlim=(0, None))
         shared.legend_below(axes)
 

@@ -39,11 +39,10 @@ PUBLISHED_REMARK = (
 
 def summary(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
     """Both tables, as Markdown."""
-    remarks = [HOW, *_overbooked(rows, cores)]
     parts = [
         f"# Scaling on {markdown.escape(dataset)}\n\n{headline(rows)}\n",
         markdown.render(_table("This sweep", rows)),
-        *(f"{remark}\n" for remark in remarks),
+        *(f"{remark}\n" for remark in _remarks(rows, cores)),
         markdown.render(_published()),
         f"{PUBLISHED_REMARK}\n",
     ]
@@ -67,7 +66,7 @@ def draw_page(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
     body = [
         f'<p class="eyebrow">citeflow scaling sweep</p>\n<h1>{escape(dataset)}</h1>',
         f'<p class="headline">{escape(headline(rows))}</p>',
-        page.card(_table("This sweep", rows), remark=" ".join([HOW, *_overbooked(rows, cores)])),
+        page.card(_table("This sweep", rows), remark=" ".join(_remarks(rows, cores))),
         page.section("Figures", page.grid(figures, "even")),
         page.section("Beside the published result", page.card(_published(), remark=PUBLISHED_REMARK)),
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
@@ -85,9 +84,10 @@ def headline(rows: Sequence[Row]) -> str:
     return f"{last.workers} workers are {gain} at {last.epochs:g} epochs: {100 * last.efficiency:.0f} % efficiency."
 
 
-def _overbooked(rows: Sequence[Row], cores: int | None) -> list[str]:
-    over = any(row.more_workers_than_cores for row in rows)
-    return [f"{MARK.strip()} More workers than the {cores} cores of the machine, which they share."] if over else []
+def _remarks(rows: Sequence[Row], cores: int | None) -> list[str]:
+    shared_cores = [] if cores is None else [f"They share {words.plural(cores, 'core')}: one worker uses all of them."]
+    over = [f"{MARK.strip()} More workers than cores."] if any(row.more_workers_than_cores for row in rows) else []
+    return [HOW, *shared_cores, *over]
 
 
 def _published() -> Table:

@@ -1,0 +1,104 @@
+import pytest
+import yaml
+from kfp import components
+
+from citeflow import pipeline, submission
+from citeflow.cluster.spec import LAUNCHERS, USER
+from citeflow.pipelinetext import tasks
+
+FOLDERS = ("components", "pipelines")
+
+
+@pytest.fixture(scope="module", params=pipeline.NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def text(name):
+    return pipeline.compiled(name).read_text()
+
+
+@pytest.fixture(scope="module")
+def spec(text):
+    return next(yaml.safe_load_all(text))
+
+
+@pytest.fixture(scope="module")
+def steps(spec):
+    """The tasks that run a container."""
+    found = [task for task in tasks(spec) if "executorLabel" in spec["components"][task["componentRef"]["name"]]]
+    assert found
+    return found
+
+
+def test_the_names_are_the_folders(checkout):
+    assert set(pipeline.NAMES) == {path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")}
+
+
+def test_kfp_loads_it(name, text):
+    assert components.load_component_from_text(text).name == name
+
+
+def test_it_can_be_submitted_as_it_is(name):
+    planned = submission.plan({}, compiled=name)
+    assert (planned.pipeline, planned.run_name.startswith(name)) == (name, "dataset" not in planned.parameters)
+
+
+def test_every_parameter_is_described(spec):
+    text = spec["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, entry in text.items() if not entry.get("description")] == []
+
+
+def test_the_form_offers_every_launcher(spec):
+    launcher = spec["root"]["inputDefinitions"]["parameters"].get("launcher")
+    assert launcher is None or launcher["literals"] == list(LAUNCHERS)
+
+
+def test_every_step_is_tried_again_and_says_what_it_needs(spec, steps):
+    for step in steps:
+        assert step["retryPolicy"]["maxRetryCount"] >= 1, step["taskInfo"]
+    wanted = {"resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"}
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert wanted <= set(executor["container"]["resources"])
+
+
+def test_every_step_runs_as_the_user_of_the_volume_with_the_label_of_its_verb(text, spec):
+    placed = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert placed.keys() == spec["deploymentSpec"]["executors"].keys()
+    for executor in placed.values():
+        assert executor["securityContext"] == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+        assert executor["podMetadata"]["labels"]["app.kubernetes.io/component"]
+
+
+def test_training_is_never_taken_from_the_cache(steps):
+    for step in steps:
+        if step["componentRef"]["name"].startswith("comp-train"):
+            assert not step["cachingOptions"].get("enableCache")
+
+
+def test_a_loop_takes_no_parameter_from_another_step_but_its_items(spec):
+    """kfp.local would put the item in the place of each."""
+    for task in tasks(spec):
+        if "parameterIterator" in task:
+            items = task["parameterIterator"]["items"].get("inputParameter")
+            parameters = task.get("inputs", {}).get("parameters", {})
+            made = {name for name, value in parameters.items() if "taskOutputParameter" in value}
+            assert made <= {items}, task["taskInfo"]
+
+
+def test_nothing_secret_can_be_a_parameter(spec):
+    names = set(spec["root"]["inputDefinitions"]["parameters"])
+    assert not {name for name in names for word in ("token", "password", "secret", "url") if word in name}
+
+
+def test_every_asset_has_metadata_of_the_catalogue_s_form(checkout):
+    definitions = [path for folder in FOLDERS for path in checkout.glob(f"{folder}/*/[cp]*.py")]
+    assert len(definitions) > len(pipeline.NAMES)
+    for definition in definitions:
+        metadata = yaml.safe_load((definition.parent / "metadata.yaml").read_text())
+        assert metadata["name"] == definition.parent.name
+        assert metadata["stability"] in {"alpha", "beta", "stable"}
+        assert metadata["dependencies"]["kubeflow"][0]["name"] == "Pipelines"
+        assert metadata["tags"]
+        assert metadata["lastVerified"].tzinfo is not None

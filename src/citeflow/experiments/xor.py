@@ -163,6 +163,6 @@ def _verdict(flat: History, deep: History, *, known: bool, dims: int) -> str:
     hint = HINTS.get(dims, "More dimensions need more points, epochs and hidden units.")
     return (
         f"The known result did not come out: {reached[0]} of the test points are right without a hidden layer "
-        f"(known: below {BELOW:.0%}), {reached[1]} with one (known: above {ABOVE:.0%}). "
+        f"(known: below {100 * BELOW:.0f} %), {reached[1]} with one (known: above {100 * ABOVE:.0f} %). "
         f"{hint}"
     )

@@ -45,12 +45,12 @@ def render_comparison(found: Json) -> str:
     Args:
         found: content of xor.json.
     """
-    accuracy = render("accuracy", "Accuracy by epoch", one(lambda axes: _curves(axes, found, "accuracy")))
-    loss = render("loss", "Loss by epoch", one(lambda axes: _curves(axes, found, "loss")))
+    accuracy = render("accuracy", "Accuracy by epoch", one(lambda axes: _curves(axes, found, "accuracy", "share")))
+    loss = render("loss", "Loss by epoch", one(lambda axes: _curves(axes, found, "loss", "bits")))
     figures = [page.figure("Accuracy", accuracy, ACCURACY), page.figure("Loss", loss, LOSS)]
     return _document("XOR", found["verdict"], [
         page.grid(figures, "even"),
-        page.section("After the last epoch", page.card(table(found))),
+        page.section("Results", page.card(table(found))),
         page.section("Settings", page.card(settings(found))),
     ])  # fmt: skip
 
@@ -98,12 +98,13 @@ def _points(axes: Axes, x_N2: np.ndarray, label_N: np.ndarray) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, markerscale=2)
 
 
-def _curves(axes: Axes, found: Json, what: str) -> None:
+def _curves(axes: Axes, found: Json, what: str, unit: str) -> None:
     for (name, model), colour in zip(found["models"].items(), MODEL_COLOURS, strict=True):
-        for part, style, marker in (("train", "-", ""), ("test", (0, (1.5, 1.5)), ".")):
+        for part, style, marker in (("train", "-", "_"), ("test", (0, (1.5, 1.5)), ".")):
             values = model[part][what]
-            look: Json = {"color": COLOURS[colour], "linestyle": style, "marker": marker, "markersize": 5}
-            axes.plot(range(1, len(values) + 1), values, label=f"{name}, {part}", **look)
-    axes.set(xlabel="Epoch", ylabel=what.capitalize(), ylim=(0, 1.03))
+            look: Json = {"color": COLOURS[colour], "linestyle": style, "label": f"{name}, {part}"}
+            marks: Json = {"marker": marker, "markersize": 5, "markevery": max(1, len(values) // 20)}
+            axes.plot(range(1, len(values) + 1), values, **look, **marks)
+    axes.set(xlabel="Epoch", ylabel=f"{what.capitalize()} ({unit})", xlim=(0, 1.03 * len(values)), ylim=(0, 1.03))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

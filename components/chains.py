@@ -4,12 +4,17 @@ from typing import NamedTuple
 
 from kfp import dsl, kubernetes
 
+from citeflow.cluster.placement import RUN_ID
 from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
+from citeflow.tracking.account import KFP_RUN_ID
 from components.base import place
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
 from components.publish.component import publish
 from components.train.component import train
+
+MLFLOW = "citeflow-mlflow"
+"""The ConfigMap that says where MLflow is, and the Secret with what it takes to log in; each may be missing."""
 
 
 def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
@@ -77,4 +82,14 @@ def learned(
         data_root=data_root,
     )
     place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _let_mlflow_be_told(published)
     return Learned(train=model, evaluate=report, publish=published)
+
+
+def _let_mlflow_be_told(task: dsl.PipelineTask) -> None:
+    """Give a step the variables of MLflow's client, as far as somebody has set them for the namespace."""
+    places = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+    secrets = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    kubernetes.use_config_map_as_env(task, MLFLOW, {name: name for name in places}, optional=True)
+    kubernetes.use_secret_as_env(task, MLFLOW, {name: name for name in secrets}, optional=True)
+    kubernetes.use_field_path_as_env(task, env_name=KFP_RUN_ID, field_path=f"metadata.labels['{RUN_ID}']")

@@ -18,8 +18,8 @@ Json = dict[str, Any]
 POINTS = 300
 """At most as many points of a curve are told; a server keeps each in a row of its database."""
 
-LINEAGE = ("RawDataset", "PreparedGraph", "TrainedModel", "EvalReport")
 KFP_RUN_ID = "CITEFLOW_KFP_RUN_ID"
+"""Variable with the id of the run of Kubeflow Pipelines, if there is one."""
 
 
 class Point(NamedTuple):
@@ -30,8 +30,8 @@ class Point(NamedTuple):
     step: int
     wall_time: float
     """Seconds since 1970."""
-    is_result: bool
-    """Whether it is a figure of the finished model, and no point of a curve."""
+    of_model: bool
+    """Whether it was measured on the finished model."""
 
 
 class Dataset(NamedTuple):
@@ -54,7 +54,7 @@ class Account:
     params: dict[str, str]
     points: list[Point]
     datasets: list[Dataset]
-    """The last one is what the figures were measured on."""
+    """The first one is what the model was measured on."""
     start: float
     """Seconds since 1970, as `end`."""
     end: float
@@ -75,12 +75,13 @@ def make_account(name: str, report: Path, *, model: Path, root: Path, out_dir: P
     content, curves = files.read_json(out_dir / "report.json"), files.read_json(report / "curves.json")
     digests = _digests(report, model, root)
     start, end = _span(curves)
+    evaluated = (report / "report.json").stat().st_mtime
     return Account(
         name=name,
         digests=digests,
         tags=_tags(name, content, digests),
         params=_params(content),
-        points=[*_curves(curves), *_results(content, end)],
+        points=[*_curves(curves), *_results(content, evaluated)],
         datasets=_datasets(content, digests),
         start=start,
         end=end,
@@ -118,11 +119,17 @@ def _span(curves: Json) -> tuple[float, float]:
 
 
 def _tags(name: str, content: Json, digests: dict[str, str]) -> dict[str, str]:
-    tags = {"mlflow.note.content": words.headline(content), "citeflow.run": name}
-    tags["citeflow.version"] = content["versions"]["citeflow"]
-    tags |= {f"citeflow.{kind}": sha256 for kind, sha256 in digests.items()}
+    version = content["versions"]["citeflow"]
     run_id = os.environ.get(KFP_RUN_ID)
-    return {**tags, "citeflow.kfp_run_id": run_id} if run_id else tags
+    return {
+        "mlflow.note.content": words.headline(content),
+        "mlflow.source.name": f"citeflow {version}",
+        "mlflow.source.type": "LOCAL",
+        "citeflow.run": name,
+        "citeflow.version": version,
+        **({"kfp_run_id": run_id} if run_id else {}),
+        **digests,
+    }
 
 
 def _params(content: Json) -> dict[str, str]:
@@ -148,15 +155,15 @@ def _curve(records: list[Json], key: str, name: str) -> Iterator[Point]:
 
 
 def _results(content: Json, wall_time: float) -> Iterator[Point]:
-    """Figures of the finished model and what it took, all at the last step."""
-    named = {f"{part}/{key}": value for part in ("test", "valid") for key, value in content[part].items()}
-    named |= {f"baseline/{name}": mrr for name, mrr in words.baseline_scores(content).items()}
+    """Figures of the finished model and what it took, all at step 0, of which MLflow draws bars."""
+    measured = {f"{part}/{key}": value for part in ("test", "valid") for key, value in content[part].items()}
+    named = {f"baseline/{name}": mrr for name, mrr in words.baseline_scores(content).items()}
     named |= {f"total/{key}": value for key, value in content["train"].items() if key != "workers"}
     for stage, cost in content["stages"].items():
         named |= {f"stage/{stage}_{key}": value for key, value in cost.items()}
-    for name, value in named.items():
+    for name, value in {**measured, **named}.items():
         if isinstance(value, (int, float)) and math.isfinite(value):
-            yield Point(metric_name(name), float(value), int(content["train"]["steps"]), wall_time, True)
+            yield Point(metric_name(name), float(value), 0, wall_time, name in measured)
 
 
 def metric_name(name: str) -> str:
@@ -166,7 +173,7 @@ def metric_name(name: str) -> str:
 
 def _datasets(content: Json, digests: dict[str, str]) -> list[Dataset]:
     facts = {name: value for name, value in content["facts"].items() if not isinstance(value, dict)}
-    told: dict[str, tuple[str, Json]] = {"RawDataset": ("raw", {}), "PreparedGraph": ("training, test", facts)}
+    told: dict[str, tuple[str, Json]] = {"PreparedGraph": ("training, test", facts), "RawDataset": ("raw", {})}
     name = without_secrets(str(content["dataset"]))
     return [
         Dataset(f"{name} ({kind})", digests[kind], context, profile)

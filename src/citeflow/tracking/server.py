@@ -15,7 +15,8 @@ from citeflow.tracking.account import Account, Point, profile_text
 
 EXPERIMENT = "citeflow"
 FINISHED = "FINISHED"
-KEY, REPORT = "citeflow.key", "citeflow.EvalReport"
+KEY = "citeflow.key"
+"""Tag by which a run is found again."""
 PER_REQUEST = 100
 """MLflow's limit for parameters and tags; it takes ten times as many metrics, in at most 1 MB."""
 DIGEST_DIGITS = 36
@@ -33,7 +34,7 @@ def tell(account: Account, uri: str) -> str:
     experiment = client.get_run(parent).info.experiment_id if parent else _experiment(client)
     run = _run(client, experiment, account, parent)
     run_id = str(run.info.run_id)
-    if run.info.status == FINISHED and run.data.tags.get(REPORT) == account.digests["EvalReport"]:
+    if run.info.status == FINISHED and run.data.tags.get("EvalReport") == account.digests["EvalReport"]:
         return run_id
     _tell_figures(client, run_id, account)
     model_id = _model(client, experiment, run_id, account)
@@ -114,7 +115,7 @@ def _new_model(client: MlflowClient, experiment: str, run_id: str, account: Acco
         experiment,
         name=re.sub(r"[^\w-]+", "-", account.name),
         source_run_id=run_id,
-        tags={name: value for name, value in account.tags.items() if name.startswith("citeflow.")},
+        tags=account.tags,
         params=account.params,
         model_type="link predictor",
     )
@@ -132,16 +133,16 @@ def _tell_metrics(client: MlflowClient, run_id: str, model_id: str, account: Acc
 
 
 def _metric(point: Point, run_id: str, model_id: str, account: Account) -> entities.Metric:
-    measured = account.datasets[-1]
+    measured = account.datasets[0]
     return entities.Metric(
         key=point.name,
         value=point.value,
         timestamp=_ms(point.wall_time),
         step=point.step,
-        run_id=run_id if point.is_result else None,
-        model_id=model_id if point.is_result else None,
-        dataset_name=measured.name if point.is_result else None,
-        dataset_digest=measured.sha256[:DIGEST_DIGITS] if point.is_result else None,
+        run_id=run_id if point.of_model else None,
+        model_id=model_id if point.of_model else None,
+        dataset_name=measured.name if point.of_model else None,
+        dataset_digest=measured.sha256[:DIGEST_DIGITS] if point.of_model else None,
     )
 
 

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from citeflow import __version__
-from citeflow.cli import cluster, compile, demo, doctor, experiments, predict, run, runs, settings, submit, verbs, xor
+from citeflow.cli import (
+    cluster,
+    compile,
+    demo,
+    doctor,
+    experiments,
+    predict,
+    run,
+    runs,
+    settings,
+    submit,
+    tune,
+    verbs,
+    xor,
+)
 from citeflow.errors import CiteflowError, ConfigError, tellable
 from citeflow.stopping import stoppable
 
@@ -49,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"citeflow {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, experiments, verbs, predict, settings, compile, submit, runs, cluster, doctor, demo, xor):
+    for module in (run, experiments, tune, verbs, predict, settings, compile, submit, runs, cluster, doctor, demo, xor):
         module.add_to(commands)
     return parser
 

@@ -1,5 +1,9 @@
-"""One rank of the training, as torchrun starts it: `torchrun -m citeflow.training.worker JOB.json`."""
+"""One rank of the training, as torchrun starts it: `torchrun -m citeflow.training.worker JOB.json`.
 
+Where arguments follow that say what the job is, the file is not read, and only names the folder of the run.
+"""
+
+import argparse
 import contextlib
 import errno
 import os
@@ -45,10 +49,11 @@ def main() -> None:
     An error that comes again however often one tries is left in `error.json` beside the job, for whoever started it;
     after any other end of a worker, torchrun starts all of them again.
     """
-    job_file = Path(sys.argv[1])
+    args = _arguments()
+    job_file: Path = args.job
     stop_with_parent(is_torchrun)
     try:
-        job = files.read_json(job_file)
+        job = _job_of(args) if args.graph else files.read_json(job_file)
         bind(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         with joined(settings.from_dict(job["config"]).recovery.step_timeout_s) as group:
             work(group, job_file.parent, job)
@@ -66,6 +71,20 @@ def main() -> None:
         sys.exit(1)
     finally:
         end_undisturbed()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="citeflow.training.worker", allow_abbrev=False)
+    parser.add_argument("job", type=Path, help="the job file, in the folder of the run")
+    parser.add_argument("--graph", help="the PreparedGraph, in place of what the job file says")
+    parser.add_argument("--log-dir", help="where TensorBoard looks")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    return parser.parse_args()
+
+
+def _job_of(args: argparse.Namespace) -> files.Json:
+    """The job that the arguments describe."""
+    return {"graph": args.graph, "log_dir": args.log_dir, "config": settings.load(overrides=args.set).to_dict()}
 
 
 def _leave(error: CiteflowError, run_dir: Path) -> int:
@@ -94,6 +113,8 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
             if training.run_log:
                 training.run_log.close()
         training.model.load_state_dict(training.best)
+        if not group.is_first and group.rank % group.local_world_size == 0:
+            log("train", "best", valid_mrr=training.progress.best_mrr)  # for who reads one pod's log, as Katib does
         with stops.at_once():
             embedding_NH = embed_all(training.model, graph, group)
             calibration = None

@@ -1,0 +1,40 @@
+"""Show the trials of a search, and hand on the best one's model."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.base import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def tuning_report(
+    shares: list[str],
+    graph: dsl.Input[dsl.Dataset],
+    run_name: str,
+    data_root: str,
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> NamedTuple("Found", [("model_sha256", str), ("out_dir", str)]):
+    """Show the trials of a search, and hand on the best one's model.
+
+    Args:
+        shares: Numbers of the trials that were trained.
+        graph: Manifest of the PreparedGraph.
+        run_name: Name of the search.
+        data_root: Where the shared volume is mounted.
+        summary: Table of the trials, and whether the best one beats the settings that the search began with.
+        page: The same with plots, as one self-contained page.
+        model: The TrainedModel with the best validation MRR.
+        metrics: The best validation MRR, and that of the settings that the search began with.
+
+    Returns:
+        Digest of the best model, and the folder with the results, relative to data_root.
+    """
+    from citeflow.experiments import tuning_steps
+
+    return tuning_steps.tuning_report(
+        shares, graph, run_name, data_root=data_root, summary=summary, page=page, model=model, metrics=metrics
+    )

@@ -1,0 +1,122 @@
+"""A search for better settings."""
+
+from kfp import dsl, kubernetes
+
+from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, MOUNT
+from components.base import offer_choices, place
+from components.chains import prepared
+from components.download.component import download
+from components.evaluate.component import evaluate
+from components.publish.component import publish
+from components.tune_trials.component import tune_trials
+from components.tuning_report.component import tuning_report
+from components.tuning_trials.component import tuning_trials
+
+SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
+"""Where a cluster keeps the URL of the database, which holds a password."""
+
+
+def _open_study(task: dsl.PipelineTask) -> None:
+    """Let a step reach the study's database, where there is one, and know its own pod."""
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
+    kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
+    kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
+
+
+@dsl.pipeline(name="tune", display_name="Search for better settings")
+def tune(
+    dataset: str = "synthetic",
+    trials: int = 12,
+    parallel: int = 1,
+    space: str = "",
+    preset: str = "default",
+    settings: str = "",
+    workers: int = 1,
+    launcher: str = "local",
+    job: str = "",
+    run_name: str = "",
+    data_root: str = MOUNT,
+) -> None:
+    """Trains with many settings, each chosen by what those before it have reached, and scores the best model.
+
+    Args:
+        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
+            relative path lies below data_root.
+        trials: Number of trainings; the first has the settings that the search starts from. Those that are clearly
+            worse than others are ended early.
+        parallel: How many are trained at a time. More than one needs a database on a cluster, whose URL the Secret
+            citeflow-study holds.
+        space: YAML text with the settings to search, for example "{train.lr: {low: 0.001, high: 0.1, log: true},
+            model.width: [64, 128]}"; empty searches learning rate, negatives, dropout, width and layers.
+        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
+        settings: YAML text merged over the preset, for example "train: {epochs: 5}"; `citeflow settings` lists them.
+        workers: Number of training processes of a trial; of pods, where jobs train.
+        launcher: "local" trains in the step Tune; "pytorchjob" and "trainjob" let pods of their own train each trial.
+        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
+        run_name: Name of the search in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset
+            and job. A search of this name that was stopped goes on.
+        data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
+    """
+    raw = download(
+        dataset=dataset,
+        preset=preset,
+        settings=settings,
+        predictor="settings",
+        epochs=0.0,
+        minutes=0.0,
+        workers=workers,
+        run_name=run_name,
+        out_dir="",
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=job,
+        data_root=data_root,
+    )
+    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    graph = prepared(raw, data_root).outputs["graph"]
+    shares = tuning_trials(
+        graph=graph,
+        settings=raw.outputs["resolved"],
+        space=space,
+        trials=trials,
+        parallel=parallel,
+        workers=workers,
+        run_name=raw.outputs["run"],
+        data_root=data_root,
+    )
+    place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _open_study(shares)
+    with dsl.ParallelFor(shares.output, name="shares") as share:
+        trained = tune_trials(
+            graph=graph,
+            trials=share.trials,
+            run_name=share.run,
+            workers=workers,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            launcher=launcher,
+            job=job,
+            data_root=data_root,
+        )
+        place(trained, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+        trained.set_env_variable(IMAGE_VARIABLE, IMAGE)
+        _open_study(trained)
+    best = tuning_report(
+        shares=dsl.Collected(trained.output), graph=graph, run_name=raw.outputs["run"], data_root=data_root
+    )
+    place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _open_study(best)
+    report = evaluate(
+        model=best.outputs["model"], model_sha256=best.outputs["model_sha256"], graph=graph, data_root=data_root
+    )
+    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    published = publish(
+        report=report.outputs["report"],
+        report_sha256=report.outputs["Output"],
+        model=best.outputs["model"],
+        out_dir=best.outputs["out_dir"],
+        data_root=data_root,
+    )
+    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+
+
+offer_choices(tune)

@@ -1,0 +1,243 @@
+"""The page of a search for better settings: every trial, and whether the best one beats the settings it began with."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from citeflow.reporting import markdown, page, style, words
+from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
+from citeflow.reporting.tables import Table
+
+PRUNED = "pruned"
+FLATTERED = (
+    "The best of many trials looks better on the citations it was chosen by than it is; "
+    "its test MRR, on citations that no trial has seen, is in report.html."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """A trial."""
+
+    number: int
+    state: str
+    """complete, pruned, fail, running or waiting."""
+
+    valid_mrr: float | None
+    values: Mapping[str, bool | int | float | str]
+    """What it was trained with, by name of the setting."""
+
+    seconds: float | None = None
+    """Time that it took."""
+
+    evaluations: Sequence[float] = ()
+    """Validation MRRs during training."""
+
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """A search that has ended."""
+
+    run: str
+    dataset: str
+    tried: Sequence[Tried]
+    log_keys: frozenset[str] = field(default_factory=frozenset)
+    """Settings whose axis is logarithmic."""
+
+    @property
+    def best(self) -> Tried | None:
+        """The complete trial with the highest validation MRR."""
+        complete = [trial for trial in self.tried if trial.valid_mrr is not None]
+        return max(complete, key=lambda trial: (trial.valid_mrr or 0.0, -trial.number), default=None)
+
+    @property
+    def default(self) -> float | None:
+        """Validation MRR of the settings that it began with."""
+        return next((trial.valid_mrr for trial in self.tried if trial.number == 0), None)
+
+
+def verdict(search: Search) -> str:
+    """Whether the best trial beats the default, in one sentence."""
+    best, default = search.best, search.default
+    if best is None or best.valid_mrr is None:
+        return "No trial has ended with a model."
+    reached = f"validation MRR {words.score(best.valid_mrr)}"
+    if default is None:
+        return f"Trial {best.number} is the best ({reached}); the default settings have not ended with a model."
+    if best.number == 0:
+        others = words.plural(len(search.tried) - 1, "other trial")
+        return f"No trial beats the default settings ({reached}) in {others}."
+    gain = best.valid_mrr - default
+    if gain <= 0:
+        return f"No trial beats the default settings (validation MRR {words.score(default)})."
+    return f"Trial {best.number} beats the default settings by {gain:.4f} ({reached} against {words.score(default)})."
+
+
+def table(search: Search) -> Table:
+    """Every trial, best first."""
+    ranked = sorted(search.tried, key=lambda trial: (-(trial.valid_mrr or -1.0), trial.number))
+    keys = _keys(search)
+    rows = [
+        (_name(trial), _score(trial), *(_text(trial.values.get(key)) for key in keys), words.duration(trial.seconds))
+        for trial in ranked
+    ]
+    return Table(title="Trials", header=("Trial", "Validation MRR", *keys, "Time"), rows=rows)
+
+
+def as_csv(search: Search) -> str:
+    """Every trial as comma-separated values, in the order in which they were begun."""
+    keys, buffer = _keys(search), io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["trial", "state", "valid_mrr", "seconds", *keys])
+    for trial in search.tried:
+        mrr, seconds = trial.valid_mrr, trial.seconds
+        facts = [trial.number, trial.state, "" if mrr is None else mrr, "" if seconds is None else round(seconds, 1)]
+        writer.writerow([*facts, *(trial.values.get(key, "") for key in keys)])
+    return buffer.getvalue()
+
+
+def as_markdown(search: Search, options: str) -> str:
+    """The result and the trials; `options` are the best trial's."""
+    title = f"# {markdown.escape(search.dataset)}\n\n{verdict(search)}\n\n    {options}\n"
+    return "\n".join([title, markdown.render(table(search))])
+
+
+def as_html(search: Search, options: str) -> str:
+    """The result, the trials and the figures as a page of its own."""
+    title = f"Search on {search.dataset}"
+    figures = "\n".join(_figure(*drawn) for drawn in (_history(search), _curves(search), _parameters(search)) if drawn)
+    body = [
+        f'<p class="eyebrow">citeflow tune · {escape(search.run)}</p>\n<h1>{escape(title)}</h1>',
+        f'<p class="headline">{escape(verdict(search))}</p>',
+        f'<section class="card">\n<h3>The best settings</h3>\n<pre>{escape(options)}</pre>\n'
+        f'<p class="remark">{escape(FLATTERED)}</p>\n</section>',
+        f'<section>\n<h2>Figures</h2>\n<div class="grid even">\n{figures}\n</div>\n</section>',
+        f'<section>\n<h2>Trials</h2>\n<div class="card">{page.rows(table(search))}</div>\n</section>',
+        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
+    ]
+    return page.document(f"{escape(title)} · citeflow", "\n".join(body))
+
+
+def _figure(title: str, caption: str, svg: str) -> str:
+    drawing = style.follow_theme(svg)
+    return f'<figure class="card">\n<h3>{title}</h3>\n{drawing}\n<figcaption>{caption}</figcaption>\n</figure>'
+
+
+def _history(search: Search) -> tuple[str, str, str] | None:
+    done = [trial for trial in search.tried if trial.valid_mrr is not None]
+    if not done:
+        return None
+    numbers, scores = [trial.number for trial in done], [trial.valid_mrr or 0.0 for trial in done]
+    best = [max(scores[: index + 1]) for index in range(len(scores))]
+
+    def draw(axes: Axes) -> None:
+        axes.step(numbers, best, where="post", color=COLOURS["blue"], label="best so far")
+        axes.plot(numbers, scores, "o", color=COLOURS["grey"], markersize=5, label="trial")
+        pruned = [(trial.number, max(trial.evaluations)) for trial in search.tried if _is_pruned(trial)]
+        if pruned:
+            axes.plot(*zip(*pruned, strict=True), "x", color=COLOURS["vermillion"], markersize=5, label="pruned")
+        if search.default is not None:
+            look: dict[str, Any] = {"color": COLOURS["green"], "dashes": (5, 2), "linewidth": 1.4}
+            axes.axhline(search.default, label=f"default {search.default:.3f}", **look)
+        axes.set(xlabel="Trial", ylabel="Validation MRR")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, columnspacing=1.2, handlelength=1.4)
+
+    caption = "A cross is a trial that was ended early, at the best it had reached."
+    return "Validation MRR by trial", caption, render("history", verdict(search), one(draw), height=HEIGHT + 0.4)
+
+
+def _curves(search: Search) -> tuple[str, str, str] | None:
+    if not any(trial.evaluations for trial in search.tried):
+        return None
+    best = search.best
+
+    def draw(axes: Axes) -> None:
+        for trial in search.tried:
+            if trial.evaluations:
+                place = range(1, len(trial.evaluations) + 1)
+                axes.plot(place, trial.evaluations, **_look(trial, best))
+        axes.set(xlabel="Evaluation during training", ylabel="Validation MRR")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, columnspacing=1.2, handlelength=1.4)
+
+    caption = "Those that end early were worse than the median of the others at that point."
+    return "Training curves", caption, render("curves", caption, one(draw), height=HEIGHT + 0.4)
+
+
+def _look(trial: Tried, best: Tried | None) -> dict[str, Any]:
+    if best is not None and trial.number == best.number:
+        return {"color": COLOURS["blue"], "linewidth": 2.4, "zorder": 3, "label": f"best (trial {best.number})"}
+    if trial.number == 0:
+        return {"color": COLOURS["green"], "linewidth": 2.0, "zorder": 2, "label": "default"}
+    colour = COLOURS["vermillion" if _is_pruned(trial) else "grey"]
+    return {"color": colour, "linewidth": 1.0, "alpha": 0.7, "marker": ".", "markersize": 3}
+
+
+def _parameters(search: Search) -> tuple[str, str, str] | None:
+    keys, done = _keys(search), [trial for trial in search.tried if trial.valid_mrr is not None]
+    if not keys or len(done) < 2:
+        return None
+    rows = -(-len(keys) // 2)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+        for axes, key in zip(grid, keys, strict=False):
+            _scatter(axes, key, done, search)
+        for axes in grid[len(keys) :]:
+            axes.set_visible(False)
+        figure.supylabel("Validation MRR", fontsize=10.5, color=COLOURS["muted"])
+
+    caption = "Each point is a complete trial: blue the best, green the default."
+    return "By setting", caption, render("parameters", caption, draw, height=0.3 + 1.75 * rows)
+
+
+def _scatter(axes: Axes, key: str, done: Sequence[Tried], search: Search) -> None:
+    values: list[Any] = [trial.values[key] for trial in done]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        values = [_text(value) for value in values]
+    colours = [COLOURS[_colour(trial, search.best)] for trial in done]
+    axes.scatter(values, [trial.valid_mrr or 0.0 for trial in done], c=colours, s=26, zorder=3)
+    if key in search.log_keys:
+        axes.set_xscale("log")
+    elif all(isinstance(value, int) for value in values):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(key)
+
+
+def _colour(trial: Tried, best: Tried | None) -> str:
+    if best is not None and trial.number == best.number:
+        return "blue"
+    return "green" if trial.number == 0 else "grey"
+
+
+def _is_pruned(trial: Tried) -> bool:
+    return trial.state == PRUNED and bool(trial.evaluations)
+
+
+def _keys(search: Search) -> list[str]:
+    """The settings that were searched."""
+    return list(next((trial.values for trial in search.tried if trial.values), {}))
+
+
+def _name(trial: Tried) -> str:
+    return f"{trial.number} (default)" if trial.number == 0 else str(trial.number)
+
+
+def _score(trial: Tried) -> str:
+    return trial.state if trial.valid_mrr is None else words.score(trial.valid_mrr)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return words.MISSING
+    return f"{value:.4g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -113,9 +113,9 @@ def out(trained, tmp_path_factory):
 
 @pytest.fixture
 def publish(trained, out):
-    """Tell MLflow of that run, or of another report of it."""
+    """Tell MLflow of that run."""
 
-    def call(report=trained.report):
-        tracking.publish_run(report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
+    def call():
+        tracking.publish_run(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
 
     return call

@@ -94,7 +94,7 @@ def test_its_figures_are_those_of_the_report(told, out):
     assert metrics["total/positives"] == report["train"]["positives"]
 
 
-def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(told, trained, tmp_path):
+def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(told, trained, tmp_path, monkeypatch):
     from mlflow.artifacts import download_artifacts
 
     run = told.run
@@ -107,7 +107,8 @@ def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(told, tra
     graph = manifest(trained.graph)["sha256"]
     assert measured["test/mrr"] == (run.data.metrics["test/mrr"], graph[:36])
     assert {name.partition("/")[0] for name in measured} == {"test", "valid"}
-    folder = download_artifacts(artifact_uri=model.model_uri, dst_path=str(tmp_path), tracking_uri=told.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", told.uri)
+    folder = download_artifacts(artifact_uri=model.model_uri, dst_path=str(tmp_path))
     again = model_files.load(Path(folder))
     assert again.manifest["sha256"] == manifest(trained.model)["sha256"]
     assert not [path for path in Path(folder).rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
@@ -150,7 +151,7 @@ def test_publishing_twice_adds_nothing(mlflow_at, publish):
     assert len(models_of(after, mlflow_at.client)) == 1
 
 
-def test_another_evaluation_of_the_same_model_goes_to_the_same_run(mlflow_at, publish, trained, tmp_path):
+def test_another_evaluation_of_the_same_model_goes_to_the_same_run(mlflow_at, publish, trained, out, tmp_path):
     publish()
     newer = tmp_path / "small" / "report"
     content = files.read_json(trained.report / "report.json")
@@ -159,7 +160,10 @@ def test_another_evaluation_of_the_same_model_goes_to_the_same_run(mlflow_at, pu
         files.write_json(work / "report.json", content)
         files.copy_file(trained.report / "curves.json", work / "curves.json")
         files.write_manifest(work, "EvalReport", inputs=manifest(trained.report)["inputs"], facts={})
-    publish(newer)
+    again = tmp_path / "out"
+    shutil.copytree(out, again)
+    files.write_json(again / "report.json", content)
+    tracking.publish_run(newer, model=trained.model, log_dir=trained.log_dir, out_dir=again)
     (run,) = mlflow_at.runs()
     assert run.data.tags["EvalReport"] == manifest(newer)["sha256"]
     assert [metric.value for metric in mlflow_at.client.get_metric_history(run.info.run_id, "test/mrr")][-1] == 0.125

@@ -109,3 +109,12 @@ def test_another_noun_is_no_model(trained):
     with pytest.raises(CorruptError, match="PreparedGraph"):
         model_files.load(trained.graph)
     assert files.read_manifest(trained.model, model_files.KIND)["kind"] == "TrainedModel"
+
+
+def test_a_model_from_before_resources_were_sampled_is_read(trained, tmp_path):
+    with files.new_directory(tmp_path / "model") as work:
+        for name in ("model.safetensors", "model.json", "history.jsonl", "evaluations.jsonl"):
+            files.copy_file(trained.model / name, work / name)
+        files.write_manifest(work, model_files.KIND, inputs={}, facts={})
+    assert model_files.load(tmp_path / "model").resources == {}
+    assert model_files.load(trained.model).resources["ranks"]

@@ -1,5 +1,9 @@
 import math
+from pathlib import Path
 
+import pytest
+
+from citeflow import runs, tracking
 from citeflow.tracking import account
 
 
@@ -41,3 +45,18 @@ def test_a_graph_that_is_gone_leaves_the_rest_of_the_lineage(tmp_path):
     (tmp_path / "prepared" / "x").mkdir(parents=True)
     (tmp_path / "prepared" / "x" / "manifest.json").write_text('{"half')
     assert account._inputs_of_graph(tmp_path, "0" * 64) == {}
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("root/runs/small", "small"), ("root/runs/sweep/logs", "sweep/logs"), ("else/where/mine", "mine")],
+)
+def test_root_and_name_of_a_run_are_those_that_its_logs_were_named_by(folder, name):
+    root = Path("/data/root")
+    report = Path("/data") / folder / "report"
+    assert runs.name_of(root, report.parent) == name
+    assert tracking._place(report, runs.log_folder(root, name)) == (root, name)
+
+
+def test_a_run_whose_logs_lie_anywhere_is_named_after_their_folder():
+    assert tracking._place(Path("/a/b/report"), Path("/c/d")) == (Path("/c"), "d")

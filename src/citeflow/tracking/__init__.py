@@ -44,8 +44,8 @@ def publish_run(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> N
     if not uri:
         return
     check()
-    root = Path(os.path.commonpath((report.parent, log_dir)))
-    account = make_account(runs.name_of(root, report.parent), report, model=model, root=root, out_dir=out_dir)
+    root, name = _place(report, log_dir)
+    account = make_account(name, report, model=model, root=root, out_dir=out_dir)
     again = ["citeflow", "publish", report, "--model", model, "--out", out_dir, "--data-root", root]
     hint = f"all results are on disk; to tell MLflow later: {shlex.join(map(str, again))}"
     with failures_told(uri, hint), quiet():
@@ -53,3 +53,12 @@ def publish_run(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> N
 
         run_id = tell(account, uri)
     log("publish", "told MLflow", server=without_secrets(uri), run=run_id)
+
+
+def _place(report: Path, log_dir: Path) -> tuple[Path, str]:
+    """The data root and the name of the run, from which `log_dir` was made."""
+    for root in log_dir.parents:
+        name = runs.name_of(root, report.parent)
+        if runs.log_folder(root, name) == log_dir:
+            return root, name
+    return log_dir.parent, log_dir.name

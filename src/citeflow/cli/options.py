@@ -89,7 +89,8 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose
         with stoppable(lastwords.leave):
             pipeline.run(arguments, name=name, scratch=root, verbose=verbose)
     except (StoppedError, TrainingError):
-        log("run", "can go on", add=f"--run-name {arguments['run_name']}")
+        if "run_name" in arguments:
+            log("run", "can go on", add=f"--run-name {arguments['run_name']}")
         raise
 
 

@@ -16,6 +16,9 @@ from citeflow.reporting.tables import Table
 
 LOOKS = ("blue", "vermillion", "green", "purple", "orange", "grey")
 POINTS = 200
+UNBROKEN, MINUS = "\u00a0", "\u2212"
+"""A space that no line is broken at, and a true minus sign."""
+
 HEADER = ("Model", "Seeds", "Validation MRR", "Test MRR", "Accuracy", "Time", "Behind", "95 % interval", "Difference")
 HOW = (
     "Mean ± standard deviation over the seeds. The winner has the highest mean validation MRR; behind it are the "
@@ -54,23 +57,22 @@ def _table(ranked: Sequence[Standing]) -> Table:
 
 
 def _cells(each: Standing) -> tuple[str, ...]:
-    is_winner = each.verdict == WINNER
-    interval = words.MISSING if each.interval is None else " … ".join(words.difference(end) for end in each.interval)
-    return (
-        each.name,
+    """A row of the table; what belongs together stays on one line."""
+    interval = words.MISSING if each.interval is None else " … ".join(f"{end:+.3f}" for end in each.interval)
+    figures = (
         str(len(each.seeds)),
         _spread(each.valid_mrr),
         _spread(each.test_mrr),
         _spread(each.accuracy),
         words.duration(mean(each.seconds)),
-        words.MISSING if is_winner else words.difference(each.behind),
+        words.MISSING if each.verdict == WINNER else f"{each.behind:+.3f}",
         interval,
-        each.verdict,
     )
+    return (each.name, *(figure.replace(" ", UNBROKEN).replace("-", MINUS) for figure in figures), each.verdict)
 
 
 def _spread(values: Sequence[float]) -> str:
-    return words.score(mean(values)) + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def _bars(ranked: Sequence[Standing]) -> str:
@@ -85,7 +87,7 @@ def _bars(ranked: Sequence[Standing]) -> str:
         axes.tick_params("y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
 
-    svg = render("models", "Test MRR of each model", one(draw), height=0.9 + 0.5 * len(ranked))
+    svg = render("models", "Test MRR of each model", one(draw), height=max(HEIGHT, 0.9 + 0.5 * len(ranked)))
     return page.figure("Test MRR", svg, "A point for each seed; the bar is their mean, the line their deviation.")
 
 

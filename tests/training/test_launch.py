@@ -244,8 +244,9 @@ def test_parts_of_the_graph_leave_out_the_citations_between_them(jobs, graph):
 
 
 def test_training_by_time_ends_about_on_time(jobs):
-    for told in jobs["by time"].ranks:
-        assert 60 * MINUTES <= told["seconds"] < 60 * MINUTES + 6
+    first, second = jobs["by time"].ranks
+    assert 60 * MINUTES <= first["seconds"] < 60 * MINUTES + 6
+    assert abs(second["seconds"] - first["seconds"]) < 6, "the first one's clock decides for both"
 
 
 def test_training_for_less_than_an_epoch_ends_with_a_model(jobs):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, pipeline, runs, stages
+from citeflow import config, pipeline, runs, stages, tracking
 from citeflow.cli import options
 from citeflow.console import emit, log, without_secrets
 from citeflow.experiments import trials
@@ -64,6 +64,7 @@ def _run(args: argparse.Namespace, name: str, given: dict[str, Any]) -> None:
     run = options.run_name(args, dataset)
     out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, run)
     options.require("kfp", "torch")
+    tracking.check()
     stages.check_places(root, out)
     log("run", "starts", name=run, dataset=without_secrets(dataset), data_root=root)
     arguments = {"dataset": dataset, "run_name": run, "out_dir": str(out), "data_root": str(root), **given}

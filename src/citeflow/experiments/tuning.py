@@ -41,9 +41,10 @@ TIMEOUT_S = 30
 RANDOM_TRIALS = 4
 """So many trials, trial 0 included, have to end before those that follow learn from them."""
 
-WARM_UP = 0.3
+WARM_UP = 0.5
 """Share of the evaluations that no trial is ended before."""
 
+BEGIN = "`citeflow tune` begins one"
 DEFINITION = "citeflow"
 """The study's attribute that says what is searched."""
 
@@ -93,10 +94,13 @@ def opened(data_root: Path, run: str) -> Iterator[RDBStorage]:
     """The database of a search, for the length of a block.
 
     Raises:
+        NotFoundError: the search has not begun.
         ConfigError: its URL is wrong.
         UnavailableError: it does not answer.
     """
     folder = runs.run_folder(data_root, run)
+    if not folder.is_dir():
+        raise NotFoundError("no such search", run, hint=BEGIN)
     url = os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{folder / 'study.db'}"
     try:
         driver = sqlalchemy.engine.make_url(url).drivername
@@ -290,4 +294,4 @@ def _load(storage: RDBStorage, run: str, **options: Any) -> Any:
     try:
         return optuna.load_study(study_name=run, storage=storage, **options)
     except KeyError:
-        raise NotFoundError("no such search", run, hint="`citeflow tune` begins one") from None
+        raise NotFoundError("no such search", run, hint=BEGIN) from None

@@ -9,13 +9,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from citeflow.reporting import markdown, page, style, words
 from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
 from citeflow.reporting.tables import Table
 
 PRUNED = "pruned"
+MOST_TICKS = 4
 FLATTERED = (
     "The best of many trials looks better on the citations it was chosen by than it is; "
     "its test MRR, on citations that no trial has seen, is in report.html."
@@ -114,13 +115,15 @@ def as_markdown(search: Search, options: str) -> str:
 def as_html(search: Search, options: str) -> str:
     """The result, the trials and the figures as a page of its own."""
     title = f"Search on {search.dataset}"
-    figures = "\n".join(_figure(*drawn) for drawn in (_history(search), _curves(search), _parameters(search)) if drawn)
+    figures = "\n".join(_figure(*drawn) for drawn in (_history(search), _curves(search)) if drawn)
+    below = "".join(_figure(*drawn) for drawn in [_parameters(search)] if drawn)
     body = [
         f'<p class="eyebrow">citeflow tune · {escape(search.run)}</p>\n<h1>{escape(title)}</h1>',
         f'<p class="headline">{escape(verdict(search))}</p>',
         f'<section class="card">\n<h3>The best settings</h3>\n<pre>{escape(options)}</pre>\n'
         f'<p class="remark">{escape(FLATTERED)}</p>\n</section>',
         f'<section>\n<h2>Figures</h2>\n<div class="grid even">\n{figures}\n</div>\n</section>',
+        below and f"<section>\n<h2>By setting</h2>\n{below}\n</section>",
         f'<section>\n<h2>Trials</h2>\n<div class="card">{page.rows(table(search))}</div>\n</section>',
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
     ]
@@ -190,27 +193,35 @@ def _parameters(search: Search) -> tuple[str, str, str] | None:
     rows = -(-len(keys) // 2)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+        grid = figure.subplots(rows, 2, sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08}).ravel()
         for axes, key in zip(grid, keys, strict=False):
             _scatter(axes, key, done, search)
         for axes in grid[len(keys) :]:
             axes.set_visible(False)
         figure.supylabel("Validation MRR", fontsize=10.5, color=COLOURS["muted"])
 
-    caption = "Each point is a complete trial: blue the best, green the default."
-    return "By setting", caption, render("parameters", caption, draw, height=0.3 + 1.75 * rows)
+    caption = "Blue is the best, green the default. Trials that were ended early are left out."
+    return "Complete trials", caption, render("parameters", caption, draw, height=0.3 + 1.75 * rows)
 
 
 def _scatter(axes: Axes, key: str, done: Sequence[Tried], search: Search) -> None:
     values: list[Any] = [trial.values[key] for trial in done]
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        values = [_text(value) for value in values]
+    is_number = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    different = sorted(set(values))
+    is_whole = is_number and all(isinstance(value, int) for value in values)
+    if not is_number or (is_whole and len(different) <= MOST_TICKS and key not in search.log_keys):
+        axes.set_xticks(range(len(different)), [_text(value) for value in different])
+        axes.set_xlim(-0.5, len(different) - 0.5)
+        values = [different.index(value) for value in values]
+    elif key in search.log_keys:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=MOST_TICKS))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     colours = [COLOURS[_colour(trial, search.best)] for trial in done]
     axes.scatter(values, [trial.valid_mrr or 0.0 for trial in done], c=colours, s=26, zorder=3)
-    if key in search.log_keys:
-        axes.set_xscale("log")
-    elif all(isinstance(value, int) for value in values):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(key)
 
 

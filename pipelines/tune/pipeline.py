@@ -1,5 +1,7 @@
 """A search for better settings."""
 
+from typing import Any
+
 from kfp import dsl, kubernetes
 
 from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, MOUNT
@@ -21,6 +23,22 @@ def _open_study(task: dsl.PipelineTask) -> None:
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
+
+
+def _score(best: dsl.PipelineTask, graph: Any, data_root: str) -> None:
+    """Score the best model on the test citations, and publish it beside the trials."""
+    report = evaluate(
+        model=best.outputs["model"], model_sha256=best.outputs["model_sha256"], graph=graph, data_root=data_root
+    )
+    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    published = publish(
+        report=report.outputs["report"],
+        report_sha256=report.outputs["Output"],
+        model=best.outputs["model"],
+        out_dir=best.outputs["out_dir"],
+        data_root=data_root,
+    )
+    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 @dsl.pipeline(name="tune", display_name="Search for better settings")
@@ -105,18 +123,7 @@ def tune(
     )
     place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _open_study(best)
-    report = evaluate(
-        model=best.outputs["model"], model_sha256=best.outputs["model_sha256"], graph=graph, data_root=data_root
-    )
-    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
-    published = publish(
-        report=report.outputs["report"],
-        report_sha256=report.outputs["Output"],
-        model=best.outputs["model"],
-        out_dir=best.outputs["out_dir"],
-        data_root=data_root,
-    )
-    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _score(best, graph, data_root)
 
 
 offer_choices(tune)

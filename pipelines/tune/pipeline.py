@@ -18,8 +18,9 @@ SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
 """Where a cluster keeps the URL of the database, which holds a password."""
 
 
-def _open_study(task: dsl.PipelineTask) -> None:
-    """Let a step reach the study's database, where there is one, and know its own pod."""
+def _place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str]) -> None:
+    """As `place`; and let a step reach the study's database, where there is one, and know its own pod."""
+    place(task, cpu=cpu, memory=memory, cached=False)
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
@@ -102,8 +103,7 @@ def tune(
         run_name=raw.outputs["run"],
         data_root=data_root,
     )
-    place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _open_study(shares)
+    _place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"))
     with dsl.ParallelFor(shares.output, name="shares") as share:
         trained = tune_trials(
             graph=graph,
@@ -115,14 +115,12 @@ def tune(
             job=job,
             data_root=data_root,
         )
-        place(trained, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
         trained.set_env_variable(IMAGE_VARIABLE, IMAGE)
-        _open_study(trained)
+        _place(trained, cpu=("500m", "16"), memory=("1Gi", "64Gi"))
     best = tuning_report(
         shares=dsl.Collected(trained.output), graph=graph, run_name=raw.outputs["run"], data_root=data_root
     )
-    place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _open_study(best)
+    _place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"))
     _score(best, graph, data_root)
 
 

@@ -1,6 +1,6 @@
 """Steps that several pipelines have in a row."""
 
-from typing import NamedTuple
+from typing import Any
 
 from kfp import dsl, kubernetes
 
@@ -29,12 +29,28 @@ def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
     return graph
 
 
-class Learned(NamedTuple):
-    """The steps that make a scored model."""
+def place_training(task: dsl.PipelineTask) -> None:
+    """Give a step what it needs to train, or to make jobs that do and that end with its pod."""
+    place(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+    task.set_env_variable(IMAGE_VARIABLE, IMAGE)
+    kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
+    kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
 
-    train: dsl.PipelineTask
-    evaluate: dsl.PipelineTask
-    publish: dsl.PipelineTask
+
+def scored(model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = "") -> dsl.PipelineTask:
+    """Everything behind the training of one model; returns the step whose output is the digest of the report."""
+    report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
+    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    published = publish(
+        report=report.outputs["report"],
+        report_sha256=report.outputs["Output"],
+        model=model,
+        out_dir=out_dir,
+        data_root=data_root,
+    )
+    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _let_mlflow_be_told(published)
+    return report
 
 
 def learned(
@@ -47,8 +63,8 @@ def learned(
     job: str,
     data_root: str,
     out_dir: str = "",
-) -> Learned:
-    """Everything behind the PreparedGraph of one run.
+) -> dsl.PipelineTask:
+    """Everything behind the PreparedGraph of one run; returns the step whose output is the digest of the report.
 
     In a loop, kfp.local hands the item over in place of a parameter that another step made: there, settings, workers
     and name have to be parts of the item.
@@ -63,27 +79,9 @@ def learned(
         job=job,
         data_root=data_root,
     )
-    place(model, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
-    model.set_env_variable(IMAGE_VARIABLE, IMAGE)
-    kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
-    kubernetes.use_field_path_as_env(model, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
-    report = evaluate(
-        model=model.outputs["model"],
-        model_sha256=model.outputs["Output"],
-        graph=graph.outputs["graph"],
-        data_root=data_root,
-    )
-    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
-    published = publish(
-        report=report.outputs["report"],
-        report_sha256=report.outputs["Output"],
-        model=model.outputs["model"],
-        out_dir=out_dir,
-        data_root=data_root,
-    )
-    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_mlflow_be_told(published)
-    return Learned(train=model, evaluate=report, publish=published)
+    place_training(model)
+    made = model.outputs
+    return scored(made["model"], made["Output"], graph=graph.outputs["graph"], data_root=data_root, out_dir=out_dir)
 
 
 def _let_mlflow_be_told(task: dsl.PipelineTask) -> None:

@@ -77,7 +77,7 @@ def compare(
     place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = prepared(raw, data_root)
     with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        run = learned(
+        report = learned(
             graph,
             settings=trial.settings,
             workers=trial.workers,
@@ -86,14 +86,14 @@ def compare(
             job=job,
             data_root=data_root,
         )
-    report = comparison_report(
+    table = comparison_report(
         trials=trials.output,
-        report_sha256s=dsl.Collected(run.evaluate.outputs["Output"]),
+        report_sha256s=dsl.Collected(report.outputs["Output"]),
         run=raw.outputs["run"],
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(report, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    place(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 offer_choices(compare)

@@ -67,7 +67,7 @@ def scaling(
     place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = prepared(raw, data_root)
     with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        run = learned(
+        report = learned(
             graph,
             settings=trial.settings,
             workers=trial.workers,
@@ -76,15 +76,15 @@ def scaling(
             job=job,
             data_root=data_root,
         )
-    report = scaling_report(
+    table = scaling_report(
         trials=trials.output,
-        report_sha256s=dsl.Collected(run.evaluate.outputs["Output"]),
+        report_sha256s=dsl.Collected(report.outputs["Output"]),
         run=raw.outputs["run"],
         launcher=launcher,
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(report, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    place(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 offer_choices(scaling)

@@ -1,15 +1,11 @@
 """A search for better settings."""
 
-from typing import Any
-
 from kfp import dsl, kubernetes
 
-from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, MOUNT
+from citeflow.cluster.spec import MOUNT
 from components.base import offer_choices, place
-from components.chains import prepared
+from components.chains import place_training, prepared, scored
 from components.download.component import download
-from components.evaluate.component import evaluate
-from components.publish.component import publish
 from components.tune_trials.component import tune_trials
 from components.tuning_report.component import tuning_report
 from components.tuning_trials.component import tuning_trials
@@ -18,28 +14,9 @@ SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
 """Where a cluster keeps the URL of the database, which holds a password."""
 
 
-def _place(task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str]) -> None:
-    """As `place`; and let a step reach the study's database, where there is one, and know its own pod."""
-    place(task, cpu=cpu, memory=memory, cached=False)
+def _let_study_be_reached(task: dsl.PipelineTask) -> None:
+    """Give a step the URL of the study's database, where somebody has set one for the namespace."""
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
-    kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
-    kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
-
-
-def _score(best: dsl.PipelineTask, graph: Any, data_root: str) -> None:
-    """Score the best model on the test citations, and publish it beside the trials."""
-    report = evaluate(
-        model=best.outputs["model"], model_sha256=best.outputs["model_sha256"], graph=graph, data_root=data_root
-    )
-    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
-    published = publish(
-        report=report.outputs["report"],
-        report_sha256=report.outputs["Output"],
-        model=best.outputs["model"],
-        out_dir=best.outputs["out_dir"],
-        data_root=data_root,
-    )
-    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 @dsl.pipeline(name="tune", display_name="Search for better settings")
@@ -103,7 +80,8 @@ def tune(
         run_name=raw.outputs["run"],
         data_root=data_root,
     )
-    _place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"))
+    place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _let_study_be_reached(shares)
     with dsl.ParallelFor(shares.output, name="shares") as share:
         trained = tune_trials(
             graph=graph,
@@ -115,13 +93,15 @@ def tune(
             job=job,
             data_root=data_root,
         )
-        trained.set_env_variable(IMAGE_VARIABLE, IMAGE)
-        _place(trained, cpu=("500m", "16"), memory=("1Gi", "64Gi"))
+        place_training(trained)
+        _let_study_be_reached(trained)
     best = tuning_report(
         shares=dsl.Collected(trained.output), graph=graph, run_name=raw.outputs["run"], data_root=data_root
     )
-    _place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"))
-    _score(best, graph, data_root)
+    place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _let_study_be_reached(best)
+    made = best.outputs
+    scored(made["model"], made["model_sha256"], graph=graph, data_root=data_root, out_dir=made["out_dir"])
 
 
 offer_choices(tune)

@@ -141,8 +141,9 @@ class _Output(io.TextIOBase):
         return len(text)
 
     def _line(self, line: str) -> None:
-        if self.verbose or _PROGRESS.match(line):
-            sys.stderr.write(f"{line}\n")
+        told = line.lstrip()  # kfp indents a loop once more
+        if self.verbose or _PROGRESS.match(told):
+            sys.stderr.write(f"{line if self.verbose else told}\n")
             sys.stderr.flush()
         elif not _NOISE.match(line):
             self._others.append(f"{line}\n")

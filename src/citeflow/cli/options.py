@@ -129,7 +129,7 @@ def yaml_text(given: str) -> str:
     try:
         return Path(given).expanduser().read_text()
     except OSError:
-        hint = '--job takes a YAML file, or text such as "{cpu: 4}"'
+        hint = 'a YAML file, or text such as "{cpu: 4}"'
         raise NotFoundError("no such file", given, hint=hint) from None
 
 

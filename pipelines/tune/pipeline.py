@@ -14,9 +14,10 @@ SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
 """Where a cluster keeps the URL of the database, which holds a password."""
 
 
-def _let_study_be_reached(task: dsl.PipelineTask) -> None:
-    """Give a step the URL of the study's database, where somebody has set one for the namespace."""
-    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
+def _let_study_be_reached(*tasks: dsl.PipelineTask) -> None:
+    """Give steps the URL of the study's database, where somebody has set one for the namespace."""
+    for task in tasks:
+        kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
 
 
 @dsl.pipeline(name="tune", display_name="Search for better settings")
@@ -81,7 +82,6 @@ def tune(
         data_root=data_root,
     )
     place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_study_be_reached(shares)
     with dsl.ParallelFor(shares.output, name="shares") as share:
         trained = tune_trials(
             graph=graph,
@@ -94,12 +94,11 @@ def tune(
             data_root=data_root,
         )
         place_training(trained)
-        _let_study_be_reached(trained)
     best = tuning_report(
         shares=dsl.Collected(trained.output), graph=graph, run_name=raw.outputs["run"], data_root=data_root
     )
     place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_study_be_reached(best)
+    _let_study_be_reached(shares, trained, best)
     made = best.outputs
     scored(made["model"], made["model_sha256"], graph=graph, data_root=data_root, out_dir=made["out_dir"])
 

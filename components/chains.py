@@ -8,6 +8,7 @@ from citeflow.cluster.placement import RUN_ID
 from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
 from citeflow.tracking.account import KFP_RUN_ID
 from components.base import place
+from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
 from components.publish.component import publish
@@ -15,6 +16,41 @@ from components.train.component import train
 
 MLFLOW = "citeflow-mlflow"
 """The ConfigMap that says where MLflow is, and the Secret with what it takes to log in; each may be missing."""
+
+
+def begun(
+    *,
+    dataset: str,
+    preset: str,
+    settings: str,
+    run_name: str,
+    launcher: str,
+    job: str,
+    data_root: str,
+    predictor: str = "settings",
+    epochs: float = 0.0,
+    minutes: float = 0.0,
+    workers: int = 1,
+    out_dir: str = "",
+) -> dsl.PipelineTask:
+    """The first step: name, settings and folders of the run, and the RawDataset."""
+    raw = download(
+        dataset=dataset,
+        preset=preset,
+        settings=settings,
+        predictor=predictor,
+        epochs=epochs,
+        minutes=minutes,
+        workers=workers,
+        run_name=run_name,
+        out_dir=out_dir,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        launcher=launcher,
+        job=job,
+        data_root=data_root,
+    )
+    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    return raw
 
 
 def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
@@ -27,6 +63,23 @@ def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
     )
     place(graph, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
     return graph
+
+
+def learned_each(
+    trials: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
+) -> dsl.Collected:
+    """Every run of an experiment, one after the other, so that their times compare; returns the reports' digests."""
+    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
+        report = learned(
+            graph,
+            settings=trial.settings,
+            workers=trial.workers,
+            run_name=trial.run_name,
+            launcher=launcher,
+            job=job,
+            data_root=data_root,
+        )
+    return dsl.Collected(report.outputs["Output"])
 
 
 def place_training(task: dsl.PipelineTask) -> None:

@@ -7,7 +7,7 @@ from citeflow.errors import DataError
 def test_an_error_crosses_to_another_process_with_kind_and_hint(tmp_path, monkeypatch):
     monkeypatch.setenv(lastwords.VARIABLE, str(tmp_path / "words"))
     lastwords.leave(DataError("bad row", "papers.csv:3", hint="mend it"))
-    error = lastwords.read(tmp_path / "words")
+    error = lastwords.left(tmp_path / "words")
     assert isinstance(error, DataError)
     assert str(error) == "error: bad row: papers.csv:3\nhint: mend it"
 
@@ -24,11 +24,11 @@ def test_in_a_pod_the_termination_message_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(lastwords, "OF_A_POD", tmp_path / "termination-log")
     (tmp_path / "termination-log").touch()
     lastwords.leave(DataError("bad row"))
-    assert isinstance(lastwords.read(tmp_path / "termination-log"), DataError)
+    assert isinstance(lastwords.left(tmp_path / "termination-log"), DataError)
 
 
 @pytest.mark.parametrize("value", ["", "7"])
 def test_an_error_without_a_hint_stays_without(tmp_path, monkeypatch, value):
     monkeypatch.setenv(lastwords.VARIABLE, str(tmp_path / "words"))
     lastwords.leave(DataError("bad row", value))
-    assert str(lastwords.read(tmp_path / "words")) == str(DataError("bad row", value))
+    assert str(lastwords.left(tmp_path / "words")) == str(DataError("bad row", value))

@@ -271,7 +271,7 @@ def test_a_failed_step_leaves_its_error_and_ends_with_its_exit_code(asked, artif
     with pytest.raises(SystemExit) as ended:
         settle(root, artifact(dsl.Dataset, "raw"))
     assert ended.value.code == 65
-    assert str(lastwords.read(tmp_path / "words")) == "error: bad row: papers.csv:3\nhint: mend it"
+    assert str(lastwords.left(tmp_path / "words")) == "error: bad row: papers.csv:3\nhint: mend it"
 
 
 def test_a_full_volume_ends_a_step_with_one_line_and_a_bug_with_its_traceback(

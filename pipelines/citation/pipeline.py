@@ -3,9 +3,8 @@
 from kfp import dsl
 
 from citeflow.cluster.spec import MOUNT
-from components.base import offer_choices, place
-from components.chains import learned, prepared
-from components.download.component import download
+from components.base import offer_choices
+from components.chains import begun, learned, prepared
 
 
 @dsl.pipeline(name="citation", display_name="Missing citations")
@@ -43,7 +42,7 @@ def citation(
             below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = download(
+    raw = begun(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -53,12 +52,10 @@ def citation(
         workers=workers,
         run_name=run_name,
         out_dir=out_dir,
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
     )
-    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     learned(
         prepared(raw, data_root),
         settings=raw.outputs["resolved"],

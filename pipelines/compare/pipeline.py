@@ -4,10 +4,9 @@ from kfp import dsl
 
 from citeflow.cluster.spec import MOUNT
 from components.base import offer_choices, place
-from components.chains import learned, prepared
+from components.chains import begun, learned_each, prepared
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
-from components.download.component import download
 
 MODELS = "{structural: {}, dot: {model: {predictor: dot}}, features: {model: {predictor: dot, layers: 0}}}"
 """GraphSAGE with the evidence of a pair, GraphSAGE alone, and a perceptron on the features alone. One line, as kfp
@@ -50,22 +49,19 @@ def compare(
             below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = download(
+    raw = begun(
         dataset=dataset,
         preset=preset,
         settings=settings,
-        predictor="settings",
         epochs=epochs,
         minutes=minutes,
         workers=workers,
         run_name=run_name,
         out_dir=out_dir,
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
     )
-    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     trials = comparison_trials(
         settings=raw.outputs["resolved"],
         run=raw.outputs["run"],
@@ -76,19 +72,10 @@ def compare(
     )
     place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = prepared(raw, data_root)
-    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        report = learned(
-            graph,
-            settings=trial.settings,
-            workers=trial.workers,
-            run_name=trial.run_name,
-            launcher=launcher,
-            job=job,
-            data_root=data_root,
-        )
+    reports = learned_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = comparison_report(
         trials=trials.output,
-        report_sha256s=dsl.Collected(report.outputs["Output"]),
+        report_sha256s=reports,
         run=raw.outputs["run"],
         out_dir=out_dir,
         data_root=data_root,

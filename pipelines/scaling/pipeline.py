@@ -4,8 +4,7 @@ from kfp import dsl
 
 from citeflow.cluster.spec import MOUNT
 from components.base import offer_choices, place
-from components.chains import learned, prepared
-from components.download.component import download
+from components.chains import begun, learned_each, prepared
 from components.scaling_report.component import scaling_report
 from components.scaling_trials.component import scaling_trials
 
@@ -40,22 +39,16 @@ def scaling(
             below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = download(
+    raw = begun(
         dataset=dataset,
         preset=preset,
         settings=settings,
-        predictor="settings",
-        epochs=0.0,
-        minutes=0.0,
-        workers=1,
         run_name=run_name,
         out_dir=out_dir,
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
     )
-    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     trials = scaling_trials(
         settings=raw.outputs["resolved"],
         run=raw.outputs["run"],
@@ -66,19 +59,10 @@ def scaling(
     )
     place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = prepared(raw, data_root)
-    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        report = learned(
-            graph,
-            settings=trial.settings,
-            workers=trial.workers,
-            run_name=trial.run_name,
-            launcher=launcher,
-            job=job,
-            data_root=data_root,
-        )
+    reports = learned_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = scaling_report(
         trials=trials.output,
-        report_sha256s=dsl.Collected(report.outputs["Output"]),
+        report_sha256s=reports,
         run=raw.outputs["run"],
         launcher=launcher,
         out_dir=out_dir,

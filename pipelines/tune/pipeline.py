@@ -4,8 +4,7 @@ from kfp import dsl, kubernetes
 
 from citeflow.cluster.spec import MOUNT
 from components.base import offer_choices, place
-from components.chains import place_training, prepared, scored
-from components.download.component import download
+from components.chains import begun, place_training, prepared, scored
 from components.tune_trials.component import tune_trials
 from components.tuning_report.component import tuning_report
 from components.tuning_trials.component import tuning_trials
@@ -54,22 +53,16 @@ def tune(
             and job. A search of this name that was stopped goes on.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = download(
+    raw = begun(
         dataset=dataset,
         preset=preset,
         settings=settings,
-        predictor="settings",
-        epochs=0.0,
-        minutes=0.0,
         workers=workers,
         run_name=run_name,
-        out_dir="",
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
     )
-    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = prepared(raw, data_root).outputs["graph"]
     shares = tuning_trials(
         graph=graph,

@@ -46,7 +46,7 @@ def step(function: Callable[Given, Result]) -> Callable[Given, Result]:
         if before := lastwords.left():
             raise SystemExit(before.exit_code)
         try:
-            with stoppable():
+            with lastwords.at_work(), stoppable():
                 return function(*args, **kwargs)
         except Exception as error:
             told = tellable(error)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 
 def log(verb: str, event: str, **facts: object) -> None:
@@ -23,7 +23,7 @@ def without_secrets(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "a malformed URL"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def emit(value: object) -> None:

@@ -11,15 +11,29 @@ from citeflow.config import Config
 from citeflow.console import without_secrets
 from citeflow.errors import ConfigError
 
-FIELDS = {"dataset", "preset", "settings", "predictor", "epochs", "minutes", "workers", "launcher", "job", "run_name"}
+DEFAULTS = {
+    "dataset": "synthetic",
+    "preset": "default",
+    "settings": "",
+    "predictor": "settings",
+    "epochs": 0.0,
+    "minutes": 0.0,
+    "workers": 1,
+    "launcher": "local",
+    "job": "",
+    "run_name": "",
+}
+"""The fields, and what a pipeline that does not offer one takes for it."""
 
 
 def resolve(values: Mapping[str, Any]) -> Config:
-    """The settings that a form asks for, once all of its fields have been checked.
+    """The settings that a form asks for, once all of its fields have been checked; a list is not looked at.
 
     Raises:
         ConfigError: one of them is wrong, or two of them contradict each other.
     """
+    fields = {name: value for name, value in values.items() if name in DEFAULTS and not isinstance(value, list)}
+    values = {**DEFAULTS, **fields}
     if values["workers"] < 1:
         raise ConfigError("workers", values["workers"], hint="at least 1")
     if values["run_name"]:

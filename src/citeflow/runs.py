@@ -34,6 +34,20 @@ def name_of(data_root: Path, folder: Path) -> str:
     return folder.relative_to(below).as_posix() if folder.is_relative_to(below) else folder.name
 
 
+def place_of(run_dir: Path, log_dir: Path) -> tuple[Path, str]:
+    """The data root and the name of a run, from its two folders."""
+    for root in log_dir.parents:
+        name = name_of(root, run_dir)
+        if log_folder(root, name) == log_dir:
+            return root, name
+    return log_dir.parent, log_dir.name
+
+
+def is_trial(name: str) -> bool:
+    """Whether a run is part of an experiment."""
+    return "/" in name
+
+
 def run_folder(data_root: Path, name: str) -> Path:
     """Where the model and the report of a run lie."""
     return data_root / "runs" / name

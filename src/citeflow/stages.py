@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import files, tracking
+from citeflow import files
 from citeflow.config import Config
 from citeflow.console import log
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
@@ -16,7 +16,7 @@ from citeflow.monitoring.usage import spent
 if TYPE_CHECKING:
     from citeflow.cluster.spec import JobRequest
 
-COUNTED_BY_WORKERS = ("cpu_seconds", "read_bytes", "written_bytes")
+COUNTED_BY_WORKERS = ("seconds", "cpu_seconds", "read_bytes", "written_bytes")
 """Costs that a TrainedModel notes itself, of all its ranks."""
 
 
@@ -93,14 +93,13 @@ def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
 
 
 def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
-    """Put report, page and model where people look for them, and the result into TensorBoard's logs and MLflow.
+    """Put report, page and model where people look for them, and the result into TensorBoard's logs.
 
     Returns:
         `out_dir`: report.json, report.html and model/.
 
     Raises:
         ConfigError: the results can not go there.
-        UnavailableError: MLflow, where it shall be told, does not answer; the results are there.
     """
     from citeflow.reporting.page import render_page
     from citeflow.reporting.tensorboard import publish_run
@@ -116,7 +115,6 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     content["stages"]["publish"] = _cost(began)
     files.write_text(out_dir / "report.html", render_page(content, curves))
     files.write_json(out_dir / "report.json", content)
-    tracking.publish_run(report, model=model, log_dir=log_dir, out_dir=out_dir)
     log("publish", "done", report=out_dir / "report.html", logs=log_dir)
     return out_dir
 

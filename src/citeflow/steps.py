@@ -6,10 +6,12 @@ from typing import Any, NamedTuple, Protocol
 
 import yaml
 
-from citeflow import config, files, form, runs, stages
+from citeflow import config, files, form, runs, stages, tracking
 from citeflow.artifacts import Artifact, Metrics, carry, describe, find, log_figures, step
 from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
+from citeflow.console import log
 from citeflow.data.raw import NAMED_DATASETS
+from citeflow.errors import UnavailableError
 from citeflow.reporting import markdown
 
 ROC_POINTS = 100
@@ -154,12 +156,29 @@ def publish(
     name = runs.name_of(Path(data_root), place.parent)
     log_dir = runs.log_folder(Path(data_root), name)
     out = _out_folder(out_dir, data_root, name)
-    stages.publish(place, model=find(model, "TrainedModel", data_root), log_dir=log_dir, out_dir=out)
+    trained = find(model, "TrainedModel", data_root)
+    stages.publish(place, model=trained, log_dir=log_dir, out_dir=out)
     files.copy_file(out / "report.html", Path(page.path))
     where = {"Run": name, "Report and model": out, "TensorBoard logs": log_dir}
     lines = [f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()]
     text = markdown.summary(files.read_json(out / "report.json"))
     files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
+    _tell_trackers(place, name, model=trained, log_dir=log_dir, out_dir=out)
+
+
+def _tell_trackers(report: Path, name: str, *, model: Path, log_dir: Path, out_dir: Path) -> None:
+    """Tell MLflow of the run; a tracker that is away does not end an experiment, which has other runs to make.
+
+    Raises:
+        UnavailableError: MLflow does not answer, and the run is not part of an experiment.
+    """
+    try:
+        tracking.publish_run(report, model=model, log_dir=log_dir, out_dir=out_dir)
+    except UnavailableError as error:
+        if not runs.is_trial(name):
+            raise
+        log("publish", "goes on without MLflow", why=f"{error.what}: {error.value}")
+        log("publish", "can tell it later", hint=error.hint)
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:

@@ -31,7 +31,8 @@ def stoppable(tell: Callable[[CiteflowError], None] = lambda error: None) -> Ite
         received.append(number)
         for each in old:
             signal.signal(each, signal.SIG_DFL)
-        tell(_stopped(number))
+        with contextlib.suppress(Exception):  # a full disk must not keep the process from ending
+            tell(_stopped(number))
         end_children()
         raise KeyboardInterrupt  # unlike an Exception, no library on the way takes it for a failure of its own
 

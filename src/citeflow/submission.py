@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
-from citeflow import __version__, files, form, pipeline, runs
+from citeflow import __version__, config, files, form, pipeline, runs
 from citeflow.console import log
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
+from citeflow.experiments import space, trials
 from citeflow.kfpserver import Server
 from citeflow.pipelinetext import with_images, without_cache
 from citeflow.values import convert, nearest, parse_value
@@ -103,8 +104,8 @@ def plan(
     text = text if use_cache else without_cache(text)
     validate(text)
     values = checked(text, parameters or {})
-    if values.keys() >= form.FIELDS:
-        form.resolve(values)
+    if "dataset" in values:
+        check(values)
     override, default = (os.environ.get(f"KF_PIPELINES_{name}_EXPERIMENT_NAME") for name in ("OVERRIDE", "DEFAULT"))
     return Plan(
         text=text,
@@ -118,6 +119,22 @@ def plan(
         max_concurrency=max_concurrency,
         catchup=catchup,
     )
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Find out before a pipeline runs what its first steps would refuse.
+
+    Raises:
+        ConfigError: a value is wrong.
+    """
+    settings = form.resolve(values)
+    text = config.to_yaml(settings)
+    if "models" in values:
+        trials.comparison_trials(text, "any", values["models"], values["seeds"], values["workers"])
+    elif isinstance(values["workers"], list):
+        trials.scaling_trials(text, "any", values["workers"], values["epochs"])
+    elif "space" in values:
+        space.from_yaml(values["space"], settings)
 
 
 def described(planned: Plan) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def test_the_default_space_holds_the_default_settings():
 
 
 def test_each_kind_of_setting_gets_the_kind_of_choice_that_it_has():
-    text = "{train.lr: {low: 1e-3, high: 1, log: true}, model.layers: {low: 1, high: 3}, model.normalize: [true, false]}"
+    numbers = "train.lr: {low: 1e-3, high: 1, log: true}, model.layers: {low: 1, high: 3}"
+    text = f"{{{numbers}, model.normalize: [true, false]}}"
     assert read(text) == (
         Range(key="train.lr", low=0.001, high=1.0, is_whole=False, log=True),
         Range(key="model.layers", low=1, high=3, is_whole=True),

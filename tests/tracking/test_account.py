@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from citeflow import runs, tracking
+from citeflow import runs
 from citeflow.tracking import account
 
 
@@ -55,8 +55,8 @@ def test_root_and_name_of_a_run_are_those_that_its_logs_were_named_by(folder, na
     root = Path("/data/root")
     report = Path("/data") / folder / "report"
     assert runs.name_of(root, report.parent) == name
-    assert tracking._place(report, runs.log_folder(root, name)) == (root, name)
+    assert runs.place_of(report.parent, runs.log_folder(root, name)) == (root, name)
 
 
 def test_a_run_whose_logs_lie_anywhere_is_named_after_their_folder():
-    assert tracking._place(Path("/a/b/report"), Path("/c/d")) == (Path("/c"), "d")
+    assert runs.place_of(Path("/a/b"), Path("/c/d")) == (Path("/c"), "d")

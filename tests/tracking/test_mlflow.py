@@ -262,7 +262,7 @@ def test_no_other_host_is_asked_and_nothing_but_the_log_is_printed(mlflow_at, tr
     others = [line for line in done.stderr.splitlines() if line not in asked]
     assert asked == {"asks for 127.0.0.1"}
     assert [line.split(" ", 1)[1].split("=")[0] for line in others] == [
-        "publish told MLflow server",
         "publish done report",
+        "publish told MLflow server",
     ]
     assert not list((tmp_path / "home").rglob("*mlflow*"))

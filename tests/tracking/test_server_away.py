@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from citeflow import stages
+from citeflow import stages, steps, tracking
 from citeflow.cli import main
 from citeflow.errors import UnavailableError
-from citeflow.tracking.quiet import without_known_secrets
+from citeflow.tracking.quiet import shown, without_known_secrets
 
 PASSWORD = "hunter2-planted"
 
@@ -62,8 +62,9 @@ def test_a_server_that_is_away_loses_nothing_and_the_hint_is_the_command_that_te
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     out = tmp_path / "out"
+    stages.publish(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
     with pytest.raises(UnavailableError) as told:
-        stages.publish(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
+        tracking.publish_run(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
     assert {path.name for path in out.iterdir()} == {"report.json", "report.html", "model"}
     assert (told.value.what, told.value.exit_code) == ("MLflow does not answer", 69)
     later = shlex.split(told.value.hint.partition("later: ")[2])
@@ -71,6 +72,21 @@ def test_a_server_that_is_away_loses_nothing_and_the_hint_is_the_command_that_te
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert main(later[1:]) == 0
     assert f"logs={trained.log_dir}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["alone", "sweep/m-1-w-0-e-2"])
+def test_a_server_that_is_away_ends_a_run_but_not_an_experiment(trained, out, monkeypatch, refusing, capsys, name):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    given = {"model": trained.model, "log_dir": trained.log_dir, "out_dir": out}
+    if name == "alone":
+        with pytest.raises(UnavailableError):
+            steps._tell_trackers(trained.report, name, **given)
+    else:
+        steps._tell_trackers(trained.report, name, **given)
+        told = capsys.readouterr().err
+        assert "goes on without MLflow" in told
+        assert "citeflow publish" in told
 
 
 def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_takes(publish, monkeypatch, silent):
@@ -130,6 +146,13 @@ def test_a_message_is_told_without_what_must_stay_secret(text, monkeypatch):
     told = without_known_secrets(text, f"http://someone:{PASSWORD}@host:5000")
     assert PASSWORD not in told
     assert len(told) > 10
+
+
+@pytest.mark.parametrize("uri", [f"me:{PASSWORD}@host:5000", f"http://host/?token={PASSWORD}/", f"host?key={PASSWORD}"])
+def test_a_uri_with_a_secret_anywhere_is_shown_and_quoted_without_it(uri):
+    assert PASSWORD not in shown(uri)
+    assert "host" in shown(uri)
+    assert PASSWORD not in without_known_secrets(f"bad: {uri.removesuffix('/')}", uri)
 
 
 def run_python(code, **variables):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from citeflow import config, pipeline, runs, stages, tracking
 from citeflow.cli import options
 from citeflow.console import emit, log, without_secrets
-from citeflow.experiments import trials
-from citeflow.submission import checked
+from citeflow.submission import check, checked
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -46,14 +45,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _sweep(args: argparse.Namespace) -> None:
     settings = config.to_yaml(options.resolved(args))
-    trials.scaling_trials(settings, "a", args.workers, args.epochs)
     _run(args, "scaling", {"settings": settings, "workers": args.workers, "epochs": args.epochs})
 
 
 def _compare(args: argparse.Namespace) -> None:
     settings = config.to_yaml(options.resolved(args))
     models = options.yaml_text(args.models) if args.models else _default("compare", "models")
-    trials.comparison_trials(settings, "a", models, args.seeds, args.workers)
     given = {"settings": settings, "models": models, "seeds": args.seeds, "workers": args.workers}
     _run(args, "compare", given)
 
@@ -62,12 +59,14 @@ def _run(args: argparse.Namespace, name: str, given: dict[str, Any]) -> None:
     """Run a pipeline here; its table goes to stderr, the places of its results to stdout."""
     dataset, root = options.dataset(args.dataset), options.data_root(args)
     run = options.run_name(args, dataset)
-    out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, run)
+    out = options.absolute(args.out) if args.out else runs.published_folder(root, run)
     options.require("kfp", "torch")
     tracking.check()
-    stages.check_places(root, out)
-    log("run", "starts", name=run, dataset=without_secrets(dataset), data_root=root)
+    stages.check_folder(root)
+    stages.check_folder(out)
     arguments = {"dataset": dataset, "run_name": run, "out_dir": str(out), "data_root": str(root), **given}
+    check(arguments)
+    log("run", "starts", name=run, dataset=without_secrets(dataset), data_root=root)
     options.run_pipeline(name, arguments, root=root, verbose=args.verbose)
     stem = {"scaling": "scaling", "compare": "comparison"}[name]
     print(f"\n{(out / f'{stem}.md').read_text()}", file=sys.stderr, flush=True)

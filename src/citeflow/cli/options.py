@@ -101,7 +101,12 @@ def resolved(args: argparse.Namespace) -> Config:
 
 def data_root(args: argparse.Namespace) -> Path:
     """Where all data lies, as a path that does not depend on the working directory."""
-    return Path(args.data_root).expanduser().absolute()
+    return absolute(args.data_root)
+
+
+def absolute(path: str | Path) -> Path:
+    """A path that does not depend on the working directory, without `..`, and links as they are."""
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def dataset(text: str) -> str:

@@ -29,7 +29,7 @@ def add_to(commands: "Commands") -> None:
 def _call(args: argparse.Namespace) -> None:
     settings, dataset, root = options.resolved(args), options.dataset(args.dataset), options.data_root(args)
     name = options.run_name(args, dataset)
-    out = args.out.expanduser().absolute() if args.out else runs.published_folder(root, name)
+    out = options.absolute(args.out) if args.out else runs.published_folder(root, name)
     options.require("kfp", "torch")
     tracking.check()
     stages.check_places(root, out)

@@ -32,14 +32,14 @@ def _add_preprocess(commands: "Commands") -> None:
     parser = options.add_command(
         commands, "preprocess", _preprocess, "split a citation graph and lay it out for training"
     )
-    parser.add_argument("raw", type=_path, help="folder that `download` made")
+    parser.add_argument("raw", type=options.absolute, help="folder that `download` made")
     options.add_data_root(parser)
     options.add_settings(parser)
 
 
 def _add_train(commands: "Commands") -> None:
     parser = options.add_command(commands, "train", _train, "fit a link predictor")
-    parser.add_argument("graph", type=_path, help="folder that `preprocess` made")
+    parser.add_argument("graph", type=options.absolute, help="folder that `preprocess` made")
     parser.add_argument("--run-name", type=runs.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -")
     options.add_workers(parser)
     options.add_data_root(parser)
@@ -48,17 +48,23 @@ def _add_train(commands: "Commands") -> None:
 
 def _add_evaluate(commands: "Commands") -> None:
     parser = options.add_command(commands, "evaluate", _evaluate, "rank held-out citations with a model and baselines")
-    parser.add_argument("model", type=_path, help="folder that `train` made")
-    parser.add_argument("--graph", type=_path, required=True, metavar="DIR", help="the graph that it was trained on")
+    parser.add_argument("model", type=options.absolute, help="folder that `train` made")
+    parser.add_argument(
+        "--graph", type=options.absolute, required=True, metavar="DIR", help="the graph that it was trained on"
+    )
 
 
 def _add_publish(commands: "Commands") -> None:
     parser = options.add_command(
         commands, "publish", _publish, "put report, model and TensorBoard logs where people look"
     )
-    parser.add_argument("report", type=_path, help="folder that `evaluate` made")
-    parser.add_argument("--model", type=_path, required=True, metavar="DIR", help="the model that was evaluated")
-    parser.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for report and model")
+    parser.add_argument("report", type=options.absolute, help="folder that `evaluate` made")
+    parser.add_argument(
+        "--model", type=options.absolute, required=True, metavar="DIR", help="the model that was evaluated"
+    )
+    parser.add_argument(
+        "--out", type=options.absolute, required=True, metavar="DIR", help="folder for report and model"
+    )
     options.add_data_root(parser)
 
 
@@ -105,15 +111,13 @@ def _publish(args: argparse.Namespace) -> None:
     files.read_manifest(args.model, "TrainedModel")
     root = options.data_root(args)
     log_dir = runs.log_folder(root, runs.name_of(root, args.report.parent))
-    from citeflow import stages
+    from citeflow import stages, tracking
 
-    emit({"path": str(stages.publish(args.report, model=args.model, log_dir=log_dir, out_dir=args.out))})
+    out = stages.publish(args.report, model=args.model, log_dir=log_dir, out_dir=args.out)
+    tracking.publish_run(args.report, model=args.model, log_dir=log_dir, out_dir=out)
+    emit({"path": str(out)})
 
 
 def _tell(place: Path, kind: str) -> None:
     manifest = files.read_manifest(place, kind)
     emit({"path": str(place), "sha256": manifest["sha256"], **manifest["facts"]})
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()

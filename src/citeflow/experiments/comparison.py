@@ -19,6 +19,8 @@ LEVEL = 0.05
 CONFIDENCE = 0.95
 SEED = "-seed-"
 WINNER, MORE, WITHIN, UNKNOWN = "winner", "more than noise", "within noise", "one seed: unknown"
+BETTER = "better on the test"
+"""Ahead of the winner by more than noise, which validation did not foresee."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,10 +96,13 @@ def headline(ranked: Sequence[Standing]) -> str:
     best = f"{winner.name} has the highest validation MRR; its test MRR is {mean(winner.test_mrr):.4f}."
     if others[0].verdict == UNKNOWN:
         return f"{best} With one seed nobody knows whether that is more than noise."
-    close = [each.name for each in others if each.verdict == WITHIN]
-    if not close:
-        return f"{best} It is ahead of every other model by more than noise."
-    return f"{best} Its difference to {', '.join(close)} is within the noise between seeds."
+    told = {
+        BETTER: "On the test it is behind {}, by more than noise.",
+        WITHIN: "Its difference to {} is within the noise between seeds.",
+        MORE: "It is ahead of {} by more than noise.",
+    }
+    names = {verdict: ", ".join(each.name for each in others if each.verdict == verdict) for verdict in told}
+    return " ".join([best, *(text.format(names[verdict]) for verdict, text in told.items() if names[verdict])])
 
 
 def as_csv(ranked: Sequence[Standing]) -> str:
@@ -133,5 +138,6 @@ def _against(each: Standing, winner: Standing) -> Standing:
 
 
 def _judged(each: Standing, p: float | None) -> Standing:
-    verdict = UNKNOWN if p is None else MORE if p < LEVEL else WITHIN
-    return dataclasses.replace(each, p=p, verdict=verdict)
+    if p is None or p >= LEVEL:
+        return dataclasses.replace(each, p=p, verdict=UNKNOWN if p is None else WITHIN)
+    return dataclasses.replace(each, p=p, verdict=MORE if each.behind > 0 else BETTER)

@@ -16,6 +16,9 @@ from citeflow.reporting.tables import Table
 
 LOOKS = ("blue", "vermillion", "green", "purple", "orange", "grey")
 POINTS = 200
+LONGEST = 22
+"""Characters of a name in a figure; the table has all of them."""
+
 UNBROKEN, MINUS = "\u00a0", "\u2212"
 """A space that no line is broken at, and a true minus sign."""
 
@@ -41,12 +44,13 @@ def draw_page(dataset: str, ranked: Sequence[Standing]) -> str:
         dataset: its name.
         ranked: as `comparison.standings` gives them.
     """
-    figures = [_bars(ranked), _curves(ranked, "epoch"), _curves(ranked, "seconds")]
+    is_known = all(curve for each in ranked for curve in each.curves)
+    curves = [_curves(ranked, "epoch"), _curves(ranked, "seconds")] if is_known else []
     body = [
         f'<p class="eyebrow">citeflow model comparison</p>\n<h1>{escape(dataset)}</h1>',
         f'<p class="headline">{escape(headline(ranked))}</p>',
         page.card(_table(ranked), remark=HOW),
-        page.section("Figures", page.grid(figures, "even")),
+        page.section("Figures", page.grid([_bars(ranked), *curves], "even")),
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
     ]
     return page.document(f"{escape(dataset)} · models · citeflow", "\n".join(body))
@@ -82,7 +86,7 @@ def _bars(ranked: Sequence[Standing]) -> str:
             look: dict[str, Any] = {"color": colour, "alpha": 0.35, "height": 0.6}
             axes.barh(row, mean(each.test_mrr), xerr=deviation, ecolor=COLOURS["ink"], capsize=4, **look)
             axes.plot(each.test_mrr, [row] * len(each.test_mrr), "o", color=colour, markersize=4.5)
-        axes.set_yticks(range(len(ranked)), [each.name for each in reversed(ranked)])
+        axes.set_yticks(range(len(ranked)), [_short(each.name) for each in reversed(ranked)])
         axes.set(xlabel="MRR on the test citations", xlim=(0, None))
         axes.tick_params("y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
@@ -102,7 +106,8 @@ def _curves(ranked: Sequence[Standing], along: str) -> str:
             x, mrr_SX = _common(each, along)
             middle, spread = mrr_SX.mean(0), mrr_SX.std(0, ddof=1) if len(mrr_SX) > 1 else 0 * mrr_SX[0]
             axes.fill_between(x / length, middle - spread, middle + spread, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(x / length, middle, color=colour, label=each.name, marker="o" if x[0] == x[-1] else "")
+            look: dict[str, Any] = {"marker": "o"} if x[0] == x[-1] else {"dashes": _dashes(ranked.index(each))}
+            axes.plot(x / length, middle, color=colour, label=_short(each.name), **look)
         axes.set(xlabel=label, ylabel="Validation MRR", xlim=(0, None))
         shared.legend_below(axes)
 
@@ -114,8 +119,19 @@ def _curves(ranked: Sequence[Standing], along: str) -> str:
 def _common(each: Standing, along: str) -> tuple[np.ndarray, np.ndarray]:
     """The part that the curves of all seeds have in common, and their values there, `[seeds, POINTS]`."""
     curves = [shared.columns(curve, along, "valid_mrr") for curve in each.curves]
-    x = np.linspace(max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves), POINTS)
+    first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
+    x = np.linspace(first, max(first, last), POINTS)
     return x, np.array([np.interp(x, at, mrr) for at, mrr in curves])
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what it names."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
+def _dashes(index: int) -> tuple[float, ...]:
+    """Lines that have the same colour differ in them."""
+    return ((), (5, 2), (1.5, 1.5))[index // len(LOOKS) % 3]
 
 
 def _colours(ranked: Sequence[Standing]) -> list[str]:

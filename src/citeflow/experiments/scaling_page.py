@@ -13,7 +13,8 @@ from citeflow.reporting import markdown, page, words
 from citeflow.reporting.drawing import COLOURS, one, render
 from citeflow.reporting.tables import Table
 
-LOOKS = tuple(zip(("blue", "vermillion", "green", "purple", "orange"), "osD^v", strict=True))
+LOOKS, MARKERS = ("blue", "vermillion", "green", "purple", "orange"), "osD^"
+"""As many of the one as of the other would give the sixth curve the look of the first."""
 HEADER = (
     "Workers",
     "Epochs",
@@ -81,7 +82,8 @@ def headline(rows: Sequence[Row]) -> str:
     if first is last:
         return f"{words.plural(last.workers, 'worker')}: {words.duration(last.seconds)}; there is nothing to compare."
     gain = f"{last.speed_up:.2f} × as fast as {first.workers}"  # noqa: RUF001
-    return f"{last.workers} workers are {gain} at {last.epochs:g} epochs: {100 * last.efficiency:.0f} % efficiency."
+    length = "1 epoch" if last.epochs == 1 else f"{last.epochs:g} epochs"
+    return f"{last.workers} workers are {gain} at {length}: {100 * last.efficiency:.0f} % efficiency."
 
 
 def _remarks(rows: Sequence[Row], cores: int | None) -> list[str]:
@@ -135,7 +137,7 @@ def _by_epochs(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]
         (
             words.plural(int(length), "epoch") if length.is_integer() else f"{length:g} epochs",
             [row for row in rows if row.epochs == length],
-            {"color": COLOURS[LOOKS[index % len(LOOKS)][0]], "marker": LOOKS[index % len(LOOKS)][1]},
+            {"color": COLOURS[LOOKS[index % len(LOOKS)]], "marker": MARKERS[index % len(MARKERS)]},
         )
         for index, length in enumerate(map(float, lengths))
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from citeflow import config, files, runs
+from citeflow.cluster.spec import MOST_WORKERS
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.values import convert
@@ -59,15 +60,18 @@ def scaling_trials(settings: str, run: str, workers: Sequence[object], epochs: S
     Raises:
         ConfigError: a number is wrong, or none is given.
     """
-    base = config.from_yaml(settings)
+    base, lengths = config.from_yaml(settings), _numbers("epochs", epochs, float)
+    nums = _numbers("workers", workers, int)
+    if nums[-1] > MOST_WORKERS or len(nums) * len(lengths) > MOST_TRIALS:
+        raise ConfigError("workers", nums[-1], hint=f"at most {MOST_WORKERS} workers and {MOST_TRIALS} runs")
     return [
         Trial(
-            run_name=_run_name(run, f"m-1-w-{num - 1}-e-{length:g}".replace(".", "-")),
+            run_name=_run_name(run, f"m-1-w-{num - 1}-e-{plain(length)}".replace(".", "-")),
             workers=num,
             config=config.changed(base, {"train": {"epochs": length, "minutes": 0.0}}),
         )
-        for length in _numbers("epochs", epochs, float)
-        for num in _numbers("workers", workers, int)
+        for length in lengths
+        for num in nums
     ]
 
 
@@ -112,10 +116,21 @@ def parse_models(text: str) -> dict[str, Mapping[str, Any]]:
     if not isinstance(values, Mapping) or len(values) < 2:
         raise ConfigError("not two models or more", text.strip(), hint=hint)
     for name, changes in values.items():
-        runs.check_name(str(name))
+        if not isinstance(name, str):
+            raise ConfigError("name of a model", name, hint="put it into quotes")
+        runs.check_name(name)
         if changes is not None and not isinstance(changes, Mapping):
             raise ConfigError(f"settings of the model {name}", changes, hint=hint)
-    return {str(name): changes or {} for name, changes in values.items()}
+        _check_changes(name, changes or {})
+    return {name: changes or {} for name, changes in values.items()}
+
+
+def _check_changes(name: str, changes: Mapping[str, Any]) -> None:
+    """All models learn from one graph, and from every seed."""
+    if given := changes.keys() & {"data", "synthetic"}:
+        raise ConfigError(f"the model {name} sets", ", ".join(given), hint="all models have the same data: use --set")
+    if isinstance(changes.get("train"), Mapping) and "seed" in changes["train"]:
+        raise ConfigError(f"the model {name} sets", "train.seed", hint="every model has every seed: use --seeds")
 
 
 def outcomes(items: Iterable[Json], sha256s: Iterable[str], data_root: Path) -> list[Outcome]:
@@ -141,6 +156,11 @@ def _outcome(folder: Path, known: set[str]) -> Outcome:
         raise CorruptError("not the report that this experiment made", place, hint=hint)
     report, curves = (files.read_json(place / f"{name}.json") for name in ("report", "curves"))
     return Outcome(name=folder.name, report=report, curves=curves)
+
+
+def plain(number: float) -> str:
+    """A number without an exponent, and whole where it is."""
+    return str(int(number)) if number.is_integer() else str(number)
 
 
 def _run_name(run: str, trial: str) -> str:

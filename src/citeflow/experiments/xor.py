@@ -29,8 +29,8 @@ class XorSettings:
     dims: int = _number(2, 1, 100)
     """Coordinates of a point."""
 
-    train_points: int = _number(10_000, 10, 1_000_000)
-    test_points: int = _number(1_000, 10, 1_000_000)
+    train_points: int = _number(10_000, 10, 100_000)
+    test_points: int = _number(1_000, 10, 100_000)
     epochs: int = _number(40, 1, 10_000)
     """Passes over the training points."""
 

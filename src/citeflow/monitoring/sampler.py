@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from citeflow.console import log
-from citeflow.monitoring.usage import MISSING, Source, Usage
+from citeflow.monitoring.usage import Source, Usage
 
 INTERVAL_S = 1.0
 END_S = 5.0
@@ -65,7 +65,7 @@ class Sampler:
 
     def now(self) -> Usage | None:
         """A sample that is taken now; None where that fails."""
-        with contextlib.suppress(*MISSING):
+        with contextlib.suppress(Exception):
             return self._source.read()
         return None
 

@@ -15,8 +15,6 @@ import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
 NOTHING = (math.nan, math.nan)
-MISSING = (OSError, ValueError, LookupError, psutil.Error)
-"""What reading raises where a system does not tell a figure, or no longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +67,7 @@ class Source:
         """Take a sample.
 
         Raises:
-            OSError, ValueError, LookupError, psutil.Error: what was there at first is gone.
+            Exception: what was there at first is gone; psutil raises many kinds.
         """
         memory = self._process.memory_info()
         (read, written), (received, sent) = self._disk(), self._network()
@@ -102,7 +100,8 @@ COUNTED = {
 def rates(before: Usage, after: Usage) -> dict[str, float]:
     """Cores in use, and bytes a second, between two samples."""
     seconds = max(after.at - before.at, 1e-9)
-    return {name: (getattr(after, key) - getattr(before, key)) / seconds for name, key in COUNTED.items()}
+    grown = {name: getattr(after, key) - getattr(before, key) for name, key in COUNTED.items()}
+    return {name: max(0.0, growth / seconds) if math.isfinite(growth) else growth for name, growth in grown.items()}
 
 
 def spent() -> dict[str, float]:
@@ -124,7 +123,7 @@ def spent() -> dict[str, float]:
 
 def _first_that_reads(*reads: Callable[[], tuple[float, ...]]) -> Callable[[], tuple[float, ...]]:
     for read in reads:
-        with contextlib.suppress(*MISSING):
+        with contextlib.suppress(Exception):  # psutil raises RuntimeError and AttributeError, too
             read()
             return read
     return lambda: NOTHING

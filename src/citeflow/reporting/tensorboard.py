@@ -4,6 +4,7 @@ Everything of a run lies in one directory. Only rank 0 may write there, one file
 for what is published, which the next publishing replaces.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -54,8 +55,9 @@ class RunLog:
         self._write(record, {"valid/mrr": record["valid_mrr"]})
 
     def close(self) -> None:
-        """End the file."""
-        self._writer.close()
+        """End the file; on a network's disk a write that failed may be told only now."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
     def _write(self, record: Mapping[str, Any], values: dict[str, float]) -> None:
         """Add a record; a full disk ends the curve and not the training: nothing can be read behind half a record."""
@@ -101,8 +103,9 @@ class ResourceLog:
         self._writer.write(events.scalars(known, step=step, wall_time=wall_time))
 
     def close(self) -> None:
-        """End the file."""
-        self._writer.close()
+        """End the file, as RunLog does."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def _unit(name: str) -> str:

@@ -1,6 +1,6 @@
 """What a published run tells MLflow, where MLFLOW_TRACKING_URI is set; without it, nothing here imports mlflow.
 
-All results are on disk before MLflow is asked, so a server that is away costs nothing but its copy of them.
+All results are on disk before MLflow is asked, so a server that is away costs its copy of them, and a repetition.
 """
 
 import importlib.util
@@ -9,10 +9,10 @@ import shlex
 from pathlib import Path
 
 from citeflow import runs
-from citeflow.console import log, without_secrets
+from citeflow.console import log
 from citeflow.errors import UnavailableError
 from citeflow.tracking.account import make_account
-from citeflow.tracking.quiet import failures_told, quiet
+from citeflow.tracking.quiet import failures_told, quiet, shown
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 INSTALL = f"pip install '.[mlflow]' in a checkout of citeflow, or unset {VARIABLE}"
@@ -44,7 +44,7 @@ def publish_run(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> N
     if not uri:
         return
     check()
-    root, name = _place(report, log_dir)
+    root, name = runs.place_of(report.parent, log_dir)
     account = make_account(name, report, model=model, root=root, out_dir=out_dir)
     again = ["citeflow", "publish", report, "--model", model, "--out", out_dir, "--data-root", root]
     hint = f"all results are on disk; to tell MLflow later: {shlex.join(map(str, again))}"
@@ -52,13 +52,4 @@ def publish_run(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> N
         from citeflow.tracking.server import tell
 
         run_id = tell(account, uri)
-    log("publish", "told MLflow", server=without_secrets(uri), run=run_id)
-
-
-def _place(report: Path, log_dir: Path) -> tuple[Path, str]:
-    """The data root and the name of the run, from which `log_dir` was made."""
-    for root in log_dir.parents:
-        name = runs.name_of(root, report.parent)
-        if runs.log_folder(root, name) == log_dir:
-            return root, name
-    return log_dir.parent, log_dir.name
+    log("publish", "told MLflow", server=shown(uri), run=run_id)

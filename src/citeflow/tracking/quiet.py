@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from citeflow.console import without_secrets
 from citeflow.errors import CiteflowError, UnavailableError
@@ -63,7 +63,7 @@ def failures_told(uri: str, hint: str) -> Iterator[None]:
 
 
 def _told(error: Exception, uri: str, hint: str) -> UnavailableError:
-    place = without_secrets(uri)
+    place = shown(uri)
     if _is_silence(error):
         return UnavailableError("MLflow does not answer", place, hint=hint)
     reason = " ".join(without_known_secrets(str(error), uri).split())[:LONGEST]
@@ -83,9 +83,15 @@ def without_known_secrets(text: str, uri: str) -> str:
     """A message of MLflow without what it may repeat of the URI and the environment."""
     known = [os.environ.get(name) for name in SECRETS]
     with contextlib.suppress(ValueError):
-        password = urlsplit(uri).password or ""
-        known += [password, unquote(password)]
-    text = re.sub(r"//\S*@", "//", text.replace(uri, without_secrets(uri)))
+        parts = urlsplit(uri if "://" in uri else f"//{uri}")
+        known += [parts.password, unquote(parts.password or ""), parts.query]
+        known += [value.strip("/") for _, value in parse_qsl(parts.query)]
+    text = re.sub(r"//\S*@", "//", text.replace(uri, shown(uri)))
     for secret in filter(None, known):
         text = text.replace(secret, "***")
     return text
+
+
+def shown(uri: str) -> str:
+    """A URI without user, password and query, where its scheme was forgotten too."""
+    return without_secrets(uri) if "://" in uri else uri.rpartition("@")[2].partition("?")[0]

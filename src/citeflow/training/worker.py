@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from citeflow import config as settings
-from citeflow import files
+from citeflow import files, runs
 from citeflow.config import Config
 from citeflow.console import log
 from citeflow.cores import bind
@@ -103,7 +103,8 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     start = _start(group, run_dir, inputs, launch=job.get("launch", ""))
     if start is None:
         return
-    with Watch(group, run_dir.name, Path(job["log_dir"]), step=start.state.step) as watch:
+    name = runs.place_of(run_dir, Path(job["log_dir"]))[1]
+    with Watch(group, name, Path(job["log_dir"]), step=start.state.step) as watch:
         evidence = evidence_of(graph, config.model)
         training = _begin(group, graph, evidence, config, start, Path(job["log_dir"]), stops)
         try:

@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from citeflow import lastwords
@@ -32,3 +36,15 @@ def test_an_error_without_a_hint_stays_without(tmp_path, monkeypatch, value):
     monkeypatch.setenv(lastwords.VARIABLE, str(tmp_path / "words"))
     lastwords.leave(DataError("bad row", value))
     assert str(lastwords.left(tmp_path / "words")) == str(DataError("bad row", value))
+
+
+def test_a_step_that_is_at_work_is_no_error_and_one_that_was_killed_is(tmp_path, monkeypatch):
+    monkeypatch.setenv(lastwords.VARIABLE, str(tmp_path / "words"))
+    with lastwords.at_work():
+        assert len(list(tmp_path.iterdir())) == 1
+        assert lastwords.left() is None
+    assert list(tmp_path.iterdir()) == []
+    work = "from citeflow import lastwords; mark = lastwords.at_work(); mark.__enter__()"
+    code = f"import os; {work}; os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
+    assert "was killed" in str(lastwords.left())

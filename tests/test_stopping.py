@@ -31,3 +31,11 @@ def test_the_handlers_are_put_back():
     with stoppable():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_listener_that_fails_does_not_keep_the_process_from_ending():
+    def tell(error):
+        raise OSError("no space left")
+
+    with pytest.raises(StoppedError), stoppable(tell):
+        signal.raise_signal(signal.SIGTERM)

@@ -170,3 +170,29 @@ def test_what_the_first_step_would_refuse_is_refused_before_anything_is_sent(giv
 def test_a_host_without_a_scheme_is_refused(host):
     with pytest.raises(ConfigError, match="--host"):
         kfpapi.connect(host=host)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "given", "told"),
+    [
+        ("scaling", {"dataset": "https://me:s3cret@host/x.zip"}, "password"),
+        ("compare", {"dataset": "https://me:s3cret@host/x.zip"}, "password"),
+        ("tune", {"dataset": "https://me:s3cret@host/x.zip"}, "password"),
+        ("scaling", {"workers": [0]}, "workers: 0"),
+        ("scaling", {"workers": "[1.5]"}, "workers: 1.5"),
+        ("scaling", {"job": "{cpuu: 4}"}, "cpuu"),
+        ("compare", {"models": "{a: {}, b: {model: {predictr: dot}}}"}, "predictr"),
+        ("compare", {"epochs": 2, "minutes": 1}, "both set"),
+        ("tune", {"trials": 0}, "trials: 0"),
+        ("tune", {"space": "{train.lrr: [1]}"}, "train.lrr"),
+        ("xor", {"dims": 0}, "dims: 0"),
+    ],
+)
+def test_what_the_first_steps_of_an_experiment_would_refuse_is_refused_before_it_is_sent(compiled, given, told):
+    with pytest.raises(ConfigError, match=told):
+        plan(given, compiled=compiled)
+
+
+@pytest.mark.parametrize("given", ["1,3", "[1, 3]", [1, 3]])
+def test_a_list_may_be_written_with_commas_alone(given):
+    assert plan({"workers": given}, compiled="scaling").parameters["workers"] == [1, 3]

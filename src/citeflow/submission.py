@@ -22,6 +22,7 @@ from citeflow import __version__, config, files, form, pipeline, runs
 from citeflow.console import log
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
 from citeflow.experiments import space, trials
+from citeflow.experiments.xor import XorSettings
 from citeflow.kfpserver import Server
 from citeflow.pipelinetext import with_images, without_cache
 from citeflow.values import convert, nearest, parse_value
@@ -104,8 +105,7 @@ def plan(
     text = text if use_cache else without_cache(text)
     validate(text)
     values = checked(text, parameters or {})
-    if "dataset" in values:
-        check(values)
+    check(values)
     override, default = (os.environ.get(f"KF_PIPELINES_{name}_EXPERIMENT_NAME") for name in ("OVERRIDE", "DEFAULT"))
     return Plan(
         text=text,
@@ -127,6 +127,10 @@ def check(values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a value is wrong.
     """
+    if "dataset" not in values:
+        if "dims" in values:
+            XorSettings.from_dict(values)
+        return
     settings = form.resolve(values)
     text = config.to_yaml(settings)
     if "models" in values:
@@ -135,6 +139,7 @@ def check(values: Mapping[str, Any]) -> None:
         trials.scaling_trials(text, "any", values["workers"], values["epochs"])
     elif "space" in values:
         space.from_yaml(values["space"], settings)
+        space.check_trials(values["trials"], values["parallel"])
 
 
 def described(planned: Plan) -> dict[str, Any]:
@@ -235,7 +240,7 @@ def checked(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _checked_value(name: str, value: object, entry: Mapping[str, Any]) -> Any:
     kind = KINDS[entry["parameterType"]]
     if isinstance(value, str) and kind is not str:
-        value = parse_value(name, value)
+        value = parse_value(name, f"[{value}]" if kind is list and not value.lstrip().startswith("[") else value)
     if kind in (list, dict):
         if not isinstance(value, kind):
             raise ConfigError(name, value, hint=f"must be a {'list' if kind is list else 'mapping'}, as YAML")

@@ -5,7 +5,18 @@ import pytest
 from outcomes import curve, outcome
 from scipy import stats
 
-from citeflow.experiments.comparison import MORE, UNKNOWN, WINNER, WITHIN, as_csv, headline, holm, standings, welch
+from citeflow.experiments.comparison import (
+    BETTER,
+    MORE,
+    UNKNOWN,
+    WINNER,
+    WITHIN,
+    as_csv,
+    headline,
+    holm,
+    standings,
+    welch,
+)
 from citeflow.experiments.comparison_page import draw_page, summary
 
 
@@ -106,3 +117,25 @@ def test_the_markdown_names_the_winner_and_every_figure():
     text = summary("hepth", standings([*model("a", [0.7, 0.72]), *model("b", [0.5, 0.51])]))
     assert "a has the highest validation MRR; its test MRR is 0.7100" in text
     assert f"0.505 ± {math.sqrt(0.00005):.3f}" in text.replace("\u00a0", " ")
+
+
+def test_a_model_that_is_better_on_the_test_by_more_than_noise_is_said_to_be():
+    ranked = standings(
+        [*model("a", [0.5, 0.501, 0.502], valid=[0.61] * 3), *model("b", [0.55, 0.551, 0.552], [0.6] * 3)]
+    )
+    assert ranked[1].verdict == BETTER
+    assert "On the test it is behind b, by more than noise" in headline(ranked)
+    assert "ahead" not in headline(ranked)
+
+
+def test_models_of_one_evaluation_at_different_times_have_points_and_no_line():
+    early, late = curve(0.5), [{"epoch": 1.0, "seconds": 3.0, "valid_mrr": 0.6}]
+    trials = [
+        outcome("a-seed-0", evaluations=early), outcome("a-seed-1", seed=1, evaluations=late),
+        outcome("b-seed-0", evaluations=early), outcome("b-seed-1", seed=1, evaluations=late),
+    ]  # fmt: skip
+    assert draw_page("hepth", standings(trials)).count("<svg") == 3
+
+
+def test_trainings_without_evaluations_have_no_curves():
+    assert draw_page("hepth", standings([*model("a", [0.7]), *model("b", [0.5])])).count("<svg") == 1

@@ -16,6 +16,7 @@ def test_a_sweep_has_every_number_of_workers_with_every_number_of_epochs():
 def test_a_run_is_named_after_its_master_its_other_workers_and_its_epochs():
     assert [trial.run_name for trial in scaling_trials(SETTINGS, "s", [4], [10])] == ["s/m-1-w-3-e-10"]
     assert [trial.run_name for trial in scaling_trials(SETTINGS, "s", [1], [0.5])] == ["s/m-1-w-0-e-0-5"]
+    assert len({trial.run_name for trial in scaling_trials(SETTINGS, "s", [1], [1, 1.0000001, 1e6])}) == 3
 
 
 def test_a_sweep_keeps_all_other_settings_and_measures_epochs_and_not_minutes():
@@ -44,6 +45,7 @@ def test_what_a_loop_hands_over_gives_the_settings_back():
         ([1], [0], "epochs"),
         ([1], [-1], "epochs"),
         ([1], [2, 2.0], "epochs"),
+        ([2**40], [1], "at most 10000 workers"),
     ],
 )
 def test_a_wrong_number_is_named(workers, epochs, told):
@@ -70,6 +72,9 @@ def test_a_comparison_has_every_model_with_every_seed():
         ("{a: {}, b: 3}", "model b"),
         ("{a: {}, b: {model: {wdith: 3}}}", "model.wdith"),
         ("{a: {}, b: {modle: {}}}", "modle"),
+        ("{a: {}, b: {data: {negatives: 5}}}", "model b sets: data"),
+        ("{a: {}, b: {train: {seed: 3}}}", "train.seed"),
+        ("{1: {}, b: {}}", "name of a model"),
     ],
 )
 def test_a_wrong_model_is_named(models, told):

@@ -88,9 +88,11 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose
     try:
         with stoppable(lastwords.leave):
             pipeline.run(arguments, name=name, scratch=root, verbose=verbose)
-    except (StoppedError, TrainingError):
+    except (StoppedError, TrainingError) as error:
         if "run_name" in arguments:
             log("run", "can go on", add=f"--run-name {arguments['run_name']}")
+            if isinstance(error, StoppedError):
+                error.hint = f"the same command with --run-name {arguments['run_name']} goes on"
         raise
 
 

@@ -14,7 +14,15 @@ from citeflow.errors import INSTALL
 PYTHON = (3, 11)
 
 EXTRAS = {
-    "train": ("matplotlib", "prometheus-client", "safetensors", "scikit-learn", "tensorboard", "torch", "torch-geometric"),
+    "train": (
+        "matplotlib",
+        "prometheus-client",
+        "safetensors",
+        "scikit-learn",
+        "tensorboard",
+        "torch",
+        "torch-geometric",
+    ),
     "kfp": ("kfp", "kfp-kubernetes", "kubeflow-training", "kubernetes"),
 }
 """Packages of citeflow's extras."""

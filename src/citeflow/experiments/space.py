@@ -12,6 +12,8 @@ from citeflow.config import SECTIONS, Config
 from citeflow.errors import ConfigError
 from citeflow.values import convert, nearest
 
+MOST_TRIALS = 1000
+
 DEFAULT = """\
 train.lr: {low: 0.002, high: 0.1, log: true}
 train.negatives: {low: 64, high: 1024, log: true}
@@ -202,3 +204,15 @@ def _all_values(kind: Any) -> str:
 def _get(values: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
     return values[section][name]
+
+
+def check_trials(trials: int, parallel: int) -> None:
+    """Find out whether a search can have so many trials, so many at a time.
+
+    Raises:
+        ConfigError: it can not.
+    """
+    if not 1 <= trials <= MOST_TRIALS:
+        raise ConfigError("trials", trials, hint=f"1 to {MOST_TRIALS}")
+    if parallel < 1:
+        raise ConfigError("parallel", parallel, hint="at least 1")

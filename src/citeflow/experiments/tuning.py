@@ -267,14 +267,14 @@ def definition_of(data_root: Path, run: str) -> Definition:
 
 
 def tried(data_root: Path, run: str, trials: int) -> list[Tried]:
-    """What became of the first trials of a study.
+    """What became of the first trials of a study, and of all later ones that have ended.
 
     Raises:
         NotFoundError: there is no such study.
     """
     with opened(data_root, run) as storage:
-        found = _load(storage, run).get_trials(deepcopy=False)[:trials]
-    return [_tried(trial) for trial in found]
+        found = _load(storage, run).get_trials(deepcopy=False)
+    return [_tried(trial) for trial in found if trial.number < trials or trial.state.is_finished()]
 
 
 def _tried(trial: Any) -> Tried:

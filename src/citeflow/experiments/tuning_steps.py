@@ -17,7 +17,6 @@ from citeflow.experiments.tuning import Definition, Work
 from citeflow.reporting import tuning as pages
 from citeflow.reporting.tuning import Search
 
-MOST_TRIALS = 1000
 KIND = "TrainedModel"
 
 
@@ -33,10 +32,7 @@ def tuning_trials(
     graph: Artifact, settings: str, space: str, trials: int, parallel: int, workers: int, run: str, *, data_root: str
 ) -> list[dict[str, str]]:
     """Begin or continue a study; returns who trains which of its trials, as the items of a loop."""
-    if not 1 <= trials <= MOST_TRIALS:
-        raise ConfigError("trials", trials, hint=f"1 to {MOST_TRIALS}")
-    if parallel < 1:
-        raise ConfigError("parallel", parallel, hint="at least 1")
+    spaces.check_trials(trials, parallel)
     if parallel > 1 and "CITEFLOW_POD_NAME" in os.environ and not tuning.is_shared():
         hint = f"SQLite is not safe from several pods: put a database's URL into the Secret citeflow-study as {URL_KEY}"
         raise ConfigError("parallel trials need a database", f"parallel={parallel}", hint=f"{hint}, or take 1")

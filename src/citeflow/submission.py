@@ -240,7 +240,9 @@ def checked(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _checked_value(name: str, value: object, entry: Mapping[str, Any]) -> Any:
     kind = KINDS[entry["parameterType"]]
     if isinstance(value, str) and kind is not str:
-        value = parse_value(name, f"[{value}]" if kind is list and not value.lstrip().startswith("[") else value)
+        value = parse_value(name, value)
+        if kind is list and isinstance(value, (str, int, float)):  # numbers with commas between them
+            value = parse_value(name, f"[{value}]")
     if kind in (list, dict):
         if not isinstance(value, kind):
             raise ConfigError(name, value, hint=f"must be a {'list' if kind is list else 'mapping'}, as YAML")

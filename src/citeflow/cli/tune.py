@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citeflow import config, files, runs, stages
+from citeflow import config, files, runs, stages, tracking
 from citeflow.cli import options
 from citeflow.cluster import spec as train_spec
 from citeflow.console import emit, log, without_secrets
@@ -53,6 +53,7 @@ def _tune(args: argparse.Namespace) -> None:
     out = runs.published_folder(root, name)
     options.require("kfp", "torch")
     _require_optuna()
+    tracking.check()
     stages.check_places(root, out)
     log("run", "starts", name=name, dataset=without_secrets(dataset), trials=args.trials, data_root=root)
     arguments = {

@@ -13,17 +13,17 @@ from typing import Any
 
 from measure import report_of
 
-EMBEDDING_OFF = ["model.features=ones", "model.layers=0"]
+EMBEDDING_OFF = ["model.features=ones", "model.num_layers=0"]
 
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "student model (`--preset seed`)": ("seed", []),
-    "features alone, perceptron": ("default", ["model.layers=0", "model.predictor=mlp"]),
+    "features alone, perceptron": ("default", ["model.num_layers=0", "model.predictor=mlp"]),
     "GraphSAGE, `mlp`": ("default", ["model.predictor=mlp"]),
     "GraphSAGE, `dot`": ("default", ["model.predictor=dot"]),
-    "evidence alone, paths of 2": ("default", [*EMBEDDING_OFF, "model.evidence_hops=2"]),
+    "evidence alone, paths of 2": ("default", [*EMBEDDING_OFF, "model.structural_hops=2"]),
     "evidence alone, paths of 2 and 3": ("default", EMBEDDING_OFF),
-    "GraphSAGE + citation count and age": ("default", ["model.evidence_hops=0"]),
-    "GraphSAGE + evidence, paths of 2": ("default", ["model.evidence_hops=2"]),
+    "GraphSAGE + citation count and age": ("default", ["model.structural_hops=0"]),
+    "GraphSAGE + evidence, paths of 2": ("default", ["model.structural_hops=2"]),
     "GraphSAGE + evidence, paths of 2 and 3 (default)": ("default", []),
 }
 """Preset and settings of each row; all but the first use the default settings otherwise."""
@@ -54,7 +54,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("dataset", help="synthetic, a folder, or a URL")
     parser.add_argument("--minutes", type=float, default=5, help="time to train each variant")
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
-    parser.add_argument("--data-root", type=Path, default=Path("citeflow-data"), help="where graphs and runs are kept")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("citeflow-data"),
+        help="where graphs and runs are kept",
+    )
     return parser.parse_args()
 
 
@@ -69,7 +74,8 @@ def _print_table(reports: dict[str, dict[str, Any]]) -> None:
     ]
     baselines = next(iter(reports.values()))["baselines"]
     rows += [
-        [name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * len(COLUMNS)] for name, figures in baselines.items()
+        [name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * len(COLUMNS)]
+        for name, figures in baselines.items()
     ]
     for row in [["variant", *COLUMNS, "steps"], ["---"] * (len(COLUMNS) + 2), *rows]:
         print(f"| {' | '.join(row)} |", file=sys.stderr)

@@ -21,18 +21,25 @@ from citeflow import files
 HOLDOUT = 86_596.5 / 2_927_963
 """Share of the papers that give test citations, as in ogbl-citation2."""
 
-FEATURES_ALONE = ["model.layers=0"]
+FEATURES_ALONE = ["model.num_layers=0"]
 
 
 def main() -> None:
     """Run the stages and print."""
     options = _options()
-    settings = [f"synthetic.papers={options.papers}", f"data.holdout={HOLDOUT}", *options.overrides]
+    settings = [
+        f"synthetic.num_papers={options.papers}",
+        f"data.holdout={HOLDOUT}",
+        *options.overrides,
+    ]
     stages: dict[str, Any] = {}
     raw = _run(stages, "download", ["synthetic", *_common(options, settings)])["path"]
     graph = _run(stages, "preprocess", [raw, *_common(options, settings)])["path"]
     evaluated = {}
-    for name, minutes, changes in (("model", options.minutes, []), ("features", options.minutes / 5, FEATURES_ALONE)):
+    for name, minutes, changes in (
+        ("model", options.minutes, []),
+        ("features", options.minutes / 5, FEATURES_ALONE),
+    ):
         wanted = [*settings, f"train.minutes={minutes}", *changes]
         run = [
             "--run-name",
@@ -42,7 +49,10 @@ def main() -> None:
         ]
         model = _run(stages, f"train {name}", [graph, *run, *_common(options, wanted)])["path"]
         evaluated[name] = _run(stages, f"evaluate {name}", [model, "--graph", graph])
-    reports = {name: files.read_json(Path(done["path"]) / "report.json") for name, done in evaluated.items()}
+    reports = {
+        name: files.read_json(Path(done["path"]) / "report.json")
+        for name, done in evaluated.items()
+    }
     print(json.dumps({"stages": stages, "reports": reports}))
 
 
@@ -51,20 +61,43 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30, help="time to train")
     parser.add_argument("--papers", type=int, default=2_927_963, help="size of the graph")
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
-    parser.add_argument("--data-root", type=Path, default=Path("citeflow-data"), help="where graphs and runs are kept")
-    parser.add_argument("--set", action="append", default=["model.predictor=dot"], dest="overrides", help="a setting")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("citeflow-data"),
+        help="where graphs and runs are kept",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=["model.predictor=dot"],
+        dest="overrides",
+        help="a setting",
+    )
     return parser.parse_args()
 
 
 def _common(options: argparse.Namespace, settings: list[str]) -> list[str]:
-    return ["--data-root", str(options.data_root), *(part for setting in settings for part in ("--set", setting))]
+    return [
+        "--data-root",
+        str(options.data_root),
+        *(part for setting in settings for part in ("--set", setting)),
+    ]
 
 
 def _run(stages: dict[str, Any], name: str, arguments: list[str]) -> dict[str, Any]:
     """Run one command of citeflow, and note its seconds and the most memory that one of its processes took."""
-    command = [sys.executable, "-c", "from citeflow.cli import main; main()", name.split()[0], *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from citeflow.cli import main; main()",
+        name.split()[0],
+        *arguments,
+    ]
     began = time.monotonic()
-    done = subprocess.run([sys.executable, __file__, "--child", *command], check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", *command], check=True, stdout=subprocess.PIPE
+    )
     *output, peak = done.stdout.decode().splitlines()
     stages[name] = {"seconds": time.monotonic() - began, "peak_rss_bytes": int(peak)}
     print(json.dumps({name: stages[name]}), file=sys.stderr, flush=True)

@@ -18,9 +18,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from citeflow.cores import environment
 from citeflow.graph.csr import Csr
-from citeflow.learning.tensors import sparse
+from citeflow.models.tensors import sparse
+from citeflow.utils.system import environment
 
 REPETITIONS = 7
 ROWS, WIDTH, DEGREE = 20_000, 128, 16
@@ -62,7 +62,9 @@ def measured(threads: int) -> dict[str, float]:
 
 
 def _child(variables: dict[str, str]) -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, "--here"], env=variables, check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, __file__, "--here"], env=variables, check=True, stdout=subprocess.PIPE
+    )
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

@@ -8,7 +8,13 @@ from citeflow import files, stages
 
 
 def report_of(
-    name: str, dataset: str, *, data_root: Path, workers: int, preset: str = "default", overrides: list[str]
+    name: str,
+    dataset: str,
+    *,
+    data_root: Path,
+    workers: int,
+    preset: str = "default",
+    overrides: list[str],
 ) -> dict[str, Any]:
     """Download, preprocess, train and evaluate; a run of the same name and settings is not trained again."""
     config = settings.load(preset=preset, overrides=overrides)
@@ -17,5 +23,7 @@ def report_of(
     run = f"{name}-{files.sha256_of_json([config.to_dict(), str(graph), workers])[:8]}"
     run_dir, log_dir = data_root / "runs" / run, data_root / "logs" / run
     model = stages.train(graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers)
-    report: dict[str, Any] = files.read_json(stages.evaluate(model, graph=graph, run_dir=run_dir) / "report.json")
+    report: dict[str, Any] = files.read_json(
+        stages.evaluate(model, graph=graph, run_dir=run_dir) / "report.json"
+    )
     return report

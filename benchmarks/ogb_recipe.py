@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
+from citeflow.evaluation import metrics
 from citeflow.evaluation.scoring import pieces_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning import ranking
-from citeflow.learning.tensors import sparse
+from citeflow.models.tensors import sparse
 
 WIDTH, LAYERS, BATCH, LEARNING_RATE, TINY = 256, 3, 65_536, 5e-4, 1e-15
 
@@ -34,8 +34,12 @@ class Recipe(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(SAGEConv(WIDTH if layer else num_features, WIDTH) for layer in range(LAYERS))
-        hidden = [module for _ in range(LAYERS - 1) for module in (nn.Linear(WIDTH, WIDTH), nn.ReLU())]
+        self.convs = nn.ModuleList(
+            SAGEConv(WIDTH if layer else num_features, WIDTH) for layer in range(LAYERS)
+        )
+        hidden = [
+            module for _ in range(LAYERS - 1) for module in (nn.Linear(WIDTH, WIDTH), nn.ReLU())
+        ]
         self.predictor = nn.Sequential(*hidden, nn.Linear(WIDTH, 1))
 
     def embed(self, x_NF: Tensor, adjacency: Tensor) -> Tensor:
@@ -52,7 +56,9 @@ class Recipe(nn.Module):
         return score
 
 
-def train(graph: PreparedGraph, *, epochs: int, every: int, seed: int = 0) -> Iterator[dict[str, float]]:
+def train(
+    graph: PreparedGraph, *, epochs: int, every: int, seed: int = 0
+) -> Iterator[dict[str, float]]:
     """Train by the recipe; every few epochs tell how far it came."""
     torch.manual_seed(seed)
     assert graph.x_NF is not None
@@ -75,7 +81,12 @@ def train(graph: PreparedGraph, *, epochs: int, every: int, seed: int = 0) -> It
 
 
 def _step(
-    model: Recipe, optimizer: torch.optim.Optimizer, x_NF: Tensor, adjacency: Tensor, source_P: Tensor, target_P: Tensor
+    model: Recipe,
+    optimizer: torch.optim.Optimizer,
+    x_NF: Tensor,
+    adjacency: Tensor,
+    source_P: Tensor,
+    target_P: Tensor,
 ) -> float:
     optimizer.zero_grad()
     h_NH = model.embed(x_NF, adjacency)
@@ -90,7 +101,9 @@ def _step(
 
 
 @torch.no_grad()
-def _evaluate(model: Recipe, graph: PreparedGraph, x_NF: Tensor, adjacency: Tensor) -> dict[str, float]:
+def _evaluate(
+    model: Recipe, graph: PreparedGraph, x_NF: Tensor, adjacency: Tensor
+) -> dict[str, float]:
     h_NH = model.embed(x_NF, adjacency)
     return {f"{part}_mrr": _mrr(model, h_NH, getattr(graph, part)) for part in ("valid", "test")}
 
@@ -100,8 +113,8 @@ def _mrr(model: Recipe, h_NH: Tensor, held_out: HeldOut) -> float:
     for source_P, candidate_PK in pieces_of(held_out):
         source_P1H = h_NH[torch.from_numpy(source_P).long()][:, None]
         score_PK = model(source_P1H, h_NH[torch.from_numpy(candidate_PK).long()])
-        ranks.append(ranking.ranks(score_PK[:, 0], score_PK[:, 1:]))
-    return ranking.summarize(torch.cat(ranks))["mrr"]
+        ranks.append(metrics.ranks(score_PK[:, 0], score_PK[:, 1:]))
+    return metrics.summarize(torch.cat(ranks))["mrr"]
 
 
 def main() -> None:
@@ -113,7 +126,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for progress in train(PreparedGraph.open(options.graph), epochs=options.epochs, every=options.every):
+    for progress in train(
+        PreparedGraph.open(options.graph), epochs=options.epochs, every=options.every
+    ):
         print(json.dumps(progress), flush=True)
 
 

@@ -23,9 +23,9 @@ from step import Steps
 
 from citeflow import config as settings
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.monitoring.sampler import INTERVAL_S, Sampler
-from citeflow.monitoring.usage import Source, Usage, rates
 from citeflow.reporting.tensorboard import ResourceLog
+from citeflow.training.resource_sampler import INTERVAL_S, Sampler
+from citeflow.utils.usage import Source, Usage, rates
 
 OFTEN = 50
 
@@ -86,10 +86,17 @@ def throughput(rounds: Rounds, sampler: Callable[[float], Sampler], count: int) 
             with sampler(intervals[name]) if intervals[name] else contextlib.nullcontext():
                 found[name].append(rounds.citations_per_s())
     medians = {
-        name: dict(zip(("per_s", "per_cpu_s"), map(statistics.median, zip(*each, strict=True)), strict=True))
+        name: dict(
+            zip(
+                ("per_s", "per_cpu_s"), map(statistics.median, zip(*each, strict=True)), strict=True
+            )
+        )
         for name, each in found.items()
     }
-    loss = {name: 1 - medians[name]["per_cpu_s"] / medians["without"]["per_cpu_s"] for name in ("with", "often")}
+    loss = {
+        name: 1 - medians[name]["per_cpu_s"] / medians["without"]["per_cpu_s"]
+        for name in ("with", "often")
+    }
     by_round = {name: sorted(per_cpu_s for _, per_cpu_s in each) for name, each in found.items()}
     of_often = {"times_as_often": OFTEN, "loss_by_often_divided": loss["often"] / OFTEN}
     return {"rounds": count, **medians, "loss": loss, **of_often, "per_cpu_s_by_round": by_round}
@@ -99,7 +106,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("graph", type=Path, help="folder of a PreparedGraph")
-    parser.add_argument("--rounds", type=int, default=8, help="rounds with and as many without the sampler")
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="rounds with and as many without the sampler"
+    )
     parser.add_argument("--steps", type=int, default=12, help="steps of a round")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
     options = parser.parse_args()
@@ -109,12 +118,17 @@ def main() -> None:
         log = ResourceLog(Path(folder), 0, purge_step=None)
 
         def tell(before: Usage, after: Usage) -> None:
-            held = {"memory_bytes": after.rss_bytes, "container_memory_bytes": after.container_bytes}
+            held = {
+                "memory_bytes": after.rss_bytes,
+                "container_memory_bytes": after.container_bytes,
+            }
             log.add(rates(before, after), held, step=0, wall_time=after.wall_time)
 
         source = Source()
         result = throughput(
-            Rounds(steps, options.steps), lambda every_s: Sampler(source, interval_s=every_s, tell=tell), options.rounds
+            Rounds(steps, options.steps),
+            lambda every_s: Sampler(source, interval_s=every_s, tell=tell),
+            options.rounds,
         )
         cost = sample_cost(source, tell)
         log.close()

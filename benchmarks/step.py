@@ -21,16 +21,21 @@ from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
 from citeflow.config import Config
-from citeflow.cores import environment
 from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.sampling import Plan
+from citeflow.sampling import Plan
 from citeflow.training.objective import Inputs, Objective, make_inputs
 from citeflow.training.worker import new_model
+from citeflow.utils.system import environment
 
 KINDS = {
     "dense products": ("aten::mm", "aten::addmm", "aten::bmm"),
-    "gather and scatter": ("aten::index_select", "aten::index_add_", "aten::scatter_add_", "aten::gather"),
+    "gather and scatter": (
+        "aten::index_select",
+        "aten::index_add_",
+        "aten::scatter_add_",
+        "aten::gather",
+    ),
     "dropout": ("aten::bernoulli_",),
 }
 """Operators by kind; sparse products are mm and addmm with a sparse side, all the rest is elementwise."""
@@ -45,12 +50,16 @@ class Steps:
         self.model = new_model(graph, self.evidence, config)
         self.objective = Objective(self.model, config.train.loss)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr)
-        self.plan = Plan(num_papers=graph.num_papers, papers=config.train.papers, world_size=1, seed=0)
+        self.plan = Plan(
+            num_papers=graph.num_papers, papers=config.train.nodes_per_batch, world_size=1, seed=0
+        )
 
     def inputs(self, step: int) -> Inputs:
         """The batch of a step."""
         part = self.plan.part(step, 0)
-        return make_inputs(part, graph=self.graph, evidence=self.evidence, config=self.config, seed=(0, step, 0))
+        return make_inputs(
+            part, graph=self.graph, evidence=self.evidence, config=self.config, seed=(0, step, 0)
+        )
 
     def compute(self, inputs: Inputs) -> None:
         """Forward, backward, update."""
@@ -91,7 +100,9 @@ def _shares(steps: Steps, count: int) -> dict[str, Any]:
             steps.compute(inputs)
     kinds = dict.fromkeys([*KINDS, "sparse products", "elementwise and rest"], 0.0)
     for event in profiled.key_averages(group_by_input_shape=True):
-        kind = next((kind for kind, names in KINDS.items() if event.key in names), "elementwise and rest")
+        kind = next(
+            (kind for kind, names in KINDS.items() if event.key in names), "elementwise and rest"
+        )
         shapes = [shape for shape in event.input_shapes if len(shape) == 2]
         is_sparse = kind == "dense products" and any(a == b and a > 4096 for a, b in shapes)
         kinds["sparse products" if is_sparse else kind] += event.self_cpu_time_total
@@ -115,7 +126,9 @@ def main() -> None:
     usual = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     for name, variables in (("memory kept", environment(usual, 1)), ("usual malloc", usual)):
         command = [sys.executable, *sys.argv, "--here"]
-        done = subprocess.run(command, env={**variables, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE)
+        done = subprocess.run(
+            command, env={**variables, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE
+        )
         print(json.dumps({"allocator": name, **json.loads(done.stdout)}))
 
 

@@ -17,10 +17,22 @@ from measure import report_of
 PUBLISHED = {"features": 0.2895, "common_neighbors": 0.5147, "adamic_adar": 0.5189, "sage": 0.8044}
 RANGES = {"features": (0.24, 0.34), "adamic_adar": (0.45, 0.60), "sage": (0.70, 0.88)}
 
-FEATURES = ["model.layers=0", "model.predictor=dot", "model.dropout=0", "train.epochs=40", "train.evaluations=4"]
+FEATURES = [
+    "model.num_layers=0",
+    "model.predictor=dot",
+    "model.dropout=0",
+    "train.epochs=40",
+    "train.num_validations=4",
+]
 """No neighbours: a perceptron on each paper's features, and a dot product."""
 
-SAGE = ["model.layers=2", "model.predictor=dot", "model.dropout=0", "train.epochs=40", "train.evaluations=4"]
+SAGE = [
+    "model.num_layers=2",
+    "model.predictor=dot",
+    "model.dropout=0",
+    "train.epochs=40",
+    "train.num_validations=4",
+]
 """Plain GraphSAGE on sampled parts of the graph: features and neighbours, no evidence of the pair."""
 
 
@@ -30,7 +42,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         data_root = options.data_root or Path(scratch)
         common = [
-            f"synthetic.papers={options.papers}",
+            f"synthetic.num_papers={options.papers}",
             f"synthetic.seed={options.seed}",
             f"data.holdout={options.holdout}",
         ]
@@ -47,26 +59,52 @@ def main() -> int:
     measured = _figures(reports)
     _print_table(measured)
     wrong = [name for name, (low, high) in RANGES.items() if not low <= measured[name] <= high]
-    facts = {key: reports["sage"][key] for key in ("num_papers", "num_citations", "versions", "stages", "train")}
-    print(json.dumps({"test_mrr": measured, "published": PUBLISHED, "ranges": RANGES, "outside": wrong, **facts}))
+    facts = {
+        key: reports["sage"][key]
+        for key in ("num_papers", "num_citations", "versions", "stages", "train")
+    }
+    print(
+        json.dumps(
+            {
+                "test_mrr": measured,
+                "published": PUBLISHED,
+                "ranges": RANGES,
+                "outside": wrong,
+                **facts,
+            }
+        )
+    )
     return 1 if wrong else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--papers", type=int, default=97_598, help="size of the graph; the default is 1/30 of citation2's"
+        "--papers",
+        type=int,
+        default=97_598,
+        help="size of the graph; the default is 1/30 of citation2's",
     )
-    parser.add_argument("--holdout", type=float, default=0.03, help="share of papers that give test citations")
+    parser.add_argument(
+        "--holdout", type=float, default=0.03, help="share of papers that give test citations"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the graph")
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
-    parser.add_argument("--data-root", type=Path, default=None, help="where to keep graphs and runs; else thrown away")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=None,
+        help="where to keep graphs and runs; else thrown away",
+    )
     return parser.parse_args()
 
 
 def _figures(reports: dict[str, dict[str, Any]]) -> dict[str, float]:
     trained = {name: report["test"]["mrr"] for name, report in reports.items()}
-    return {**trained, **{name: figures["mrr"] for name, figures in reports["sage"]["baselines"].items()}}
+    return {
+        **trained,
+        **{name: figures["mrr"] for name, figures in reports["sage"]["baselines"].items()},
+    }
 
 
 def _print_table(measured: dict[str, float]) -> None:

@@ -32,24 +32,37 @@ def main() -> None:
         for turn in range(options.rounds):
             for graph in options.graphs:
                 for workers in WORKERS:
-                    run = _train(graph, workers, options, Path(scratch), f"r{turn}-{graph.name}-{workers}")
+                    run = _train(
+                        graph, workers, options, Path(scratch), f"r{turn}-{graph.name}-{workers}"
+                    )
                     runs.setdefault(f"{graph.name}/{workers}", []).append(run)
-                    print(json.dumps({"graph": graph.name, "workers": workers, **run}), file=sys.stderr)
+                    print(
+                        json.dumps({"graph": graph.name, "workers": workers, **run}),
+                        file=sys.stderr,
+                    )
     print(json.dumps(_summary(options.graphs, runs)))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("graphs", type=Path, nargs="+", help="folders of PreparedGraphs, the smallest first")
+    parser.add_argument(
+        "graphs", type=Path, nargs="+", help="folders of PreparedGraphs, the smallest first"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="length of each training")
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each kind")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
     return parser.parse_args()
 
 
-def _train(graph: Path, workers: int, options: argparse.Namespace, root: Path, name: str) -> dict[str, float]:
+def _train(
+    graph: Path, workers: int, options: argparse.Namespace, root: Path, name: str
+) -> dict[str, float]:
     """Train for a while; the one evaluation at the end is not in the time, but in the memory."""
-    settings = [f"train.minutes={options.seconds / 60}", "train.evaluations=1", *options.overrides]
+    settings = [
+        f"train.minutes={options.seconds / 60}",
+        "train.num_validations=1",
+        *options.overrides,
+    ]
     command = [sys.executable, "-c", "from citeflow.cli import main; main()", "train", str(graph)]
     command += ["--run-name", name, "--data-root", str(root), "--workers", str(workers)]
     for setting in settings:
@@ -61,7 +74,11 @@ def _train(graph: Path, workers: int, options: argparse.Namespace, root: Path, n
             log.seek(0)
             raise SystemExit(log.read())
     facts = files.read_json(root / "runs" / name / "model" / files.MANIFEST)["facts"]
-    return {"positives_per_s": facts["positives_per_s"], "steps": facts["steps"], "peak_bytes_per_worker": peak}
+    return {
+        "positives_per_s": facts["positives_per_s"],
+        "steps": facts["steps"],
+        "peak_bytes_per_worker": peak,
+    }
 
 
 def _peak_memory(process: "subprocess.Popen[bytes]") -> float:
@@ -100,11 +117,16 @@ def _proportional_size(pid: int) -> int:
 
 def _summary(graphs: list[Path], runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     names = [graph.name for graph in graphs]
-    speed = {name: statistics.median(run["positives_per_s"] for run in each) for name, each in runs.items()}
+    speed = {
+        name: statistics.median(run["positives_per_s"] for run in each)
+        for name, each in runs.items()
+    }
     peak = {name: max(run["peak_bytes_per_worker"] for run in each) for name, each in runs.items()}
     return {
         "positives_per_s": speed,
-        "two_workers_against_one": {name: speed[f"{name}/2"] / speed[f"{name}/1"] for name in names},
+        "two_workers_against_one": {
+            name: speed[f"{name}/2"] / speed[f"{name}/1"] for name in names
+        },
         "cost_of_a_positive_last_against_first": speed[f"{names[0]}/2"] / speed[f"{names[-1]}/2"],
         "peak_bytes_per_worker": peak,
     }

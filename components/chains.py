@@ -4,9 +4,9 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from citeflow.cluster.placement import RUN_ID
-from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
-from citeflow.tracking.account import KFP_RUN_ID
+from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.reporting.mlflow.run_record import KFP_RUN_ID
 from components.base import place
 from components.download.component import download
 from components.evaluate.component import evaluate
@@ -90,7 +90,9 @@ def place_training(task: dsl.PipelineTask) -> None:
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
 
 
-def scored(model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = "") -> dsl.PipelineTask:
+def scored(
+    model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = ""
+) -> dsl.PipelineTask:
     """Everything behind the training of one model; returns the step whose output is the digest of the report."""
     report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
     place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
@@ -134,7 +136,13 @@ def learned(
     )
     place_training(model)
     made = model.outputs
-    return scored(made["model"], made["Output"], graph=graph.outputs["graph"], data_root=data_root, out_dir=out_dir)
+    return scored(
+        made["model"],
+        made["Output"],
+        graph=graph.outputs["graph"],
+        data_root=data_root,
+        out_dir=out_dir,
+    )
 
 
 def _let_mlflow_be_told(task: dsl.PipelineTask) -> None:
@@ -143,4 +151,6 @@ def _let_mlflow_be_told(task: dsl.PipelineTask) -> None:
     secrets = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
     kubernetes.use_config_map_as_env(task, MLFLOW, {name: name for name in places}, optional=True)
     kubernetes.use_secret_as_env(task, MLFLOW, {name: name for name in secrets}, optional=True)
-    kubernetes.use_field_path_as_env(task, env_name=KFP_RUN_ID, field_path=f"metadata.labels['{RUN_ID}']")
+    kubernetes.use_field_path_as_env(
+        task, env_name=KFP_RUN_ID, field_path=f"metadata.labels['{RUN_ID}']"
+    )

@@ -48,15 +48,25 @@ def main() -> None:
     step = {name: version for name, version in everything.items() if not name.startswith(GPU_NAMES)}
     of_train = resolve(train, step)
     of_torch = resolve([f"torch==={torch}"], step)
-    gpu = {name: version for name, version in of_torch.items() if name == "torch" or name.startswith(GPU_NAMES)}
+    gpu = {
+        name: version
+        for name, version in of_torch.items()
+        if name == "torch" or name.startswith(GPU_NAMES)
+    }
 
     write("wheel.txt", resolve(settings["build-system"]["requires"], step), TARGETS)
     write("check.txt", resolve(check, step), X86)
     write("tensorboard/requirements.txt", resolve(tensorboard, step), TARGETS)
     write("small/setuptools.txt", {"setuptools": step["setuptools"]}, TARGETS)
     write("small/requirements.txt", resolve(small, step), TARGETS)
-    write("train/requirements.txt", {name: step[name] for name in step if name in of_train}, TARGETS)
-    write("step/requirements.txt", {name: step[name] for name in step if name not in of_train}, TARGETS)
+    write(
+        "train/requirements.txt", {name: step[name] for name in step if name in of_train}, TARGETS
+    )
+    write(
+        "step/requirements.txt",
+        {name: step[name] for name in step if name not in of_train},
+        TARGETS,
+    )
     write("train/torch-cuda.txt", gpu, X86)
     write_cpu_torch({"torch": f"{torch}+cpu"})
 
@@ -91,7 +101,10 @@ def hashes(pins: Pins, python: str, machine: str) -> dict[str, str]:
     exact = [f"{name}=={version}" for name, version in pins.items()]
     unused = ("--target", tempfile.gettempdir())  # an older pip wants one
     report = pip("--no-deps", *unused, "--python-version", python, *platforms, *exact)
-    digests = {item["metadata"]["name"]: item["download_info"]["archive_info"]["hashes"]["sha256"] for item in report}
+    digests = {
+        item["metadata"]["name"]: item["download_info"]["archive_info"]["hashes"]["sha256"]
+        for item in report
+    }
     return {name_of(name): digest for name, digest in digests.items()}
 
 

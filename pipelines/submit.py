@@ -6,11 +6,16 @@ What `citeflow submit` does, in four steps; change the constants, or import the 
 import argparse
 import sys
 
-from citeflow import kfpserver, submission
 from citeflow.errors import CiteflowError
+from citeflow.kubeflow import client, submit
 
 EXPERIMENT = "citeflow"
-PARAMETERS = {"dataset": "synthetic", "workers": 2, "launcher": "pytorchjob", "settings": "train: {minutes: 10}"}
+PARAMETERS = {
+    "dataset": "synthetic",
+    "workers": 2,
+    "launcher": "pytorchjob",
+    "settings": "train: {minutes: 10}",
+}
 WAIT_S = 6 * 3600.0
 
 
@@ -21,15 +26,19 @@ def main() -> None:
         CiteflowError: told in two lines by `str`, with its `exit_code`.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="", help="URL of Kubeflow Pipelines (default: as kfp.Client finds it)")
-    parser.add_argument("--namespace", default="", help="of your profile, on an installation for several users")
+    parser.add_argument(
+        "--host", default="", help="URL of Kubeflow Pipelines (default: as kfp.Client finds it)"
+    )
+    parser.add_argument(
+        "--namespace", default="", help="of your profile, on an installation for several users"
+    )
     args = parser.parse_args()
 
-    planned = submission.plan(PARAMETERS, experiment=EXPERIMENT)
-    server = kfpserver.connect(host=args.host, namespace=args.namespace)
-    made = submission.submit(server, planned)
+    planned = submit.plan(PARAMETERS, experiment=EXPERIMENT)
+    server = client.connect(host=args.host, namespace=args.namespace)
+    made = submit.submit(server, planned)
     print(f"{made['version']}: {made['url']}")
-    kfpserver.check_ended_well(server.wait(made["run_id"], timeout_s=WAIT_S))
+    client.check_ended_well(server.wait(made["run_id"], timeout_s=WAIT_S))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,15 @@ from citeflow import config, files, stages
 from citeflow.config import Config
 
 SETTINGS = [
-    "synthetic.papers=400",
+    "synthetic.num_papers=400",
     "data.holdout=0.2",
-    "data.negatives=50",
-    "model.width=16",
+    "data.eval_negatives=50",
+    "model.hidden_channels=16",
     "train.epochs=6",
-    "train.papers=100",
-    "train.negatives=64",
+    "train.nodes_per_batch=100",
+    "train.num_negatives=64",
     "train.lr=0.01",
-    "train.evaluations=6",
+    "train.num_validations=6",
 ]
 """A training of a few seconds that beats every baseline."""
 
@@ -106,7 +106,7 @@ def group():
 @contextlib.contextmanager
 def alone():
     """Join a group of one."""
-    from citeflow.training.group import joined
+    from citeflow.training.distributed import joined
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -112,18 +112,26 @@ class KfpServer(ThreadingHTTPServer):
         return fault
 
     def calls(self, method: str, path: str = "") -> list[Seen]:
-        return [each for each in self.state.seen if each.method == method and each.path.startswith(API + path)]
+        return [
+            each
+            for each in self.state.seen
+            if each.method == method and each.path.startswith(API + path)
+        ]
 
 
 class Handler(BaseHTTPRequestHandler):
     server: KfpServer
     protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16  # head and body in one packet, or each answer waits for a delayed acknowledgement
+    wbufsize = (
+        1 << 16
+    )  # head and body in one packet, or each answer waits for a delayed acknowledgement
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Seen(self.command, unquote(parts.path), dict(parse_qsl(parts.query)), dict(self.headers))
+        request = Seen(
+            self.command, unquote(parts.path), dict(parse_qsl(parts.query)), dict(self.headers)
+        )
         with self.server.lock, contextlib.suppress(ConnectionError):
             self.server.state.seen.append(request)
             fault = self._fault(request)
@@ -163,7 +171,10 @@ class Handler(BaseHTTPRequestHandler):
             model = Answers(self.server.state, request, body).answer()
             status, value = 200, written(model)
         except RefusedError as refused:
-            status, value = refused.status, {"error": str(refused), "code": 3, "message": str(refused), "details": []}
+            status, value = (
+                refused.status,
+                {"error": str(refused), "code": 3, "message": str(refused), "details": []},
+            )
             if "upload" in request.path:
                 value = {"error_message": str(refused), "error_details": str(refused)}
         except Exception as error:
@@ -173,7 +184,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes, kind: str, **headers: str) -> None:
         self.send_response_only(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
@@ -201,7 +216,10 @@ class Answers:
         self.state, self.request, self.raw = state, request, body
 
     def answer(self) -> object:
-        if self.state.token and self.request.headers.get("authorization") != f"Bearer {self.state.token}":
+        if (
+            self.state.token
+            and self.request.headers.get("authorization") != f"Bearer {self.state.token}"
+        ):
             raise RefusedError(401, "Request header error: there is no user identity header.")
         for method, pattern, name in ROUTES:
             found = re.fullmatch(API + pattern, self.request.path)
@@ -215,7 +233,9 @@ class Answers:
 
     def check_namespace(self, namespace: str | None) -> None:
         if self.state.multi_user and namespace not in self.state.namespaces:
-            raise RefusedError(403, f"User 'bob' is not authorized with reason: namespace {namespace or 'empty'}")
+            raise RefusedError(
+                403, f"User 'bob' is not authorized with reason: namespace {namespace or 'empty'}"
+            )
         if not self.state.multi_user and namespace:
             raise UnknownError("a server alone has no namespaces")
 
@@ -230,7 +250,9 @@ class Answers:
         return {each.key: each.string_value for each in predicates}
 
     def healthz(self) -> object:
-        flag = {"multi_user": True} if self.state.multi_user else {}  # false is left out, as protobuf's JSON does
+        flag = (
+            {"multi_user": True} if self.state.multi_user else {}
+        )  # false is left out, as protobuf's JSON does
         return models.V2beta1GetHealthzResponse(**flag, pipeline_store=self.state.store)
 
     def create_pipeline(self) -> object:
@@ -254,9 +276,15 @@ class Answers:
         assert set(query) <= {"name", "display_name", "description", "pipelineid"}
         if query.get("pipelineid") not in {each.pipeline_id for each in self.state.pipelines}:
             raise RefusedError(400, "Failed to create a pipeline version")
-        if self.state.store == "kubernetes" and not re.fullmatch("[a-z0-9]([-.a-z0-9]*[a-z0-9])?", query["name"]):
+        if self.state.store == "kubernetes" and not re.fullmatch(
+            "[a-z0-9]([-.a-z0-9]*[a-z0-9])?", query["name"]
+        ):
             raise RefusedError(400, "Invalid pipeline version name")
-        if any(v.name == query["name"] for v in self.state.versions if v.pipeline_id == query["pipelineid"]):
+        if any(
+            v.name == query["name"]
+            for v in self.state.versions
+            if v.pipeline_id == query["pipelineid"]
+        ):
             raise RefusedError(409, "Failed to create a pipeline version")
         text = self._file()
         components.load_component_from_text(text)
@@ -269,7 +297,9 @@ class Answers:
             display_name=query.get("display_name") or query["name"],
             description=query.get("description"),
             created_at=datetime.now(UTC),
-            pipeline_spec={"pipeline_spec": spec, "platform_spec": platforms[0]} if platforms else spec,
+            pipeline_spec={"pipeline_spec": spec, "platform_spec": platforms[0]}
+            if platforms
+            else spec,
         )
         self.state.versions.append(version)
         return version
@@ -365,7 +395,9 @@ def fresh() -> str:
 
 
 def fitting(found: list, wanted: dict) -> list | None:
-    return [each for each in found if all(getattr(each, key) == value for key, value in wanted.items())] or None
+    return [
+        each for each in found if all(getattr(each, key) == value for key, value in wanted.items())
+    ] or None
 
 
 @contextlib.contextmanager

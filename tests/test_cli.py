@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from citeflow import config, files, pipeline, stages
+from citeflow import config, files, stages
 from citeflow.cli import main, options
 from citeflow.errors import CiteflowError, TrainingError
+from citeflow.kubeflow import local_runner
 
 REPORT = {
     "dataset": "cora",
@@ -37,7 +38,7 @@ def ran(monkeypatch):
         calls.append(arguments)
         files.write_json(Path(arguments["out_dir"]) / "report.json", REPORT)
 
-    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(local_runner, "run", run)
     return calls
 
 
@@ -79,7 +80,9 @@ def test_help_lists_every_exit_code(capsys):
         main(["--help"])
     assert ended.value.code == 0
     codes = set(re.findall(r"^ +(\d+)  ", capsys.readouterr().out, re.MULTILINE))
-    assert codes == {str(kind.exit_code) for kind in [CiteflowError, *CiteflowError.__subclasses__()]} | {
+    assert codes == {
+        str(kind.exit_code) for kind in [CiteflowError, *CiteflowError.__subclasses__()]
+    } | {
         "0",
         "130",
         "141",
@@ -89,7 +92,11 @@ def test_help_lists_every_exit_code(capsys):
 @pytest.mark.parametrize(
     ("raised", "code", "told"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 70, "error: No space left on device: /data/x\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            70,
+            "error: No space left on device: /data/x\n",
+        ),
         (OSError("odd"), 70, "error: OSError: odd\n"),
         (
             ModuleNotFoundError("No module", name="torch.nn"),
@@ -107,7 +114,9 @@ def test_a_failure_below_citeflow_is_told_in_one_line(monkeypatch, capsys, raise
     assert re.fullmatch(told, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("raised", [KeyError("x"), ModuleNotFoundError("No module", name="citeflow.gone")])
+@pytest.mark.parametrize(
+    "raised", [KeyError("x"), ModuleNotFoundError("No module", name="citeflow.gone")]
+)
 def test_a_bug_keeps_its_traceback(monkeypatch, raised):
     def download(*args, **kwargs):
         raise raised
@@ -121,7 +130,9 @@ def test_a_reader_that_went_away_ends_it_without_a_word():
     reader, writer = os.pipe()
     os.close(reader)
     code = "import sys; from citeflow.cli import main; sys.exit(main(['settings']))"
-    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
 
@@ -130,7 +141,9 @@ def test_settings_are_printed_as_the_yaml_that_config_takes(capsys, tmp_path):
     assert main(["settings", "--preset", "seed", "--set", "train.lr=0.5"]) == 0
     (tmp_path / "settings.yaml").write_text(capsys.readouterr().out)
     assert main(["settings", "--config", "settings.yaml"]) == 0
-    assert config.from_yaml(capsys.readouterr().out) == config.load(preset="seed", overrides=["train.lr=0.5"])
+    assert config.from_yaml(capsys.readouterr().out) == config.load(
+        preset="seed", overrides=["train.lr=0.5"]
+    )
 
 
 def test_run_hands_the_pipeline_settled_settings_and_absolute_paths(ran, capsys, tmp_path):
@@ -138,7 +151,10 @@ def test_run_hands_the_pipeline_settled_settings_and_absolute_paths(ran, capsys,
     argv = ["run", "--dataset", "cora", "--out", "out", "--workers", "3", "--set", "train.epochs=3"]
     assert main([*argv, "--run-name", "r1", "--data-root", "root"]) == 0
     (arguments,) = ran
-    assert yaml.safe_load(arguments.pop("settings")) == config.load(overrides=["train.epochs=3"]).to_dict()
+    assert (
+        yaml.safe_load(arguments.pop("settings"))
+        == config.load(overrides=["train.epochs=3"]).to_dict()
+    )
     assert arguments == {
         "dataset": str(tmp_path / "cora"),
         "workers": 3,
@@ -159,7 +175,9 @@ def test_run_checks_its_folders_before_the_pipeline_starts(ran, capsys, tmp_path
 
 def test_run_gives_only_parameters_that_the_compiled_pipeline_has(ran, checkout):
     assert main(["run"]) == 0
-    spec = next(yaml.safe_load_all((checkout / "pipelines" / "citation" / "pipeline.yaml").read_text()))
+    spec = next(
+        yaml.safe_load_all((checkout / "pipelines" / "citation" / "pipeline.yaml").read_text())
+    )
     assert set(ran[0]) <= set(spec["root"]["inputDefinitions"]["parameters"])
 
 
@@ -182,7 +200,9 @@ def test_run_ends_with_a_table_for_people_and_one_object_for_programs(ran, capsy
     assert "Adamic-Adar" in err
 
 
-def test_the_data_root_comes_from_the_option_or_the_environment_or_lies_here(ran, monkeypatch, tmp_path):
+def test_the_data_root_comes_from_the_option_or_the_environment_or_lies_here(
+    ran, monkeypatch, tmp_path
+):
     main(["run"])
     monkeypatch.setenv("CITEFLOW_DATA_ROOT", str(tmp_path / "of-environment"))
     main(["run"])
@@ -196,24 +216,34 @@ def test_a_run_that_broke_off_says_how_to_go_on(monkeypatch, capsys):
     def run(*args, **kwargs):
         raise TrainingError("a worker died")
 
-    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(local_runner, "run", run)
     assert main(["run", "--run-name", "r1"]) == 75
     assert "--run-name r1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("dataset", ["synthetic", "ogbl-citation2", "https://example.org/a.zip", "file:///a.zip"])
+@pytest.mark.parametrize(
+    "dataset", ["synthetic", "ogbl-citation2", "https://example.org/a.zip", "file:///a.zip"]
+)
 def test_names_and_addresses_of_datasets_stay_as_they_are(dataset):
     assert options.dataset(dataset) == dataset
 
 
-def test_a_verb_prints_the_folder_the_digest_and_the_facts_of_what_it_made(monkeypatch, capsys, tmp_path):
+def test_a_verb_prints_the_folder_the_digest_and_the_facts_of_what_it_made(
+    monkeypatch, capsys, tmp_path
+):
     def download(dataset, *, data_root, config):
         with files.new_directory(data_root / "raw" / "a1") as work:
-            digest.append(files.write_manifest(work, "RawDataset", inputs={}, facts={"dataset": dataset}))
+            digest.append(
+                files.write_manifest(work, "RawDataset", inputs={}, facts={"dataset": dataset})
+            )
         return data_root / "raw" / "a1"
 
     digest = []
     monkeypatch.setattr(stages, "download", download)
     assert main(["download", "synthetic"]) == 0
     place = tmp_path / "citeflow-data" / "raw" / "a1"
-    assert json.loads(capsys.readouterr().out) == {"path": str(place), "sha256": digest[0], "dataset": "synthetic"}
+    assert json.loads(capsys.readouterr().out) == {
+        "path": str(place),
+        "sha256": digest[0],
+        "dataset": "synthetic",
+    }

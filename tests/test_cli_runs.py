@@ -5,9 +5,11 @@ import pytest
 from fakes.kube_api import KubeApi
 from kfp_server import serving
 
-from citeflow import kfpapi, kfpserver, runlogs
 from citeflow.cli import main
-from citeflow.cluster import api as cluster_api
+from citeflow.kubeflow import api as kfpapi
+from citeflow.kubeflow import client as kfpserver
+from citeflow.kubeflow import run_logs
+from citeflow.kubernetes import client as cluster_api
 
 RUN = "pipeline/runid"
 TOKEN = "planted-token-3f9a"
@@ -18,10 +20,12 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(kfpapi, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(kfpapi, "PATIENCE_S", 0.3)
     monkeypatch.setattr(kfpserver, "SHORTEST_PAUSE_S", 0.01)
-    monkeypatch.setattr(runlogs, "AGAIN_S", 0.01)
+    monkeypatch.setattr(run_logs, "AGAIN_S", 0.01)
     from kfp import client
 
-    monkeypatch.setattr(client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json"))
+    monkeypatch.setattr(
+        client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json")
+    )
     monkeypatch.chdir(tmp_path)
 
 
@@ -58,7 +62,11 @@ def submitted(capfd, *arguments):
 
 
 def pod(run_id, name, step, container):
-    labels = {RUN: run_id, "app.kubernetes.io/part-of": "citeflow", "app.kubernetes.io/component": step}
+    labels = {
+        RUN: run_id,
+        "app.kubernetes.io/part-of": "citeflow",
+        "app.kubernetes.io/component": step,
+    }
     state = {
         "name": container,
         "restartCount": 0,
@@ -85,8 +93,19 @@ def job(run_id, name):
 
 def test_options_become_parameters_of_the_run(kfp, capfd, tmp_path):
     (tmp_path / "job.yaml").write_text("cpu: 2\n")
-    options = ["--dataset", "/mnt/citeflow/papers", "--workers", "4", "--launcher", "pytorchjob", "--job", "job.yaml"]
-    made = submitted(capfd, *options, "--preset", "seed", "--set", "train.epochs=3", "--param", "minutes=5")
+    options = [
+        "--dataset",
+        "/mnt/citeflow/papers",
+        "--workers",
+        "4",
+        "--launcher",
+        "pytorchjob",
+        "--job",
+        "job.yaml",
+    ]
+    made = submitted(
+        capfd, *options, "--preset", "seed", "--set", "train.epochs=3", "--param", "minutes=5"
+    )
     parameters = kfp.state.runs[0].runtime_config.parameters
     wanted = {
         "dataset": "/mnt/citeflow/papers",
@@ -104,7 +123,10 @@ def test_options_become_parameters_of_the_run(kfp, capfd, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--param", "worker=3"], "unknown parameter of the pipeline: worker\nhint: did you mean workers"),
+        (
+            ["--param", "worker=3"],
+            "unknown parameter of the pipeline: worker\nhint: did you mean workers",
+        ),
         (["--workers", "3", "--param", "workers=4"], "parameter is given twice: workers"),
         (["--param", "workers"], "not of the form KEY=VALUE"),
         (["--set", "train.epoch=3"], "unknown setting: train.epoch"),
@@ -121,7 +143,9 @@ def test_what_is_wrong_is_told_before_anything_is_sent(kfp, capfd, options, word
 
 
 def test_a_dry_run_prints_the_request_and_sends_nothing(kfp, capfd):
-    code, (told,), _ = called(capfd, "submit", "--dry-run", "--step-image", "step:2", "--run-name", "one")
+    code, (told,), _ = called(
+        capfd, "submit", "--dry-run", "--step-image", "step:2", "--run-name", "one"
+    )
     assert (code, kfp.state.seen) == (0, [])
     assert told["parameters"]["workers"] == 2
     assert len(told["sha256"]) == 64
@@ -131,7 +155,9 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(kfp, capfd):
 def test_an_upload_alone_starts_no_run(kfp, capfd):
     code, (made,), _ = called(capfd, "submit", "--upload-only")
     assert code == 0
-    assert made["url"].endswith(f"/#/pipelines/details/{made['pipeline_id']}/version/{made['version_id']}")
+    assert made["url"].endswith(
+        f"/#/pipelines/details/{made['pipeline_id']}/version/{made['version_id']}"
+    )
     assert (len(kfp.state.versions), kfp.state.runs) == (1, [])
 
 
@@ -168,7 +194,10 @@ def test_runs_are_listed_the_newest_first_each_with_its_launcher(kfp, capfd):
 
 def test_logs_are_those_of_the_containers_that_work_in_all_pods_of_the_run(kfp, cluster, capfd):
     run_id = submitted(capfd)["run_id"]
-    for name, step, container in [("citation-x-1", "train", "main"), ("job-worker-1", "train", "pytorch")]:
+    for name, step, container in [
+        ("citation-x-1", "train", "main"),
+        ("job-worker-1", "train", "pytorch"),
+    ]:
         cluster.put(pod(run_id, name, step, container))
         cluster.write_log("kubeflow", name, f"from {name}\nagain", container)
         cluster.write_log("kubeflow", name, "of no interest", "wait")
@@ -219,7 +248,10 @@ def test_a_cancelled_run_is_waited_for_and_its_jobs_are_deleted(kfp, cluster, ca
     cluster.put(job(run_id, "mine"))
     cluster.put(job("another", "theirs"))
     code, (told,), err = called(capfd, "runs", "cancel", "one")
-    assert (code, told) == (0, {"run_id": run_id, "state": "CANCELED", "deleted": ["PyTorchJob/mine"]})
+    assert (code, told) == (
+        0,
+        {"run_id": run_id, "state": "CANCELED", "deleted": ["PyTorchJob/mine"]},
+    )
     assert [each["metadata"]["name"] for each in cluster.list("pytorchjobs")] == ["theirs"]
     assert "deleted job=PyTorchJob/mine" in err
 

@@ -10,16 +10,27 @@ def test_the_defaults_survive_yaml():
 
 @pytest.mark.parametrize("preset", config.PRESETS)
 def test_every_preset_is_valid(preset):
-    assert config.from_yaml(config.to_yaml(config.load(preset=preset))) == config.load(preset=preset)
+    assert config.from_yaml(config.to_yaml(config.load(preset=preset))) == config.load(
+        preset=preset
+    )
 
 
 def test_later_layers_win_over_earlier_ones(tmp_path):
-    (tmp_path / "a.yaml").write_text("train: {lr: 0.1, papers: 7, clip: 2}\nmodel: {width: 16}")
-    loaded = config.load(
-        preset="seed", file=tmp_path / "a.yaml", text="train: {papers: 8, clip: 3}", overrides=["train.clip=4"]
+    (tmp_path / "a.yaml").write_text(
+        "train: {lr: 0.1, nodes_per_batch: 7, max_grad_norm: 2}\nmodel: {hidden_channels: 16}"
     )
-    assert (loaded.train.lr, loaded.train.papers, loaded.train.clip) == (0.1, 8, 4.0)
-    assert (loaded.model.width, loaded.model.layers) == (16, 5)
+    loaded = config.load(
+        preset="seed",
+        file=tmp_path / "a.yaml",
+        text="train: {nodes_per_batch: 8, max_grad_norm: 3}",
+        overrides=["train.max_grad_norm=4"],
+    )
+    assert (loaded.train.lr, loaded.train.nodes_per_batch, loaded.train.max_grad_norm) == (
+        0.1,
+        8,
+        4.0,
+    )
+    assert (loaded.model.hidden_channels, loaded.model.num_layers) == (16, 5)
 
 
 @pytest.mark.parametrize(
@@ -29,17 +40,17 @@ def test_later_layers_win_over_earlier_ones(tmp_path):
         ("tarin.epochs=3", "did you mean train"),
         ("train.epochs", "section.key=value"),
         ("epochs=3", "section.key=value"),
-        ("train.papers=1.5", "a whole number"),
-        ("train.papers=.inf", "a whole number"),
-        ("train.papers=nan", "a whole number"),
-        ("train.lr=.inf", "a number"),
-        ("train.lr=yes", "a number"),
+        ("train.nodes_per_batch=1.5", "a whole number"),
+        ("train.nodes_per_batch=.inf", "number"),
+        ("train.nodes_per_batch=nan", "number"),
+        ("train.lr=.inf", "number"),
+        ("train.lr=yes", "number"),
         ("train.lr=0", "above 0"),
         ("model.normalize=1", "true or false"),
-        ("model.predictor=cosine", "one of dot, mlp, structural"),
+        ("model.predictor=cosine", "'dot', 'mlp' or 'structural'"),
         ("train.fanout=5", "unknown setting"),
         ("train.lr={", "not YAML"),
-        ("model.predictor=[a]", "one of"),
+        ("model.predictor=[a]", "must be"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_would_be_right(override, told):
@@ -47,7 +58,9 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(override, told):
         config.load(overrides=[override])
 
 
-@pytest.mark.parametrize("text", ["[1]", "7", "{", "train: 3", "train:", "1: {a: 2}", "train: {1: 2}"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "7", "{", "train: 3", "train:", "1: {a: 2}", "train: {1: 2}"]
+)
 def test_text_that_does_not_hold_sections_is_refused(text):
     with pytest.raises(ConfigError):
         config.from_yaml(text)
@@ -56,33 +69,33 @@ def test_text_that_does_not_hold_sections_is_refused(text):
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("data.holdout=0", "above 0 and up to 0.5"),
-        ("data.holdout=0.51", "above 0 and up to 0.5"),
-        ("data.negatives=0", "at least 1"),
-        ("data.text_width=1", "at least 2"),
-        ("data.seed=-1", "0 or more"),
-        ("data.unknown=keep", "one of error, drop"),
-        ("synthetic.papers=99", "at least 100"),
-        ("synthetic.citations_per_paper=0.5", "1-100"),
-        ("synthetic.citations_per_paper=101", "1-100"),
-        ("synthetic.seed=-1", "0 or more"),
-        ("model.evidence_hops=1", "0, 2 or 3"),
-        ("model.layers=-1", "0 to 10"),
-        ("model.layers=11", "0 to 10"),
-        ("model.width=0", "1 to 4096"),
-        ("model.width=4097", "1 to 4096"),
-        ("model.dropout=1", "below, 1"),
-        ("model.dropout=-0.1", "below, 1"),
+        ("data.holdout=0", "above 0"),
+        ("data.holdout=0.51", "at most 0.5"),
+        ("data.eval_negatives=0", "at least 1"),
+        ("data.text_dim=1", "at least 2"),
+        ("data.seed=-1", "at least 0"),
+        ("data.unknown=keep", "'error' or 'drop'"),
+        ("synthetic.num_papers=99", "at least 100"),
+        ("synthetic.citations_per_paper=0.5", "at least 1"),
+        ("synthetic.citations_per_paper=101", "at most 100"),
+        ("synthetic.seed=-1", "at least 0"),
+        ("model.structural_hops=1", "0, 2 or 3"),
+        ("model.num_layers=-1", "at least 0"),
+        ("model.num_layers=11", "at most 10"),
+        ("model.hidden_channels=0", "at least 1"),
+        ("model.hidden_channels=4097", "at most 4096"),
+        ("model.dropout=1", "below 1"),
+        ("model.dropout=-0.1", "at least 0"),
         ("train.epochs=0", "above 0"),
-        ("train.minutes=-1", "0 or more"),
-        ("train.papers=1", "at least 2"),
-        ("train.negatives=0", "at least 1"),
+        ("train.minutes=-1", "at least 0"),
+        ("train.nodes_per_batch=1", "at least 2"),
+        ("train.num_negatives=0", "at least 1"),
         ("train.lr=-1", "above 0"),
-        ("train.clip=-1", "0 or more"),
-        ("train.evaluations=0", "at least 1"),
-        ("train.seed=-1", "0 or more"),
-        ("train.seed=1" + "0" * 400, "a whole number"),
-        ("train.lr=1" + "0" * 400, "a number"),
+        ("train.max_grad_norm=-1", "at least 0"),
+        ("train.num_validations=0", "at least 1"),
+        ("train.seed=-1", "at least 0"),
+        ("train.seed=1" + "0" * 400, "a number"),
+        ("train.lr=1" + "0" * 400, "number"),
         ("train.epochs=2020-13-45", "not YAML"),
     ],
 )
@@ -95,7 +108,14 @@ def test_a_value_out_of_range_is_told_with_the_range(override, told):
 
 @pytest.mark.parametrize(
     "override",
-    ["data.holdout=0.5", "model.dropout=0.99", "model.layers=0", "train.clip=0", "train.minutes=0", "train.seed=0"],
+    [
+        "data.holdout=0.5",
+        "model.dropout=0.99",
+        "model.num_layers=0",
+        "train.max_grad_norm=0",
+        "train.minutes=0",
+        "train.seed=0",
+    ],
 )
 def test_a_value_at_the_edge_of_its_range_is_taken(override):
     name, _, value = override.partition("=")
@@ -105,25 +125,32 @@ def test_a_value_at_the_edge_of_its_range_is_taken(override):
 
 def test_every_setting_can_be_given_its_own_default_by_name():
     plain = config.Config().to_dict()
-    overrides = [f"{name}={plain[name.split('.')[0]][name.split('.')[1]]}" for name in config.all_keys()]
+    overrides = [
+        f"{name}={plain[name.split('.')[0]][name.split('.')[1]]}" for name in config.all_keys()
+    ]
     assert config.load(overrides=overrides) == config.Config()
 
 
 def test_values_far_from_the_defaults_survive_yaml():
-    overrides = ["train.lr=1e-7", "train.seed=9007199254740993", "train.papers=2", "train.minutes=1e16"]
+    overrides = [
+        "train.lr=1e-7",
+        "train.seed=9007199254740993",
+        "train.nodes_per_batch=2",
+        "train.minutes=1e16",
+    ]
     loaded = config.load(overrides=overrides)
     assert config.from_yaml(config.to_yaml(loaded)) == loaded
     assert loaded.train.seed == 9007199254740993
 
 
 def test_numbers_in_a_file_may_be_written_as_in_python():
-    loaded = config.from_yaml("train: {lr: 1e-3, papers: 4e3}")
-    assert (loaded.train.lr, loaded.train.papers) == (0.001, 4000)
+    loaded = config.from_yaml("train: {lr: 1e-3, nodes_per_batch: 4e3}")
+    assert (loaded.train.lr, loaded.train.nodes_per_batch) == (0.001, 4000)
 
 
 def test_numbers_may_be_written_as_in_python():
-    loaded = config.load(overrides=["train.lr=1e-3", "train.papers=4e3"])
-    assert (loaded.train.lr, loaded.train.papers) == (0.001, 4000)
+    loaded = config.load(overrides=["train.lr=1e-3", "train.nodes_per_batch=4e3"])
+    assert (loaded.train.lr, loaded.train.nodes_per_batch) == (0.001, 4000)
 
 
 def test_a_settings_file_that_is_missing_or_no_text_is_told(tmp_path):
@@ -132,3 +159,13 @@ def test_a_settings_file_that_is_missing_or_no_text_is_told(tmp_path):
     (tmp_path / "image").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ConfigError, match="image"):
         config.load(file=tmp_path / "image")
+
+
+@pytest.mark.parametrize("old", config.RENAMED)
+def test_load_names_the_new_name_of_a_renamed_setting(old):
+    new = config.RENAMED[old]
+    assert new in config.all_keys()
+    assert old not in config.all_keys()
+    with pytest.raises(ConfigError) as caught:
+        config.load(overrides=[f"{old}=5"])
+    assert str(caught.value) == f"error: setting was renamed: {old}\nhint: it is now {new}"

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from citeflow import cores
-from citeflow.cores import KEEP_MEMORY, bind, environment, num_cores
+from citeflow.utils import system as cores
+from citeflow.utils.system import KEEP_MEMORY, bind, environment, num_cores
 
 BOUND = len(os.sched_getaffinity(0))
 
@@ -16,7 +16,9 @@ def test_without_a_container_the_bound_cores_count(tmp_path):
     assert num_cores(tmp_path) == BOUND
 
 
-@pytest.mark.parametrize(("content", "cores"), [("max 100000", BOUND), ("100000 100000", 1), ("50000 100000", 1)])
+@pytest.mark.parametrize(
+    ("content", "cores"), [("max 100000", BOUND), ("100000 100000", 1), ("50000 100000", 1)]
+)
 def test_the_limit_of_cgroup_v2_counts(tmp_path, content, cores):
     (tmp_path / "cpu.max").write_text(content)
     assert num_cores(tmp_path) == cores
@@ -35,7 +37,9 @@ def test_a_limit_that_can_not_be_read_is_none(tmp_path):
     assert num_cores(tmp_path) == BOUND
 
 
-@pytest.mark.parametrize(("num_cores", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (1, 1, "1")])
+@pytest.mark.parametrize(
+    ("num_cores", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (1, 1, "1")]
+)
 def test_the_workers_share_the_cores(monkeypatch, num_cores, workers, threads):
     monkeypatch.setattr(cores, "num_cores", lambda: num_cores)
     assert environment({"OMP_NUM_THREADS": "99"}, workers)["OMP_NUM_THREADS"] == threads
@@ -56,7 +60,11 @@ def test_memory_is_kept_by_tunables_of_glibc_unless_the_user_has_set_some():
 
 def test_a_process_starts_without_a_word_under_these_tunables():
     done = subprocess.run(
-        [sys.executable, "-c", ""], env=environment(os.environ, 1), capture_output=True, check=False, timeout=60
+        [sys.executable, "-c", ""],
+        env=environment(os.environ, 1),
+        capture_output=True,
+        check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -68,7 +76,9 @@ def bound(monkeypatch):
     def bind_all(available, workers, limit=None):
         done = []
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(available))
-        monkeypatch.setattr(os, "sched_setaffinity", lambda process, mine: done.append((process, sorted(mine))))
+        monkeypatch.setattr(
+            os, "sched_setaffinity", lambda process, mine: done.append((process, sorted(mine)))
+        )
         monkeypatch.setattr(cores, "num_cores", lambda: limit or len(available))
         for worker in range(workers):
             bind(worker, workers)

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from citeflow import demo
 from citeflow.cli import main
 from citeflow.errors import TrainingError
+from citeflow.experiments import fault_demo
 
-QUICK = ("synthetic.papers=400", "data.holdout=0.2", "data.negatives=50", "model.width=16", "train.papers=20",
-         "train.epochs=12", "train.evaluations=4", "recovery.checkpoint_steps=10")  # fmt: skip
+QUICK = ("synthetic.num_papers=400", "data.holdout=0.2", "data.eval_negatives=50", "model.hidden_channels=16", "train.nodes_per_batch=20",
+         "train.epochs=12", "train.num_validations=4", "recovery.checkpoint_steps=10")  # fmt: skip
 
 
 @pytest.mark.fault("F1", nightly=True)
 def test_a_worker_is_killed_and_the_model_is_the_same(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(demo, "SETTINGS", QUICK)
-    monkeypatch.setattr(demo, "DELAY_S", 0.1)
+    monkeypatch.setattr(fault_demo, "SETTINGS", QUICK)
+    monkeypatch.setattr(fault_demo, "DELAY_S", 0.1)
     assert main(["demo", "faults", "--out", str(tmp_path)]) == 0
     told = json.loads(capfd.readouterr().out)
     assert told["is_equal"]
@@ -37,11 +37,11 @@ def test_a_training_that_ends_before_the_kill_is_told(tmp_path, monkeypatch):
         made.append(name)
         return "a" * 64, 0.0
 
-    curve = demo.Curve(seconds=[1], step=[9], evaluated_step=[9], valid_mrr=[0.5])
-    monkeypatch.setattr(demo, "_train", train)
-    monkeypatch.setattr(demo, "_curves", lambda log_dir, began: [curve])
-    monkeypatch.setattr(demo, "SETTINGS", QUICK)
+    curve = fault_demo.Curve(seconds=[1], step=[9], evaluated_step=[9], valid_mrr=[0.5])
+    monkeypatch.setattr(fault_demo, "_train", train)
+    monkeypatch.setattr(fault_demo, "_curves", lambda log_dir, began: [curve])
+    monkeypatch.setattr(fault_demo, "SETTINGS", QUICK)
     (tmp_path / "runs" / "disturbed" / "attempts").mkdir(parents=True)
     with pytest.raises(TrainingError, match="before a worker was killed"):
-        demo.demonstrate(tmp_path, workers=2)
+        fault_demo.demonstrate(tmp_path, workers=2)
     assert made == ["undisturbed", "disturbed"]

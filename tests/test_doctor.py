@@ -12,11 +12,11 @@ from fakes.kube_api import KubeApi
 from fakes.kube_objects import Kind
 from kfp_server import serving
 
-from citeflow import kfpapi
 from citeflow.cli import main
-from citeflow.cluster import api as cluster_api
-from citeflow.cluster.rights import LAUNCHER, REAPER
 from citeflow.doctor import machine
+from citeflow.kubeflow import api
+from citeflow.kubernetes import client as cluster_api
+from citeflow.kubernetes.rbac import LAUNCHER, REAPER
 
 NAMESPACE = "kubeflow"
 EXTRA_KINDS = [
@@ -34,31 +34,58 @@ class Cluster(KubeApi):
         if request.path.endswith("/subjectaccessreviews"):
             if not self.may_ask:
                 return 403, {"message": "subjectaccessreviews is forbidden", "code": 403}, {}
-            return 201, {**request.body, "status": {"allowed": self.allows(request.body["spec"])}}, {}
+            return (
+                201,
+                {**request.body, "status": {"allowed": self.allows(request.body["spec"])}},
+                {},
+            )
         return super()._reply(request)
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
     """Neither a cluster nor a server, but what a test names."""
-    monkeypatch.setattr(kfpapi, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(kfpapi, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(api, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(api, "PATIENCE_S", 0.05)
     monkeypatch.setattr(machine, "DISK_GIB", 0)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
     monkeypatch.chdir(tmp_path)
     from kfp import client
 
-    monkeypatch.setattr(client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json"))
+    monkeypatch.setattr(
+        client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json")
+    )
 
 
 @pytest.fixture
 def kube(monkeypatch):
     """A cluster on which all is well."""
     with Cluster(kinds=EXTRA_KINDS) as kube:
-        put(kube, "v1", "PersistentVolumeClaim", "citeflow-data", {"accessModes": ["ReadWriteMany"]}, BOUND)
-        put(kube, "batch/v1", "CronJob", "citeflow-reaper", {"schedule": "* * * * *"}, well(seconds_ago=40))
-        put(kube, "v1", "Node", "node-0", {}, {"allocatable": {"cpu": "3920m", "memory": "16344524Ki"}})
+        put(
+            kube,
+            "v1",
+            "PersistentVolumeClaim",
+            "citeflow-data",
+            {"accessModes": ["ReadWriteMany"]},
+            BOUND,
+        )
+        put(
+            kube,
+            "batch/v1",
+            "CronJob",
+            "citeflow-reaper",
+            {"schedule": "* * * * *"},
+            well(seconds_ago=40),
+        )
+        put(
+            kube,
+            "v1",
+            "Node",
+            "node-0",
+            {},
+            {"allocatable": {"cpu": "3920m", "memory": "16344524Ki"}},
+        )
         reach(kube, monkeypatch)
         yield kube
 
@@ -69,7 +96,9 @@ def kfp(monkeypatch):
     answer = kfp_server.Answers.answer
 
     def with_version(self):
-        return {"tag_name": "2.17.0"} if self.request.path == "/apis/v1beta1/healthz" else answer(self)
+        return (
+            {"tag_name": "2.17.0"} if self.request.path == "/apis/v1beta1/healthz" else answer(self)
+        )
 
     monkeypatch.setattr(kfp_server.Answers, "answer", with_version)
     with serving() as server:
@@ -89,7 +118,15 @@ def reach(kube, monkeypatch):
 
 def put(kube, version, kind, name, spec, status=None):
     meta = {"name": name} | ({} if kind == "Node" else {"namespace": NAMESPACE})
-    kube.put({"apiVersion": version, "kind": kind, "metadata": meta, "spec": spec, "status": status or {}})
+    kube.put(
+        {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": meta,
+            "spec": spec,
+            "status": status or {},
+        }
+    )
 
 
 def well(*, seconds_ago):
@@ -107,7 +144,9 @@ def doctor(capfd, *arguments):
 def test_where_all_is_well_nothing_is_missing(kube, kfp, capfd):
     code, found, err = doctor(capfd)
     assert (code, err) == (0, "")
-    assert {what: each for what, each in found.items() if each["status"] in ("missing", "warning")} == {}
+    assert {
+        what: each for what, each in found.items() if each["status"] in ("missing", "warning")
+    } == {}
     assert found["Kubernetes API"]["value"].startswith("v1.33.1")
     assert found["claim citeflow-data"]["value"] == "Bound 100Gi"
     assert found["nodes"]["value"].startswith("1; without other pods, room for 7 workers")
@@ -125,7 +164,11 @@ def test_text_has_a_line_for_each_check_and_a_hint_where_something_is_to_do(kube
     assert main(["doctor"]) == 69
     out, err = capfd.readouterr()
     lines = out.splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("missing  CronJob citeflow-reaper: not there"))
+    at = next(
+        i
+        for i, line in enumerate(lines)
+        if line.startswith("missing  CronJob citeflow-reaper: not there")
+    )
     assert "kubectl apply -k" in lines[at + 1]
     assert "error: missing: CronJob citeflow-reaper" in err
 
@@ -134,7 +177,10 @@ def test_a_pipeline_that_was_uploaded_is_named_by_its_newest_version(kube, kfp, 
     assert main(["submit", "--upload-only", "--pipeline-version", "mine"]) == 0
     capfd.readouterr()
     _, found, _ = doctor(capfd)
-    assert (found["pipeline citation"]["status"], found["pipeline citation"]["value"]) == ("ok", "mine")
+    assert (found["pipeline citation"]["status"], found["pipeline citation"]["value"]) == (
+        "ok",
+        "mine",
+    )
 
 
 def test_an_old_server_is_a_warning(kube, kfp, capfd, monkeypatch):
@@ -170,7 +216,14 @@ def test_a_server_of_several_users_without_a_namespace_is_told(kube, capfd, monk
     ],
 )
 def test_a_claim_that_does_not_fit_is_told(kube, kfp, capfd, status, what, wanted):
-    put(kube, "v1", "PersistentVolumeClaim", "citeflow-data", {"accessModes": ["ReadWriteMany"]}, status)
+    put(
+        kube,
+        "v1",
+        "PersistentVolumeClaim",
+        "citeflow-data",
+        {"accessModes": ["ReadWriteMany"]},
+        status,
+    )
     code, found, _ = doctor(capfd)
     assert found[what]["status"] == wanted
     assert found[what]["hint"]
@@ -185,7 +238,14 @@ def test_a_claim_that_is_not_there_is_told(kube, kfp, capfd):
 
 @pytest.mark.parametrize(("seconds", "wanted"), [(500, "ok"), (700, "warning")])
 def test_a_reaper_that_was_not_well_lately_is_told(kube, kfp, capfd, seconds, wanted):
-    put(kube, "batch/v1", "CronJob", "citeflow-reaper", {"schedule": "* * * * *"}, well(seconds_ago=seconds))
+    put(
+        kube,
+        "batch/v1",
+        "CronJob",
+        "citeflow-reaper",
+        {"schedule": "* * * * *"},
+        well(seconds_ago=seconds),
+    )
     _, found, _ = doctor(capfd)
     assert found["CronJob citeflow-reaper"]["status"] == wanted
 
@@ -206,7 +266,9 @@ def test_a_reaper_that_never_ran_is_told(kube, kfp, capfd, spec, wanted):
         ("workflows", "pytorchjob", "workflows.argoproj.io"),
     ],
 )
-def test_a_resource_that_the_cluster_does_not_know_is_missing(gone, launcher, what, capfd, monkeypatch):
+def test_a_resource_that_the_cluster_does_not_know_is_missing(
+    gone, launcher, what, capfd, monkeypatch
+):
     with Cluster(without=[gone]) as kube:
         reach(kube, monkeypatch)
         code, found, _ = doctor(capfd, "--launcher", launcher)
@@ -227,7 +289,13 @@ def test_a_runtime_for_trainjobs_is_looked_for(kube, kfp, capfd):
     _, found, _ = doctor(capfd, "--launcher", "trainjob")
     assert found["ClusterTrainingRuntime"]["status"] == "missing"
     put_runtime = {"name": "torch-distributed"}
-    kube.put({"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime", "metadata": put_runtime})
+    kube.put(
+        {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "ClusterTrainingRuntime",
+            "metadata": put_runtime,
+        }
+    )
     _, found, _ = doctor(capfd, "--launcher", "trainjob")
     assert found["ClusterTrainingRuntime"]["status"] == "ok"
 
@@ -237,8 +305,16 @@ def test_every_right_of_the_launcher_is_asked_for_and_what_is_refused_is_named(k
     code, found, _ = doctor(capfd)
     assert code == 69
     assert found["rights of you: pytorchjobs.kubeflow.org"]["value"] == "not allowed: patch, delete"
-    asked = [seen.body["spec"]["resourceAttributes"] for seen in kube.requests if "reviews" in seen.path]
-    assert {"namespace": NAMESPACE, "group": "", "resource": "pods", "verb": "get", "subresource": "log"} in asked
+    asked = [
+        seen.body["spec"]["resourceAttributes"] for seen in kube.requests if "reviews" in seen.path
+    ]
+    assert {
+        "namespace": NAMESPACE,
+        "group": "",
+        "resource": "pods",
+        "verb": "get",
+        "subresource": "log",
+    } in asked
     assert len(asked) == 6
 
 
@@ -269,7 +345,9 @@ def test_what_may_not_be_seen_is_a_warning_and_ends_no_other_check(kube, kfp, ca
     assert refused.fired
     assert code == 0
     assert "nodes is forbidden" in found["nodes"]["value"]
-    assert {found[what]["status"] for what in ("nodes", "claim citeflow-data", "namespace")} == {"warning"}
+    assert {found[what]["status"] for what in ("nodes", "claim citeflow-data", "namespace")} == {
+        "warning"
+    }
     assert found["CronJob citeflow-reaper"]["status"] == "ok"
 
 
@@ -285,7 +363,13 @@ def test_a_namespace_is_told_with_its_pod_security_sidecars_and_limits(kube, kfp
     labels = {"pod-security.kubernetes.io/enforce": "baseline", "istio-injection": "enabled"}
     kube.patch("namespaces", "", NAMESPACE, {"metadata": {"labels": labels}})
     put(kube, "v1", "ResourceQuota", "team", {}, {"hard": {"pods": "20"}, "used": {"pods": "3"}})
-    put(kube, "v1", "LimitRange", "sizes", {"limits": [{"type": "Container", "max": {"memory": "2Gi"}}]})
+    put(
+        kube,
+        "v1",
+        "LimitRange",
+        "sizes",
+        {"limits": [{"type": "Container", "max": {"memory": "2Gi"}}]},
+    )
     _, found, _ = doctor(capfd)
     assert found["pod security enforced"]["value"].startswith("baseline")
     assert found["istio sidecars"]["status"] == "note"
@@ -297,7 +381,14 @@ def test_nodes_without_room_are_a_warning(kube, kfp, capfd):
     put(kube, "v1", "Node", "node-0", {}, {"allocatable": {"cpu": "2", "memory": "4000000000"}})
     _, found, _ = doctor(capfd)
     assert found["nodes"]["status"] == "warning"
-    put(kube, "v1", "Node", "node-1", {"unschedulable": True}, {"allocatable": {"cpu": "64", "memory": "512Gi"}})
+    put(
+        kube,
+        "v1",
+        "Node",
+        "node-1",
+        {"unschedulable": True},
+        {"allocatable": {"cpu": "64", "memory": "512Gi"}},
+    )
     _, found, _ = doctor(capfd)
     assert found["nodes"]["status"] == "warning"
 
@@ -323,7 +414,9 @@ def test_for_local_runs_it_says_what_they_ignore(kube, capfd):
 
 
 @pytest.mark.parametrize(("options", "wanted"), [(["--local"], "missing"), ([], "warning")])
-def test_a_data_root_that_can_not_be_written_to_matters_where_training_is_done(capfd, tmp_path, options, wanted):
+def test_a_data_root_that_can_not_be_written_to_matters_where_training_is_done(
+    capfd, tmp_path, options, wanted
+):
     (tmp_path / "file").write_text("")
     _, found, _ = doctor(capfd, "--data-root", str(tmp_path / "file" / "below"), *options)
     assert found["data root"]["status"] == wanted
@@ -338,14 +431,20 @@ def test_packages_for_training_matter_where_training_is_done(capfd, monkeypatch,
 
 
 def test_the_packages_looked_for_are_those_of_the_extras(checkout):
-    extras = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((checkout / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for extra, names in machine.EXTRAS.items():
         assert [text.split(">")[0].split("=")[0] for text in extras[extra]] == list(names)
 
 
-@pytest.mark.parametrize(("name", "rights"), [("citeflow-launcher", LAUNCHER), ("citeflow-reaper", REAPER)])
+@pytest.mark.parametrize(
+    ("name", "rights"), [("citeflow-launcher", LAUNCHER), ("citeflow-reaper", REAPER)]
+)
 def test_the_rights_are_those_of_the_role(checkout: Path, name, rights):
     documents = yaml.safe_load_all((checkout / "manifests" / "base" / "rbac.yaml").read_text())
-    role = next(each for each in documents if (each["kind"], each["metadata"]["name"]) == ("Role", name))
+    role = next(
+        each for each in documents if (each["kind"], each["metadata"]["name"]) == ("Role", name)
+    )
     granted = [(rule["apiGroups"], rule["resources"], set(rule["verbs"])) for rule in role["rules"]]
     assert granted == [([right.group], [right.resource], set(right.verbs)) for right in rights]

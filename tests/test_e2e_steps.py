@@ -23,13 +23,15 @@ from kfp_server import serving
 from kubernetes import client as k8s
 from manifests.pod_security import violations
 
-from citeflow import config, files, kfpserver, pipeline
-from citeflow.cluster import jobs
-from citeflow.cluster import spec as train_spec
-from citeflow.cluster.api import Api
-from citeflow.cluster.placement import Owner, Placement
-from citeflow.cluster.spec import TrainSpec
+from citeflow import config, files
 from citeflow.errors import ConfigError, UnavailableError
+from citeflow.kubeflow import client as kfpserver
+from citeflow.kubeflow import local_runner
+from citeflow.kubernetes import job_objects
+from citeflow.kubernetes import job_spec as train_spec
+from citeflow.kubernetes.client import Api
+from citeflow.kubernetes.identity import Owner, Placement
+from citeflow.kubernetes.job_spec import TrainSpec
 
 NAMESPACE, RUN = "kubeflow", "6b2c1e9e-1111-2222-3333-444455556666"
 
@@ -68,8 +70,10 @@ def new_trial(api, server, **given):
 
 
 def create_job(api, owner=None):
-    place = Placement(namespace=NAMESPACE, run_id=RUN, run_name="e2e-abc123-x", job_file="/job.json", owner=owner)
-    job = jobs.render("PyTorchJob", TrainSpec(), place)
+    place = Placement(
+        namespace=NAMESPACE, run_id=RUN, run_name="e2e-abc123-x", job_file="/job.json", owner=owner
+    )
+    job = job_objects.render("PyTorchJob", TrainSpec(), place)
     assert api.create(job)
     return api.get("PyTorchJob", job["metadata"]["name"])
 
@@ -83,12 +87,19 @@ def test_nobody_is_asked_about_a_cluster_that_nobody_named():
 
 
 def test_options_come_from_the_environment():
-    found = options.read({"CITEFLOW_E2E_MINUTES": "3", "CITEFLOW_E2E_KEEP": "1", "CITEFLOW_E2E_CPU": ""})
+    found = options.read(
+        {"CITEFLOW_E2E_MINUTES": "3", "CITEFLOW_E2E_KEEP": "1", "CITEFLOW_E2E_CPU": ""}
+    )
     assert (found.minutes, found.keep, found.cpu) == (3.0, True, "500m")
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"CITEFLOW_E2E_HOTS": "x"}, {"CITEFLOW_E2E_MINUTES": "x"}, {"CITEFLOW_E2E_STEP_IMAGE": "step:latest"}]
+    "wrong",
+    [
+        {"CITEFLOW_E2E_HOTS": "x"},
+        {"CITEFLOW_E2E_MINUTES": "x"},
+        {"CITEFLOW_E2E_STEP_IMAGE": "step:latest"},
+    ],
 )
 def test_options_that_do_not_fit_are_errors(wrong):
     with pytest.raises(ValueError):  # noqa: PT011
@@ -106,16 +117,29 @@ def test_every_option_is_documented(checkout):
 
 def test_a_part_is_skipped_with_the_reason_when_one_that_it_needs_failed(capsys):
     capture = SimpleNamespace(global_and_fixture_disabled=contextlib.nullcontext)
-    progress = Progress(SimpleNamespace(pluginmanager=SimpleNamespace(getplugin=lambda name: capture)))
+    progress = Progress(
+        SimpleNamespace(pluginmanager=SimpleNamespace(getplugin=lambda name: capture))
+    )
     with pytest.raises(AssertionError), progress.part("upload"):
         raise AssertionError
-    with pytest.raises(pytest.skip.Exception, match=r"needs upload \(failed\)"), progress.part("run", "upload"):
+    with (
+        pytest.raises(pytest.skip.Exception, match=r"needs upload \(failed\)"),
+        progress.part("run", "upload"),
+    ):
         pytest.fail("was run")
-    with pytest.raises(pytest.skip.Exception, match=r"needs run \(skipped\)"), progress.part("results", "run"):
+    with (
+        pytest.raises(pytest.skip.Exception, match=r"needs run \(skipped\)"),
+        progress.part("results", "run"),
+    ):
         pytest.fail("was run")
     with progress.part("other"):
         pass
-    assert progress.results == {"upload": "failed", "run": "skipped", "results": "skipped", "other": "ok"}
+    assert progress.results == {
+        "upload": "failed",
+        "run": "skipped",
+        "results": "skipped",
+        "other": "ok",
+    }
     told = capsys.readouterr().out
     assert "=== upload: failed in 0 s" in told
     assert "=== other: ok in 0 s" in told
@@ -137,7 +161,14 @@ def answering(kube, phase, text="", waiting=""):
         if (request.verb, request.resource, moment) == ("create", "pods", "after"):
             name = request.body["metadata"]["name"]
             state = {"waiting": {"reason": waiting}} if waiting else {"terminated": {"exitCode": 0}}
-            entry = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+            entry = {
+                "name": "main",
+                "image": "i",
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": state,
+            }
             status = {"phase": phase, "containerStatuses": [entry]}
             if text:
                 kube.write_log(NAMESPACE, name, text, "main")
@@ -149,7 +180,9 @@ def answering(kube, phase, text="", waiting=""):
 def test_the_answer_of_a_helper_is_its_log_and_the_pod_is_removed(kube, trial):
     answering(kube, "Succeeded", '{"model": "abc"}')
     assert trial.helper.ask("print(1)", "x") == {"model": "abc"}
-    (made,) = [seen.body for seen in kube.requests if (seen.verb, seen.resource) == ("create", "pods")]
+    (made,) = [
+        seen.body for seen in kube.requests if (seen.verb, seen.resource) == ("create", "pods")
+    ]
     assert kube.list("pods") == []
     assert made["metadata"]["labels"]["citeflow.org/e2e"] == "abc123"
     container = made["spec"]["containers"][0]
@@ -178,7 +211,9 @@ def test_a_helper_that_gives_no_answer_is_told_and_removed(kube, trial, phase, w
 
 
 def script(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -195,7 +230,9 @@ def volume(root, name, graph):
 def test_what_a_run_left_is_read_from_the_volume(tmp_path):
     volume(tmp_path, "one", "/graph")
     found = script(FACTS, tmp_path, "one")
-    assert found["model"] == files.sha256_of_file(tmp_path / "runs" / "one" / "model" / "model.safetensors")
+    assert found["model"] == files.sha256_of_file(
+        tmp_path / "runs" / "one" / "model" / "model.safetensors"
+    )
     assert found["report"] == {"test": {"mrr": 0.5}}
     assert found["events"] == {"events.out.tfevents.1": 6}
     assert found["page"]
@@ -211,27 +248,49 @@ def test_cleaning_takes_what_the_runs_alone_had(tmp_path):
         volume(tmp_path, name, tmp_path / "prepared" / name)
     volume(tmp_path, "elsewhere", tmp_path)
     assert script(CLEAN, tmp_path, "mine", "elsewhere", "never-began") == []
-    assert [sorted(p.name for p in (tmp_path / part).iterdir()) for part in ("raw", "prepared", "runs", "logs")] == [
-        ["other"]
-    ] * 4
+    assert [
+        sorted(p.name for p in (tmp_path / part).iterdir())
+        for part in ("raw", "prepared", "runs", "logs")
+    ] == [["other"]] * 4
 
 
 # Artifacts
 
 
 def step_pod(step, name, values):
-    launch = ["/kfp-launcher/launch", "--run_id", RUN, "--executor_input", json.dumps(values), "--", "python3"]
-    labels = {"pipeline/runid": RUN, "app.kubernetes.io/part-of": "citeflow", "app.kubernetes.io/component": step}
+    launch = [
+        "/kfp-launcher/launch",
+        "--run_id",
+        RUN,
+        "--executor_input",
+        json.dumps(values),
+        "--",
+        "python3",
+    ]
+    labels = {
+        "pipeline/runid": RUN,
+        "app.kubernetes.io/part-of": "citeflow",
+        "app.kubernetes.io/component": step,
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
-        "spec": {"containers": [{"name": "wait", "image": "i"}, {"name": "main", "image": "i", "command": launch}]},
+        "spec": {
+            "containers": [
+                {"name": "wait", "image": "i"},
+                {"name": "main", "image": "i", "command": launch},
+            ]
+        },
     }
 
 
 def outputs(**uris):
-    return {"outputs": {"artifacts": {name: {"artifacts": [{"uri": uri}]} for name, uri in uris.items()}}}
+    return {
+        "outputs": {
+            "artifacts": {name: {"artifacts": [{"uri": uri}]} for name, uri in uris.items()}
+        }
+    }
 
 
 def test_the_artifacts_of_a_step_are_those_of_its_last_attempt(api):
@@ -245,15 +304,20 @@ def test_the_artifacts_of_a_step_are_those_of_its_last_attempt(api):
         pod = step_pod(step, f"{step}-{minute}", values)
         pod["metadata"]["creationTimestamp"] = f"2026-01-01T00:{minute}:00Z"
         pods.append(api.client.deserialize(SimpleNamespace(data=json.dumps(pod)), "V1Pod"))
-    wanted = {"train": {"model": "minio://2"}, "publish": {"page": "minio://p", "summary": "minio://s"}}
+    wanted = {
+        "train": {"model": "minio://2"},
+        "publish": {"page": "minio://p", "summary": "minio://s"},
+    }
     assert artifacts.outputs_of(pods) == wanted
 
 
 def test_artifacts_that_are_missing_are_named(kube, trial):
-    wanted = artifacts.expected(pipeline.compiled().read_text())
+    wanted = artifacts.expected(local_runner.compiled().read_text())
     assert wanted["evaluate"] == {"report", "metrics", "classification"}
     for step, names in wanted.items():
-        kube.put(step_pod(step, step, outputs(**{name: f"minio://{step}/{name}" for name in names})))
+        kube.put(
+            step_pod(step, step, outputs(**{name: f"minio://{step}/{name}" for name in names}))
+        )
     assert steps.check_artifacts(trial, RUN)["train"]["model"] == "minio://train/model"
     kube.remove("pods", NAMESPACE, "download")
     with pytest.raises(AssertionError, match=r"\{'download': \{'raw'\}\}"):
@@ -262,7 +326,16 @@ def test_artifacts_that_are_missing_are_named(kube, trial):
 
 def field(number, value):
     return (
-        bytes([number << 3 | 2, *([len(value) & 0x7F | 0x80, len(value) >> 7] if len(value) > 127 else [len(value)])])
+        bytes(
+            [
+                number << 3 | 2,
+                *(
+                    [len(value) & 0x7F | 0x80, len(value) >> 7]
+                    if len(value) > 127
+                    else [len(value)]
+                ),
+            ]
+        )
         + value
     )
 
@@ -271,12 +344,20 @@ def metadata_answer(uri, **properties):
     """As ML Metadata answers through its proxy."""
     entries = b""
     for name, value in properties.items():
-        kinds = {float: lambda v: b"\x11" + struct.pack("<d", v), int: lambda v: b"\x08" + bytes([v])}
+        kinds = {
+            float: lambda v: b"\x11" + struct.pack("<d", v),
+            int: lambda v: b"\x08" + bytes([v]),
+        }
         encoded = kinds.get(type(value), lambda v: field(3, v.encode()))(value)
         entries += field(5, field(1, name.encode()) + field(2, encoded))
     message = field(1, b"\x08\x07" + field(3, uri.encode()) + entries)
     trailers = b"grpc-status:0\r\n"
-    return struct.pack(">BI", 0, len(message)) + message + struct.pack(">BI", 0x80, len(trailers)) + trailers
+    return (
+        struct.pack(">BI", 0, len(message))
+        + message
+        + struct.pack(">BI", 0x80, len(trailers))
+        + trailers
+    )
 
 
 def test_figures_are_read_from_ml_metadata_through_the_api_server():
@@ -298,7 +379,9 @@ def test_figures_are_read_from_ml_metadata_through_the_api_server():
     with HTTPServer(("127.0.0.1", 0), Proxy) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        client = k8s.ApiClient(k8s.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}"))
+        client = k8s.ApiClient(
+            k8s.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")
+        )
         found = artifacts.figures(Api(client=client, namespace="alice"), [uri], namespace=NAMESPACE)
         client.rest_client.pool_manager.clear()
         thread.join(10)
@@ -306,7 +389,13 @@ def test_figures_are_read_from_ml_metadata_through_the_api_server():
     path = "/api/v1/namespaces/kubeflow/services/metadata-envoy-service:9090/proxy/"
     request = field(2, uri.encode())
     wanted = struct.pack(">BI", 0, len(request)) + request
-    assert seen == [(path + "ml_metadata.MetadataStoreService/GetArtifactsByURI", "application/grpc-web+proto", wanted)]
+    assert seen == [
+        (
+            path + "ml_metadata.MetadataStoreService/GetArtifactsByURI",
+            "application/grpc-web+proto",
+            wanted,
+        )
+    ]
 
 
 # Runs and jobs
@@ -317,20 +406,28 @@ def test_what_is_uploaded_and_started_fits_the_pipeline(monkeypatch, tmp_path, a
 
     monkeypatch.setattr(client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     with serving() as server:
-        given = {"step_image": "there/step:1-python3.13", "train_image": "there/train:1", "cpu": "250m"}
+        given = {
+            "step_image": "there/step:1-python3.13",
+            "train_image": "there/train:1",
+            "cpu": "250m",
+        }
         trial = new_trial(api, kfpserver.connect(host=server.url), **given)
         made = steps.upload(trial)
         run_id = steps.start(trial, "plain")
         (run,) = server.state.runs
         (text,) = server.state.uploaded
     values = run.runtime_config.parameters
-    assert (trial.made["version_id"], trial.runs) == (made["version_id"], {"e2e-abc123-plain": run_id})
+    assert (trial.made["version_id"], trial.runs) == (
+        made["version_id"],
+        {"e2e-abc123-plain": run_id},
+    )
     assert (values["launcher"], values["run_name"]) == ("pytorchjob", "e2e-abc123-plain")
     assert config.load(text=values["settings"]).synthetic.seed == 7
     spec = train_spec.from_yaml(values["job"], workers=2)
     assert (spec.cpu, spec.memory, spec.deadline_hours) == ("250m", "1Gi", 1.0)
     images = [
-        each["container"]["image"] for each in next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values()
+        each["container"]["image"]
+        for each in next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values()
     ]
     assert set(images) == {"there/step:1-python3.13"}
     assert "there/train:1" in text
@@ -357,7 +454,9 @@ def running(kube, operator, api):
 
 def test_workers_are_seen_to_train(kube, operator, trial, api):
     job, (_, second) = running(kube, operator, api)
-    with pytest.raises(AssertionError, match="waited 1 s for workers that train; there is 1 jobs; 2 running"):
+    with pytest.raises(
+        AssertionError, match="waited 1 s for workers that train; there is 1 jobs; 2 running"
+    ):
         steps.training(trial, RUN)
     operator.write(second, "12:00:00 train[0] evaluated step=3")
     assert steps.training(trial, RUN)["metadata"]["uid"] == job["metadata"]["uid"]
@@ -381,7 +480,9 @@ def test_a_worker_that_is_deleted_is_replaced_by_another_pod(kube, operator, tri
 def test_a_worker_of_a_job_that_has_ended_is_not_deleted(kube, operator, trial, api):
     job, (first, _) = running(kube, operator, api)
     operator.finish(first, 0)
-    until("its end", lambda: steps.end_of(api.get("PyTorchJob", job["metadata"]["name"])), timeout_s=5)
+    until(
+        "its end", lambda: steps.end_of(api.get("PyTorchJob", job["metadata"]["name"])), timeout_s=5
+    )
     with pytest.raises(AssertionError, match="the job ended before"):
         steps.delete_worker(trial, job)
 
@@ -409,8 +510,13 @@ def test_a_repeated_step_has_taken_over_when_its_pod_owns_the_same_job(kube, tri
     with pytest.raises(AssertionError, match="waited 1 s for another attempt"):
         steps.repeated(trial, RUN, first, job)
     second = kube.put(step_pod("train", "second", {}))
-    owners = [*job["metadata"]["ownerReferences"], jobs.owner_reference(Owner(name="s", uid=second["metadata"]["uid"]))]
-    kube.patch("pytorchjobs", NAMESPACE, job["metadata"]["name"], {"metadata": {"ownerReferences": owners}})
+    owners = [
+        *job["metadata"]["ownerReferences"],
+        job_objects.owner_reference(Owner(name="s", uid=second["metadata"]["uid"])),
+    ]
+    kube.patch(
+        "pytorchjobs", NAMESPACE, job["metadata"]["name"], {"metadata": {"ownerReferences": owners}}
+    )
     assert steps.repeated(trial, RUN, first, job)["metadata"]["uid"] == job["metadata"]["uid"]
     api.delete("PyTorchJob", job["metadata"]["name"])
     create_job(api)
@@ -469,24 +575,34 @@ def test_what_is_killed_in_a_step_is_its_python_and_nothing_else(tmp_path):
     (tmp_path / "kfp" / "dsl").mkdir(parents=True)
     for folder in (tmp_path / "kfp", tmp_path / "kfp" / "dsl"):
         (folder / "__init__.py").write_text("")
-    (tmp_path / "kfp" / "dsl" / "executor_main.py").write_text("import time; print('up', flush=True); time.sleep(60)")
+    (tmp_path / "kfp" / "dsl" / "executor_main.py").write_text(
+        "import time; print('up', flush=True); time.sleep(60)"
+    )
     shell = f"{sys.executable} -m kfp.dsl.executor_main; echo ended with $?"
-    with subprocess.Popen(["sh", "-c", shell], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["sh", "-c", shell], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "up\n"
         (child,) = psutil.Process(process.pid).children()
         pid = child.pid
         code = steps.KILL.replace('glob("[0-9]*")', f'glob("{pid}")')
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
+        )
         assert done.stdout == f"killed {pid}\n"
         assert process.stdout.read() == "ended with 137\n"
 
 
-def test_a_cluster_that_is_not_there_is_told_apart_from_one_that_refuses(kube, tmp_path, monkeypatch):
+def test_a_cluster_that_is_not_there_is_told_apart_from_one_that_refuses(
+    kube, tmp_path, monkeypatch
+):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(UnavailableError, match="no cluster to talk to"):
         steps.reach(options.Options())
     monkeypatch.setenv("KUBECONFIG", str(kube.write_kubeconfig(tmp_path / "config")))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    monkeypatch.setattr(
+        "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config")
+    )
     refused = kube.fail(1, status=403, resource="pods")
     with pytest.raises(ConfigError, match="the cluster refuses"):
         steps.reach(options.Options())

@@ -16,7 +16,14 @@ def out(tmp_path_factory):
         "model": {"width": 8},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
-    argv = ["--config", str(folder / "small.yaml"), "--out", str(folder / "out"), "--run-name", "tiny"]
+    argv = [
+        "--config",
+        str(folder / "small.yaml"),
+        "--out",
+        str(folder / "out"),
+        "--run-name",
+        "tiny",
+    ]
     assert main(["run", *argv, "--data-root", str(folder / "data")]) == 0
     return folder / "out"
 

@@ -18,7 +18,10 @@ def test_an_error_comes_back_from_its_record_whole(kind):
 
 
 def test_the_table_of_exit_codes_is_that_of_the_classes():
-    documented = {name: int(code) for name, code in re.findall(r"^\W*(\w+Error) +(\d+)  ", errors.__doc__, re.M)}
+    documented = {
+        name: int(code)
+        for name, code in re.findall(r"^\W*(\w+Error) +(\d+)  ", errors.__doc__, re.M)
+    }
     assert documented == {kind.__name__: kind.exit_code for kind in KINDS}
 
 

@@ -13,7 +13,9 @@ from citeflow import files
 from citeflow.errors import CorruptError, NotFoundError, UnavailableError
 
 KIND = "RawDataset"
-FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 fears for the other threads' locks
+FORKS = pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # Python 3.12 fears for the other threads' locks
 
 
 def make(folder, content="one", **facts):
@@ -157,7 +159,9 @@ def test_many_that_make_the_same_directory_all_succeed(can_exchange, tmp_path, m
     if not can_exchange:
         monkeypatch.setattr(files.replacing, "_exchange", lambda work, path: False)
     failures = []
-    threads = [threading.Thread(target=work, args=(content,)) for content in ("one", "two", "six", "ten")]
+    threads = [
+        threading.Thread(target=work, args=(content,)) for content in ("one", "two", "six", "ten")
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -187,7 +191,10 @@ def test_the_manifest_lists_every_file_of_every_folder(tmp_path):
         digest = files.write_manifest(work, KIND, inputs={}, facts={"rows": 2})
     manifest = files.verify(tmp_path / "noun", KIND)
     assert set(manifest["files"]) == {"a.txt", "below/b.txt"}
-    assert manifest["files"]["a.txt"] == {"bytes": 3, "sha256": files.sha256_of_file(tmp_path / "noun" / "a.txt")}
+    assert manifest["files"]["a.txt"] == {
+        "bytes": 3,
+        "sha256": files.sha256_of_file(tmp_path / "noun" / "a.txt"),
+    }
     assert (manifest["sha256"], manifest["facts"]) == (digest, {"rows": 2})
 
 
@@ -248,7 +255,11 @@ def test_json_that_is_not_finite_is_not_written(tmp_path):
 
 
 def test_a_lock_is_refused_while_another_holds_it_and_free_after(tmp_path):
-    with files.exclusive(tmp_path / "lock"), pytest.raises(UnavailableError), files.exclusive(tmp_path / "lock"):
+    with (
+        files.exclusive(tmp_path / "lock"),
+        pytest.raises(UnavailableError),
+        files.exclusive(tmp_path / "lock"),
+    ):
         pass
     with files.exclusive(tmp_path / "lock"):
         pass
@@ -294,7 +305,9 @@ def test_a_file_is_created_once_by_whoever_comes_first(tmp_path):
 def test_of_many_that_create_a_file_one_does(tmp_path):
     made = []
     threads = [
-        threading.Thread(target=lambda by=by: made.append((files.create_json(tmp_path / "a.json", by), by)))
+        threading.Thread(
+            target=lambda by=by: made.append((files.create_json(tmp_path / "a.json", by), by))
+        )
         for by in range(8)
     ]
     for thread in threads:
@@ -346,8 +359,14 @@ def test_what_a_killed_process_left_is_swept_by_name(tmp_path):
     files.delete_unfinished(tmp_path / "none")
 
 
-def test_a_directory_that_is_made_sweeps_what_was_abandoned_and_spares_what_may_be_at_work(tmp_path):
-    for name, age_s in ((".noun.old_old_", 25 * 3600), (".noun.at_work_", 23 * 3600), (".other.old_old_", 25 * 3600)):
+def test_a_directory_that_is_made_sweeps_what_was_abandoned_and_spares_what_may_be_at_work(
+    tmp_path,
+):
+    for name, age_s in (
+        (".noun.old_old_", 25 * 3600),
+        (".noun.at_work_", 23 * 3600),
+        (".other.old_old_", 25 * 3600),
+    ):
         files.write_text(tmp_path / name / "half.bin", "half")
         os.utime(tmp_path / name, (time.time() - age_s,) * 2)
     make(tmp_path / "noun")
@@ -428,7 +447,9 @@ NO_MANIFESTS = [
 
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_manifest_that_names_files_elsewhere_is_refused_before_one_is_looked_at(name, tmp_path, figure):
+def test_a_manifest_that_names_files_elsewhere_is_refused_before_one_is_looked_at(
+    name, tmp_path, figure
+):
     files.write_text(tmp_path / "secret", "one")
     noun = make(tmp_path / "noun")
     manifest = files.read_json(noun / "manifest.json")

@@ -36,11 +36,41 @@ ALLOWED = {
 }
 """What a part may import of citeflow, besides itself; a part that is not named here is free of these, but see below."""
 
-TOP = {"__main__", "cli", "pipeline", "steps", "compilation", "stages", "submission", "demo", "experiments"}
+TOP = {
+    "__main__",
+    "cli",
+    "pipeline",
+    "steps",
+    "compilation",
+    "stages",
+    "submission",
+    "demo",
+    "experiments",
+}
 """Nothing below these imports them."""
 
-PURE_NOT = {"os", "pathlib", "io", "shutil", "subprocess", "time", "datetime", "random", "tempfile", "multiprocessing"}
-WRITES = {"write_text", "write_bytes", "savez", "save_file", "copyfile", "copytree", "rmtree", "rename"}
+PURE_NOT = {
+    "os",
+    "pathlib",
+    "io",
+    "shutil",
+    "subprocess",
+    "time",
+    "datetime",
+    "random",
+    "tempfile",
+    "multiprocessing",
+}
+WRITES = {
+    "write_text",
+    "write_bytes",
+    "savez",
+    "save_file",
+    "copyfile",
+    "copytree",
+    "rmtree",
+    "rename",
+}
 LIBRARY_WRITES = {("np", "save"), ("torch", "save"), ("os", "replace"), ("shutil", "move")}
 
 
@@ -66,7 +96,9 @@ def parts(path):
 def modules(checkout):
     """Every file of the library with the part that it belongs to."""
     source = checkout / "src" / "citeflow"
-    return {path: path.relative_to(source).parts[0].removesuffix(".py") for path in source.rglob("*.py")}
+    return {
+        path: path.relative_to(source).parts[0].removesuffix(".py") for path in source.rglob("*.py")
+    }
 
 
 def names_of_parts(modules):
@@ -114,7 +146,11 @@ def test_the_pure_core_touches_neither_processes_nor_disks_nor_clocks(modules):
             imported = set(imports(path))
             assert not {name.split(".")[0] for name in imported} & PURE_NOT, path
             assert not any(name.startswith("torch.distributed") for name in imported), path
-            calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            calls = [
+                node.func
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call)
+            ]
             graph = {name for name in imported if name.startswith("citeflow.graph")}
             assert all(name.startswith("citeflow.graph.csr") for name in graph), path
             assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}, path
@@ -138,7 +174,9 @@ TRAIN_EXTRA = ("torch", "torch_geometric", "matplotlib", "safetensors", "sklearn
 def without(packages, code):
     """Run code where packages are not installed."""
     blocked = f"import sys; sys.modules.update(dict.fromkeys({packages!r})); {code}"
-    return subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", blocked], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_the_command_starts_and_compiles_where_nothing_of_the_extra_train_is_installed():
@@ -153,7 +191,9 @@ def test_training_works_where_kfp_is_not_installed():
 
 
 def test_running_a_pipeline_where_kfp_is_not_installed_says_what_to_install():
-    done = without(("kfp",), "from citeflow.cli import main; sys.exit(main(['compile', '--check']))")
+    done = without(
+        ("kfp",), "from citeflow.cli import main; sys.exit(main(['compile', '--check']))"
+    )
     assert done.returncode == 69
     assert "pip install '.[train,kfp]'" in done.stderr
 

@@ -7,25 +7,38 @@ import pytest
 import yaml
 from kfp_server import PAGE, serving
 
-from citeflow import kfpapi, kfpserver, submission
-from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, UnavailableError
+from citeflow.errors import (
+    ConfigError,
+    NotFoundError,
+    StoppedError,
+    TrainingError,
+    UnavailableError,
+)
+from citeflow.kubeflow import api, submit
+from citeflow.kubeflow import client as kfpserver
 
 TOKEN = "planted-token-3f9a"
-PLAN = submission.plan({"workers": 3}, version="v1", run_name="one")
+PLAN = submit.plan({"workers": 3}, version="v1", run_name="one")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and nothing of this machine's own set-up."""
     for name, value in {"FIRST_PAUSE_S": 0.01, "LONGEST_PAUSE_S": 0.02, "PATIENCE_S": 0.3}.items():
-        monkeypatch.setattr(kfpapi, name, value)
-    for name, value in {"SHORTEST_PAUSE_S": 0.01, "LONGEST_PAUSE_S": 0.02, "LOOKED_FOR_S": (0.01, 0.01)}.items():
+        monkeypatch.setattr(api, name, value)
+    for name, value in {
+        "SHORTEST_PAUSE_S": 0.01,
+        "LONGEST_PAUSE_S": 0.02,
+        "LOOKED_FOR_S": (0.01, 0.01),
+    }.items():
         monkeypatch.setattr(kfpserver, name, value)
     for name in ("ENDPOINT", "UI_ENDPOINT", "SA_TOKEN_PATH"):
         monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
     from kfp import client
 
-    monkeypatch.setattr(client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json"))
+    monkeypatch.setattr(
+        client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json")
+    )
 
 
 @pytest.fixture
@@ -36,7 +49,7 @@ def kfp():
 
 def submitted(kfp, planned=PLAN, **options):
     server = kfpserver.connect(host=kfp.url, **options)
-    return server, submission.submit(server, planned)
+    return server, submit.submit(server, planned)
 
 
 def test_a_first_submission_makes_pipeline_version_experiment_and_run(kfp, capfd):
@@ -48,7 +61,11 @@ def test_a_first_submission_makes_pipeline_version_experiment_and_run(kfp, capfd
         "citation",
         "citeflow",
     )
-    assert run.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id == made["version_id"]
+    assert (
+        run.pipeline_version_reference.pipeline_version_id
+        == version.pipeline_version_id
+        == made["version_id"]
+    )
     assert run.runtime_config.parameters["workers"] == 3
     assert run.service_account is None
     assert made == {
@@ -68,13 +85,15 @@ def test_the_same_submission_again_is_another_run_of_the_same_version(kfp):
     submitted(kfp)
     submitted(kfp)
     state = kfp.state
-    counts = [len(each) for each in (state.pipelines, state.versions, state.experiments, state.runs)]
+    counts = [
+        len(each) for each in (state.pipelines, state.versions, state.experiments, state.runs)
+    ]
     assert counts == [1, 1, 1, 2]
 
 
 def test_another_content_becomes_a_new_version_of_the_same_pipeline(kfp):
     submitted(kfp)
-    submitted(kfp, submission.plan(version="v2", step_image="step:2"))
+    submitted(kfp, submit.plan(version="v2", step_image="step:2"))
     assert [each.display_name for each in kfp.state.versions] == ["v1", "v2"]
     assert len(kfp.state.pipelines) == 1
     assert "image: step:2" in kfp.state.uploaded[1]
@@ -83,18 +102,24 @@ def test_another_content_becomes_a_new_version_of_the_same_pipeline(kfp):
 def test_another_content_of_the_same_version_is_refused_before_a_run_is_started(kfp):
     submitted(kfp)
     with pytest.raises(ConfigError, match="another pipeline of this version: v1\nhint: commit"):
-        submitted(kfp, submission.plan(version="v1", step_image="step:2"))
+        submitted(kfp, submit.plan(version="v1", step_image="step:2"))
     assert len(kfp.state.runs) == 1
 
 
 def test_a_recurring_run_has_the_schedule_and_starts_from_the_version(kfp):
-    planned = submission.plan(version="v1", cron="0 0 3 * * 1", max_concurrency=2, service_account="runner")
+    planned = submit.plan(
+        version="v1", cron="0 0 3 * * 1", max_concurrency=2, service_account="runner"
+    )
     _, made = submitted(kfp, planned)
     (recurring,) = kfp.state.recurring
     assert made["recurring_run_id"] == recurring.recurring_run_id
     assert made["url"] == f"{kfp.url}/#/recurringrun/details/{recurring.recurring_run_id}"
     assert recurring.trigger.cron_schedule.cron == "0 0 3 * * 1"
-    assert (recurring.max_concurrency, recurring.no_catchup, recurring.service_account) == ("2", True, "runner")
+    assert (recurring.max_concurrency, recurring.no_catchup, recurring.service_account) == (
+        "2",
+        True,
+        "runner",
+    )
     assert kfp.state.runs == []
 
 
@@ -107,7 +132,9 @@ def test_a_run_that_succeeds_is_waited_for_and_its_states_are_told_once(kfp, cap
     assert told == ["pending", "running", "succeeded"]
 
 
-@pytest.mark.parametrize(("state", "kind", "code"), [("FAILED", TrainingError, 75), ("CANCELED", StoppedError, 143)])
+@pytest.mark.parametrize(
+    ("state", "kind", "code"), [("FAILED", TrainingError, 75), ("CANCELED", StoppedError, 143)]
+)
 def test_a_run_that_does_not_succeed_is_an_error_of_its_own_kind(kfp, state, kind, code):
     kfp.state.states = ["RUNNING", state]
     server, made = submitted(kfp)
@@ -135,7 +162,9 @@ def test_a_wait_outlives_errors_of_the_server(kfp, how):
 
 
 @pytest.mark.parametrize("how", [429, 500, "cut", "lost"])
-@pytest.mark.parametrize("path", ["/pipelines", "/pipelines/upload_version", "/experiments", "/runs"])
+@pytest.mark.parametrize(
+    "path", ["/pipelines", "/pipelines/upload_version", "/experiments", "/runs"]
+)
 def test_nothing_is_made_twice_when_an_answer_is_lost(kfp, path, how):
     fault = kfp.fail("POST", path, how)
     if how in (500, "cut"):
@@ -144,12 +173,14 @@ def test_nothing_is_made_twice_when_an_answer_is_lost(kfp, path, how):
     submitted(kfp)
     assert fault.fired == 1
     state = kfp.state
-    assert [len(each) for each in (state.pipelines, state.versions, state.experiments, state.runs)] == [1, 1, 1, 1]
+    assert [
+        len(each) for each in (state.pipelines, state.versions, state.experiments, state.runs)
+    ] == [1, 1, 1, 1]
 
 
 def test_a_recurring_run_whose_answer_is_lost_is_found_again(kfp):
     fault = kfp.fail("POST", "/recurringruns", "lost")
-    _, made = submitted(kfp, submission.plan(version="v1", cron="0 0 3 * * 1"))
+    _, made = submitted(kfp, submit.plan(version="v1", cron="0 0 3 * * 1"))
     assert fault.fired == 1
     assert [each.recurring_run_id for each in kfp.state.recurring] == [made["recurring_run_id"]]
 
@@ -173,7 +204,7 @@ def test_a_server_that_is_down_is_told_soon():
 
 
 def test_a_server_that_accepts_and_says_nothing_is_told_within_the_limit(monkeypatch):
-    monkeypatch.setattr(kfpapi, "TIMEOUT_S", (0.2, 0.2))
+    monkeypatch.setattr(api, "TIMEOUT_S", (0.2, 0.2))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -206,12 +237,18 @@ def test_a_token_is_read_from_its_file_for_each_request_and_told_nowhere(tmp_pat
         server = kfpserver.connect(host=kfp.url, token_file=file)
         file.write_text(f"{TOKEN}\n")
         kfp.state.token = TOKEN
-        made = submission.submit(server, PLAN)
+        made = submit.submit(server, PLAN)
         kfp.state.token = "another"
         with pytest.raises(ConfigError, match="refuses the token") as caught:
             server.wait(made["run_id"], timeout_s=5)
     seen = [(each.path, each.query, each.body) for each in kfp.state.seen]
-    everything = [str(caught.value), json.dumps(made), *capfd.readouterr(), repr(seen), *kfp.state.uploaded]
+    everything = [
+        str(caught.value),
+        json.dumps(made),
+        *capfd.readouterr(),
+        repr(seen),
+        *kfp.state.uploaded,
+    ]
     everything.append(repr(dataclasses.replace(server, client=None)))
     assert not any(TOKEN in text for text in everything)
     assert not (tmp_path / "home").exists()
@@ -233,7 +270,9 @@ def test_a_wrong_token_is_refused_and_asked_for_once(tmp_path):
         assert len(kfp.state.seen) == 1
 
 
-@pytest.mark.parametrize(("content", "kind"), [(None, NotFoundError), ("", ConfigError), ("two words", ConfigError)])
+@pytest.mark.parametrize(
+    ("content", "kind"), [(None, NotFoundError), ("", ConfigError), ("two words", ConfigError)]
+)
 def test_a_token_file_that_is_none_is_told_without_its_content(tmp_path, content, kind):
     if content is not None:
         (tmp_path / "token").write_text(content)
@@ -245,8 +284,12 @@ def test_a_token_file_that_is_none_is_told_without_its_content(tmp_path, content
 def test_several_users_have_their_runs_in_their_own_namespace():
     with serving(multi_user=True) as shared:
         server, made = submitted(shared, namespace="alice")
-        assert {each.query.get("namespace") for each in shared.calls("GET", "/experiments")} == {"alice"}
-        assert shared.state.pipelines[0].namespace == shared.state.experiments[0].namespace == "alice"
+        assert {each.query.get("namespace") for each in shared.calls("GET", "/experiments")} == {
+            "alice"
+        }
+        assert (
+            shared.state.pipelines[0].namespace == shared.state.experiments[0].namespace == "alice"
+        )
         assert made["url"] == f"{shared.url}/_/pipeline/?ns=alice#/runs/details/{made['run_id']}"
         assert server.pods_namespace == "alice"
 
@@ -255,7 +298,9 @@ def test_behind_the_central_dashboard_the_page_is_the_dashboards(monkeypatch):
     with serving(multi_user=True) as shared:
         monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://kubeflow.example/pipeline/")
         server = kfpserver.connect(host=shared.url, namespace="alice")
-        assert server.run_page("1") == "https://kubeflow.example/_/pipeline/?ns=alice#/runs/details/1"
+        assert (
+            server.run_page("1") == "https://kubeflow.example/_/pipeline/?ns=alice#/runs/details/1"
+        )
 
 
 def test_without_a_namespace_several_users_are_told_apart_before_anything_is_made(tmp_path):
@@ -267,7 +312,10 @@ def test_without_a_namespace_several_users_are_told_apart_before_anything_is_mad
 
 
 def test_a_namespace_that_is_not_ones_own_is_told():
-    with serving(multi_user=True) as shared, pytest.raises(ConfigError, match="not allowed by Kubeflow Pipelines"):
+    with (
+        serving(multi_user=True) as shared,
+        pytest.raises(ConfigError, match="not allowed by Kubeflow Pipelines"),
+    ):
         submitted(shared, namespace="bob")
 
 

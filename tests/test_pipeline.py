@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from kfp import compiler, dsl
 
-from citeflow import lastwords, pipeline
 from citeflow.errors import CiteflowError, DataError
+from citeflow.kubeflow import local_runner
+from citeflow.utils import termination_message
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
@@ -16,15 +17,15 @@ def act(how: str, folder: str) -> str:
     import os
     import sys
 
-    from citeflow import lastwords
-    from citeflow.console import log
     from citeflow.errors import DataError
+    from citeflow.utils import termination_message
+    from citeflow.utils.logging import log
 
     log("act", "begins", how=how)
     with open(os.path.join(folder, "attempts"), "a") as file:
         file.write("x")
     if how == "refuse":
-        lastwords.leave(DataError("bad row", "papers.csv:3", hint="mend it"))
+        termination_message.leave(DataError("bad row", "papers.csv:3", hint="mend it"))
         sys.exit(65)
     if how == "crash":
         raise ZeroDivisionError
@@ -41,10 +42,12 @@ def acting(how: str, folder: str):
 def run(tmp_path, monkeypatch):
     """Runs a pipeline of one step; the folder counts how often the step was tried."""
     compiler.Compiler().compile(acting, str(tmp_path / "acting.yaml"))
-    monkeypatch.setattr(pipeline, "compiled", lambda name: tmp_path / "acting.yaml")
+    monkeypatch.setattr(local_runner, "compiled", lambda name: tmp_path / "acting.yaml")
 
     def start(how, **options):
-        pipeline.run({"how": how, "folder": str(tmp_path)}, scratch=tmp_path / "scratch", **options)
+        local_runner.run(
+            {"how": how, "folder": str(tmp_path)}, scratch=tmp_path / "scratch", **options
+        )
 
     return start
 
@@ -82,7 +85,7 @@ def test_nothing_is_left_behind(run, tmp_path):
     run("work")
     assert list((tmp_path / "scratch").iterdir()) == []
     assert (builtins.print, logging.getLogger().handlers[:], dict(os.environ)) == before
-    assert lastwords.VARIABLE not in os.environ
+    assert termination_message.VARIABLE not in os.environ
 
 
 def test_what_lay_in_the_scratch_folder_stays(run, tmp_path):
@@ -93,5 +96,5 @@ def test_what_lay_in_the_scratch_folder_stays(run, tmp_path):
 
 
 def test_the_pipeline_of_the_checkout_is_the_one_that_runs(checkout):
-    assert pipeline.compiled() == checkout / "pipelines" / "citation" / "pipeline.yaml"
-    assert isinstance(pipeline.compiled(), Path)
+    assert local_runner.compiled() == checkout / "pipelines" / "citation" / "pipeline.yaml"
+    assert isinstance(local_runner.compiled(), Path)

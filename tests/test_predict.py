@@ -5,8 +5,8 @@ import pytest
 
 from citeflow import files
 from citeflow.errors import CorruptError, NotFoundError
+from citeflow.evaluation.predict import find_graph, predict
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.predict import find_graph, predict
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def rows(graph):
     row_of = {name: row for row, name in enumerate(graph.ids())}
 
     def rows(found):
-        return row_of[found] if isinstance(found, str) else [row_of[record["id"]] for record in found]
+        return (
+            row_of[found] if isinstance(found, str) else [row_of[record["id"]] for record in found]
+        )
 
     return rows
 
@@ -46,7 +48,9 @@ def test_the_citation_that_was_taken_away_is_found_high_up(ask, trained):
     assert found.index(target) < 5
 
 
-def test_candidates_are_all_older_papers_that_are_not_cited_and_not_held_out(ask, graph, rows, held_out_paper):
+def test_candidates_are_all_older_papers_that_are_not_cited_and_not_held_out(
+    ask, graph, rows, held_out_paper
+):
     known = {held_out_paper, *graph.references.row(held_out_paper).tolist()}
     for part in (graph.valid, graph.test):
         known |= set(part.target_P[part.source_P == held_out_paper].tolist())

@@ -1,13 +1,13 @@
 import pytest
 
-from citeflow import runs
+from citeflow import paths
 from citeflow.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "..", "a b", "a" * 64, "a\n"])
 def test_a_name_that_could_not_name_a_folder_and_a_pod_is_refused(name):
     with pytest.raises(ConfigError, match="run name"):
-        runs.check_name(name)
+        paths.check_name(name)
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ def test_a_name_that_could_not_name_a_folder_and_a_pod_is_refused(name):
     ],
 )
 def test_a_run_is_named_after_its_dataset(dataset, name):
-    assert runs.make_name(dataset, "7") == name
+    assert paths.make_name(dataset, "7") == name

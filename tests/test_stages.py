@@ -9,7 +9,7 @@ from citeflow.errors import ConfigError, CorruptError, NotFoundError
 
 BYTES = {"read_bytes", "written_bytes", "received_bytes", "sent_bytes"}
 VERBS = ["download", "preprocess", "train", "evaluate", "publish"]
-SMALL = config.load(overrides=["synthetic.papers=150", "data.negatives=20"])
+SMALL = config.load(overrides=["synthetic.num_papers=150", "data.eval_negatives=20"])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,10 @@ def test_the_note_of_the_cost_leaves_digest_and_files_as_they_were(trained):
 
 def test_each_noun_names_the_one_that_it_was_made_from(trained):
     raw, graph = next((trained.data_root / "raw").iterdir()), trained.graph
-    digest = {folder: files.read_json(folder / "manifest.json")["sha256"] for folder in (raw, graph, trained.model)}
+    digest = {
+        folder: files.read_json(folder / "manifest.json")["sha256"]
+        for folder in (raw, graph, trained.model)
+    }
     for folder, source, kind in (
         (graph, raw, "RawDataset"),
         (trained.model, graph, "PreparedGraph"),
@@ -71,14 +74,18 @@ def test_a_verb_that_finds_its_result_returns_it_with_the_cost_of_its_making(tmp
 
 def test_other_settings_of_the_data_make_another_graph(tmp_path):
     raw = stages.download("synthetic", data_root=tmp_path, config=SMALL)
-    other = config.load(overrides=["synthetic.papers=150", "data.negatives=21"])
-    folders = {stages.preprocess(raw, data_root=tmp_path, config=settings) for settings in (SMALL, other)}
+    other = config.load(overrides=["synthetic.num_papers=150", "data.eval_negatives=21"])
+    folders = {
+        stages.preprocess(raw, data_root=tmp_path, config=settings) for settings in (SMALL, other)
+    }
     assert len(folders) == 2
 
 
 def test_what_is_published_is_the_report_a_page_and_the_whole_model(trained, published):
     assert {path.name for path in published.iterdir()} == {"report.json", "report.html", "model"}
-    assert files.verify(published / "model", "TrainedModel") == files.verify(trained.model, "TrainedModel")
+    assert files.verify(published / "model", "TrainedModel") == files.verify(
+        trained.model, "TrainedModel"
+    )
     report = json.loads((published / "report.json").read_text())
     assert report["test"] == json.loads((trained.report / "report.json").read_text())["test"]
     page = (published / "report.html").read_text()
@@ -104,7 +111,9 @@ def test_a_model_folder_that_is_somebody_s_own_is_not_replaced(trained, tmp_path
         (tmp_path / "model" / "manifest.json").write_text(manifest)
     for call in (
         lambda: stages.check_places(tmp_path, tmp_path),
-        lambda: stages.publish(trained.report, model=trained.model, log_dir=tmp_path / "log", out_dir=tmp_path),
+        lambda: stages.publish(
+            trained.report, model=trained.model, log_dir=tmp_path / "log", out_dir=tmp_path
+        ),
     ):
         with pytest.raises(ConfigError, match="would be replaced"):
             call()
@@ -141,7 +150,12 @@ def test_a_damaged_report_is_not_published(trained, tmp_path):
     files.copy_directory(trained.report, tmp_path / "report")
     (tmp_path / "report" / "report.json").write_text("{}")
     with pytest.raises(CorruptError, match=r"report\.json"):
-        stages.publish(tmp_path / "report", model=trained.model, log_dir=tmp_path / "log", out_dir=tmp_path / "out")
+        stages.publish(
+            tmp_path / "report",
+            model=trained.model,
+            log_dir=tmp_path / "log",
+            out_dir=tmp_path / "out",
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"report"}
 
 
@@ -150,7 +164,9 @@ def test_a_stage_without_its_input_leaves_nothing(tmp_path):
     for stage in (
         lambda: stages.preprocess(none, data_root=tmp_path, config=SMALL),
         lambda: stages.evaluate(none, graph=none, run_dir=tmp_path / "run"),
-        lambda: stages.publish(none, model=none, log_dir=tmp_path / "log", out_dir=tmp_path / "out"),
+        lambda: stages.publish(
+            none, model=none, log_dir=tmp_path / "log", out_dir=tmp_path / "out"
+        ),
     ):
         with pytest.raises(NotFoundError, match="none"):
             stage()

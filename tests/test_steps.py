@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from citeflow import config, files, lastwords, stages, steps
+from citeflow import config, files, stages, steps
 from citeflow.errors import ConfigError, DataError
+from citeflow.utils import termination_message
 
 REPORT = {
     "dataset": "synthetic",
@@ -40,7 +41,13 @@ def asked(monkeypatch):
 
     def preprocess(raw, *, data_root, config):
         calls["preprocess"] = {"raw": raw, "config": config}
-        return make(data_root / "prepared" / "b2", "PreparedGraph", {"x.json": 2}, num_papers=7, stages={"x": 1})
+        return make(
+            data_root / "prepared" / "b2",
+            "PreparedGraph",
+            {"x.json": 2},
+            num_papers=7,
+            stages={"x": 1},
+        )
 
     def train(graph, *, run_dir, log_dir, config, workers, request):
         calls["train"] = {
@@ -54,7 +61,9 @@ def asked(monkeypatch):
 
     def evaluate(model, *, graph, run_dir):
         calls["evaluate"] = {"model": model, "graph": graph}
-        return make(run_dir / "report", "EvalReport", {"report.json": REPORT, "curves.json": CURVES})
+        return make(
+            run_dir / "report", "EvalReport", {"report.json": REPORT, "curves.json": CURVES}
+        )
 
     def publish(report, *, model, log_dir, out_dir):
         calls["publish"] = {"report": report, "model": model, "log_dir": log_dir}
@@ -114,9 +123,14 @@ def ran(asked, artifact, root):
         graph, settled.resolved, 3, settled.run, "1234567890", "local", "",
         data_root=root, model=model, metrics=fitted,
     )  # fmt: skip
-    scored = steps.evaluate(model, trained, graph, data_root=root, report=report, metrics=scores, classification=curves)
+    scored = steps.evaluate(
+        model, trained, graph, data_root=root, report=report, metrics=scores, classification=curves
+    )
     steps.publish(report, scored, model, "", data_root=root, summary=summary, page=page)
-    return {artifact.name: artifact for artifact in (raw, graph, model, fitted, report, scores, curves, summary, page)}
+    return {
+        artifact.name: artifact
+        for artifact in (raw, graph, model, fitted, report, scores, curves, summary, page)
+    }
 
 
 def test_an_artifact_carries_the_manifest_and_where_the_data_lies(ran, root):
@@ -124,7 +138,10 @@ def test_an_artifact_carries_the_manifest_and_where_the_data_lies(ran, root):
     assert json.loads(Path(graph.path).read_text())["kind"] == "PreparedGraph"
     assert graph.metadata["location"] == "prepared/b2"
     assert graph.metadata["num_papers"] == 7
-    assert graph.metadata["sha256"] == files.read_manifest(Path(root) / "prepared" / "b2", "PreparedGraph")["sha256"]
+    assert (
+        graph.metadata["sha256"]
+        == files.read_manifest(Path(root) / "prepared" / "b2", "PreparedGraph")["sha256"]
+    )
 
 
 def test_each_step_finds_what_the_step_before_it_made(ran, asked, root):
@@ -133,7 +150,11 @@ def test_each_step_finds_what_the_step_before_it_made(ran, asked, root):
     assert asked["train"]["graph"] == asked["evaluate"]["graph"] == Path(root) / "prepared" / "b2"
     assert asked["evaluate"]["model"] == asked["publish"]["model"] == run / "model"
     assert asked["publish"]["report"] == run / "report"
-    assert asked["publish"]["log_dir"] == asked["train"]["log_dir"] == Path(root) / "logs" / "synthetic-12345678"
+    assert (
+        asked["publish"]["log_dir"]
+        == asked["train"]["log_dir"]
+        == Path(root) / "logs" / "synthetic-12345678"
+    )
     assert (run / "published" / "report.html").is_file()
 
 
@@ -149,7 +170,9 @@ def test_a_training_here_asks_no_cluster(ran, asked):
 
 def test_what_the_form_says_of_the_job_reaches_the_cluster(asked, artifact, root, monkeypatch):
     monkeypatch.setenv("CITEFLOW_TRAIN_IMAGE", "citeflow-train:1")
-    raw, graph, model, fitted = (artifact(dsl.Dataset, name) for name in ("raw", "graph", "model", "metrics"))
+    raw, graph, model, fitted = (
+        artifact(dsl.Dataset, name) for name in ("raw", "graph", "model", "metrics")
+    )
     job = f"{{cpu: 3, volumes: {{mine: {root}}}}}"
     settled = settle(root, raw, launcher="pytorchjob", job=job, workers=5)
     steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
@@ -159,7 +182,11 @@ def test_what_the_form_says_of_the_job_reaches_the_cluster(asked, artifact, root
     )  # fmt: skip
     request = asked["train"]["request"]
     assert (request.kind, request.run_id) == ("PyTorchJob", "1234567890")
-    assert (request.spec.workers, request.spec.cpu, request.spec.image) == (5, "3", "citeflow-train:1")
+    assert (request.spec.workers, request.spec.cpu, request.spec.image) == (
+        5,
+        "3",
+        "citeflow-train:1",
+    )
     assert fitted.metadata == {}
 
 
@@ -202,7 +229,11 @@ def test_a_field_of_the_form_that_is_filled_in_overrides_the_settings(
     settings = "{train: {epochs: 4, minutes: 5}, model: {predictor: mlp}}"
     settled = settle(root, artifact(dsl.Dataset, "raw"), settings=settings, **given)
     resolved = config.from_yaml(settled.resolved)
-    assert (resolved.train.epochs, resolved.train.minutes, resolved.model.predictor) == (epochs, minutes, predictor)
+    assert (resolved.train.epochs, resolved.train.minutes, resolved.model.predictor) == (
+        epochs,
+        minutes,
+        predictor,
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,7 +262,9 @@ def test_a_wrong_form_ends_before_anything_is_fetched(asked, artifact, root, giv
     assert asked == {}
 
 
-def test_a_folder_that_is_somebody_s_own_ends_the_run_before_anything_is_fetched(asked, artifact, root, tmp_path):
+def test_a_folder_that_is_somebody_s_own_ends_the_run_before_anything_is_fetched(
+    asked, artifact, root, tmp_path
+):
     (tmp_path / "out" / "model").mkdir(parents=True)
     with pytest.raises(SystemExit) as ended:
         settle(root, artifact(dsl.Dataset, "raw"), out_dir=str(tmp_path / "out"))
@@ -240,7 +273,9 @@ def test_a_folder_that_is_somebody_s_own_ends_the_run_before_anything_is_fetched
 
 
 @pytest.mark.parametrize("name", ["my-papers", "sub/my-papers.zip"])
-def test_a_dataset_on_the_volume_may_be_named_relative_to_the_data_root(asked, artifact, root, name):
+def test_a_dataset_on_the_volume_may_be_named_relative_to_the_data_root(
+    asked, artifact, root, name
+):
     place = Path(root) / name
     place.mkdir(parents=True)
     for dataset in (name, str(place)):
@@ -248,7 +283,9 @@ def test_a_dataset_on_the_volume_may_be_named_relative_to_the_data_root(asked, a
         assert asked["download"]["dataset"] == str(place)
 
 
-@pytest.mark.parametrize("dataset", ["synthetic", "ogbl-citation2", "https://example.org/a.zip", "syntetic", ""])
+@pytest.mark.parametrize(
+    "dataset", ["synthetic", "ogbl-citation2", "https://example.org/a.zip", "syntetic", ""]
+)
 def test_any_other_dataset_reaches_the_download_as_it_is(asked, artifact, root, dataset):
     (Path(root) / "synthetic").mkdir(parents=True)
     settle(root, artifact(dsl.Dataset, "raw"), dataset=dataset)
@@ -258,20 +295,27 @@ def test_any_other_dataset_reaches_the_download_as_it_is(asked, artifact, root, 
 def test_a_relative_out_dir_lies_below_the_data_root(ran, root, artifact):
     summary, page = artifact(dsl.Markdown, "summary2"), artifact(dsl.HTML, "page2")
     digest = ran["report"].metadata["sha256"]
-    steps.publish(ran["report"], digest, ran["model"], "mine", data_root=root, summary=summary, page=page)
+    steps.publish(
+        ran["report"], digest, ran["model"], "mine", data_root=root, summary=summary, page=page
+    )
     assert (Path(root) / "mine" / "report.html").is_file()
 
 
-def test_a_failed_step_leaves_its_error_and_ends_with_its_exit_code(asked, artifact, root, tmp_path, monkeypatch):
+def test_a_failed_step_leaves_its_error_and_ends_with_its_exit_code(
+    asked, artifact, root, tmp_path, monkeypatch
+):
     def refuse(*args, **kwargs):
         raise DataError("bad row", "papers.csv:3", hint="mend it")
 
     monkeypatch.setattr(stages, "download", refuse)
-    monkeypatch.setenv(lastwords.VARIABLE, str(tmp_path / "words"))
+    monkeypatch.setenv(termination_message.VARIABLE, str(tmp_path / "words"))
     with pytest.raises(SystemExit) as ended:
         settle(root, artifact(dsl.Dataset, "raw"))
     assert ended.value.code == 65
-    assert str(lastwords.left(tmp_path / "words")) == "error: bad row: papers.csv:3\nhint: mend it"
+    assert (
+        str(termination_message.left(tmp_path / "words"))
+        == "error: bad row: papers.csv:3\nhint: mend it"
+    )
 
 
 def test_a_full_volume_ends_a_step_with_one_line_and_a_bug_with_its_traceback(
@@ -291,21 +335,39 @@ def test_a_full_volume_ends_a_step_with_one_line_and_a_bug_with_its_traceback(
         settle(root, artifact(dsl.Dataset, "raw"))
 
 
-def test_a_noun_that_is_gone_from_the_volume_is_made_again_with_caching_off(asked, artifact, root, capsys):
+def test_a_noun_that_is_gone_from_the_volume_is_made_again_with_caching_off(
+    asked, artifact, root, capsys
+):
     raw = artifact(dsl.Dataset, "raw")
     settled = settle(root, raw)
     (Path(root) / "raw" / "a1" / "manifest.json").unlink()
     with pytest.raises(SystemExit) as ended:
-        steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=artifact(dsl.Dataset, "g"))
+        steps.preprocess(
+            raw,
+            settled.sha256,
+            settled.data_resolved,
+            data_root=root,
+            graph=artifact(dsl.Dataset, "g"),
+        )
     assert ended.value.code == 66
-    assert re.fullmatch(r"error: the RawDataset .+\nhint: .+ caching off.*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: the RawDataset .+\nhint: .+ caching off.*\n", capsys.readouterr().err
+    )
 
 
-def test_a_noun_that_was_replaced_on_the_volume_is_not_taken_for_the_old_one(asked, artifact, root, capsys):
+def test_a_noun_that_was_replaced_on_the_volume_is_not_taken_for_the_old_one(
+    asked, artifact, root, capsys
+):
     raw = artifact(dsl.Dataset, "raw")
     settled = settle(root, raw)
     make(Path(root) / "raw" / "a1", "RawDataset", {"x.json": "another"})
     with pytest.raises(SystemExit) as ended:
-        steps.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=artifact(dsl.Dataset, "g"))
+        steps.preprocess(
+            raw,
+            settled.sha256,
+            settled.data_resolved,
+            data_root=root,
+            graph=artifact(dsl.Dataset, "g"),
+        )
     assert ended.value.code == 74
     assert "RawDataset" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from citeflow.errors import StoppedError
-from citeflow.stopping import stoppable
+from citeflow.utils.signals import stoppable
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -3,12 +3,20 @@ import subprocess
 import pytest
 import yaml
 
-from citeflow import __version__, kfpapi, pipeline, pipelinetext, submission
-from citeflow.cluster.spec import IMAGE
+from citeflow import __version__
 from citeflow.errors import CiteflowError, ConfigError
-from citeflow.submission import checked, plan, validate, version_name, with_images, without_cache
+from citeflow.kubeflow import api, local_runner, pipeline_spec, submit
+from citeflow.kubeflow.submit import (
+    checked,
+    plan,
+    validate,
+    version_name,
+    with_images,
+    without_cache,
+)
+from citeflow.kubernetes.job_spec import IMAGE
 
-TEXT = pipeline.compiled().read_text()
+TEXT = local_runner.compiled().read_text()
 
 
 def executors(text):
@@ -32,8 +40,8 @@ def test_other_images_change_nothing_but_images():
     assert "train:2" in changed
     assert IMAGE not in changed
     step = executors(TEXT)[0]
-    back = [pipelinetext._replaced(each, "step:2", step) for each in yaml.safe_load_all(changed)]
-    back = [pipelinetext._replaced(each, "train:2", IMAGE) for each in back]
+    back = [pipeline_spec._replaced(each, "step:2", step) for each in yaml.safe_load_all(changed)]
+    back = [pipeline_spec._replaced(each, "train:2", IMAGE) for each in back]
     assert back == list(yaml.safe_load_all(TEXT))
     assert len(back) == 2
 
@@ -59,7 +67,9 @@ def test_what_kfp_can_not_read_is_an_error():
 
 
 def test_parameters_get_the_types_of_the_pipeline_and_the_rest_its_defaults():
-    values = checked(TEXT, {"workers": "4", "epochs": "1e-1", "settings": "train: {lr: 0.1}", "dataset": 17})
+    values = checked(
+        TEXT, {"workers": "4", "epochs": "1e-1", "settings": "train: {lr: 0.1}", "dataset": 17}
+    )
     assert values["workers"] == 4
     assert isinstance(values["workers"], int)
     assert values["epochs"] == 0.1
@@ -91,7 +101,13 @@ def test_a_wrong_parameter_is_told_with_what_would_be_right(given, words):
 
 def test_lists_mappings_and_parameters_without_a_default_are_checked_too():
     kinds = {"many": "LIST", "named": "STRUCT", "flag": "BOOLEAN"}
-    spec = {"root": {"inputDefinitions": {"parameters": {name: {"parameterType": kinds[name]} for name in kinds}}}}
+    spec = {
+        "root": {
+            "inputDefinitions": {
+                "parameters": {name: {"parameterType": kinds[name]} for name in kinds}
+            }
+        }
+    }
     given = {"many": "[1, 2]", "named": {"a": 1}, "flag": "true"}
     assert checked(yaml.safe_dump(spec), given) == {"many": [1, 2], "named": {"a": 1}, "flag": True}
     with pytest.raises(ConfigError, match="must be a list"):
@@ -109,12 +125,14 @@ def committed(tmp_path, monkeypatch):
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "one"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    monkeypatch.setattr(pipeline, "compiled", lambda *name: path)
+    monkeypatch.setattr(local_runner, "compiled", lambda *name: path)
     return path
 
 
 def test_a_version_is_named_after_the_commit_that_holds_its_text(committed):
-    sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=committed.parent, capture_output=True, text=True).stdout
+    sha = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=committed.parent, capture_output=True, text=True
+    ).stdout
     assert version_name(TEXT) == f"citeflow-{__version__}+{sha[:7]}"
 
 
@@ -125,7 +143,7 @@ def test_a_text_that_is_not_committed_adds_its_digest_so_that_no_name_means_two_
 
 
 def test_outside_of_a_checkout_the_digest_names_the_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "compiled", lambda *name: tmp_path / "pipeline.yaml")
+    monkeypatch.setattr(local_runner, "compiled", lambda *name: tmp_path / "pipeline.yaml")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     name = version_name(TEXT)
     assert name.startswith(f"citeflow-{__version__}+")
@@ -155,13 +173,16 @@ def test_the_experiment_is_the_one_that_kfp_would_take(monkeypatch):
         ({"run_name": "A_B"}, "run name: A_B"),
         ({"settings": "nosuch: {a: 1}"}, "unknown section: nosuch"),
         ({"job": "{cpuu: 4}"}, "unknown setting: job.cpuu"),
-        ({"dataset": "https://user:secret@host/x.zip"}, "a URL with a password: https://host/x.zip"),
+        (
+            {"dataset": "https://user:secret@host/x.zip"},
+            "a URL with a password: https://host/x.zip",
+        ),
         ({"dataset": "http://[secret"}, "dataset: a malformed URL"),
     ],
 )
 def test_what_the_first_step_would_refuse_is_refused_before_anything_is_sent(given, told):
     with pytest.raises(ConfigError) as caught:
-        submission.plan(given)
+        submit.plan(given)
     assert told in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -169,7 +190,7 @@ def test_what_the_first_step_would_refuse_is_refused_before_anything_is_sent(giv
 @pytest.mark.parametrize("host", ["localhost:8080", "ftp://host"])
 def test_a_host_without_a_scheme_is_refused(host):
     with pytest.raises(ConfigError, match="--host"):
-        kfpapi.connect(host=host)
+        api.connect(host=host)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +209,9 @@ def test_a_host_without_a_scheme_is_refused(host):
         ("xor", {"dims": 0}, "dims: 0"),
     ],
 )
-def test_what_the_first_steps_of_an_experiment_would_refuse_is_refused_before_it_is_sent(compiled, given, told):
+def test_what_the_first_steps_of_an_experiment_would_refuse_is_refused_before_it_is_sent(
+    compiled, given, told
+):
     with pytest.raises(ConfigError, match=told):
         plan(given, compiled=compiled)
 

@@ -31,5 +31,12 @@ def comparison_report(
     from citeflow.experiments import steps
 
     steps.comparison_report(
-        trials, report_sha256s, run, out_dir, data_root=data_root, summary=summary, page=page, metrics=metrics
+        trials,
+        report_sha256s,
+        run,
+        out_dir,
+        data_root=data_root,
+        summary=summary,
+        page=page,
+        metrics=metrics,
     )

@@ -6,7 +6,9 @@ from components.base import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def comparison_trials(settings: str, run: str, models: str, seeds: list, workers: int, data_root: str) -> list:
+def comparison_trials(
+    settings: str, run: str, models: str, seeds: list, workers: int, data_root: str
+) -> list:
     """Settle the runs of a model comparison: every model with every seed.
 
     Args:

@@ -23,7 +23,9 @@ def download(
     job: str,
     data_root: str,
     raw: dsl.Output[dsl.Dataset],
-) -> NamedTuple("Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str)]):
+) -> NamedTuple(
+    "Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str)]
+):
     """Bring a dataset onto the shared volume, once the settings of the whole run have been checked.
 
     Args:

@@ -28,4 +28,6 @@ def publish(
     """
     from citeflow import steps
 
-    steps.publish(report, report_sha256, model, out_dir, data_root=data_root, summary=summary, page=page)
+    steps.publish(
+        report, report_sha256, model, out_dir, data_root=data_root, summary=summary, page=page
+    )

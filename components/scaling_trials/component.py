@@ -6,7 +6,9 @@ from components.base import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def scaling_trials(settings: str, run: str, workers: list, epochs: list, launcher: str, data_root: str) -> list:
+def scaling_trials(
+    settings: str, run: str, workers: list, epochs: list, launcher: str, data_root: str
+) -> list:
     """Settle the runs of a scaling sweep: every number of workers with every number of epochs.
 
     Args:

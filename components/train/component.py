@@ -38,5 +38,14 @@ def train(
     from citeflow import steps
 
     return steps.train(
-        graph, settings, workers, run_name, run_id, launcher, job, data_root=data_root, model=model, metrics=metrics
+        graph,
+        settings,
+        workers,
+        run_name,
+        run_id,
+        launcher,
+        job,
+        data_root=data_root,
+        model=model,
+        metrics=metrics,
     )

@@ -33,4 +33,6 @@ def tune_trials(
     """
     from citeflow.experiments import tuning_steps
 
-    return tuning_steps.tune_trials(graph, trials, run_name, workers, run_id, launcher, job, data_root=data_root)
+    return tuning_steps.tune_trials(
+        graph, trials, run_name, workers, run_id, launcher, job, data_root=data_root
+    )

@@ -36,5 +36,12 @@ def tuning_report(
     from citeflow.experiments import tuning_steps
 
     return tuning_steps.tuning_report(
-        shares, graph, run_name, data_root=data_root, summary=summary, page=page, model=model, metrics=metrics
+        shares,
+        graph,
+        run_name,
+        data_root=data_root,
+        summary=summary,
+        page=page,
+        model=model,
+        metrics=metrics,
     )

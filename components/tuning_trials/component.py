@@ -33,4 +33,6 @@ def tuning_trials(
     """
     from citeflow.experiments import tuning_steps
 
-    return tuning_steps.tuning_trials(graph, settings, space, trials, parallel, workers, run_name, data_root=data_root)
+    return tuning_steps.tuning_trials(
+        graph, settings, space, trials, parallel, workers, run_name, data_root=data_root
+    )

@@ -28,4 +28,6 @@ def xor_compare(
     """
     from citeflow.experiments import xor_steps
 
-    xor_steps.compare(points, without_hidden, with_hidden, out_dir, metrics=metrics, summary=summary, page=page)
+    xor_steps.compare(
+        points, without_hidden, with_hidden, out_dir, metrics=metrics, summary=summary, page=page
+    )

@@ -2,13 +2,13 @@
 
 from kfp import dsl
 
-from citeflow.cluster.spec import MOUNT
+from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, place
 from components.chains import begun, learned_each, prepared
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 
-MODELS = "{structural: {}, dot: {model: {predictor: dot}}, features: {model: {predictor: dot, layers: 0}}}"
+MODELS = "{structural: {}, dot: {model: {predictor: dot}}, features: {model: {predictor: dot, num_layers: 0}}}"
 """GraphSAGE with the evidence of a pair, GraphSAGE alone, and a perceptron on the features alone. One line, as kfp
 writes defaults into a comment."""
 

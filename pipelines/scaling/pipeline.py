@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from citeflow.cluster.spec import MOUNT
+from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, place
 from components.chains import begun, learned_each, prepared
 from components.scaling_report.component import scaling_report

@@ -2,7 +2,7 @@
 
 from kfp import dsl, kubernetes
 
-from citeflow.cluster.spec import MOUNT
+from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, place
 from components.chains import begun, place_training, prepared, scored
 from components.tune_trials.component import tune_trials
@@ -16,7 +16,9 @@ SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
 def _let_study_be_reached(*tasks: dsl.PipelineTask) -> None:
     """Give steps the URL of the study's database, where somebody has set one for the namespace."""
     for task in tasks:
-        kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True)
+        kubernetes.use_secret_as_env(
+            task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True
+        )
 
 
 @dsl.pipeline(name="tune", display_name="Search for better settings")
@@ -43,7 +45,7 @@ def tune(
         parallel: How many are trained at a time. More than one needs a database on a cluster, whose URL the Secret
             citeflow-study holds.
         space: YAML text with the settings to search, for example "{train.lr: {low: 0.001, high: 0.1, log: true},
-            model.width: [64, 128]}"; empty searches learning rate, negatives, dropout, width and layers.
+            model.hidden_channels: [64, 128]}"; empty searches learning rate, negatives, dropout, width and layers.
         preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
         settings: YAML text merged over the preset, for example "train: {epochs: 5}"; `citeflow settings` lists them.
         workers: Number of training processes of a trial; of pods, where jobs train.
@@ -88,12 +90,21 @@ def tune(
         )
         place_training(trained)
     best = tuning_report(
-        shares=dsl.Collected(trained.output), graph=graph, run_name=raw.outputs["run"], data_root=data_root
+        shares=dsl.Collected(trained.output),
+        graph=graph,
+        run_name=raw.outputs["run"],
+        data_root=data_root,
     )
     place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _let_study_be_reached(shares, trained, best)
     made = best.outputs
-    scored(made["model"], made["model_sha256"], graph=graph, data_root=data_root, out_dir=made["out_dir"])
+    scored(
+        made["model"],
+        made["model_sha256"],
+        graph=graph,
+        data_root=data_root,
+        out_dir=made["out_dir"],
+    )
 
 
 offer_choices(tune)

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from citeflow import files, lastwords
+from citeflow import files
 from citeflow.errors import CorruptError, NotFoundError, tellable
-from citeflow.stopping import stoppable
+from citeflow.utils import termination_message
+from citeflow.utils.signals import stoppable
 
-UNCACHED = "start the run again with caching off, as a step that is taken from the cache makes nothing"
+UNCACHED = (
+    "start the run again with caching off, as a step that is taken from the cache makes nothing"
+)
 """The hint where an artifact stands for something that is not there."""
 
 Given = ParamSpec("Given")
@@ -43,14 +46,14 @@ def step(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @functools.wraps(function)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        if before := lastwords.left():
+        if before := termination_message.left():
             raise SystemExit(before.exit_code)
         try:
-            with lastwords.at_work(), stoppable():
+            with termination_message.at_work(), stoppable():
                 return function(*args, **kwargs)
         except Exception as error:
             told = tellable(error)
-            lastwords.leave(told)
+            termination_message.leave(told)
             print(told, file=sys.stderr, flush=True)
             raise SystemExit(told.exit_code) from None
 
@@ -67,7 +70,11 @@ def describe(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
     """Note in an artifact what noun it stands for, and where that lies; returns the noun's digest."""
     manifest = files.read_manifest(place, kind)
     sha256 = str(manifest["sha256"])
-    facts = {name: value for name, value in manifest["facts"].items() if isinstance(value, (str, int, float, bool))}
+    facts = {
+        name: value
+        for name, value in manifest["facts"].items()
+        if isinstance(value, (str, int, float, bool))
+    }
     artifact.metadata.update(facts)
     artifact.metadata.update(kind=kind, sha256=sha256, location=str(place.relative_to(data_root)))
     return sha256

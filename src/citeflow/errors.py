@@ -80,7 +80,11 @@ def tellable(error: Exception) -> CiteflowError:
     """
     if isinstance(error, CiteflowError):
         return error
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != __package__:
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and error.name
+        and error.name.partition(".")[0] != __package__
+    ):
         return UnavailableError("package is not installed", error.name, hint=INSTALL)
     if isinstance(error, OSError):
         return CiteflowError(error.strerror or type(error).__name__, error.filename or error)
@@ -98,5 +102,10 @@ def from_record(record: dict[str, object]) -> CiteflowError:
 
 def to_record(error: CiteflowError) -> dict[str, object]:
     """Describe an error in plain values, so that it can cross from one process to another."""
-    record = {"kind": type(error).__name__, "what": error.what, "value": error.value, "hint": error.hint}
+    record = {
+        "kind": type(error).__name__,
+        "what": error.what,
+        "value": error.value,
+        "hint": error.hint,
+    }
     return {**record, "exit_code": error.exit_code}

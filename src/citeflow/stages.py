@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.console import log
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
-from citeflow.monitoring.usage import spent
+from citeflow.utils.logging import log
+from citeflow.utils.usage import spent
 
 if TYPE_CHECKING:
-    from citeflow.cluster.spec import JobRequest
+    from citeflow.kubernetes.job_spec import JobRequest
 
 COUNTED_BY_WORKERS = ("seconds", "cpu_seconds", "read_bytes", "written_bytes")
 """Costs that a TrainedModel notes itself, of all its ranks."""
@@ -26,7 +26,7 @@ def download(dataset: str, *, data_root: Path, config: Config) -> Path:
     Returns:
         A RawDataset in `data_root`/raw.
     """
-    from citeflow.data.raw import make_raw
+    from citeflow.data.datasets import make_raw
 
     return _timed("download", None, lambda: make_raw(dataset, data_root=data_root, config=config))
 
@@ -43,7 +43,13 @@ def preprocess(raw: Path, *, data_root: Path, config: Config) -> Path:
 
 
 def train(
-    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int, request: "JobRequest | None" = None
+    graph: Path,
+    *,
+    run_dir: Path,
+    log_dir: Path,
+    config: Config,
+    workers: int,
+    request: "JobRequest | None" = None,
 ) -> Path:
     """Fit a model; a run that was stopped goes on, one that is complete is returned as it is.
 
@@ -61,9 +67,11 @@ def train(
 
     def make() -> Path:
         if request:
-            from citeflow.cluster.train import train_on_cluster
+            from citeflow.kubernetes.launch import train_on_cluster
 
-            return train_on_cluster(graph, run_dir=run_dir, log_dir=log_dir, config=config, request=request)
+            return train_on_cluster(
+                graph, run_dir=run_dir, log_dir=log_dir, config=config, request=request
+            )
         from citeflow.training.launch import train_here
 
         return train_here(graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers)
@@ -77,7 +85,7 @@ def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
     Returns:
         An EvalReport, `run_dir`/report.
     """
-    from citeflow.evaluation.evaluate import KIND, evaluate_model
+    from citeflow.evaluation.evaluator import KIND, evaluate_model
 
     def make() -> Path:
         began = spent()
@@ -86,7 +94,9 @@ def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
         with files.new_directory(run_dir / "report") as work:
             files.write_json(work / "report.json", report)
             files.write_json(work / "curves.json", curves)
-            files.write_manifest(work, KIND, inputs=inputs, facts={"test_mrr": report["test"]["mrr"]})
+            files.write_manifest(
+                work, KIND, inputs=inputs, facts={"test_mrr": report["test"]["mrr"]}
+            )
         return run_dir / "report"
 
     return _timed("evaluate", model, make)
@@ -109,7 +119,10 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     _check_replaceable(out_dir / "model")
     files.verify(report, "EvalReport")
     files.verify(model, "TrainedModel")
-    content, curves = files.read_json(report / "report.json"), files.read_json(report / "curves.json")
+    content, curves = (
+        files.read_json(report / "report.json"),
+        files.read_json(report / "curves.json"),
+    )
     publish_run(log_dir, content, curves)
     files.copy_directory(model, out_dir / "model")
     content["stages"]["publish"] = _cost(began)
@@ -146,11 +159,16 @@ def check_folder(folder: Path) -> None:
 def _check_replaceable(model: Path) -> None:
     """Publishing replaces a model that was published before, and nothing else."""
     try:
-        is_model = not os.path.lexists(model) or files.read_json(model / files.MANIFEST)["kind"] == "TrainedModel"
+        is_model = (
+            not os.path.lexists(model)
+            or files.read_json(model / files.MANIFEST)["kind"] == "TrainedModel"
+        )
     except (NotFoundError, CorruptError, NotADirectoryError, KeyError, TypeError):
         is_model = False
     if not is_model:
-        raise ConfigError("not a model of citeflow, and would be replaced", model, hint="name another folder")
+        raise ConfigError(
+            "not a model of citeflow, and would be replaced", model, hint="name another folder"
+        )
 
 
 def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
@@ -161,11 +179,16 @@ def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
     manifest: dict[str, Any] = files.read_json(folder / files.MANIFEST)
     if "stages" not in manifest["facts"]:
         cost = _cost(began)
-        for name in ("peak_rss_bytes", *COUNTED_BY_WORKERS):  # which may have run in pods of their own
+        for name in (
+            "peak_rss_bytes",
+            *COUNTED_BY_WORKERS,
+        ):  # which may have run in pods of their own
             if name in manifest["facts"]:
                 cost[name] = max(cost.get(name, 0), manifest["facts"][name])
         manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: cost}
-        with contextlib.suppress(FileNotFoundError):  # another process has just put the same result in its place
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # another process has just put the same result in its place
             files.write_json(folder / files.MANIFEST, manifest)
     log(verb, "done", seconds=round(spent()["seconds"] - began["seconds"], 1), path=folder)
     return folder
@@ -179,6 +202,9 @@ def _stages(folder: Path) -> dict[str, Any]:
 def _cost(began: dict[str, float]) -> dict[str, float]:
     """What was spent since, and the highest memory of this process or one that it started, in bytes."""
     ended = spent()
-    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
     counted = {name: ended[name] - value for name, value in began.items() if name in ended}
     return {**counted, "peak_rss_bytes": max(used) * 1024}

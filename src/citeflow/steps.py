@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, Protocol
 
 import yaml
 
-from citeflow import config, files, form, runs, stages, tracking
+from citeflow import config, files, paths, stages
 from citeflow.artifacts import Artifact, Metrics, carry, describe, find, log_figures, step
-from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
-from citeflow.console import log
-from citeflow.data.raw import NAMED_DATASETS
+from citeflow.data.datasets import NAMED_DATASETS
 from citeflow.errors import UnavailableError
-from citeflow.reporting import markdown
+from citeflow.kubeflow import params
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.reporting import markdown, mlflow
+from citeflow.utils.logging import log
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
@@ -56,7 +57,7 @@ def download(
     raw: Artifact,
 ) -> Settled:
     """Settle name, settings and folders of the run, then bring the dataset onto the volume."""
-    resolved = form.resolve(
+    resolved = params.resolve(
         {
             "dataset": dataset,
             "preset": preset,
@@ -70,9 +71,9 @@ def download(
             "job": job,
         }
     )
-    name = run_name or runs.make_name(dataset, run_id[:8].lower())
-    run_dir = runs.run_folder(Path(data_root), name)
-    form.job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run_dir)
+    name = run_name or paths.make_name(dataset, run_id[:8].lower())
+    run_dir = paths.run_folder(Path(data_root), name)
+    params.job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run_dir)
     stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
     sha256 = carry(raw, place, "RawDataset", data_root)
@@ -81,7 +82,9 @@ def download(
 
 
 @step
-def preprocess(raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact) -> str:
+def preprocess(
+    raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact
+) -> str:
     """Make a PreparedGraph; returns its digest."""
     source = find(raw, "RawDataset", data_root, raw_sha256)
     place = stages.preprocess(source, data_root=Path(data_root), config=config.from_yaml(settings))
@@ -103,15 +106,17 @@ def train(
     metrics: Metrics,
 ) -> str:
     """Make a TrainedModel; returns its digest."""
-    run_dir = runs.run_folder(Path(data_root), run_name)
+    run_dir = paths.run_folder(Path(data_root), run_name)
     image = os.environ.get(IMAGE_VARIABLE, IMAGE)
     place = stages.train(
         find(graph, "PreparedGraph", data_root),
         run_dir=run_dir,
-        log_dir=runs.log_folder(Path(data_root), run_name),
+        log_dir=paths.log_folder(Path(data_root), run_name),
         config=config.from_yaml(settings),
         workers=workers,
-        request=form.job_request(launcher, job, workers=workers, run_id=run_id, image=image, run_dir=run_dir),
+        request=params.job_request(
+            launcher, job, workers=workers, run_id=run_id, image=image, run_dir=run_dir
+        ),
     )
     sha256 = describe(model, place, "TrainedModel", data_root)
     files.copy_directory(place, Path(model.path))
@@ -132,7 +137,9 @@ def evaluate(
 ) -> str:
     """Make an EvalReport; returns its digest."""
     trained = find(model, "TrainedModel", data_root, model_sha256)
-    place = stages.evaluate(trained, graph=find(graph, "PreparedGraph", data_root), run_dir=trained.parent)
+    place = stages.evaluate(
+        trained, graph=find(graph, "PreparedGraph", data_root), run_dir=trained.parent
+    )
     sha256 = describe(report, place, "EvalReport", data_root)
     files.copy_file(place / "report.json", Path(report.path))
     _log_scores(metrics, files.read_json(place / "report.json"))
@@ -153,14 +160,16 @@ def publish(
 ) -> None:
     """Put the results where people look, and on the run page."""
     place = find(report, "EvalReport", data_root, report_sha256)
-    name = runs.name_of(Path(data_root), place.parent)
-    log_dir = runs.log_folder(Path(data_root), name)
+    name = paths.name_of(Path(data_root), place.parent)
+    log_dir = paths.log_folder(Path(data_root), name)
     out = _out_folder(out_dir, data_root, name)
     trained = find(model, "TrainedModel", data_root)
     stages.publish(place, model=trained, log_dir=log_dir, out_dir=out)
     files.copy_file(out / "report.html", Path(page.path))
     where = {"Run": name, "Report and model": out, "TensorBoard logs": log_dir}
-    lines = [f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()]
+    lines = [
+        f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()
+    ]
     text = markdown.summary(files.read_json(out / "report.json"))
     files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
     _tell_trackers(place, name, model=trained, log_dir=log_dir, out_dir=out)
@@ -173,16 +182,16 @@ def _tell_trackers(report: Path, name: str, *, model: Path, log_dir: Path, out_d
         UnavailableError: MLflow does not answer, and the run is not part of an experiment.
     """
     try:
-        tracking.publish_run(report, model=model, log_dir=log_dir, out_dir=out_dir)
+        mlflow.publish_run(report, model=model, log_dir=log_dir, out_dir=out_dir)
     except UnavailableError as error:
-        if not runs.is_trial(name):
+        if not paths.is_trial(name):
             raise
         log("publish", "goes on without MLflow", why=f"{error.what}: {error.value}")
         log("publish", "can tell it later", hint=error.hint)
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:
-    return Path(data_root) / out_dir if out_dir else runs.published_folder(Path(data_root), name)
+    return Path(data_root) / out_dir if out_dir else paths.published_folder(Path(data_root), name)
 
 
 def _source(dataset: str, data_root: str) -> str:
@@ -194,13 +203,17 @@ def _source(dataset: str, data_root: str) -> str:
 
 def _log_scores(metrics: Metrics, report: dict[str, Any]) -> None:
     log_figures(metrics, {f"test {name}": value for name, value in report["test"].items()})
-    log_figures(metrics, {f"{name} mrr": scores["mrr"] for name, scores in report["baselines"].items()})
+    log_figures(
+        metrics, {f"{name} mrr": scores["mrr"] for name, scores in report["baselines"].items()}
+    )
 
 
 def _log_curves(classification: ClassificationMetrics, curves: dict[str, Any]) -> None:
     roc = curves["roc"]
     last = len(roc["threshold"]) - 1
     shown = sorted({round(last * point / (ROC_POINTS - 1)) for point in range(ROC_POINTS)})
-    fpr, tpr, threshold = ([roc[name][index] for index in shown] for name in ("fpr", "tpr", "threshold"))
+    fpr, tpr, threshold = (
+        [roc[name][index] for index in shown] for name in ("fpr", "tpr", "threshold")
+    )
     classification.log_roc_curve(fpr, tpr, threshold)
     classification.log_confusion_matrix(["no citation", "citation"], curves["confusion"]["matrix"])

@@ -15,7 +15,7 @@ import yaml
 from google.protobuf import empty_pb2, unknown_fields
 from kubernetes import client as k8s
 
-from citeflow.cluster.api import TIMEOUT_S, Api
+from citeflow.kubernetes.client import TIMEOUT_S, Api
 
 METHOD = "ml_metadata.MetadataStoreService/GetArtifactsByURI"
 SERVICE = "metadata-envoy-service:9090"
@@ -75,7 +75,9 @@ def figures(api: Api, uris: Iterable[str], *, namespace: str) -> dict[str, dict[
 def decoded(answer: bytes) -> dict[str, dict[str, Any]]:
     """The custom properties of the artifacts in an answer."""
     found = {}
-    for artifact in (value for number, value in _fields(b"".join(_messages(answer))) if number == ARTIFACTS):
+    for artifact in (
+        value for number, value in _fields(b"".join(_messages(answer))) if number == ARTIFACTS
+    ):
         parts = list(_fields(artifact))
         uri = next(value.decode() for number, value in parts if number == URI)
         found[uri] = dict(_property(value) for number, value in parts if number == PROPERTIES)
@@ -113,7 +115,9 @@ def _field(number: int, value: bytes) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size]) + value
 
 
-def differences(found: Mapping[str, Mapping[str, str]], wanted: Mapping[str, set[str]]) -> dict[str, set[str]]:
+def differences(
+    found: Mapping[str, Mapping[str, str]], wanted: Mapping[str, set[str]]
+) -> dict[str, set[str]]:
     """Artifacts of each step that are missing."""
     lacking = {step: names - set(found.get(step, {})) for step, names in wanted.items()}
     return {step: names for step, names in lacking.items() if names}

@@ -83,6 +83,10 @@ def trial(given, api, progress):
     progress.tell(f"trial {found.tag} in namespace {given.namespace}")
     yield found
     if given.keep:
-        progress.tell(f"kept: {', '.join(found.runs) or 'no runs'}, label {steps.LABEL}={found.tag}")
+        progress.tell(
+            f"kept: {', '.join(found.runs) or 'no runs'}, label {steps.LABEL}={found.tag}"
+        )
     else:
-        progress.tell("; ".join(["cleaned up", *(f"but not {what}" for what in steps.clean(found))]))
+        progress.tell(
+            "; ".join(["cleaned up", *(f"but not {what}" for what in steps.clean(found))])
+        )

@@ -7,10 +7,10 @@ from typing import Any
 
 from kubernetes import client as k8s
 
-from citeflow.cluster.api import TIMEOUT_S, Api
-from citeflow.cluster.pods import NO_SIDECAR, confined, unprivileged
-from citeflow.cluster.spec import CLAIM, MOUNT
-from citeflow.cluster.watching import has_ended, is_hopeless, waits_for
+from citeflow.kubernetes.client import TIMEOUT_S, Api
+from citeflow.kubernetes.job_spec import CLAIM, MOUNT
+from citeflow.kubernetes.job_status import has_ended, is_hopeless, waits_for
+from citeflow.kubernetes.pods import NO_SIDECAR, confined, unprivileged
 from cluster.waiting import require, until
 
 LABEL = "citeflow.org/e2e"
@@ -98,11 +98,15 @@ class Helper:
     def _ended(self, name: str) -> k8s.V1Pod | None:
         pod = self._find(name)
         if pod and is_hopeless(pod):
-            raise AssertionError(f"pod {name} does not start: {waits_for(pod)}; is {self.image} on the node?")
+            raise AssertionError(
+                f"pod {name} does not start: {waits_for(pod)}; is {self.image} on the node?"
+            )
         return pod if pod and has_ended(pod) else None
 
     def _find(self, name: str) -> k8s.V1Pod | None:
-        return next((pod for pod in self.api.pods(f"{LABEL}={self.tag}") if pod.metadata.name == name), None)
+        return next(
+            (pod for pod in self.api.pods(f"{LABEL}={self.tag}") if pod.metadata.name == name), None
+        )
 
     def _state(self, name: str) -> str:
         pod = self._find(name)
@@ -130,5 +134,7 @@ class Helper:
             security_context=unprivileged(),
         )
         labels = {LABEL: self.tag, "app.kubernetes.io/name": "citeflow-e2e", **NO_SIDECAR}
-        meta = k8s.V1ObjectMeta(name=name, namespace=self.api.namespace, labels=labels, annotations=NO_SIDECAR)
+        meta = k8s.V1ObjectMeta(
+            name=name, namespace=self.api.namespace, labels=labels, annotations=NO_SIDECAR
+        )
         return k8s.V1Pod(api_version="v1", kind="Pod", metadata=meta, spec=spec)

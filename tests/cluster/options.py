@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from citeflow import __version__
-from citeflow.cluster.spec import IMAGE, MOUNT
+from citeflow.kubernetes.job_spec import IMAGE, MOUNT
 
 PREFIX = "CITEFLOW_E2E"
 
@@ -37,7 +37,9 @@ def read(environment: Mapping[str, str] = os.environ) -> Options | None:
     """The options, or None where nobody asked for a cluster.
 
     Raises: ValueError, of a name that is unknown or a value that does not fit."""
-    given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
+    given = {
+        name: value for name, value in environment.items() if name.startswith(PREFIX) and value
+    }
     if not given or given.get(PREFIX) == "0":
         return None
     known = {f"{PREFIX}_{option.name.upper()}": option for option in fields(Options)}
@@ -48,7 +50,9 @@ def read(environment: Mapping[str, str] = os.environ) -> Options | None:
         if name not in known:
             raise ValueError(f"{name} is not an option; there are {', '.join(known)}")
         kind = known[name].type
-        values[known[name].name] = text.lower() not in ("0", "no", "false") if kind is bool else kind(text)
+        values[known[name].name] = (
+            text.lower() not in ("0", "no", "false") if kind is bool else kind(text)
+        )
     options = Options(**values)
     for image in (options.step_image, options.train_image):
         if image.endswith(":latest"):

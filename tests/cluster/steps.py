@@ -17,14 +17,16 @@ import yaml
 from kubernetes import client as k8s
 from kubernetes import stream
 
-from citeflow import kfpapi, kfpserver, pipeline, submission
-from citeflow.cluster import api as cluster_api
-from citeflow.cluster.api import KINDS, Api, Json
-from citeflow.cluster.placement import RUN_ID
-from citeflow.cluster.spec import LAUNCHERS
-from citeflow.cluster.watching import SELECTORS, end_of, summary
 from citeflow.errors import CiteflowError, ConfigError, UnavailableError
-from citeflow.kfpserver import SUCCEEDED, TERMINAL, Server
+from citeflow.kubeflow import api as kfpapi
+from citeflow.kubeflow import client as kfpserver
+from citeflow.kubeflow import local_runner, submit
+from citeflow.kubeflow.client import SUCCEEDED, TERMINAL, Server
+from citeflow.kubernetes import client as cluster_api
+from citeflow.kubernetes.client import KINDS, Api, Json
+from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_spec import LAUNCHERS
+from citeflow.kubernetes.job_status import SELECTORS, end_of, summary
 from cluster import artifacts
 from cluster.helper import CLEAN, LABEL, LIMITED, Helper
 from cluster.options import Options
@@ -106,7 +108,9 @@ def connect(options: Options, api: Api) -> Trial:
     token = Path(options.token_file) if options.token_file else None
     server = kfpserver.connect(host=options.host, namespace=options.namespace, token_file=token)
     tag, seed = secrets.token_hex(3), secrets.randbelow(10**9)
-    helper = Helper(api=api, image=options.step_image, tag=tag, timeout_s=min(300.0, 60 * options.minutes))
+    helper = Helper(
+        api=api, image=options.step_image, tag=tag, timeout_s=min(300.0, 60 * options.minutes)
+    )
     return Trial(options=options, api=api, server=server, tag=tag, seed=seed, helper=helper)
 
 
@@ -125,10 +129,15 @@ def settings(trial: Trial, epochs: int) -> str:
     )
 
 
-def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submission.Plan:
+def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submit.Plan:
     """A run that takes nothing from a cache."""
     options, name = trial.options, trial.name(what)
-    job = {"cpu": options.cpu, "memory": options.memory, "shared_memory": "256Mi", "deadline_hours": 1.0}
+    job = {
+        "cpu": options.cpu,
+        "memory": options.memory,
+        "shared_memory": "256Mi",
+        "deadline_hours": 1.0,
+    }
     parameters = {
         "dataset": "synthetic",
         "settings": settings(trial, epochs or options.epochs),
@@ -138,7 +147,7 @@ def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submission.Plan:
         "run_name": name,
         "data_root": options.data_root,
     }
-    return submission.plan(
+    return submit.plan(
         parameters,
         pipeline_name=PIPELINE,
         version=f"e2e-{trial.tag}",
@@ -153,14 +162,14 @@ def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submission.Plan:
 
 def upload(trial: Trial) -> Json:
     """Upload the pipeline as a new version."""
-    made = submission.upload(trial.server, plan(trial))
+    made = submit.upload(trial.server, plan(trial))
     trial.made = {name: made[name] for name in ("pipeline_id", "version_id")}
     return made
 
 
 def start(trial: Trial, what: str, epochs: int = 0) -> str:
     """Start a run; returns its id."""
-    run_id = submission.submit(trial.server, plan(trial, what, epochs))["run_id"]
+    run_id = submit.submit(trial.server, plan(trial, what, epochs))["run_id"]
     trial.runs[trial.name(what)] = run_id
     return run_id
 
@@ -184,7 +193,12 @@ def show_logs(trial: Trial, run_id: str, lines: int = 30) -> None:
         container = main_container(pod)
         with contextlib.suppress(k8s.ApiException):
             text = trial.helper.log(pod.metadata.name, container)
-            print(f"--- {pod.metadata.name}: {summary([pod])}", *text.splitlines()[-lines:], sep="\n", file=sys.stderr)
+            print(
+                f"--- {pod.metadata.name}: {summary([pod])}",
+                *text.splitlines()[-lines:],
+                sep="\n",
+                file=sys.stderr,
+            )
 
 
 def main_container(pod: k8s.V1Pod) -> str:
@@ -196,7 +210,9 @@ def main_container(pod: k8s.V1Pod) -> str:
 def steps_that_failed(run: Any) -> list[str]:
     """Tasks of a run that failed, as far as the server tells of tasks."""
     tasks = (run.run_details.task_details if run.run_details else None) or []
-    return sorted({str(task.display_name) for task in tasks if task.state in ("FAILED", "CANCELED")})
+    return sorted(
+        {str(task.display_name) for task in tasks if task.state in ("FAILED", "CANCELED")}
+    )
 
 
 # Pods and jobs
@@ -212,7 +228,9 @@ def step_pods(trial: Trial, run_id: str, verb: str = "") -> list[k8s.V1Pod]:
 
 def jobs_of(trial: Trial, run_id: str) -> list[Json]:
     """Jobs of a run."""
-    return [job for job in trial.api.jobs(trial.kind) if job["metadata"]["labels"].get(RUN_ID) == run_id]
+    return [
+        job for job in trial.api.jobs(trial.kind) if job["metadata"]["labels"].get(RUN_ID) == run_id
+    ]
 
 
 def workers_of(trial: Trial, job: Json) -> list[k8s.V1Pod]:
@@ -257,8 +275,12 @@ def delete_worker(trial: Trial, job: Json) -> tuple[str, str]:
     pods = workers_of(trial, job)
     victim = pods[min(trial.options.victim, len(pods) - 1)]
     now = trial.api.get(trial.kind, job["metadata"]["name"])
-    require(now is not None and end_of(now) is None, "the job ended before a worker could be deleted")
-    k8s.CoreV1Api(trial.api.client).delete_namespaced_pod(victim.metadata.name, trial.api.namespace, **LIMITED)
+    require(
+        now is not None and end_of(now) is None, "the job ended before a worker could be deleted"
+    )
+    k8s.CoreV1Api(trial.api.client).delete_namespaced_pod(
+        victim.metadata.name, trial.api.namespace, **LIMITED
+    )
 
     def replacement() -> str | None:
         found = {pod.metadata.name: pod.metadata.uid for pod in workers_of(trial, job)}
@@ -277,7 +299,9 @@ def delete_worker(trial: Trial, job: Json) -> tuple[str, str]:
 def kill_step(trial: Trial, run_id: str) -> k8s.V1Pod:
     """End what the train step does, as a crash would; returns its pod, which stays as it failed."""
     pod = step_pods(trial, run_id, "train")[-1]
-    core = k8s.CoreV1Api(k8s.ApiClient(trial.api.client.configuration))  # its requests become web sockets for a while
+    core = k8s.CoreV1Api(
+        k8s.ApiClient(trial.api.client.configuration)
+    )  # its requests become web sockets for a while
     told = stream.stream(
         core.connect_get_namespaced_pod_exec,
         pod.metadata.name,
@@ -303,7 +327,10 @@ def repeated(trial: Trial, run_id: str, first: k8s.V1Pod, job: Json) -> Json:
     def look() -> Json | None:
         pods = step_pods(trial, run_id, "train")
         jobs = jobs_of(trial, run_id)
-        require([each["metadata"]["uid"] for each in jobs] == [uid], f"not the one job {uid}, but {len(jobs)}")
+        require(
+            [each["metadata"]["uid"] for each in jobs] == [uid],
+            f"not the one job {uid}, but {len(jobs)}",
+        )
         others = {pod.metadata.uid for pod in pods} - {first.metadata.uid}
         owners = {owner["uid"] for owner in jobs[0]["metadata"].get("ownerReferences", [])}
         return jobs[0] if others & owners else None
@@ -347,7 +374,7 @@ def check_report(report: Json | None) -> float:
 def check_artifacts(trial: Trial, run_id: str) -> dict[str, dict[str, str]]:
     """Every artifact of the pipeline has a place in the object store; returns them."""
     found = artifacts.outputs_of(step_pods(trial, run_id))
-    lacking = artifacts.differences(found, artifacts.expected(pipeline.compiled().read_text()))
+    lacking = artifacts.differences(found, artifacts.expected(local_runner.compiled().read_text()))
     require(not lacking, f"artifacts that no step of the run makes: {lacking}")
     return found
 
@@ -395,10 +422,16 @@ def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
     if names:
         yield "volume", lambda: _clean_volume(trial, names)
     for run_id in trial.runs.values():
-        yield f"run {run_id}", lambda run_id=run_id: kfpapi.ask(client.runs.run_service_delete_run, run_id)
+        yield (
+            f"run {run_id}",
+            lambda run_id=run_id: kfpapi.ask(client.runs.run_service_delete_run, run_id),
+        )
     if trial.made:
         ids = trial.made["pipeline_id"], trial.made["version_id"]
-        yield "version", lambda: kfpapi.ask(client.pipelines.pipeline_service_delete_pipeline_version, *ids)
+        yield (
+            "version",
+            lambda: kfpapi.ask(client.pipelines.pipeline_service_delete_pipeline_version, *ids),
+        )
         yield "pipeline", lambda: _delete_empty_pipeline(trial)
     if names:
         yield "experiment", lambda: _delete_empty_experiment(trial)
@@ -421,7 +454,10 @@ def _delete_empty_pipeline(trial: Trial) -> None:
 def _delete_empty_experiment(trial: Trial) -> None:
     found = trial.server.find_experiment(PIPELINE)
     if found and not trial.server.runs(experiment_id=found.experiment_id):
-        kfpapi.ask(trial.server.client.experiments.experiment_service_delete_experiment, found.experiment_id)
+        kfpapi.ask(
+            trial.server.client.experiments.experiment_service_delete_experiment,
+            found.experiment_id,
+        )
 
 
 def _delete_jobs(trial: Trial, run_id: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kubernetes import client as k8s
 
 from citeflow.cli import main
-from citeflow.cluster.spec import CLAIM
+from citeflow.kubernetes.job_spec import CLAIM
 from cluster import artifacts, steps
 from cluster.helper import FACTS, LIMITED
 from cluster.waiting import require
@@ -43,7 +43,9 @@ def test_the_claim_is_of_the_class_that_was_named(given, progress, api):
     if not given.storage_class:
         pytest.skip("no CITEFLOW_E2E_STORAGE_CLASS")
     with progress.part("storage class"):
-        claim = k8s.CoreV1Api(api.client).read_namespaced_persistent_volume_claim(CLAIM, given.namespace, **LIMITED)
+        claim = k8s.CoreV1Api(api.client).read_namespaced_persistent_volume_claim(
+            CLAIM, given.namespace, **LIMITED
+        )
         assert claim.spec.storage_class_name == given.storage_class
 
 
@@ -58,7 +60,10 @@ def test_a_run_trains_in_a_job_and_succeeds(progress, trial, known):
         print(trial.server.run_page(run_id))
         known["job"] = steps.training(trial, run_id)
         known["run"] = steps.finish(trial, run_id)
-        require(not steps.steps_that_failed(known["run"]), f"tasks: {steps.steps_that_failed(known['run'])}")
+        require(
+            not steps.steps_that_failed(known["run"]),
+            f"tasks: {steps.steps_that_failed(known['run'])}",
+        )
 
 
 def test_the_run_has_its_report_its_metrics_and_its_artifacts(progress, trial, known):
@@ -87,7 +92,10 @@ def test_the_train_step_shows_the_logs_of_its_workers(progress, trial, known):
         text = steps.log_of(trial, steps.step_pods(trial, known["run_id"], "train")[-1])
         counts = steps.prefixed(text)
         print(counts)
-        require(counts and steps.starts(text), f"no line of a worker that trains in the log of the step:\n{text}")
+        require(
+            counts and steps.starts(text),
+            f"no line of a worker that trains in the log of the step:\n{text}",
+        )
 
 
 def test_tensorboard_files_are_on_the_volume(given, progress, trial, known):
@@ -99,7 +107,10 @@ def test_tensorboard_files_are_on_the_volume(given, progress, trial, known):
                 shown = steps.tensorboard_runs(given.tensorboard)
             except (urllib.error.URLError, OSError) as error:
                 pytest.fail(f"no answer from TensorBoard at {given.tensorboard}: {error}")
-            require(any(trial.name("plain") in name for name in shown), f"TensorBoard shows only {shown}")
+            require(
+                any(trial.name("plain") in name for name in shown),
+                f"TensorBoard shows only {shown}",
+            )
 
 
 def test_a_worker_that_is_deleted_changes_nothing_of_the_result(progress, trial, known):
@@ -137,5 +148,9 @@ def test_a_repeated_step_takes_its_job_over(progress, trial, known):
         steps.repeated(trial, run_id, first, job)
         print(json.dumps({"job": job["metadata"]["name"], "uid": job["metadata"]["uid"]}))
         steps.finish(trial, run_id)
-        require([each["metadata"]["uid"] for each in steps.jobs_of(trial, run_id)] == [job["metadata"]["uid"]], "jobs")
+        require(
+            [each["metadata"]["uid"] for each in steps.jobs_of(trial, run_id)]
+            == [job["metadata"]["uid"]],
+            "jobs",
+        )
         assert facts(trial, "repeated")["model"] == known["plain"]["model"]

@@ -71,7 +71,9 @@ def serve(handler: Handler) -> None:
 def cut_after(num_bytes: int) -> Fault:
     def fault(handler: Handler) -> None:
         offset = handler.wanted_offset()
-        handler.answer(*handler.head_of(offset), handler.server.content[offset : offset + num_bytes])
+        handler.answer(
+            *handler.head_of(offset), handler.server.content[offset : offset + num_bytes]
+        )
 
     return fault
 
@@ -107,11 +109,15 @@ def drip(handler: Handler) -> None:
 
 def whole_again(handler: Handler) -> None:
     """Takes no notice of a range."""
-    handler.answer(200, {"Content-Length": str(len(handler.server.content))}, handler.server.content)
+    handler.answer(
+        200, {"Content-Length": str(len(handler.server.content))}, handler.server.content
+    )
 
 
 def status(code: int, **headers: str) -> Fault:
-    return lambda handler: handler.answer(code, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda handler: handler.answer(
+        code, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def partial(content_range: str, body: bytes) -> Fault:

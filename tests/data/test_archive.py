@@ -64,9 +64,14 @@ def refused(tmp_path, monkeypatch, figure):
     def check(archive: Path, match: str, **limits: int) -> None:
         written.clear()
         before = tree(tmp_path)
-        with pytest.raises(DataError, match=match) as caught, files.new_directory(tmp_path / "out") as work:
+        with (
+            pytest.raises(DataError, match=match) as caught,
+            files.new_directory(tmp_path / "out") as work,
+        ):
             extract(archive, work, **limits)
-        outside = tree(tmp_path) ^ before | {path for path, _ in written if work not in path.parents}
+        outside = tree(tmp_path) ^ before | {
+            path for path, _ in written if work not in path.parents
+        }
         num_bytes = sum(count for _, count in written)
         figure(archives=1, files_outside=len(outside), most_bytes_written=float(num_bytes))
         assert not outside
@@ -83,7 +88,9 @@ def tree(folder: Path) -> set[tuple[Path, int]]:
 
 
 def test_a_zip_is_unpacked_with_its_folders(tmp_path):
-    archive = make_zip(tmp_path / "a.zip", ("top/", b""), ("top/a.csv", NOISE), ("top/in/b.csv", b""))
+    archive = make_zip(
+        tmp_path / "a.zip", ("top/", b""), ("top/a.csv", NOISE), ("top/in/b.csv", b"")
+    )
     extract_zip(archive, tmp_path / "out")
     assert (tmp_path / "out/top/a.csv").read_bytes() == NOISE
     assert (tmp_path / "out/top/in/b.csv").read_bytes() == b""
@@ -99,7 +106,8 @@ def test_a_tar_with_and_without_gzip_is_unpacked(tmp_path):
 
 @pytest.mark.fault("F24")
 @pytest.mark.parametrize(
-    "name", ["../evil", "in/../../evil", "/evil", "//evil", "..\\evil", "C:\\evil", "c:evil", "a\0b"]
+    "name",
+    ["../evil", "in/../../evil", "/evil", "//evil", "..\\evil", "C:\\evil", "c:evil", "a\0b"],
 )
 def test_a_name_that_leads_outside_is_refused(refused, tmp_path, name):
     archive = make_zip(tmp_path / "a.zip", ("good", b"1"), ("X" * len(name), b"2"))
@@ -124,9 +132,13 @@ def test_a_link_or_device_in_a_zip_is_refused(refused, tmp_path, mode):
 
 
 @pytest.mark.fault("F24")
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
 def test_a_link_or_device_in_a_tar_is_refused(refused, tmp_path, kind):
-    refused(make_tar(tmp_path / "a.tgz", special("link", kind, "/etc/passwd")), "a link or a device")
+    refused(
+        make_tar(tmp_path / "a.tgz", special("link", kind, "/etc/passwd")), "a link or a device"
+    )
 
 
 @pytest.mark.fault("F24")
@@ -136,7 +148,10 @@ def test_nothing_is_written_through_a_link_that_came_before_it(refused, tmp_path
     (tmp_path / "outside/file").write_text("mine")
     place = tmp_path / "outside" / ("" if kind == tarfile.SYMTYPE else "file")
     under = "link/evil" if kind == tarfile.SYMTYPE else "link"
-    refused(make_tar(tmp_path / "a.tgz", special("link", kind, str(place)), (under, b"evil")), "a link or a device")
+    refused(
+        make_tar(tmp_path / "a.tgz", special("link", kind, str(place)), (under, b"evil")),
+        "a link or a device",
+    )
     assert (tmp_path / "outside/file").read_text() == "mine"
 
 
@@ -151,7 +166,9 @@ def test_a_name_that_occurs_twice_is_refused(refused, tmp_path, names):
 
 @pytest.mark.fault("F24")
 def test_a_file_that_is_also_a_folder_is_refused(refused, tmp_path):
-    refused(make_zip(tmp_path / "a.zip", ("a", b"1"), ("a/b", b"2")), "a file that is also a folder")
+    refused(
+        make_zip(tmp_path / "a.zip", ("a", b"1"), ("a/b", b"2")), "a file that is also a folder"
+    )
 
 
 @pytest.mark.fault("F24")
@@ -172,7 +189,9 @@ def test_a_bomb_is_refused_by_the_size_that_it_declares(refused, tmp_path):
 def test_a_bomb_that_declares_less_than_it_holds_does_not_get_written(refused, tmp_path):
     archive = make_zip(tmp_path / "a.zip", ("a", bytes(3_000_000)))
     content = archive.read_bytes()
-    archive.write_bytes(content.replace((3_000_000).to_bytes(4, "little"), (3).to_bytes(4, "little")))
+    archive.write_bytes(
+        content.replace((3_000_000).to_bytes(4, "little"), (3).to_bytes(4, "little"))
+    )
     assert archive.read_bytes() != content
     refused(archive, "damaged archive", max_bytes=1_000_000)
 
@@ -180,7 +199,11 @@ def test_a_bomb_that_declares_less_than_it_holds_does_not_get_written(refused, t
 @pytest.mark.fault("F24")
 def test_a_file_of_holes_counts_in_its_full_size(refused, tmp_path):
     info = special("sparse", tarfile.REGTYPE)
-    info.pax_headers = {"GNU.sparse.size": str(1 << 50), "GNU.sparse.map": f"{1 << 50},0", "GNU.sparse.name": "a"}
+    info.pax_headers = {
+        "GNU.sparse.size": str(1 << 50),
+        "GNU.sparse.map": f"{1 << 50},0",
+        "GNU.sparse.name": "a",
+    }
     refused(make_tar(tmp_path / "a.tgz", info), "more than 10,000 entries or")
 
 
@@ -206,8 +229,12 @@ def test_a_million_entries_are_refused(refused, tmp_path):
         file.writestr("a" * 7, b"")
     content = (tmp_path / "a.zip").read_bytes()
     begin, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
-    entries = b"".join(content[begin:end].replace(b"a" * 7, b"%07d" % number) for number in range(10**6))
-    count = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, 10**6, 10**6, len(entries), begin)
+    entries = b"".join(
+        content[begin:end].replace(b"a" * 7, b"%07d" % number) for number in range(10**6)
+    )
+    count = struct.pack(
+        "<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, 10**6, 10**6, len(entries), begin
+    )
     place = struct.pack("<IIQI", 0x07064B50, 0, begin + len(entries), 1)
     tail = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     (tmp_path / "a.zip").write_bytes(content[:begin] + entries + count + place + tail)
@@ -218,7 +245,9 @@ def test_a_million_entries_are_refused(refused, tmp_path):
 @pytest.mark.fault("F24")
 def test_what_is_really_written_is_counted_too(refused, tmp_path, monkeypatch):
     archive = make_zip(tmp_path / "a.zip", ("a", b"12"), ("b", b"345"))
-    monkeypatch.setattr(archive_module, "_checked", lambda _, entries, *__: {Path(e.name): e for e in entries})
+    monkeypatch.setattr(
+        archive_module, "_checked", lambda _, entries, *__: {Path(e.name): e for e in entries}
+    )
     refused(archive, "more bytes than it declares", max_bytes=4)
 
 
@@ -233,7 +262,9 @@ def test_a_flipped_bit_is_refused(refused, tmp_path):
 
 
 @pytest.mark.fault("F24")
-def test_a_flipped_bit_in_a_tar_is_found_by_the_checksum_at_the_end_of_the_gzip_stream(refused, tmp_path):
+def test_a_flipped_bit_in_a_tar_is_found_by_the_checksum_at_the_end_of_the_gzip_stream(
+    refused, tmp_path
+):
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as file:
         info = tarfile.TarInfo("a")
@@ -248,7 +279,10 @@ def test_a_flipped_bit_in_a_tar_is_found_by_the_checksum_at_the_end_of_the_gzip_
 @pytest.mark.fault("F24")
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_archive_is_refused(refused, tmp_path, share):
-    for archive in (make_zip(tmp_path / "a.zip", ("a", NOISE)), make_tar(tmp_path / "a.tgz", ("a", NOISE))):
+    for archive in (
+        make_zip(tmp_path / "a.zip", ("a", NOISE)),
+        make_tar(tmp_path / "a.tgz", ("a", NOISE)),
+    ):
         content = archive.read_bytes()
         archive.write_bytes(content[: int(share * len(content))])
         refused(archive, "damaged archive")

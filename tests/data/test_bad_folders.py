@@ -6,7 +6,7 @@ import pytest
 from bad_folders import CASES, Case, write_good_folder
 
 from citeflow.config import DataConfig
-from citeflow.data.folder import read_folder
+from citeflow.data.citation_folder import read_folder
 from citeflow.errors import CiteflowError
 
 

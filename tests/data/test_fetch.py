@@ -27,8 +27,8 @@ from fault_server import (
 )
 
 from citeflow import files
-from citeflow.data import fetch as fetch_module
-from citeflow.data.fetch import fetch
+from citeflow.data import download as fetch_module
+from citeflow.data.download import fetch
 from citeflow.errors import CiteflowError, DataError, NotFoundError, UnavailableError
 
 CONTENT = random.Random(7).randbytes(40_000)
@@ -90,12 +90,18 @@ def test_a_target_with_the_right_digest_is_left_alone(server, target):
 def test_a_cut_download_continues_where_it_was_cut(faulty, target):
     faulty.script = [cut_after(10_000), cut_after(5_000)]
     assert quick(faulty.url, target) == DIGEST
-    assert [headers.get("Range") for _, headers in faulty.requests] == [None, "bytes=10000-", "bytes=15000-"]
+    assert [headers.get("Range") for _, headers in faulty.requests] == [
+        None,
+        "bytes=10000-",
+        "bytes=15000-",
+    ]
     assert faulty.requests[1][1]["If-Range"] == '"one"'
     assert faulty.sent_bytes == len(CONTENT)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.fault("F23", nightly=n > 0)) for n in range(20)])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.fault("F23", nightly=n > 0)) for n in range(20)]
+)
 def test_fifty_random_cuts_never_give_a_wrong_file_and_are_continued(seed, server, target, figure):
     rng, cuts, again = random.Random(seed), (cut_after, declared_short, undeclared), 0
     for number in range(50):
@@ -122,7 +128,7 @@ def test_several_cuts_of_one_download_fetch_no_byte_twice(server, target):
 @pytest.mark.fault("F23")
 def test_another_process_continues_what_a_killed_one_left(faulty, target):
     faulty.script = [stall_after(12_345)]
-    code = "import sys, pathlib; from citeflow.data.fetch import fetch; fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    code = "import sys, pathlib; from citeflow.data.download import fetch; fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
     with subprocess.Popen([sys.executable, "-c", code, faulty.url, str(target)]) as process:
         part, deadline_s = target.with_name("file.zip.part"), time.monotonic() + 20
         while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline_s:
@@ -156,9 +162,17 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(faulty, tar
 @pytest.mark.fault("F23")
 def test_without_an_etag_the_size_tells_whether_it_is_still_the_same_file(faulty, target):
     faulty.etag = ""
-    faulty.script = [cut_after(10_000), cut_after(10_000), partial("bytes 20000-20001/20002", b"??")]
+    faulty.script = [
+        cut_after(10_000),
+        cut_after(10_000),
+        partial("bytes 20000-20001/20002", b"??"),
+    ]
     assert quick(faulty.url, target) == DIGEST
-    assert [headers.get("Range") for _, headers in faulty.requests[1:]] == ["bytes=10000-", "bytes=20000-", None]
+    assert [headers.get("Range") for _, headers in faulty.requests[1:]] == [
+        "bytes=10000-",
+        "bytes=20000-",
+        None,
+    ]
 
 
 @pytest.mark.fault("F23")
@@ -220,7 +234,9 @@ def test_a_busy_server_is_asked_again(faulty, target, code):
 
 
 @pytest.mark.fault("F23")
-def test_a_server_that_stays_busy_ends_it_after_all_attempts_with_doubling_waits(faulty, target, monkeypatch):
+def test_a_server_that_stays_busy_ends_it_after_all_attempts_with_doubling_waits(
+    faulty, target, monkeypatch
+):
     waits_s: list[float] = []
     monkeypatch.setattr(fetch_module.time, "sleep", waits_s.append)
     faulty.script = [status(503)] * 9
@@ -229,15 +245,23 @@ def test_a_server_that_stays_busy_ends_it_after_all_attempts_with_doubling_waits
     assert waits_s == [0.4, 0.8, 1.6, 3.2]
 
 
-def test_a_server_may_ask_for_a_longer_wait_but_not_for_more_than_a_minute(server, target, monkeypatch):
+def test_a_server_may_ask_for_a_longer_wait_but_not_for_more_than_a_minute(
+    server, target, monkeypatch
+):
     waits_s: list[float] = []
     monkeypatch.setattr(fetch_module.time, "sleep", waits_s.append)
-    server.script = [status(503, Retry_After="7"), status(503, Retry_After="99999"), status(503, Retry_After="soon")]
+    server.script = [
+        status(503, Retry_After="7"),
+        status(503, Retry_After="99999"),
+        status(503, Retry_After="soon"),
+    ]
     assert fetch(server.url, target) == DIGEST
     assert waits_s == [7, 60, 1.6]
 
 
-@pytest.mark.parametrize(("code", "kind"), [(404, NotFoundError), (410, NotFoundError), (403, UnavailableError)])
+@pytest.mark.parametrize(
+    ("code", "kind"), [(404, NotFoundError), (410, NotFoundError), (403, UnavailableError)]
+)
 def test_a_refusal_is_final(server, target, code, kind):
     server.script = [status(code)]
     with pytest.raises(kind, match=f"HTTP {code}"):
@@ -291,7 +315,9 @@ def test_a_content_length_that_is_too_short_is_found_by_the_digest(faulty, targe
 def test_a_cut_in_the_chunked_encoding_is_noticed(faulty, target):
     def half_a_chunk(handler):
         handler.protocol_version = "HTTP/1.1"
-        handler.answer(200, {"Transfer-Encoding": "chunked", "Connection": "close"}, b"ff\r\nonly a part")
+        handler.answer(
+            200, {"Transfer-Encoding": "chunked", "Connection": "close"}, b"ff\r\nonly a part"
+        )
         handler.close_connection = True
 
     faulty.script = [half_a_chunk]
@@ -317,7 +343,8 @@ def test_no_network_ends_in_less_than_ten_seconds(target, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://bucket/x.zip", "http://", "x.zip", "http://h:port/x", "http://[::1/x", "http://a b/"]
+    "url",
+    ["s3://bucket/x.zip", "http://", "x.zip", "http://h:port/x", "http://[::1/x", "http://a b/"],
 )
 def test_what_is_no_url_is_refused_before_anything_is_written(tmp_path, url):
     with pytest.raises(NotFoundError):

@@ -10,12 +10,16 @@ import pytest
 
 from citeflow.config import DataConfig
 from citeflow.data import features, tables
-from citeflow.data.folder import read_folder
+from citeflow.data.citation_folder import read_folder
 from citeflow.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 EDGES = [(1, 0), (2, 0), (2, 1), (3, 1), (3, 3), (0, 3), (2, 1)]
-IDS = {"rows": [0, 1, 2, 3], "numbers": [70, 7, -3, 5_000_000_000], "text": ["a/1", "b 2", "07", "7"]}
+IDS = {
+    "rows": [0, 1, 2, 3],
+    "numbers": [70, 7, -3, 5_000_000_000],
+    "text": ["a/1", "b 2", "07", "7"],
+}
 
 
 def write_folder(folder, papers, edges=EDGES, *, suffix=".csv"):
@@ -30,7 +34,9 @@ def write_folder(folder, papers, edges=EDGES, *, suffix=".csv"):
         else:
             pyarrow.csv.write_csv(table, folder / f"{stem}.csv")
         if suffix == ".csv.gz":
-            (folder / f"{stem}.csv.gz").write_bytes(gzip.compress((folder / f"{stem}.csv").read_bytes()))
+            (folder / f"{stem}.csv.gz").write_bytes(
+                gzip.compress((folder / f"{stem}.csv").read_bytes())
+            )
             (folder / f"{stem}.csv").unlink()
     return folder
 
@@ -62,7 +68,9 @@ def test_csv_gzip_and_parquet_give_the_same_graph(tmp_path, ids):
         "w": [0.25, -1.5, 3.0, 0.0],
         "n": [1, 2, 3, 4],
     }
-    graphs = [read(write_folder(tmp_path / s, papers, suffix=s)) for s in (".csv", ".csv.gz", ".parquet")]
+    graphs = [
+        read(write_folder(tmp_path / s, papers, suffix=s)) for s in (".csv", ".csv.gz", ".parquet")
+    ]
 
     assert_same(graphs[0], graphs[1])
     assert_same(graphs[0], graphs[2])
@@ -73,7 +81,9 @@ def test_csv_gzip_and_parquet_give_the_same_graph(tmp_path, ids):
     assert graph.title_N.tolist() == papers["title"]
     assert graph.x_NF.tolist() == [[0.25, 1], [-1.5, 2], [3, 3], [0, 4]]
     assert (graph.x_NF.dtype, graph.day_N.dtype) == (np.float32, np.int32)
-    assert graph.day_N.tolist() == days(date(1999, 12, 31), date(2001, 1, 1), date(1969, 12, 31), date(2003, 4, 5))
+    assert graph.day_N.tolist() == days(
+        date(1999, 12, 31), date(2001, 1, 1), date(1969, 12, 31), date(2003, 4, 5)
+    )
     assert graph.counts == {"unknown": 0}
 
 
@@ -88,8 +98,12 @@ def test_a_citation_finds_its_papers_across_batches(tmp_path, monkeypatch, ids):
 
 
 def test_whole_numbers_are_kept_as_int64_and_leading_zeros_make_text(tmp_path):
-    numbers = read(write_folder(tmp_path / "numbers", {"id": ["10", "20", "30", "40"]}, suffix=".parquet"))
-    text = read(write_folder(tmp_path / "text", {"id": ["010", "20", "30", "40"]}, suffix=".parquet"))
+    numbers = read(
+        write_folder(tmp_path / "numbers", {"id": ["10", "20", "30", "40"]}, suffix=".parquet")
+    )
+    text = read(
+        write_folder(tmp_path / "text", {"id": ["010", "20", "30", "40"]}, suffix=".parquet")
+    )
 
     assert numbers.id_N.dtype == np.int64
     assert text.id_N.tolist() == ["010", "20", "30", "40"]
@@ -97,7 +111,10 @@ def test_whole_numbers_are_kept_as_int64_and_leading_zeros_make_text(tmp_path):
 
 def test_a_number_and_its_text_are_one_id_but_not_with_zeros_in_front(tmp_path):
     folder = write_folder(tmp_path / "folder", {"id": [5, 6, 7]}, [(1, 0)], suffix=".parquet")
-    pq.write_table(pa.table({"citing": ["7", " 6", "7"], "cited": ["5", "5", "05"]}), folder / "citations.parquet")
+    pq.write_table(
+        pa.table({"citing": ["7", " 6", "7"], "cited": ["5", "5", "05"]}),
+        folder / "citations.parquet",
+    )
 
     graph = read(folder, unknown="drop")
 
@@ -130,7 +147,9 @@ def test_a_whole_number_that_is_no_row_is_unknown(tmp_path, stranger):
     folder = write_folder(tmp_path / "folder", {"id": [0, 1, 2, 3]}, [(1, 0)])
     (folder / "citations.csv").write_text(f"citing,cited\n1,0\n{stranger},0\n")
 
-    with pytest.raises(DataError, match=rf"line 3: column 'citing' is not an id of papers\.csv: '{stranger}'"):
+    with pytest.raises(
+        DataError, match=rf"line 3: column 'citing' is not an id of papers\.csv: '{stranger}'"
+    ):
         read(folder)
 
 
@@ -140,7 +159,9 @@ def test_unknown_papers_far_down_are_named_by_their_line(tmp_path, monkeypatch):
     with (folder / "citations.csv").open("a") as file:
         file.write("7,q1\nq2,7\n7,7\n")
 
-    with pytest.raises(DataError, match=r"line 142: column 'cited' is not an id of papers\.csv: 'q1' \(2 such"):
+    with pytest.raises(
+        DataError, match=r"line 142: column 'cited' is not an id of papers\.csv: 'q1' \(2 such"
+    ):
         read(folder)
 
 
@@ -155,7 +176,9 @@ def test_dropping_every_citation_is_an_error(tmp_path):
 @pytest.mark.parametrize("years", [[1999, 1970, 1, 9999], [1999.0, 1970.0, 1.0, 9999.0]])
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_year_is_its_first_of_january(tmp_path, years, suffix):
-    graph = read(write_folder(tmp_path / "folder", {"id": [1, 2, 3, 4], "year": years}, suffix=suffix))
+    graph = read(
+        write_folder(tmp_path / "folder", {"id": [1, 2, 3, 4], "year": years}, suffix=suffix)
+    )
 
     expected = days(date(1999, 1, 1), date(1970, 1, 1), date(1, 1, 1), date(9999, 1, 1))
     assert graph.day_N.tolist() == expected
@@ -177,7 +200,11 @@ def test_dates_of_parquet_are_read_as_they_are(tmp_path, kind):
     times = [datetime(1969, 12, 31, 12), datetime(2001, 2, 3, 23, 59)]
     column = pa.array(times, pa.timestamp("us")).cast(kind, safe=False)
 
-    graph = read(write_folder(tmp_path / "folder", {"id": [1, 2], "date": column}, [(1, 0)], suffix=".parquet"))
+    graph = read(
+        write_folder(
+            tmp_path / "folder", {"id": [1, 2], "date": column}, [(1, 0)], suffix=".parquet"
+        )
+    )
 
     assert graph.day_N.tolist() == days(date(1969, 12, 31), date(2001, 2, 3))
 
@@ -220,12 +247,16 @@ def test_a_fault_far_down_in_the_features_is_named_by_its_row(tmp_path, monkeypa
     given_NF[7, 1] = given_NF[9, 0] = np.inf
     np.save(folder / "features.npy", given_NF)
 
-    with pytest.raises(DataError, match=r"row 8, column 2: not a finite number: inf \(and 1 more\)"):
+    with pytest.raises(
+        DataError, match=r"row 8, column 2: not a finite number: inf \(and 1 more\)"
+    ):
         read(folder)
 
 
 def test_features_of_the_array_stand_before_those_of_the_table(tmp_path):
-    folder = write_folder(tmp_path / "folder", {"id": [1, 2, 3, 4], "w": [9, 8, 7, 6], "title": ["x", "x", "y", "y"]})
+    folder = write_folder(
+        tmp_path / "folder", {"id": [1, 2, 3, 4], "w": [9, 8, 7, 6], "title": ["x", "x", "y", "y"]}
+    )
     np.save(folder / "features.npy", np.arange(8).reshape(4, 2))
 
     graph = read(folder)
@@ -235,7 +266,13 @@ def test_features_of_the_array_stand_before_those_of_the_table(tmp_path):
 
 
 def test_columns_that_are_no_numbers_are_ignored_with_a_warning(tmp_path, capsys):
-    papers = {"": [0, 1], "id": [1, 2], "venue": ["PRL", "JHEP"], "seen": ["2001-01-01", "2002-01-01"], "w": [1, 2]}
+    papers = {
+        "": [0, 1],
+        "id": [1, 2],
+        "venue": ["PRL", "JHEP"],
+        "seen": ["2001-01-01", "2002-01-01"],
+        "w": [1, 2],
+    }
 
     graph = read(write_folder(tmp_path / "folder", papers, [(1, 0)]))
 
@@ -273,7 +310,9 @@ def test_words_of_title_and_abstract_become_features(tmp_path, suffix):
 
 
 def test_text_that_relates_no_papers_leaves_structure_alone(tmp_path, capsys):
-    graph = read(write_folder(tmp_path / "folder", {"id": [1, 2, 3, 4], "title": ["a", "xx", "yy", "zz"]}))
+    graph = read(
+        write_folder(tmp_path / "folder", {"id": [1, 2, 3, 4], "title": ["a", "xx", "yy", "zz"]})
+    )
 
     assert graph.x_NF is None
     assert "text ignored" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from ogb_archive import write_ogb
 from citeflow import config, files, stages
 from citeflow.errors import CiteflowError
 
-SETTINGS = config.load(overrides=["data.negatives=5", "data.holdout=0.2", "data.text_width=4"])
+SETTINGS = config.load(overrides=["data.eval_negatives=5", "data.holdout=0.2", "data.text_dim=4"])
 WORDS = [
     "",
     "-1",
@@ -38,14 +38,20 @@ WORDS = [
 
 def write_plain(folder):
     folder.mkdir()
-    write_lines(folder / "papers.csv", ["id,year,w1", *(f"p{row},{1990 + row},{row / 10}" for row in range(30))])
+    write_lines(
+        folder / "papers.csv",
+        ["id,year,w1", *(f"p{row},{1990 + row},{row / 10}" for row in range(30))],
+    )
     pairs = [f"p{row},p{row - step}" for row in range(30) for step in (1, 2, 5) if row >= step]
     write_lines(folder / "citations.csv", ["citing,cited", *pairs])
 
 
 def write_dated(folder):
     write_plain(folder)
-    rows = [f'p{row},2000-02-{row % 28 + 1:02},"of paper, {row}",common words {row % 7}' for row in range(30)]
+    rows = [
+        f'p{row},2000-02-{row % 28 + 1:02},"of paper, {row}",common words {row % 7}'
+        for row in range(30)
+    ]
     write_lines(folder / "papers.csv", ["id,date,title,abstract", *rows])
     np.save(folder / "features.npy", np.arange(60, dtype=np.float64).reshape(30, 2))
 
@@ -101,7 +107,9 @@ def test_all_is_well_before_the_damage(whole, tmp_path):
     assert [end_of(folder, tmp_path) for folder in whole] == ["read"] * 5
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.fault("F27", nightly=n > 0)) for n in range(20)])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.fault("F27", nightly=n > 0)) for n in range(20)]
+)
 def test_a_dataset_damaged_at_random_is_read_or_refused_in_one_line(seed, whole, tmp_path, figure):
     rng, ends = random.Random(seed), Counter()
     for number in range(150):
@@ -127,7 +135,11 @@ def end_of(folder, root):
         raw = stages.download(str(folder), data_root=root, config=SETTINGS)
         stages.preprocess(raw, data_root=root, config=SETTINGS)
     except CiteflowError as error:
-        return "refused" if re.fullmatch(r"error: [^\n]+(\nhint: [^\n]+)?", str(error)) else repr(error)
+        return (
+            "refused"
+            if re.fullmatch(r"error: [^\n]+(\nhint: [^\n]+)?", str(error))
+            else repr(error)
+        )
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "read"

@@ -33,8 +33,12 @@ def test_papers_citations_dates_and_split_are_read(tmp_path):
     assert graph.split is not None
     assert graph.x_NF is not None
     assert graph.day_N is not None
-    assert graph.edge_2E.dtype == graph.split.test.negative_PK.dtype == graph.day_N.dtype == np.int32
-    np.testing.assert_array_equal(graph.edge_2E, [split["train"]["source_node"], split["train"]["target_node"]])
+    assert (
+        graph.edge_2E.dtype == graph.split.test.negative_PK.dtype == graph.day_N.dtype == np.int32
+    )
+    np.testing.assert_array_equal(
+        graph.edge_2E, [split["train"]["source_node"], split["train"]["target_node"]]
+    )
     np.testing.assert_array_equal(graph.x_NF, arrays["node-feat"].astype(np.float32))
     np.testing.assert_array_equal(graph.id_N, np.arange(PAPERS))
     years = graph.day_N.astype("datetime64[D]")
@@ -155,11 +159,23 @@ def test_a_wrong_table_is_refused_in_one_line(folder, name, text, message):
             "do not agree: 300 against 299",
         ),
         ("train", {"target_node": np.full(300, PAPERS)}, "target_node: not a row of a paper: 60"),
-        ("train", {"target_node": np.zeros(300)}, "must hold rows of papers in 1 axes: float64 (300,)"),
+        (
+            "train",
+            {"target_node": np.zeros(300)},
+            "must hold rows of papers in 1 axes: float64 (300,)",
+        ),
         ("valid", {"target_node_neg": None}, "no target_node_neg"),
         ("valid", {"target_node_neg": np.zeros(7, int)}, "in 2 axes"),
-        ("valid", {"target_node_neg": np.zeros((6, NEGATIVES), int)}, "different lengths: [7, 7, 6]"),
-        ("test", {"target_node_neg": np.full((7, NEGATIVES), -1)}, "target_node_neg: not a row of a paper: -1"),
+        (
+            "valid",
+            {"target_node_neg": np.zeros((6, NEGATIVES), int)},
+            "different lengths: [7, 7, 6]",
+        ),
+        (
+            "test",
+            {"target_node_neg": np.full((7, NEGATIVES), -1)},
+            "target_node_neg: not a row of a paper: -1",
+        ),
         ("test", {"source_node": torch.zeros(0, dtype=torch.int64)}, "int64 (0,)"),
     ],
 )

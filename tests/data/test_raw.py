@@ -14,20 +14,27 @@ from ogb_archive import write_ogb, zip_folder
 
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
-from citeflow.data import raw as raw_module
-from citeflow.data.raw import make_raw, read_raw
+from citeflow.data import datasets as raw_module
+from citeflow.data.datasets import make_raw, read_raw
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
-CONFIG = Config(synthetic=SyntheticConfig(papers=200))
+CONFIG = Config(synthetic=SyntheticConfig(num_papers=200))
 PAPERS = "id,year\n1,1999\n2,2000\n3,2001\n"
 CITATIONS = "citing,cited\n2,1\n3,1\n3,2\n"
 
 
 @pytest.fixture(autouse=True)
 def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "CITEFLOW_OGB_URL", "CITEFLOW_OGB_SHA256"):
+    for name in (
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+        "CITEFLOW_OGB_URL",
+        "CITEFLOW_OGB_SHA256",
+    ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("citeflow.data.fetch.time.sleep", lambda _: None)
+    monkeypatch.setattr("citeflow.data.download.time.sleep", lambda _: None)
 
 
 @pytest.fixture
@@ -62,7 +69,11 @@ def download(dataset: object, root: Path) -> Path:
 
 
 def state_of(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if ".downloads" not in path.parts}
+    return {
+        str(path): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if ".downloads" not in path.parts
+    }
 
 
 def assert_nothing_stored(root: Path) -> None:
@@ -75,7 +86,11 @@ def test_the_synthetic_graph_is_made_once_per_setting(root):
     assert download("synthetic", root) == raw
     assert state_of(raw) == before
     assert len(read_raw(raw, DataConfig()).id_N) == 200
-    other = make_raw("synthetic", data_root=root, config=Config(synthetic=SyntheticConfig(papers=200, seed=1)))
+    other = make_raw(
+        "synthetic",
+        data_root=root,
+        config=Config(synthetic=SyntheticConfig(num_papers=200, seed=1)),
+    )
     assert other != raw
 
 
@@ -83,7 +98,11 @@ def test_a_folder_is_copied_without_what_does_not_belong_to_it(root, folder):
     raw = download(folder, root)
     assert raw.parent == root / "raw"
     assert len(raw.name) == 16
-    assert {path.name for path in raw.iterdir()} == {"papers.csv", "citations.csv.gz", "manifest.json"}
+    assert {path.name for path in raw.iterdir()} == {
+        "papers.csv",
+        "citations.csv.gz",
+        "manifest.json",
+    }
     assert files.verify(raw, "RawDataset")["facts"] == {"dataset": "mine", "format": "folder"}
     assert read_raw(raw, DataConfig()).edge_2E.tolist() == [[1, 2, 2], [0, 0, 1]]
 
@@ -138,7 +157,8 @@ def test_a_folder_with_the_same_table_twice_is_refused_before_anything_is_writte
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("syntetic", "did you mean synthetic?"), ("ogbl-citation", "did you mean ogbl-citation2?")]
+    ("name", "hint"),
+    [("syntetic", "did you mean synthetic?"), ("ogbl-citation", "did you mean ogbl-citation2?")],
 )
 def test_an_unknown_name_gets_the_nearest_one(root, name, hint):
     with pytest.raises(NotFoundError, match=f"no such dataset: {name}") as caught:
@@ -163,7 +183,11 @@ def test_ogbl_citation2_comes_from_its_server_once_and_is_read(root, server, mon
     assert download("ogbl-citation2", root) == raw
     assert len(server.requests) == num_requests
     facts = files.verify(raw, "RawDataset")["facts"]
-    assert (facts["dataset"], facts["format"], facts["url"]) == ("ogbl-citation2", "ogb", server.url)
+    assert (facts["dataset"], facts["format"], facts["url"]) == (
+        "ogbl-citation2",
+        "ogb",
+        server.url,
+    )
     assert len(facts["archive_sha256"]) == 64
     graph = read_raw(raw, DataConfig())
     assert graph.edge_2E.shape == (2, 300)
@@ -178,7 +202,9 @@ def test_the_archive_does_not_stay_beside_what_came_out_of_it(root, server, monk
     assert kept == {"note.json", "download.lock"}
 
 
-def test_ogbl_citation2_from_a_mirror_with_a_wrong_digest_is_refused(root, server, citation2, monkeypatch):
+def test_ogbl_citation2_from_a_mirror_with_a_wrong_digest_is_refused(
+    root, server, citation2, monkeypatch
+):
     monkeypatch.setenv("CITEFLOW_OGB_URL", server.url)
     monkeypatch.setenv("CITEFLOW_OGB_SHA256", "0" * 64)
     with pytest.raises(DataError, match="wrong sha256"):
@@ -259,7 +285,9 @@ def test_a_login_page_in_place_of_the_archive_is_refused_and_forgotten(root, ser
     assert download("ogbl-citation2", root).is_dir()
 
 
-def test_a_server_that_does_not_answer_leaves_nothing_but_what_can_be_continued(root, server, monkeypatch):
+def test_a_server_that_does_not_answer_leaves_nothing_but_what_can_be_continued(
+    root, server, monkeypatch
+):
     monkeypatch.setenv("CITEFLOW_OGB_URL", server.url)
     server.script = [cut_after(4_000), *[status(503)] * 9]
     with pytest.raises(UnavailableError):
@@ -279,7 +307,9 @@ def test_a_note_about_a_dataset_that_is_gone_is_not_believed(root, server):
 
 def test_two_downloads_at_once_fetch_once(root, server):
     made = []
-    threads = [threading.Thread(target=lambda: made.append(download(server.url, root))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: made.append(download(server.url, root))) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -300,8 +330,12 @@ def test_a_download_waits_for_another_process_but_not_for_ever(root, server, mon
     download(server.url, root)
 
 
-@pytest.mark.parametrize("fragment", ["md5=" + "0" * 32, "sha256=00ff", "sha256=" + "g" * 64, "0" * 64])
-def test_a_digest_that_cannot_be_checked_is_refused_before_anything_is_fetched(root, server, fragment):
+@pytest.mark.parametrize(
+    "fragment", ["md5=" + "0" * 32, "sha256=00ff", "sha256=" + "g" * 64, "0" * 64]
+)
+def test_a_digest_that_cannot_be_checked_is_refused_before_anything_is_fetched(
+    root, server, fragment
+):
     with pytest.raises(ConfigError, match="not a digest"):
         download(f"{server.url}#{fragment}", root)
     assert server.requests == []

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from citeflow.data.splitfile import read_arrays
+from citeflow.data.safe_pickle import read_arrays
 from citeflow.errors import DataError, NotFoundError, UnavailableError
 
-ARRAYS = {"source_node": np.arange(5), "target_node_neg": np.arange(-6, 6, dtype=np.int32).reshape(4, 3)}
+ARRAYS = {
+    "source_node": np.arange(5),
+    "target_node_neg": np.arange(-6, 6, dtype=np.int32).reshape(4, 3),
+}
 
 containers = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 protocols = pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -63,7 +66,9 @@ def test_numpy_arrays_are_read_from_every_container_and_protocol(tmp_path, is_zi
 def test_arrays_under_the_names_of_numpy_1_are_read(tmp_path, protocol, length_byte):
     pickled = pickle.dumps(ARRAYS, protocol)
     if length_byte:
-        pickled = pickled[:2] + pickled[11:].replace(b"\x16numpy._core.multiarray", b"\x15numpy.core.multiarray")
+        pickled = pickled[:2] + pickled[11:].replace(
+            b"\x16numpy._core.multiarray", b"\x15numpy.core.multiarray"
+        )
     else:
         pickled = pickled.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert b"numpy.core.multiarray" in pickled

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from citeflow.config import SyntheticConfig
-from citeflow.data.records import CitationGraph
+from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.synthetic import FEATURES, LAST_YEAR, make_synthetic, write_synthetic
 
 PAPERS = 8_000
@@ -17,7 +17,7 @@ PAPERS = 8_000
 
 @pytest.fixture(scope="module")
 def graph() -> CitationGraph:
-    return make_synthetic(SyntheticConfig(papers=PAPERS))
+    return make_synthetic(SyntheticConfig(num_papers=PAPERS))
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +50,24 @@ def adamic_adar(edge_2E, source_P, candidate_PK):
 
 
 def test_the_same_seed_gives_the_same_arrays(graph):
-    again = make_synthetic(SyntheticConfig(papers=PAPERS))
+    again = make_synthetic(SyntheticConfig(num_papers=PAPERS))
     for name in ("edge_2E", "x_NF", "day_N", "id_N"):
         np.testing.assert_array_equal(getattr(again, name), getattr(graph, name), err_msg=name)
 
 
 def test_another_seed_gives_another_graph(graph):
-    other = make_synthetic(SyntheticConfig(papers=PAPERS, seed=1))
+    other = make_synthetic(SyntheticConfig(num_papers=PAPERS, seed=1))
     assert not np.array_equal(other.edge_2E, graph.edge_2E)
     assert not np.array_equal(other.x_NF, graph.x_NF)
 
 
-@pytest.mark.parametrize(("papers", "citations_per_paper"), [(1_000, 10.44), (3_000, 3.0), (5_000, 30.0)])
+@pytest.mark.parametrize(
+    ("papers", "citations_per_paper"), [(1_000, 10.44), (3_000, 3.0), (5_000, 30.0)]
+)
 def test_the_shape_that_is_asked_for_is_the_shape_that_comes(papers, citations_per_paper):
-    made = make_synthetic(SyntheticConfig(papers=papers, citations_per_paper=citations_per_paper))
+    made = make_synthetic(
+        SyntheticConfig(num_papers=papers, citations_per_paper=citations_per_paper)
+    )
     assert made.x_NF.shape == (papers, FEATURES)
     assert made.x_NF.dtype == np.float32
     assert made.day_N.shape == made.id_N.shape == (papers,)
@@ -73,7 +77,7 @@ def test_the_shape_that_is_asked_for_is_the_shape_that_comes(papers, citations_p
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_smallest_graph_that_is_allowed_can_be_made(seed):
-    made = make_synthetic(SyntheticConfig(papers=100, citations_per_paper=100.0, seed=seed))
+    made = make_synthetic(SyntheticConfig(num_papers=100, citations_per_paper=100.0, seed=seed))
     assert 100 < made.edge_2E.shape[1] < 100 * 99 / 2
     assert made.edge_2E.max() < 100
 
@@ -90,7 +94,9 @@ def test_no_citation_comes_twice_and_citing_papers_are_in_order(graph):
 
 def test_the_last_year_holds_three_percent_of_the_papers(graph):
     assert (graph.day_N == graph.day_N[-1]).mean() == pytest.approx(86_596 / 2_927_963, rel=0.1)
-    assert graph.day_N[-1] == (np.datetime64(f"{LAST_YEAR}-01-01") - np.datetime64("1970-01-01")).astype(int)
+    assert graph.day_N[-1] == (
+        np.datetime64(f"{LAST_YEAR}-01-01") - np.datetime64("1970-01-01")
+    ).astype(int)
 
 
 def test_few_papers_get_most_citations_and_reference_lists_differ_less(graph):
@@ -120,7 +126,9 @@ def test_features_tell_a_dropped_citation_a_little(graph, held_out):
 
 def test_neighbours_features_averaged_tell_it_better_than_the_papers_own(graph, held_out):
     edge_2E, source_P, candidate_PK = held_out
-    directed = sp.csr_array((np.ones(edge_2E.shape[1], np.float32), tuple(edge_2E)), shape=(PAPERS, PAPERS))
+    directed = sp.csr_array(
+        (np.ones(edge_2E.shape[1], np.float32), tuple(edge_2E)), shape=(PAPERS, PAPERS)
+    )
     x_NF = graph.x_NF - graph.x_NF.mean(axis=0)
     cited_NF = (directed @ x_NF) / np.maximum(directed.sum(axis=1), 1)[:, None]
     own = np.einsum("pf,pkf->pk", x_NF[source_P], x_NF[candidate_PK])
@@ -129,7 +137,7 @@ def test_neighbours_features_averaged_tell_it_better_than_the_papers_own(graph, 
 
 
 def test_the_folder_holds_what_was_made(tmp_path):
-    config = SyntheticConfig(papers=500)
+    config = SyntheticConfig(num_papers=500)
     made = make_synthetic(config)
     write_synthetic(tmp_path / "twin", config)
     papers = pq.read_table(tmp_path / "twin" / "papers.parquet")
@@ -143,8 +151,10 @@ def test_the_folder_holds_what_was_made(tmp_path):
 
 def test_the_folder_has_the_same_bytes_each_time(tmp_path):
     for name in ("one", "two"):
-        write_synthetic(tmp_path / name, SyntheticConfig(papers=500))
+        write_synthetic(tmp_path / name, SyntheticConfig(num_papers=500))
     names = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert names == ["citations.parquet", "features.npy", "papers.parquet"]
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), (
+            name
+        )

@@ -7,7 +7,7 @@ import pytest
 
 from citeflow.data import tables
 from citeflow.data.columns import are_mostly_numbers, as_integers, numbers_of
-from citeflow.data.damage import show
+from citeflow.data.diagnosis import show
 from citeflow.data.tables import open_table, read_all, read_batches
 from citeflow.errors import DataError, NotFoundError
 
@@ -81,7 +81,9 @@ def test_a_value_longer_than_the_csv_module_likes_can_be_counted_past(tmp_path):
 def test_a_line_break_in_quotes_may_lie_on_the_border_of_two_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
     titles = ["x" * (row % 40) + "\n" + "y" * (row % 7) for row in range(200)]
-    table = write(tmp_path, "id,title\n" + "".join(f'{row},"{title}"\n' for row, title in enumerate(titles)))
+    table = write(
+        tmp_path, "id,title\n" + "".join(f'{row},"{title}"\n' for row, title in enumerate(titles))
+    )
 
     assert read_all(table).column("title").to_pylist() == titles
 
@@ -101,7 +103,10 @@ def test_batches_join_to_the_whole_table(tmp_path, monkeypatch):
 
 def test_batches_of_parquet_come_in_the_order_that_was_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BATCH_ROWS", 2)
-    pq.write_table(pa.table({"Citing": [1, 2, 3], "x": [0, 0, 0], "CITED": [4, 5, 6]}), tmp_path / "citations.parquet")
+    pq.write_table(
+        pa.table({"Citing": [1, 2, 3], "x": [0, 0, 0], "CITED": [4, 5, 6]}),
+        tmp_path / "citations.parquet",
+    )
     table = open_table(tmp_path, "citations", ["citing", "cited"])
 
     batches = list(read_batches(table, ["cited", "citing"]))
@@ -150,7 +155,9 @@ def test_a_column_with_a_typo_still_counts_as_numbers():
 def test_numbers_of_every_type_are_the_same_numbers(tmp_path, column):
     table = write(tmp_path, "id,w\na,1\nb,0\nc,1\n")
 
-    np.testing.assert_array_equal(numbers_of(table, "w", pa.chunked_array([column])), [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(
+        numbers_of(table, "w", pa.chunked_array([column])), [1.0, 0.0, 1.0]
+    )
 
 
 def test_a_number_too_long_for_a_float_is_rounded(tmp_path):
@@ -179,10 +186,14 @@ def test_a_folder_with_the_name_of_a_table_is_refused(tmp_path):
         open_table(tmp_path, "papers", [])
 
 
-@pytest.mark.parametrize("read", [tables.read_all, lambda table: list(tables.read_batches(table, ["citing", "cited"]))])
+@pytest.mark.parametrize(
+    "read", [tables.read_all, lambda table: list(tables.read_batches(table, ["citing", "cited"]))]
+)
 def test_parquet_whose_text_is_no_utf8_is_refused(tmp_path, read):
     path = tmp_path / "citations.parquet"
-    pq.write_table(pa.table({"citing": ["paper-one", "b"], "cited": ["b", "c"]}), path, compression="none")
+    pq.write_table(
+        pa.table({"citing": ["paper-one", "b"], "cited": ["b", "c"]}), path, compression="none"
+    )
     content = path.read_bytes()
     assert content.count(b"paper-one") >= 1
     path.write_bytes(content.replace(b"paper-one", b"paper\xffone"))

@@ -7,12 +7,19 @@ from citeflow.data.text import vectors_of_text
 from citeflow.errors import UnavailableError
 
 STRINGS = ["string theory of branes", "branes and strings in theory", "theory of string duality"]
-GALAXIES = ["galaxy clusters and dark matter", "dark matter in a galaxy", "clusters of galaxy halos, dark halos"]
+GALAXIES = [
+    "galaxy clusters and dark matter",
+    "dark matter in a galaxy",
+    "clusters of galaxy halos, dark halos",
+]
 
 
 def many_texts(num_papers=300, num_words=400, seed=0):
     rng = np.random.default_rng(seed)
-    return [" ".join(f"word{word}" for word in rng.integers(0, num_words, 30)) for _ in range(num_papers)]
+    return [
+        " ".join(f"word{word}" for word in rng.integers(0, num_words, 30))
+        for _ in range(num_papers)
+    ]
 
 
 def test_papers_on_one_subject_lie_closer_than_papers_on_two():
@@ -31,7 +38,9 @@ def test_vectors_have_the_width_that_was_asked_and_length_one():
 
 
 def test_the_same_texts_and_seed_give_the_same_bits():
-    first, second, other = (vectors_of_text(many_texts(), width=16, seed=seed) for seed in (3, 3, 4))
+    first, second, other = (
+        vectors_of_text(many_texts(), width=16, seed=seed) for seed in (3, 3, 4)
+    )
 
     assert first.tobytes() == second.tobytes()
     assert first.tobytes() != other.tobytes()

@@ -6,14 +6,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from citeflow.config import ModelConfig
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import calibration
 from citeflow.evaluation.calibration import Calibration, calibrate, fit_platt
-from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.model import LinkPredictor
+from citeflow.models.link_predictor import LinkPredictor
 
 
 def labelled(slope, offset, *, seed=0, num=20_000, centre=0.0, spread=1.0):
@@ -21,7 +21,9 @@ def labelled(slope, offset, *, seed=0, num=20_000, centre=0.0, spread=1.0):
     rng = np.random.default_rng(seed)
     logit = rng.normal(centre, spread, num)
     is_citation = rng.random(num) < 1 / (1 + np.exp(-(slope * logit + offset)))
-    return torch.from_numpy(logit[is_citation]).float(), torch.from_numpy(logit[~is_citation]).float()
+    return torch.from_numpy(logit[is_citation]).float(), torch.from_numpy(
+        logit[~is_citation]
+    ).float()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,9 @@ def test_calibrated_logits_are_a_line_that_keeps_every_ranking():
     logit = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     calibrated = fit_platt(*labelled(0.3, -2.0))(logit)
     assert torch.equal(logit.argsort(), calibrated.argsort())
-    assert torch.equal(Calibration(slope=2.0, offset=-1.0)(torch.tensor([0.0, 3.0])), torch.tensor([-1.0, 5.0]))
+    assert torch.equal(
+        Calibration(slope=2.0, offset=-1.0)(torch.tensor([0.0, 3.0])), torch.tensor([-1.0, 5.0])
+    )
 
 
 def test_the_slope_stays_positive_where_citations_score_lower():
@@ -58,7 +62,8 @@ def test_the_slope_stays_positive_where_citations_score_lower():
 
 
 @pytest.mark.parametrize(
-    ("positive", "negative"), [([5.0, 6.0], [-5.0, -4.0]), ([1.0, 1.0], [1.0, 1.0]), ([0.5], [0.25]), ([1e6], [-1e6])]
+    ("positive", "negative"),
+    [([5.0, 6.0], [-5.0, -4.0]), ([1.0, 1.0], [1.0, 1.0]), ([0.5], [0.25]), ([1e6], [-1e6])],
 )
 def test_scores_that_part_cleanly_or_not_at_all_have_a_finite_fit(positive, negative):
     found = fit_platt(torch.tensor(positive), torch.tensor(negative))
@@ -74,7 +79,9 @@ def trained():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     references = build_csr(*np.nonzero(np.triu(rng.random((50, 50)) < 0.1, 1)), 50)
-    source_P, target_P, negative_PK = (rng.integers(0, 50, n).astype(np.int32) for n in (80, 80, (80, 4)))
+    source_P, target_P, negative_PK = (
+        rng.integers(0, 50, n).astype(np.int32) for n in (80, 80, (80, 4))
+    )
     valid = HeldOut(source_P=source_P, target_P=target_P, negative_PK=negative_PK)
     graph = PreparedGraph(
         path=Path(),
@@ -88,17 +95,22 @@ def trained():
         test=valid,
     )
     evidence = evidence_of(graph, ModelConfig())
-    model = LinkPredictor(4, len(evidence.names), ModelConfig(width=8), scaled=True).eval()
+    model = LinkPredictor(
+        4, len(evidence.names), ModelConfig(hidden_channels=8), scaled=True
+    ).eval()
     return model, embed_all(model, graph), evidence, valid
 
 
 def test_a_contrastive_model_is_fitted_to_citations_and_their_first_negatives(trained, monkeypatch):
     score_PK = torch.from_numpy(score_held_out(*trained))
-    found, expected = calibrate(*trained, loss="contrastive"), fit_platt(score_PK[:, 0], score_PK[:, 1])
+    found, expected = (
+        calibrate(*trained, loss="info_nce"),
+        fit_platt(score_PK[:, 0], score_PK[:, 1]),
+    )
     assert (found.slope, found.offset) == pytest.approx((expected.slope, expected.offset), rel=1e-5)
     monkeypatch.setattr(calibration, "MOST", 2)
     ends_PK = score_PK[[0, -1]]
-    few, expected = calibrate(*trained, loss="contrastive"), fit_platt(ends_PK[:, 0], ends_PK[:, 1])
+    few, expected = calibrate(*trained, loss="info_nce"), fit_platt(ends_PK[:, 0], ends_PK[:, 1])
     assert few.slope == pytest.approx(expected.slope, rel=1e-3)
     assert few.offset == pytest.approx(expected.offset, rel=1e-3)
 

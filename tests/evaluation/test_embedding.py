@@ -15,9 +15,9 @@ import torch
 from two_ranks import CASES, PIECE
 from whole_graphs import graph_of, model_of
 
-from citeflow.evaluation import embedding
-from citeflow.evaluation.embedding import embed_all
-from citeflow.learning.tensors import encoder_input, features_of, sparse
+from citeflow.evaluation import inference
+from citeflow.evaluation.inference import embed_all
+from citeflow.models.tensors import encoder_input, features_of, sparse
 
 NUM_PAPERS = 60
 PATIENCE_S = 120
@@ -32,15 +32,20 @@ def at_once(model, graph):
     """The encoder on the whole graph."""
     x_NF = encoder_input(graph.x_NF, graph.num_papers, model.config)
     with torch.no_grad():
-        return model.encoder(features_of(x_NF, np.arange(graph.num_papers)), sparse(graph.neighbours, graph.num_papers))
+        return model.encoder(
+            features_of(x_NF, np.arange(graph.num_papers)),
+            sparse(graph.neighbours, graph.num_papers),
+        )
 
 
 @pytest.mark.parametrize("piece", [1, 7, 60, 32_768])
 @pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
-def test_papers_in_pieces_are_embedded_as_by_the_encoder_at_once(graph, monkeypatch, layers, aggregation, piece):
-    monkeypatch.setattr(embedding, "PIECE", piece)
-    model = model_of(graph, layers=layers, aggregation=aggregation)
+def test_papers_in_pieces_are_embedded_as_by_the_encoder_at_once(
+    graph, monkeypatch, layers, aggregation, piece
+):
+    monkeypatch.setattr(inference, "PIECE", piece)
+    model = model_of(graph, num_layers=layers, aggr=aggregation)
     embedding_NH = embed_all(model, graph)
     assert (embedding_NH.shape, embedding_NH.dtype) == ((NUM_PAPERS, 6), torch.float32)
     torch.testing.assert_close(embedding_NH, at_once(model, graph))
@@ -48,15 +53,17 @@ def test_papers_in_pieces_are_embedded_as_by_the_encoder_at_once(graph, monkeypa
 
 @pytest.mark.parametrize("features", ["given", "ones"])
 @pytest.mark.parametrize("layers", [0, 1, 2])
-def test_papers_without_features_are_embedded_from_random_ones_or_a_constant(monkeypatch, layers, features):
-    monkeypatch.setattr(embedding, "PIECE", 7)
+def test_papers_without_features_are_embedded_from_random_ones_or_a_constant(
+    monkeypatch, layers, features
+):
+    monkeypatch.setattr(inference, "PIECE", 7)
     bare = graph_of(NUM_PAPERS, features=False)
-    model = model_of(bare, layers=layers, features=features, normalize=True)
+    model = model_of(bare, num_layers=layers, features=features, normalize=True)
     torch.testing.assert_close(embed_all(model, bare), at_once(model, bare))
 
 
 def test_a_constant_input_tells_papers_apart_by_structure_alone(graph):
-    embedding_NH = embed_all(model_of(graph, features="ones", aggregation="add"), graph)
+    embedding_NH = embed_all(model_of(graph, features="ones", aggr="add"), graph)
     assert torch.equal(embedding_NH[-1], embedding_NH[-2])
     assert not torch.isclose(embedding_NH[0], embedding_NH[-1]).all()
 
@@ -90,8 +97,10 @@ class Some:
 
 
 @pytest.mark.parametrize("rows", [range(0, 25), range(25, 60), range(30, 30)])
-def test_a_process_computes_its_own_rows_of_every_layer_and_exchanges_each(graph, monkeypatch, rows):
-    monkeypatch.setattr(embedding, "PIECE", 10)
+def test_a_process_computes_its_own_rows_of_every_layer_and_exchanges_each(
+    graph, monkeypatch, rows
+):
+    monkeypatch.setattr(inference, "PIECE", 10)
     some = Some(rows)
     embed_all(model_of(graph), graph, some)
     assert some.exchanged == [list(rows)] * 2
@@ -103,9 +112,17 @@ def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
-    environments = [{**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"} for rank in "01"]
+    environments = [
+        {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"}
+        for rank in "01"
+    ]
     processes = [subprocess.Popen(command, env=environment) for environment in environments]
     try:
         codes = [process.wait(PATIENCE_S) for process in processes]
@@ -121,11 +138,13 @@ def two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_end_with_what_one_process_computes(two_ranks, monkeypatch, name, where):
     """Byte by byte, where the pieces of one process are those of the two."""
-    monkeypatch.setattr(embedding, "PIECE", PIECE)
+    monkeypatch.setattr(inference, "PIECE", PIECE)
     num_papers, changes = CASES[name]
     whole = graph_of(num_papers)
     expected = embed_all(model_of(whole, **changes), whole)
-    first, second = (torch.from_numpy(np.load(two_ranks / f"{name}-{where}-{rank}.npy")) for rank in (0, 1))
+    first, second = (
+        torch.from_numpy(np.load(two_ranks / f"{name}-{where}-{rank}.npy")) for rank in (0, 1)
+    )
     assert torch.equal(first, second)
     torch.testing.assert_close(first, expected)
     assert torch.equal(first, expected) or num_papers % (2 * PIECE)

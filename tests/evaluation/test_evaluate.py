@@ -10,12 +10,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from citeflow import config, files, stages
-from citeflow.data.records import CitationGraph
+from citeflow.data.citation_graph import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
-from citeflow.evaluation import embedding, evaluate, model_files, scoring
+from citeflow.evaluation import evaluator as evaluate
+from citeflow.evaluation import inference, scoring, trained_model
 from citeflow.evaluation.calibration import fit_platt
-from citeflow.evaluation.embedding import embed_all
-from citeflow.evaluation.evaluate import evaluate_model
+from citeflow.evaluation.evaluator import evaluate_model
+from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph, write_prepared
 
@@ -39,20 +40,28 @@ def graph(trained):
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return model_files.load(trained.model)
+    return trained_model.load(trained.model)
 
 
 @pytest.fixture(scope="module")
 def score(graph, model):
     """Scores of both parts, the held-out citation in column 0."""
-    evidence, embedding_NH = evidence_of(graph, model.config.model), embed_all(model.predictor, graph)
-    return {part: score_held_out(model.predictor, embedding_NH, evidence, getattr(graph, part)) for part in PARTS}
+    evidence, embedding_NH = (
+        evidence_of(graph, model.config.model),
+        embed_all(model.predictor, graph),
+    )
+    return {
+        part: score_held_out(model.predictor, embedding_NH, evidence, getattr(graph, part))
+        for part in PARTS
+    }
 
 
 @pytest.fixture(scope="module")
 def probability(score, model):
     """Calibrated logits: above 0 is a citation."""
-    return {part: model.calibration.slope * score[part] + model.calibration.offset for part in PARTS}
+    return {
+        part: model.calibration.slope * score[part] + model.calibration.offset for part in PARTS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +94,29 @@ def unweighted_links(graph):
 def test_the_report_has_every_field_that_the_design_names(report):
     parts = {"valid", "test", "baselines", "train", "stages"}
     assert {"dataset", "num_papers", "num_citations", "config", "versions"} | parts <= set(report)
-    metrics = {"mrr", "hits@1", "hits@3", "hits@10", "accuracy", "auc", "num_positives", "num_negatives"}
+    metrics = {
+        "mrr",
+        "hits@1",
+        "hits@3",
+        "hits@10",
+        "accuracy",
+        "auc",
+        "num_positives",
+        "num_negatives",
+    }
     assert set(report["valid"]) == set(report["test"]) == metrics
     baselines = {"common_neighbors", "adamic_adar", "resource_allocation", "popularity"}
     assert set(report["baselines"]) == baselines
     assert all(set(report["baselines"][name]) == {"mrr"} for name in baselines)
-    figures = {"workers", "epochs", "steps", "positives", "seconds", "positives_per_s", "parameters"}
+    figures = {
+        "workers",
+        "epochs",
+        "steps",
+        "positives",
+        "seconds",
+        "positives_per_s",
+        "parameters",
+    }
     assert set(report["train"]) == figures | {"cpu_cores", "peak_memory_bytes"}
     assert set(report["stages"]) == {"download", "preprocess", "train", "evaluate"}
 
@@ -102,12 +128,18 @@ def test_the_report_says_what_was_evaluated(report, graph, model, trained):
     assert [report[part]["num_positives"] for part in PARTS] == held_out
     assert [report[part]["num_negatives"] for part in PARTS] == [50, 50]
     assert report["config"] == trained.config.to_dict()
-    assert (report["train"], report["versions"]) == (model.details["train"], model.details["versions"])
+    assert (report["train"], report["versions"]) == (
+        model.details["train"],
+        model.details["versions"],
+    )
 
 
 def test_the_report_names_its_inputs(trained, model, graph):
     inputs = files.verify(trained.report, evaluate.KIND)["inputs"]
-    assert inputs == {"TrainedModel": model.manifest["sha256"], "PreparedGraph": graph.manifest["sha256"]}
+    assert inputs == {
+        "TrainedModel": model.manifest["sha256"],
+        "PreparedGraph": graph.manifest["sha256"],
+    }
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -118,7 +150,9 @@ def test_mrr_and_hits_equal_those_of_ogb_bit_for_bit(report, score, ogb, part):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_accuracy_is_the_share_of_right_answers_to_as_many_negatives(report, probability, part):
-    right = [value > 0 for value in probability[part][:, 0]] + [value <= 0 for value in probability[part][:, 1]]
+    right = [value > 0 for value in probability[part][:, 0]] + [
+        value <= 0 for value in probability[part][:, 1]
+    ]
     assert report[part]["accuracy"] == pytest.approx(sum(map(float, right)) / len(right), abs=1e-12)
 
 
@@ -126,7 +160,9 @@ def test_accuracy_is_the_share_of_right_answers_to_as_many_negatives(report, pro
 def test_auc_is_that_of_scikit_learn_over_ten_negatives(report, score, part):
     positive_P, negative_Q = score[part][:, 0], score[part][:, 1:11].ravel()
     label = [1] * len(positive_P) + [0] * len(negative_Q)
-    assert report[part]["auc"] == pytest.approx(roc_auc_score(label, [*positive_P, *negative_Q]), abs=1e-12)
+    assert report[part]["auc"] == pytest.approx(
+        roc_auc_score(label, [*positive_P, *negative_Q]), abs=1e-12
+    )
 
 
 def test_the_calibration_finds_the_line_that_the_labels_were_drawn_from():
@@ -150,7 +186,9 @@ def test_baselines_are_those_computed_by_hand(report, graph, ogb):
     }
     candidate_PK = np.concatenate([graph.test.target_P[:, None], graph.test.negative_PK], axis=1)
     for name, pair_NN in pairs.items():
-        by_hand = ogb(pair_NN[graph.test.source_P[:, None], candidate_PK].round(5).astype(np.float32))
+        by_hand = ogb(
+            pair_NN[graph.test.source_P[:, None], candidate_PK].round(5).astype(np.float32)
+        )
         assert report["baselines"][name]["mrr"] == pytest.approx(by_hand["mrr"], rel=1e-3), name
 
 
@@ -202,14 +240,19 @@ def test_curves_of_the_training_are_those_of_the_model(curves, model):
 def test_scores_do_not_depend_on_how_many_are_computed_at_once(graph, model, score, monkeypatch):
     evidence = evidence_of(graph, model.config.model)
     monkeypatch.setattr(scoring, "PAIRS", 300)
-    monkeypatch.setattr(embedding, "PIECE", 33)
-    pieces = score_held_out(model.predictor, embed_all(model.predictor, graph), evidence, graph.test)
+    monkeypatch.setattr(inference, "PIECE", 33)
+    pieces = score_held_out(
+        model.predictor, embed_all(model.predictor, graph), evidence, graph.test
+    )
     assert np.allclose(pieces, score["test"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("most", "world_size"), [(80, 1), (80, 3), (7, 2), (2, 4)])
 def test_the_parts_of_all_ranks_are_an_even_sample_without_repetition(graph, most, world_size):
-    parts = [scoring.part_of(graph.valid, most=most, rank=rank, world_size=world_size) for rank in range(world_size)]
+    parts = [
+        scoring.part_of(graph.valid, most=most, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
     dealt = sorted(source for part in parts for source in part.source_P)
     assert len(dealt) == len(set(dealt)) == min(most, len(graph.valid.source_P))
     assert {graph.valid.source_P[0], graph.valid.source_P[-1]} <= set(dealt)
@@ -274,19 +317,26 @@ def bare_graph():
 def test_a_graph_without_dates_and_features_gets_a_whole_report(tmp_path, train_alone):
     settings = config.load(
         overrides=[
-            "data.negatives=20",
-            "model.width=8",
+            "data.eval_negatives=20",
+            "model.hidden_channels=8",
             "train.epochs=0.5",
-            "train.evaluations=1",
-            "train.negatives=16",
+            "train.num_validations=1",
+            "train.num_negatives=16",
         ]
     )
-    write_prepared(bare_graph(), tmp_path / "graph", config=settings.data, inputs={}, dataset="bare")
+    write_prepared(
+        bare_graph(), tmp_path / "graph", config=settings.data, inputs={}, dataset="bare"
+    )
     model = train_alone(tmp_path / "graph", tmp_path / "run", tmp_path / "log", settings)
     stages.evaluate(model, graph=tmp_path / "graph", run_dir=tmp_path / "run")
-    report, curves = (files.read_json(tmp_path / "run" / "report" / name) for name in ("report.json", "curves.json"))
+    report, curves = (
+        files.read_json(tmp_path / "run" / "report" / name)
+        for name in ("report.json", "curves.json")
+    )
     assert (report["facts"]["dates"], report["facts"]["num_features"]) == (False, 0)
     assert curves["mrr_by_year"] == []
     assert all(0 < report[part]["mrr"] <= 1 for part in PARTS)
-    stages.publish(tmp_path / "run" / "report", model=model, log_dir=tmp_path / "log", out_dir=tmp_path / "out")
+    stages.publish(
+        tmp_path / "run" / "report", model=model, log_dir=tmp_path / "log", out_dir=tmp_path / "out"
+    )
     assert "<html" in (tmp_path / "out" / "report.html").read_text()

@@ -9,10 +9,16 @@ import torch
 from whole_graphs import graph_of, held_out, model_of
 
 from citeflow.config import ModelConfig
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import scoring
-from citeflow.evaluation.embedding import embed_all
-from citeflow.evaluation.scoring import evidence_of, part_of, pieces_of, score_candidates, score_held_out
+from citeflow.evaluation.inference import embed_all
+from citeflow.evaluation.scoring import (
+    evidence_of,
+    part_of,
+    pieces_of,
+    score_candidates,
+    score_held_out,
+)
 
 NUM_PAPERS = 60
 
@@ -26,7 +32,10 @@ def graph():
 def test_a_candidates_score_is_that_of_its_pair_alone(graph, predictor):
     model, evidence = model_of(graph, predictor=predictor), evidence_of(graph, ModelConfig())
     embedding_NH = embed_all(model, graph)
-    source_P, candidate_PK = np.array([5, 5, 58], dtype=np.int32), held_out(3, NUM_PAPERS).negative_PK
+    source_P, candidate_PK = (
+        np.array([5, 5, 58], dtype=np.int32),
+        held_out(3, NUM_PAPERS).negative_PK,
+    )
     found_PK = score_candidates(model, embedding_NH, evidence, source_P, candidate_PK)
     assert found_PK.dtype == np.float32
     for i, source in enumerate(source_P):
@@ -40,17 +49,21 @@ def test_a_candidates_score_is_that_of_its_pair_alone(graph, predictor):
 
 @pytest.mark.parametrize(("hops", "num_evidence"), [(0, 4), (2, 9), (3, 13)])
 def test_evidence_is_as_long_as_the_configuration_says(graph, hops, num_evidence):
-    assert len(evidence_of(graph, ModelConfig(evidence_hops=hops)).names) == num_evidence
+    assert len(evidence_of(graph, ModelConfig(structural_hops=hops)).names) == num_evidence
 
 
 @pytest.mark.parametrize("most_pairs", [1, 100, 1 << 17])
 @pytest.mark.parametrize("num_citations", [1, 127, 300])
-def test_pieces_hold_every_citation_once_and_in_order_in_front_of_its_negatives(num_citations, most_pairs, monkeypatch):
+def test_pieces_hold_every_citation_once_and_in_order_in_front_of_its_negatives(
+    num_citations, most_pairs, monkeypatch
+):
     monkeypatch.setattr(scoring, "PAIRS", most_pairs)
     wanted = held_out(num_citations, NUM_PAPERS)
     pieces = list(pieces_of(wanted))
     assert all(len(source_P) == len(candidate_PK) >= 1 for source_P, candidate_PK in pieces)
-    assert all(candidate_PK.size <= most_pairs or len(candidate_PK) == 1 for _, candidate_PK in pieces)
+    assert all(
+        candidate_PK.size <= most_pairs or len(candidate_PK) == 1 for _, candidate_PK in pieces
+    )
     source_P, candidate_PK = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     assert np.array_equal(source_P, wanted.source_P)
     assert np.array_equal(candidate_PK[:, 0], wanted.target_P)
@@ -63,14 +76,24 @@ def test_held_out_citations_score_as_their_candidates_do(graph):
     valid = graph.valid
     candidate_PK = np.concatenate([valid.target_P[:, None], valid.negative_PK], axis=1)
     at_once_PK = score_candidates(model, embedding_NH, evidence, valid.source_P, candidate_PK)
-    np.testing.assert_allclose(score_held_out(model, embedding_NH, evidence, valid), at_once_PK, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        score_held_out(model, embedding_NH, evidence, valid), at_once_PK, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-@pytest.mark.parametrize(("total", "most"), [(300, 2000), (300, 300), (300, 299), (300, 41), (300, 1), (2, 5)])
+@pytest.mark.parametrize(
+    ("total", "most"), [(300, 2000), (300, 300), (300, 299), (300, 41), (300, 1), (2, 5)]
+)
 def test_ranks_share_an_even_sample_and_each_citation_goes_to_one(total, most, world_size):
-    wanted = HeldOut(source_P=np.arange(total), target_P=np.arange(total) + 1000, negative_PK=np.arange(total)[:, None])
-    parts = [part_of(wanted, most=most, rank=rank, world_size=world_size) for rank in range(world_size)]
+    wanted = HeldOut(
+        source_P=np.arange(total),
+        target_P=np.arange(total) + 1000,
+        negative_PK=np.arange(total)[:, None],
+    )
+    parts = [
+        part_of(wanted, most=most, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
     sizes = [len(part.source_P) for part in parts]
     chosen = np.sort(np.concatenate([part.source_P for part in parts]))
     assert len(chosen) == len(set(chosen.tolist())) == min(total, most)

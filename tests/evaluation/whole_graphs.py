@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from citeflow.config import ModelConfig
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.model import LinkPredictor
-from citeflow.learning.tensors import encoder_input
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.tensors import encoder_input
 
 NUM_FEATURES = 4
 
@@ -54,9 +54,14 @@ def graph_of(num_papers, *, features=True):
 def model_of(graph, **changes):
     """A model that is not in training; it scales its input."""
     torch.manual_seed(0)
-    config = ModelConfig(**{"width": 6, **changes})
+    config = ModelConfig(**{"hidden_channels": 6, **changes})
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
     num_features = 1 if x_NF is None else x_NF.shape[1]
-    model = LinkPredictor(num_features, len(evidence_of(graph, config).names), config, scaled=True).eval()
-    model.encoder.mean_F, model.encoder.scale_F = torch.randn(num_features), torch.rand(num_features) + 0.5
+    model = LinkPredictor(
+        num_features, len(evidence_of(graph, config).names), config, scaled=True
+    ).eval()
+    model.encoder.mean_F, model.encoder.scale_F = (
+        torch.randn(num_features),
+        torch.rand(num_features) + 0.5,
+    )
     return model

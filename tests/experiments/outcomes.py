@@ -5,7 +5,15 @@ from citeflow.experiments.trials import Outcome
 
 
 def outcome(
-    name="m-1-w-0-e-2", *, workers=1, epochs=2.0, seconds=10.0, mrr=0.5, valid_mrr=None, seed=0, evaluations=()
+    name="m-1-w-0-e-2",
+    *,
+    workers=1,
+    epochs=2.0,
+    seconds=10.0,
+    mrr=0.5,
+    valid_mrr=None,
+    seed=0,
+    evaluations=(),
 ):
     """One run of an experiment."""
     settings = config.changed(config.load(), {"train": {"epochs": epochs, "seed": seed}}).to_dict()
@@ -30,4 +38,6 @@ def outcome(
 
 def curve(*mrr):
     """Evaluations during a training, one a second and an epoch."""
-    return [{"epoch": at + 1.0, "seconds": at + 1.0, "valid_mrr": value} for at, value in enumerate(mrr)]
+    return [
+        {"epoch": at + 1.0, "seconds": at + 1.0, "valid_mrr": value} for at, value in enumerate(mrr)
+    ]

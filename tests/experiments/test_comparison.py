@@ -23,7 +23,13 @@ from citeflow.experiments.comparison_page import draw_page, summary
 def model(name, test, valid=None, evaluations=()):
     """The outcomes of a model, one for each seed."""
     return [
-        outcome(f"{name}-seed-{seed}", mrr=mrr, valid_mrr=(valid or test)[seed], seed=seed, evaluations=evaluations)
+        outcome(
+            f"{name}-seed-{seed}",
+            mrr=mrr,
+            valid_mrr=(valid or test)[seed],
+            seed=seed,
+            evaluations=evaluations,
+        )
         for seed, mrr in enumerate(test)
     ]
 
@@ -53,14 +59,22 @@ def test_chance_finds_a_difference_among_equal_models_about_as_often_as_it_says(
     random = np.random.default_rng(0)
     found = 0
     for _ in range(400):
-        equal = [outcome(f"{name}-seed-{seed}", mrr=random.normal(0.7, 0.01)) for name in "abc" for seed in range(5)]
+        equal = [
+            outcome(f"{name}-seed-{seed}", mrr=random.normal(0.7, 0.01))
+            for name in "abc"
+            for seed in range(5)
+        ]
         ranked = standings(equal)
         found += any(each.verdict == MORE for each in ranked)
-    assert found / 400 < 0.15, "the winner is chosen among three, which alone makes differences larger than by chance"
+    assert found / 400 < 0.15, (
+        "the winner is chosen among three, which alone makes differences larger than by chance"
+    )
 
 
 def test_the_winner_is_chosen_on_validation_and_the_others_are_compared_with_it_on_the_test():
-    ranked = standings([*model("a", [0.70, 0.72], valid=[0.6, 0.6]), *model("b", [0.50, 0.52], valid=[0.9, 0.9])])
+    ranked = standings(
+        [*model("a", [0.70, 0.72], valid=[0.6, 0.6]), *model("b", [0.50, 0.52], valid=[0.9, 0.9])]
+    )
     assert [each.name for each in ranked] == ["b", "a"]
     assert ranked[0].verdict == WINNER
     assert ranked[1].behind == pytest.approx(-0.2)
@@ -109,7 +123,10 @@ def test_the_page_has_a_table_and_curves_on_common_axes(num_seeds):
 
 
 def test_a_model_of_one_evaluation_has_a_point_in_the_page():
-    trials = [*model("a", [0.7, 0.7], evaluations=curve(0.7)), *model("b", [0.5, 0.5], evaluations=curve(0.5))]
+    trials = [
+        *model("a", [0.7, 0.7], evaluations=curve(0.7)),
+        *model("b", [0.5, 0.5], evaluations=curve(0.5)),
+    ]
     assert "<svg" in draw_page("hepth", standings(trials))
 
 
@@ -121,7 +138,10 @@ def test_the_markdown_names_the_winner_and_every_figure():
 
 def test_a_model_that_is_better_on_the_test_by_more_than_noise_is_said_to_be():
     ranked = standings(
-        [*model("a", [0.5, 0.501, 0.502], valid=[0.61] * 3), *model("b", [0.55, 0.551, 0.552], [0.6] * 3)]
+        [
+            *model("a", [0.5, 0.501, 0.502], valid=[0.61] * 3),
+            *model("b", [0.55, 0.551, 0.552], [0.6] * 3),
+        ]
     )
     assert ranked[1].verdict == BETTER
     assert "On the test it is behind b, by more than noise" in headline(ranked)
@@ -138,4 +158,6 @@ def test_models_of_one_evaluation_at_different_times_have_points_and_no_line():
 
 
 def test_trainings_without_evaluations_have_no_curves():
-    assert draw_page("hepth", standings([*model("a", [0.7]), *model("b", [0.5])])).count("<svg") == 1
+    assert (
+        draw_page("hepth", standings([*model("a", [0.7]), *model("b", [0.5])])).count("<svg") == 1
+    )

@@ -11,24 +11,50 @@ import yaml
 
 from citeflow import config
 from citeflow.cli import main
-from citeflow.cluster.jobs import PYTORCH_JOB, render
-from citeflow.cluster.placement import Placement
-from citeflow.cluster.spec import TrainSpec
 from citeflow.experiments import katib
+from citeflow.kubernetes.identity import Placement
+from citeflow.kubernetes.job_objects import PYTORCH_JOB, render
+from citeflow.kubernetes.job_spec import TrainSpec
 
 COMMAND = [
-    *("katib", "/mnt/citeflow/prepared/EXAMPLE", "--run-name", "cora", "--data-root", "/mnt/citeflow"),
-    *("--trials", "24", "--parallel", "4", "--set", "train.epochs=20", "--job", '{cpu: "2", memory: 4Gi}'),
+    *(
+        "katib",
+        "/mnt/citeflow/prepared/EXAMPLE",
+        "--run-name",
+        "cora",
+        "--data-root",
+        "/mnt/citeflow",
+    ),
+    *(
+        "--trials",
+        "24",
+        "--parallel",
+        "4",
+        "--set",
+        "train.epochs=20",
+        "--job",
+        '{cpu: "2", memory: 4Gi}',
+    ),
 ]
 PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^}]+)\}")
-VALUES = {"train-lr": "0.0123", "train-negatives": "173", "model-dropout": "0.25", "model-width": "64"}
+VALUES = {
+    "train-lr": "0.0123",
+    "train-negatives": "173",
+    "model-dropout": "0.25",
+    "model-width": "64",
+}
 VALUES |= {"model-layers": "3", "trial": "cora-x7k2qabc"}
 KATIB_S_FILTER = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
 """As its collector of text reads metrics, where nothing else is asked for."""
 
 
 def fields(required, **properties):
-    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+    return {
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": False,
+    }
 
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
@@ -62,7 +88,9 @@ TEMPLATE = fields(
 )
 COLLECTOR = fields(
     ["collector"],
-    collector=fields(["kind"], kind={"enum": ["StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "None"]}),
+    collector=fields(
+        ["kind"], kind={"enum": ["StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "None"]}
+    ),
 )
 SPEC = fields(
     ["objective", "algorithm", "parameters", "trialTemplate"],
@@ -83,7 +111,9 @@ SPEC = fields(
     resumePolicy=TEXT,
     trialTemplate=TEMPLATE,
 )
-METADATA = fields(["name"], name=TEXT, namespace=TEXT, labels={"type": "object", "additionalProperties": TEXT})
+METADATA = fields(
+    ["name"], name=TEXT, namespace=TEXT, labels={"type": "object", "additionalProperties": TEXT}
+)
 EXPERIMENT = fields(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "kubeflow.org/v1beta1"},
@@ -140,19 +170,31 @@ def test_a_trial_fits_the_schema_of_a_pytorchjob(checkout, example):
 
 
 def test_the_pod_of_a_trial_fits_the_schema_of_kubernetes(example):
-    pod = {"apiVersion": "v1", "kind": "Pod", **filled(example)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        **filled(example)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"],
+    }
     pod["metadata"]["name"] = "p"
     kubernetes_validate.validate(pod, "1.34", strict=True)
 
 
 def test_a_trial_is_the_job_that_citeflow_sends_itself(example):
     spec = TrainSpec(workers=1, cpu="2", memory="4Gi")
-    sent = render(PYTORCH_JOB, spec, Placement(namespace="d", run_id="r", run_name="x", job_file="/mnt/citeflow/j"))
+    sent = render(
+        PYTORCH_JOB,
+        spec,
+        Placement(namespace="d", run_id="r", run_name="x", job_file="/mnt/citeflow/j"),
+    )
     own, trial = (job["spec"] for job in (sent, filled(example)))
-    containers = [job["pytorchReplicaSpecs"]["Worker"]["template"]["spec"].pop("containers")[0] for job in (own, trial)]
+    containers = [
+        job["pytorchReplicaSpecs"]["Worker"]["template"]["spec"].pop("containers")[0]
+        for job in (own, trial)
+    ]
     args = [container.pop("args") for container in containers]
     assert args[1][: args[1].index("citeflow.training.worker")] == [
-        arg.replace(sent["metadata"]["name"], VALUES["trial"]) for arg in args[0][:-1][: len(args[0]) - 2]
+        arg.replace(sent["metadata"]["name"], VALUES["trial"])
+        for arg in args[0][:-1][: len(args[0]) - 2]
     ]
     assert containers[0] == containers[1]
     assert own["runPolicy"] == trial["runPolicy"]
@@ -172,7 +214,9 @@ def test_katib_names_the_job_and_so_the_template_does_not(example):
 
 
 def arguments(experiment):
-    return filled(experiment)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["args"]
+    return filled(experiment)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"][
+        "containers"
+    ][0]["args"]
 
 
 def test_a_worker_understands_the_arguments_of_a_trial(example, monkeypatch):
@@ -183,10 +227,21 @@ def test_a_worker_understands_the_arguments_of_a_trial(example, monkeypatch):
     given = worker._arguments()
     assert str(given.job) == "/mnt/citeflow/runs/cora/cora-x7k2qabc/job.json"
     job = worker._job_of(given)
-    assert (job["graph"], job["log_dir"]) == ("/mnt/citeflow/prepared/EXAMPLE", "/mnt/citeflow/logs/cora/cora-x7k2qabc")
+    assert (job["graph"], job["log_dir"]) == (
+        "/mnt/citeflow/prepared/EXAMPLE",
+        "/mnt/citeflow/logs/cora/cora-x7k2qabc",
+    )
     settings = config.from_dict(job["config"])
-    assert (settings.train.epochs, settings.train.lr, settings.train.negatives) == (20.0, 0.0123, 173)
-    assert (settings.model.dropout, settings.model.width, settings.model.layers) == (0.25, 64, 3)
+    assert (settings.train.epochs, settings.train.lr, settings.train.num_negatives) == (
+        20.0,
+        0.0123,
+        173,
+    )
+    assert (settings.model.dropout, settings.model.hidden_channels, settings.model.num_layers) == (
+        0.25,
+        64,
+        3,
+    )
 
 
 def test_the_arguments_survive_the_shell_that_katib_wraps_them_in(example):
@@ -195,12 +250,14 @@ def test_the_arguments_survive_the_shell_that_katib_wraps_them_in(example):
 
 
 def test_katib_finds_the_objective_in_the_log_of_a_training(capfd):
-    from citeflow.console import log
+    from citeflow.utils.logging import log
 
     log("train", "evaluated", seconds=1, step=4, loss=14.59, epoch=1.0, valid_mrr=0.051333)
     log("train", "evaluated", seconds=2, step=8, loss=14.59, epoch=1.0, valid_mrr=5.1e-05)
     found = [
-        float(value) for name, value, *_ in KATIB_S_FILTER.findall(capfd.readouterr().err) if name == katib.OBJECTIVE
+        float(value)
+        for name, value, *_ in KATIB_S_FILTER.findall(capfd.readouterr().err)
+        if name == katib.OBJECTIVE
     ]
     assert found == [0.05133, 5.1e-05]
 
@@ -217,7 +274,10 @@ def test_true_and_false_are_categories(capsys):
     ("options", "told"),
     [
         (["--data-root", "/home/me"], "the pods of a job do not see the folder: /home/me"),
-        (["--data-root", "/mnt/citeflow/my papers"], "can not be given to Katib: /mnt/citeflow/my papers"),
+        (
+            ["--data-root", "/mnt/citeflow/my papers"],
+            "can not be given to Katib: /mnt/citeflow/my papers",
+        ),
         (["--space", "train.lrr: [1, 2]"], "unknown setting: train.lrr"),
         (["--max-failed", "-1"], "not a whole number of at least 0: -1"),
     ],

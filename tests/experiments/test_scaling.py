@@ -11,7 +11,9 @@ from citeflow.experiments.scaling_page import draw_page, headline, summary
 @pytest.fixture
 def table():
     trials = [(4, 2, 5.0), (1, 2, 20.0), (2, 2, 8.0), (2, 4, 15.0), (1, 4, 30.0)]
-    return rows([outcome(workers=w, epochs=e, seconds=s, mrr=0.1 * w) for w, e, s in trials], cores=2)
+    return rows(
+        [outcome(workers=w, epochs=e, seconds=s, mrr=0.1 * w) for w, e, s in trials], cores=2
+    )
 
 
 def test_speed_up_and_efficiency_are_against_the_fewest_workers_of_as_many_epochs(table):
@@ -20,7 +22,9 @@ def test_speed_up_and_efficiency_are_against_the_fewest_workers_of_as_many_epoch
 
 
 def test_efficiency_counts_how_many_times_more_workers_there_are_where_one_alone_was_not_tried():
-    _, second = rows([outcome(workers=2, seconds=12.0), outcome(workers=6, seconds=8.0)], cores=None)
+    _, second = rows(
+        [outcome(workers=2, seconds=12.0), outcome(workers=6, seconds=8.0)], cores=None
+    )
     assert second.speed_up == pytest.approx(1.5)
     assert second.efficiency == pytest.approx(0.5)
 
@@ -42,7 +46,11 @@ def test_more_workers_than_cores_are_said_so_where_they_share_a_machine(table):
 
 def test_the_table_as_csv_has_a_line_for_each_run_with_its_figures(table):
     lines = list(csv.DictReader(io.StringIO(as_csv(table))))
-    assert [(line["workers"], line["epochs"], line["seconds"]) for line in lines][1] == ("2", "2.0", "8.0")
+    assert [(line["workers"], line["epochs"], line["seconds"]) for line in lines][1] == (
+        "2",
+        "2.0",
+        "8.0",
+    )
     assert lines[0]["peak_memory_bytes"] == str(2**30)
     assert lines[0]["mrr"] == "0.1"
 
@@ -69,7 +77,13 @@ def test_the_page_has_four_figures_and_both_tables(table, cores):
     assert "he&lt;pth" in page
     assert "he<pth" not in page
     assert "0.8511" in page
-    for label in ("Training time (s)", "Times as fast", "Citations per second", "Test MRR", "published, 30 epochs"):
+    for label in (
+        "Training time (s)",
+        "Times as fast",
+        "Citations per second",
+        "Test MRR",
+        "published, 30 epochs",
+    ):
         assert label in page
 
 

@@ -11,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from citeflow import config, files, runs
+from citeflow import config, files, paths
 from citeflow.config import Config
-from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, UnavailableError
-from citeflow.experiments import space as spaces
+from citeflow.errors import (
+    ConfigError,
+    NotFoundError,
+    StoppedError,
+    TrainingError,
+    UnavailableError,
+)
+from citeflow.experiments import search_space as spaces
 from citeflow.experiments import tuning, tuning_pruning, tuning_steps
 from citeflow.experiments.tuning import STORAGE_VARIABLE, Definition, Work
 
-SPACE = "{train.lr: {low: 0.001, high: 0.1, log: true}, model.width: [64, 128, 256]}"
+SPACE = "{train.lr: {low: 0.001, high: 0.1, log: true}, model.hidden_channels: [64, 128, 256]}"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +33,9 @@ def _no_database(monkeypatch):
 
 
 def define(base=Config(), space=SPACE, workers=1, graph="a"):  # noqa: B008
-    return Definition(base=base, space=spaces.from_yaml(space, base), workers=workers, graph_sha256=graph)
+    return Definition(
+        base=base, space=spaces.from_yaml(space, base), workers=workers, graph_sha256=graph
+    )
 
 
 def score(settings):
@@ -67,8 +75,12 @@ def test_the_first_trial_has_the_settings_that_the_search_starts_from(tmp_path):
     assert train.settings[0] == Config()
     assert len({settings.train.lr for settings in train.settings.values()}) == 3
     found = tuning.tried(tmp_path, "s", 3)
-    assert [trial.valid_mrr for trial in found] == [train.settings[number].train.lr for number in range(3)]
-    assert found[1].values == {key: found[1].values[key] for key in ("train.lr", "model.width")}
+    assert [trial.valid_mrr for trial in found] == [
+        train.settings[number].train.lr for number in range(3)
+    ]
+    assert found[1].values == {
+        key: found[1].values[key] for key in ("train.lr", "model.hidden_channels")
+    }
 
 
 def test_it_has_them_even_where_they_are_not_in_the_space(tmp_path):
@@ -153,7 +165,9 @@ def test_another_search_of_the_same_name_is_refused(tmp_path, other):
 
 def test_a_search_goes_on_with_other_settings_of_recovery(tmp_path):
     tuning.prepare(tmp_path, "s", define(), 2)
-    tuning.prepare(tmp_path, "s", define(base=config.load(overrides=["recovery.checkpoint_steps=7"])), 2)
+    tuning.prepare(
+        tmp_path, "s", define(base=config.load(overrides=["recovery.checkpoint_steps=7"])), 2
+    )
     assert tuning.definition_of(tmp_path, "s").base.recovery.checkpoint_steps == 7
 
 
@@ -194,8 +208,13 @@ def train_in_two_processes(root):
     log = root / "log"
     command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(root)]
     shares = [" ".join(map(str, share)) for share in tuning.shares(10, 2)]
-    running = [subprocess.Popen([*command, share, str(log)], stderr=subprocess.PIPE, text=True) for share in shares]
-    assert [(process.wait(90), process.communicate()[1].count("trial begins")) for process in running] == [(0, 5)] * 2
+    running = [
+        subprocess.Popen([*command, share, str(log)], stderr=subprocess.PIPE, text=True)
+        for share in shares
+    ]
+    assert [
+        (process.wait(90), process.communicate()[1].count("trial begins")) for process in running
+    ] == [(0, 5)] * 2
     assert sorted(log.read_text().split()) == [f"{number:03d}" for number in range(10)]
 
 
@@ -218,7 +237,11 @@ class Slow:
         self.begun.add(name)
         began = time.monotonic()
         try:
-            while number and number == len(self.curves) - 1 and time.monotonic() - began < self.seconds:
+            while (
+                number
+                and number == len(self.curves) - 1
+                and time.monotonic() - began < self.seconds
+            ):
                 time.sleep(0.02)
         finally:
             self.ended.append((number, time.monotonic() - began))
@@ -247,7 +270,9 @@ def test_a_training_that_is_worse_than_the_others_is_ended(tmp_path):
     assert states(tmp_path, 6) == ["complete"] * 5 + ["pruned"]
     last = tuning.tried(tmp_path, "s", 6)[-1]
     assert (last.valid_mrr, last.evaluations[-1]) == (None, 0.01)
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, tuning_pruning.SIGNAL)] == handlers
+    assert [
+        signal.getsignal(number) for number in (signal.SIGTERM, tuning_pruning.SIGNAL)
+    ] == handlers
 
 
 @pytest.mark.usefixtures("quickly")
@@ -293,24 +318,35 @@ def test_a_search_goes_on_where_evaluations_can_not_be_read(tmp_path, capfd):
 @pytest.mark.usefixtures("quickly")
 def test_a_real_training_is_ended_and_leaves_no_process(tmp_path, prepared, monkeypatch):
     monkeypatch.setattr(tuning, "WARM_UP", 0)
-    base = config.load(overrides=[*prepared.settings, "train.epochs=4000", "train.evaluations=400"])
+    base = config.load(
+        overrides=[*prepared.settings, "train.epochs=4000", "train.num_validations=400"]
+    )
     definition = define(base=base, space="{train.lr: {low: 0.0001, high: 0.1}}")
     tuning.prepare(tmp_path, "s", definition, 6)
     train = Slow([[0.99] * 400] * 6, seconds=0)
-    search(tmp_path, range(5), train, train.evaluations, definition=definition)
+    search(tmp_path, range(5), train, train.num_validations, definition=definition)
     from citeflow import stages
 
     def really(name, settings):
-        folders = {"run_dir": runs.run_folder(tmp_path, name), "log_dir": runs.log_folder(tmp_path, name)}
+        folders = {
+            "run_dir": paths.run_folder(tmp_path, name),
+            "log_dir": paths.log_folder(tmp_path, name),
+        }
         return stages.train(prepared.graph, **folders, config=settings, workers=1)
 
-    log_dir = runs.log_folder(tmp_path, "s/trial-005")
-    search(tmp_path, [5], really, lambda name: tuning_steps.evaluations(log_dir), definition=definition)
+    log_dir = paths.log_folder(tmp_path, "s/trial-005")
+    search(
+        tmp_path, [5], really, lambda name: tuning_steps.evaluations(log_dir), definition=definition
+    )
     assert states(tmp_path, 6)[5] == "pruned"
     seen = tuning.tried(tmp_path, "s", 6)[5].evaluations
     assert 0 < len(seen) < 400
     assert not (tmp_path / "runs" / "s" / "trial-005" / "model").exists()
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
+    commands = [
+        path.read_bytes()
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if os.access(path, os.R_OK)
+    ]
     assert not [command for command in commands if str(tmp_path).encode() in command]
 
 
@@ -329,7 +365,9 @@ def test_evaluations_are_read_once_however_often_a_training_was_started(tmp_path
     assert list(tuning_steps.evaluations(tmp_path)) == [0.25, 0.5, 0.75]
 
 
-@pytest.mark.parametrize("url", ["nonsense", "oracle://u:hunter2@db/x", "mysql://u:hunter2@db/x", "://"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "oracle://u:hunter2@db/x", "mysql://u:hunter2@db/x", "://"]
+)
 def test_a_wrong_url_of_a_database_is_told_without_its_password(tmp_path, monkeypatch, url):
     monkeypatch.setenv(STORAGE_VARIABLE, url)
     with pytest.raises(ConfigError, match=STORAGE_VARIABLE) as caught:
@@ -339,7 +377,9 @@ def test_a_wrong_url_of_a_database_is_told_without_its_password(tmp_path, monkey
 
 
 @pytest.mark.parametrize("scheme", ["mysql+pymysql", "postgresql+psycopg"])
-def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path, monkeypatch, scheme):
+def test_a_database_that_does_not_answer_is_told_without_its_password(
+    tmp_path, monkeypatch, scheme
+):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv(STORAGE_VARIABLE, f"{scheme}://user:hunter2@127.0.0.1:{port}/study")
@@ -355,7 +395,11 @@ def test_several_pods_need_a_database(tmp_path, monkeypatch):
     assert caught.value.code == ConfigError.exit_code
 
 
-POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None) if shutil.which("setpriv") else None
+POSTGRES = (
+    next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
+    if shutil.which("setpriv")
+    else None
+)
 
 
 @pytest.fixture
@@ -366,17 +410,35 @@ def postgres(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("postgres")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    as_other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
+    as_other = (
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        if os.geteuid() == 0
+        else []
+    )
     if as_other:
         for place in (folder, *folder.parents[:2]):
             os.chmod(place, 0o755)
         os.chown(folder, 65534, 65534)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    begin = [*as_other, POSTGRES / "initdb", "-D", folder / "data", "-U", "u", "--auth", "trust", "--no-sync"]
+    begin = [
+        *as_other,
+        POSTGRES / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        "u",
+        "--auth",
+        "trust",
+        "--no-sync",
+    ]
     subprocess.run(begin, check=True, timeout=60, **quiet)
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
-    with subprocess.Popen([*as_other, POSTGRES / "postgres", "-D", folder / "data", *options], **quiet) as process:
-        while subprocess.run([POSTGRES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], timeout=5).returncode:
+    with subprocess.Popen(
+        [*as_other, POSTGRES / "postgres", "-D", folder / "data", *options], **quiet
+    ) as process:
+        while subprocess.run(
+            [POSTGRES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], timeout=5
+        ).returncode:
             assert process.poll() is None
             time.sleep(0.1)
         monkeypatch.setenv(STORAGE_VARIABLE, f"postgresql+psycopg://u@127.0.0.1:{port}/postgres")
@@ -391,5 +453,5 @@ def test_two_processes_share_a_study_in_postgresql(tmp_path):
     tuning.prepare(tmp_path, "s", define(), 10)
     train_in_two_processes(tmp_path)
     assert {trial.state for trial in tuning.tried(tmp_path, "s", 10)} <= {"complete", "pruned"}
-    assert not (runs.run_folder(tmp_path, "s") / "study.db").exists()
-    assert files.names_in(runs.run_folder(tmp_path, "s")) == ["study.lock"]
+    assert not (paths.run_folder(tmp_path, "s") / "study.db").exists()
+    assert files.names_in(paths.run_folder(tmp_path, "s")) == ["study.lock"]

@@ -71,7 +71,9 @@ def test_no_line_comes_near_the_bound_for_a_model_without_a_hidden_layer():
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_other_figures():
-    first, again, other = (both(settings) for settings in (SMALL, SMALL, XorSettings(**{**asdict(SMALL), "seed": 1})))
+    first, again, other = (
+        both(settings) for settings in (SMALL, SMALL, XorSettings(**{**asdict(SMALL), "seed": 1}))
+    )
     assert first == again
     assert first[1].train.loss != other[1].train.loss
 
@@ -126,7 +128,9 @@ def test_a_parameter_out_of_its_range_is_named(name, value):
     assert "must be between" in caught.value.hint
 
 
-@pytest.mark.parametrize(("dims", "words"), [(1, "needs no hidden layer"), (2, "epochs"), (3, "More dimensions")])
+@pytest.mark.parametrize(
+    ("dims", "words"), [(1, "needs no hidden layer"), (2, "epochs"), (3, "More dimensions")]
+)
 def test_a_result_that_is_not_the_known_one_is_told_in_plain_words(dims, words):
     settings = XorSettings(**{**asdict(SMALL), "dims": dims, "epochs": 1})
     found = compare(both(settings), settings)

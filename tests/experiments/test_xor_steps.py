@@ -34,7 +34,9 @@ xor_steps.compare(points, flat, deep, {folder!r}, metrics=artifact("m"), summary
 
 def artifact(path):
     figures = {}
-    return SimpleNamespace(path=str(path), metadata={}, log_metric=figures.__setitem__, figures=figures)
+    return SimpleNamespace(
+        path=str(path), metadata={}, log_metric=figures.__setitem__, figures=figures
+    )
 
 
 @pytest.fixture
@@ -55,10 +57,16 @@ def test_points_travel_as_parquet_with_the_settings_beside_them(points):
     table = pyarrow.parquet.read_table(points.path)
     assert table.column_names == ["x1", "x2", "x3", "label", "is_test"]
     assert table["is_test"].to_pylist() == [False] * 60 + [True] * 20
-    assert (points.metadata["dims"], points.metadata["epochs"], points.metadata["seed"]) == (3, 2, 5)
+    assert (points.metadata["dims"], points.metadata["epochs"], points.metadata["seed"]) == (
+        3,
+        2,
+        5,
+    )
 
 
-def test_a_wrong_parameter_ends_the_first_step_with_two_lines_before_anything_is_made(tmp_path, capsys):
+def test_a_wrong_parameter_ends_the_first_step_with_two_lines_before_anything_is_made(
+    tmp_path, capsys
+):
     made = artifact(tmp_path / "points")
     with pytest.raises(SystemExit) as caught:
         xor_steps.points(2, 60, 20, 2, 0, 0.02, 0, made=made)
@@ -67,7 +75,9 @@ def test_a_wrong_parameter_ends_the_first_step_with_two_lines_before_anything_is
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_run_page_gets_figures_a_table_and_a_page_even_where_no_folder_is_named(points, tmp_path):
+def test_the_run_page_gets_figures_a_table_and_a_page_even_where_no_folder_is_named(
+    points, tmp_path
+):
     histories = [artifact(tmp_path / name) for name in ("flat", "deep")]
     for hidden, history in zip((0, 4), histories, strict=True):
         xor_steps.train(points, hidden, history=history, metrics=artifact(tmp_path / "unused"))

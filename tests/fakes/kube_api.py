@@ -32,7 +32,9 @@ class KubeApi(Faults):
     ) -> None:
         super().__init__()
         gone = set(without)
-        known = [kind for kind in (*KINDS, *kinds) if not gone & {kind.plural, kind.group, kind.kind}]
+        known = [
+            kind for kind in (*KINDS, *kinds) if not gone & {kind.plural, kind.group, kind.kind}
+        ]
         self.store = Store(known, namespaces)
         self.changed = self.store.changed
         self.validators = self.store.validators
@@ -49,7 +51,9 @@ class KubeApi(Faults):
         self._is_abrupt = True
         self._is_out = self._is_closing = False
         self._server = Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
 
     def __enter__(self) -> "KubeApi":
         self._thread.start()
@@ -132,7 +136,9 @@ class KubeApi(Faults):
 
     def verbs_used(self) -> set[tuple[str, str, str]]:
         """(group, resource, verb) of every request about a resource."""
-        return {(seen.group, seen.resource, seen.verb) for seen in list(self.requests) if seen.resource}
+        return {
+            (seen.group, seen.resource, seen.verb) for seen in list(self.requests) if seen.resource
+        }
 
     def on_request(self, callback: Callback) -> None:
         """Call back with (number, request, "before") and, when it took effect but is not answered, "after"."""
@@ -167,7 +173,9 @@ class KubeApi(Faults):
             self.refused.append(time.monotonic())
         return self._is_out or self._is_closing
 
-    def answer(self, method: str, target: str, content_type: str, body: bytes) -> Stream | tuple[int, Any, dict]:
+    def answer(
+        self, method: str, target: str, content_type: str, body: bytes
+    ) -> Stream | tuple[int, Any, dict]:
         """Raises: Dropped."""
         if self._is_out:
             raise Dropped
@@ -186,7 +194,9 @@ class KubeApi(Faults):
             raise reply
         return reply
 
-    def _handle(self, request: Request, fault: Fault | None) -> Stream | tuple[int, Any, dict] | Dropped:
+    def _handle(
+        self, request: Request, fault: Fault | None
+    ) -> Stream | tuple[int, Any, dict] | Dropped:
         try:
             if fault and not fault.handled:
                 raise fault.error()
@@ -223,7 +233,9 @@ class KubeApi(Faults):
         return 200, "".join(line.shown(is_set(query, "timestamps")) for line in lines), {}
 
     def _pod(self, uid: str) -> dict | None:
-        return next((obj for obj in self.store.objects.values() if obj["metadata"]["uid"] == uid), None)
+        return next(
+            (obj for obj in self.store.objects.values() if obj["metadata"]["uid"] == uid), None
+        )
 
     def _cut_checker(self) -> Callable[[], bool]:
         """Whether the streams that are open now are to end. Raises: Dropped, if in the middle."""
@@ -255,4 +267,6 @@ class KubeApi(Faults):
         if api_version is None:
             return self.store.kind_of(plural)
         group, _, version = api_version.rpartition("/")
-        return next(k for k in self.store.kinds if (k.group, k.version, k.kind) == (group, version, plural))
+        return next(
+            k for k in self.store.kinds if (k.group, k.version, k.kind) == (group, version, plural)
+        )

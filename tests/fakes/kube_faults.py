@@ -68,12 +68,21 @@ class Faults:
         handled: bool = False,
     ) -> Fault:
         """Close the connection without an answer, before the request takes effect or, `handled`, after."""
-        return self._add(Dropped, {"verb": verb, "resource": resource, "name": name}, times, after, handled)
+        return self._add(
+            Dropped, {"verb": verb, "resource": resource, "name": name}, times, after, handled
+        )
 
     def fault_for(self, request: Request) -> Fault | None:
         return next((fault for fault in self._faults if fault.strikes(request)), None)
 
-    def _add(self, error: Callable[[], Exception], selected: dict, times: float, after: int, handled: bool) -> Fault:
+    def _add(
+        self,
+        error: Callable[[], Exception],
+        selected: dict,
+        times: float,
+        after: int,
+        handled: bool,
+    ) -> Fault:
         fault = Fault(error=error, selected=selected, times=times, after=after, handled=handled)
         self._faults.append(fault)
         return fault

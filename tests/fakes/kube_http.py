@@ -70,7 +70,11 @@ def parse(number: int, method: str, target: str, content_type: str, body: Any) -
         verb = "deletecollection"
     resource = f"{found['plural']}/{found['sub']}" if found["sub"] else found["plural"]
     name = found["name"] or _name_in(body)
-    place = {"group": found["group"] or "", "version": found["core"] or found["version"], "resource": resource}
+    place = {
+        "group": found["group"] or "",
+        "version": found["core"] or found["version"],
+        "resource": resource,
+    }
     return Request(verb=verb, namespace=found["namespace"] or "", name=name, **place, **common)
 
 
@@ -129,7 +133,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _do(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        answer = self.server.api.answer(self.command, self.path, self.headers.get("Content-Type", ""), body)
+        answer = self.server.api.answer(
+            self.command, self.path, self.headers.get("Content-Type", ""), body
+        )
         if isinstance(answer, Stream):
             self._stream(answer)
         else:
@@ -141,7 +147,9 @@ class Handler(BaseHTTPRequestHandler):
         is_text = isinstance(content, str)
         body = content.encode() if is_text else json.dumps(content).encode()
         self.send_response_only(code)
-        self.send_header("Content-Type", "text/plain; charset=utf-8" if is_text else "application/json")
+        self.send_header(
+            "Content-Type", "text/plain; charset=utf-8" if is_text else "application/json"
+        )
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name, value)
@@ -161,4 +169,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def error_event(error: ApiError) -> str:
-    return json.dumps({"type": "ERROR", "object": status_of(error.code, error.message, error.reason)}) + "\n"
+    return (
+        json.dumps({"type": "ERROR", "object": status_of(error.code, error.message, error.reason)})
+        + "\n"
+    )

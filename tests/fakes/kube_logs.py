@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 from .kube_objects import ApiError, is_set
 
-WAITING_WORDS = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
+WAITING_WORDS = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -44,7 +47,9 @@ class Logs:
 
     def append(self, place: Place, text: str, at: datetime | None = None) -> None:
         with self.changed:
-            new = [Line(at=at or datetime.now(UTC), text=line) for line in text.splitlines() or [""]]
+            new = [
+                Line(at=at or datetime.now(UTC), text=line) for line in text.splitlines() or [""]
+            ]
             self.lines.setdefault(place, []).extend(new)
             self.changed.notify_all()
 
@@ -55,14 +60,18 @@ class Logs:
         tail = int(query.get("tailLines") or len(found))
         return found[len(found) - tail :] if tail < len(found) else found
 
-    def follow(self, place: Place, query: dict[str, str], is_over: Callable[[], bool]) -> Iterator[str]:
+    def follow(
+        self, place: Place, query: dict[str, str], is_over: Callable[[], bool]
+    ) -> Iterator[str]:
         """The lines there are and those to come, until the container has ended."""
         with self.changed:
             batch, seen = self.read(place, query), len(self.lines.get(place, []))
         while True:
             yield from (line.shown(is_set(query, "timestamps")) for line in batch)
             with self.changed:
-                self.changed.wait_for(lambda n=seen: len(self.lines.get(place, [])) > n or is_over(), timeout=60)
+                self.changed.wait_for(
+                    lambda n=seen: len(self.lines.get(place, [])) > n or is_over(), timeout=60
+                )
                 batch = self.lines.get(place, [])[seen:]
                 seen += len(batch)
                 if not batch and is_over():
@@ -72,7 +81,9 @@ class Logs:
 class IsOver:
     """Whether the container's start that a log belongs to is in the past."""
 
-    def __init__(self, place: Place, find: Callable[[str], dict | None], is_cut: Callable[[], bool]) -> None:
+    def __init__(
+        self, place: Place, find: Callable[[str], dict | None], is_cut: Callable[[], bool]
+    ) -> None:
         self.place, self.find, self.is_cut = place, find, is_cut
 
     def __call__(self) -> bool:
@@ -82,7 +93,9 @@ class IsOver:
         if pod is None or pod.get("status", {}).get("phase") in FINISHED:
             return True
         state = _state(pod, self.place.container)
-        return state.get("restartCount", 0) > self.place.start or "running" not in state.get("state", {"running": {}})
+        return state.get("restartCount", 0) > self.place.start or "running" not in state.get(
+            "state", {"running": {}}
+        )
 
 
 def place_of(pod: dict, query: dict[str, str]) -> Place | None:
@@ -94,8 +107,14 @@ def place_of(pod: dict, query: dict[str, str]) -> Place | None:
     is_between = "waiting" in now and has_last
     if is_set(query, "previous"):
         if not has_last:
-            raise ApiError(400, f'previous terminated container "{container}" in pod "{name}" not found')
-        return Place(uid=pod["metadata"]["uid"], container=container, start=restarts if is_between else restarts - 1)
+            raise ApiError(
+                400, f'previous terminated container "{container}" in pod "{name}" not found'
+            )
+        return Place(
+            uid=pod["metadata"]["uid"],
+            container=container,
+            start=restarts if is_between else restarts - 1,
+        )
     phase = pod.get("status", {}).get("phase", "Pending")
     if phase == "Pending" and _is_unscheduled(pod):
         return None
@@ -112,7 +131,9 @@ def _container(pod: dict, asked: str | None) -> str:
     pod_name = pod["metadata"]["name"]
     if asked is None and len(names) > 1:
         told = " ".join(names)
-        raise ApiError(400, f"a container name must be specified for pod {pod_name}, choose one of: [{told}]")
+        raise ApiError(
+            400, f"a container name must be specified for pod {pod_name}, choose one of: [{told}]"
+        )
     if asked is not None and asked not in names + others:
         raise ApiError(400, f"container {asked} is not valid for pod {pod_name}")
     return asked or names[0]
@@ -125,7 +146,9 @@ def _state(pod: dict, container: str) -> dict:
 
 def _is_unscheduled(pod: dict) -> bool:
     conditions = pod["status"].get("conditions") or []
-    return any((found["type"], found["status"]) == ("PodScheduled", "False") for found in conditions)
+    return any(
+        (found["type"], found["status"]) == ("PodScheduled", "False") for found in conditions
+    )
 
 
 def _since(query: dict[str, str]) -> datetime | None:
@@ -134,7 +157,9 @@ def _since(query: dict[str, str]) -> datetime | None:
     if "sinceSeconds" in query:
         if int(query["sinceSeconds"]) < 1:
             raise ApiError(422, "sinceSeconds: Invalid value: must be greater than 0")
-        return datetime.fromtimestamp(datetime.now(UTC).timestamp() - int(query["sinceSeconds"]), UTC)
+        return datetime.fromtimestamp(
+            datetime.now(UTC).timestamp() - int(query["sinceSeconds"]), UTC
+        )
     if "sinceTime" not in query:
         return None
     try:

@@ -21,7 +21,9 @@ REASONS = {
     504: "Timeout",
 }
 LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
-LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 FIELDS = {"metadata.name", "metadata.namespace"}
@@ -54,23 +56,53 @@ class Kind:
 
 def _kinds(group: str, version: str, names: str, **traits: bool) -> list[Kind]:
     pairs = [name.split(":") for name in names.split()]
-    return [Kind(group=group, version=version, plural=plural, kind=kind, **traits) for plural, kind in pairs]
+    return [
+        Kind(group=group, version=version, plural=plural, kind=kind, **traits)
+        for plural, kind in pairs
+    ]
 
 
 KINDS = [
-    *_kinds("", "v1", "pods:Pod services:Service persistentvolumeclaims:PersistentVolumeClaim events:Event"),
-    *_kinds("", "v1", "serviceaccounts:ServiceAccount configmaps:ConfigMap secrets:Secret", has_status=False),
-    *_kinds("", "v1", "namespaces:Namespace nodes:Node persistentvolumes:PersistentVolume", namespaced=False),
+    *_kinds(
+        "",
+        "v1",
+        "pods:Pod services:Service persistentvolumeclaims:PersistentVolumeClaim events:Event",
+    ),
+    *_kinds(
+        "",
+        "v1",
+        "serviceaccounts:ServiceAccount configmaps:ConfigMap secrets:Secret",
+        has_status=False,
+    ),
+    *_kinds(
+        "",
+        "v1",
+        "namespaces:Namespace nodes:Node persistentvolumes:PersistentVolume",
+        namespaced=False,
+    ),
     *_kinds("apps", "v1", "deployments:Deployment"),
     *_kinds("batch", "v1", "jobs:Job cronjobs:CronJob"),
     *_kinds("networking.k8s.io", "v1", "networkpolicies:NetworkPolicy", has_status=False),
-    *_kinds("rbac.authorization.k8s.io", "v1", "roles:Role rolebindings:RoleBinding", has_status=False),
-    *_kinds("storage.k8s.io", "v1", "storageclasses:StorageClass", namespaced=False, has_status=False),
+    *_kinds(
+        "rbac.authorization.k8s.io", "v1", "roles:Role rolebindings:RoleBinding", has_status=False
+    ),
+    *_kinds(
+        "storage.k8s.io", "v1", "storageclasses:StorageClass", namespaced=False, has_status=False
+    ),
     *_kinds("kubeflow.org", "v1", "pytorchjobs:PyTorchJob"),
-    *_kinds("trainer.kubeflow.org", "v1alpha1", "trainjobs:TrainJob trainingruntimes:TrainingRuntime"),
-    *_kinds("trainer.kubeflow.org", "v1alpha1", "clustertrainingruntimes:ClusterTrainingRuntime", namespaced=False),
+    *_kinds(
+        "trainer.kubeflow.org", "v1alpha1", "trainjobs:TrainJob trainingruntimes:TrainingRuntime"
+    ),
+    *_kinds(
+        "trainer.kubeflow.org",
+        "v1alpha1",
+        "clustertrainingruntimes:ClusterTrainingRuntime",
+        namespaced=False,
+    ),
     *_kinds("tensorboard.kubeflow.org", "v1alpha1", "tensorboards:Tensorboard"),
-    *_kinds("argoproj.io", "v1alpha1", "workflows:Workflow cronworkflows:CronWorkflow", has_status=False),
+    *_kinds(
+        "argoproj.io", "v1alpha1", "workflows:Workflow cronworkflows:CronWorkflow", has_status=False
+    ),
 ]
 
 
@@ -78,7 +110,13 @@ class ApiError(Exception):
     """An answer that is not a success."""
 
     def __init__(
-        self, code: int, message: str, *, reason: str = "", headers: dict[str, str] | None = None, plain: bool = False
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str = "",
+        headers: dict[str, str] | None = None,
+        plain: bool = False,
     ) -> None:
         super().__init__(message)
         self.code, self.message, self.headers, self.plain = code, message, headers or {}, plain
@@ -86,7 +124,9 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict | str:
-        return f"{self.message}\n" if self.plain else status_of(self.code, self.message, self.reason)
+        return (
+            f"{self.message}\n" if self.plain else status_of(self.code, self.message, self.reason)
+        )
 
 
 def status_of(code: int, message: str, reason: str) -> dict:
@@ -117,14 +157,20 @@ def check(kind: Kind, obj: object, namespace: str) -> None:
         told = f"{obj.get('kind')!r} in version {obj.get('apiVersion')!r}"
         raise ApiError(400, f"{told} cannot be handled as a {kind.kind} of {kind.api_version}")
     if kind.namespaced and obj.get("metadata", {}).get("namespace", namespace) != namespace:
-        raise ApiError(400, "the namespace of the provided object does not match the namespace sent on the request")
+        raise ApiError(
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )
     _check_metadata(kind, obj.get("metadata", {}))
 
 
 def _check_metadata(kind: Kind, meta: dict) -> None:
     name = meta.get("name") or f"{meta.get('generateName') or ''}xxxxx"
     if not meta.get("name") and not meta.get("generateName"):
-        raise ApiError(422, f"{kind.kind} is invalid: metadata.name: Required value: name or generateName is required")
+        raise ApiError(
+            422,
+            f"{kind.kind} is invalid: metadata.name: Required value: name or generateName is required",
+        )
     pattern = DNS_LABEL if kind.plural == "services" else DNS_SUBDOMAIN
     if not isinstance(name, str) or not pattern.fullmatch(name) or len(name) > 253:
         raise ApiError(422, f'{kind.kind} "{name}" is invalid: metadata.name: Invalid value')
@@ -140,10 +186,15 @@ def _check_metadata(kind: Kind, meta: dict) -> None:
 def _check_labels(kind: Kind, name: str, field: str, labels: dict) -> None:
     for key, value in labels.items():
         if not isinstance(value, str):
-            raise ApiError(400, f"{kind.kind} {name}: metadata.{field}: cannot unmarshal {key} into a string")
+            raise ApiError(
+                400, f"{kind.kind} {name}: metadata.{field}: cannot unmarshal {key} into a string"
+            )
         is_bad_value = field == "labels" and (len(value) > 63 or not LABEL_VALUE.fullmatch(value))
         if is_bad_value or not LABEL_KEY.fullmatch(key):
-            raise ApiError(422, f'{kind.kind} "{name}" is invalid: metadata.{field}: Invalid value: {key}={value}')
+            raise ApiError(
+                422,
+                f'{kind.kind} "{name}" is invalid: metadata.{field}: Invalid value: {key}={value}',
+            )
 
 
 def merged(old: object, patch: object) -> object:
@@ -164,7 +215,8 @@ def matcher(kind: Kind, query: dict[str, str]) -> Callable[[dict], bool]:
     labels = [_label_term(term) for term in _terms(query.get("labelSelector", ""))]
     fields = [_field_term(kind, term) for term in _terms(query.get("fieldSelector", ""))]
     return lambda obj: (
-        all(fits(obj["metadata"].get("labels") or {}) for fits in labels) and all(fits(obj) for fits in fields)
+        all(fits(obj["metadata"].get("labels") or {}) for fits in labels)
+        and all(fits(obj) for fits in fields)
     )
 
 

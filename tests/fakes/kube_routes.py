@@ -76,7 +76,9 @@ def _one(store: Store, kind: Kind, part: str, request: Request) -> dict:
     obj = _object(request)
     check(kind, obj, request.namespace)
     if kind.is_custom and not obj["metadata"].get("resourceVersion"):
-        raise ApiError(422, "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update")
+        raise ApiError(
+            422, "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"
+        )
     return store.update(*place, obj, part=part)
 
 
@@ -85,7 +87,9 @@ def _deleted(store: Store, kind: Kind, request: Request) -> dict:
     asked = {**options, **request.query}
     policy = asked.get("propagationPolicy", "Background")
     if policy not in ("Background", "Foreground", "Orphan"):
-        raise ApiError(422, f"DeleteOptions is invalid: propagationPolicy: Unsupported value: {policy!r}")
+        raise ApiError(
+            422, f"DeleteOptions is invalid: propagationPolicy: Unsupported value: {policy!r}"
+        )
     grace = asked.get("gracePeriodSeconds")
     old = store.delete(
         kind,
@@ -95,12 +99,22 @@ def _deleted(store: Store, kind: Kind, request: Request) -> dict:
         preconditions=options.get("preconditions"),
         orphan=policy == "Orphan",
     )
-    return old if kind.plural in SHOWN_WHEN_DELETED else _success(kind, request.name, old["metadata"]["uid"])
+    return (
+        old
+        if kind.plural in SHOWN_WHEN_DELETED
+        else _success(kind, request.name, old["metadata"]["uid"])
+    )
 
 
 def _success(kind: Kind, name: str, uid: str) -> dict:
     details = {"name": name, "group": kind.group, "kind": kind.plural, "uid": uid}
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": details,
+    }
 
 
 def _object(request: Request) -> dict:
@@ -114,7 +128,10 @@ def listed(store: Store, kind: Kind, request: Request) -> dict:
     if "continue" in query:
         version, skip = json.loads(base64.b64decode(query["continue"]))
         if version < store.oldest:
-            raise ApiError(410, "The provided continue parameter is too old to display a consistent list result.")
+            raise ApiError(
+                410,
+                "The provided continue parameter is too old to display a consistent list result.",
+            )
     with store.changed:
         found = store.list(kind, request.namespace, matcher(kind, query))
         version = version if "continue" in query else store.version
@@ -123,12 +140,21 @@ def listed(store: Store, kind: Kind, request: Request) -> dict:
     page = found[skip : skip + limit] if limit else found[skip:]
     left = len(found) - skip - len(page)
     if left:
-        meta["continue"] = base64.b64encode(json.dumps([version, skip + len(page)]).encode()).decode()
+        meta["continue"] = base64.b64encode(
+            json.dumps([version, skip + len(page)]).encode()
+        ).decode()
         meta["remainingItemCount"] = left
-    return {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta, "items": page}
+    return {
+        "kind": f"{kind.kind}List",
+        "apiVersion": kind.api_version,
+        "metadata": meta,
+        "items": page,
+    }
 
 
-def watch(store: Store, kind: Kind, request: Request, pause: Callable[[Callable[[], bool]], bool]) -> Stream:
+def watch(
+    store: Store, kind: Kind, request: Request, pause: Callable[[Callable[[], bool]], bool]
+) -> Stream:
     """The stream of a watch; `pause` waits for a condition, and says False when the watch's time is over."""
     fits = matcher(kind, request.query)
     asked = request.query.get("resourceVersion", "")
@@ -143,13 +169,19 @@ def watch(store: Store, kind: Kind, request: Request, pause: Callable[[Callable[
             with store.changed:
                 goes_on = pause(lambda after=seen: store.version > after)
                 is_expired = seen < store.oldest
-                events = [event for event in store.events if event.version > seen and event.kind == kind]
+                events = [
+                    event for event in store.events if event.version > seen and event.kind == kind
+                ]
                 seen = store.version
             if is_expired:
-                yield error_event(ApiError(410, f"too old resource version: {asked or start} ({store.oldest})"))
+                yield error_event(
+                    ApiError(410, f"too old resource version: {asked or start} ({store.oldest})")
+                )
                 return
             for event in events:
-                if request.namespace in ("", event.obj["metadata"].get("namespace")) and fits(event.obj):
+                if request.namespace in ("", event.obj["metadata"].get("namespace")) and fits(
+                    event.obj
+                ):
                     yield _event(event.type, event.obj)
             if not goes_on:
                 return
@@ -179,7 +211,9 @@ def discovery(store: Store, path: str) -> Any:
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
     if parts[0] == "apis" and len(parts) == 2 and parts[1] in groups:
         return {"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], groups[parts[1]])}
-    group, version = ("", "v1") if path == "/api/v1" else (parts[1:3] if len(parts) == 3 else ("", ""))
+    group, version = (
+        ("", "v1") if path == "/api/v1" else (parts[1:3] if len(parts) == 3 else ("", ""))
+    )
     if version not in groups.get(group, []):
         raise unknown_path()
     return _resources(store, group, version)
@@ -194,7 +228,13 @@ def _resources(store: Store, group: str, version: str) -> dict:
     verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
     kinds = [kind for kind in store.kinds if (kind.group, kind.version) == (group, version)]
     found = [
-        {"name": k.plural, "singularName": k.kind.lower(), "kind": k.kind, "namespaced": k.namespaced, "verbs": verbs}
+        {
+            "name": k.plural,
+            "singularName": k.kind.lower(),
+            "kind": k.kind,
+            "namespaced": k.namespaced,
+            "verbs": verbs,
+        }
         for k in kinds
     ]
     name = f"{group}/{version}" if group else version

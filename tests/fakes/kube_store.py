@@ -40,7 +40,9 @@ class Store:
 
     def kind_of(self, plural: str, group: str | None = None, version: str | None = None) -> Kind:
         for kind in self.kinds:
-            is_named = plural in (kind.plural, kind.kind) if group is None else plural == kind.plural
+            is_named = (
+                plural in (kind.plural, kind.kind) if group is None else plural == kind.plural
+            )
             if is_named and group in (None, kind.group) and version in (None, kind.version):
                 return kind
         raise unknown_path()
@@ -48,7 +50,12 @@ class Store:
     def add_namespace(self, name: str) -> None:
         kind = self.kind_of("namespaces", "", "v1")
         meta = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
-        obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": meta, "status": {"phase": "Active"}}
+        obj = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": meta,
+            "status": {"phase": "Active"},
+        }
         with self.changed:
             if (kind, "", name) not in self.objects:
                 self.create(kind, "", obj, status=True)
@@ -60,25 +67,33 @@ class Store:
                 raise ApiError(404, f'{kind.resource} "{name}" not found')
             return copy.deepcopy(found)
 
-    def list(self, kind: Kind, namespace: str, fits: Callable[[dict], bool] = lambda obj: True) -> list[dict]:
+    def list(
+        self, kind: Kind, namespace: str, fits: Callable[[dict], bool] = lambda obj: True
+    ) -> list[dict]:
         """In the order of their names; of all namespaces if none is named."""
         with self.changed:
             keys = sorted((key for key in self.objects if key[0] == kind), key=lambda key: key[1:])
             found = [self.objects[key] for key in keys if namespace in ("", key[1])]
             return [copy.deepcopy(obj) for obj in found if fits(obj)]
 
-    def create(self, kind: Kind, namespace: str, obj: dict, *, dry_run: bool = False, status: bool = False) -> dict:
+    def create(
+        self, kind: Kind, namespace: str, obj: dict, *, dry_run: bool = False, status: bool = False
+    ) -> dict:
         check(kind, obj, namespace)
         new = copy.deepcopy(obj)
         meta = new["metadata"]
         with self.changed:
             self._need_namespace(kind, namespace)
             if not meta.get("name"):
-                meta["name"] = meta["generateName"] + "".join(random.choices(string.ascii_lowercase, k=5))
+                meta["name"] = meta["generateName"] + "".join(
+                    random.choices(string.ascii_lowercase, k=5)
+                )
             key = (kind, namespace, meta["name"])
             self._validate(kind, new)
             if key in self.objects:
-                raise ApiError(409, f'{kind.resource} "{meta["name"]}" already exists', reason="AlreadyExists")
+                raise ApiError(
+                    409, f'{kind.resource} "{meta["name"]}" already exists', reason="AlreadyExists"
+                )
             meta.update(uid=str(uuid.uuid4()), creationTimestamp=timestamp(), generation=1)
             if kind.namespaced:
                 meta["namespace"] = namespace
@@ -96,10 +111,18 @@ class Store:
         with self.changed:
             old = self.get(kind, namespace, name)
             self._check_identity(kind, old, obj)
-            new = {**old, "status": obj.get("status", {})} if part == "status" else copy.deepcopy(obj)
+            new = (
+                {**old, "status": obj.get("status", {})} if part == "status" else copy.deepcopy(obj)
+            )
             if not part and kind.has_status:
                 new["status"] = old.get("status", {})
-            for field in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "namespace"):
+            for field in (
+                "uid",
+                "creationTimestamp",
+                "generation",
+                "deletionTimestamp",
+                "namespace",
+            ):
                 if field in old["metadata"]:
                     new["metadata"][field] = old["metadata"][field]
             if new.get("spec") != old.get("spec"):
@@ -131,7 +154,9 @@ class Store:
             for field, value in (preconditions or {}).items():
                 if old["metadata"].get(field) != value:
                     told = f"the {field} in the precondition ({value}) does not match ({old['metadata'].get(field)})"
-                    raise ApiError(409, f'Operation cannot be fulfilled on {kind.resource} "{name}": {told}')
+                    raise ApiError(
+                        409, f'Operation cannot be fulfilled on {kind.resource} "{name}": {told}'
+                    )
             key = (kind, namespace, name)
             if kind.plural == "pods" and grace != 0 and self.lingers(old):
                 return self._mark_deleted(key, old)
@@ -164,7 +189,9 @@ class Store:
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
         self.objects[key] = obj
-        self.events.append(Event(version=self.version, type=type_, kind=key[0], obj=copy.deepcopy(obj)))
+        self.events.append(
+            Event(version=self.version, type=type_, kind=key[0], obj=copy.deepcopy(obj))
+        )
         self.changed.notify_all()
 
     def _drop(self, key: Key) -> None:
@@ -175,7 +202,9 @@ class Store:
     def _mark_deleted(self, key: Key, obj: dict) -> dict:
         if "deletionTimestamp" not in obj["metadata"]:
             obj["metadata"]["deletionTimestamp"] = timestamp()
-            obj["metadata"]["deletionGracePeriodSeconds"] = obj["spec"].get("terminationGracePeriodSeconds", 30)
+            obj["metadata"]["deletionGracePeriodSeconds"] = obj["spec"].get(
+                "terminationGracePeriodSeconds", 30
+            )
             self._write("MODIFIED", key, obj)
         return copy.deepcopy(obj)
 
@@ -183,7 +212,9 @@ class Store:
         for key, obj in list(self.objects.items()):
             owners = obj["metadata"].get("ownerReferences") or []
             if any(owner["uid"] == uid for owner in owners):
-                obj["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
+                obj["metadata"]["ownerReferences"] = [
+                    owner for owner in owners if owner["uid"] != uid
+                ]
                 self._write("MODIFIED", key, obj)
 
     def _need_namespace(self, kind: Kind, namespace: str) -> None:
@@ -201,14 +232,19 @@ class Store:
         meta, name = new["metadata"], old["metadata"]["name"]
         if meta.get("name") != name:
             raise ApiError(400, "the name of the object does not match the name on the URL")
-        if meta.get("resourceVersion", old["metadata"]["resourceVersion"]) != old["metadata"]["resourceVersion"]:
+        if (
+            meta.get("resourceVersion", old["metadata"]["resourceVersion"])
+            != old["metadata"]["resourceVersion"]
+        ):
             told = "the object has been modified; please apply your changes to the latest version and try again"
-            raise ApiError(409, f'Operation cannot be fulfilled on {kind.resource} "{name}": {told}')
-        if meta.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
-            told = (
-                f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {old['metadata']['uid']}"
+            raise ApiError(
+                409, f'Operation cannot be fulfilled on {kind.resource} "{name}": {told}'
             )
-            raise ApiError(409, f'Operation cannot be fulfilled on {kind.resource} "{name}": {told}')
+        if meta.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+            told = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {old['metadata']['uid']}"
+            raise ApiError(
+                409, f'Operation cannot be fulfilled on {kind.resource} "{name}": {told}'
+            )
 
 
 def _is_orphan(obj: dict, namespace: str, live: set[tuple[str, str]]) -> bool:

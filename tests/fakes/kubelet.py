@@ -98,26 +98,38 @@ class Kubelet:
         if self.real:
             argv, environment = command_of(pod, lambda text: self._replaced(text, container))
             try:
-                container.process = Process(argv, {**self.environment, **environment}, container.uid, self.cwd)
+                container.process = Process(
+                    argv, {**self.environment, **environment}, container.uid, self.cwd
+                )
             except OSError as error:
                 self.finish(name, 128, "StartError", str(error))
         elif self.script:
             container.steps = iter(self.script(pod))
 
-    def finish(self, name: str, exit_code: int, reason: str | None = None, message: str | None = None) -> None:
+    def finish(
+        self, name: str, exit_code: int, reason: str | None = None, message: str | None = None
+    ) -> None:
         """End a container; it starts again where its restart policy says so."""
         container, state = self._find(name)
         container.process, container.steps = None, iter(())
         end = {"exitCode": exit_code, "reason": reason or ("Error" if exit_code else "Completed")}
-        times = {"startedAt": state["state"].get("running", {}).get("startedAt"), "finishedAt": timestamp()}
+        times = {
+            "startedAt": state["state"].get("running", {}).get("startedAt"),
+            "finishedAt": timestamp(),
+        }
         message = message or (self._last_lines(container, state) if exit_code else None)
         end = {**end, **times, **({"message": message} if message else {})}
         pod = self.api.get("pods", container.namespace, container.pod)
         policy = pod["spec"].get("restartPolicy", "Always")
         state |= {"ready": False, "started": False}
-        if "deletionTimestamp" not in pod["metadata"] and (policy == "Always" or (policy == "OnFailure" and exit_code)):
+        if "deletionTimestamp" not in pod["metadata"] and (
+            policy == "Always" or (policy == "OnFailure" and exit_code)
+        ):
             container.restart_at = time.monotonic() + self.restart_delay
-            waiting = {"reason": "CrashLoopBackOff", "message": f"back-off restarting failed container of pod {name}"}
+            waiting = {
+                "reason": "CrashLoopBackOff",
+                "message": f"back-off restarting failed container of pod {name}",
+            }
             state |= {"state": {"waiting": waiting}, "lastState": {"terminated": end}}
             self._write_state(container, state, phase="Running")
         else:
@@ -132,14 +144,23 @@ class Kubelet:
 
     def keep_unscheduled(self, name: str, message: str) -> None:
         container, _ = self._find(name)
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+        }
         status = {"phase": "Pending", "conditions": [condition], "containerStatuses": None}
         self._patch(container, {"spec": {"nodeName": None}, "status": status})
 
     def evict(self, name: str) -> None:
         container, _ = self._find(name)
         self._stop(container)
-        status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+        status = {
+            "phase": "Failed",
+            "reason": "Evicted",
+            "message": "The node was low on resource: memory.",
+        }
         self._patch(container, {"status": status})
 
     # Within
@@ -149,7 +170,12 @@ class Kubelet:
         container = next(found for found in reversed(self.containers.values()) if found.pod == name)
         pod = self.api.get("pods", container.namespace, name)
         first = pod["spec"]["containers"][0]
-        new = {"name": first["name"], "image": first.get("image", ""), "imageID": "", "ready": False}
+        new = {
+            "name": first["name"],
+            "image": first.get("image", ""),
+            "imageID": "",
+            "ready": False,
+        }
         new |= {"restartCount": 0, "state": {}, "lastState": {}}
         return container, (pod["status"].get("containerStatuses") or [new])[0]
 
@@ -157,10 +183,15 @@ class Kubelet:
         if container.process:
             code = container.process.exit_code()
             if code is not None:
-                self._take_lines(container, self.api.get("pods", container.namespace, container.pod))
+                self._take_lines(
+                    container, self.api.get("pods", container.namespace, container.pod)
+                )
                 self.finish(container.pod, code)
             return
-        while time.monotonic() >= container.wake and (action := next(container.steps, None)) is not None:
+        while (
+            time.monotonic() >= container.wake
+            and (action := next(container.steps, None)) is not None
+        ):
             if isinstance(action, str):
                 self.api.write_log(container.namespace, container.pod, action)
             elif isinstance(action, float):
@@ -184,7 +215,9 @@ class Kubelet:
         if not process or process.exit_code() is not None:
             self._take_lines(container, pod)
             self._forget(container)
-            self.api.store.delete(self.api.store.kind_of("pods"), container.namespace, container.pod, grace=0)
+            self.api.store.delete(
+                self.api.store.kind_of("pods"), container.namespace, container.pod, grace=0
+            )
 
     def _take_lines(self, container: Container, pod: dict | None) -> None:
         while pod and container.process and container.process.lines:
@@ -202,13 +235,25 @@ class Kubelet:
 
     def _lingers(self, pod: dict) -> bool:
         is_over = pod["status"].get("phase") in ("Succeeded", "Failed")
-        return pod["metadata"]["uid"] in self.containers and "nodeName" in pod["spec"] and not is_over
+        return (
+            pod["metadata"]["uid"] in self.containers and "nodeName" in pod["spec"] and not is_over
+        )
 
     def _write_state(self, container: Container, state: dict, phase: str) -> None:
-        ready = {"type": "Ready", "status": "True" if phase == "Running" and state.get("ready") else "False"}
+        ready = {
+            "type": "Ready",
+            "status": "True" if phase == "Running" and state.get("ready") else "False",
+        }
         ip = {} if phase == "Pending" else {"podIP": "127.0.0.1", "hostIP": "127.0.0.1"}
-        status = {"phase": phase, "conditions": [{"type": "PodScheduled", "status": "True"}, ready], **ip}
-        self._patch(container, {"spec": {"nodeName": "node-0"}, "status": {**status, "containerStatuses": [state]}})
+        status = {
+            "phase": phase,
+            "conditions": [{"type": "PodScheduled", "status": "True"}, ready],
+            **ip,
+        }
+        self._patch(
+            container,
+            {"spec": {"nodeName": "node-0"}, "status": {**status, "containerStatuses": [state]}},
+        )
 
     def _patch(self, container: Container, patch: dict) -> None:
         self.api.patch("pods", container.namespace, container.pod, patch)
@@ -219,7 +264,9 @@ class Kubelet:
         if pod["spec"]["containers"][0].get("terminationMessagePolicy") != "FallbackToLogsOnError":
             return ""
         place = Place(uid=container.uid, container=state["name"], start=state["restartCount"])
-        return "".join(line.shown(False) for line in self.api.logs.lines.get(place, [])[-80:])[-2048:]
+        return "".join(line.shown(False) for line in self.api.logs.lines.get(place, [])[-80:])[
+            -2048:
+        ]
 
     def _replaced(self, text: str, container: Container) -> str:
         """There are no names here but localhost's, no fixed ports, and none of a container's folders."""

@@ -44,7 +44,11 @@ class TrainingOperator:
             environment=environment or {},
             cwd=cwd,
         )
-        self.start, self.finish, self.evict = self.kubelet.start, self.kubelet.finish, self.kubelet.evict
+        self.start, self.finish, self.evict = (
+            self.kubelet.start,
+            self.kubelet.finish,
+            self.kubelet.evict,
+        )
         self.hold, self.keep_unscheduled = self.kubelet.hold, self.kubelet.keep_unscheduled
         self.stuck = self.kubelet.stuck
         self.cleans_all_at_limit = cleans_all_at_limit
@@ -95,7 +99,9 @@ class TrainingOperator:
 
     def write(self, pod: str, text: str) -> None:
         """Add lines to the log of a pod."""
-        container = next(found for found in reversed(self.kubelet.containers.values()) if found.pod == pod)
+        container = next(
+            found for found in reversed(self.kubelet.containers.values()) if found.pod == pod
+        )
         self.api.write_log(container.namespace, pod, text)
 
     # For the reconcilers
@@ -109,19 +115,36 @@ class TrainingOperator:
     def pods_of(self, job: dict) -> list[dict]:
         uid = job["metadata"]["uid"]
         pods = self.store.list(self.store.kind_of("pods"), job["metadata"]["namespace"])
-        return [pod for pod in pods if uid in [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or []]]
+        return [
+            pod
+            for pod in pods
+            if uid in [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or []]
+        ]
 
     def create_pod(self, job: dict, name: str, labels: dict, template: dict) -> None:
         """A pod and a service of the same name; a pod of an earlier job may be in the way for a while."""
         space, given = job["metadata"]["namespace"], template.get("metadata") or {}
-        owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": True, "blockOwnerDeletion": True}
+        owner = {
+            "apiVersion": job["apiVersion"],
+            "kind": job["kind"],
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
         owner |= {"name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
-        meta = {"name": name, "ownerReferences": [owner], "annotations": given.get("annotations") or {}}
+        meta = {
+            "name": name,
+            "ownerReferences": [owner],
+            "annotations": given.get("annotations") or {},
+        }
         meta["labels"] = {**(given.get("labels") or {}), **labels}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
         with contextlib.suppress(ApiError):
             self.kubelet.accept(self.store.create(self.store.kind_of("pods"), space, pod), job)
-        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "ownerReferences": [owner]}}
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "ownerReferences": [owner]},
+        }
         with contextlib.suppress(ApiError):
             service["spec"] = {"clusterIP": "None", "selector": labels}
             self.store.create(self.store.kind_of("services"), space, service)
@@ -137,7 +160,11 @@ class TrainingOperator:
         self.store.delete(kind, job["metadata"]["namespace"], job["metadata"]["name"])
 
     def write_status(self, job: dict, status: dict) -> None:
-        place = (self.store.kind_of(job["kind"]), job["metadata"]["namespace"], job["metadata"]["name"])
+        place = (
+            self.store.kind_of(job["kind"]),
+            job["metadata"]["namespace"],
+            job["metadata"]["name"],
+        )
         if place in self.store.objects and status != job.get("status"):
             self.store.update(*place, {**job, "status": status}, part="status")
 

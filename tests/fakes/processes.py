@@ -21,7 +21,9 @@ INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 class Process:
     """One start of a container; nothing of it outlives it."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str], uid: str, cwd: str | None) -> None:
+    def __init__(
+        self, argv: list[str], environment: dict[str, str], uid: str, cwd: str | None
+    ) -> None:
         self.uid = uid
         self.lines: deque[tuple[datetime, str]] = deque()
         """What it wrote, and when, for the kubelet to take away."""

@@ -22,7 +22,9 @@ def validate(job: dict) -> None:
     if specs.get("Master", {}).get("replicas", 1) != 1:
         raise ValueError("spec.pytorchReplicaSpecs[Master].replicas: must be 1")
     if "nProcPerNode" in job["spec"].get("elasticPolicy", {}) and "nprocPerNode" in job["spec"]:
-        raise ValueError("spec.elasticPolicy.nProcPerNode: must not be used with nprocPerNode in spec")
+        raise ValueError(
+            "spec.elasticPolicy.nProcPerNode: must not be used with nprocPerNode in spec"
+        )
     for spec in specs.values():
         containers = spec["template"]["spec"]["containers"]
         if "pytorch" not in [container["name"] for container in containers]:
@@ -58,7 +60,9 @@ def _run(operator: Any, job: dict, status: dict, pods: list[dict]) -> None:
         status.pop("startTime", None)
     counts = {}
     for role, spec in job["spec"]["pytorchReplicaSpecs"].items():
-        own = [pod for pod in pods if pod["metadata"]["labels"][f"{LABEL}replica-type"] == role.lower()]
+        own = [
+            pod for pod in pods if pod["metadata"]["labels"][f"{LABEL}replica-type"] == role.lower()
+        ]
         counts[role] = _reconcile_pods(operator, job, status, role, spec, own)
     status["replicaStatuses"] = counts
     status.setdefault("startTime", operator.timestamp())
@@ -66,7 +70,9 @@ def _run(operator: Any, job: dict, status: dict, pods: list[dict]) -> None:
         _update_conditions(operator, job, status, role, spec)
 
 
-def _reconcile_pods(operator: Any, job: dict, status: dict, role: str, spec: dict, pods: list[dict]) -> dict:
+def _reconcile_pods(
+    operator: Any, job: dict, status: dict, role: str, spec: dict, pods: list[dict]
+) -> dict:
     count = {"active": 0, "succeeded": 0, "failed": 0}
     by_index = {int(pod["metadata"]["labels"][f"{LABEL}replica-index"]): pod for pod in pods}
     for index in range(max([spec.get("replicas", 1), *(index + 1 for index in by_index)])):
@@ -77,16 +83,25 @@ def _reconcile_pods(operator: Any, job: dict, status: dict, role: str, spec: dic
         if index >= spec.get("replicas", 1):
             operator.delete_pod(pod)
         phase, policy = pod["status"].get("phase"), spec.get("restartPolicy", "OnFailure")
-        retries = policy in ("OnFailure", "Always") or (policy == "ExitCode" and _exit_code(pod) >= 128)
+        retries = policy in ("OnFailure", "Always") or (
+            policy == "ExitCode" and _exit_code(pod) >= 128
+        )
         name = job["metadata"]["name"]
         if phase == "Failed" and retries:
             operator.delete_pod(pod)
             told = f"job {name} is restarting because {role} replica(s) failed."
             set_condition(status, "Restarting", "Restarting", told)
         elif phase == "Failed" and policy == "ExitCode":
-            set_condition(status, "Failed", "Failed", f'job "{name}" is failing because "{role}" replica(s) failed.')
+            set_condition(
+                status,
+                "Failed",
+                "Failed",
+                f'job "{name}" is failing because "{role}" replica(s) failed.',
+            )
         # A pod that is being deleted counts as one that failed.
-        is_failed = phase == "Failed" or (phase == "Running" and "deletionTimestamp" in pod["metadata"])
+        is_failed = phase == "Failed" or (
+            phase == "Running" and "deletionTimestamp" in pod["metadata"]
+        )
         count["failed"] += is_failed
         count["succeeded"] += phase == "Succeeded"
         count["active"] += phase == "Running" and not is_failed
@@ -102,7 +117,9 @@ def _update_conditions(operator: Any, job: dict, status: dict, role: str, spec: 
         is_elastic = not has_master and bool(job["spec"].get("elasticPolicy"))
         if count["succeeded"] == replicas or (is_elastic and count["succeeded"]):
             status["completionTime"] = status.get("completionTime") or operator.timestamp()
-            set_condition(status, "Succeeded", "Succeeded", f"{KIND} {shown} successfully completed.")
+            set_condition(
+                status, "Succeeded", "Succeeded", f"{KIND} {shown} successfully completed."
+            )
             if has_master:
                 return
         elif count["active"]:
@@ -123,19 +140,33 @@ def _limit(operator: Any, policy: dict, status: dict, job: dict, pods: list[dict
         pod
         for pod in pods
         if pod["status"].get("phase") == "Running"
-        and specs[pod["metadata"]["labels"][f"{LABEL}replica-type"]].get("restartPolicy", "OnFailure") != "Never"
+        and specs[pod["metadata"]["labels"][f"{LABEL}replica-type"]].get(
+            "restartPolicy", "OnFailure"
+        )
+        != "Never"
     ]
-    restarts = sum(state["restartCount"] for pod in counted for state in pod["status"].get("containerStatuses") or [])
+    restarts = sum(
+        state["restartCount"]
+        for pod in counted
+        for state in pod["status"].get("containerStatuses") or []
+    )
     limit, deadline = policy.get("backoffLimit"), policy.get("activeDeadlineSeconds")
     if limit is not None and restarts >= max(limit, 1):
         return "has reached the specified backoff limit"
-    if deadline is not None and "startTime" in status and operator.seconds_since(status["startTime"]) >= deadline:
+    if (
+        deadline is not None
+        and "startTime" in status
+        and operator.seconds_since(status["startTime"]) >= deadline
+    ):
         return "was active longer than specified deadline"
     return ""
 
 
 def _clean(operator: Any, job: dict, status: dict, policy: dict, pods: list[dict]) -> None:
-    cleaned = {"All": ("Pending", "Running", "Succeeded", "Failed"), "Running": ("Pending", "Running")}
+    cleaned = {
+        "All": ("Pending", "Running", "Succeeded", "Failed"),
+        "Running": ("Pending", "Running"),
+    }
     for pod in pods:
         if pod["status"].get("phase") in cleaned.get(policy.get("cleanPodPolicy", "None"), ()):
             operator.delete_pod(pod)
@@ -144,7 +175,11 @@ def _clean(operator: Any, job: dict, status: dict, policy: dict, pods: list[dict
             count["succeeded"] += count["active"]
             count["active"] = 0
     ttl = policy.get("ttlSecondsAfterFinished")
-    if ttl is not None and "completionTime" in status and operator.seconds_since(status["completionTime"]) >= ttl:
+    if (
+        ttl is not None
+        and "completionTime" in status
+        and operator.seconds_since(status["completionTime"]) >= ttl
+    ):
         operator.delete_job(job)
 
 
@@ -161,11 +196,21 @@ def _suspend(operator: Any, status: dict, name: str, pods: list[dict]) -> None:
 
 def _exit_code(pod: dict) -> int:
     states = pod["status"].get("containerStatuses") or []
-    return next((s["state"]["terminated"]["exitCode"] for s in states if "terminated" in s.get("state", {})), 0xBEEF)
+    return next(
+        (
+            s["state"]["terminated"]["exitCode"]
+            for s in states
+            if "terminated" in s.get("state", {})
+        ),
+        0xBEEF,
+    )
 
 
 def is_true(status: dict, type_: str) -> bool:
-    return any((found["type"], found["status"]) == (type_, "True") for found in status.get("conditions") or [])
+    return any(
+        (found["type"], found["status"]) == (type_, "True")
+        for found in status.get("conditions") or []
+    )
 
 
 def set_condition(status: dict, type_: str, reason: str, message: str, value: str = "True") -> None:
@@ -178,9 +223,19 @@ def set_condition(status: dict, type_: str, reason: str, message: str, value: st
     gone = {type_, {"Restarting": "Running", "Running": "Restarting"}.get(type_)}
     kept = [found for found in conditions if found["type"] not in gone]
     if type_ in ("Failed", "Succeeded"):
-        kept = [{**found, "status": "False"} if found["type"] == "Running" else found for found in kept]
-    new = {"type": type_, "status": value, "reason": reason, "message": message, "lastUpdateTime": timestamp()}
-    new["lastTransitionTime"] = old["lastTransitionTime"] if old and old["status"] == value else timestamp()
+        kept = [
+            {**found, "status": "False"} if found["type"] == "Running" else found for found in kept
+        ]
+    new = {
+        "type": type_,
+        "status": value,
+        "reason": reason,
+        "message": message,
+        "lastUpdateTime": timestamp(),
+    }
+    new["lastTransitionTime"] = (
+        old["lastTransitionTime"] if old and old["status"] == value else timestamp()
+    )
     status["conditions"] = [*kept, new]
 
 
@@ -204,7 +259,9 @@ def _pod(job: dict, role: str, index: int, spec: dict) -> tuple[str, dict, dict]
         if container["name"] == "pytorch" and PORT_NAME not in [port.get("name") for port in ports]:
             ports.append({"name": PORT_NAME, "containerPort": 23456, "protocol": "TCP"})
     if role == "Worker" and "Master" in specs:
-        template["spec"].setdefault("initContainers", []).append({"name": "init-pytorch", "image": "alpine:3.10"})
+        template["spec"].setdefault("initContainers", []).append(
+            {"name": "init-pytorch", "image": "alpine:3.10"}
+        )
     full = {f"{LABEL}{key}": value for key, value in labels.items()}
     return f"{name}-{role.lower()}-{index}", full, template
 
@@ -217,8 +274,18 @@ def _environment(job: dict, role: str, index: int) -> list[dict]:
     if "Master" in spec["pytorchReplicaSpecs"]:
         host, rank = f"{name}-master-0", str(index + (role == "Worker"))
         world = total * (int(processes) if processes.isdigit() else 1)
-        values |= {"MASTER_PORT": "23456", "MASTER_ADDR": host, "PET_MASTER_PORT": "23456", "PET_MASTER_ADDR": host}
-        values |= {"WORLD_SIZE": str(world), "RANK": rank, "PET_NPROC_PER_NODE": processes, "PET_NODE_RANK": rank}
+        values |= {
+            "MASTER_PORT": "23456",
+            "MASTER_ADDR": host,
+            "PET_MASTER_PORT": "23456",
+            "PET_MASTER_ADDR": host,
+        }
+        values |= {
+            "WORLD_SIZE": str(world),
+            "RANK": rank,
+            "PET_NPROC_PER_NODE": processes,
+            "PET_NODE_RANK": rank,
+        }
     if not elastic:
         values["PET_NNODES"] = str(total)
     else:
@@ -226,9 +293,21 @@ def _environment(job: dict, role: str, index: int) -> list[dict]:
         host, port = elastic.get("rdzvHost") or f"{name}-worker-0", elastic.get("rdzvPort") or 23456
         values["PET_RDZV_ENDPOINT"] = f"{host}:{port}"
         values["PET_RDZV_BACKEND"] = elastic.get("rdzvBackend") or "c10d"
-        values["PET_NNODES"] = f"{elastic.get('minReplicas') or workers}:{elastic.get('maxReplicas') or workers}"
-        others = {"PET_MAX_RESTARTS": "maxRestarts", "PET_NPROC_PER_NODE": "nProcPerNode", "PET_RDZV_ID": "rdzvId"}
-        values |= {key: str(elastic[field]) for key, field in others.items() if elastic.get(field) is not None}
+        values["PET_NNODES"] = (
+            f"{elastic.get('minReplicas') or workers}:{elastic.get('maxReplicas') or workers}"
+        )
+        others = {
+            "PET_MAX_RESTARTS": "maxRestarts",
+            "PET_NPROC_PER_NODE": "nProcPerNode",
+            "PET_RDZV_ID": "rdzvId",
+        }
+        values |= {
+            key: str(elastic[field])
+            for key, field in others.items()
+            if elastic.get(field) is not None
+        }
         if elastic.get("rdzvConf"):
-            values["PET_RDZV_CONF"] = ",".join(f"{entry['key']}={entry['value']}" for entry in elastic["rdzvConf"])
+            values["PET_RDZV_CONF"] = ",".join(
+                f"{entry['key']}={entry['value']}" for entry in elastic["rdzvConf"]
+            )
     return [{"name": key, "value": value} for key, value in values.items()]

@@ -57,7 +57,12 @@ class Jobs:
 
 def job(name="a", **meta):
     meta = {"name": name, "namespace": NAMESPACE, **meta}
-    return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta, "spec": {"size": 1}}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": meta,
+        "spec": {"size": 1},
+    }
 
 
 def pod(name="p", phase="Running", state=None, **meta):
@@ -137,7 +142,9 @@ def test_what_a_real_server_refuses_is_refused(jobs, wrong, status):
 def test_a_namespace_that_is_not_there_takes_nothing(api):
     custom = client.CustomObjectsApi(api.client())
     lost = {**job(), "metadata": {"name": "a"}}
-    error = refusal(custom.create_namespaced_custom_object, "kubeflow.org", "v1", "lost", "pytorchjobs", lost)
+    error = refusal(
+        custom.create_namespaced_custom_object, "kubeflow.org", "v1", "lost", "pytorchjobs", lost
+    )
     assert error.status == 404
     assert json.loads(error.body)["message"] == 'namespaces "lost" not found'
 
@@ -153,7 +160,12 @@ def test_a_validator_of_the_kind_makes_an_object_invalid(api, jobs):
 
 
 def test_lists_are_selected_by_labels_and_names(jobs):
-    for name, labels in (("a", {"x": "1", "y": "1"}), ("b", {"x": "2", "y": "1"}), ("c", {"x": "3"}), ("d", {})):
+    for name, labels in (
+        ("a", {"x": "1", "y": "1"}),
+        ("b", {"x": "2", "y": "1"}),
+        ("c", {"x": "3"}),
+        ("d", {}),
+    ):
         jobs.create(job(name, labels=labels))
     wanted = {
         "x=1,y=1": ["a"],
@@ -181,20 +193,33 @@ def test_a_list_comes_in_pages(api, jobs):
 
 def test_a_patch_merges_and_a_stale_version_in_it_is_a_conflict(jobs):
     old = jobs.create(job(labels={"x": "1", "y": "1"}))
-    new = jobs.patch("a", {"metadata": {"labels": {"x": None}}, "spec": {"more": 2}, "status": {"not": "here"}})
+    new = jobs.patch(
+        "a", {"metadata": {"labels": {"x": None}}, "spec": {"more": 2}, "status": {"not": "here"}}
+    )
     assert new["metadata"]["labels"] == {"y": "1"}
-    assert (new["spec"], new["status"], new["metadata"]["generation"]) == ({"size": 1, "more": 2}, {}, 2)
-    stale = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"]}, "spec": {"more": 3}}
+    assert (new["spec"], new["status"], new["metadata"]["generation"]) == (
+        {"size": 1, "more": 2},
+        {},
+        2,
+    )
+    stale = {
+        "metadata": {"resourceVersion": old["metadata"]["resourceVersion"]},
+        "spec": {"more": 3},
+    }
     assert reason(refusal(jobs.patch, "a", stale)) == (409, "Conflict")
     assert jobs.get("a") == new
 
 
 def test_a_core_object_takes_a_strategic_merge_patch_and_a_custom_one_does_not(api, core):
     api.put(pod())
-    assert core.patch_namespaced_pod("p", NAMESPACE, {"metadata": {"labels": {"x": "1"}}}).metadata.labels == {"x": "1"}
+    assert core.patch_namespaced_pod(
+        "p", NAMESPACE, {"metadata": {"labels": {"x": "1"}}}
+    ).metadata.labels == {"x": "1"}
     strategic = {"Content-Type": "application/strategic-merge-patch+json"}
     path = "/apis/kubeflow.org/v1/namespaces/kubeflow/pytorchjobs/a"
-    error = refusal(api.client().call_api, path, "PATCH", header_params=strategic, body={"spec": {}})
+    error = refusal(
+        api.client().call_api, path, "PATCH", header_params=strategic, body={"spec": {}}
+    )
     assert error.status == 415
 
 
@@ -205,7 +230,9 @@ def test_the_status_is_written_through_its_subresource_only(jobs):
     assert (jobs.get("a")["spec"], jobs.get("a")["status"]) == ({"size": 1}, {"conditions": []})
     jobs.custom.patch_namespaced_custom_object_status(*jobs.place, "a", {"status": {"active": 1}})
     assert jobs.get("a")["status"] == {"conditions": [], "active": 1}
-    assert refusal(jobs.custom.replace_namespaced_custom_object, *jobs.place, "a", job()).status == 422
+    assert (
+        refusal(jobs.custom.replace_namespaced_custom_object, *jobs.place, "a", job()).status == 422
+    )
 
 
 def test_a_deleted_object_takes_what_only_it_owned_along(api, jobs):
@@ -261,7 +288,9 @@ def test_a_selection_can_be_deleted_at_once(api, jobs):
 
 
 def test_a_kind_that_is_taken_away_is_not_found_and_not_listed():
-    with KubeApi(without=["trainjobs", "trainingruntimes", "clustertrainingruntimes", "pods"]) as api:
+    with KubeApi(
+        without=["trainjobs", "trainingruntimes", "clustertrainingruntimes", "pods"]
+    ) as api:
         custom, apis = client.CustomObjectsApi(api.client()), client.ApisApi(api.client())
         place = ("trainer.kubeflow.org", "v1alpha1", NAMESPACE, "trainjobs")
         error = refusal(custom.list_namespaced_custom_object, *place)
@@ -270,13 +299,18 @@ def test_a_kind_that_is_taken_away_is_not_found_and_not_listed():
         assert "kubeflow.org" in groups
         assert "trainer.kubeflow.org" not in groups
         found = custom.get_api_resources("kubeflow.org", "v1").resources
-        assert [(known.name, known.kind, known.namespaced) for known in found] == [("pytorchjobs", "PyTorchJob", True)]
+        assert [(known.name, known.kind, known.namespaced) for known in found] == [
+            ("pytorchjobs", "PyTorchJob", True)
+        ]
         assert refusal(custom.get_api_resources, "kubeflow.org", "v2").status == 404
 
 
 def test_version_health_and_access_are_told(api):
     assert client.VersionApi(api.client()).get_code().minor == "33"
-    assert api.client().call_api("/readyz", "GET", response_type="str", _return_http_data_only=True) == "ok"
+    assert (
+        api.client().call_api("/readyz", "GET", response_type="str", _return_http_data_only=True)
+        == "ok"
+    )
     api.allows = lambda attributes: attributes["verb"] == "get"
     access = client.AuthorizationV1Api(api.client())
     for verb, allowed in (("get", True), ("delete", False)):
@@ -296,7 +330,9 @@ def test_every_request_is_kept_by_the_verb_that_a_role_grants(api, core, jobs):
     jobs.create(job())
     jobs.list()
     jobs.custom.list_cluster_custom_object("kubeflow.org", "v1", "pytorchjobs")
-    core.list_namespaced_pod(NAMESPACE, watch=True, timeout_seconds=0.01, _preload_content=False).read()
+    core.list_namespaced_pod(
+        NAMESPACE, watch=True, timeout_seconds=0.01, _preload_content=False
+    ).read()
     refusal(core.read_namespaced_pod_log, "p", NAMESPACE)
     jobs.delete("a")
     assert api.verbs_used() == {
@@ -331,7 +367,9 @@ def test_a_watch_tells_what_changes_after_its_version(api, jobs):
         jobs.delete("a")
 
     stream = watch.Watch().stream(
-        client.CustomObjectsApi(api.client()).list_namespaced_custom_object, *jobs.place, resource_version=version
+        client.CustomObjectsApi(api.client()).list_namespaced_custom_object,
+        *jobs.place,
+        resource_version=version,
     )
     thread = in_thread(change)
     assert events_of(stream, 3) == [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "a")]
@@ -353,10 +391,16 @@ def test_an_open_watch_can_be_cut_in_the_middle_or_ended(api, jobs):
 
 def test_a_version_that_is_too_old_gives_an_error_event(api, jobs):
     jobs.create(job())
-    response = jobs.list(watch=True, resource_version=str(api.store.version), _preload_content=False)
+    response = jobs.list(
+        watch=True, resource_version=str(api.store.version), _preload_content=False
+    )
     api.expire()
     event = json.loads(response.read())
-    assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
+    assert (event["type"], event["object"]["code"], event["object"]["reason"]) == (
+        "ERROR",
+        410,
+        "Expired",
+    )
     stream = watch.Watch().stream(jobs.list, resource_version="1", timeout_seconds=1)
     assert refusal(list, stream).status == 410
 
@@ -372,7 +416,9 @@ def test_a_log_is_read_whole_or_in_part(api, core):
     for line in ("one", "two", "three"):
         api.write_log(NAMESPACE, "p", line)
     assert core.read_namespaced_pod_log("p", NAMESPACE) == "one\ntwo\nthree\n"
-    assert core.read_namespaced_pod_log("p", NAMESPACE, tail_lines=1, container="pytorch") == "three\n"
+    assert (
+        core.read_namespaced_pod_log("p", NAMESPACE, tail_lines=1, container="pytorch") == "three\n"
+    )
     assert core.read_namespaced_pod_log("p", NAMESPACE, since_seconds=5) == "one\ntwo\nthree\n"
     assert refusal(core.read_namespaced_pod_log, "p", NAMESPACE, container="no").status == 400
     stamped = core.read_namespaced_pod_log("p", NAMESPACE, timestamps=True).splitlines()[2]
@@ -387,7 +433,9 @@ def test_a_log_since_a_time_begins_with_the_whole_second(api):
         api.logs.write(obj, f"{second}.{micro}", at=datetime(2026, 1, 1, 0, 0, second, micro, UTC))
     query = [("sinceTime", "2026-01-01T00:00:02.500000Z")]
     path = "/api/v1/namespaces/kubeflow/pods/p/log"
-    got = api.client().call_api(path, "GET", query_params=query, response_type="str", _return_http_data_only=True)
+    got = api.client().call_api(
+        path, "GET", query_params=query, response_type="str", _return_http_data_only=True
+    )
     assert got == "2.100000\n2.600000\n"
 
 
@@ -398,13 +446,18 @@ def test_a_pod_that_waits_or_is_gone_has_no_log(api, core):
     told = 'container "pytorch" in pod "p" is waiting to start: ContainerCreating'
     assert json.loads(error.body)["message"] == told
     api.put(pod(phase="Pending", state={"state": {"waiting": {"reason": "ImagePullBackOff"}}}))
-    assert "trying and failing to pull image" in refusal(core.read_namespaced_pod_log, "p", NAMESPACE).body
+    assert (
+        "trying and failing to pull image"
+        in refusal(core.read_namespaced_pod_log, "p", NAMESPACE).body
+    )
     api.remove("pods", NAMESPACE, "p")
     assert reason(refusal(core.read_namespaced_pod_log, "p", NAMESPACE)) == (404, "NotFound")
 
 
 def test_a_pod_that_is_on_no_node_yet_has_an_empty_log(api, core):
-    unscheduled = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}
+    unscheduled = {
+        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+    }
     api.put({**pod(), "status": {"phase": "Pending", **unscheduled}})
     assert core.read_namespaced_pod_log("p", NAMESPACE, follow=True) == ""
 
@@ -434,7 +487,12 @@ def test_each_start_of_a_container_has_a_log_of_its_own(api, core):
     assert refusal(core.read_namespaced_pod_log, "p", NAMESPACE, previous=True).status == 400
     api.write_log(NAMESPACE, "p", "first")
     last = {"lastState": ENDED["state"]}
-    api.patch("pods", NAMESPACE, "p", pod(state={"state": {"waiting": {"reason": "CrashLoopBackOff"}}, **last}))
+    api.patch(
+        "pods",
+        NAMESPACE,
+        "p",
+        pod(state={"state": {"waiting": {"reason": "CrashLoopBackOff"}}, **last}),
+    )
     assert core.read_namespaced_pod_log("p", NAMESPACE) == "first\n"
     api.patch("pods", NAMESPACE, "p", pod(state={**RUNNING, **last, "restartCount": 1}))
     api.write_log(NAMESPACE, "p", "second")
@@ -447,7 +505,9 @@ def test_each_start_of_a_container_has_a_log_of_its_own(api, core):
 
 @pytest.mark.parametrize("status", [401, 403, 409, 410, 429, 500, 503])
 def test_a_request_can_be_told_to_fail(api, jobs, status):
-    fault = api.fail(verb="list", resource="pytorchjobs", after=1, status=status, headers={"Retry-After": "7"})
+    fault = api.fail(
+        verb="list", resource="pytorchjobs", after=1, status=status, headers={"Retry-After": "7"}
+    )
     jobs.create(job())
     jobs.list()
     error = refusal(jobs.list)
@@ -486,7 +546,9 @@ def test_an_outage_closes_every_connection_until_it_is_over(api, core, jobs):
 def test_a_callback_sees_a_request_before_and_after_its_effect(api, jobs):
     seen = []
     api.on_request(
-        lambda number, request, phase: seen.append((number, request.verb, phase, len(api.list("PyTorchJob"))))
+        lambda number, request, phase: seen.append(
+            (number, request.verb, phase, len(api.list("PyTorchJob")))
+        )
     )
     jobs.create(job())
     assert seen == [(1, "create", "before", 0), (1, "create", "after", 1)]

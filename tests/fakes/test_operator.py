@@ -45,11 +45,19 @@ def train_job(code="", nodes=2):
     trainer = {"numNodes": nodes, "image": "i", "command": ["python3"], "args": ["-c", code]}
     meta = {"name": "a", "namespace": NAMESPACE}
     spec = {"runtimeRef": {"name": "torch"}, "trainer": trainer}
-    return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": meta, "spec": spec}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": meta,
+        "spec": spec,
+    }
 
 
 def conditions(api, kind="PyTorchJob"):
-    return {found["type"]: found["status"] for found in api.get(kind, NAMESPACE, "a")["status"].get("conditions", [])}
+    return {
+        found["type"]: found["status"]
+        for found in api.get(kind, NAMESPACE, "a")["status"].get("conditions", [])
+    }
 
 
 def pods(api):
@@ -93,7 +101,10 @@ def test_a_job_gets_its_pods_with_labels_owner_and_environment(api, operator):
         "training.kubeflow.org/replica-index": "1",
         "training.kubeflow.org/operator-name": "pytorchjob-controller",
     }
-    assert pod["metadata"]["ownerReferences"][0]["uid"] == api.get("PyTorchJob", NAMESPACE, "a")["metadata"]["uid"]
+    assert (
+        pod["metadata"]["ownerReferences"][0]["uid"]
+        == api.get("PyTorchJob", NAMESPACE, "a")["metadata"]["uid"]
+    )
     assert {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]} == {
         "PYTHONUNBUFFERED": "1",
         "PET_RDZV_ENDPOINT": "a-worker-0:23456",
@@ -110,7 +121,11 @@ def test_a_master_is_told_who_is_who_and_workers_wait_for_it(api, operator):
     worker = api.get("pods", NAMESPACE, W0)["spec"]
     values = {entry["name"]: entry["value"] for entry in worker["containers"][0]["env"]}
     assert (values["MASTER_ADDR"], values["RANK"], values["WORLD_SIZE"]) == ("a-master-0", "1", "2")
-    assert (values["PET_NODE_RANK"], values["PET_NNODES"], values["PET_NPROC_PER_NODE"]) == ("1", "2", "1")
+    assert (values["PET_NODE_RANK"], values["PET_NNODES"], values["PET_NPROC_PER_NODE"]) == (
+        "1",
+        "2",
+        "1",
+    )
     assert worker["initContainers"][0]["image"] == "alpine:3.10"
     assert "initContainers" not in api.get("pods", NAMESPACE, "a-master-0")["spec"]
 
@@ -121,7 +136,9 @@ def test_what_the_webhook_refuses_is_refused(api, operator, wrong):
     if wrong == "name":
         obj["metadata"]["name"] = "1a"
     else:
-        obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["name"] = "other"
+        obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0][
+            "name"
+        ] = "other"
     custom = client.CustomObjectsApi(api.client())
     with pytest.raises(ApiException, match="Invalid"):
         custom.create_namespaced_custom_object("kubeflow.org", "v1", NAMESPACE, "pytorchjobs", obj)
@@ -179,7 +196,10 @@ def test_restarts_of_all_pods_together_reach_the_limit(api, operator, cleans_all
         operator.finish(name, 1)
         operator.settle()
     assert conditions(api)["Failed"] == "True"
-    assert "backoff limit" in api.get("PyTorchJob", NAMESPACE, "a")["status"]["conditions"][-1]["message"]
+    assert (
+        "backoff limit"
+        in api.get("PyTorchJob", NAMESPACE, "a")["status"]["conditions"][-1]["message"]
+    )
     assert list(pods(api)) == ([] if cleans_all else [W0, W1])
 
 
@@ -332,7 +352,9 @@ FIELDS = [
     {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     {
         "name": "INDEX",
-        "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['training.kubeflow.org/replica-index']"}},
+        "valueFrom": {
+            "fieldRef": {"fieldPath": "metadata.labels['training.kubeflow.org/replica-index']"}
+        },
     },
 ]
 
@@ -347,9 +369,16 @@ def with_args(obj, *args):
 def test_two_real_pods_meet(api):
     with TrainingOperator(api, real=True, replace={"/mnt/data": "/here"}):
         api.put(with_args(job(code=MEET, elastic=True), "$(INDEX) $$(INDEX) $(NONE) /mnt/data"))
-        eventually(lambda: "Succeeded" in conditions(api) and pods(api) == {W0: "Succeeded", W1: "Succeeded"})
+        eventually(
+            lambda: (
+                "Succeeded" in conditions(api) and pods(api) == {W0: "Succeeded", W1: "Succeeded"}
+            )
+        )
     core = client.CoreV1Api(api.client())
-    assert core.read_namespaced_pod_log(W0, NAMESPACE) == f"I am {W0} 0 $(INDEX) $(NONE) /here\nmet {W1}\n"
+    assert (
+        core.read_namespaced_pod_log(W0, NAMESPACE)
+        == f"I am {W0} 0 $(INDEX) $(NONE) /here\nmet {W1}\n"
+    )
     assert core.read_namespaced_pod_log(W1, NAMESPACE) == f"I am {W1} 1 $(INDEX) $(NONE) /here\n"
 
 
@@ -377,7 +406,11 @@ def test_a_deleted_real_pod_is_asked_to_stop_then_killed_with_all_it_started(api
     core = client.CoreV1Api(api.client())
     with TrainingOperator(api, real=True, grace=0.1):
         api.put(job(code=STUBBORN, workers=1))
-        eventually(lambda: pods(api) == {W0: "Running"} and "up" in core.read_namespaced_pod_log(W0, NAMESPACE))
+        eventually(
+            lambda: (
+                pods(api) == {W0: "Running"} and "up" in core.read_namespaced_pod_log(W0, NAMESPACE)
+            )
+        )
         uid = api.get("pods", NAMESPACE, W0)["metadata"]["uid"]
         assert len(processes_of(uid)) == 2
         followed = core.read_namespaced_pod_log(W0, NAMESPACE, follow=True, _preload_content=False)
@@ -398,8 +431,13 @@ def test_no_process_outlives_the_operator(api):
 
 def test_a_real_pod_that_fails_tells_its_last_words(api):
     obj = job(code="import sys; sys.exit('out of luck')", workers=1, restart="Never")
-    container_spec = obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
-    container_spec |= {"terminationMessagePolicy": "FallbackToLogsOnError", "command": [sys.executable]}
+    container_spec = obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][
+        0
+    ]
+    container_spec |= {
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "command": [sys.executable],
+    }
     with TrainingOperator(api, real=True):
         api.put(obj)
         eventually(lambda: "Failed" in conditions(api))
@@ -409,7 +447,9 @@ def test_a_real_pod_that_fails_tells_its_last_words(api):
 
 def test_a_real_pod_whose_command_is_not_there_can_not_start(api):
     obj = job(workers=1, restart="Never")
-    obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["command"] = ["/no/such/command"]
+    obj["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["command"] = [
+        "/no/such/command"
+    ]
     with TrainingOperator(api, real=True):
         api.put(obj)
         eventually(lambda: "Failed" in conditions(api))
@@ -421,10 +461,16 @@ def test_a_real_pod_whose_command_is_not_there_can_not_start(api):
 
 def test_a_train_job_runs_its_nodes_and_is_complete(api):
     with TrainingOperator(api, real=True):
-        api.put(train_job(code="import os; print(os.environ['PET_NODE_RANK'], os.environ['PET_MASTER_ADDR'])"))
+        api.put(
+            train_job(
+                code="import os; print(os.environ['PET_NODE_RANK'], os.environ['PET_MASTER_ADDR'])"
+            )
+        )
         eventually(lambda: conditions(api, "TrainJob").get("Complete") == "True")
     core = client.CoreV1Api(api.client())
-    found = core.list_namespaced_pod(NAMESPACE, label_selector="jobset.sigs.k8s.io/jobset-name=a").items
+    found = core.list_namespaced_pod(
+        NAMESPACE, label_selector="jobset.sigs.k8s.io/jobset-name=a"
+    ).items
     assert [pod.metadata.name for pod in found] == ["a-node-0-0", "a-node-0-1"]
     assert core.read_namespaced_pod_log("a-node-0-1", NAMESPACE) == "1 127.0.0.1\n"
 

@@ -24,8 +24,13 @@ def reconcile(operator: Any, job: dict) -> None:
         if is_true(status, "Suspended"):
             _set(status, "Suspended", "False", "Resumed", "TrainJob is resumed")
         _run(operator, job, status, pods)
-        if deadline is not None and operator.seconds_since(job["metadata"]["creationTimestamp"]) >= deadline:
-            _fail(operator, status, pods, "DeadlineExceeded", "TrainJob exceeded its active deadline")
+        if (
+            deadline is not None
+            and operator.seconds_since(job["metadata"]["creationTimestamp"]) >= deadline
+        ):
+            _fail(
+                operator, status, pods, "DeadlineExceeded", "TrainJob exceeded its active deadline"
+            )
     operator.write_status(job, status)
 
 
@@ -55,7 +60,10 @@ def _pod(job: dict, index: int, nodes: int) -> tuple[dict, dict]:
     name, trainer = job["metadata"]["name"], job["spec"].get("trainer", {})
     jobset = {"jobset-name": name, "replicatedjob-name": "node", "job-index": "0"}
     labels = {f"jobset.sigs.k8s.io/{key}": value for key, value in jobset.items()}
-    labels |= {"batch.kubernetes.io/job-name": f"{name}-node-0", "batch.kubernetes.io/job-completion-index": str(index)}
+    labels |= {
+        "batch.kubernetes.io/job-name": f"{name}-node-0",
+        "batch.kubernetes.io/job-completion-index": str(index),
+    }
     values = {
         "PET_NNODES": str(nodes),
         "PET_NPROC_PER_NODE": str(trainer.get("numProcPerNode", 1)),
@@ -67,13 +75,18 @@ def _pod(job: dict, index: int, nodes: int) -> tuple[dict, dict]:
     own = [{"name": key, "value": value} for key, value in values.items()]
     container |= {"name": "node", "env": [*(trainer.get("env") or []), *own]}
     container["resources"] = trainer.get("resourcesPerNode") or {}
-    return labels, {"metadata": _patched(job), "spec": {"restartPolicy": "OnFailure", "containers": [container]}}
+    return labels, {
+        "metadata": _patched(job),
+        "spec": {"restartPolicy": "OnFailure", "containers": [container]},
+    }
 
 
 def _patched(job: dict) -> dict:
     meta: dict = {}
     for patch in job["spec"].get("runtimePatches") or []:
-        for replicated in patch["trainingRuntimeSpec"]["template"]["spec"].get("replicatedJobs") or []:
+        for replicated in (
+            patch["trainingRuntimeSpec"]["template"]["spec"].get("replicatedJobs") or []
+        ):
             found = replicated["template"]["spec"]["template"].get("metadata") or {}
             for field in ("labels", "annotations"):
                 meta[field] = {**meta.get(field, {}), **(found.get(field) or {})}

@@ -17,7 +17,11 @@ from citeflow.training.checkpoint import KEPT
 from faults import disturbed_worker
 
 STEPS, BETWEEN_CHECKPOINTS = 60, 10
-SETTINGS = ["train.epochs=7.5", "train.evaluations=2", f"recovery.checkpoint_steps={BETWEEN_CHECKPOINTS}"]
+SETTINGS = [
+    "train.epochs=7.5",
+    "train.num_validations=2",
+    f"recovery.checkpoint_steps={BETWEEN_CHECKPOINTS}",
+]
 PATIENCE_S = 180
 TESTS = str(Path(__file__).resolve().parents[1])
 
@@ -41,7 +45,11 @@ class Training:
 
     def __init__(self, prepared, run_dir, *overrides, workers=2):
         self.workers = workers
-        self.graph, self.run_dir, self.log_dir = prepared.graph, run_dir, run_dir.parent / f"{run_dir.name}-log"
+        self.graph, self.run_dir, self.log_dir = (
+            prepared.graph,
+            run_dir,
+            run_dir.parent / f"{run_dir.name}-log",
+        )
         self.overrides = [*prepared.settings, *SETTINGS, *overrides]
         self.file = run_dir.parent / f"{run_dir.name}-events.jsonl"
 
@@ -61,7 +69,11 @@ class Training:
         Returns:
             The digest of the model.
         """
-        where = {"run_dir": self.run_dir, "log_dir": self.log_dir, "config": config.load(overrides=self.overrides)}
+        where = {
+            "run_dir": self.run_dir,
+            "log_dir": self.log_dir,
+            "config": config.load(overrides=self.overrides),
+        }
         with self.disturbed(*faults), Meanwhile(meanwhile):
             began = time.monotonic()
             launch.train_here(self.graph, **where, workers=self.workers)
@@ -89,7 +101,10 @@ class Training:
     @property
     def starts(self):
         """Where each attempt began, from the run's own record."""
-        return [files.read_json(path)["step"] for path in sorted((self.run_dir / "attempts").glob("*.json"))]
+        return [
+            files.read_json(path)["step"]
+            for path in sorted((self.run_dir / "attempts").glob("*.json"))
+        ]
 
     @property
     def checkpoints(self):
@@ -99,7 +114,10 @@ class Training:
 
     def told(self, name):
         """The model's own record: its `history` or its `evaluations`."""
-        return [json.loads(line) for line in (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line)
+            for line in (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()
+        ]
 
     def curve(self, name, value):
         """A value of it by step."""
@@ -116,7 +134,9 @@ class Training:
     def require_as(self, undisturbed):
         """The model and all that is told of it are those of another run; no step is told twice, and none is missing."""
         assert self.digest == undisturbed.digest
-        assert self.curve("evaluations", "valid_mrr") == undisturbed.curve("evaluations", "valid_mrr")
+        assert self.curve("evaluations", "valid_mrr") == undisturbed.curve(
+            "evaluations", "valid_mrr"
+        )
         assert self.curve("history", "loss") == undisturbed.curve("history", "loss")
         steps = [entry["step"] for entry in self.told("history")]
         assert steps == list(range(1, STEPS + 1))

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from citeflow import files
-from citeflow.training import loop, worker
+from citeflow.training import trainer, worker
 
 VARIABLE = "DISTURBED_WORKER"
 PLACES = {
-    "step": (loop, "_forward_backward"),
-    "agree": (loop, "_agree"),
-    "update": (loop, "_update"),
-    "evaluate": (loop, "_evaluate"),
+    "step": (trainer, "_forward_backward"),
+    "agree": (trainer, "_agree"),
+    "update": (trainer, "_update"),
+    "evaluate": (trainer, "_evaluate"),
     "save": (files, "write_manifest"),
     "calibrate": (worker, "calibrate"),
 }
@@ -54,13 +54,22 @@ class Disturbance:
 
     def __init__(self, events, faults):
         self.events, self.step, self.has_begun = Path(events), None, False
-        self.rank, self.attempt = int(os.environ["RANK"]), 1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        self.rank, self.attempt = (
+            int(os.environ["RANK"]),
+            1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"]),
+        )
         mine = [fault for fault in faults if fault["rank"] in (self.rank, None)]
         self.faults = [fault for fault in mine if fault["attempt"] in (self.attempt, None)]
 
     def note(self, event, **facts):
         """Add a line to the file of events, which all workers write to."""
-        line = {"event": event, "rank": self.rank, "attempt": self.attempt, "pid": os.getpid(), "step": self.step}
+        line = {
+            "event": event,
+            "rank": self.rank,
+            "attempt": self.attempt,
+            "pid": os.getpid(),
+            "step": self.step,
+        }
         with self.events.open("a") as stream:
             stream.write(json.dumps({**line, "at": time.monotonic(), **facts}) + "\n")
 
@@ -95,15 +104,19 @@ class Disturbance:
 
     def spoil(self):
         """Let the loss of a step, or its gradients alone, be no numbers."""
-        forward = loop.Objective.forward
+        forward = trainer.Objective.forward
 
         def spoiled(objective, inputs):
             loss = forward(objective, inputs)
             for fault in self.due("loss"):
-                loss = loss * torch.nan if fault["what"] == "spoil loss" else loss + torch.sqrt(0 * loss)
+                loss = (
+                    loss * torch.nan
+                    if fault["what"] == "spoil loss"
+                    else loss + torch.sqrt(0 * loss)
+                )
             return loss
 
-        loop.Objective.forward = spoiled
+        trainer.Objective.forward = spoiled
 
 
 def main():
@@ -111,7 +124,7 @@ def main():
     for place in PLACES:
         disturbance.before(place)
     disturbance.spoil()
-    loop.RECORD_EVERY_S = 0  # so that every step can be compared
+    trainer.RECORD_EVERY_S = 0  # so that every step can be compared
     disturbance.fire("start")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         worker.is_torchrun = lambda process: True  # a test has started it, which stays as long

@@ -13,10 +13,28 @@ from pathlib import Path
 
 from citeflow import config, files, stages
 
-PRELOAD = ["faults.killing", "citeflow.graph.prepared", "citeflow.evaluation.evaluate", "citeflow.reporting.page"]
-PRELOAD += ["citeflow.data.raw", "citeflow.reporting.tensorboard", "torch.utils.tensorboard.summary"]
+PRELOAD = [
+    "faults.killing",
+    "citeflow.graph.prepared",
+    "citeflow.evaluation.evaluator",
+    "citeflow.reporting.page",
+]
+PRELOAD += [
+    "citeflow.data.datasets",
+    "citeflow.reporting.tensorboard",
+    "torch.utils.tensorboard.summary",
+]
 PRELOAD += ["citeflow.reporting.charts", "matplotlib.figure", "matplotlib.backends.backend_svg"]
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.symlink", "os.link"}
+CHANGES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "os.truncate",
+    "os.symlink",
+    "os.link",
+}
 COUNT = {"changes": 0}
 
 
@@ -41,7 +59,12 @@ def verb(name, root):
         (graph,) = (root / "prepared").glob("[!.]*")
         stages.evaluate(run_dir / "model", graph=graph, run_dir=run_dir)
     else:
-        stages.publish(run_dir / "report", model=run_dir / "model", log_dir=root / "logs/small", out_dir=root / "out")
+        stages.publish(
+            run_dir / "report",
+            model=run_dir / "model",
+            log_dir=root / "logs/small",
+            out_dir=root / "out",
+        )
 
 
 def run(name, root, dies_at, channel):
@@ -56,7 +79,9 @@ def run(name, root, dies_at, channel):
 
     def look(event, arguments):
         flags = arguments[2] if event == "open" and isinstance(arguments[2], int) else 0
-        writes = event == "open" and flags & (os.O_WRONLY | os.O_RDWR) and arguments[0] != os.devnull
+        writes = (
+            event == "open" and flags & (os.O_WRONLY | os.O_RDWR) and arguments[0] != os.devnull
+        )
         if writes or event in CHANGES:
             count()
 
@@ -87,7 +112,9 @@ def two_at_once(name, root):
     chosen = context()
     receiver, sender = chosen.Pipe(duplex=False)
     with receiver, sender:
-        processes = [chosen.Process(target=run, args=(name, str(root), 0, sender)) for _ in range(2)]
+        processes = [
+            chosen.Process(target=run, args=(name, str(root), 0, sender)) for _ in range(2)
+        ]
         for process in processes:
             process.start()
         for process in processes:
@@ -114,5 +141,6 @@ def contents(*folders):
         str(path.relative_to(folder.parent)): files.sha256_of_file(path)
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }

@@ -88,7 +88,9 @@ def main() -> None:
 def render(text: str) -> str:
     """The page with the figures of these lines, a JSON object each."""
     lines = {line["id"]: line for line in map(json.loads, text.splitlines())}
-    sections = [_section(name, rows, lines) for name, rows in groupby(ROWS, lambda row: row.section)]
+    sections = [
+        _section(name, rows, lines) for name, rows in groupby(ROWS, lambda row: row.section)
+    ]
     return "\n\n".join([TEXT + _machine(lines), *sections]) + "\n"
 
 
@@ -113,7 +115,9 @@ def _figures(line: dict[str, Any]) -> str:
     tests = f"{line['passed']} of {line['of']} {'test' if line['of'] == 1 else 'tests'}"
     told = [tests if line["passed"] == line["of"] else f"**{tests}**"]
     told += [f"{line['skipped']} skipped"] if "skipped" in line else []
-    return ", ".join([*told, *(readable(name, value) for name, value in line.items() if name not in OWN)])
+    return ", ".join(
+        [*told, *(readable(name, value) for name, value in line.items() if name not in OWN)]
+    )
 
 
 UNITS = {"_s": " s", "_ms": " ms", "_mib": " MiB", "_pct": " %"}

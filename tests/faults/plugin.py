@@ -52,7 +52,9 @@ def number(name: str) -> int:
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "fault(row, nightly=False): the test belongs to a row of docs/faults.md")
+    config.addinivalue_line(
+        "markers", "fault(row, nightly=False): the test belongs to a row of docs/faults.md"
+    )
     config.stash[ROWS] = defaultdict(Row)
 
 
@@ -104,7 +106,11 @@ def figure(request):
 
 def pytest_terminal_summary(terminalreporter, config):
     rows = config.stash[ROWS]
-    lines = {name: json.dumps(rows[name].to_dict(name)) for name in sorted(rows, key=number) if rows[name].ran}
+    lines = {
+        name: json.dumps(rows[name].to_dict(name))
+        for name in sorted(rows, key=number)
+        if rows[name].ran
+    }
     if lines:
         terminalreporter.section("faults")
     for line in lines.values():
@@ -116,6 +122,10 @@ def pytest_terminal_summary(terminalreporter, config):
 def _keep(config, lines):
     """Put the new lines in the place of the old ones; rows that did not run stay as they were."""
     file = config.rootpath / os.environ[VARIABLE]
-    kept = {json.loads(line)["id"]: line for line in file.read_text().splitlines()} if file.exists() else {}
+    kept = (
+        {json.loads(line)["id"]: line for line in file.read_text().splitlines()}
+        if file.exists()
+        else {}
+    )
     kept |= lines
     file.write_text("".join(kept[name] + "\n" for name in sorted(kept, key=number)))

@@ -16,12 +16,14 @@ import torch
 
 from citeflow import files
 from citeflow.files import replacing
-from citeflow.training import checkpoint, loop
-from citeflow.training.attempts import claim
+from citeflow.training import checkpoint, trainer
 from citeflow.training.checkpoint import Progress
+from citeflow.training.lease import claim
 
 INPUTS = {"PreparedGraph": "a" * 64, "config": "b" * 64, "workers": 2}
-FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 fears for the other threads' locks
+FORKS = pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # Python 3.12 fears for the other threads' locks
 NAMES = ("open", "fsync", "replace", "link", "unlink", "mkdir", "rmdir", "chmod")
 CLONE_NEWNS = 0x20000  # of Linux' <linux/sched.h>
 
@@ -35,7 +37,9 @@ def save(folder, step, seed=None):
     optimizer.step()
     progress = Progress(step=step, seconds=float(step), history=[{"step": step, "loss": 0.5}])
     best = {name: value.clone() for name, value in model.state_dict().items()}
-    checkpoint.save(folder, model=model, optimizer=optimizer, best=best, progress=progress, inputs=INPUTS)
+    checkpoint.save(
+        folder, model=model, optimizer=optimizer, best=best, progress=progress, inputs=INPUTS
+    )
 
 
 def read(folder):
@@ -88,7 +92,9 @@ def told(tell):
 
     with pytest.MonkeyPatch.context() as patch:
         for name in NAMES:
-            patch.setattr(os, name, wrapped(name, getattr(os, name) if name != "fsync" else lambda _: None))
+            patch.setattr(
+                os, name, wrapped(name, getattr(os, name) if name != "fsync" else lambda _: None)
+            )
         patch.setattr(io, "open", opened)
         patch.setattr(replacing, "_exchange", wrapped("exchange", replacing._exchange))
         yield
@@ -197,7 +203,9 @@ def on_a_small_disk(folder, size, work):
         if libc.unshare(CLONE_NEWNS) != 0:
             os._exit(77)
         private = subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)])
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        )
         if private.returncode or mounted.returncode:
             os._exit(77)
         work()
@@ -252,7 +260,7 @@ def go_on(training, steps):
     """Take steps, and save after each."""
     for _ in range(steps):
         training.progress.step += 1
-        loop._save(training)
+        trainer._save(training)
 
 
 def copied(source: Path, target: Path) -> Path:

@@ -20,7 +20,10 @@ CITATIONS = "citing,cited\n" + "".join(
 def cut_off():
     """What a command begins with that runs without any network, not even loopback's."""
     for command in (["unshare", "--net"], ["unshare", "--net", "--map-root-user"]):
-        if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
+        if (
+            shutil.which("unshare")
+            and not subprocess.run([*command, "true"], capture_output=True).returncode
+        ):
             return command
     pytest.skip("this machine lets nobody take the network away: unshare --net is not permitted")
 
@@ -30,7 +33,9 @@ def alone(cut_off, tmp_path, figure):
     """Run `citeflow` in a session of its own, with hardly an environment and nothing to read from."""
 
     def run(*argv, code=0):
-        environment = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")}
+        environment = {
+            name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")
+        }
         began_s = time.monotonic()
         done = subprocess.run(
             [*cut_off, sys.executable, "-m", "citeflow", *argv],
@@ -60,7 +65,12 @@ def test_there_is_no_network_no_terminal_and_no_home(cut_off, figure):
         "try: socket.create_connection(('127.0.0.1', 9), 1)\n"
         "except OSError as error: print(error.errno)"
     )
-    done = subprocess.run([*cut_off, sys.executable, "-c", code], env={}, stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run(
+        [*cut_off, sys.executable, "-c", code],
+        env={},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
     assert done.stdout.strip() == b"101", done.stderr
     figure(commands=0)
 

@@ -10,7 +10,19 @@ from citeflow import files
 from citeflow.files import replacing
 from faults.small_saves import FORKS, calls_of, copied, dies_at, left_behind, read, save, traced
 
-CALLS = ("openat", "write", "fsync", "rename", "renameat2", "unlink", "unlinkat", "mkdir", "linkat", "rmdir", "chmod")
+CALLS = (
+    "openat",
+    "write",
+    "fsync",
+    "rename",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "linkat",
+    "rmdir",
+    "chmod",
+)
 
 SAVES = {
     "the first": [4],
@@ -60,7 +72,9 @@ def test_a_death_at_any_call_of_a_save_leaves_the_one_before_or_the_new_one(save
 
 
 @pytest.mark.fault("F5")
-def test_a_death_where_names_can_not_be_swapped_leaves_a_whole_checkpoint(tmp_path, monkeypatch, figure):
+def test_a_death_where_names_can_not_be_swapped_leaves_a_whole_checkpoint(
+    tmp_path, monkeypatch, figure
+):
     """As on NFS: what is saved again is moved away first, and the one before it stands in."""
     monkeypatch.setattr(replacing, "_exchange", lambda work, path: False)
     folder, backup = tmp_path / "checkpoints", tmp_path / "before"
@@ -83,7 +97,9 @@ def test_a_death_where_names_can_not_be_swapped_leaves_a_whole_checkpoint(tmp_pa
 
 @FORKS
 @pytest.mark.fault("F5", nightly=True)
-def test_a_kill_at_any_system_call_of_a_save_leaves_the_one_before_or_the_new_one(saves, tmp_path, figure):
+def test_a_kill_at_any_system_call_of_a_save_leaves_the_one_before_or_the_new_one(
+    saves, tmp_path, figure
+):
     folder, backup, work, allowed = saves
     deaths = Counter()
     for call in CALLS:
@@ -97,18 +113,28 @@ def test_a_kill_at_any_system_call_of_a_save_leaves_the_one_before_or_the_new_on
             assert code == -signal.SIGKILL
             deaths[call] += 1
         assert read(folder) == allowed[1]
-    assert min(deaths[call] for call in ("openat", "write", "fsync", "rename", "mkdir", "chmod")) >= 1
+    assert (
+        min(deaths[call] for call in ("openat", "write", "fsync", "rename", "mkdir", "chmod")) >= 1
+    )
     figure(deaths_by_strace=deaths.total(), survived_of_strace=deaths.total())
 
 
 @FORKS
 @pytest.mark.fault("F5")
-def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_then_its_name_is(tmp_path, figure):
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_then_its_name_is(
+    tmp_path, figure
+):
     folder = tmp_path / "checkpoints"
-    code = traced(lambda: save(folder, 4), "-e", "trace=openat,fsync,/^rename", out=tmp_path / "trace")
+    code = traced(
+        lambda: save(folder, 4), "-e", "trace=openat,fsync,/^rename", out=tmp_path / "trace"
+    )
     assert code == 0
     lines = (tmp_path / "trace").read_text().splitlines()
-    (named,) = [place for place, line in enumerate(lines) if re.search(r'rename.*"[^"]*/step-00000004"', line)]
+    (named,) = [
+        place
+        for place, line in enumerate(lines)
+        if re.search(r'rename.*"[^"]*/step-00000004"', line)
+    ]
     before, after = (
         [match[1] for line in part if (match := re.search(r"fsync\(\d+<([^>]*)>", line))]
         for part in (lines[:named], lines[named:])

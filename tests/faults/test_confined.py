@@ -16,8 +16,14 @@ STRANGER = 54321
 """A user that no passwd file names."""
 
 SHARED_KB = 64
-SETTINGS = ["model.width=64", "train.papers=100", "train.epochs=1", "train.evaluations=1", "train.negatives=32"]
-DATASET = ["synthetic.papers=600", "data.negatives=50", "data.holdout=0.2"]
+SETTINGS = [
+    "model.hidden_channels=64",
+    "train.nodes_per_batch=100",
+    "train.epochs=1",
+    "train.num_validations=1",
+    "train.num_negatives=32",
+]
+DATASET = ["synthetic.num_papers=600", "data.eval_negatives=50", "data.holdout=0.2"]
 
 OPEN_PYTHON = """
 mount --bind {base} {spare}
@@ -75,17 +81,43 @@ def confined(place, checkout):
     """Run citeflow with some things taken away."""
 
     base = Path(sys.base_prefix)
-    closed = next((folder for folder in reversed(base.parents) if not folder.stat().st_mode & stat.S_IXOTH), None)
+    closed = next(
+        (folder for folder in reversed(base.parents) if not folder.stat().st_mode & stat.S_IXOTH),
+        None,
+    )
     opened = OPEN_PYTHON.format(base=base, spare=place / "python", closed=closed) if closed else ""
 
     def run(takes: list[str], *arguments: str, more: str = "") -> Ended:
-        steps = "\n".join([opened, "as=", *(step for name, step in STEPS.items() if name in takes), more])
+        steps = "\n".join(
+            [opened, "as=", *(step for name, step in STEPS.items() if name in takes), more]
+        )
         script = f'{steps}\ncd /\n$as env "$PYTHON" -c "$PROBE" || exit 99\nexec $as env "$PYTHON" -m citeflow "$@"\n'
-        variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout / "src"), "HOME": "/root", "PROBE": PROBE}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(checkout / "src"),
+            "HOME": "/root",
+            "PROBE": PROBE,
+        }
         variables |= {"PYTHON": sys.executable, "DATA": str(place / "data")}
-        space = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", script, "sh"]
+        space = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "sh",
+            "-euc",
+            script,
+            "sh",
+        ]
         done = subprocess.run(
-            [*space, *arguments], env=variables, capture_output=True, text=True, timeout=300, check=False
+            [*space, *arguments],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         if done.returncode == 99 and "unknown user" in takes:
             pytest.skip(f"the python of these tests is closed to other users: {done.stderr[-200:]}")
@@ -101,7 +133,14 @@ def with_settings(*settings: str) -> list[str]:
 
 
 def training(place: Path) -> list[str]:
-    common = ["train", str(place / "graph"), "--run-name", "confined", "--data-root", str(place / "data")]
+    common = [
+        "train",
+        str(place / "graph"),
+        "--run-name",
+        "confined",
+        "--data-root",
+        str(place / "data"),
+    ]
     return [*common, "--workers", "2", *with_settings(*SETTINGS)]
 
 

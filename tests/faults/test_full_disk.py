@@ -33,7 +33,9 @@ def size_of(folder):
 
 @pytest.mark.fault("F17")
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
-def test_a_failure_at_any_call_of_a_save_is_told_and_leaves_the_one_before_or_the_new_one(tmp_path, figure, number):
+def test_a_failure_at_any_call_of_a_save_is_told_and_leaves_the_one_before_or_the_new_one(
+    tmp_path, figure, number
+):
     folder, backup = tmp_path / "checkpoints", tmp_path / "before"
     save(backup, 2)
     allowed = [read(backup)]
@@ -58,7 +60,9 @@ def test_a_failure_at_any_call_of_a_save_is_told_and_leaves_the_one_before_or_th
 
 
 @pytest.mark.fault("F17")
-def test_a_training_goes_on_without_a_checkpoint_and_saves_again_when_there_is_room(tmp_path, capsys, figure):
+def test_a_training_goes_on_without_a_checkpoint_and_saves_again_when_there_is_room(
+    tmp_path, capsys, figure
+):
     training = training_on(tmp_path)
     go_on(training, 2)
     numbers, failed = itertools.cycle(ERRORS), []
@@ -71,7 +75,11 @@ def test_a_training_goes_on_without_a_checkpoint_and_saves_again_when_there_is_r
     with told(full):
         go_on(training, 8)
     assert len(failed) == 8
-    lines = [line for line in capsys.readouterr().err.splitlines() if "could not save a checkpoint" in line]
+    lines = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if "could not save a checkpoint" in line
+    ]
     assert len(lines) == 8
     assert "step=3 why=No space left on device" in lines[0]
     assert read(training.checkpoints).step == 2
@@ -123,7 +131,9 @@ def fill(path, free):
 @pytest.mark.fault("F17", nightly=True)
 @pytest.mark.parametrize("number", ["EIO", "ENOSPC", "EROFS"])
 @pytest.mark.parametrize("call", ["fsync", "write", "rename", "mkdir", "chmod"])
-def test_a_system_call_that_fails_costs_one_checkpoint_and_no_more(tmp_path, capfd, figure, call, number):
+def test_a_system_call_that_fails_costs_one_checkpoint_and_no_more(
+    tmp_path, capfd, figure, call, number
+):
     failures = 0
     while True:
         folder = tmp_path / str(failures)
@@ -131,7 +141,14 @@ def test_a_system_call_that_fails_costs_one_checkpoint_and_no_more(tmp_path, cap
         go_on(training, 1)
         inject = f"inject={call}:error={number}:when={failures + 1}"
         watched = f"trace={call}"
-        code = traced(lambda: os._exit(save_one(training)), "-e", watched, "-e", inject, out=tmp_path / "trace")  # noqa: B023
+        code = traced(
+            lambda: os._exit(save_one(training)),  # noqa: B023
+            "-e",
+            watched,
+            "-e",
+            inject,
+            out=tmp_path / "trace",
+        )
         if "(INJECTED)" not in (tmp_path / "trace").read_text():
             break
         failures += 1
@@ -144,7 +161,9 @@ def test_a_system_call_that_fails_costs_one_checkpoint_and_no_more(tmp_path, cap
 def save_one(training):
     """Save once more; returns 0 if nothing half made is left and a checkpoint is found."""
     go_on(training, 1)
-    return int(bool(left_behind(training.checkpoints)) or read(training.checkpoints).step not in (1, 2))
+    return int(
+        bool(left_behind(training.checkpoints)) or read(training.checkpoints).step not in (1, 2)
+    )
 
 
 @pytest.mark.fault("F17", nightly=True)
@@ -153,7 +172,9 @@ def test_a_training_whose_disk_is_full_for_a_while_ends_with_the_same_model(
 ):
     from citeflow import config
 
-    settings = config.load(overrides=[*prepared.settings, "recovery.checkpoint_steps=2", "train.epochs=2"])
+    settings = config.load(
+        overrides=[*prepared.settings, "recovery.checkpoint_steps=2", "train.epochs=2"]
+    )
     whole = train_alone(prepared.graph, tmp_path / "whole", tmp_path / "logs" / "whole", settings)
     real, refused = files.save_tensors, []
 

@@ -18,13 +18,13 @@ import pytest
 import torch
 from data.ogb_archive import write_ogb, zip_folder
 
-from citeflow import config, files, predict, stages
+from citeflow import config, files, stages
 from citeflow.errors import CiteflowError
-from citeflow.evaluation import model_files
+from citeflow.evaluation import predict, trained_model
 from citeflow.graph.prepared import PreparedGraph
 
 DEEP = "[" * 100_000
-SMALL = config.load(overrides=["data.negatives=5"])
+SMALL = config.load(overrides=["data.eval_negatives=5"])
 
 
 class Payload:
@@ -109,14 +109,20 @@ def test_an_object_array_as_features(tmp_path, canary, refused):
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "papers.csv").write_text("id\n" + "".join(f"{row}\n" for row in range(9)))
-    (folder / "citations.csv").write_text("citing,cited\n" + "".join(f"{row},0\n" for row in range(1, 9)))
-    np.save(folder / "features.npy", np.array([[Payload(canary)]] * 9, dtype=object), allow_pickle=True)
+    (folder / "citations.csv").write_text(
+        "citing,cited\n" + "".join(f"{row},0\n" for row in range(1, 9))
+    )
+    np.save(
+        folder / "features.npy", np.array([[Payload(canary)]] * 9, dtype=object), allow_pickle=True
+    )
     raw = stages.download(str(folder), data_root=tmp_path / "root", config=SMALL)
     refused(stages.preprocess, raw, data_root=tmp_path / "root", config=SMALL)
 
 
 @pytest.mark.fault("F35")
-@pytest.mark.parametrize("header", ["{'descr': " + "(" * 5000, "{'descr': " + "-" * 60_000 + "1}", "__import__('os')"])
+@pytest.mark.parametrize(
+    "header", ["{'descr': " + "(" * 5000, "{'descr': " + "-" * 60_000 + "1}", "__import__('os')"]
+)
 def test_a_header_of_features_that_is_hard_on_the_parser(header, tmp_path, refused):
     folder = tmp_path / "set"
     folder.mkdir()
@@ -129,7 +135,9 @@ def test_a_header_of_features_that_is_hard_on_the_parser(header, tmp_path, refus
 
 
 @pytest.mark.fault("F35")
-@pytest.mark.parametrize("name", ["x", "day", "references_ptr", "citations_index", "valid_negative"])
+@pytest.mark.parametrize(
+    "name", ["x", "day", "references_ptr", "citations_index", "valid_negative"]
+)
 def test_an_object_array_in_a_prepared_graph(name, graph, canary, refused):
     np.save(graph / f"{name}.npy", np.array([Payload(canary)], dtype=object), allow_pickle=True)
     resigned(graph, "PreparedGraph")
@@ -139,9 +147,9 @@ def test_an_object_array_in_a_prepared_graph(name, graph, canary, refused):
 @pytest.mark.fault("F35")
 def test_a_pickle_in_the_place_of_the_weights(model, canary, refused):
     save_hostile(model / "model.safetensors", {"weight": Payload(canary)})
-    refused(model_files.load, model)
+    refused(trained_model.load, model)
     resigned(model, "TrainedModel")
-    refused(model_files.load, model)
+    refused(trained_model.load, model)
 
 
 def header_of(size, text):
@@ -149,7 +157,9 @@ def header_of(size, text):
 
 
 def tensor(first, end):
-    return json.dumps({"weight": {"dtype": "F32", "shape": [(end - first) // 4], "data_offsets": [first, end]}})
+    return json.dumps(
+        {"weight": {"dtype": "F32", "shape": [(end - first) // 4], "data_offsets": [first, end]}}
+    )
 
 
 @pytest.mark.fault("F35")
@@ -164,12 +174,20 @@ def tensor(first, end):
         header_of(2, "{}"),
         b"",
     ],
-    ids=["huge header", "large header", "offset outside", "negative offset", "deep JSON", "no tensors", "nothing"],
+    ids=[
+        "huge header",
+        "large header",
+        "offset outside",
+        "negative offset",
+        "deep JSON",
+        "no tensors",
+        "nothing",
+    ],
 )
 def test_weights_whose_header_lies(content, model, trained, refused):
     (model / "model.safetensors").write_bytes(content)
     resigned(model, "TrainedModel")
-    refused(model_files.load, model)
+    refused(trained_model.load, model)
     refused(predict.predict, model, data_root=trained.data_root, paper="p1")
 
 
@@ -195,7 +213,7 @@ def test_a_manifest_that_names_a_file_outside(name, model, refused):
     entry = {"bytes": 6, "sha256": files.sha256_of_file(outside)}
     manifest["files"][name.format(root=model.parent)] = entry
     (model / "manifest.json").write_text(json.dumps(manifest))
-    refused(model_files.load, model)
+    refused(trained_model.load, model)
 
 
 @pytest.mark.fault("F35")
@@ -205,11 +223,13 @@ def test_a_link_in_the_place_of_a_file(name, model, refused):
     (model.parent / "outside").write_bytes(content)
     (model / name).unlink()
     (model / name).symlink_to(model.parent / "outside")
-    refused(model_files.load, model)
+    refused(trained_model.load, model)
 
 
 @pytest.mark.fault("F35")
-@pytest.mark.parametrize("note", ['{"raw": "../../../outside", "sha256": "0"}', '{"raw": "/etc"}', DEEP, "[]", "null"])
+@pytest.mark.parametrize(
+    "note", ['{"raw": "../../../outside", "sha256": "0"}', '{"raw": "/etc"}', DEEP, "[]", "null"]
+)
 def test_a_note_of_a_download_that_says_anything_is_not_believed(note, tmp_path, canary, figure):
     url, root = zip_folder_of_papers(tmp_path).as_uri(), tmp_path / "root"
     raw = stages.download(url, data_root=root, config=SMALL)
@@ -274,7 +294,15 @@ ALLOWED = {
 
 RUNS = {"eval", "exec", "compile", "__import__"}
 UNSAFE = {
-    *("torch.load", "torch.jit.load", "torch.package", "os.system", "os.popen", "joblib.load", "pandas.read_pickle"),
+    *(
+        "torch.load",
+        "torch.jit.load",
+        "torch.package",
+        "os.system",
+        "os.popen",
+        "joblib.load",
+        "pandas.read_pickle",
+    ),
     *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "subprocess.getoutput"),
 }
 PICKLES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
@@ -284,7 +312,11 @@ def found_in(path):
     """What a module does that could run what it reads."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (f"import {name.name}" for name in node.names if name.name.partition(".")[0] in PICKLES)
+            yield from (
+                f"import {name.name}"
+                for name in node.names
+                if name.name.partition(".")[0] in PICKLES
+            )
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in PICKLES:
             yield f"import {node.module}"
         elif isinstance(node, ast.Call):
@@ -302,7 +334,11 @@ def found_in_call(name, keywords):
 
 @pytest.mark.fault("F35")
 def test_no_module_can_run_what_it_reads(checkout, figure):
-    paths = [path for top in ("src", "components", "pipelines") for path in sorted((checkout / top).rglob("*.py"))]
+    paths = [
+        path
+        for top in ("src", "components", "pipelines")
+        for path in sorted((checkout / top).rglob("*.py"))
+    ]
     found = {(str(path.relative_to(checkout)), what) for path in paths for what in found_in(path)}
     figure(modules_looked_at=len(paths))
     assert found == ALLOWED
@@ -332,7 +368,11 @@ def test_the_torch_that_reads_split_files_is_new_enough(checkout, figure):
     """weights_only could be got round before 2.6 and 2.10."""
     minor = tuple(int(part) for part in importlib.metadata.version("torch").split(".")[:2])
     project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
-    (wanted,) = (line for line in project["optional-dependencies"]["train"] if line.startswith("torch="))
-    pinned = tuple(int(part) for part in wanted.removeprefix("torch==").removesuffix(".*").split("."))
+    (wanted,) = (
+        line for line in project["optional-dependencies"]["train"] if line.startswith("torch=")
+    )
+    pinned = tuple(
+        int(part) for part in wanted.removeprefix("torch==").removesuffix(".*").split(".")
+    )
     assert minor >= pinned >= (2, 10)
     figure(modules_looked_at=0)

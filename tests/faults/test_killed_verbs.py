@@ -12,7 +12,12 @@ from citeflow import files
 from faults import killing
 
 KINDS = {"download": "RawDataset", "preprocess": "PreparedGraph", "evaluate": "EvalReport"}
-RESULTS = {"download": "raw", "preprocess": "prepared", "evaluate": "runs/small/report", "publish": "out"}
+RESULTS = {
+    "download": "raw",
+    "preprocess": "prepared",
+    "evaluate": "runs/small/report",
+    "publish": "out",
+}
 NEEDS = {
     "download": ["papers"],
     "preprocess": ["raw"],
@@ -78,16 +83,22 @@ def die_and_run_again(whole, name, root, dies_at, figure):
 
 @pytest.mark.fault("F25")
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_killed_at_one_of_its_changes_makes_the_same_when_it_runs_again(name, whole, tmp_path, figure):
+def test_a_verb_killed_at_one_of_its_changes_makes_the_same_when_it_runs_again(
+    name, whole, tmp_path, figure
+):
     changes = whole[1][name]
     assert changes > DEATHS / 2
-    for dies_at in random.Random(name).sample(range(1, changes + 1), DEATHS if name == "preprocess" else 3):
+    for dies_at in random.Random(name).sample(
+        range(1, changes + 1), DEATHS if name == "preprocess" else 3
+    ):
         die_and_run_again(whole, name, tmp_path / str(dies_at), dies_at, figure)
 
 
 @pytest.mark.fault("F25", nightly=True)
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_killed_at_each_of_its_changes_makes_the_same_when_it_runs_again(name, whole, tmp_path, figure):
+def test_a_verb_killed_at_each_of_its_changes_makes_the_same_when_it_runs_again(
+    name, whole, tmp_path, figure
+):
     for dies_at in range(1, whole[1][name] + 1):
         die_and_run_again(whole, name, tmp_path / str(dies_at), dies_at, figure)
 
@@ -113,4 +124,6 @@ def test_two_at_once_on_one_data_root_make_one_result(name, whole, tmp_path, fig
     same = results(name, root) == results(name, whole[0])
     figure(pairs=3, identical=int(same))
     assert same
-    assert [path.name for path in (root / RESULTS[name]).iterdir() if path.name.startswith(".")] == []
+    assert [
+        path.name for path in (root / RESULTS[name]).iterdir() if path.name.startswith(".")
+    ] == []

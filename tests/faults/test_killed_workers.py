@@ -38,10 +38,17 @@ def killed(prepared, tmp_path_factory):
     run = Training(prepared, tmp_path_factory.mktemp("killed") / "run")
     chosen = random.Random(0)
     kills = [
-        Fault(what="kill", place=place, step=chosen.randrange(10 * attempt, 10 * attempt + 9), attempt=attempt)
+        Fault(
+            what="kill",
+            place=place,
+            step=chosen.randrange(10 * attempt, 10 * attempt + 9),
+            attempt=attempt,
+        )
         for attempt, place in enumerate(PLACES[:2], start=1)
     ]
-    run.launch(*kills, Fault(what="kill", place="agree", step=chosen.randrange(32, 39), rank=0, attempt=3))
+    run.launch(
+        *kills, Fault(what="kill", place="agree", step=chosen.randrange(32, 39), rank=0, attempt=3)
+    )
     return run
 
 
@@ -88,7 +95,9 @@ def test_a_kill_of_rank_1_at_any_step_changes_nothing(run, undisturbed, figure, 
 
 
 @pytest.mark.fault("F1", nightly=True)
-def test_where_a_worker_is_killed_at_an_evaluation_the_other_ends_no_training(run, undisturbed, figure):
+def test_where_a_worker_is_killed_at_an_evaluation_the_other_ends_no_training(
+    run, undisturbed, figure
+):
     """It is asked to stop by torchrun, which then starts both again."""
     other = Fault(what="pause", place="evaluate", step=30, rank=0, seconds=20)
     run.launch(Fault(what="kill", place="evaluate", step=30), other)
@@ -134,7 +143,16 @@ def test_nothing_outlives_a_launcher_that_is_killed(prepared, tmp_path, undistur
     run = Training(prepared, tmp_path / "runs" / "r")
     run.run_dir.parent.mkdir()
     settings = [argument for override in run.overrides for argument in ("--set", override)]
-    arguments = ["train", str(run.graph), "--run-name", "r", "--workers", "2", "--data-root", str(tmp_path)]
+    arguments = [
+        "train",
+        str(run.graph),
+        "--run-name",
+        "r",
+        "--workers",
+        "2",
+        "--data-root",
+        str(tmp_path),
+    ]
     with run.disturbed(Fault(what="pause", step=25, rank=None, seconds=1)):
         launcher = subprocess.Popen([sys.executable, "-c", CITEFLOW, *arguments, *settings])
     run.wait_for("fired")

@@ -12,8 +12,8 @@ import torch
 
 from citeflow import files
 from citeflow.errors import CiteflowError
-from citeflow.training import checkpoint, group, worker
-from citeflow.training.group import Group
+from citeflow.training import checkpoint, distributed, worker
+from citeflow.training.distributed import Group
 from faults.small_saves import INPUTS, Barrier, read, save
 
 ROUNDS = 20
@@ -50,7 +50,7 @@ def ranks(monkeypatch):
             return list(threads.map(act, (0, 1)))
 
     monkeypatch.setattr(Group, "sum", sum_)
-    monkeypatch.setattr(group.dist, "broadcast", broadcast)
+    monkeypatch.setattr(distributed.dist, "broadcast", broadcast)
     for name in LOOKS:
         monkeypatch.setattr(os, name, seen(getattr(os, name)))
     monkeypatch.setattr(io, "open", seen(io.open))
@@ -70,7 +70,9 @@ def start(run_dir):
 
 
 @pytest.mark.fault("F19")
-def test_ranks_that_see_nothing_of_the_disk_begin_with_what_the_first_one_sees(tmp_path, ranks, figure):
+def test_ranks_that_see_nothing_of_the_disk_begin_with_what_the_first_one_sees(
+    tmp_path, ranks, figure
+):
     both, looks = ranks
     began = time.monotonic()
     for turn in range(ROUNDS):
@@ -165,7 +167,12 @@ def test_a_file_that_stays_stale_is_an_error_after_few_tries(two, monkeypatch, f
     with pytest.raises(OSError, match="Stale file handle"):
         READS[what](two)
     assert 2 <= stale.fired <= 4
-    figure(stale_always=1, hangs=0, tries_max=float(stale.fired), seconds_to_error=time.monotonic() - began)
+    figure(
+        stale_always=1,
+        hangs=0,
+        tries_max=float(stale.fired),
+        seconds_to_error=time.monotonic() - began,
+    )
 
 
 @pytest.mark.fault("F19")
@@ -181,7 +188,9 @@ def test_checkpoints_that_stay_stale_below_a_folder_that_is_none_are_an_error_an
 
 
 @pytest.mark.fault("F19")
-def test_one_checkpoint_that_stays_stale_is_told_and_the_one_before_is_used(two, monkeypatch, figure, capsys):
+def test_one_checkpoint_that_stays_stale_is_told_and_the_one_before_is_used(
+    two, monkeypatch, figure, capsys
+):
     real, fired = checkpoint.files.verify, []
 
     def verify(place, kind):

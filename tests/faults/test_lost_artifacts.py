@@ -10,7 +10,12 @@ from citeflow import config, files, stages, steps
 from citeflow.cli import main
 
 LIMIT_S = 1.0
-NOUNS = {"RawDataset": "raw", "PreparedGraph": "graph", "TrainedModel": "model", "EvalReport": "report"}
+NOUNS = {
+    "RawDataset": "raw",
+    "PreparedGraph": "graph",
+    "TrainedModel": "model",
+    "EvalReport": "report",
+}
 
 pytestmark = pytest.mark.fault("F32")
 
@@ -50,7 +55,9 @@ DAMAGES = [delete, unlist, lose_a_file, cut_a_file, swap, make_anew]
 
 
 def largest(place):
-    names = [path for path in sorted(place.rglob("*")) if path.is_file() and path.name != files.MANIFEST]
+    names = [
+        path for path in sorted(place.rglob("*")) if path.is_file() and path.name != files.MANIFEST
+    ]
     return max(names, key=lambda path: path.stat().st_size)
 
 
@@ -107,7 +114,13 @@ def empty(root):
     return SimpleNamespace(path=str(root / "artifacts" / "new"), metadata={})
 
 
-INPUTS = [(preprocess, "raw"), (train, "graph"), (evaluate, "model"), (evaluate, "graph"), (publish, "report")]
+INPUTS = [
+    (preprocess, "raw"),
+    (train, "graph"),
+    (evaluate, "model"),
+    (evaluate, "graph"),
+    (publish, "report"),
+]
 INPUTS += [(publish, "model")]
 
 
@@ -147,7 +160,9 @@ class BegunError(Exception):
     """The work has begun."""
 
 
-@pytest.mark.parametrize("metadata", [{}, {"location": ""}, {"location": "/etc"}, {"location": "raw/../../x"}])
+@pytest.mark.parametrize(
+    "metadata", [{}, {"location": ""}, {"location": "/etc"}, {"location": "raw/../../x"}]
+)
 def test_an_artifact_of_something_else_is_refused(artifacts, root, figure, capsys, metadata):
     artifacts["raw"].metadata = {"sha256": artifacts["raw"].metadata["sha256"], **metadata}
     with pytest.raises(SystemExit) as ended:
@@ -171,7 +186,9 @@ COMMANDS = {
 
 @pytest.mark.parametrize("damage", [delete, unlist, lose_a_file, cut_a_file, swap])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_says_at_once_that_its_input_is_gone(trained, places, root, figure, capsys, command, damage):
+def test_a_command_says_at_once_that_its_input_is_gone(
+    trained, places, root, figure, capsys, command, damage
+):
     noun, words = COMMANDS[command]
     damage(places[noun], places["report" if noun == "raw" else "raw"])
     words = [word.format(**places, root=root, paper=trained.missing[0]) for word in words]

@@ -13,7 +13,7 @@ import pytest
 from citeflow import config, stages
 from citeflow.training import memory
 
-SETTINGS = ["synthetic.papers=20000", "train.epochs=1", "train.evaluations=2"]
+SETTINGS = ["synthetic.num_papers=20000", "train.epochs=1", "train.num_validations=2"]
 OFTEN_S = 0.1
 
 
@@ -39,7 +39,10 @@ def peak_of(command: list[str], variables: dict[str, str]) -> int:
     shared_before, peak, deadline = shutil.disk_usage("/dev/shm").used, 0, time.monotonic() + 300
     with subprocess.Popen(command, env=variables) as started:
         while started.poll() is None and time.monotonic() < deadline:
-            family = [started.pid, *(child.pid for child in psutil.Process(started.pid).children(recursive=True))]
+            family = [
+                started.pid,
+                *(child.pid for child in psutil.Process(started.pid).children(recursive=True)),
+            ]
             peak = max(peak, taken(family, shared_before))
             time.sleep(OFTEN_S)
         started.terminate()
@@ -48,11 +51,23 @@ def peak_of(command: list[str], variables: dict[str, str]) -> int:
 
 
 @pytest.mark.fault("F14", nightly=True)
-def test_two_workers_take_at_most_a_fifth_more_or_less_than_was_foretold(tmp_path, checkout, figure):
+def test_two_workers_take_at_most_a_fifth_more_or_less_than_was_foretold(
+    tmp_path, checkout, figure
+):
     settings = config.load(overrides=SETTINGS)
     raw = stages.download("synthetic", data_root=tmp_path, config=settings)
     graph = stages.preprocess(raw, data_root=tmp_path, config=settings)
-    command = [sys.executable, "-m", "citeflow", "train", str(graph), "--workers", "2", "--run-name", "peak"]
+    command = [
+        sys.executable,
+        "-m",
+        "citeflow",
+        "train",
+        str(graph),
+        "--workers",
+        "2",
+        "--run-name",
+        "peak",
+    ]
     sets = [part for each in SETTINGS for part in ("--set", each)]
     variables = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     peak = peak_of([*command, "--data-root", str(tmp_path), *sets], variables)

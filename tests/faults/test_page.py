@@ -77,7 +77,9 @@ def test_a_page_without_figures_says_so():
 
 
 def test_a_row_shows_its_figures_in_words():
-    page = render('{"id": "F1", "passed": 20, "of": 20, "skipped": 1, "cores": 2, "detection_p50_s": 0.2134}\n')
+    page = render(
+        '{"id": "F1", "passed": 20, "of": 20, "skipped": 1, "cores": 2, "detection_p50_s": 0.2134}\n'
+    )
     (row,) = [line for line in page.splitlines() if line.startswith("| F1 |")]
     assert row.endswith("| 20 of 20 tests, 1 skipped, detection p50 0.213 s |")
     assert "a machine with 2 cores" in page

@@ -56,7 +56,9 @@ def test_the_launcher_is_stopped_and_both_workers_save_the_same_step(run, undist
 
 @pytest.mark.fault("F6", nightly=True)
 @pytest.mark.parametrize("ranks", [(0, 1), (0,), (1,)])
-def test_workers_that_are_stopped_save_the_same_step_and_go_on_without_the_launcher(run, undisturbed, figure, ranks):
+def test_workers_that_are_stopped_save_the_same_step_and_go_on_without_the_launcher(
+    run, undisturbed, figure, ranks
+):
     ended = []
 
     def ask():
@@ -80,14 +82,27 @@ def test_workers_that_are_stopped_save_the_same_step_and_go_on_without_the_launc
 
 
 PHASES = {
-    "start-up": ([Fault(what="pause", place="start", rank=None, seconds=5)], {"number": 2}, 0.0, []),
+    "start-up": (
+        [Fault(what="pause", place="start", rank=None, seconds=5)],
+        {"number": 2},
+        0.0,
+        [],
+    ),
     "joining": (
-        [Fault(what="pause", place="start", rank=0), Fault(what="pause", place="start", seconds=15)],
+        [
+            Fault(what="pause", place="start", rank=0),
+            Fault(what="pause", place="start", seconds=15),
+        ],
         {"number": 2},
         2.0,
         [],
     ),
-    "evaluation": ([Fault(what="pause", place="evaluate", step=30, rank=None, seconds=4)], {"number": 2}, 0.0, [30]),
+    "evaluation": (
+        [Fault(what="pause", place="evaluate", step=30, rank=None, seconds=4)],
+        {"number": 2},
+        0.0,
+        [30],
+    ),
     "save": ([Fault(what="pause", place="save", step=39, rank=0, seconds=2)], {}, 0.0, [41]),
     "twice": ([IN_STEP], {"number": 2}, 0.0, [26]),
     "calibration": ([Fault(what="pause", place="calibrate", rank=0, seconds=4)], {}, 0.0, [60]),

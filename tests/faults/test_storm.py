@@ -37,7 +37,9 @@ class Storm:
 
     def wait_for_begin(self):
         last = self.kills[-1] if self.kills else 0.0
-        while not self.is_over() and sum(told["at"] > last for told in self.run.events("began")) < 2:
+        while (
+            not self.is_over() and sum(told["at"] > last for told in self.run.events("began")) < 2
+        ):
             time.sleep(0.1)
 
     def strike(self, in_start_up):
@@ -65,7 +67,9 @@ def held(process):
 
 
 @pytest.mark.fault("F9", nightly=True)
-def test_a_training_in_a_storm_of_kills_makes_the_model_of_an_undisturbed_one(prepared, tmp_path, undisturbed, figure):
+def test_a_training_in_a_storm_of_kills_makes_the_model_of_an_undisturbed_one(
+    prepared, tmp_path, undisturbed, figure
+):
     """An undisturbed training of as long steps is taken to need their pauses, and the time of one without them."""
     run = Training(prepared, tmp_path / "run", "recovery.checkpoint_steps=2")
     storm = Storm(run)

@@ -52,7 +52,10 @@ def in_python(log_dir):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         log = EventAccumulator(str(log_dir), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in log.Scalars(tag)]
+        for tag in log.Tags()["scalars"]
+    }
 
 
 def by_the_data_server(log_dir):
@@ -62,13 +65,23 @@ def by_the_data_server(log_dir):
     except NoDataServerError:
         pytest.skip("tensorboard-data-server has no program for this machine")
     port = log_dir.parent / "port"
-    arguments = [f"--logdir={log_dir.parent}", "--port=0", f"--port-file={port}", "--reload=once", "--die-after-stdin"]
-    server = subprocess.Popen([program, *arguments, "--samples-per-plugin=scalars=all"], stdin=subprocess.PIPE)
+    arguments = [
+        f"--logdir={log_dir.parent}",
+        "--port=0",
+        f"--port-file={port}",
+        "--reload=once",
+        "--die-after-stdin",
+    ]
+    server = subprocess.Popen(
+        [program, *arguments, "--samples-per-plugin=scalars=all"], stdin=subprocess.PIPE
+    )
     with server, contextlib.ExitStack() as stack:
         stack.callback(server.kill)
         eventually(lambda: port.exists() and port.read_text().endswith("\n"))
         address = f"127.0.0.1:{port.read_text().strip()}"
-        provider = GrpcDataProvider(address, make_stub(stack.enter_context(grpc.insecure_channel(address))))
+        provider = GrpcDataProvider(
+            address, make_stub(stack.enter_context(grpc.insecure_channel(address)))
+        )
         port.unlink()
         found = {}
 
@@ -78,7 +91,9 @@ def by_the_data_server(log_dir):
             return found and found == before
 
         eventually(is_read)
-        return {tag: [(point.step, point.value) for point in points] for tag, points in found.items()}
+        return {
+            tag: [(point.step, point.value) for point in points] for tag, points in found.items()
+        }
 
 
 def scalars(provider):
@@ -126,7 +141,10 @@ def faults_of(steps, expected):
 def test_a_curve_rises_by_one_step_after_the_other(log_dir, figure, read):
     curves = read(log_dir)
     assert {"train/loss", "train/lr", "valid/mrr"} <= set(curves)
-    for tag, expected in {"train/loss": range(1, LAST + 1), "valid/mrr": range(10, LAST + 1, 10)}.items():
+    for tag, expected in {
+        "train/loss": range(1, LAST + 1),
+        "valid/mrr": range(10, LAST + 1, 10),
+    }.items():
         steps = [step for step, _ in curves[tag]]
         figure(steps=len(steps), **faults_of(steps, expected))
         assert steps == list(expected), tag
@@ -135,10 +153,14 @@ def test_a_curve_rises_by_one_step_after_the_other(log_dir, figure, read):
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("read", READERS)
 def test_a_step_that_was_taken_twice_has_the_value_of_the_last_start(log_dir, figure, read):
-    taken_by = {step: start for start, (first, last) in enumerate(STARTS) for step in range(first, last + 1)}
+    taken_by = {
+        step: start for start, (first, last) in enumerate(STARTS) for step in range(first, last + 1)
+    }
     repeated = sum(last - first + 1 for first, last in STARTS) - LAST
     values = dict(read(log_dir)["train/loss"])
-    wrong = [step for step, start in taken_by.items() if abs(values[step] - clock(start)) > HOUR_S / 4]
+    wrong = [
+        step for step, start in taken_by.items() if abs(values[step] - clock(start)) > HOUR_S / 4
+    ]
     figure(steps_taken_twice=repeated, old_values=len(wrong))
     assert repeated > 0
     assert wrong == []
@@ -184,13 +206,26 @@ def test_every_start_writes_one_file_and_none_writes_to_another_s(log_dir, tmp_p
 @pytest.mark.fault("F22", nightly=True)
 def test_of_two_ranks_that_are_killed_and_start_again_only_one_writes(prepared, tmp_path, figure):
     logs, starts, kills = tmp_path / "logs" / "r", 0, 0
-    told = ["train", str(prepared.graph), "--run-name", "r", "--workers", "2", "--data-root", str(tmp_path)]
-    told += [word for setting in [*prepared.settings, "train.epochs=24"] for word in ("--set", setting)]
+    told = [
+        "train",
+        str(prepared.graph),
+        "--run-name",
+        "r",
+        "--workers",
+        "2",
+        "--data-root",
+        str(tmp_path),
+    ]
+    told += [
+        word for setting in [*prepared.settings, "train.epochs=24"] for word in ("--set", setting)
+    ]
     for evaluations in (1, 3, 99):
         process = subprocess.Popen([*CITEFLOW, *told], stdout=subprocess.DEVNULL)
         starts += 1
         eventually(functools.partial(has_come_to, process, logs, evaluations), seconds=120)
-        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        family = (
+            psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        )
         for each in family:
             each.kill()
         kills += len(family) >= 3
@@ -204,5 +239,7 @@ def test_of_two_ranks_that_are_killed_and_start_again_only_one_writes(prepared, 
 def has_come_to(process, logs, evaluations):
     """Whether a training shows so many evaluations, or has ended."""
     with contextlib.suppress(KeyError):
-        return process.poll() is not None or (logs.exists() and len(in_python(logs)["valid/mrr"]) >= evaluations)
+        return process.poll() is not None or (
+            logs.exists() and len(in_python(logs)["valid/mrr"]) >= evaluations
+        )
     return False

@@ -15,7 +15,7 @@ import pytest
 from citeflow import config, files
 from citeflow.errors import TrainingError, UnavailableError
 from citeflow.training import launch
-from citeflow.training.attempts import TakenOver, claim
+from citeflow.training.lease import TakenOver, claim
 from faults import disturbed_worker
 from faults.disturbed_training import TESTS, Fault, Training
 from faults.small_saves import go_on, read, training_on
@@ -26,7 +26,10 @@ FROZEN_AT = 12
 
 def snapshot(folder):
     """Everything in a folder, and when it was written last."""
-    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*"))}
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 @pytest.mark.fault("F20")
@@ -46,13 +49,19 @@ def test_the_older_of_two_stops_before_its_next_write(tmp_path, figure):
 
 
 @pytest.mark.fault("F20")
-def test_a_second_training_of_a_run_on_one_machine_is_refused_before_it_changes_anything(prepared, tmp_path, figure):
+def test_a_second_training_of_a_run_on_one_machine_is_refused_before_it_changes_anything(
+    prepared, tmp_path, figure
+):
     run_dir = tmp_path / "run"
     with files.exclusive(run_dir / "train.lock"):
         files.write_text(run_dir / "job.json", "of the first")
         before = snapshot(run_dir)
-        with pytest.raises(UnavailableError, match=r"another process is at work on this: .*train\.lock"):
-            launch.train_here(prepared.graph, run_dir=run_dir, log_dir=tmp_path, config=prepared.config, workers=2)
+        with pytest.raises(
+            UnavailableError, match=r"another process is at work on this: .*train\.lock"
+        ):
+            launch.train_here(
+                prepared.graph, run_dir=run_dir, log_dir=tmp_path, config=prepared.config, workers=2
+            )
     assert snapshot(run_dir) == before
     figure(launches_refused=1, mixed_files=0)
 
@@ -62,8 +71,21 @@ def frozen_worker(job_file, events):
     """A real worker, alone, that stands still at a step until it is woken."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    ranks = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "TORCHELASTIC_RESTART_COUNT": 0}
-    freeze = {"what": "freeze", "place": "step", "step": FROZEN_AT, "rank": 0, "attempt": 1, "seconds": 0}
+    ranks = {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 1,
+        "LOCAL_WORLD_SIZE": 1,
+        "TORCHELASTIC_RESTART_COUNT": 0,
+    }
+    freeze = {
+        "what": "freeze",
+        "place": "step",
+        "step": FROZEN_AT,
+        "rank": 0,
+        "attempt": 1,
+        "seconds": 0,
+    }
     plan = {"events": str(events), "faults": [freeze]}
     extra = {
         **{name: str(value) for name, value in ranks.items()},
@@ -114,10 +136,14 @@ def test_a_worker_that_was_frozen_while_another_job_finished_its_run_leaves_it_a
 
 
 @pytest.mark.fault("F10", nightly=True)
-def test_a_fault_that_comes_again_at_one_step_ends_the_training_after_three_attempts(prepared, tmp_path, figure):
+def test_a_fault_that_comes_again_at_one_step_ends_the_training_after_three_attempts(
+    prepared, tmp_path, figure
+):
     training = Training(prepared, tmp_path / "run")
     began = time.monotonic()
-    with pytest.raises(TrainingError, match="3 attempts ended without progress beyond step: 0") as caught:
+    with pytest.raises(
+        TrainingError, match="3 attempts ended without progress beyond step: 0"
+    ) as caught:
         training.launch(Fault(what="fail", step=5, attempt=None))
     seconds = time.monotonic() - began
     assert caught.value.exit_code == 75

@@ -25,7 +25,12 @@ class Nodes:
     """As many torchruns as addresses, the first of which is where they meet; one that ends is started again."""
 
     def __init__(self, run, addresses, prefixes, interface):
-        self.run, self.addresses, self.prefixes, self.interface = run, addresses, prefixes, interface
+        self.run, self.addresses, self.prefixes, self.interface = (
+            run,
+            addresses,
+            prefixes,
+            interface,
+        )
         self.running, self.ended = {}, 0
         settings = config.load(overrides=run.overrides)
         launch.begin_job(run.run_dir, launch.job_of(run.graph, run.log_dir, settings))
@@ -33,16 +38,33 @@ class Nodes:
     def start(self, node):
         """Start a node's torchrun, as its pod does."""
         address = self.addresses[node]
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-        command += ["--max-restarts=10", "--rdzv-backend=c10d", f"--rdzv-endpoint={self.addresses[0]}:{PORT}"]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--nproc-per-node=1",
+        ]
+        command += [
+            "--max-restarts=10",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={self.addresses[0]}:{PORT}",
+        ]
         command += [
             "--rdzv-id=r",
             f"--rdzv-conf=join_timeout=120,read_timeout=120,is_host={node == 0}",
             f"--local-addr={address}",
         ]
         command += ["-m", disturbed_worker.__name__, str(self.run.run_dir / "job.json")]
-        environment = {**os.environ, **launch.OWN_STORE, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": self.interface}
-        self.running[node] = subprocess.Popen([*self.prefixes[node], *command], env=environment, start_new_session=True)
+        environment = {
+            **os.environ,
+            **launch.OWN_STORE,
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": self.interface,
+        }
+        self.running[node] = subprocess.Popen(
+            [*self.prefixes[node], *command], env=environment, start_new_session=True
+        )
 
     def train(self):
         """Wait for the model, starting again what ends before."""
@@ -50,7 +72,9 @@ class Nodes:
         while not (self.run.run_dir / "model").exists():
             assert time.monotonic() < end, "no model"
             assert not (self.run.run_dir / "error.json").exists()
-            for node in [node for node, process in self.running.items() if process.poll() is not None]:
+            for node in [
+                node for node, process in self.running.items() if process.poll() is not None
+            ]:
                 self.ended += 1
                 self.start(node)
             time.sleep(0.2)
@@ -131,7 +155,20 @@ class Link:
     def bring(self):
         """Make the link, and give both ends their addresses."""
         first, second = self.names
-        ip("-n", first, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", second)
+        ip(
+            "-n",
+            first,
+            "link",
+            "add",
+            "eth0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            second,
+        )
         for name, address in zip(self.names, self.addresses, strict=True):
             ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
@@ -154,12 +191,18 @@ def has_namespaces():
 
 
 @pytest.mark.fault("F2", nightly=True)
-def test_a_worker_that_vanishes_from_the_network_is_lost_after_the_timeout(prepared, tmp_path, undisturbed, figure):
+def test_a_worker_that_vanishes_from_the_network_is_lost_after_the_timeout(
+    prepared, tmp_path, undisturbed, figure
+):
     if not has_namespaces():
         pytest.skip("this machine lets nobody make network namespaces")
     run = Training(prepared, tmp_path / "run", f"recovery.step_timeout_s={TIMEOUT_S}")
     pause = Fault(what="pause", step=25, rank=None, seconds=1)
-    with run.disturbed(pause), Link() as link, nodes(run, link.addresses, link.prefixes, "eth0") as both:
+    with (
+        run.disturbed(pause),
+        Link() as link,
+        nodes(run, link.addresses, link.prefixes, "eth0") as both,
+    ):
         for node in (0, 1):
             both.start(node)
         run.wait_for("fired", number=2)

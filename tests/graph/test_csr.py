@@ -41,7 +41,12 @@ def test_papers_without_references_have_empty_rows():
 
 def test_no_edges_make_empty_rows():
     csr = build_csr(*np.empty((2, 0), dtype=np.int32), 3)
-    assert (csr.num_rows, pairs(csr), pairs(undirected(csr)), pairs(transpose(csr))) == (3, [], [], [])
+    assert (csr.num_rows, pairs(csr), pairs(undirected(csr)), pairs(transpose(csr))) == (
+        3,
+        [],
+        [],
+        [],
+    )
 
 
 def test_edges_give_the_pairs_back_in_order(edge_2E):

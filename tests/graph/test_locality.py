@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from citeflow.graph.csr import build_csr, inverse, undirected
-from citeflow.graph.locality import order_by_locality
+from citeflow.graph.reorder import order_by_locality
 
 
 def graph_of(pairs, num_papers):

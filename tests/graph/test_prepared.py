@@ -7,13 +7,13 @@ import pytest
 
 from citeflow import files
 from citeflow.config import DataConfig
-from citeflow.data.records import CitationGraph, HeldOut, OwnSplit
+from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import drop_self_and_duplicates, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph, prepare, write_prepared
 from citeflow.graph.split import hold_out_by_date
 
-CONFIG = DataConfig(negatives=10, holdout=0.2)
+CONFIG = DataConfig(eval_negatives=10, holdout=0.2)
 
 
 def small_graph(**changes):
@@ -82,7 +82,9 @@ def test_the_rows_have_another_order_but_citations_and_split_are_those_of_the_gr
 
 def test_papers_that_cite_each_other_get_rows_near_each_other(tmp_path):
     rng = np.random.default_rng(0)
-    edge_2E = rng.integers(0, 20, (2, 3000), dtype=np.int32) * 50 + np.tile(np.arange(50, dtype=np.int32), 60)
+    edge_2E = rng.integers(0, 20, (2, 3000), dtype=np.int32) * 50 + np.tile(
+        np.arange(50, dtype=np.int32), 60
+    )
     graph = CitationGraph(edge_2E=edge_2E, id_N=np.arange(1000))
     source_E, target_E = write(graph, tmp_path / "prepared").references.edges()
     assert np.mean(np.abs(edge_2E[0] - edge_2E[1]) < 20) < 0.1
@@ -104,7 +106,9 @@ def test_features_are_put_in_order_in_chunks_of_any_size(tmp_path, monkeypatch, 
 def test_two_papers_make_a_graph(tmp_path):
     alone = held_out([0], [1], [[1]])
     graph = CitationGraph(
-        edge_2E=np.array([[1], [0]], dtype=np.int32), id_N=np.array([7, 9]), split=OwnSplit(valid=alone, test=alone)
+        edge_2E=np.array([[1], [0]], dtype=np.int32),
+        id_N=np.array([7, 9]),
+        split=OwnSplit(valid=alone, test=alone),
     )
     prepared = write(graph, tmp_path / "prepared")
     ids = np.array(prepared.ids())
@@ -167,7 +171,9 @@ def test_the_facts_count_what_was_kept_and_what_was_dropped(tmp_path, figure):
 def test_a_split_of_its_own_that_is_in_training_too_is_counted(tmp_path, figure):
     source_E, target_E = small_graph().edge_2E[:, :3]
     negative = [[3, 4]] * 3
-    split = OwnSplit(valid=held_out([1], [2], [[3, 4]]), test=held_out(source_E, target_E, negative))
+    split = OwnSplit(
+        valid=held_out([1], [2], [[3, 4]]), test=held_out(source_E, target_E, negative)
+    )
     assert write(small_graph(split=split), tmp_path / "prepared").facts["held_out_in_training"] == 3
     figure(bad_inputs_counted=1)
 
@@ -175,7 +181,11 @@ def test_a_split_of_its_own_that_is_in_training_too_is_counted(tmp_path, figure)
 def test_without_dates_and_features_the_split_is_random(tmp_path):
     prepared = write(small_graph(day_N=None, x_NF=None), tmp_path / "prepared")
     assert (prepared.x_NF, prepared.day_N) == (None, None)
-    assert [prepared.facts[name] for name in ("split", "dates", "num_features")] == ["random", False, 0]
+    assert [prepared.facts[name] for name in ("split", "dates", "num_features")] == [
+        "random",
+        False,
+        0,
+    ]
 
 
 def test_text_ids_and_titles_come_back(tmp_path):
@@ -187,7 +197,9 @@ def test_text_ids_and_titles_come_back(tmp_path):
 
 
 def test_an_own_split_is_kept(tmp_path):
-    split = OwnSplit(valid=held_out([1], [2], [[3, 4]]), test=held_out([1, 5], [6, 7], [[8, 9], [10, 11]]))
+    split = OwnSplit(
+        valid=held_out([1], [2], [[3, 4]]), test=held_out([1, 5], [6, 7], [[8, 9], [10, 11]])
+    )
     graph = small_graph(split=split)
     prepared = write(graph, tmp_path / "prepared")
     row_N = given_rows(prepared)
@@ -213,7 +225,10 @@ def test_an_own_split_that_names_a_missing_paper_is_refused(tmp_path, wrong, fig
 def test_an_own_split_whose_parts_differ_in_length_is_refused(tmp_path, figure):
     good = held_out([1], [2], [[3, 4]])
     with pytest.raises(DataError, match="valid split"):
-        write(small_graph(split=OwnSplit(valid=held_out([1, 2], [3], [[4]]), test=good)), tmp_path / "prepared")
+        write(
+            small_graph(split=OwnSplit(valid=held_out([1, 2], [3], [[4]]), test=good)),
+            tmp_path / "prepared",
+        )
     figure(bad_inputs=1)
 
 
@@ -221,7 +236,10 @@ def test_an_own_split_whose_parts_differ_in_length_is_refused(tmp_path, figure):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"id_N": np.arange(1), "edge_2E": np.zeros((2, 1), dtype=np.int32)}, "not enough papers: 1"),
+        (
+            {"id_N": np.arange(1), "edge_2E": np.zeros((2, 1), dtype=np.int32)},
+            "not enough papers: 1",
+        ),
         ({"edge_2E": np.zeros((2, 3), dtype=np.int32)}, "no citations to learn from"),
         ({"edge_2E": np.zeros((2, 0), dtype=np.int32)}, "no citations to learn from"),
         ({"day_N": np.zeros(50, dtype=np.int32)}, "no test candidates"),
@@ -254,7 +272,12 @@ def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, capsys):
     write(small_graph(), tmp_path / "prepared")
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.split()[2] for line in err.splitlines()] == ["cleaned", "split", "ordered", "written"]
+    assert [line.split()[2] for line in err.splitlines()] == [
+        "cleaned",
+        "split",
+        "ordered",
+        "written",
+    ]
 
 
 def test_the_manifest_names_the_raw_dataset(tmp_path):
@@ -268,10 +291,14 @@ def raw(tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()
     graph = small_graph()
-    (folder / "papers.csv").write_text("id,year\n" + "".join(f"p{i},{1950 + i}\n" for i in range(50)))
+    (folder / "papers.csv").write_text(
+        "id,year\n" + "".join(f"p{i},{1950 + i}\n" for i in range(50))
+    )
     lines = "".join(f"p{citing},p{cited}\n" for citing, cited in graph.edge_2E.T)
     (folder / "citations.csv").write_text("citing,cited\n" + lines)
-    files.write_manifest(folder, "RawDataset", inputs={}, facts={"dataset": "brought", "format": "folder"})
+    files.write_manifest(
+        folder, "RawDataset", inputs={}, facts={"dataset": "brought", "format": "folder"}
+    )
     return folder
 
 
@@ -282,10 +309,14 @@ def test_a_raw_dataset_is_prepared_once_for_each_setting(tmp_path, raw):
     assert prepare(raw, data_root=data_root, config=CONFIG) == path
     assert (path / "manifest.json").stat().st_mtime_ns == made
     assert prepare(raw, data_root=data_root, config=dataclasses.replace(CONFIG, seed=1)) != path
-    assert sorted(data_root.joinpath("prepared").iterdir()) == sorted(data_root.joinpath("prepared").glob("?" * 16))
+    assert sorted(data_root.joinpath("prepared").iterdir()) == sorted(
+        data_root.joinpath("prepared").glob("?" * 16)
+    )
     prepared = PreparedGraph.open(path)
     assert prepared.facts["dataset"] == "brought"
-    assert prepared.manifest["inputs"] == {"RawDataset": files.read_manifest(raw, "RawDataset")["sha256"]}
+    assert prepared.manifest["inputs"] == {
+        "RawDataset": files.read_manifest(raw, "RawDataset")["sha256"]
+    }
 
 
 def test_a_prepared_graph_that_was_cut_is_made_anew(tmp_path, raw):

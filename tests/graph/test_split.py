@@ -33,12 +33,20 @@ def same(one, other):
     other_train, *other_parts = other
     names = ("source_P", "target_P", "negative_PK")
     arrays = [(train, other_train)]
-    arrays += [(getattr(a, n), getattr(b, n)) for a, b in zip(parts, other_parts, strict=True) for n in names]
+    arrays += [
+        (getattr(a, n), getattr(b, n))
+        for a, b in zip(parts, other_parts, strict=True)
+        for n in names
+    ]
     return all(np.array_equal(a, b) for a, b in arrays)
 
 
 @settings(deadline=None, max_examples=40, derandomize=True)
-@given(seed=st.integers(0, 10**6), num_days=st.sampled_from([2, 5, 400]), share=st.sampled_from([0.02, 0.2, 0.5]))
+@given(
+    seed=st.integers(0, 10**6),
+    num_days=st.sampled_from([2, 5, 400]),
+    share=st.sampled_from([0.02, 0.2, 0.5]),
+)
 def test_the_protocol_holds_on_any_dated_graph(seed, num_days, share):
     edge_2E, day_N = random_graph(seed, num_days=num_days)
     everything = pairs(*edge_2E)
@@ -52,7 +60,9 @@ def test_the_protocol_holds_on_any_dated_graph(seed, num_days, share):
     assert not both_ways(held_valid | held_test) & pairs(*train_2E)
     for part in (valid, test):
         assert (day_N[part.target_P] < day_N[part.source_P]).all()
-        assert {array.dtype for array in (part.source_P, part.target_P, part.negative_PK)} == {np.dtype(np.int32)}
+        assert {array.dtype for array in (part.source_P, part.target_P, part.negative_PK)} == {
+            np.dtype(np.int32)
+        }
         for source, row in zip(part.source_P, part.negative_PK, strict=True):
             assert len(set(row.tolist())) == len(row)
             assert (day_N[row] < day_N[source]).all()
@@ -72,7 +82,9 @@ def test_sources_are_the_newest_papers_that_can_give_two():
 
     def can_give(paper):
         cited = edge_2E[1][edge_2E[0] == paper]
-        older = [j for j in cited.tolist() if day_N[j] < day_N[paper] and (j, paper) not in everything]
+        older = [
+            j for j in cited.tolist() if day_N[j] < day_N[paper] and (j, paper) not in everything
+        ]
         return len(cited) >= 3 and len(older) >= 2
 
     newest_first = sorted(range(120), key=lambda paper: (day_N[paper], paper), reverse=True)
@@ -115,7 +127,9 @@ def test_the_order_of_the_citations_does_not_change_a_dated_split():
     edge_2E, day_N = random_graph(4)
     shuffled_2E = edge_2E[:, np.random.default_rng(0).permutation(edge_2E.shape[1])]
     options = {"share": 0.2, "negatives": 20, "seed": 0}
-    assert same(hold_out_by_date(edge_2E, day_N, **options), hold_out_by_date(shuffled_2E, day_N, **options))
+    assert same(
+        hold_out_by_date(edge_2E, day_N, **options), hold_out_by_date(shuffled_2E, day_N, **options)
+    )
 
 
 def test_validation_and_test_draw_different_candidates():
@@ -151,7 +165,9 @@ def test_candidates_are_drawn_evenly():
 def test_the_random_split_hides_both_directions_and_ranks_against_unlinked_papers(seed, share):
     edge_2E, _ = random_graph(seed, num_papers=60, num_edges=500, later=0.5)
     everything = pairs(*edge_2E)
-    train_2E, valid, test = hold_out_at_random(edge_2E, num_papers=60, share=share, negatives=30, seed=seed)
+    train_2E, valid, test = hold_out_at_random(
+        edge_2E, num_papers=60, share=share, negatives=30, seed=seed
+    )
     held = pairs(valid.source_P, valid.target_P) | pairs(test.source_P, test.target_P)
 
     assert len(valid.source_P) == len(test.source_P) <= max(1, share * len(everything))
@@ -191,7 +207,11 @@ def test_a_dated_graph_that_cannot_give_a_test_citation_is_refused(targets, days
 
 @pytest.mark.parametrize(
     ("edges", "num_papers"),
-    [([[0, 1], [1, 2]], 9), ([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]], 9), ([[0, 1, 2], [1, 2, 0]], 3)],
+    [
+        ([[0, 1], [1, 2]], 9),
+        ([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]], 9),
+        ([[0, 1, 2], [1, 2, 0]], 3),
+    ],
     ids=["two citations", "every link in both directions", "everything linked"],
 )
 def test_an_undated_graph_that_cannot_give_a_test_citation_is_refused(edges, num_papers):
@@ -203,5 +223,7 @@ def test_an_undated_graph_that_cannot_give_a_test_citation_is_refused(edges, num
 
 def test_three_citations_are_enough_for_a_random_split():
     edge_2E = np.array([[0, 1, 2], [1, 2, 3]], dtype=np.int32)
-    train_2E, valid, test = hold_out_at_random(edge_2E, num_papers=4, share=0.05, negatives=1000, seed=0)
+    train_2E, valid, test = hold_out_at_random(
+        edge_2E, num_papers=4, share=0.05, negatives=1000, seed=0
+    )
     assert (train_2E.shape[1], len(valid.source_P), len(test.source_P)) == (1, 1, 1)

@@ -30,7 +30,11 @@ def file(checkout: Path) -> Path:
 
 def instructions(checkout: Path) -> list[Instruction]:
     """All instructions of the Dockerfile, in order."""
-    lines = [line for line in file(checkout).read_text().splitlines() if not line.lstrip().startswith("#")]
+    lines = [
+        line
+        for line in file(checkout).read_text().splitlines()
+        if not line.lstrip().startswith("#")
+    ]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     pairs = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
     return [Instruction(name=name, text=text.strip()) for name, text in pairs]
@@ -57,16 +61,28 @@ def of_image(checkout: Path, image: str) -> list[Instruction]:
 
 def last(checkout: Path, image: str, name: str) -> Instruction:
     """The instruction of that name that holds for the image."""
-    return [instruction for instruction in of_image(checkout, image) if instruction.name == name][-1]
+    return [instruction for instruction in of_image(checkout, image) if instruction.name == name][
+        -1
+    ]
 
 
 def environment(checkout: Path, image: str) -> dict[str, str]:
     """What ENV sets."""
-    words = [word for each in of_image(checkout, image) if each.name == "ENV" for word in shlex.split(each.text)]
+    words = [
+        word
+        for each in of_image(checkout, image)
+        if each.name == "ENV"
+        for word in shlex.split(each.text)
+    ]
     return dict(word.split("=", 1) for word in words)
 
 
 def lock(path: Path) -> dict[str, tuple[str, list[str]]]:
     """Version and hashes by the name of the package."""
-    entries = re.findall(r"^([\w.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", path.read_text(), re.M)
-    return {canonicalize_name(name): (version, re.findall(r"\w{64}", hashes)) for name, version, hashes in entries}
+    entries = re.findall(
+        r"^([\w.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", path.read_text(), re.M
+    )
+    return {
+        canonicalize_name(name): (version, re.findall(r"\w{64}", hashes))
+        for name, version, hashes in entries
+    }

@@ -25,7 +25,11 @@ def steps(build):
 
 def tags(step):
     """The names that a step gives to what it builds."""
-    return [after for word, after in zip(step["args"], step["args"][1:], strict=False) if word == "--tag"]
+    return [
+        after
+        for word, after in zip(step["args"], step["args"][1:], strict=False)
+        if word == "--tag"
+    ]
 
 
 def test_every_substitution_that_is_used_is_defined_and_every_defined_one_is_used(text, build):
@@ -52,7 +56,10 @@ def test_images_are_told_apart_by_the_tag_of_the_build(build):
     assert [image.rsplit("/", 1)[1] for image in released] == [
         f"citeflow-{name}:${{_TAG}}-python3.11" for name in IMAGES
     ]
-    assert all(image.startswith("${_REGION}-docker.pkg.dev/${PROJECT_ID}/${_REPO}/") for image in build["images"])
+    assert all(
+        image.startswith("${_REGION}-docker.pkg.dev/${PROJECT_ID}/${_REPO}/")
+        for image in build["images"]
+    )
 
 
 def test_each_build_starts_from_the_cache_of_the_one_before(steps):
@@ -65,7 +72,9 @@ def test_each_build_starts_from_the_cache_of_the_one_before(steps):
 
 def test_build_arguments_exist_in_the_dockerfile(steps, checkout):
     for image in IMAGES:
-        known = {each.text.partition("=")[0] for each in of_image(checkout, image) if each.name == "ARG"}
+        known = {
+            each.text.partition("=")[0] for each in of_image(checkout, image) if each.name == "ARG"
+        }
         names = re.findall(r"--build-arg=(\w+)=", " ".join(steps[f"build-{image}"]["args"]))
         assert set(names) - known == {"BUILDKIT_INLINE_CACHE"}
 
@@ -133,7 +142,10 @@ def test_provenance_is_asked_for_and_an_sbom_of_each_image_is_kept(build, steps)
     assert build["options"]["requestedVerifyOption"] == "VERIFIED"
     assert build["artifacts"]["objects"]["paths"] == ["sbom/*.spdx.json"]
     for image in IMAGES:
-        assert f"--output=spdx-json=/workspace/sbom/{image}.spdx.json" in steps[f"sbom-{image}"]["args"]
+        assert (
+            f"--output=spdx-json=/workspace/sbom/{image}.spdx.json"
+            in steps[f"sbom-{image}"]["args"]
+        )
 
 
 def test_the_build_has_an_account_of_its_own_an_end_and_logs_without_a_bucket(build):

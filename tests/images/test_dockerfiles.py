@@ -23,7 +23,9 @@ def text(checkout):
 def test_hadolint_has_nothing_to_say(checkout, text):
     beside = Path(sys.executable).parent
     hadolint = shutil.which("hadolint", path=f"{beside}{os.pathsep}{os.environ['PATH']}")
-    result = subprocess.run([hadolint, "--no-color", file(checkout)], capture_output=True, text=True, timeout=30)
+    result = subprocess.run(
+        [hadolint, "--no-color", file(checkout)], capture_output=True, text=True, timeout=30
+    )
     assert (result.returncode, result.stdout) == (0, "")
     assert "hadolint ignore" not in text
 
@@ -63,7 +65,10 @@ def test_nothing_is_fetched_but_by_pip_with_hashes_and_from_debian(checkout):
 def test_no_index_and_no_secret_is_written_into_an_image(text):
     assert "://" not in text
     assert not re.search(r"index-url|password|token|ARG PIP|ENV PIP", text, re.I)
-    assert all("type=secret,id=pip,target=/etc/pip.conf" in run for run in re.findall(r"--mount=type=secret\S*", text))
+    assert all(
+        "type=secret,id=pip,target=/etc/pip.conf" in run
+        for run in re.findall(r"--mount=type=secret\S*", text)
+    )
 
 
 def test_names_of_images_have_a_version(text):
@@ -103,14 +108,26 @@ def test_no_cache_needs_a_home(checkout, image):
     variables = environment(checkout, image)
     assert variables["HOME"] == "/tmp"
     assert variables["USER"]
-    assert all(value.startswith("/tmp") for name, value in variables.items() if name.endswith("DIR"))
+    assert all(
+        value.startswith("/tmp") for name, value in variables.items() if name.endswith("DIR")
+    )
 
 
 def test_only_what_is_copied_is_sent_to_the_builder(checkout):
-    kept = [line for line in (checkout / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    kept = [
+        line
+        for line in (checkout / ".dockerignore").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert kept[0] == "*"
     allowed = [line.removeprefix("!") for line in kept if line.startswith("!")]
-    assert allowed == ["docker/**/*.txt", "pipelines/*/pipeline.yaml", "pyproject.toml", "README.md", "src/citeflow"]
+    assert allowed == [
+        "docker/**/*.txt",
+        "pipelines/*/pipeline.yaml",
+        "pyproject.toml",
+        "README.md",
+        "src/citeflow",
+    ]
 
 
 def test_what_is_copied_exists_and_is_sent_to_the_builder(checkout):
@@ -119,12 +136,25 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder(checkout):
         for torch in ("cpu", "cuda"):
             copied = source.replace("${TORCH}", torch)
             assert list(checkout.glob(copied))
-            assert copied.split("/")[0] in {"docker", "pipelines", "pyproject.toml", "README.md", "src"}
+            assert copied.split("/")[0] in {
+                "docker",
+                "pipelines",
+                "pyproject.toml",
+                "README.md",
+                "src",
+            }
 
 
 def test_the_wheel_holds_every_pipeline_that_is_compiled(checkout):
     settings = tomllib.loads((checkout / "pyproject.toml").read_text())
     held = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    files = {path.relative_to(checkout).as_posix(): path.parent.name for path in checkout.glob("pipelines/*/*.yaml")}
-    wanted = {path: f"citeflow/compiled/{name}.yaml" for path, name in files.items() if path.endswith("pipeline.yaml")}
+    files = {
+        path.relative_to(checkout).as_posix(): path.parent.name
+        for path in checkout.glob("pipelines/*/*.yaml")
+    }
+    wanted = {
+        path: f"citeflow/compiled/{name}.yaml"
+        for path, name in files.items()
+        if path.endswith("pipeline.yaml")
+    }
     assert held == wanted

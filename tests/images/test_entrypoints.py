@@ -38,7 +38,10 @@ cat /tmp/out/executor.json
 
 def argv(checkout, image):
     """What the image runs by itself, without the init."""
-    init, dashes, *command = [*last(checkout, image, "ENTRYPOINT").argv, *last(checkout, image, "CMD").argv]
+    init, dashes, *command = [
+        *last(checkout, image, "ENTRYPOINT").argv,
+        *last(checkout, image, "CMD").argv,
+    ]
     assert (init, dashes) == ("tini", "--")
     return command
 
@@ -48,7 +51,9 @@ def test_what_an_image_starts_is_there(checkout, image):
     program, *options = argv(checkout, image)
     if program != "python3":
         assert program == "tensorboard"
-        assert shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert shutil.which(
+            program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        )
     elif importlib.util.find_spec(options[1].partition(".")[0]) is None:
         pytest.skip(f"{options[1]} is not installed here")
     else:
@@ -57,9 +62,15 @@ def test_what_an_image_starts_is_there(checkout, image):
 
 
 def test_the_command_needs_no_home(checkout):
-    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout / "src"), "HOME": "/dev/null"}
+    inherited = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(checkout / "src"),
+        "HOME": "/dev/null",
+    }
     command = [sys.executable, *argv(checkout, "step")[1:]]
-    result = subprocess.run(command, env=inherited, cwd="/", capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        command, env=inherited, cwd="/", capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 0, result.stderr
     assert "evaluate" in result.stdout
 
@@ -67,7 +78,12 @@ def test_the_command_needs_no_home(checkout):
 def pip(python, *arguments, target=None):
     """pip of another environment, as the Dockerfiles call it."""
     common = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps"]
-    subprocess.run([python, "-m", "pip", *arguments[:1], *common, *arguments[1:]], check=True, cwd=target, timeout=900)
+    subprocess.run(
+        [python, "-m", "pip", *arguments[:1], *common, *arguments[1:]],
+        check=True,
+        cwd=target,
+        timeout=900,
+    )
 
 
 def locks(checkout):
@@ -89,7 +105,12 @@ def environment_of(checkout):
     python = shutil.which("python3.11", path="/usr/local/bin:/usr/bin")
     if os.environ.get("CITEFLOW_IMAGES") != "1":
         pytest.skip("it installs each image's lock: minutes; CITEFLOW_IMAGES=1 asks for it")
-    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv") or python is None:
+    if (
+        os.geteuid() != 0
+        or not shutil.which("unshare")
+        or not shutil.which("setpriv")
+        or python is None
+    ):
         pytest.skip("it needs root, unshare, setpriv, and a python3.11 that every user may run")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         root = Path(folder)
@@ -123,7 +144,11 @@ def start(checkout, environment_of):
         space = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"]
         confined = [*space, "sh", "-euc", CONFINE.format(user=ANY_USER), "sh", *command]
         pipe = subprocess.PIPE
-        running.append(subprocess.Popen(confined, env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True))
+        running.append(
+            subprocess.Popen(
+                confined, env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True
+            )
+        )
         return running[-1]
 
     yield start
@@ -142,7 +167,9 @@ def ended(process):
 def script(checkout, image):
     """What docker/try.sh runs inside an image."""
     text = (checkout / "docker/try.sh").read_text()
-    return dict(zip(IMAGES, re.findall(r"<<'INSIDE'\n(.*?)^INSIDE$", text, re.S | re.M), strict=True))[image]
+    return dict(
+        zip(IMAGES, re.findall(r"<<'INSIDE'\n(.*?)^INSIDE$", text, re.S | re.M), strict=True)
+    )[image]
 
 
 def test_workers_train_and_leave_a_model(start, checkout):
@@ -171,14 +198,26 @@ def test_tensorboard_answers_below_its_prefix_and_only_there(start, checkout):
 def test_images_are_tried_without_rights_and_with_nothing_to_write_to_but_tmp(checkout):
     text = (checkout / "docker/try.sh").read_text()
     assert subprocess.run(["bash", "-n", checkout / "docker/try.sh"], timeout=10).returncode == 0
-    for option in ("--user 12345", "--read-only", "--cap-drop ALL", "no-new-privileges", "--network none"):
+    for option in (
+        "--user 12345",
+        "--read-only",
+        "--cap-drop ALL",
+        "no-new-privileges",
+        "--network none",
+    ):
         assert option in text
     assert text.count("docker run ") == text.count('docker run "${confined[@]}"') == len(IMAGES)
     programs = ("citeflow train", "citeflow run", "citeflow xor", "tensorboard --")
-    assert all(program in script(checkout, image) for image, program in zip(IMAGES, programs, strict=True))
+    assert all(
+        program in script(checkout, image) for image, program in zip(IMAGES, programs, strict=True)
+    )
 
 
 def test_tensorboard_is_tried_with_the_options_of_its_image(checkout):
     program, *options = argv(checkout, "tensorboard")
     assert program == "tensorboard"
-    assert all(option in script(checkout, "tensorboard") for option in options if not option.startswith("--logdir"))
+    assert all(
+        option in script(checkout, "tensorboard")
+        for option in options
+        if not option.startswith("--logdir")
+    )

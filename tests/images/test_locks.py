@@ -46,7 +46,9 @@ def wanted(project, image):
         "small": base + [line for line in train + extras["kfp"] if Requirement(line).name in SMALL],
         "tensorboard": [line for line in train if line.startswith("tensorboard")],
         "wheel": project["build-system"]["requires"],
-        "check": [line for line in extras["dev"] if line.startswith(("hadolint", "pytest", "ruff"))],
+        "check": [
+            line for line in extras["dev"] if line.startswith(("hadolint", "pytest", "ruff"))
+        ],
     }[image]
 
 
@@ -68,14 +70,18 @@ def test_a_lock_holds_everything_that_its_packages_need_on_each_python(locks, im
     same = [installed[name] for name, (version, _) in locks[image].items()
             if name in installed and installed[name].version == version]  # fmt: skip
     if not same:
-        pytest.skip("none of the locked versions is installed here, so that what they need is not known")
+        pytest.skip(
+            "none of the locked versions is installed here, so that what they need is not known"
+        )
     for distribution, python in itertools.product(same, PYTHONS):
         here = {"python_version": python, "python_full_version": f"{python}.1", "extra": "",
                 "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}  # fmt: skip
         for requirement in [Requirement(line) for line in distribution.requires or []]:
             if requirement.marker is None or requirement.marker.evaluate(here):
                 version, _ = locks[image][canonicalize_name(requirement.name)]
-                assert requirement.specifier.contains(version), f"{distribution.name} needs {requirement}"
+                assert requirement.specifier.contains(version), (
+                    f"{distribution.name} needs {requirement}"
+                )
 
 
 def test_every_pin_of_every_lock_has_a_hash_and_no_lock_names_an_index(checkout):
@@ -90,7 +96,12 @@ def test_every_pin_of_every_lock_has_a_hash_and_no_lock_names_an_index(checkout)
 
 
 def test_no_package_is_pinned_in_two_versions(locks):
-    pins = {(name, version) for image in locks.values() for name, (version, _) in image.items() if name != "torch"}
+    pins = {
+        (name, version)
+        for image in locks.values()
+        for name, (version, _) in image.items()
+        if name != "torch"
+    }
     assert len(pins) == len({name for name, _ in pins})
 
 
@@ -100,12 +111,16 @@ def test_workers_have_no_kfp_and_tensorboard_no_torch(locks):
 
 
 def test_the_small_image_has_neither_torch_nor_what_only_graphs_and_clusters_need(locks):
-    assert not {"torch", "torch-geometric", "networkx", "tensorboard", "optuna"} & set(locks["small"])
+    assert not {"torch", "torch-geometric", "networkx", "tensorboard", "optuna"} & set(
+        locks["small"]
+    )
     assert 2 * len(locks["small"]) < len(locks["step"])
 
 
 def test_what_only_development_needs_is_in_no_image(project, locks):
-    development = {Requirement(line).name for line in project["project"]["optional-dependencies"]["dev"]}
+    development = {
+        Requirement(line).name for line in project["project"]["optional-dependencies"]["dev"]
+    }
     for image in ("train", "step", "small", "tensorboard"):
         assert not development & set(locks[image])
 
@@ -133,8 +148,14 @@ def test_every_file_that_is_installed_from_a_lock_has_to_match_a_hash(checkout, 
     paths = sorted((checkout / "docker").rglob("*.txt"))
     hashes = {path: [len(found) for _, found in lock(path).values()] for path in paths}
     assert all(min(found) >= 1 for found in hashes.values())
-    installs = [line for path in (checkout / "docker").rglob("Dockerfile") for line in path.read_text().splitlines()]
+    installs = [
+        line
+        for path in (checkout / "docker").rglob("Dockerfile")
+        for line in path.read_text().splitlines()
+    ]
     by_pip = [line for line in installs if "pip install" in line]
     assert by_pip
-    assert [line for line in by_pip if "--require-hashes" not in line and "/wheel/*.whl" not in line] == []
+    assert [
+        line for line in by_pip if "--require-hashes" not in line and "/wheel/*.whl" not in line
+    ] == []
     figure(locks=len(paths), packages_pinned=sum(map(len, hashes.values())), without_hash=0)

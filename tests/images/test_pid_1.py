@@ -33,7 +33,9 @@ def begin(tmp_path):
 
     def begin(command, is_ready):
         with (tmp_path / "told").open("w") as told:
-            running.append(subprocess.Popen([*ALONE, *command], stdout=told, stderr=subprocess.STDOUT))
+            running.append(
+                subprocess.Popen([*ALONE, *command], stdout=told, stderr=subprocess.STDOUT)
+            )
         eventually(lambda: is_ready((tmp_path / "told").read_text()), running[-1])
         return psutil.Process(running[-1].pid).children()[0]
 
@@ -54,7 +56,9 @@ def eventually(condition, process):
 def number_inside(process):
     """The number of a process in its own namespace."""
     (line,) = [
-        line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("NSpid")
+        line
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        if line.startswith("NSpid")
     ]
     return int(line.split()[-1])
 
@@ -69,7 +73,9 @@ def milliseconds_to_end(process):
 
 def said(folder, kind, name):
     """The only container of a pod of the manifests, as its argv."""
-    (thing,) = [each for each in render(folder) if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    (thing,) = [
+        each for each in render(folder) if (each["kind"], each["metadata"]["name"]) == (kind, name)
+    ]
     spec = thing["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else thing["spec"]
     (container,) = spec["template"]["spec"]["containers"]
     return [*container["command"], *container.get("args", [])]
@@ -94,11 +100,19 @@ def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, m
 
 
 def test_tensorboard_ends(begin, checkout, tmp_path, figure):
-    program, *arguments = said(checkout / "manifests" / "components" / "web", "Deployment", "citeflow-tensorboard")
+    program, *arguments = said(
+        checkout / "manifests" / "components" / "web", "Deployment", "citeflow-tensorboard"
+    )
     assert program == "tensorboard"
-    replaced = {"--logdir": f"--logdir={tmp_path}", "--port": "--port=0", "--bind_all": "--host=127.0.0.1"}
+    replaced = {
+        "--logdir": f"--logdir={tmp_path}",
+        "--port": "--port=0",
+        "--bind_all": "--host=127.0.0.1",
+    }
     own = [replaced.get(each.partition("=")[0], each) for each in arguments]
-    process = begin([sys.executable, "-m", "tensorboard.main", *own], lambda told: "/tensorboard/" in told)
+    process = begin(
+        [sys.executable, "-m", "tensorboard.main", *own], lambda told: "/tensorboard/" in told
+    )
     assert number_inside(process) == 1
     figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
 
@@ -111,7 +125,9 @@ def test_an_init_passes_the_signal_on(begin, tmp_path, figure):
     figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
 
 
-def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(begin, checkout, figure):
+def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(
+    begin, checkout, figure
+):
     job = yaml.safe_load((checkout / "tests" / "jobs" / "golden" / "pytorchjob.yaml").read_text())
     spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     assert spec["shareProcessNamespace"] is True
@@ -119,7 +135,10 @@ def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(begi
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     python, *words = [*container["command"], *container["args"]]
-    replaced = {"--rdzv-endpoint": f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr": "--local-addr=127.0.0.1"}
+    replaced = {
+        "--rdzv-endpoint": f"--rdzv-endpoint=127.0.0.1:{port}",
+        "--local-addr": "--local-addr=127.0.0.1",
+    }
     own = [replaced.get(each.partition("=")[0], each) for each in words]
     assert python == "python3"
     assert "--nnodes=2" in own

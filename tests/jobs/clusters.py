@@ -5,11 +5,11 @@ from pathlib import Path
 
 from kubernetes import client as k8s
 
-from citeflow.cluster import jobs
-from citeflow.cluster.api import Api
-from citeflow.cluster.launch import Launch
-from citeflow.cluster.placement import Owner, Placement
-from citeflow.cluster.spec import TrainSpec
+from citeflow.kubernetes import job_objects
+from citeflow.kubernetes.client import Api
+from citeflow.kubernetes.identity import Owner, Placement
+from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.watcher import Launch
 
 NAMESPACE = "kubeflow"
 SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "schemas"
@@ -24,7 +24,11 @@ def connect(url: str, **given) -> Api:
     """Citeflow's way to a cluster at this address."""
     configuration = k8s.Configuration(host=url)
     configuration.retries = False
-    return Api(client=k8s.ApiClient(configuration), namespace=NAMESPACE, **{"sleep": brief, "patience_s": 5.0, **given})
+    return Api(
+        client=k8s.ApiClient(configuration),
+        namespace=NAMESPACE,
+        **{"sleep": brief, "patience_s": 5.0, **given},
+    )
 
 
 def placement(**given) -> Placement:
@@ -45,8 +49,10 @@ def owner(kube, name: str) -> Owner:
     return Owner(name=name, uid=made["metadata"]["uid"])
 
 
-def launch_of(api: Api, run_dir: Path, *, kind=jobs.PYTORCH_JOB, spec=None, is_complete=None, **given) -> Launch:
+def launch_of(
+    api: Api, run_dir: Path, *, kind=job_objects.PYTORCH_JOB, spec=None, is_complete=None, **given
+) -> Launch:
     """A launch whose model is the file `model` in the folder of the run."""
-    job = jobs.render(kind, spec or TrainSpec(), placement(**given))
+    job = job_objects.render(kind, spec or TrainSpec(), placement(**given))
     is_complete = is_complete or (run_dir / "model").exists
     return Launch(api=api, job=job, run_dir=run_dir, is_complete=is_complete)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from clusters import connect, launch_of
 
-from citeflow.cluster.launch import run
-from citeflow.cluster.placement import Owner
 from citeflow.errors import CiteflowError
-from citeflow.stopping import stoppable
+from citeflow.kubernetes.identity import Owner
+from citeflow.kubernetes.watcher import run
+from citeflow.utils.signals import stoppable
 
 
 def attempt(url: str, run_dir: str, name: str, uid: str) -> None:

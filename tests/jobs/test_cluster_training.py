@@ -9,23 +9,25 @@ from fakes.kube_api import KubeApi
 from fakes.operator import TrainingOperator
 
 from citeflow import config, files, stages
-from citeflow.cluster import launch
-from citeflow.cluster import train as cluster_train
-from citeflow.cluster.spec import JobRequest, TrainSpec
+from citeflow.kubernetes import launch as cluster_train
+from citeflow.kubernetes import watcher
+from citeflow.kubernetes.job_spec import JobRequest, TrainSpec
 
-SETTINGS = ["model.predictor=dot", "train.epochs=60", "train.evaluations=20"]
+SETTINGS = ["model.predictor=dot", "train.epochs=60", "train.num_validations=20"]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Look at the job all the time, as a test can."""
-    monkeypatch.setattr(launch, "SEEN_LATE_S", 2)
+    monkeypatch.setattr(watcher, "SEEN_LATE_S", 2)
 
 
 def train(prepared, name, kind, monkeypatch, *, during=None):
     """The stage `train` as a job of two pods; `during(kube)` is called at each of the launcher's pauses."""
     root = prepared.data_root
-    request = JobRequest(kind=kind, spec=TrainSpec(volumes={"citeflow-data": str(root)}), run_id="a-run")
+    request = JobRequest(
+        kind=kind, spec=TrainSpec(volumes={"citeflow-data": str(root)}), run_id="a-run"
+    )
 
     def sleep(seconds):
         time.sleep(0.2)
@@ -33,7 +35,9 @@ def train(prepared, name, kind, monkeypatch, *, during=None):
             during(kube)
 
     with KubeApi() as kube, TrainingOperator(kube, real=True, restart_delay=0.2, grace=20):
-        monkeypatch.setattr(cluster_train, "connect", lambda **given: connect(kube.url, sleep=sleep))
+        monkeypatch.setattr(
+            cluster_train, "connect", lambda **given: connect(kube.url, sleep=sleep)
+        )
         return stages.train(
             prepared.graph,
             run_dir=root / "runs" / name,
@@ -69,12 +73,20 @@ def test_a_train_job_makes_the_same_model(prepared, undisturbed, monkeypatch):
 
 @pytest.mark.fault("F4")
 @pytest.mark.parametrize("victim", ["worker-0", "worker-1"])
-def test_a_pod_that_is_deleted_during_training_changes_nothing(prepared, undisturbed, monkeypatch, figure, victim):
+def test_a_pod_that_is_deleted_during_training_changes_nothing(
+    prepared, undisturbed, monkeypatch, figure, victim
+):
     uids = []
 
     def delete(kube):
-        pod = next((pod for pod in kube.list("pods") if pod["metadata"]["name"].endswith(victim)), None)
-        if pod and not uids and (prepared.data_root / "runs" / f"without-{victim}" / "checkpoints").exists():
+        pod = next(
+            (pod for pod in kube.list("pods") if pod["metadata"]["name"].endswith(victim)), None
+        )
+        if (
+            pod
+            and not uids
+            and (prepared.data_root / "runs" / f"without-{victim}" / "checkpoints").exists()
+        ):
             kube.store.delete(kube.store.kind_of("pods"), NAMESPACE, pod["metadata"]["name"])
             uids.append(pod["metadata"]["uid"])
         if pod and uids and pod["metadata"]["uid"] not in uids:
@@ -94,7 +106,9 @@ def is_worker(process):
 
 
 @pytest.mark.fault("F1")
-def test_a_worker_process_that_is_killed_changes_nothing(prepared, undisturbed, monkeypatch, figure):
+def test_a_worker_process_that_is_killed_changes_nothing(
+    prepared, undisturbed, monkeypatch, figure
+):
     killed = []
 
     def kill(kube):

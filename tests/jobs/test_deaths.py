@@ -28,14 +28,18 @@ def trained_after(killed, model):
 
 
 def attempt(processes, kube, run_dir, pod):
-    step = processes.Process(target=one_attempt.attempt, args=(kube.url, str(run_dir), pod.name, pod.uid))
+    step = processes.Process(
+        target=one_attempt.attempt, args=(kube.url, str(run_dir), pod.name, pod.uid)
+    )
     step.start()
     return step
 
 
 @pytest.mark.fault("F29")
 @pytest.mark.parametrize(("number", "phase"), DEATHS)
-def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes, tmp_path, figure, number, phase):
+def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(
+    processes, tmp_path, figure, number, phase
+):
     killed, uids = [], set()
 
     def kill(count, request, now):
@@ -44,7 +48,10 @@ def test_a_launcher_that_dies_at_a_request_leaves_one_job_for_the_next(processes
             killed.append(request)
             os.kill(step.pid, signal.SIGKILL)
 
-    with KubeApi() as kube, TrainingOperator(kube, script=trained_after(killed, tmp_path / "model")):
+    with (
+        KubeApi() as kube,
+        TrainingOperator(kube, script=trained_after(killed, tmp_path / "model")),
+    ):
         first, second = owner(kube, "step-1"), owner(kube, "step-2")
         kube.on_request(kill)
         step = attempt(processes, kube, tmp_path, first)

@@ -20,24 +20,39 @@ from hypothesis import strategies as st
 from manifests.pod_security import violations
 
 from citeflow.cli import main
-from citeflow.cluster.jobs import PYTORCH_JOB, SPEC_SHA256, TRAIN_JOB, render
-from citeflow.cluster.placement import RUN_ID, Owner
-from citeflow.cluster.pods import METRICS_PORT, PORT
-from citeflow.cluster.spec import TrainSpec
 from citeflow.errors import ConfigError
+from citeflow.kubernetes.identity import RUN_ID, Owner
+from citeflow.kubernetes.job_objects import PYTORCH_JOB, SPEC_SHA256, TRAIN_JOB, render
+from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.pods import METRICS_PORT, PORT
 
 KINDS = (PYTORCH_JOB, TRAIN_JOB)
 VERSIONS = ("1.31", "1.34")
 GPU_NODES = (
     {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-    {"key": "spot", "operator": "Equal", "value": "true", "effect": "NoExecute", "tolerationSeconds": 30},
+    {
+        "key": "spot",
+        "operator": "Equal",
+        "value": "true",
+        "effect": "NoExecute",
+        "tolerationSeconds": 30,
+    },
 )
 SPECS = {
     "defaults": TrainSpec(),
     "one worker": TrainSpec(workers=1, cpu="500m", memory="2Gi", restarts=0, keep_hours=0),
-    "GPUs": TrainSpec(workers=4, gpus=8, cpu="16", memory="128Gi", shared_memory="16Gi", gpu_resource="amd.com/gpu"),
+    "GPUs": TrainSpec(
+        workers=4,
+        gpus=8,
+        cpu="16",
+        memory="128Gi",
+        shared_memory="16Gi",
+        gpu_resource="amd.com/gpu",
+    ),
     "a queue": TrainSpec(queue="lab.users", deadline_hours=0.0001),
-    "chosen nodes": TrainSpec(node_selector={"cloud.google.com/gke-spot": "true"}, tolerations=GPU_NODES),
+    "chosen nodes": TrainSpec(
+        node_selector={"cloud.google.com/gke-spot": "true"}, tolerations=GPU_NODES
+    ),
     "many workers": TrainSpec(workers=10_000, deadline_hours=8760, keep_hours=8760),
     "an image of one's own": TrainSpec(
         image="registry.example:5000/lab/train@sha256:" + "0" * 64,
@@ -45,13 +60,17 @@ SPECS = {
         image_pull_secrets=("one", "two"),
         runtime="lab-torch",
     ),
-    "several volumes": TrainSpec(volumes={"citeflow-data": "/mnt/citeflow", "papers.v2": "/papers", "scratch": "/s"}),
+    "several volumes": TrainSpec(
+        volumes={"citeflow-data": "/mnt/citeflow", "papers.v2": "/papers", "scratch": "/s"}
+    ),
 }
 PLACES = {
     "a plain run": placement(),
     "a long name": placement(run_name="a" * 63, run_id="R" * 63),
     "a short name": placement(run_name="7", run_id="r_1.x", namespace="n"),
-    "a step": placement(owner=Owner(name="citation-x7k2q-2104", uid="c0ffee00-1111-2222-3333-444455556666")),
+    "a step": placement(
+        owner=Owner(name="citation-x7k2q-2104", uid="c0ffee00-1111-2222-3333-444455556666")
+    ),
 }
 CASES = [(kind, spec, place) for kind in KINDS for spec in SPECS for place in PLACES]
 NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
@@ -81,10 +100,17 @@ def strict(schema):
         return schema
     new = {key: strict(value) for key, value in schema.items()}
     is_open = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and not is_open:
+    if (
+        isinstance(schema.get("properties"), dict)
+        and schema.get("type") == "object"
+        and not is_open
+    ):
         new["additionalProperties"] = False
     if schema.get("format") == "int32":
-        new |= {"minimum": schema.get("minimum", -(2**31)), "maximum": schema.get("maximum", 2**31 - 1)}
+        new |= {
+            "minimum": schema.get("minimum", -(2**31)),
+            "maximum": schema.get("maximum", 2**31 - 1),
+        }
     return new
 
 
@@ -97,7 +123,9 @@ def repeated(value, schema, path=""):
     elif isinstance(value, list):
         keys = schema.get("x-kubernetes-list-map-keys")
         seen = [tuple(entry.get(key) for key in keys) for entry in value] if keys else []
-        yield from (f"{path}: {entry} is there twice" for entry in set(seen) if seen.count(entry) > 1)
+        yield from (
+            f"{path}: {entry} is there twice" for entry in set(seen) if seen.count(entry) > 1
+        )
         for index, inner in enumerate(value):
             yield from repeated(inner, schema.get("items", {}), f"{path}[{index}]")
 
@@ -149,7 +177,10 @@ def test_an_entry_that_is_there_twice_would_be_found():
     job = render(TRAIN_JOB, TrainSpec(), placement())
     job["spec"]["runtimePatches"] *= 2
     job["spec"]["trainer"]["env"] *= 2
-    assert {told.partition(":")[0] for told in findings(job)} == {".spec.runtimePatches", ".spec.trainer.env"}
+    assert {told.partition(":")[0] for told in findings(job)} == {
+        ".spec.runtimePatches",
+        ".spec.trainer.env",
+    }
 
 
 def test_an_object_is_plain_data(job):
@@ -162,7 +193,10 @@ def test_an_object_is_plain_data(job):
 
 def pod_of(job):
     """A pod as the operator, or the runtime `torch-distributed`, makes it of the job."""
-    metadata = {"name": f"{job['metadata']['name']}-worker-0", "namespace": job["metadata"]["namespace"]}
+    metadata = {
+        "name": f"{job['metadata']['name']}-worker-0",
+        "namespace": job["metadata"]["namespace"],
+    }
     if job["kind"] == PYTORCH_JOB:
         replicas = job["spec"]["pytorchReplicaSpecs"]["Worker"]
         template = copy.deepcopy(replicas["template"])
@@ -174,9 +208,20 @@ def pod_of(job):
         trainer = job["spec"]["trainer"]
         own = {name: trainer[name] for name in ("image", "command", "args", "env")}
         (container,) = template["spec"]["containers"]
-        container = {"name": "node", "image": "pytorch", **container, **own, "resources": trainer["resourcesPerNode"]}
+        container = {
+            "name": "node",
+            "image": "pytorch",
+            **container,
+            **own,
+            "resources": trainer["resourcesPerNode"],
+        }
         spec = {**template["spec"], "containers": [container], "restartPolicy": "OnFailure"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], **metadata}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], **metadata},
+        "spec": spec,
+    }
 
 
 def container_of(job):
@@ -278,15 +323,21 @@ def test_every_object_is_found_by_run_and_by_part(job):
 
 
 @pytest.mark.parametrize(
-    ("cpu", "gpus", "threads"), [("4", 0, 4), ("500m", 0, 1), ("8", 4, 2), ("2", 4, 1), ("3.9", 0, 3)]
+    ("cpu", "gpus", "threads"),
+    [("4", 0, 4), ("500m", 0, 1), ("8", 4, 2), ("2", 4, 1), ("3.9", 0, 3)],
 )
 def test_threads_are_those_of_the_cores_that_a_process_has(kind, cpu, gpus, threads):
     container = container_of(render(kind, TrainSpec(cpu=cpu, gpus=gpus), placement()))
-    assert {entry["name"]: entry.get("value") for entry in container["env"]}["OMP_NUM_THREADS"] == str(threads)
+    assert {entry["name"]: entry.get("value") for entry in container["env"]}[
+        "OMP_NUM_THREADS"
+    ] == str(threads)
 
 
 def test_an_address_that_an_argument_names_is_set_before_all_else(job):
-    assert container_of(job)["env"][0] == {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    assert container_of(job)["env"][0] == {
+        "name": "POD_IP",
+        "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}},
+    }
     assert [word for word in argv_of(job) if "$" in word] == ["--local-addr=$(POD_IP)"]
 
 
@@ -318,11 +369,18 @@ def test_a_trainjob_ends_by_itself(spec):
     job = render(TRAIN_JOB, spec, placement())["spec"]
     assert job["activeDeadlineSeconds"] == pytest.approx(3600 * spec.deadline_hours, abs=1)
     assert job["runtimeRef"] == {"name": spec.runtime}
-    assert (job["trainer"]["numNodes"], job["trainer"]["numProcPerNode"]) == (spec.workers, spec.processes)
+    assert (job["trainer"]["numNodes"], job["trainer"]["numProcPerNode"]) == (
+        spec.workers,
+        spec.processes,
+    )
 
 
 def flags_of(job):
-    return dict(word.removeprefix("--").split("=", 1) for word in argv_of(job) if re.match(r"--\w[-\w]*=", word))
+    return dict(
+        word.removeprefix("--").split("=", 1)
+        for word in argv_of(job)
+        if re.match(r"--\w[-\w]*=", word)
+    )
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -336,7 +394,11 @@ def test_the_arguments_of_torchrun_say_what_the_operator_says(spec):
     assert flags["nnodes"] == str(spec.workers)
     assert flags["max-restarts"] == str(elastic["maxRestarts"]) == str(spec.restarts)
     assert flags["rdzv-backend"] == elastic["rdzvBackend"] == "c10d"
-    assert flags["rdzv-endpoint"] == f"{elastic['rdzvHost']}:{elastic['rdzvPort']}" == f"{name}-worker-0:{PORT}"
+    assert (
+        flags["rdzv-endpoint"]
+        == f"{elastic['rdzvHost']}:{elastic['rdzvPort']}"
+        == f"{name}-worker-0:{PORT}"
+    )
     assert flags["rdzv-id"] == elastic["rdzvId"] == name
 
 
@@ -364,7 +426,12 @@ def test_workers_wait_for_each_other_longer_than_the_kubelet_s_longest_pause(job
 
 
 def test_a_queue_is_asked_for_by_kueue_s_label(kind):
-    assert render(kind, SPECS["a queue"], placement())["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "lab.users"
+    assert (
+        render(kind, SPECS["a queue"], placement())["metadata"]["labels"][
+            "kueue.x-k8s.io/queue-name"
+        ]
+        == "lab.users"
+    )
     assert "kueue" not in json.dumps(render(kind, TrainSpec(), placement()))
 
 
@@ -387,7 +454,11 @@ def test_a_job_goes_with_the_pod_of_its_step(kind):
 def test_the_names_of_a_job_and_of_all_that_it_makes_are_names(run_name, workers, kind):
     name = placement(run_name=run_name).name
     # The service of a pod has the pod's name; JobSet tries the name of the last pod with five letters of the Job's own.
-    made = f"{name}-worker-{workers - 1}" if kind == PYTORCH_JOB else f"{name}-node-0-{workers - 1}-abcde"
+    made = (
+        f"{name}-worker-{workers - 1}"
+        if kind == PYTORCH_JOB
+        else f"{name}-node-0-{workers - 1}-abcde"
+    )
     for text in (name, made):
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", text)
         assert len(text) <= 63
@@ -395,7 +466,9 @@ def test_the_names_of_a_job_and_of_all_that_it_makes_are_names(run_name, workers
 
 @given(first=st.tuples(NAMES, NAMES), second=st.tuples(NAMES, NAMES))
 def test_jobs_have_the_same_name_only_if_they_write_to_the_same_folder(first, second):
-    names = [placement(run_id=run_id, run_name=run_name).name for run_id, run_name in (first, second)]
+    names = [
+        placement(run_id=run_id, run_name=run_name).name for run_id, run_name in (first, second)
+    ]
     assert (names[0] == names[1]) == (first[1] == second[1])
 
 
@@ -435,12 +508,17 @@ OTHERS = {
     "keep_hours": 23.0,
     "restarts": 9,
 }
-UNTOLD = {PYTORCH_JOB: {"gpu_resource", "runtime"}, TRAIN_JOB: {"gpu_resource", "image_pull_policy", "keep_hours"}}
+UNTOLD = {
+    PYTORCH_JOB: {"gpu_resource", "runtime"},
+    TRAIN_JOB: {"gpu_resource", "image_pull_policy", "keep_hours"},
+}
 """What a kind of job does not say; the name of GPUs counts only where there are some."""
 
 
 def digest(kind, spec=None, **place):
-    return render(kind, spec or TrainSpec(), placement(**place))["metadata"]["annotations"][SPEC_SHA256]
+    return render(kind, spec or TrainSpec(), placement(**place))["metadata"]["annotations"][
+        SPEC_SHA256
+    ]
 
 
 def test_the_digest_is_the_same_each_time_and_whoever_owns_the_job(kind):
@@ -449,7 +527,14 @@ def test_the_digest_is_the_same_each_time_and_whoever_owns_the_job(kind):
 
 
 @pytest.mark.parametrize(
-    "change", [{"run_id": "x"}, {"run_name": "x"}, {"namespace": "x"}, {"job_file": "/x"}, {"task_sha256": "x"}]
+    "change",
+    [
+        {"run_id": "x"},
+        {"run_name": "x"},
+        {"namespace": "x"},
+        {"job_file": "/x"},
+        {"task_sha256": "x"},
+    ],
 )
 def test_the_digest_tells_every_place_from_the_others(kind, change):
     assert digest(kind, **change) != digest(kind)
@@ -461,7 +546,9 @@ def test_the_digest_tells_every_setting_from_the_others(kind):
     same = {name for name, found in changed.items() if found == digest(kind)}
     assert same == UNTOLD[kind] & set(others)
     assert {field.name for field in dataclasses.fields(TrainSpec)} - set(others) <= UNTOLD[kind]
-    assert digest(kind, TrainSpec(gpus=1)) != digest(kind, TrainSpec(gpus=1, gpu_resource="amd.com/gpu"))
+    assert digest(kind, TrainSpec(gpus=1)) != digest(
+        kind, TrainSpec(gpus=1, gpu_resource="amd.com/gpu")
+    )
 
 
 # What the command prints
@@ -469,10 +556,19 @@ def test_the_digest_tells_every_setting_from_the_others(kind):
 
 @pytest.mark.fault("F34")
 @pytest.mark.parametrize("launcher", ["pytorchjob", "trainjob"])
-def test_the_golden_file_is_what_the_command_prints(launcher, checkout, figure, monkeypatch, capsys):
+def test_the_golden_file_is_what_the_command_prints(
+    launcher, checkout, figure, monkeypatch, capsys
+):
     for name in ("CITEFLOW_POD_NAME", "CITEFLOW_POD_UID", "KFP_POD_NAME", "KFP_POD_UID"):
         monkeypatch.delenv(name, raising=False)
-    argv = ["launch", "/mnt/citeflow/prepared/c0ffee", "--launcher", launcher, "--data-root", "/mnt/citeflow"]
+    argv = [
+        "launch",
+        "/mnt/citeflow/prepared/c0ffee",
+        "--launcher",
+        launcher,
+        "--data-root",
+        "/mnt/citeflow",
+    ]
     argv += ["--run-name", "hepth-6b2c1e9e", "--run-id", "6b2c1e9e-1111-2222-3333-444455556666"]
     argv += ["--namespace", "kubeflow", "--job", "{cpu: 4, memory: 16Gi, queue: lab}", "--dry-run"]
     assert main(argv) == 0
@@ -486,4 +582,11 @@ def test_the_golden_file_is_what_the_command_prints(launcher, checkout, figure, 
 
 @pytest.mark.parametrize("launcher", ["pytorchjob", "trainjob"])
 def test_what_the_command_prints_fits_the_schema(launcher, checkout):
-    assert findings(yaml.safe_load((checkout / "tests" / "jobs" / "golden" / f"{launcher}.yaml").read_text())) == []
+    assert (
+        findings(
+            yaml.safe_load(
+                (checkout / "tests" / "jobs" / "golden" / f"{launcher}.yaml").read_text()
+            )
+        )
+        == []
+    )

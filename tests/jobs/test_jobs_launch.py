@@ -11,10 +11,19 @@ from fakes.kube_api import KubeApi
 from kubernetes.client import ApiException
 
 from citeflow import files
-from citeflow.cluster import jobs, launch, logs, train, watching
-from citeflow.cluster.launch import run
-from citeflow.cluster.spec import TrainSpec
-from citeflow.errors import ConfigError, DataError, StoppedError, TrainingError, UnavailableError, to_record
+from citeflow.errors import (
+    ConfigError,
+    DataError,
+    StoppedError,
+    TrainingError,
+    UnavailableError,
+    to_record,
+)
+from citeflow.kubernetes import job_objects as jobs
+from citeflow.kubernetes import job_status, logs, watcher
+from citeflow.kubernetes import launch as train
+from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.watcher import run
 
 clock = time.monotonic
 
@@ -22,10 +31,10 @@ clock = time.monotonic
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """What takes a minute on a real file system takes a moment here."""
-    monkeypatch.setattr(launch, "SEEN_LATE_S", 0.3)
-    monkeypatch.setattr(launch, "STRAGGLERS_S", 0.3)
-    monkeypatch.setattr(launch, "HOPELESS_S", 0.3)
-    monkeypatch.setattr(launch, "FOREIGN_S", 0.3)
+    monkeypatch.setattr(watcher, "SEEN_LATE_S", 0.3)
+    monkeypatch.setattr(watcher, "STRAGGLERS_S", 0.3)
+    monkeypatch.setattr(watcher, "HOPELESS_S", 0.3)
+    monkeypatch.setattr(watcher, "FOREIGN_S", 0.3)
     monkeypatch.setattr(logs, "AGAIN_S", 0.1)
 
 
@@ -72,7 +81,11 @@ def job_in(kube):
 
 def running(kube, operator):
     """Wait for the pods of the job, and start them; returns their names."""
-    names = eventually(lambda: sorted(p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")))
+    names = eventually(
+        lambda: sorted(
+            p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")
+        )
+    )
     for name in names:
         operator.start(name)
     wait_for_a_look(kube)
@@ -140,22 +153,32 @@ def test_the_model_decides_and_not_the_exit_codes(
 CONDITIONS = [
     (jobs.PYTORCH_JOB, "Succeeded"),
     (jobs.TRAIN_JOB, "Complete"),
-    *[(kind, condition) for kind in (jobs.PYTORCH_JOB, jobs.TRAIN_JOB) for condition in ("Failed", "deleted")],
+    *[
+        (kind, condition)
+        for kind in (jobs.PYTORCH_JOB, jobs.TRAIN_JOB)
+        for condition in ("Failed", "deleted")
+    ],
 ]
 
 
 @pytest.mark.fault("F31")
 @pytest.mark.parametrize(("kind", "condition"), CONDITIONS)
 @pytest.mark.parametrize("model", ["whole", "cut", "of something else", "none"])
-def test_the_manifest_decides_and_not_the_condition(kube, tmp_path, monkeypatch, figure, kind, condition, model):
-    monkeypatch.setattr(launch, "SEEN_LATE_S", 0.05)
+def test_the_manifest_decides_and_not_the_condition(
+    kube, tmp_path, monkeypatch, figure, kind, condition, model
+):
+    monkeypatch.setattr(watcher, "SEEN_LATE_S", 0.05)
     plural, inputs, said = f"{kind.lower()}s", {"PreparedGraph": "a1"}, []
 
     def end_the_job(seconds):
         time.sleep(0.01)
         for name in [job["metadata"]["name"] for job in kube.list(plural) if not said]:
             if model != "none":
-                leave_a_model(tmp_path / "model", {} if model == "of something else" else inputs, cut=model == "cut")
+                leave_a_model(
+                    tmp_path / "model",
+                    {} if model == "of something else" else inputs,
+                    cut=model == "cut",
+                )
             said.append(condition)
             end_as(kube, plural, name, condition)
 
@@ -164,7 +187,12 @@ def test_the_manifest_decides_and_not_the_condition(kube, tmp_path, monkeypatch,
     error = started(run, launch_of(api, tmp_path, kind=kind, is_complete=whole), lambda: None)()
     api.client.rest_client.pool_manager.clear()
     wrong = (error is None) != (model == "whole")
-    figure(combinations=1, contradicted=int((condition in watching.ENDS) and watching.ENDS[condition] != (not error)))
+    figure(
+        combinations=1,
+        contradicted=int(
+            (condition in job_status.ENDS) and job_status.ENDS[condition] != (not error)
+        ),
+    )
     figure(wrong=int(wrong))
     assert said == [condition]
     assert not wrong
@@ -190,11 +218,11 @@ def leave_a_model(folder, inputs, *, cut):
 
 
 def test_a_model_that_shows_late_is_waited_for(kube, operator, api, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "SEEN_LATE_S", 5)
+    monkeypatch.setattr(watcher, "SEEN_LATE_S", 5)
     end = started(run, launch_of(api, tmp_path), lambda: None)
     for name in running(kube, operator):
         operator.finish(name, 0)
-    eventually(lambda: watching.end_of(job_in(kube)))
+    eventually(lambda: job_status.end_of(job_in(kube)))
     time.sleep(0.2)
     files.write_text(tmp_path / "model", "whole")
     assert end() is None
@@ -208,7 +236,9 @@ def test_a_job_that_does_not_end_with_its_model_is_ended(kube, operator, api, tm
     assert job_in(kube) is None
 
 
-def test_the_pod_that_failed_is_told_with_its_last_lines(kube, operator, api, tmp_path, monkeypatch):
+def test_the_pod_that_failed_is_told_with_its_last_lines(
+    kube, operator, api, tmp_path, monkeypatch
+):
     told = listen(monkeypatch)
     end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
     _, second = running(kube, operator)
@@ -223,7 +253,9 @@ def test_the_pod_that_failed_is_told_with_its_last_lines(kube, operator, api, tm
 def test_an_error_that_a_worker_left_ends_the_job_and_is_the_step_s(kube, operator, api, tmp_path):
     end = started(run, launch_of(api, tmp_path), lambda: None)
     running(kube, operator)
-    files.write_json(tmp_path / "error.json", to_record(DataError("a graph without citations", "x")))
+    files.write_json(
+        tmp_path / "error.json", to_record(DataError("a graph without citations", "x"))
+    )
     error = end()
     assert isinstance(error, DataError)
     assert job_in(kube) is None
@@ -232,7 +264,9 @@ def test_an_error_that_a_worker_left_ends_the_job_and_is_the_step_s(kube, operat
 def test_a_worker_that_was_only_stopped_ends_nothing(kube, operator, api, tmp_path):
     end = started(run, launch_of(api, tmp_path), lambda: None)
     first, _ = running(kube, operator)
-    files.write_json(tmp_path / "error.json", to_record(StoppedError("training was asked to stop", "step 3")))
+    files.write_json(
+        tmp_path / "error.json", to_record(StoppedError("training was asked to stop", "step 3"))
+    )
     time.sleep(0.3)
     assert job_in(kube) is not None
     files.write_text(tmp_path / "model", "whole")
@@ -251,7 +285,9 @@ def test_an_error_of_an_earlier_attempt_is_forgotten(kube, operator, api, tmp_pa
 
 def test_pods_that_can_not_start_end_the_wait(kube, operator, api, tmp_path):
     end = started(run, launch_of(api, tmp_path), lambda: None)
-    name = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
+    name = eventually(
+        lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")]
+    )[0]
     operator.hold(name, "ErrImageNeverPull", "not present")
     error = end()
     assert "ErrImageNeverPull" in str(error)
@@ -260,7 +296,9 @@ def test_pods_that_can_not_start_end_the_wait(kube, operator, api, tmp_path):
 
 def test_a_pod_that_could_not_start_and_was_replaced_ends_nothing(kube, operator, api, tmp_path):
     end = started(run, launch_of(api, tmp_path), lambda: None)
-    name = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
+    name = eventually(
+        lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")]
+    )[0]
     operator.hold(name, "ImagePullBackOff", "a registry that is away")
     time.sleep(0.1)
     kube.remove("pods", NAMESPACE, name)
@@ -272,10 +310,14 @@ def test_a_pod_that_could_not_start_and_was_replaced_ends_nothing(kube, operator
     assert end() is None
 
 
-def test_a_pod_that_finds_no_node_is_told_and_waited_for(kube, operator, api, tmp_path, monkeypatch):
+def test_a_pod_that_finds_no_node_is_told_and_waited_for(
+    kube, operator, api, tmp_path, monkeypatch
+):
     told = listen(monkeypatch)
     end = started(run, launch_of(api, tmp_path), lambda: None)
-    names = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])
+    names = eventually(
+        lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")]
+    )
     operator.keep_unscheduled(names[0], "0/1 nodes are available: 1 Insufficient cpu.")
     eventually(lambda: "Insufficient cpu" in told())
     assert job_in(kube) is not None
@@ -322,10 +364,14 @@ def test_a_launcher_that_is_stopped_takes_its_job_along(kube, operator, api, tmp
 def test_a_repeated_step_takes_its_job_over_and_owns_it_too(kube, operator, api, tmp_path):
     first_owner, second_owner = owner(kube, "step-1"), owner(kube, "step-2")
     api.create(launch_of(api, tmp_path, owner=first_owner).job)
-    end = started(run, launch_of(api, tmp_path, owner=second_owner), lambda: pytest.fail("prepared"))
+    end = started(
+        run, launch_of(api, tmp_path, owner=second_owner), lambda: pytest.fail("prepared")
+    )
     eventually(lambda: len(job_in(kube)["metadata"]["ownerReferences"]) == 2)
     kube.remove("pods", NAMESPACE, "step-1")
-    names = eventually(lambda: sorted(p["metadata"]["name"] for p in kube.list("pods") if "worker" in str(p)))
+    names = eventually(
+        lambda: sorted(p["metadata"]["name"] for p in kube.list("pods") if "worker" in str(p))
+    )
     eventually(lambda: all(kube.get("pods", NAMESPACE, name) for name in names))
     assert job_in(kube) is not None
     files.write_text(tmp_path / "model", "whole")
@@ -340,7 +386,9 @@ def test_a_job_goes_when_all_the_pods_that_own_it_are_gone(kube, operator, api, 
 
 
 @pytest.mark.fault("F30")
-def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, api, tmp_path, figure):
+def test_two_attempts_that_take_over_at_once_both_own_the_job(
+    kube, operator, api, tmp_path, figure
+):
     api.create(launch_of(api, tmp_path, owner=owner(kube, "step-1")).job)
     name = job_in(kube)["metadata"]["name"]
     touched = []
@@ -348,7 +396,12 @@ def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, ap
     def touch(number, request, phase):
         if request.verb == "patch" and phase == "before" and not touched:
             touched.append(1)
-            kube.patch("pytorchjobs", NAMESPACE, name, {"metadata": {"annotations": {"touched": "meanwhile"}}})
+            kube.patch(
+                "pytorchjobs",
+                NAMESPACE,
+                name,
+                {"metadata": {"annotations": {"touched": "meanwhile"}}},
+            )
 
     kube.on_request(touch)
     files_ready = launch_of(api, tmp_path, owner=owner(kube, "step-2"))
@@ -364,10 +417,12 @@ def test_two_attempts_that_take_over_at_once_both_own_the_job(kube, operator, ap
 
 def test_a_job_that_ended_without_a_model_is_made_anew(kube, operator, api, tmp_path):
     api.create(launch_of(api, tmp_path, spec=TrainSpec(restarts=0)).job)
-    first = eventually(lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")])[0]
+    first = eventually(
+        lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")]
+    )[0]
     operator.start(first)
     operator.finish(first, 1)
-    eventually(lambda: watching.end_of(job_in(kube)))
+    eventually(lambda: job_status.end_of(job_in(kube)))
     old = job_in(kube)["metadata"]["uid"]
     end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
     eventually(lambda: job_in(kube) and job_in(kube)["metadata"]["uid"] != old)
@@ -386,8 +441,10 @@ def test_another_s_job_of_the_same_name_is_not_touched(kube, api, tmp_path, chan
     assert job_in(kube) == before
 
 
-def test_the_job_of_another_run_with_the_same_folder_is_waited_for(kube, operator, api, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "FOREIGN_S", 20)
+def test_the_job_of_another_run_with_the_same_folder_is_waited_for(
+    kube, operator, api, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watcher, "FOREIGN_S", 20)
     api.create(launch_of(api, tmp_path, run_id="an-earlier-run").job)
     told = listen(monkeypatch)
     end = started(run, launch_of(api, tmp_path), lambda: None)
@@ -399,9 +456,13 @@ def test_the_job_of_another_run_with_the_same_folder_is_waited_for(kube, operato
     assert end() is None
 
 
-def test_a_job_past_its_deadline_is_ended_where_its_operator_does_not(kube, api, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "OVERDUE_S", 0.2)
-    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(deadline_hours=1 / 3600)), lambda: None)
+def test_a_job_past_its_deadline_is_ended_where_its_operator_does_not(
+    kube, api, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watcher, "OVERDUE_S", 0.2)
+    end = started(
+        run, launch_of(api, tmp_path, spec=TrainSpec(deadline_hours=1 / 3600)), lambda: None
+    )
     assert "passed its deadline" in str(end())
     assert job_in(kube) is None
 
@@ -439,7 +500,12 @@ def test_a_connection_that_ends_while_tls_is_agreed_upon_is_made_again(kube, api
 def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, figure, status, handled):
     faults = [
         kube.fail(2, resource=resource, verb=verb, status=status, handled=handled)
-        for resource, verb in [("pytorchjobs", "get"), ("pytorchjobs", "create"), ("pods", "list"), ("pods/log", "get")]
+        for resource, verb in [
+            ("pytorchjobs", "get"),
+            ("pytorchjobs", "create"),
+            ("pods", "list"),
+            ("pods/log", "get"),
+        ]
     ]
     end = started(run, launch_of(api, tmp_path), lambda: None)
     first, _ = running(kube, operator)
@@ -448,7 +514,9 @@ def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, figure, 
     files.write_text(tmp_path / "model", "whole")
     operator.finish(first, 0)
     error = end()
-    figure(errors_answered=sum(fault.fired for fault in faults), false_failures=int(error is not None))
+    figure(
+        errors_answered=sum(fault.fired for fault in faults), false_failures=int(error is not None)
+    )
     assert error is None
     assert len(kube.list("pytorchjobs")) == 1
 
@@ -457,7 +525,8 @@ def test_errors_that_pass_are_waited_for(kube, operator, api, tmp_path, figure, 
 @pytest.mark.parametrize("handled", [False, True])
 def test_connections_that_are_cut_are_made_again(kube, operator, api, tmp_path, figure, handled):
     faults = [
-        kube.drop(1, resource=r, verb=v, handled=handled) for r, v in [("pytorchjobs", "create"), ("pods", "list")]
+        kube.drop(1, resource=r, verb=v, handled=handled)
+        for r, v in [("pytorchjobs", "create"), ("pods", "list")]
     ]
     end = started(run, launch_of(api, tmp_path), lambda: None)
     first, _ = running(kube, operator)
@@ -465,7 +534,9 @@ def test_connections_that_are_cut_are_made_again(kube, operator, api, tmp_path, 
     files.write_text(tmp_path / "model", "whole")
     operator.finish(first, 0)
     error = end()
-    figure(connections_cut=sum(fault.fired for fault in faults), false_failures=int(error is not None))
+    figure(
+        connections_cut=sum(fault.fired for fault in faults), false_failures=int(error is not None)
+    )
     assert error is None
     assert len(kube.list("pytorchjobs")) == 1
 
@@ -497,7 +568,9 @@ def test_a_server_that_says_when_to_come_back_is_obeyed(kube, tmp_path):
 
 
 @pytest.mark.fault("F30")
-def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_path, figure, monkeypatch):
+def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(
+    kube, operator, tmp_path, figure, monkeypatch
+):
     now = [0.0]
 
     def sleep(seconds):
@@ -507,7 +580,7 @@ def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_
             kube.recover()
 
     api = connect(kube.url, sleep=sleep, patience_s=900)
-    monkeypatch.setattr("citeflow.cluster.api.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("citeflow.kubernetes.client.time.monotonic", lambda: now[0])
     end = started(run, launch_of(api, tmp_path), lambda: None)
     eventually(lambda: job_in(kube))
     now[0] = 40.0
@@ -516,7 +589,10 @@ def test_an_outage_of_a_minute_ends_nothing_and_asks_rarely(kube, operator, tmp_
     assert 3 <= len(kube.refused) <= 20
     files.write_text(tmp_path / "model", "whole")
     error = end()
-    figure(requests_in_an_outage_of_60_s=float(len(kube.refused)), false_failures=int(error is not None))
+    figure(
+        requests_in_an_outage_of_60_s=float(len(kube.refused)),
+        false_failures=int(error is not None),
+    )
     assert error is None
     assert count(kube, "create") == 1
 
@@ -541,7 +617,9 @@ def test_a_refusal_is_told_in_the_server_s_words(kube, api, tmp_path):
 def test_requests_are_few(kube, operator, tmp_path, figure):
     slept = []
     end = started(
-        run, launch_of(connect(kube.url, sleep=lambda s: (slept.append(s), time.sleep(0.01))), tmp_path), lambda: 0
+        run,
+        launch_of(connect(kube.url, sleep=lambda s: (slept.append(s), time.sleep(0.01))), tmp_path),
+        lambda: 0,
     )
     first, _ = running(kube, operator)
     eventually(lambda: len(slept) > 20)

@@ -9,8 +9,9 @@ from fakes.operator import TrainingOperator
 from kubernetes.config import kube_config
 
 from citeflow.cli import main
-from citeflow.cluster import launch, logs, train
-from citeflow.cluster.placement import RUN_ID
+from citeflow.kubernetes import launch as train
+from citeflow.kubernetes import logs, watcher
+from citeflow.kubernetes.identity import RUN_ID
 
 PLURALS = {"pytorchjob": "pytorchjobs", "trainjob": "trainjobs"}
 POD = ("CITEFLOW_POD_NAME", "CITEFLOW_POD_UID", "KFP_POD_NAME", "KFP_POD_UID")
@@ -22,8 +23,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in (*POD, "CITEFLOW_DATA_ROOT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "POLL_S", 0.02)
-    monkeypatch.setattr(launch, "SEEN_LATE_S", 0.1)
+    monkeypatch.setattr(watcher, "POLL_S", 0.02)
+    monkeypatch.setattr(watcher, "SEEN_LATE_S", 0.1)
     monkeypatch.setattr(logs, "AGAIN_S", 0.02)
 
 
@@ -40,8 +41,23 @@ def argv(prepared):
 
     def make(launcher="pytorchjob", *more, job=""):
         volumes = f"volumes: {{citeflow-data: {prepared.data_root}}}"
-        words = ["launch", str(prepared.graph), "--data-root", str(prepared.data_root), "--run-name", f"cmd-{launcher}"]
-        words += ["--launcher", launcher, "--namespace", NAMESPACE, "--job", f"{{{volumes}{job}}}", *more]
+        words = [
+            "launch",
+            str(prepared.graph),
+            "--data-root",
+            str(prepared.data_root),
+            "--run-name",
+            f"cmd-{launcher}",
+        ]
+        words += [
+            "--launcher",
+            launcher,
+            "--namespace",
+            NAMESPACE,
+            "--job",
+            f"{{{volumes}{job}}}",
+            *more,
+        ]
         return [*words, *(word for setting in prepared.settings for word in ("--set", setting))]
 
     return make
@@ -61,19 +77,32 @@ def printed(capsys):
 
 
 def sent(kube, launcher):
-    bodies = [seen.body for seen in kube.requests if (seen.verb, seen.resource) == ("create", PLURALS[launcher])]
+    bodies = [
+        seen.body
+        for seen in kube.requests
+        if (seen.verb, seen.resource) == ("create", PLURALS[launcher])
+    ]
     assert len(bodies) == 1
     return bodies[0]
 
 
 @pytest.mark.parametrize("launcher", PLURALS)
 @pytest.mark.parametrize("in_a_step", [False, True])
-def test_what_is_printed_is_what_is_sent(kube, kubeconfig, argv, printed, capsys, monkeypatch, launcher, in_a_step):
+def test_what_is_printed_is_what_is_sent(
+    kube, kubeconfig, argv, printed, capsys, monkeypatch, launcher, in_a_step
+):
     if in_a_step:
         step = owner(kube, "citation-x7k2q-2104")
         monkeypatch.setenv("KFP_POD_NAME", step.name)
         monkeypatch.setenv("KFP_POD_UID", step.uid)
-    words = argv(launcher, "--run-id", "8f14e45f-ceea", "--workers", "3", job=", cpu: 500m, queue: '', restarts: 0")
+    words = argv(
+        launcher,
+        "--run-id",
+        "8f14e45f-ceea",
+        "--workers",
+        "3",
+        job=", cpu: 500m, queue: '', restarts: 0",
+    )
     job = printed(words)
     assert kube.requests == []
     with TrainingOperator(kube, script=lambda pod: ["nothing to learn", 0]):
@@ -108,7 +137,9 @@ def test_what_is_printed_without_a_namespace_is_what_is_sent(kube, kubeconfig, a
     assert sent(kube, "pytorchjob") == job
 
 
-def test_a_job_with_other_settings_of_the_training_is_another_job(kube, kubeconfig, argv, printed, capsys):
+def test_a_job_with_other_settings_of_the_training_is_another_job(
+    kube, kubeconfig, argv, printed, capsys
+):
     job, other = printed(argv()), printed(argv("pytorchjob", "--preset", "seed"))
     assert job["metadata"]["name"] == other["metadata"]["name"]
     kube.put(other)
@@ -122,20 +153,38 @@ def test_the_settings_of_a_job_come_from_options_and_text(argv, printed):
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (3, 2)
     assert trainer["resourcesPerNode"]["limits"]["cpu"] == "4"
     assert job["metadata"]["labels"][RUN_ID] == "r1"
-    assert printed(argv("trainjob", "--workers", "3", job=", workers: 5"))["spec"]["trainer"]["numNodes"] == 5
+    assert (
+        printed(argv("trainjob", "--workers", "3", job=", workers: 5"))["spec"]["trainer"][
+            "numNodes"
+        ]
+        == 5
+    )
 
 
 def test_the_settings_of_a_job_may_be_a_file(argv, printed, tmp_path, prepared):
     (tmp_path / "job.yaml").write_text(f"cpu: 3\nvolumes:\n  citeflow-data: {prepared.data_root}\n")
     words = argv()
     words[words.index("--job") + 1] = "job.yaml"
-    worker = printed(words)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    worker = printed(words)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"][
+        "containers"
+    ][0]
     assert worker["resources"]["requests"]["cpu"] == "3"
 
 
 def test_a_path_that_is_relative_is_where_the_pods_look(printed, tmp_path):
-    words = ["launch", "x", "--run-name", "a", "--data-root", "data", "--job", f"{{volumes: {{c: {tmp_path}}}}}"]
-    container = printed(words)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    words = [
+        "launch",
+        "x",
+        "--run-name",
+        "a",
+        "--data-root",
+        "data",
+        "--job",
+        f"{{volumes: {{c: {tmp_path}}}}}",
+    ]
+    container = printed(words)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"][
+        "containers"
+    ][0]
     assert container["args"][-1] == f"{tmp_path}/data/runs/a/job.json"
 
 
@@ -161,10 +210,16 @@ BASE = ["launch", "g", "--data-root", "/mnt/citeflow"]
         ([*BASE, "--run-name", "a", "--namespace", "Kube Flow"], 64, "namespace: Kube Flow"),
         ([*BASE, "--run-name", "a", "--set", "train.epoch=3"], 64, "did you mean train.epochs"),
         ([*BASE, "--run-name", "a", "--preset", "best"], 64, "best"),
-        (["launch", "g", "--data-root", "/home/me", "--run-name", "a"], 64, "do not see the folder: /home/me/runs/a"),
+        (
+            ["launch", "g", "--data-root", "/home/me", "--run-name", "a"],
+            64,
+            "do not see the folder: /home/me/runs/a",
+        ),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_is_sent(kube, kubeconfig, capsys, words, code, told):
+def test_wrong_arguments_are_told_before_anything_is_sent(
+    kube, kubeconfig, capsys, words, code, told
+):
     assert main([*words, "--dry-run"]) == code
     error = capsys.readouterr()
     assert error.out == ""
@@ -191,7 +246,10 @@ def test_the_help_lists_every_setting_of_a_job(capsys):
     with pytest.raises(SystemExit):
         main(["launch", "--help"])
     told = capsys.readouterr().out
-    assert all(f"\n{name}: " in told for name in ("workers", "image", "cpu", "memory", "deadline_hours", "runtime"))
+    assert all(
+        f"\n{name}: " in told
+        for name in ("workers", "image", "cpu", "memory", "deadline_hours", "runtime")
+    )
 
 
 @pytest.mark.parametrize(("namespace", "owned"), [("another", False), (NAMESPACE, True)])

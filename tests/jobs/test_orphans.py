@@ -11,10 +11,10 @@ import pytest
 from clusters import NAMESPACE, owner, placement
 from fakes.operator import TrainingOperator
 
-from citeflow.cluster import jobs
-from citeflow.cluster.placement import RUN_ID
-from citeflow.cluster.reaper import reap
-from citeflow.cluster.spec import TrainSpec
+from citeflow.kubernetes import job_objects
+from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.reaper import reap
 
 LIMIT_S, EVERY_S = 300, 60
 """How long anything may be left; how often the reaper comes."""
@@ -24,7 +24,11 @@ pytestmark = pytest.mark.fault("F28")
 
 def workflow(kube, phase):
     """The pipeline run, as Argo keeps it."""
-    metadata = {"name": "citation-x7k2q", "namespace": NAMESPACE, "labels": {RUN_ID: placement().run_id}}
+    metadata = {
+        "name": "citation-x7k2q",
+        "namespace": NAMESPACE,
+        "labels": {RUN_ID: placement().run_id},
+    }
     kind = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow"}
     kube.put({**kind, "metadata": metadata, "status": {"phase": phase}})
 
@@ -32,13 +36,25 @@ def workflow(kube, phase):
 def end_step(kube, at, code, *, sidecar_stays=False):
     """Let the step's container end; Argo's own may stay."""
     end = {"exitCode": code, "finishedAt": at.strftime("%Y-%m-%dT%H:%M:%SZ")}
-    states = {"main": {"terminated": end}, "wait": {"running": {}} if sidecar_stays else {"terminated": end}}
+    states = {
+        "main": {"terminated": end},
+        "wait": {"running": {}} if sidecar_stays else {"terminated": end},
+    }
     statuses = [
-        {"name": name, "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+        {
+            "name": name,
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
         for name, state in states.items()
     ]
     phase = "Running" if sidecar_stays else "Failed"
-    kube.patch("pods", NAMESPACE, "step-1", {"status": {"phase": phase, "containerStatuses": statuses}})
+    kube.patch(
+        "pods", NAMESPACE, "step-1", {"status": {"phase": phase, "containerStatuses": statuses}}
+    )
 
 
 def terminated(kube, at):
@@ -75,13 +91,13 @@ def left(kube, plural):
     return [*kube.list(plural), *workers, *kube.list("services")]
 
 
-@pytest.mark.parametrize("kind", [jobs.PYTORCH_JOB, jobs.TRAIN_JOB])
+@pytest.mark.parametrize("kind", [job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB])
 @pytest.mark.parametrize("age_s", [0, 45, 3600])
 @pytest.mark.parametrize("end", [terminated, deleted, out_of_time, killed, node_lost])
 def test_what_nobody_waits_for_is_gone_within_five_minutes(kube, api, figure, kind, age_s, end):
     plural, operator = f"{kind.lower()}s", TrainingOperator(kube)
     workflow(kube, "Running")
-    kube.put(jobs.render(kind, TrainSpec(), placement(owner=owner(kube, "step-1"))))
+    kube.put(job_objects.render(kind, TrainSpec(), placement(owner=owner(kube, "step-1"))))
     operator.settle()
     assert len(left(kube, plural)) >= 3
     created = datetime.datetime.fromisoformat(kube.list(plural)[0]["metadata"]["creationTimestamp"])
@@ -101,7 +117,11 @@ def test_what_nobody_waits_for_is_gone_within_five_minutes(kube, api, figure, ki
 def test_nothing_is_deleted_while_the_step_runs(kube, api):
     operator = TrainingOperator(kube)
     workflow(kube, "Running")
-    kube.put(jobs.render(jobs.PYTORCH_JOB, TrainSpec(), placement(owner=owner(kube, "step-1"))))
+    kube.put(
+        job_objects.render(
+            job_objects.PYTORCH_JOB, TrainSpec(), placement(owner=owner(kube, "step-1"))
+        )
+    )
     kube.patch("pods", NAMESPACE, "step-1", {"status": {"phase": "Running"}})
     operator.settle()
     before = len(left(kube, "pytorchjobs"))
@@ -111,11 +131,15 @@ def test_nothing_is_deleted_while_the_step_runs(kube, api):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_launcher_that_is_stopped_or_killed_leaves_nothing_behind(processes, tmp_path, api, kube, figure, number):
+def test_a_launcher_that_is_stopped_or_killed_leaves_nothing_behind(
+    processes, tmp_path, api, kube, figure, number
+):
     with TrainingOperator(kube, script=lambda pod: ["begins", 60.0]):
         workflow(kube, "Running")
         pod = owner(kube, "step-1")
-        step = processes.Process(target=one_attempt.attempt, args=(kube.url, str(tmp_path), pod.name, pod.uid))
+        step = processes.Process(
+            target=one_attempt.attempt, args=(kube.url, str(tmp_path), pod.name, pod.uid)
+        )
         step.start()
         eventually(lambda: len(left(kube, "pytorchjobs")) >= 3)
         began = time.monotonic()
@@ -128,7 +152,11 @@ def test_a_launcher_that_is_stopped_or_killed_leaves_nothing_behind(processes, t
             end_step(kube, now, 137)
             assert reap(api, now=now + datetime.timedelta(seconds=LIMIT_S - EVERY_S))
         eventually(functools.partial(is_empty, kube))
-        figure(launchers_ended=1, left=len(left(kube, "pytorchjobs")), seconds_to_clean_up=time.monotonic() - began)
+        figure(
+            launchers_ended=1,
+            left=len(left(kube, "pytorchjobs")),
+            seconds_to_clean_up=time.monotonic() - began,
+        )
         step.close()
 
 

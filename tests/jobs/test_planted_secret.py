@@ -16,11 +16,12 @@ from fakes.operator import TrainingOperator
 from kfp_server import serving
 from kubernetes.config import kube_config
 
-from citeflow import compilation, kfpapi, kfpserver, steps
+from citeflow import steps
 from citeflow.cli import main
-from citeflow.cluster import launch, logs
-from citeflow.cluster.api import connect
-from citeflow.data import fetch
+from citeflow.data import download as fetch
+from citeflow.kubeflow import api, client, compile
+from citeflow.kubernetes import logs, watcher
+from citeflow.kubernetes.client import connect
 
 SECRET = "hunter2-planted"
 VARIABLES = (
@@ -44,14 +45,19 @@ def planted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in VARIABLES:
         monkeypatch.setenv(name, f"{SECRET}-{name}")
-    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_SHARED_CREDENTIALS_FILE", "DOCKER_CONFIG", "NETRC"):
+    for name in (
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "DOCKER_CONFIG",
+        "NETRC",
+    ):
         (tmp_path / name).write_text(SECRET)
         monkeypatch.setenv(name, str(tmp_path / name))
-    for part, number in ((launch, "POLL_S"), (launch, "SEEN_LATE_S"), (logs, "AGAIN_S")):
+    for part, number in ((watcher, "POLL_S"), (watcher, "SEEN_LATE_S"), (logs, "AGAIN_S")):
         monkeypatch.setattr(part, number, 0.05)
-    monkeypatch.setattr(kfpapi, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(kfpapi, "PATIENCE_S", 0.05)
-    monkeypatch.setattr(kfpserver, "LOOKED_FOR_S", (0.01,))
+    monkeypatch.setattr(api, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(api, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(client, "LOOKED_FOR_S", (0.01,))
 
 
 @pytest.fixture
@@ -104,14 +110,20 @@ def search(figure):
 
     def search(*told):
         hits = [text for text in told if SECRET in text]
-        figure(hits=len(hits), texts_searched=len(told), bytes_searched=sum(len(text) for text in told))
+        figure(
+            hits=len(hits), texts_searched=len(told), bytes_searched=sum(len(text) for text in told)
+        )
         return len(hits)
 
     return search
 
 
 def texts(folder):
-    return {path: path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()}
+    return {
+        path: path.read_bytes().decode(errors="replace")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.fault("F36")
@@ -125,15 +137,31 @@ def test_a_secret_reaches_no_object_no_argument_no_line_and_no_file(
     step = owner(kube, "citation-x7k2q-2104")
     monkeypatch.setenv("KFP_POD_NAME", step.name)
     monkeypatch.setenv("KFP_POD_UID", step.uid)
-    words = ["launch", str(prepared.graph), "--run-name", settled.run, "--launcher", launcher, "--run-id", "6b2c1e9e"]
-    words += ["--data-root", str(prepared.data_root), "--job", f"{{volumes: {{citeflow-data: {prepared.data_root}}}}}"]
+    words = [
+        "launch",
+        str(prepared.graph),
+        "--run-name",
+        settled.run,
+        "--launcher",
+        launcher,
+        "--run-id",
+        "6b2c1e9e",
+    ]
+    words += [
+        "--data-root",
+        str(prepared.data_root),
+        "--job",
+        f"{{volumes: {{citeflow-data: {prepared.data_root}}}}}",
+    ]
     assert main([*words, "--dry-run"]) == 0
     with TrainingOperator(kube, script=lambda pod: ["begins", 0]):
         kube.fail(2, status=503, message="too busy")
         assert main(words) == 75
     pods = kube.list("pods", NAMESPACE)
     assert any("torch.distributed.run" in json.dumps(pod) for pod in pods)
-    objects = json.dumps([pods, kube.list(f"{launcher}s", NAMESPACE), kube.list("services", NAMESPACE)])
+    objects = json.dumps(
+        [pods, kube.list(f"{launcher}s", NAMESPACE), kube.list("services", NAMESPACE)]
+    )
     sent = json.dumps([[seen.path, seen.query, seen.body] for seen in kube.requests])
     told = capfd.readouterr()
     assert launcher in told.out.lower()
@@ -146,8 +174,12 @@ def test_a_secret_reaches_no_object_no_argument_no_line_and_no_file(
 
 @pytest.mark.fault("F36")
 @pytest.mark.parametrize("kind", ["gone", "refused"])
-def test_a_dataset_that_is_not_to_be_had_is_told_without_its_password(kind, url, tmp_path, search, capfd, monkeypatch):
-    monkeypatch.setattr(fetch, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
+def test_a_dataset_that_is_not_to_be_had_is_told_without_its_password(
+    kind, url, tmp_path, search, capfd, monkeypatch
+):
+    monkeypatch.setattr(
+        fetch, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    )
     with pytest.raises(SystemExit):
         download(tmp_path, getattr(url, kind), "local")
     told = capfd.readouterr()
@@ -162,7 +194,9 @@ def test_a_bug_is_traced_without_the_password_of_the_url(url, tmp_path, search):
     bug = "import sys\nfrom citeflow import stages\nstages._timed = lambda *given: {}['no such key']\n"
     bug += "from citeflow.cli import main\nsys.exit(main(sys.argv[1:]))"
     words = ["download", url.good, "--data-root", str(tmp_path / "volume")]
-    done = subprocess.run([sys.executable, "-c", bug, *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", bug, *words], capture_output=True, text=True, timeout=60
+    )
     assert "KeyError: 'no such key'" in done.stderr
     assert done.returncode == 1
     assert search(done.stdout, done.stderr, *texts(tmp_path / "volume").values()) == 0
@@ -172,7 +206,17 @@ def test_a_bug_is_traced_without_the_password_of_the_url(url, tmp_path, search):
 def test_a_submission_holds_no_secret_but_in_the_header_that_is_for_it(tmp_path, search, capfd):
     (tmp_path / "token").write_text(SECRET)
     with serving(token=SECRET) as kfp:
-        words = ["submit", "--host", kfp.url, "--token-file", "token", "--dataset", "synthetic", "--job", "{cpu: 2}"]
+        words = [
+            "submit",
+            "--host",
+            kfp.url,
+            "--token-file",
+            "token",
+            "--dataset",
+            "synthetic",
+            "--job",
+            "{cpu: 2}",
+        ]
         assert main([*words, "--dry-run"]) == 0
         assert main(words) == 0
         kfp.fail("POST", "/runs", 500, times=9)
@@ -182,7 +226,10 @@ def test_a_submission_holds_no_secret_but_in_the_header_that_is_for_it(tmp_path,
     sent = [f"{seen.path} {seen.query} {seen.body}" for seen in state.seen]
     told = capfd.readouterr()
     assert len(state.uploaded) > 0
-    assert search(told.out, told.err, str(state.uploaded), str(state.runs), *sent, " ".join(sys.argv)) == 0
+    assert (
+        search(told.out, told.err, str(state.uploaded), str(state.runs), *sent, " ".join(sys.argv))
+        == 0
+    )
 
 
 @pytest.mark.fault("F36")
@@ -198,9 +245,19 @@ def test_doctor_tells_no_secret(kube, kubeconfig, search, capfd, monkeypatch):
 
 
 @pytest.mark.fault("F36", nightly=True)
-def test_a_whole_run_of_a_dataset_behind_a_password_leaves_it_in_no_file(url, tmp_path, search, capfd):
-    words = ["run", "--dataset", url.good, "--out", str(tmp_path / "out"), "--data-root", str(tmp_path / "volume")]
-    assert main([*words, "--set", "train.epochs=1", "--set", "model.width=16"]) == 0
+def test_a_whole_run_of_a_dataset_behind_a_password_leaves_it_in_no_file(
+    url, tmp_path, search, capfd
+):
+    words = [
+        "run",
+        "--dataset",
+        url.good,
+        "--out",
+        str(tmp_path / "out"),
+        "--data-root",
+        str(tmp_path / "volume"),
+    ]
+    assert main([*words, "--set", "train.epochs=1", "--set", "model.hidden_channels=16"]) == 0
     written = {**texts(tmp_path / "volume"), **texts(tmp_path / "out")}
     told = capfd.readouterr()
     assert any("tfevents" in path.name for path in written)
@@ -210,10 +267,19 @@ def test_a_whole_run_of_a_dataset_behind_a_password_leaves_it_in_no_file(url, tm
 @pytest.mark.fault("F36")
 @pytest.mark.parametrize("command", ["launch", "reap"])
 @pytest.mark.parametrize("status", [401, 403, 422])
-def test_a_refusal_is_told_without_the_token(command, status, kube, kubeconfig, prepared, search, capfd):
+def test_a_refusal_is_told_without_the_token(
+    command, status, kube, kubeconfig, prepared, search, capfd
+):
     kube.fail(status=status, message="no")
     volumes = f"{{volumes: {{citeflow-data: {prepared.data_root}}}}}"
-    launched = ["launch", str(prepared.graph), "--run-name", "a", "--data-root", str(prepared.data_root)]
+    launched = [
+        "launch",
+        str(prepared.graph),
+        "--run-name",
+        "a",
+        "--data-root",
+        str(prepared.data_root),
+    ]
     assert main(["reap"] if command == "reap" else [*launched, "--job", volumes]) == 64
     told = capfd.readouterr()
     assert "error: the cluster refuses: no" in told.err
@@ -223,11 +289,13 @@ def test_a_refusal_is_told_without_the_token(command, status, kube, kubeconfig, 
 @pytest.mark.fault("F36")
 def test_a_secret_reaches_no_compiled_file(checkout, tmp_path, search):
     for folder in ("components", "pipelines"):
-        shutil.copytree(checkout / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    targets = [source.with_suffix(".yaml") for source in compilation.sources(tmp_path)]
+        shutil.copytree(
+            checkout / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    targets = [source.with_suffix(".yaml") for source in compile.sources(tmp_path)]
     for target in targets:
         target.unlink()
-    compilation.write(tmp_path)
+    compile.write(tmp_path)
     for target in targets:
         text = target.read_text()
         assert all(yaml.safe_load_all(text))

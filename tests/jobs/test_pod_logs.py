@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client as k8s
 
-from citeflow.cluster import logs
-from citeflow.cluster.logs import LogFollower, split_time
+from citeflow.kubernetes import logs
+from citeflow.kubernetes.logs import LogFollower, split_time
 
 JOB = "citeflow-x"
 
@@ -32,10 +32,18 @@ class Pods:
         self.kube, self.follower, self.api = kube, follower, api
 
     def set(self, name, *, phase="Running", state="running", restarts=0):
-        states = {"running": {}, "waiting": {"reason": "ContainerCreating"}, "terminated": {"exitCode": 0}}
+        states = {
+            "running": {},
+            "waiting": {"reason": "ContainerCreating"},
+            "terminated": {"exitCode": 0},
+        }
         status = {"name": "pytorch", "restartCount": restarts, "state": {state: states[state]}}
         status |= {"image": "i", "imageID": "", "ready": state == "running"}
-        head = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE}}
+        head = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+        }
         spec = {"containers": [{"name": "pytorch", "image": "i"}], "nodeName": "node-0"}
         old = self.kube.get("pods", NAMESPACE, name) or {**head, "spec": spec}
         self.kube.put({**old, "status": {"phase": phase, "containerStatuses": [status]}})
@@ -57,7 +65,12 @@ def follower(api, kube):
     follower = LogFollower(api, JOB)
     yield follower
     follower._ended.set()
-    eventually(lambda: kube.cut_streams() or not any(thread.is_alive() for thread in follower._threads.values()))
+    eventually(
+        lambda: (
+            kube.cut_streams()
+            or not any(thread.is_alive() for thread in follower._threads.values())
+        )
+    )
 
 
 @pytest.fixture
@@ -98,7 +111,9 @@ def test_every_line_stands_behind_the_name_of_its_pod(pods, told):
     eventually(lambda: len(told()) == 9)
     for rank in range(3):
         own = [line for line in told() if line.startswith(f"worker-{rank}")]
-        assert own == [f"worker-{rank} | {text}" for text in (f"I am {rank}", "", "  indented\twith | bars")]
+        assert own == [
+            f"worker-{rank} | {text}" for text in (f"I am {rank}", "", "  indented\twith | bars")
+        ]
 
 
 def test_lines_come_while_they_are_written(pods, told):
@@ -173,7 +188,9 @@ def test_no_line_is_lost_and_none_told_twice_when_connections_are_cut(pods, kube
     eventually(lambda: len(told()) >= 900)
     time.sleep(0.1)
     for rank in range(3):
-        assert [line for line in told() if line.startswith(f"worker-{rank}")] == numbered(rank, 0, 300)
+        assert [line for line in told() if line.startswith(f"worker-{rank}")] == numbered(
+            rank, 0, 300
+        )
     assert pods.asked() > 10
 
 
@@ -206,7 +223,9 @@ def test_a_log_is_asked_for_from_where_it_was_read_to(pods, kube, told):
     eventually(lambda: told() == numbered(0, 0, 1))
     kube.cut_streams()
     eventually(lambda: pods.asked() > 1)
-    first, second = [request.query for request in kube.requests if request.resource == "pods/log"][:2]
+    first, second = [request.query for request in kube.requests if request.resource == "pods/log"][
+        :2
+    ]
     assert "sinceTime" not in first
     age = datetime.now(UTC) - datetime.fromisoformat(second["sinceTime"])
     assert timedelta(0) <= age < timedelta(seconds=20)
@@ -297,7 +316,9 @@ def test_the_last_lines_of_a_pod_are_kept(pods, follower, told):
     pods.see()
     eventually(lambda: len(told()) == 100)
     assert follower.last_lines(f"{JOB}-worker-0") == []
-    assert follower.last_lines(f"{JOB}-worker-1") == [f"line {n}" for n in range(100 - logs.KEPT_LINES, 100)]
+    assert follower.last_lines(f"{JOB}-worker-1") == [
+        f"line {n}" for n in range(100 - logs.KEPT_LINES, 100)
+    ]
 
 
 # Times
@@ -316,7 +337,9 @@ class Scripted:
 
 def pod(uid, name=f"{JOB}-worker-0", phase="Running"):
     state = k8s.V1ContainerState(running=k8s.V1ContainerStateRunning())
-    status = k8s.V1ContainerStatus(name="c", image="i", image_id="", ready=True, restart_count=0, state=state)
+    status = k8s.V1ContainerStatus(
+        name="c", image="i", image_id="", ready=True, restart_count=0, state=state
+    )
     return k8s.V1Pod(
         metadata=k8s.V1ObjectMeta(name=name, uid=uid),
         spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="c")]),
@@ -336,7 +359,11 @@ def read(*streams):
 
 
 def test_times_are_compared_and_not_their_texts(told):
-    first = ["2026-01-01T12:00:00.5Z one", "2026-01-01T12:00:00.500000001Z two", "2026-01-01T12:00:00.9Z three"]
+    first = [
+        "2026-01-01T12:00:00.5Z one",
+        "2026-01-01T12:00:00.500000001Z two",
+        "2026-01-01T12:00:00.9Z three",
+    ]
     second = [
         "2026-01-01T12:00:00.500Z one",
         "2026-01-01T14:00:00.500000001+02:00 two",
@@ -346,19 +373,27 @@ def test_times_are_compared_and_not_their_texts(told):
     ]
     third = ["2026-01-01T12:00:10.0Z five", "2026-01-01T12:00:10.000000001Z six"]
     asked = read(first, second, third)
-    assert told() == [f"worker-0 | {text}" for text in ("one", "two", "three", "four", "five", "six")]
+    assert told() == [
+        f"worker-0 | {text}" for text in ("one", "two", "three", "four", "five", "six")
+    ]
     assert asked == [None, "2026-01-01T12:00:00Z", "2026-01-01T12:00:10Z"]
 
 
 def test_lines_of_the_same_moment_are_all_told(told):
     line = "2026-01-01T12:00:00.123456789Z"
-    read([f"{line} one", f"{line} two", f"{line} two"], [f"{line} one", f"{line} two", f"{line} two"], [])
+    read(
+        [f"{line} one", f"{line} two", f"{line} two"],
+        [f"{line} one", f"{line} two", f"{line} two"],
+        [],
+    )
     assert told() == ["worker-0 | one", "worker-0 | two", "worker-0 | two"]
 
 
 def test_a_line_without_a_time_is_told_as_it_is(told):
     asked = read(["unable to retrieve container logs", "2026-01-01T12:00:00Z one", "again"], [])
-    assert told() == [f"worker-0 | {text}" for text in ("unable to retrieve container logs", "one", "again")]
+    assert told() == [
+        f"worker-0 | {text}" for text in ("unable to retrieve container logs", "one", "again")
+    ]
     assert asked == [None, "2026-01-01T12:00:00Z"]
 
 
@@ -389,7 +424,10 @@ OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(
 @given(moment=MOMENTS, offset=OFFSETS, text=st.text(st.characters(exclude_characters="\n\r")))
 def test_the_time_of_a_line_is_the_same_wherever_it_was_written(moment, offset, text):
     moment = moment.replace(tzinfo=UTC)
-    wanted = (int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1), 1000 * moment.microsecond)
+    wanted = (
+        int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1),
+        1000 * moment.microsecond,
+    )
     assert split_time(f"{moment.astimezone(offset).isoformat()} {text}") == (wanted, text)
 
 

@@ -10,17 +10,17 @@ import pytest
 from clusters import NAMESPACE, connect, owner, placement
 from fakes.kube_api import KubeApi
 
-from citeflow.cluster import jobs, reaper
-from citeflow.cluster.placement import RUN_ID, Owner
-from citeflow.cluster.reaper import reap
-from citeflow.cluster.spec import TrainSpec
 from citeflow.errors import ConfigError, UnavailableError
+from citeflow.kubernetes import job_objects, reaper
+from citeflow.kubernetes.identity import RUN_ID, Owner
+from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.reaper import reap
 
 RUN = placement().run_id
 LOOKS = [("pytorchjobs", "list"), ("trainjobs", "list"), ("workflows", "list"), ("pods", "get")]
 
 
-@pytest.fixture(params=[jobs.PYTORCH_JOB, jobs.TRAIN_JOB])
+@pytest.fixture(params=[job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB])
 def kind(request):
     """A kind of job."""
     return request.param
@@ -37,28 +37,51 @@ class World:
         """When a job that is created in the test is old enough to be deleted."""
 
     def job(self, *, owners=(), run_name="run", conditions=None, **given):
-        job = jobs.render(self.kind, TrainSpec(), placement(run_name=run_name, **given))
-        references = [jobs.owner_reference(each) for each in owners]
+        job = job_objects.render(self.kind, TrainSpec(), placement(run_name=run_name, **given))
+        references = [job_objects.owner_reference(each) for each in owners]
         job["metadata"]["ownerReferences"] = references
         if conditions is not None:
-            job["status"] = {"conditions": [{"type": name, "status": value} for name, value in conditions.items()]}
+            job["status"] = {
+                "conditions": [
+                    {"type": name, "status": value} for name, value in conditions.items()
+                ]
+            }
         return self.kube.put(job)["metadata"]["name"]
 
     def workflow(self, phase, run_id=RUN):
         name = f"citation-{run_id[:5].lower()}"
         metadata = {"name": name, "namespace": NAMESPACE, "labels": {RUN_ID: run_id}}
         status = {"status": {"phase": phase}} if phase else {}
-        self.kube.put({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata, **status})
+        self.kube.put(
+            {
+                "apiVersion": "argoproj.io/v1alpha1",
+                "kind": "Workflow",
+                "metadata": metadata,
+                **status,
+            }
+        )
 
     def step(self, name="step-1", *, phase="Running", ended_s_ago=None, containers=True):
         """The pod of a step, which ended so many seconds before `later`."""
         made = owner(self.kube, name)
         state = {"running": {}}
         if ended_s_ago is not None:
-            at = (self.later - datetime.timedelta(seconds=ended_s_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            at = (self.later - datetime.timedelta(seconds=ended_s_ago)).strftime(
+                "%Y-%m-%dT%H:%M:%SZ"
+            )
             state = {"terminated": {"exitCode": 1, "finishedAt": at}}
-        status = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
-        patch = {"metadata": {"labels": {"app.kubernetes.io/part-of": "citeflow"}}, "status": {"phase": phase}}
+        status = {
+            "name": "main",
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+        patch = {
+            "metadata": {"labels": {"app.kubernetes.io/part-of": "citeflow"}},
+            "status": {"phase": phase},
+        }
         if containers:
             patch["status"]["containerStatuses"] = [status]
         self.kube.patch("pods", NAMESPACE, name, patch)
@@ -80,7 +103,9 @@ def test_nothing_is_asked_about_runs_where_there_is_no_job(kube, api):
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Error"])
-def test_the_job_of_a_run_that_has_ended_is_deleted_even_if_its_step_seems_to_run(world, phase, capfd):
+def test_the_job_of_a_run_that_has_ended_is_deleted_even_if_its_step_seems_to_run(
+    world, phase, capfd
+):
     world.workflow(phase)
     name = world.job(owners=[world.step()])
     assert reap(world.api, now=world.later) == [name]
@@ -136,7 +161,9 @@ def test_the_job_of_a_pod_that_failed_before_a_container_ran_is_deleted(world):
 @pytest.mark.parametrize("seconds", [0, 30, 10_000])
 def test_a_job_that_a_repeated_step_took_over_is_kept(world, seconds):
     world.workflow("Running")
-    name = world.job(owners=[world.step("step-1", phase="Failed", ended_s_ago=seconds), world.step("step-2")])
+    name = world.job(
+        owners=[world.step("step-1", phase="Failed", ended_s_ago=seconds), world.step("step-2")]
+    )
     assert reap(world.api, now=world.later) == []
     assert world.left() == [name]
 
@@ -185,15 +212,31 @@ def test_each_job_is_judged_by_its_own_run(world):
 def test_the_jobs_of_others_are_not_touched(world, kube):
     world.workflow("Failed")
     name = world.job(owners=[world.step()])
-    kube.patch(world.plural, NAMESPACE, name, {"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}})
+    kube.patch(
+        world.plural,
+        NAMESPACE,
+        name,
+        {"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}},
+    )
     assert reap(world.api, now=world.later) == []
     assert world.left() == [name]
 
 
 def test_other_namespaces_are_not_touched(world, kube):
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "step-1", "namespace": "another"}, "spec": {}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "step-1", "namespace": "another"},
+        "spec": {},
+    }
     uid = kube.put(pod)["metadata"]["uid"]
-    kube.put(jobs.render(world.kind, TrainSpec(), placement(namespace="another", owner=Owner(name="step-1", uid=uid))))
+    kube.put(
+        job_objects.render(
+            world.kind,
+            TrainSpec(),
+            placement(namespace="another", owner=Owner(name="step-1", uid=uid)),
+        )
+    )
     world.workflow("Failed")
     assert reap(world.api, now=world.later) == []
     assert len(world.left()) == 1
@@ -218,7 +261,7 @@ def test_a_job_that_a_step_takes_over_in_the_last_moment_is_kept(world, kube):
     def take_over(number, request, phase):
         if request.verb == "delete" and phase == "before":
             there = kube.get(world.plural, NAMESPACE, name)["metadata"]["ownerReferences"]
-            references = [*there, jobs.owner_reference(second)]
+            references = [*there, job_objects.owner_reference(second)]
             kube.patch(world.plural, NAMESPACE, name, {"metadata": {"ownerReferences": references}})
 
     kube.on_request(take_over)
@@ -248,7 +291,9 @@ def test_a_new_job_of_the_same_name_is_kept(world, kube):
 def test_the_job_of_a_step_is_kept_whatever_labels_the_step_has(world, kube):
     world.workflow("Running")
     step = world.step()
-    kube.patch("pods", NAMESPACE, step.name, {"metadata": {"labels": {"app.kubernetes.io/part-of": None}}})
+    kube.patch(
+        "pods", NAMESPACE, step.name, {"metadata": {"labels": {"app.kubernetes.io/part-of": None}}}
+    )
     name = world.job(owners=[step])
     assert reap(world.api, now=world.later) == []
     assert world.left() == [name]
@@ -279,7 +324,7 @@ def test_the_pods_of_a_deleted_job_go_after_it(world):
 
 @pytest.mark.parametrize("without", ["PyTorchJob", "TrainJob"])
 def test_a_cluster_that_has_only_one_kind_of_job_is_served(without, tmp_path):
-    (kind,) = {jobs.PYTORCH_JOB, jobs.TRAIN_JOB} - {without}
+    (kind,) = {job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB} - {without}
     with KubeApi(without=[without]) as kube:
         api = connect(kube.url)
         world = World(kube, api, kind)
@@ -350,7 +395,11 @@ def age(kube, seconds):
 
 
 def citeflow(*argv, **environment):
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KUBE", "CITEFLOW", "KFP"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KUBE", "CITEFLOW", "KFP"))
+    }
     environment = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     command = [sys.executable, "-m", "citeflow", *argv]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -377,10 +426,14 @@ def test_the_command_looks_into_the_namespace_that_it_is_told(kube, tmp_path):
 
 
 def test_the_command_tells_a_refusal(kube, tmp_path):
-    kube.fail(resource="pytorchjobs", status=403, message="pytorchjobs is forbidden for citeflow-reaper")
+    kube.fail(
+        resource="pytorchjobs", status=403, message="pytorchjobs is forbidden for citeflow-reaper"
+    )
     done = citeflow("reap", KUBECONFIG=str(kube.write_kubeconfig(tmp_path / "config")))
     assert (done.returncode, done.stdout) == (64, "")
-    assert done.stderr.startswith("error: the cluster refuses: pytorchjobs is forbidden for citeflow-reaper")
+    assert done.stderr.startswith(
+        "error: the cluster refuses: pytorchjobs is forbidden for citeflow-reaper"
+    )
 
 
 def test_the_command_tells_that_there_is_no_cluster(tmp_path):

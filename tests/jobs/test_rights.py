@@ -10,18 +10,18 @@ from clusters import NAMESPACE, connect, launch_of, owner, placement
 from fakes.kube_api import KubeApi
 from fakes.operator import TrainingOperator
 
-from citeflow.cluster import jobs, launch, logs, reaper
-from citeflow.cluster.placement import RUN_ID
-from citeflow.cluster.spec import TrainSpec
+from citeflow.kubernetes import job_objects, logs, reaper, watcher
+from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_spec import TrainSpec
 
-KINDS = [jobs.PYTORCH_JOB, jobs.TRAIN_JOB]
+KINDS = [job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """What takes minutes takes a moment."""
-    monkeypatch.setattr(launch, "STRAGGLERS_S", 0.1)
-    monkeypatch.setattr(launch, "SEEN_LATE_S", 0.1)
+    monkeypatch.setattr(watcher, "STRAGGLERS_S", 0.1)
+    monkeypatch.setattr(watcher, "SEEN_LATE_S", 0.1)
     monkeypatch.setattr(logs, "AGAIN_S", 0.02)
     monkeypatch.setattr(logs, "LAST_READ_S", 5.0)
 
@@ -32,7 +32,11 @@ def granted(checkout):
 
     def read(name):
         objects = yaml.safe_load_all((checkout / "manifests" / "base" / "rbac.yaml").read_text())
-        (role,) = [thing for thing in objects if (thing["kind"], thing["metadata"]["name"]) == ("Role", name)]
+        (role,) = [
+            thing
+            for thing in objects
+            if (thing["kind"], thing["metadata"]["name"]) == ("Role", name)
+        ]
         assert not any("resourceNames" in rule for rule in role["rules"])
         return {
             (group, resource, verb)
@@ -65,10 +69,10 @@ def launched(kube, api, run_dir, kind):
     run_dir.mkdir()
     dying = dataclasses.replace(api, sleep=die)
     with pytest.raises(DeathError):
-        launch.run(launch_of(dying, run_dir, kind=kind, owner=owner(kube, "step-1")), lambda: None)
+        watcher.run(launch_of(dying, run_dir, kind=kind, owner=owner(kube, "step-1")), lambda: None)
     begun = len(kube.requests)
     again = launch_of(api, run_dir, kind=kind, owner=owner(kube, "step-2"))
-    thread = threading.Thread(target=launch.run, args=(again, lambda: None))
+    thread = threading.Thread(target=watcher.run, args=(again, lambda: None))
     thread.start()
     wait_for(lambda: any(seen.resource == "pods/log" for seen in kube.requests[begun:]))
     (run_dir / "model").touch()
@@ -101,12 +105,16 @@ def test_the_launcher_has_the_rights_that_it_uses(granted, tmp_path, figure):
 def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch, figure):
     monkeypatch.setattr(reaper, "GRACE_S", -1.0)
     monkeypatch.setattr(reaper, "YOUNG_S", -1.0)
-    metadata = {"name": "citation-x", "namespace": NAMESPACE, "labels": {RUN_ID: placement().run_id}}
+    metadata = {
+        "name": "citation-x",
+        "namespace": NAMESPACE,
+        "labels": {RUN_ID: placement().run_id},
+    }
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata}
     kube.put({**workflow, "status": {"phase": "Running"}})
     for kind in KINDS:
         step = owner(kube, f"step-{kind.lower()}")
-        kube.put(jobs.render(kind, TrainSpec(), placement(owner=step)))
+        kube.put(job_objects.render(kind, TrainSpec(), placement(owner=step)))
         kube.patch("pods", NAMESPACE, step.name, {"status": {"phase": "Failed"}})
     assert len(reaper.reap(api)) == 2
     used = kube.verbs_used()

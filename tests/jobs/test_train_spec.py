@@ -9,16 +9,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citeflow.cluster.spec import TrainSpec, check_mounted, from_yaml, quantity, to_yaml
 from citeflow.errors import ConfigError
+from citeflow.kubernetes.job_spec import TrainSpec, check_mounted, from_yaml, quantity, to_yaml
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 CLAIMS = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,9}[a-z0-9])?", fullmatch=True)
 CORES = st.builds("{}{}".format, st.integers(1, 4096), st.sampled_from(["", "m", "k"]))
-MEMORY = st.builds("{}{}".format, st.integers(1, 4096), st.sampled_from(["M", "G", "T", "Ki", "Mi", "Gi", "Ti"]))
+MEMORY = st.builds(
+    "{}{}".format, st.integers(1, 4096), st.sampled_from(["M", "G", "T", "Ki", "Mi", "Gi", "Ti"])
+)
 HOURS = st.floats(1e-3, 24 * 365)
 TOLERATION = st.dictionaries(
-    st.sampled_from(["key", "operator", "value", "effect", "tolerationSeconds"]), NAMES | st.integers(0, 9)
+    st.sampled_from(["key", "operator", "value", "effect", "tolerationSeconds"]),
+    NAMES | st.integers(0, 9),
 )
 SPECS = st.builds(
     TrainSpec,
@@ -32,7 +35,9 @@ SPECS = st.builds(
     gpus=st.integers(0, 8),
     gpu_resource=NAMES,
     volumes=st.sets(CLAIMS, max_size=3).map(lambda names: {name: f"/on/{name}" for name in names}),
-    node_selector=st.dictionaries(NAMES, NAMES | st.sampled_from(["true", "null", "1e3", "~", "2026-01-01"])),
+    node_selector=st.dictionaries(
+        NAMES, NAMES | st.sampled_from(["true", "null", "1e3", "~", "2026-01-01"])
+    ),
     tolerations=st.lists(TOLERATION, max_size=2).map(tuple),
     queue=NAMES | st.just(""),
     deadline_hours=HOURS,
@@ -42,7 +47,10 @@ SPECS = st.builds(
 )
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -53,7 +61,13 @@ def test_the_text_of_a_spec_gives_it_back(spec):
 
 
 def test_no_text_asks_for_the_defaults():
-    assert from_yaml("") == from_yaml("null") == from_yaml("{}") == from_yaml("# nothing\n") == TrainSpec()
+    assert (
+        from_yaml("")
+        == from_yaml("null")
+        == from_yaml("{}")
+        == from_yaml("# nothing\n")
+        == TrainSpec()
+    )
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainSpec)])
@@ -104,8 +118,16 @@ def test_numbers_and_texts_are_read_as_people_write_them():
         ("image: ''", "job.image", "with its version or digest"),
         ("image: citeflow-train", "job.image: citeflow-train", "with its version or digest"),
         ("image: 'repo:5000/train'", "job.image: repo:5000/train", "with its version or digest"),
-        ("image: 'repo/citeflow-train:latest'", "job.image: repo/citeflow-train:latest", "not :latest"),
-        ("image_pull_policy: Sometimes", "job.image_pull_policy: Sometimes", "IfNotPresent, Always, Never"),
+        (
+            "image: 'repo/citeflow-train:latest'",
+            "job.image: repo/citeflow-train:latest",
+            "not :latest",
+        ),
+        (
+            "image_pull_policy: Sometimes",
+            "job.image_pull_policy: Sometimes",
+            "IfNotPresent, Always, Never",
+        ),
         ("image_pull_policy: never", "job.image_pull_policy: never", "IfNotPresent, Always, Never"),
         ("image_pull_secrets: one", "job.image_pull_secrets: one", "a list of names"),
         ("image_pull_secrets: [1]", "job.image_pull_secrets: [1]", "a list of names"),
@@ -168,7 +190,9 @@ def test_a_wrong_value_is_told_with_what_would_fit(text, what, hint):
 
 
 @given(
-    key=st.sampled_from([field.name for field in dataclasses.fields(TrainSpec)]) | st.text(max_size=9), value=ANYTHING
+    key=st.sampled_from([field.name for field in dataclasses.fields(TrainSpec)])
+    | st.text(max_size=9),
+    value=ANYTHING,
 )
 def test_any_value_gives_a_spec_or_an_error_to_tell(key, value):
     text = yaml.safe_dump({key: value}, allow_unicode=True)
@@ -217,7 +241,10 @@ def test_a_quantity_is_read_as_kubernetes_reads_it_and_anything_else_is_none(tex
 
 def test_every_gpu_has_a_process_and_a_pod_without_one_has_a_single_process():
     assert (TrainSpec(workers=3).processes, TrainSpec(workers=3).world_size) == (1, 3)
-    assert (TrainSpec(workers=3, gpus=4).processes, TrainSpec(workers=3, gpus=4).world_size) == (4, 12)
+    assert (TrainSpec(workers=3, gpus=4).processes, TrainSpec(workers=3, gpus=4).world_size) == (
+        4,
+        12,
+    )
 
 
 @pytest.mark.parametrize("folder", ["/mnt/citeflow", "/mnt/citeflow/runs/a", "/mnt/citeflow/"])
@@ -225,7 +252,9 @@ def test_a_folder_on_a_volume_of_the_pods_is_seen_by_them(folder):
     check_mounted(TrainSpec(), Path(folder))
 
 
-@pytest.mark.parametrize("folder", ["/mnt", "/mnt/citeflow2/runs", "/", "/home/me/citeflow-data/runs/a"])
+@pytest.mark.parametrize(
+    "folder", ["/mnt", "/mnt/citeflow2/runs", "/", "/home/me/citeflow-data/runs/a"]
+)
 def test_a_folder_elsewhere_is_refused_with_where_it_should_be(folder):
     with pytest.raises(ConfigError, match="do not see the folder") as told:
         check_mounted(TrainSpec(), Path(folder))

@@ -24,4 +24,8 @@ def csrs(is_cited_NN):
 
 def random_days(num_papers, *, seed):
     """Dates in days, some of them the same."""
-    return np.random.default_rng((seed, 1)).integers(9_000, 9_000 + 4 * num_papers, num_papers).astype(np.int32)
+    return (
+        np.random.default_rng((seed, 1))
+        .integers(9_000, 9_000 + 4 * num_papers, num_papers)
+        .astype(np.int32)
+    )

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from small_graphs import csrs, random_citations, random_days
 
-import citeflow.learning.evidence as module
-from citeflow.learning.evidence import BASELINES, PATHS, Evidence
+import citeflow.models.structural as module
+from citeflow.models.structural import BASELINES, PATHS, Evidence
 
 SEEDS = range(3)
 NUM_PAPERS = 11
@@ -55,11 +55,16 @@ def by_enumeration(is_cited_NN, day_N, source, target, hops=3):
     for path in PATHS:
         if len(path.hops) <= hops:
             total = 0.0
-            for way in itertools.product(set(range(len(is_cited_NN))) - {source}, repeat=len(path.hops) - 1):
+            for way in itertools.product(
+                set(range(len(is_cited_NN))) - {source}, repeat=len(path.hops) - 1
+            ):
                 papers = (source, *way, target)
                 steps = zip(path.hops, itertools.pairwise(papers), strict=True)
                 if all(hop_of[hop][before][after] for hop, (before, after) in steps):
-                    degrees = [sum(hop_of[hop][paper]) for hop, paper in zip(path.hops[1:], way, strict=True)]
+                    degrees = [
+                        sum(hop_of[hop][paper])
+                        for hop, paper in zip(path.hops[1:], way, strict=True)
+                    ]
                     total += math.prod(weigh(path.weight, degree) for degree in degrees)
             values.append(math.log(1 + path.scale * total))
     return values + of_papers(is_cited_NN, day_N, source, target)
@@ -89,7 +94,9 @@ def without(is_cited_NN, source, target):
 BASELINE_OF_NETWORKX = {
     "common_neighbors": lambda graph, s, t: len(list(networkx.common_neighbors(graph, s, t))),
     "adamic_adar": lambda graph, s, t: next(iter(networkx.adamic_adar_index(graph, [(s, t)])))[2],
-    "resource_allocation": lambda graph, s, t: next(iter(networkx.resource_allocation_index(graph, [(s, t)])))[2],
+    "resource_allocation": lambda graph, s, t: next(
+        iter(networkx.resource_allocation_index(graph, [(s, t)]))
+    )[2],
 }
 
 
@@ -103,7 +110,9 @@ def test_the_baselines_are_those_of_networkx_and_popularity_is_the_citation_coun
     assert tuple(scores) == BASELINES
     for name, index in BASELINE_OF_NETWORKX.items():
         pairs = zip(source_P, candidate_PK, strict=True)
-        expected_PK = [[index(graph, int(s), int(t)) for t in candidates] for s, candidates in pairs]
+        expected_PK = [
+            [index(graph, int(s), int(t)) for t in candidates] for s, candidates in pairs
+        ]
         np.testing.assert_allclose(scores[name], expected_PK, rtol=1e-5)
         assert scores[name].max() > 0
     assert np.array_equal(scores["popularity"], is_cited_NN.sum(axis=0)[candidate_PK])
@@ -115,7 +124,10 @@ def test_a_citations_evidence_is_networkxs_index_in_the_graph_without_it(name, s
     is_cited_NN = random_citations(25, 0.12, seed=seed)
     evidence = evidence_of(is_cited_NN)
     source_P, target_P = np.nonzero(is_cited_NN)
-    column, scale = evidence.names.index(name), next(path.scale for path in PATHS if path.name == name)
+    column, scale = (
+        evidence.names.index(name),
+        next(path.scale for path in PATHS if path.name == name),
+    )
     found_P = np.expm1(of_citations(evidence, source_P, target_P)[:, column]) / scale
     for s, t, found in zip(source_P.tolist(), target_P.tolist(), found_P, strict=True):
         graph = networkx_graph(without(is_cited_NN, s, t))
@@ -130,7 +142,9 @@ def test_every_kind_equals_a_count_of_paths_one_by_one(seed, dated):
     day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
     source_P, target_P = all_pairs(NUM_PAPERS)
     found_PD = evidence_of(is_cited_NN, day_N).of_candidates(source_P, target_P[:, None])[:, 0]
-    expected_PD = [by_enumeration(is_cited_NN, day_N, s, t) for s, t in zip(source_P, target_P, strict=True)]
+    expected_PD = [
+        by_enumeration(is_cited_NN, day_N, s, t) for s, t in zip(source_P, target_P, strict=True)
+    ]
     np.testing.assert_allclose(found_PD, expected_PD, rtol=1e-5, atol=1e-6)
     assert (found_PD.max(axis=0) > 0).all()
 
@@ -179,7 +193,8 @@ def test_a_citation_is_counted_as_in_a_graph_that_never_had_it(seed, dated):
     source_P, target_P = np.nonzero(is_cited_NN)
     found_PD = of_citations(evidence_of(is_cited_NN, day_N), source_P, target_P)
     expected_PD = [
-        by_enumeration(without(is_cited_NN, s, t), day_N, s, t) for s, t in zip(source_P, target_P, strict=True)
+        by_enumeration(without(is_cited_NN, s, t), day_N, s, t)
+        for s, t in zip(source_P, target_P, strict=True)
     ]
     np.testing.assert_allclose(found_PD, expected_PD, rtol=1e-5, atol=1e-6)
     assert (found_PD.max(axis=0) > 0).all()
@@ -193,7 +208,9 @@ def test_a_citation_is_scored_as_a_candidate_of_the_graph_without_it(num_papers,
     found_PD = of_citations(evidence_of(is_cited_NN, day_N), source_P, target_P)
     for s, t, found_D in zip(source_P, target_P, found_PD, strict=True):
         alone = evidence_of(without(is_cited_NN, s, t), day_N)
-        np.testing.assert_allclose(found_D, alone.of_candidates(s[None], t[None, None])[0, 0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            found_D, alone.of_candidates(s[None], t[None, None])[0, 0], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_candidates_are_looked_up_without_the_citations_that_they_are_told_from():
@@ -201,7 +218,9 @@ def test_candidates_are_looked_up_without_the_citations_that_they_are_told_from(
     source, targets = 0, np.flatnonzero(is_cited_NN[0])[:3]
     candidate_K = np.flatnonzero(~is_cited_NN[0])[1:]
     one = np.array([source])
-    _, shared_SKD = evidence_of(is_cited_NN).of_batch(one, np.zeros(3, dtype=int), targets, candidate_K)
+    _, shared_SKD = evidence_of(is_cited_NN).of_batch(
+        one, np.zeros(3, dtype=int), targets, candidate_K
+    )
     fewer_NN = is_cited_NN.copy()
     fewer_NN[source, targets] = False
     alone, whole = evidence_of(fewer_NN), evidence_of(is_cited_NN)
@@ -226,11 +245,15 @@ def test_of_two_papers_that_cite_each_other_only_the_citation_asked_for_is_left_
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=5)
     is_cited_NN[[2, 7], [7, 2]] = True
     found_D = of_citations(evidence_of(is_cited_NN), np.array([2]), np.array([7]))[0]
-    np.testing.assert_allclose(found_D, by_enumeration(without(is_cited_NN, 2, 7), None, 2, 7), rtol=1e-5)
+    np.testing.assert_allclose(
+        found_D, by_enumeration(without(is_cited_NN, 2, 7), None, 2, 7), rtol=1e-5
+    )
     neither_NN = without(without(is_cited_NN, 2, 7), 7, 2)
     names = evidence_of(is_cited_NN).names
     differs = ~np.isclose(found_D, by_enumeration(neither_NN, None, 2, 7), rtol=1e-5)
-    assert [name for name, differ in zip(names, differs, strict=True) if differ] == ["references_given"]
+    assert [name for name, differ in zip(names, differs, strict=True) if differ] == [
+        "references_given"
+    ]
 
 
 def test_a_citation_alone_in_the_world_has_no_evidence():
@@ -265,7 +288,8 @@ def test_fewer_hops_leave_out_the_longer_paths_and_nothing_else(hops, num_paths,
     columns = [all_of_it.names.index(name) for name in part.names]
     source_P, target_P = np.nonzero(is_cited_NN)
     assert np.array_equal(
-        of_citations(part, source_P, target_P), of_citations(all_of_it, source_P, target_P)[:, columns]
+        of_citations(part, source_P, target_P),
+        of_citations(all_of_it, source_P, target_P)[:, columns],
     )
 
 
@@ -278,14 +302,18 @@ def test_names_are_distinct_and_the_baselines_are_among_them():
 def test_a_paper_newer_than_its_source_has_no_age():
     is_cited_NN = random_citations(6, 0.4, seed=8)
     evidence = evidence_of(is_cited_NN, np.array([100, 500, 100, 0, 0, 0], dtype=np.int32))
-    age_K = evidence.of_candidates(np.array([0]), np.array([[1, 2, 3]]))[0, :, evidence.names.index("age")]
+    age_K = evidence.of_candidates(np.array([0]), np.array([[1, 2, 3]]))[
+        0, :, evidence.names.index("age")
+    ]
     np.testing.assert_allclose(age_K, [0, 0, math.log(1 + 100 / 365.25)], rtol=1e-6)
 
 
 def test_a_source_asked_twice_is_answered_twice():
     is_cited_NN = random_citations(20, 0.2, seed=9)
     evidence = evidence_of(is_cited_NN)
-    source, targets = next((s, np.flatnonzero(row)) for s, row in enumerate(is_cited_NN) if row.sum() > 2)
+    source, targets = next(
+        (s, np.flatnonzero(row)) for s, row in enumerate(is_cited_NN) if row.sum() > 2
+    )
     together_PD = of_citations(evidence, np.full(len(targets), source), targets)
     for target, found_D in zip(targets, together_PD, strict=True):
         assert np.array_equal(found_D, of_citations(evidence, np.array([source]), target[None])[0])
@@ -309,5 +337,10 @@ def test_asking_for_candidates_in_pieces_gives_the_same_as_at_once():
     is_cited_NN = random_citations(20, 0.2, seed=11)
     evidence = evidence_of(is_cited_NN)
     source_P, candidate_PK = np.array([3, 7]), np.random.default_rng(2).integers(0, 20, (2, 10))
-    pieces = [evidence.of_candidates(source_P, candidate_PK[:, piece]) for piece in (slice(0, 4), slice(4, 10))]
-    assert np.array_equal(np.concatenate(pieces, axis=1), evidence.of_candidates(source_P, candidate_PK))
+    pieces = [
+        evidence.of_candidates(source_P, candidate_PK[:, piece])
+        for piece in (slice(0, 4), slice(4, 10))
+    ]
+    assert np.array_equal(
+        np.concatenate(pieces, axis=1), evidence.of_candidates(source_P, candidate_PK)
+    )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from citeflow.learning.loss import LOSSES, _MaskedLogSumExp, bce, contrastive
+from citeflow.models.losses import LOSSES, _MaskedLogSumExp, bce, info_nce
 
 NOTHING = torch.zeros(2, 3, dtype=torch.bool)
 
@@ -16,14 +16,19 @@ def scores(seed=0, *, citations=5, sources=3, negatives=4, dtype=torch.float64):
     negative_SK = torch.randn(sources, negatives, generator=generator, dtype=dtype)
     masked_SK = torch.rand(sources, negatives, generator=generator) < 0.4
     masked_SK[:, 0] = False
-    return positive_P, negative_SK, masked_SK, torch.randint(sources, (citations,), generator=generator)
+    return (
+        positive_P,
+        negative_SK,
+        masked_SK,
+        torch.randint(sources, (citations,), generator=generator),
+    )
 
 
 def test_a_contrastive_loss_by_hand():
     positive_P = torch.tensor([0.0, math.log(2), math.log(2), 0.0])
     negative_SK = torch.tensor([[0.0, 0.0, 0.0], [math.log(3), 0.0, 0.0]])
     masked_SK = torch.tensor([[False, False, False], [False, True, False]])
-    found = contrastive(positive_P, negative_SK, masked_SK, torch.tensor([0, 0, 1, 1]))
+    found = info_nce(positive_P, negative_SK, masked_SK, torch.tensor([0, 0, 1, 1]))
     expected = (math.log(4 / 1) + math.log(5 / 2) + math.log(6 / 2) + math.log(5 / 1)) / 4
     assert found.item() == pytest.approx(expected, rel=1e-6)
 
@@ -39,13 +44,19 @@ def test_a_cross_entropy_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_contrastive_loss_is_torchs_cross_entropy_of_each_citation_in_front_of_its_negatives(seed):
+def test_the_contrastive_loss_is_torchs_cross_entropy_of_each_citation_in_front_of_its_negatives(
+    seed,
+):
     positive_P, negative_SK, masked_SK, row_P = scores(seed)
     each = [
-        cross_entropy(torch.cat([positive[None], negative_SK[row][~masked_SK[row]]])[None], torch.tensor([0]))
+        cross_entropy(
+            torch.cat([positive[None], negative_SK[row][~masked_SK[row]]])[None], torch.tensor([0])
+        )
         for positive, row in zip(positive_P, row_P, strict=True)
     ]
-    torch.testing.assert_close(contrastive(positive_P, negative_SK, masked_SK, row_P), torch.stack(each).mean())
+    torch.testing.assert_close(
+        info_nce(positive_P, negative_SK, masked_SK, row_P), torch.stack(each).mean()
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -54,7 +65,9 @@ def test_the_binary_loss_is_torchs_with_each_citation_weighing_as_much_as_its_ne
     positive = binary_cross_entropy_with_logits(positive_P, torch.ones_like(positive_P))
     kept = [negative_SK[row][~masked_SK[row]] for row in row_P]
     negative = [binary_cross_entropy_with_logits(each, torch.zeros_like(each)) for each in kept]
-    torch.testing.assert_close(bce(positive_P, negative_SK, masked_SK, row_P), positive + torch.stack(negative).mean())
+    torch.testing.assert_close(
+        bce(positive_P, negative_SK, masked_SK, row_P), positive + torch.stack(negative).mean()
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -74,7 +87,9 @@ def test_the_masked_sum_of_exponentials_is_torchs_in_value_and_gradient(seed, sp
     found_S = _MaskedLogSumExp.apply(score_SK, masked_SK)
     expected_S = score_SK.masked_fill(masked_SK, -torch.inf).logsumexp(dim=1)
     torch.testing.assert_close(found_S, expected_S)
-    gradients = [torch.autograd.grad((each * weight_S).sum(), score_SK)[0] for each in (found_S, expected_S)]
+    gradients = [
+        torch.autograd.grad((each * weight_S).sum(), score_SK)[0] for each in (found_S, expected_S)
+    ]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-20)
 
 
@@ -83,21 +98,33 @@ def test_the_gradient_of_the_masked_sum_is_that_of_finite_differences():
     masked_SK[2] = True
     masked_SK[2, 1] = False
     score_SK = (score_SK * 5).requires_grad_()
-    assert torch.autograd.gradcheck(lambda score: _MaskedLogSumExp.apply(score, masked_SK), (score_SK,))
+    assert torch.autograd.gradcheck(
+        lambda score: _MaskedLogSumExp.apply(score, masked_SK), (score_SK,)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_masked_negatives_that_score_far_above_all_others_do_not_drown_them(dtype):
     positive_P = torch.tensor([-200.0], dtype=dtype)
     negative_SK = torch.tensor([[0.0, -201.0, -200.0]], dtype=dtype)
-    found = contrastive(positive_P, negative_SK, torch.tensor([[True, False, False]]), torch.tensor([0]))
+    found = info_nce(
+        positive_P, negative_SK, torch.tensor([[True, False, False]]), torch.tensor([0])
+    )
     assert found.item() == pytest.approx(math.log(2 + math.exp(-1)), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_a_batch_without_citations_costs_nothing_and_pulls_at_nothing(loss):
-    positive_P, negative_SK = torch.empty(0, requires_grad=True), torch.randn(0, 3, requires_grad=True)
-    value = loss(positive_P, negative_SK, torch.empty(0, 3, dtype=torch.bool), torch.empty(0, dtype=torch.long))
+    positive_P, negative_SK = (
+        torch.empty(0, requires_grad=True),
+        torch.randn(0, 3, requires_grad=True),
+    )
+    value = loss(
+        positive_P,
+        negative_SK,
+        torch.empty(0, 3, dtype=torch.bool),
+        torch.empty(0, dtype=torch.long),
+    )
     value.backward()
     assert value == 0
     assert (positive_P.grad.shape, negative_SK.grad.shape) == ((0,), (0, 3))
@@ -106,8 +133,10 @@ def test_a_batch_without_citations_costs_nothing_and_pulls_at_nothing(loss):
 @pytest.mark.parametrize("shift", [-1000.0, 1000.0])
 def test_the_contrastive_loss_sees_only_differences_of_logits(shift):
     positive_P, negative_SK, masked_SK, row_P = scores()
-    expected = contrastive(positive_P, negative_SK, masked_SK, row_P)
-    torch.testing.assert_close(contrastive(positive_P + shift, negative_SK + shift, masked_SK, row_P), expected)
+    expected = info_nce(positive_P, negative_SK, masked_SK, row_P)
+    torch.testing.assert_close(
+        info_nce(positive_P + shift, negative_SK + shift, masked_SK, row_P), expected
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -118,7 +147,9 @@ def test_masked_negatives_change_neither_the_loss_nor_any_gradient(loss, dtype):
     other_SK = negative_SK.detach().masked_fill(masked_SK, 60.0).requires_grad_()
     leaves = (negative_SK, other_SK)
     values = [loss(positive_P, each, masked_SK, row_P) for each in leaves]
-    gradients = [torch.autograd.grad(value, each)[0] for value, each in zip(values, leaves, strict=True)]
+    gradients = [
+        torch.autograd.grad(value, each)[0] for value, each in zip(values, leaves, strict=True)
+    ]
     assert torch.equal(*values)
     assert torch.equal(*gradients)
     assert gradients[0][masked_SK].abs().max() < 1e-20
@@ -134,7 +165,7 @@ def test_a_source_without_any_negative_has_a_finite_loss_and_gradient(loss):
     assert value.isfinite()
     assert of_positive.isfinite().all()
     assert of_negative.abs().max() < 1e-20
-    if loss is contrastive:
+    if loss is info_nce:
         assert value == 0
         assert not of_positive.any()
 

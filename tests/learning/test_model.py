@@ -9,7 +9,7 @@ from torch_geometric.nn import SAGEConv
 from citeflow import config as settings
 from citeflow.config import ModelConfig
 from citeflow.graph.csr import Csr
-from citeflow.learning.model import (
+from citeflow.models.link_predictor import (
     DotPredictor,
     Encoder,
     HadamardPredictor,
@@ -19,7 +19,7 @@ from citeflow.learning.model import (
     _dropped,
     _Propagate,
 )
-from citeflow.learning.tensors import sparse
+from citeflow.models.tensors import sparse
 
 NUM_PAPERS, NUM_FEATURES = 30, 5
 AGGREGATIONS = ["mean", "add", "max"]
@@ -32,7 +32,9 @@ def seeded():
 
 def encoder_of(**changes):
     """An encoder that is not in training; it scales its input."""
-    encoder = Encoder(NUM_FEATURES, ModelConfig(**{"layers": 2, "width": 6, **changes}))
+    encoder = Encoder(
+        NUM_FEATURES, ModelConfig(**{"num_layers": 2, "hidden_channels": 6, **changes})
+    )
     encoder.mean_F, encoder.scale_F = torch.randn(NUM_FEATURES), torch.rand(NUM_FEATURES) + 0.5
     return encoder.eval()
 
@@ -62,7 +64,7 @@ def dense(encoder, adjacency_NN, x):
     """GraphSAGE on the whole graph, from matrices: W1 AGG(neighbours) + b + W2 x, normalised, and a ReLU between."""
     x = (x - encoder.mean_F) * encoder.scale_F
     for layer, conv in enumerate(encoder.convs):
-        joined = aggregate(adjacency_NN, x, encoder.config.aggregation)
+        joined = aggregate(adjacency_NN, x, encoder.config.aggr)
         x = joined @ conv.lin_l.weight.T + conv.lin_l.bias + x @ conv.lin_r.weight.T
         x = x / x.norm(dim=1, keepdim=True) if encoder.config.normalize else x
         x = x.clamp(min=0) if layer + 1 < len(encoder.convs) else x
@@ -72,7 +74,9 @@ def dense(encoder, adjacency_NN, x):
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_an_encoder_equals_graphsage_on_dense_matrices_in_values_and_gradients(aggregation, layers, normalized):
+def test_an_encoder_equals_graphsage_on_dense_matrices_in_values_and_gradients(
+    aggregation, layers, normalized
+):
     encoder = encoder_of(layers=layers, aggregation=aggregation, normalize=normalized)
     links_NN, adjacency_NN, _ = links_of(random_citations(NUM_PAPERS, 0.03, seed=0))
     assert (adjacency_NN.sum(dim=1) == 0).any()
@@ -89,7 +93,9 @@ def test_an_encoder_equals_sageconvs_of_pyg_on_a_list_of_edges(aggregation):
     links_NN, _, edge_2E = links_of(random_citations(NUM_PAPERS, 0.1, seed=1))
     first, second = (pygs(conv) for conv in encoder.convs)
     x = (features() - encoder.mean_F) * encoder.scale_F
-    torch.testing.assert_close(encoder(features(), links_NN), second(first(x, edge_2E).relu(), edge_2E))
+    torch.testing.assert_close(
+        encoder(features(), links_NN), second(first(x, edge_2E).relu(), edge_2E)
+    )
 
 
 def pygs(conv):
@@ -101,7 +107,9 @@ def pygs(conv):
 
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_layer_equals_pygs_in_values_and_in_the_gradients_of_input_and_weights(aggregation, normalized):
+def test_a_layer_equals_pygs_in_values_and_in_the_gradients_of_input_and_weights(
+    aggregation, normalized
+):
     links_NN, _, edge_2E = links_of(random_citations(NUM_PAPERS, 0.1, seed=2))
     mine = SymmetricSAGEConv(NUM_FEATURES, 6, aggr=aggregation, normalize=normalized)
     theirs, weights = pygs(mine), torch.randn(NUM_PAPERS, 6)
@@ -129,12 +137,14 @@ def test_papers_of_a_piece_are_embedded_as_in_the_whole_from_those_that_they_lis
     links_BN = sparse(Csr(ptr - ptr[0], neighbours.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
     x = features()
     with torch.no_grad():
-        torch.testing.assert_close(encoder.layer(0, x, x[7:18], links_BN), encoder.layer(0, x, x, links_NN)[7:18])
+        torch.testing.assert_close(
+            encoder.layer(0, x, x[7:18], links_BN), encoder.layer(0, x, x, links_NN)[7:18]
+        )
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_graph_without_any_link_leaves_every_paper_to_itself(aggregation):
-    encoder = encoder_of(layers=1, aggregation=aggregation)
+    encoder = encoder_of(layers=1, aggr=aggregation)
     conv, x = encoder.convs[0], encoder.entry(features())
     links_NN = sparse(csrs(np.zeros((NUM_PAPERS, NUM_PAPERS), dtype=bool))[2], NUM_PAPERS)
     torch.testing.assert_close(encoder(features(), links_NN), conv.lin_r(x) + conv.lin_l.bias)
@@ -184,7 +194,9 @@ def test_dropout_follows_from_torchs_seed_and_takes_each_value_for_itself():
         masks.append(_dropped(torch.ones(100_003), 0.5) == 0)
     assert torch.equal(masks[0], masks[1])
     for lag in (1, 7, 8, 9):
-        assert (masks[0][lag:] == masks[0][:-lag]).float().mean().item() == pytest.approx(0.5, abs=0.01)
+        assert (masks[0][lag:] == masks[0][:-lag]).float().mean().item() == pytest.approx(
+            0.5, abs=0.01
+        )
     assert (masks[0] == masks[2]).float().mean().item() == pytest.approx(0.5, abs=0.01)
 
 
@@ -198,7 +210,9 @@ def test_dropout_of_few_values_has_their_shape_and_is_finite_to_the_last_share(s
 def test_the_seed_preset_is_five_normalised_sums_of_width_256_on_a_constant():
     config = settings.load(preset="seed").model
     encoder = Encoder(1, config).eval()
-    assert [(conv.in_channels, conv.out_channels) for conv in encoder.convs] == [(1, 256)] + [(256, 256)] * 4
+    assert [(conv.in_channels, conv.out_channels) for conv in encoder.convs] == [(1, 256)] + [
+        (256, 256)
+    ] * 4
     assert {(conv.aggr, conv.normalize) for conv in encoder.convs} == {("add", True)}
     links_NN, _, _ = links_of(random_citations(NUM_PAPERS, 0.1, seed=4))
     embedding_NH = encoder(torch.ones(NUM_PAPERS, 1), links_NN)
@@ -211,7 +225,11 @@ def test_the_seed_preset_is_five_normalised_sums_of_width_256_on_a_constant():
 def predictors():
     learned = DotPredictor(scaled=True)
     torch.nn.init.constant_(learned.log_scale, 0.7)
-    return {"dot": DotPredictor(scaled=False), "scaled dot": learned, "hadamard": HadamardPredictor(6)}
+    return {
+        "dot": DotPredictor(scaled=False),
+        "scaled dot": learned,
+        "hadamard": HadamardPredictor(6),
+    }
 
 
 @pytest.mark.parametrize("name", predictors())
@@ -229,7 +247,9 @@ def test_a_dot_product_is_scaled_by_the_exponential_of_its_weight():
     source_SH, target_KH = torch.randn(4, 6), torch.randn(9, 6)
     plain_SK = torch.einsum("sh,kh->sk", source_SH, target_KH)
     torch.testing.assert_close(predictors()["dot"](source_SH, target_KH), plain_SK)
-    torch.testing.assert_close(predictors()["scaled dot"](source_SH, target_KH), plain_SK * float(np.exp(0.7)))
+    torch.testing.assert_close(
+        predictors()["scaled dot"](source_SH, target_KH), plain_SK * float(np.exp(0.7))
+    )
     torch.testing.assert_close(DotPredictor(scaled=True)(source_SH, target_KH), plain_SK)
 
 
@@ -246,14 +266,18 @@ def test_the_head_joins_pairs_of_any_shape_one_by_one():
     score_SK, evidence_SKD = torch.randn(3, 5), torch.randn(3, 5, 4)
     joined_SK = head(score_SK, evidence_SKD)
     assert joined_SK.shape == (3, 5)
-    torch.testing.assert_close(joined_SK.flatten(), head(score_SK.flatten(), evidence_SKD.reshape(15, 4)))
+    torch.testing.assert_close(
+        joined_SK.flatten(), head(score_SK.flatten(), evidence_SKD.reshape(15, 4))
+    )
     z = torch.cat([score_SK[2, 3, None], evidence_SKD[2, 3]])
     torch.testing.assert_close(joined_SK[2, 3], (head.perceptron(z) + head.linear(z)).squeeze())
 
 
 @pytest.mark.parametrize("predictor", ["dot", "mlp", "structural"])
 def test_only_the_structural_predictor_hears_the_evidence(predictor):
-    model = LinkPredictor(NUM_FEATURES, 4, ModelConfig(width=6, predictor=predictor), scaled=True)
+    model = LinkPredictor(
+        NUM_FEATURES, 4, ModelConfig(hidden_channels=6, predictor=predictor), scaled=True
+    )
     score_SK = model.embedded(torch.randn(3, 6), torch.randn(5, 6))
     joined = [model.joined(score_SK, torch.full((3, 5, 4), value)) for value in (0.0, 1.0)]
     assert model.uses_evidence == (predictor == "structural")

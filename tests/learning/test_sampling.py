@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import csrs, random_citations, random_days
 
+from citeflow import sampling
 from citeflow.graph.csr import build_csr, undirected
-from citeflow.learning import sampling
-from citeflow.learning.sampling import FOLDS, Part, Plan, make_batch
+from citeflow.sampling import FOLDS, Part, Plan, make_batch
 
 
 def plan_of(num_papers=50, papers=10, *, world_size=1, seed=0):
@@ -33,7 +33,14 @@ def part_of(*bounds, epoch=0, fold=0):
 
 def batch_of(is_cited_NN, part, *, day_N=None, negatives=8, seed=(0, 0, 0)):
     references, _, neighbours = csrs(is_cited_NN)
-    return make_batch(part, references=references, neighbours=neighbours, day_N=day_N, negatives=negatives, seed=seed)
+    return make_batch(
+        part,
+        references=references,
+        neighbours=neighbours,
+        day_N=day_N,
+        negatives=negatives,
+        seed=seed,
+    )
 
 
 def targets(batch):
@@ -70,7 +77,9 @@ def turned(pairs):
 def test_the_parts_of_a_pass_hold_every_paper_once(num_papers, papers, world_size, passed, seed):
     plan = plan_of(num_papers, papers, world_size=world_size, seed=seed)
     parts = [plan.part(*slot) for slot in slots(plan, passed)]
-    assert np.sort(np.concatenate([part.paper_B for part in parts])).tolist() == list(range(num_papers))
+    assert np.sort(np.concatenate([part.paper_B for part in parts])).tolist() == list(
+        range(num_papers)
+    )
     assert {(part.epoch, part.fold) for part in parts} == {divmod(passed, FOLDS)}
     for part in parts:
         bounds = part.bounds_R2.ravel()
@@ -93,7 +102,9 @@ def test_parts_have_about_as_many_papers_as_were_asked_for(papers):
 
 def test_a_part_is_a_few_runs_of_consecutive_papers():
     plan = plan_of(1000, 100)
-    num_runs = [len(plan.part(*slot).bounds_R2) for passed in range(4) for slot in slots(plan, passed)]
+    num_runs = [
+        len(plan.part(*slot).bounds_R2) for passed in range(4) for slot in slots(plan, passed)
+    ]
     assert max(num_runs) <= sampling.SEGMENTS + 1
     assert np.mean(num_runs) > sampling.SEGMENTS - 1
 
@@ -107,7 +118,10 @@ def test_a_segment_that_passes_the_end_goes_on_at_the_first_paper():
 def test_each_pass_cuts_at_other_places_and_deals_in_another_order():
     plan = plan_of(100, 20)
     passes = [[plan.part(*slot) for slot in slots(plan, passed)] for passed in range(8)]
-    cuts = {frozenset(np.concatenate([part.bounds_R2.ravel() for part in parts]).tolist()) for parts in passes}
+    cuts = {
+        frozenset(np.concatenate([part.bounds_R2.ravel() for part in parts]).tolist())
+        for parts in passes
+    }
     assert len(cuts) > 2
     assert len({tuple(part.paper_B.tobytes() for part in parts) for parts in passes}) == 8
 
@@ -121,7 +135,9 @@ def test_a_graph_no_larger_than_a_part_is_one_part_and_every_step_takes_all_of_i
         assert (part.epoch, part.fold) == divmod(step, FOLDS)
 
 
-@pytest.mark.parametrize(("num_papers", "expected"), [(1999, 1), (4000, 2), (11_000, 5), (400_000, 6), (10**6, 10)])
+@pytest.mark.parametrize(
+    ("num_papers", "expected"), [(1999, 1), (4000, 2), (11_000, 5), (400_000, 6), (10**6, 10)]
+)
 def test_small_graphs_are_cut_so_that_there_are_some_steps(num_papers, expected, monkeypatch):
     monkeypatch.setattr(sampling, "FEWEST_PARTS", 6)
     monkeypatch.setattr(sampling, "SMALLEST_PART", 2000)
@@ -146,7 +162,9 @@ def test_ranks_take_the_parts_one_after_the_other():
 
 def test_parts_follow_from_the_seed():
     plans = (plan_of(seed=seed) for seed in (1, 1, 2))
-    first, same, other = ([plan.part(step, 0).paper_B.tolist() for step in range(5)] for plan in plans)
+    first, same, other = (
+        [plan.part(step, 0).paper_B.tolist() for step in range(5)] for plan in plans
+    )
     assert first == same
     assert all(mine != theirs for mine, theirs in zip(first, other, strict=True))
 
@@ -157,16 +175,23 @@ def test_one_part_makes_every_citation_a_target_exactly_once_in_every_epoch():
     plan = plan_of(30, 30)
     epochs = []
     for epoch in range(3):
-        folds = [targets(batch_of(is_cited_NN, plan.part(FOLDS * epoch + fold, 0))) for fold in range(FOLDS)]
+        folds = [
+            targets(batch_of(is_cited_NN, plan.part(FOLDS * epoch + fold, 0)))
+            for fold in range(FOLDS)
+        ]
         assert sorted(itertools.chain(*folds)) == everything
-        assert all(len(everything) / FOLDS / 2 < len(fold) < len(everything) / FOLDS * 2 for fold in folds)
+        assert all(
+            len(everything) / FOLDS / 2 < len(fold) < len(everything) / FOLDS * 2 for fold in folds
+        )
         epochs.append(folds[0])
     assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_citations_that_are_targets_together_are_others_in_the_next_epoch():
     is_cited_NN = random_citations(60, 0.2, seed=2)
-    first, second = (set(targets(batch_of(is_cited_NN, part_of([0, 60], epoch=epoch)))) for epoch in (0, 1))
+    first, second = (
+        set(targets(batch_of(is_cited_NN, part_of([0, 60], epoch=epoch)))) for epoch in (0, 1)
+    )
     assert 0.5 / FOLDS < len(first & second) / len(first) < 2 / FOLDS
 
 
@@ -184,7 +209,9 @@ BOUNDS = [([0, 30],), ([4, 19],), ([0, 3], [3, 11], [20, 22]), ([1, 2], [29, 30]
 
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)
 @pytest.mark.parametrize("fold", range(FOLDS))
-def test_targets_and_messages_are_together_all_links_of_the_part_and_no_target_is_heard(bounds, fold):
+def test_targets_and_messages_are_together_all_links_of_the_part_and_no_target_is_heard(
+    bounds, fold
+):
     is_cited_NN = random_citations(30, 0.3, seed=4)
     part = part_of(*bounds, epoch=1, fold=fold)
     batch = batch_of(is_cited_NN, part)
@@ -193,7 +220,9 @@ def test_targets_and_messages_are_together_all_links_of_the_part_and_no_target_i
     assert len(set(heard)) == len(heard)
     assert set(told) <= inside(is_cited_NN, part.paper_B)
     assert not set(heard) & (set(told) | turned(told))
-    assert set(heard) | set(told) | turned(told) == inside(is_cited_NN | is_cited_NN.T, part.paper_B)
+    assert set(heard) | set(told) | turned(told) == inside(
+        is_cited_NN | is_cited_NN.T, part.paper_B
+    )
 
 
 def test_papers_that_cite_each_other_are_targets_together_and_silent_together():
@@ -230,10 +259,15 @@ def test_sources_are_distinct_and_ascending_and_each_has_a_citation():
 def test_masked_are_the_source_itself_its_neighbours_and_papers_that_are_not_older(seed, dated):
     is_cited_NN = random_citations(30, 0.15, seed=seed)
     day_N = random_days(30, seed=seed) if dated else None
-    batch = batch_of(is_cited_NN, part_of([1, 9], [12, 27]), day_N=day_N, negatives=12, seed=(seed,))
+    batch = batch_of(
+        is_cited_NN, part_of([1, 9], [12, 27]), day_N=day_N, negatives=12, seed=(seed,)
+    )
     negative_K = batch.paper_B[batch.negative_K]
     expected_SK = [
-        [s == n or is_cited_NN[s, n] or is_cited_NN[n, s] or (dated and day_N[n] >= day_N[s]) for n in negative_K]
+        [
+            s == n or is_cited_NN[s, n] or is_cited_NN[n, s] or (dated and day_N[n] >= day_N[s])
+            for n in negative_K
+        ]
         for s in batch.paper_B[batch.source_S]
     ]
     assert np.array_equal(batch.masked_SK, expected_SK)
@@ -248,7 +282,9 @@ def test_a_target_is_masked_among_the_negatives_of_its_source():
 
 def test_negatives_are_different_papers_of_the_part_each_as_likely_as_any_other():
     is_cited_NN, part = random_citations(30, 0.2, seed=9), part_of([3, 8], [20, 25])
-    drawn = [batch_of(is_cited_NN, part, negatives=4, seed=(seed,)).negative_K for seed in range(1000)]
+    drawn = [
+        batch_of(is_cited_NN, part, negatives=4, seed=(seed,)).negative_K for seed in range(1000)
+    ]
     assert all(len(set(negative_K.tolist())) == 4 for negative_K in drawn)
     counts = np.bincount(np.concatenate(drawn), minlength=10)
     assert len(counts) == 10
@@ -279,7 +315,14 @@ def as_bytes(batch):
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)
 def test_what_grows_with_the_graph_is_held_in_32_bits(bounds):
     batch = batch_of(random_citations(30, 0.3, seed=12), part_of(*bounds))
-    arrays = [batch.paper_B, batch.links.ptr_N1, batch.links.index_E, batch.source_S, batch.target_P, batch.negative_K]
+    arrays = [
+        batch.paper_B,
+        batch.links.ptr_N1,
+        batch.links.index_E,
+        batch.source_S,
+        batch.target_P,
+        batch.negative_K,
+    ]
     assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
     assert batch.masked_SK.dtype == bool
     assert batch.masked_SK.shape == (len(batch.source_S), len(batch.negative_K))
@@ -292,9 +335,13 @@ def test_the_rows_of_a_graph_may_be_maps_of_files(tmp_path):
     for graph, name in ((references, "references"), (neighbours, "neighbours")):
         for array, field in ((graph.ptr_N1, "ptr"), (graph.index_E, "index")):
             np.save(tmp_path / f"{name}-{field}.npy", array)
-        arrays = (np.load(tmp_path / f"{name}-{field}.npy", mmap_mode="r") for field in ("ptr", "index"))
+        arrays = (
+            np.load(tmp_path / f"{name}-{field}.npy", mmap_mode="r") for field in ("ptr", "index")
+        )
         mapped.append(type(graph)(*arrays))
-    found = make_batch(part, references=mapped[0], neighbours=mapped[1], day_N=None, negatives=8, seed=(0, 0, 0))
+    found = make_batch(
+        part, references=mapped[0], neighbours=mapped[1], day_N=None, negatives=8, seed=(0, 0, 0)
+    )
     assert as_bytes(found) == as_bytes(batch_of(is_cited_NN, part))
 
 
@@ -304,7 +351,12 @@ def test_a_part_without_a_citation_is_an_empty_batch():
     for fold in range(FOLDS):
         batch = batch_of(is_cited_NN, part_of([1, 4], [6, 9], fold=fold), negatives=3)
         assert batch.paper_B.tolist() == [1, 2, 3, 6, 7, 8]
-        assert (len(batch.source_S), len(batch.row_P), len(batch.target_P), len(batch.links.index_E)) == (0, 0, 0, 0)
+        assert (
+            len(batch.source_S),
+            len(batch.row_P),
+            len(batch.target_P),
+            len(batch.links.index_E),
+        ) == (0, 0, 0, 0)
         assert (len(batch.negative_K), batch.masked_SK.shape) == (3, (0, 3))
 
 
@@ -320,9 +372,15 @@ def test_keys_of_large_graphs_do_not_collide():
     """The product of two row numbers of three million papers needs 43 bits, and the epoch all 64."""
     last = 3_000_000
     paper_B = np.array([0, 1, last - 2, last - 1], dtype=np.int32)
-    a_E, b_E = (np.array(side, dtype=np.int32) for side in zip(*[(0, 3), (3, 0), (1, 2), (2, 3)], strict=True))
+    a_E, b_E = (
+        np.array(side, dtype=np.int32)
+        for side in zip(*[(0, 3), (3, 0), (1, 2), (2, 3)], strict=True)
+    )
     folds = np.array(
-        [sampling._fold_of(paper_B, a_E, b_E, part_of([0, last], epoch=epoch), last).tolist() for epoch in range(2000)]
+        [
+            sampling._fold_of(paper_B, a_E, b_E, part_of([0, last], epoch=epoch), last).tolist()
+            for epoch in range(2000)
+        ]
     )
     assert np.array_equal(folds[:, 0], folds[:, 1])
     for column in (0, 2, 3):
@@ -344,7 +402,9 @@ def test_all_ranks_take_as_many_steps_and_each_citation_is_told_once_or_lies_bet
 @pytest.mark.fault("F11")
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5000])
 @pytest.mark.parametrize("papers", [40, 4097])
-def test_a_number_of_citations_that_no_number_of_ranks_divides_is_dealt_all_the_same(world_size, papers, figure):
+def test_a_number_of_citations_that_no_number_of_ranks_divides_is_dealt_all_the_same(
+    world_size, papers, figure
+):
     rng = np.random.default_rng(3)
     pairs = rng.choice(500 * 499, 4097, replace=False)
     citing_E, place_E = np.divmod(pairs, 499)
@@ -364,7 +424,12 @@ def check_epoch(plan, citations, figure):
         if part.epoch == 0:
             num_parts += 1
             batch = make_batch(
-                part, references=references, neighbours=neighbours, day_N=None, negatives=2, seed=(step, rank)
+                part,
+                references=references,
+                neighbours=neighbours,
+                day_N=None,
+                negatives=2,
+                seed=(step, rank),
             )
             told += targets(batch)
             together |= pairs_in(part, references, neighbours.num_rows)

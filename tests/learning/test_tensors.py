@@ -4,8 +4,8 @@ import torch
 
 from citeflow.config import ModelConfig
 from citeflow.graph.csr import Csr
-from citeflow.learning import tensors
-from citeflow.learning.tensors import RANDOM_WIDTH, encoder_input, features_of, mean_and_scale, sparse
+from citeflow.models import tensors
+from citeflow.models.tensors import RANDOM_WIDTH, encoder_input, features_of, mean_and_scale, sparse
 
 
 def random_features(num_papers=100, *, seed=0):
@@ -73,7 +73,9 @@ def test_a_constant_feature_becomes_zero_and_not_nan():
     scaled_NF = (torch.from_numpy(x_NF) - mean_F) * scale_F
     assert scale_F[2] == 1
     assert not scaled_NF[:, 2].any()
-    torch.testing.assert_close(scaled_NF[:, [0, 1, 3]].std(dim=0, correction=0), torch.ones(3), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        scaled_NF[:, [0, 1, 3]].std(dim=0, correction=0), torch.ones(3), rtol=1e-3, atol=0
+    )
 
 
 @pytest.mark.parametrize("constant", [0.1, 1e-3, 123_456.7, -3e7])

@@ -38,7 +38,11 @@ def render(folder: Path) -> list[dict]:
 
 
 def _resource(path: Path) -> list[dict]:
-    return render(path) if path.is_dir() else [thing for thing in yaml.safe_load_all(path.read_text()) if thing]
+    return (
+        render(path)
+        if path.is_dir()
+        else [thing for thing in yaml.safe_load_all(path.read_text()) if thing]
+    )
 
 
 def _config_map(folder: Path, entry: dict) -> dict:
@@ -61,7 +65,9 @@ def _apply(thing: dict, op: str, path: str, value: object = None) -> None:
     *parents, last = path.strip("/").split("/")
     place = _walk(thing, parents)
     key = int(last) if isinstance(place, list) else last
-    assert op == "add" or (key in place if isinstance(place, dict) else key < len(place)), f"nothing at {path}"
+    assert op == "add" or (key in place if isinstance(place, dict) else key < len(place)), (
+        f"nothing at {path}"
+    )
     if op == "remove":
         del place[key]
     else:
@@ -141,5 +147,6 @@ def _selected(objects: list[dict], target: dict) -> list[dict]:
     return [
         thing
         for thing in objects
-        if thing["kind"] == target["kind"] and target.get("name") in (None, thing["metadata"]["name"])
+        if thing["kind"] == target["kind"]
+        and target.get("name") in (None, thing["metadata"]["name"])
     ]

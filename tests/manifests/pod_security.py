@@ -47,13 +47,19 @@ def violations(pod_spec: dict, annotations: dict | None = None) -> list[str]:
         *(
             f"annotation {key}: {value}"
             for key, value in (annotations or {}).items()
-            if key.startswith(APPARMOR) and value != "runtime/default" and not value.startswith("localhost/")
+            if key.startswith(APPARMOR)
+            and value != "runtime/default"
+            and not value.startswith("localhost/")
         ),
     ]
 
 
 def _containers(pod: dict) -> list[dict]:
-    return [entry for key in ("initContainers", "containers", "ephemeralContainers") for entry in pod.get(key) or []]
+    return [
+        entry
+        for key in ("initContainers", "containers", "ephemeralContainers")
+        for entry in pod.get(key) or []
+    ]
 
 
 def _context(thing: dict) -> dict:
@@ -93,7 +99,10 @@ def _options(context: dict) -> Iterator[str]:
     selinux = context.get("seLinuxOptions") or {}
     if selinux.get("type", "") not in SELINUX_TYPES or selinux.get("user") or selinux.get("role"):
         yield "seLinuxOptions"
-    if (context.get("appArmorProfile") or {}).get("type", "RuntimeDefault") not in ("RuntimeDefault", "Localhost"):
+    if (context.get("appArmorProfile") or {}).get("type", "RuntimeDefault") not in (
+        "RuntimeDefault",
+        "Localhost",
+    ):
         yield "appArmorProfile"
 
 
@@ -137,8 +146,12 @@ def _host_ports(container: dict, pod: dict) -> Iterator[str]:
 
 def _probe_hosts(container: dict, pod: dict) -> Iterator[str]:
     """Since Kubernetes 1.34 a probe or a hook must not name a host."""
-    hooks = [container.get(key) or {} for key in ("livenessProbe", "readinessProbe", "startupProbe")]
-    hooks += [hook for hook in (container.get("lifecycle") or {}).values() if isinstance(hook, dict)]
+    hooks = [
+        container.get(key) or {} for key in ("livenessProbe", "readinessProbe", "startupProbe")
+    ]
+    hooks += [
+        hook for hook in (container.get("lifecycle") or {}).values() if isinstance(hook, dict)
+    ]
     for hook in hooks:
         hosts = ((hook.get(key) or {}).get("host") for key in ("httpGet", "tcpSocket"))
         yield from (f"host of a probe: {host}" for host in hosts if host)

@@ -38,9 +38,13 @@ def test_the_guide_names_objects_that_are_there(everything, guide):
 
 def test_the_example_changes_images_and_storage_class(folder, tmp_path, blocks):
     objects = rendered(folder, tmp_path, blocks[0])
-    assert objects["PersistentVolumeClaim", "citeflow-data"]["spec"]["storageClassName"] == "zonal-rwx"
+    assert (
+        objects["PersistentVolumeClaim", "citeflow-data"]["spec"]["storageClassName"] == "zonal-rwx"
+    )
     images = {part["image"] for thing in objects.values() for part in containers(thing)}
-    assert {image.partition("-docker.pkg.dev/")[0] for image in images if "citeflow" in image} == {"europe-west1"}
+    assert {image.partition("-docker.pkg.dev/")[0] for image in images if "citeflow" in image} == {
+        "europe-west1"
+    }
 
 
 def test_the_example_of_a_node_port_opens_nginx_and_nothing_else(folder, tmp_path, blocks):

@@ -43,11 +43,15 @@ def findings(name, thing, parts):
     for part in parts:
         resources = part.get("resources", {})
         for what in ("cpu", "memory"):
-            asked, most = (quantity(resources.get(key, {}).get(what, 0)) for key in ("requests", "limits"))
+            asked, most = (
+                quantity(resources.get(key, {}).get(what, 0)) for key in ("requests", "limits")
+            )
             if not 0 < asked <= most:
                 yield f"{name}: {what} is asked for as {asked} and limited to {most}"
         _, tag, digest = split_image(part["image"])
-        if (not digest and tag in ("", "latest")) or (digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest)):
+        if (not digest and tag in ("", "latest")) or (
+            digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest)
+        ):
             yield f"{name}: {part['image']} may be another image tomorrow"
     if thing["kind"] in ENDING and deadline(thing) < 1:
         yield f"{name}: nothing ends it"
@@ -57,7 +61,9 @@ def findings(name, thing, parts):
 
 def steps(checkout):
     """The containers of the pipeline's steps, as pods have them, and what Kubernetes is told of each."""
-    spec, platform = yaml.safe_load_all((checkout / "pipelines" / "citation" / "pipeline.yaml").read_text())
+    spec, platform = yaml.safe_load_all(
+        (checkout / "pipelines" / "citation" / "pipeline.yaml").read_text()
+    )
     told = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for name, each in spec["deploymentSpec"]["executors"].items():
         known = each["container"]["resources"]
@@ -72,7 +78,11 @@ def steps(checkout):
 def objects(checkout, everything):
     """All objects that make pods, with their pods, by where they are from."""
     found = {
-        (str(folder.relative_to(checkout)), thing["metadata"]["name"]): (thing, pod_template(thing), containers(thing))
+        (str(folder.relative_to(checkout)), thing["metadata"]["name"]): (
+            thing,
+            pod_template(thing),
+            containers(thing),
+        )
         for folder, things in everything.items()
         for thing in things
         if pod_template(thing)
@@ -85,7 +95,9 @@ def objects(checkout, everything):
 
 @pytest.mark.fault("F34")
 def test_every_pod_has_requests_limits_an_end_and_an_image_that_stays(checkout, objects, figure):
-    found = [text for name, (thing, _, parts) in objects.items() for text in findings(name, thing, parts)]
+    found = [
+        text for name, (thing, _, parts) in objects.items() for text in findings(name, thing, parts)
+    ]
     made = list(steps(checkout))
     found += [text for name, part, _ in made for text in findings(name, {"kind": "step"}, [part])]
     kinds = {thing["kind"] for thing, _, _ in objects.values()}
@@ -98,7 +110,9 @@ def test_every_pod_has_requests_limits_an_end_and_an_image_that_stays(checkout, 
 @pytest.mark.fault("F34")
 @pytest.mark.parametrize("kind", ["CronJob", "Deployment", "PyTorchJob", "TrainJob"])
 def test_whatever_is_left_out_is_found(objects, figure, kind):
-    name, (thing, _, parts) = next((name, each) for name, each in objects.items() if each[0]["kind"] == kind)
+    name, (thing, _, parts) = next(
+        (name, each) for name, each in objects.items() if each[0]["kind"] == kind
+    )
     faults = 0
     for change in (
         lambda part: part["resources"]["limits"].pop("memory"),
@@ -121,10 +135,18 @@ def test_every_pod_may_run_where_restricted_is_enforced_with_a_read_only_root(ob
     rejected = {}
     for name, (_, pod, parts) in objects.items():
         told = violations(pod["spec"], pod["metadata"].get("annotations"))
-        told += [part["name"] for part in parts if not part["securityContext"].get("readOnlyRootFilesystem")]
+        told += [
+            part["name"]
+            for part in parts
+            if not part["securityContext"].get("readOnlyRootFilesystem")
+        ]
         rejected |= {name: told} if told else {}
     servers = [name for name in rejected if name[0] == "manifests/nfs-server"]
-    figure(pods_checked=len(objects), rejected=len(rejected) - len(servers), privileged_by_design=len(servers))
+    figure(
+        pods_checked=len(objects),
+        rejected=len(rejected) - len(servers),
+        privileged_by_design=len(servers),
+    )
     assert set(rejected) == set(servers)
     assert len(servers) == 1
 

@@ -7,12 +7,25 @@ from kustomize import CLUSTER_SCOPED, containers, pod_template, render, split_im
 from pod_security import violations
 
 from citeflow import __version__
-from citeflow.cluster.pods import METRICS_PORT, ports
+from citeflow.kubernetes.pods import METRICS_PORT, ports
 
-SECRET_KEY = re.compile(r"pass(word|wd)?$|token$|secret(_?key)?$|access_?key(_?id)?$|credential|private_?key", re.I)
-SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN|eyJ[A-Za-z0-9_-]{20,}|gh[pousr]_\w{20,}|minio123")
-TELLS_NOTHING = {"automountServiceAccountToken", "serviceAccountToken", "secretKeyKey", "accessKeyKey"}
-STEP = {"app.kubernetes.io/part-of": "citeflow", "pipeline/runid": "1", "pipelines.kubeflow.org/v2_component": "true"}
+SECRET_KEY = re.compile(
+    r"pass(word|wd)?$|token$|secret(_?key)?$|access_?key(_?id)?$|credential|private_?key", re.I
+)
+SECRET_VALUE = re.compile(
+    r"AKIA[0-9A-Z]{16}|-----BEGIN|eyJ[A-Za-z0-9_-]{20,}|gh[pousr]_\w{20,}|minio123"
+)
+TELLS_NOTHING = {
+    "automountServiceAccountToken",
+    "serviceAccountToken",
+    "secretKeyKey",
+    "accessKeyKey",
+}
+STEP = {
+    "app.kubernetes.io/part-of": "citeflow",
+    "pipeline/runid": "1",
+    "pipelines.kubeflow.org/v2_component": "true",
+}
 WORKER = {
     "app.kubernetes.io/part-of": "citeflow",
     "app.kubernetes.io/component": "train",
@@ -28,7 +41,9 @@ def of_kind(objects, kind):
 
 
 def pods(objects):
-    return {thing["metadata"]["name"]: pod_template(thing) for thing in objects if pod_template(thing)}
+    return {
+        thing["metadata"]["name"]: pod_template(thing) for thing in objects if pod_template(thing)
+    }
 
 
 def selects(selector, labels):
@@ -82,10 +97,14 @@ def test_the_namespace_for_runs_enforces_the_restricted_profile(folder):
 
 
 def test_every_container_says_what_it_needs_and_has_a_read_only_root(everything):
-    for container in (part for objects in everything.values() for thing in objects for part in containers(thing)):
+    for container in (
+        part for objects in everything.values() for thing in objects for part in containers(thing)
+    ):
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         for what in ("cpu", "memory"):
-            wanted, most = (quantity(container["resources"][key][what]) for key in ("requests", "limits"))
+            wanted, most = (
+                quantity(container["resources"][key][what]) for key in ("requests", "limits")
+            )
             assert 0 < wanted <= most < math.inf
 
 
@@ -96,14 +115,18 @@ def test_every_pod_of_every_overlay_runs_as_user_1000(overlay):
 
 
 def test_only_the_reaper_gets_a_token_of_the_api(overlay):
-    tokens = {name: pod["spec"]["automountServiceAccountToken"] for name, pod in pods(overlay).items()}
+    tokens = {
+        name: pod["spec"]["automountServiceAccountToken"] for name, pod in pods(overlay).items()
+    }
     assert {name for name, mounted in tokens.items() if mounted} == {"citeflow-reaper"}
     for account in of_kind(overlay, "ServiceAccount").values():
         assert account["automountServiceAccountToken"] is False
 
 
 def test_images_have_a_tag_or_digest_that_stays(everything):
-    for container in (part for objects in everything.values() for thing in objects for part in containers(thing)):
+    for container in (
+        part for objects in everything.values() for thing in objects for part in containers(thing)
+    ):
         _, tag, digest = split_image(container["image"])
         assert tag not in ("", "latest")
         assert container["imagePullPolicy"] == "IfNotPresent"
@@ -119,7 +142,11 @@ def test_images_of_citeflow_are_those_of_this_version(overlay):
 
 def test_images_of_others_are_pinned_by_digest_except_where_they_are_loaded_by_hand(folder):
     for name in ("gke", "gke-nfs", "kind"):
-        images = {part["image"] for thing in render(folder / "overlays" / name) for part in containers(thing)}
+        images = {
+            part["image"]
+            for thing in render(folder / "overlays" / name)
+            for part in containers(thing)
+        }
         foreign = {image for image in images if not image.startswith("citeflow-")}
         assert foreign
         assert all(bool(split_image(image)[2]) == (name != "kind") for image in foreign)
@@ -132,7 +159,9 @@ def test_every_volume_that_is_mounted_is_there(everything):
             volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
             spec = pod["spec"]
             mounts = [
-                mount for part in spec.get("initContainers", []) + spec["containers"] for mount in part["volumeMounts"]
+                mount
+                for part in spec.get("initContainers", []) + spec["containers"]
+                for mount in part["volumeMounts"]
             ]
             assert {mount["name"] for mount in mounts} == set(volumes), name
             for volume in volumes.values():
@@ -172,9 +201,15 @@ def test_the_claim_is_for_many_pods_and_bound_to_its_volume(overlay):
     assert claim["accessModes"] == ["ReadWriteMany"]
     for name, volume in of_kind(overlay, "PersistentVolume").items():
         spec = volume["spec"]
-        assert (claim["volumeName"], claim["storageClassName"], spec["storageClassName"]) == (name, "", "")
+        assert (claim["volumeName"], claim["storageClassName"], spec["storageClassName"]) == (
+            name,
+            "",
+            "",
+        )
         assert spec["accessModes"] == claim["accessModes"]
-        assert quantity(spec["capacity"]["storage"]) >= quantity(claim["resources"]["requests"]["storage"])
+        assert quantity(spec["capacity"]["storage"]) >= quantity(
+            claim["resources"]["requests"]["storage"]
+        )
         assert spec["persistentVolumeReclaimPolicy"] == "Retain"
     for name, kind in of_kind(overlay, "StorageClass").items():
         assert (claim["storageClassName"], kind["reclaimPolicy"]) == (name, "Retain")
@@ -212,7 +247,9 @@ def test_one_line_moves_an_overlay_to_another_namespace(folder, tmp_path, monkey
 
 def test_objects_are_where_the_overlay_says(overlay, request):
     home = {"kubeflow-user-example-com"} if "kubeflow]" in request.node.name else {"kubeflow"}
-    assert {thing["metadata"]["namespace"] for thing in overlay if thing["kind"] not in CLUSTER_SCOPED} == home
+    assert {
+        thing["metadata"]["namespace"] for thing in overlay if thing["kind"] not in CLUSTER_SCOPED
+    } == home
     assert of_kind(overlay, "Namespace") == {}
 
 
@@ -220,15 +257,25 @@ def test_services_select_pods_and_name_their_ports(everything):
     for objects in everything.values():
         for service in of_kind(objects, "Service").values():
             selector = service["spec"]["selector"]
-            (pod,) = [pod for pod in pods(objects).values() if selector.items() <= pod["metadata"]["labels"].items()]
-            open_ports = {port["name"] for part in pod["spec"]["containers"] for port in part["ports"]}
+            (pod,) = [
+                pod
+                for pod in pods(objects).values()
+                if selector.items() <= pod["metadata"]["labels"].items()
+            ]
+            open_ports = {
+                port["name"] for part in pod["spec"]["containers"] for port in part["ports"]
+            }
             assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
 
 
 def test_deployments_select_their_own_pods_only(everything):
     for objects in everything.values():
         for name, thing in of_kind(objects, "Deployment").items():
-            found = {other for other, pod in pods(objects).items() if selects(thing["spec"]["selector"], labels(pod))}
+            found = {
+                other
+                for other, pod in pods(objects).items()
+                if selects(thing["spec"]["selector"], labels(pod))
+            }
             assert found == {name}
 
 
@@ -237,9 +284,13 @@ def labels(pod):
 
 
 def test_probes_ask_a_port_that_is_open_and_tensorboard_below_its_prefix(everything):
-    for part in (part for objects in everything.values() for thing in objects for part in containers(thing)):
+    for part in (
+        part for objects in everything.values() for thing in objects for part in containers(thing)
+    ):
         ports = {port["name"] for port in part.get("ports", [])}
-        for probe in (part[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in part):
+        for probe in (
+            part[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in part
+        ):
             how = probe.get("httpGet") or probe["tcpSocket"]
             assert how["port"] in ports
             if part["name"] == "tensorboard":
@@ -304,7 +355,9 @@ def test_every_pod_is_denied_ingress_unless_a_policy_lets_it_in(overlay):
     policies = of_kind(overlay, "NetworkPolicy").values()
     steps = [{**STEP, "app.kubernetes.io/component": verb} for verb in VERBS]
     for pod in [labels(pod) for pod in pods(overlay).values()] + [WORKER, *steps]:
-        mine = [policy["spec"] for policy in policies if selects(policy["spec"]["podSelector"], pod)]
+        mine = [
+            policy["spec"] for policy in policies if selects(policy["spec"]["podSelector"], pod)
+        ]
         assert any("Ingress" in spec["policyTypes"] for spec in mine), pod
 
 
@@ -313,7 +366,8 @@ def test_steps_keep_their_egress_and_other_pods_of_citeflow_do_not(overlay):
 
     def held(pod):
         return any(
-            "Egress" in one["spec"]["policyTypes"] and selects(one["spec"]["podSelector"], pod) for one in policies
+            "Egress" in one["spec"]["policyTypes"] and selects(one["spec"]["podSelector"], pod)
+            for one in policies
         )
 
     assert not any(held({**STEP, "app.kubernetes.io/component": verb}) for verb in VERBS)
@@ -335,20 +389,27 @@ def test_tensorboard_is_reached_by_nginx_alone(folder):
     objects = render(folder / "components" / "web")
     (rule,) = of_kind(objects, "NetworkPolicy")["citeflow-tensorboard"]["spec"]["ingress"]
     (peer,) = rule["from"]
-    assert [name for name, pod in pods(objects).items() if selects(peer["podSelector"], labels(pod))] == [
-        "citeflow-web"
-    ]
+    assert [
+        name for name, pod in pods(objects).items() if selects(peer["podSelector"], labels(pod))
+    ] == ["citeflow-web"]
 
 
 def test_policies_open_ports_that_their_pods_have(everything):
     for objects in everything.values():
         for policy in of_kind(objects, "NetworkPolicy").values():
             selector = policy["spec"]["podSelector"]
-            ports = {entry["port"] for rule in policy["spec"].get("ingress", []) for entry in rule.get("ports", [])}
+            ports = {
+                entry["port"]
+                for rule in policy["spec"].get("ingress", [])
+                for entry in rule.get("ports", [])
+            }
             chosen = [pod for pod in pods(objects).values() if selects(selector, labels(pod))]
             of_workers = {METRICS_PORT} if selects(selector, WORKER) else set()
             assert ports <= of_workers | {
-                port["name"] for pod in chosen for part in pod["spec"]["containers"] for port in part.get("ports", [])
+                port["name"]
+                for pod in chosen
+                for part in pod["spec"]["containers"]
+                for port in part.get("ports", [])
             }
 
 
@@ -364,7 +425,11 @@ def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_
     assert set(peer) == {"namespaceSelector", "podSelector"}
     assert [port["port"] for port in rule["ports"]] == [METRICS_PORT]
     (endpoint,) = monitor["podMetricsEndpoints"]
-    addresses = [step["replacement"] for step in endpoint["relabelings"] if step.get("targetLabel") == "__address__"]
+    addresses = [
+        step["replacement"]
+        for step in endpoint["relabelings"]
+        if step.get("targetLabel") == "__address__"
+    ]
     assert addresses == [f"$1:{METRICS_PORT}"]
     (kept,) = [step for step in endpoint["relabelings"] if step["action"] == "keep"]
     known = [port.name for port in ports()] + [""]
@@ -374,12 +439,16 @@ def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_
 @pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/part-of"])
 def test_everything_is_labelled(everything, key):
     for thing in (thing for objects in everything.values() for thing in objects):
-        assert key in thing["metadata"]["labels"] or (thing["kind"] == "Namespace" and key.endswith("name"))
+        assert key in thing["metadata"]["labels"] or (
+            thing["kind"] == "Namespace" and key.endswith("name")
+        )
 
 
 def test_files_of_kustomize_are_listed_and_none_is_forgotten(folder):
     for path in folder.rglob("kustomization.yaml"):
         said = yaml.safe_load(path.read_text())
-        generated = {name for entry in said.get("configMapGenerator", []) for name in entry["files"]}
+        generated = {
+            name for entry in said.get("configMapGenerator", []) for name in entry["files"]
+        }
         used = {*said["resources"], *generated, "kustomization.yaml", "Dockerfile"}
         assert {file.name for file in path.parent.iterdir() if file.is_file()} <= used, path

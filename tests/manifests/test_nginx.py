@@ -14,7 +14,9 @@ import time
 import pytest
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
+pytestmark = pytest.mark.skipif(
+    NGINX is None, reason="nginx is not installed (Debian: nginx-light)"
+)
 RUN = "published/report.html"
 FILES = {
     f"runs/small/{RUN}": "<p>report</p>",
@@ -113,7 +115,9 @@ def running(config, port):
     tested = subprocess.run([*arguments, "-t"], capture_output=True, text=True, timeout=30)
     assert tested.returncode == 0, tested.stderr
     assert "warn" not in tested.stderr
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
         try:
             wait_for(port, server)
             yield
@@ -136,7 +140,9 @@ def wait_for(port, server):
 
 def ask(port, path, method="GET"):
     """Status, headers and body of an answer."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    ) as connection:
         connection.request(method, path)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read().decode()
@@ -155,10 +161,15 @@ def test_the_front_door_leads_to_tensorboard_whatever_the_address(port, path):
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_tensorboard_gets_requests_with_their_prefix_query_and_host(port, method):
     status, _, body = ask(port, "/tensorboard/data/plugin/scalars?run=a%2Fb", method)
-    assert (status, body) == (200, f"{method} /tensorboard/data/plugin/scalars?run=a%2Fb 127.0.0.1:{port} http")
+    assert (status, body) == (
+        200,
+        f"{method} /tensorboard/data/plugin/scalars?run=a%2Fb 127.0.0.1:{port} http",
+    )
 
 
-@pytest.mark.parametrize(("name", "kind"), [("report.html", "text/html"), ("report.json", "application/json")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("report.html", "text/html"), ("report.json", "application/json")]
+)
 def test_published_reports_are_served_with_their_type_and_confined(port, name, kind):
     status, headers, body = ask(port, f"/runs/small/published/{name}")
     assert (status, body) == (200, FILES[f"runs/small/published/{name}"])
@@ -172,7 +183,9 @@ def test_published_reports_are_served_with_their_type_and_confined(port, name, k
 def test_the_report_page_allows_itself_no_more_than_nginx_does(folder):
     from citeflow.reporting.page import POLICY
 
-    (policy,) = re.findall(r'Content-Security-Policy "([^"]*)"', (folder / "components/web/nginx.conf").read_text())
+    (policy,) = re.findall(
+        r'Content-Security-Policy "([^"]*)"', (folder / "components/web/nginx.conf").read_text()
+    )
     assert policy == POLICY
 
 
@@ -191,7 +204,11 @@ def test_a_run_leads_to_its_report_and_shows_no_folder(port, path):
 
 @pytest.mark.parametrize(
     "path",
-    [f"/{name}" for name in FILES if not re.fullmatch(r"runs/small/published/report\.(html|json)", name)]
+    [
+        f"/{name}"
+        for name in FILES
+        if not re.fullmatch(r"runs/small/published/report\.(html|json)", name)
+    ]
     + [
         "/logs/",
         "/runs/small/model/",

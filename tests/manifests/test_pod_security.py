@@ -9,7 +9,10 @@ GOOD = {
     "containers": [
         {
             "name": "main",
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
             "livenessProbe": {"httpGet": {"port": 80}},
         }
     ],
@@ -68,7 +71,12 @@ def test_a_confined_pod_violates_nothing():
     ("place", "key", "value"),
     [
         (place, key, value)
-        for place, bad in {"pod": POD, "pod context": POD_CONTEXT, "container": CONTAINER, "context": CONTEXT}.items()
+        for place, bad in {
+            "pod": POD,
+            "pod context": POD_CONTEXT,
+            "container": CONTAINER,
+            "context": CONTEXT,
+        }.items()
         for key, value in bad.items()
     ],
 )

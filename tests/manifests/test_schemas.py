@@ -73,13 +73,21 @@ Source: https://prometheus-operator.dev/docs/api-reference/api/
 
 
 def named(objects):
-    return {(thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]): thing for thing in objects}
+    return {
+        (thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]): thing
+        for thing in objects
+    }
 
 
 @pytest.mark.fault("F34")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_fits_the_schema_of_its_kind(everything, figure, version):
-    objects = [thing for rendered in everything.values() for thing in rendered if thing["apiVersion"] not in OTHERS]
+    objects = [
+        thing
+        for rendered in everything.values()
+        for thing in rendered
+        if thing["apiVersion"] not in OTHERS
+    ]
     assert len(objects) > 60
     for thing in objects:
         kubernetes_validate.validate(thing, version, strict=True)
@@ -87,9 +95,16 @@ def test_every_object_fits_the_schema_of_its_kind(everything, figure, version):
 
 
 def test_an_unknown_field_would_be_found(everything):
-    found = next(thing for rendered in everything.values() for thing in rendered if thing["kind"] == "CronJob")
+    found = next(
+        thing
+        for rendered in everything.values()
+        for thing in rendered
+        if thing["kind"] == "CronJob"
+    )
     thing = copy.deepcopy(found)
-    thing["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["imagePullPolicies"] = "Never"
+    thing["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0][
+        "imagePullPolicies"
+    ] = "Never"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(thing, VERSIONS[-1], strict=True)
 
@@ -100,24 +115,41 @@ def test_the_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):
         pytest.skip("the schema of Tensorboard is not here")
     schema = json.loads(path.read_text())["openAPIV3Schema"]
     schema["additionalProperties"] = schema["properties"]["spec"]["additionalProperties"] = False
-    boards = [thing for rendered in everything.values() for thing in rendered if thing["apiVersion"] == TENSORBOARD]
+    boards = [
+        thing
+        for rendered in everything.values()
+        for thing in rendered
+        if thing["apiVersion"] == TENSORBOARD
+    ]
     assert boards
     for board in boards:
         jsonschema.validate(board, schema)
 
 
 def test_the_pod_monitor_fits_the_fields_of_the_prometheus_operator(everything):
-    monitors = [thing for rendered in everything.values() for thing in rendered if thing["apiVersion"] == MONITORING]
+    monitors = [
+        thing
+        for rendered in everything.values()
+        for thing in rendered
+        if thing["apiVersion"] == MONITORING
+    ]
     assert len(monitors) == 2
     for monitor in monitors:
         jsonschema.validate(monitor, POD_MONITOR)
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-            interval, timeout = (int(endpoint[key].removesuffix("s")) for key in ("interval", "scrapeTimeout"))
+            interval, timeout = (
+                int(endpoint[key].removesuffix("s")) for key in ("interval", "scrapeTimeout")
+            )
             assert timeout <= interval
 
 
 def test_an_unknown_field_of_the_pod_monitor_would_be_found(everything):
-    found = next(thing for rendered in everything.values() for thing in rendered if thing["kind"] == "PodMonitor")
+    found = next(
+        thing
+        for rendered in everything.values()
+        for thing in rendered
+        if thing["kind"] == "PodMonitor"
+    )
     thing = copy.deepcopy(found)
     thing["spec"]["podMetricsEndpoints"][0]["ports"] = "metrics"
     with pytest.raises(jsonschema.ValidationError):
@@ -131,7 +163,9 @@ def test_kustomize_itself_renders_the_same_and_warns_of_nothing(folder, program)
     for path in folder.rglob("kustomization.yaml"):
         if yaml.safe_load(path.read_text())["kind"] == "Component":
             continue
-        done = subprocess.run([*program.split(), path.parent], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [*program.split(), path.parent], capture_output=True, text=True, timeout=60
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert named(yaml.safe_load_all(done.stdout)) == named(render(path.parent)), path
 

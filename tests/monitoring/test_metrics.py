@@ -6,8 +6,8 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from citeflow.monitoring.metrics import OF_TRAINING, OF_USAGE, served
-from citeflow.monitoring.usage import Source
+from citeflow.training.prometheus import OF_TRAINING, OF_USAGE, served
+from citeflow.utils.usage import Source
 
 LABELS = {"run": "a", "rank": "3"}
 
@@ -33,7 +33,9 @@ def test_a_scrape_has_every_figure_with_its_unit_and_labels(port):
     assert found["citeflow_train_step"].value == 7
     assert found["citeflow_process_resident_memory_bytes"].value > 1e7
     kinds = {entry.name: family.type for family in families for entry in family.samples}
-    assert {name for name, kind in kinds.items() if kind == "counter"} == {n for n in kinds if n.endswith("_total")}
+    assert {name for name, kind in kinds.items() if kind == "counter"} == {
+        n for n in kinds if n.endswith("_total")
+    }
 
 
 def test_every_scrape_is_of_now_and_without_what_is_not_known_yet(port):
@@ -49,7 +51,10 @@ def test_nothing_listens_where_no_port_is_named_and_after_the_end(port):
     for named in (None, "", str(port)):
         with served(named, lambda: None, dict, LABELS):
             pass
-        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        with (
+            pytest.raises(ConnectionRefusedError),
+            socket.create_connection(("127.0.0.1", port), timeout=5),
+        ):
             pass
 
 

@@ -5,13 +5,15 @@ import time
 
 import pytest
 
-from citeflow.monitoring import sampler
-from citeflow.monitoring.sampler import MOST_SAMPLES, Sampler, thinned
-from citeflow.monitoring.usage import Source, Usage
+from citeflow.training import resource_sampler
+from citeflow.training.resource_sampler import MOST_SAMPLES, Sampler, thinned
+from citeflow.utils.usage import Source, Usage
 
 
 def sample(at, **more):
-    return Usage(**{**dict.fromkeys(Usage.__slots__, 0.0), "at": float(at), "cpu_s": float(at), **more})
+    return Usage(
+        **{**dict.fromkeys(Usage.__slots__, 0.0), "at": float(at), "cpu_s": float(at), **more}
+    )
 
 
 class Scripted:
@@ -81,7 +83,7 @@ def test_a_failure_in_telling_ends_the_sampling_alone(capsys):
 
 
 def test_a_source_that_hangs_does_not_keep_the_end_waiting(monkeypatch):
-    monkeypatch.setattr(sampler, "END_S", 0.05)
+    monkeypatch.setattr(resource_sampler, "END_S", 0.05)
     source = Scripted()
     with Sampler(source, interval_s=0.001):
         wait(lambda: source.count > 1)
@@ -108,4 +110,6 @@ def test_thinning_keeps_both_ends_the_counters_and_the_peaks(count):
     assert (few[0], few[-1].at, few[-1].cpu_s) == (samples[0], samples[-1].at, samples[-1].cpu_s)
     assert len(few) == 1 + count // 2
     assert max(seen.rss_bytes for seen in few) == 9
-    assert dataclasses.replace(few[2], rss_bytes=0.0) == dataclasses.replace(samples[4], rss_bytes=0.0)
+    assert dataclasses.replace(few[2], rss_bytes=0.0) == dataclasses.replace(
+        samples[4], rss_bytes=0.0
+    )

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from citeflow.monitoring.series import gather
-from citeflow.monitoring.usage import Usage
+from citeflow.training.resource_series import gather
+from citeflow.utils.usage import Usage
 
 
 def samples(cores, rss, shared=0.0, count=11, begin=100.0):

@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from citeflow.monitoring import usage
-from citeflow.monitoring.usage import Source, Usage, rates, spent
+from citeflow.utils import usage
+from citeflow.utils.usage import Source, Usage, rates, spent
 
 V2 = {
     "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n",
@@ -31,7 +31,9 @@ def tree(folder, entries):
 
 
 @pytest.mark.parametrize(("entries", "cpu_s", "memory"), [(V2, 2.5, 700), (V1, 1.5, 1500)])
-def test_the_container_is_read_from_control_groups_of_both_versions(tmp_path, entries, cpu_s, memory):
+def test_the_container_is_read_from_control_groups_of_both_versions(
+    tmp_path, entries, cpu_s, memory
+):
     seen = Source(tree(tmp_path, entries)).read()
     assert (seen.container_cpu_s, seen.container_bytes) == (cpu_s, memory)
 

@@ -2,8 +2,8 @@ import pytest
 import yaml
 from kfp import components
 
-from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, USER, TrainSpec
 from citeflow.config import PRESETS, ModelConfig
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, USER, TrainSpec
 
 VERBS = {"download", "preprocess", "train", "evaluate", "publish"}
 
@@ -20,7 +20,9 @@ def spec(text):
 
 @pytest.fixture(scope="module")
 def platform(text):
-    return list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"][
+        "executors"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,10 @@ def tasks(spec):
 
 @pytest.fixture(scope="module")
 def containers(spec):
-    return {name: executor["container"] for name, executor in spec["deploymentSpec"]["executors"].items()}
+    return {
+        name: executor["container"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+    }
 
 
 def test_its_steps_are_the_five_verbs(tasks):
@@ -43,7 +48,12 @@ def test_kfp_loads_it(text):
 
 def test_every_step_asks_for_and_is_limited_in_cpu_and_memory(containers):
     for container in containers.values():
-        wanted = {"resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"}
+        wanted = {
+            "resourceCpuRequest",
+            "resourceCpuLimit",
+            "resourceMemoryRequest",
+            "resourceMemoryLimit",
+        }
         assert wanted <= set(container["resources"])
 
 
@@ -59,7 +69,9 @@ def test_training_is_never_taken_from_the_cache_and_preparing_is(tasks):
     assert cached == {"preprocess", "evaluate"}
 
 
-@pytest.mark.parametrize(("step", "key"), [("preprocess", "raw_sha256"), ("evaluate", "model_sha256")])
+@pytest.mark.parametrize(
+    ("step", "key"), [("preprocess", "raw_sha256"), ("evaluate", "model_sha256")]
+)
 def test_a_cached_step_is_keyed_by_the_digest_of_its_input(tasks, step, key):
     assert "taskOutputParameter" in tasks[step]["inputs"]["parameters"][key]
 
@@ -77,7 +89,10 @@ def test_every_step_mounts_the_shared_volume_where_its_data_root_is(spec, platfo
 
 
 def test_every_pod_is_labelled_with_its_verb(platform):
-    labels = {executor["podMetadata"]["labels"]["app.kubernetes.io/component"] for executor in platform.values()}
+    labels = {
+        executor["podMetadata"]["labels"]["app.kubernetes.io/component"]
+        for executor in platform.values()
+    }
     assert labels == VERBS
 
 
@@ -110,7 +125,11 @@ def test_a_step_may_be_tried_again_as_long_as_a_job_may_run(tasks):
 
 def test_every_step_runs_as_the_user_that_owns_what_the_workers_write(platform):
     for executor in platform.values():
-        assert executor["securityContext"] == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+        assert executor["securityContext"] == {
+            "runAsUser": str(USER),
+            "runAsGroup": str(USER),
+            "runAsNonRoot": True,
+        }
 
 
 def test_the_train_step_knows_its_pod_and_the_workers_image(platform, containers):
@@ -121,4 +140,6 @@ def test_the_train_step_knows_its_pod_and_the_workers_image(platform, containers
 
 def test_nothing_secret_can_be_a_parameter(spec):
     names = set(spec["root"]["inputDefinitions"]["parameters"])
-    assert not {name for name in names for word in ("token", "password", "secret", "key") if word in name}
+    assert not {
+        name for name in names for word in ("token", "password", "secret", "key") if word in name
+    }

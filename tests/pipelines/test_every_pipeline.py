@@ -2,21 +2,21 @@ import pytest
 import yaml
 from kfp import components
 
-from citeflow import pipeline, submission
-from citeflow.cluster.spec import LAUNCHERS, USER
-from citeflow.pipelinetext import tasks
+from citeflow.kubeflow import local_runner, submit
+from citeflow.kubeflow.pipeline_spec import tasks
+from citeflow.kubernetes.job_spec import LAUNCHERS, USER
 
 FOLDERS = ("components", "pipelines")
 
 
-@pytest.fixture(scope="module", params=pipeline.NAMES)
+@pytest.fixture(scope="module", params=local_runner.NAMES)
 def name(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def text(name):
-    return pipeline.compiled(name).read_text()
+    return local_runner.compiled(name).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,19 @@ def spec(text):
 @pytest.fixture(scope="module")
 def steps(spec):
     """The tasks that run a container."""
-    found = [task for task in tasks(spec) if "executorLabel" in spec["components"][task["componentRef"]["name"]]]
+    found = [
+        task
+        for task in tasks(spec)
+        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
+    ]
     assert found
     return found
 
 
 def test_the_names_are_the_folders(checkout):
-    assert set(pipeline.NAMES) == {path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")}
+    assert set(local_runner.NAMES) == {
+        path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")
+    }
 
 
 def test_kfp_loads_it(name, text):
@@ -41,8 +47,11 @@ def test_kfp_loads_it(name, text):
 
 
 def test_it_can_be_submitted_as_it_is(name):
-    planned = submission.plan({}, compiled=name)
-    assert (planned.pipeline, planned.run_name.startswith(name)) == (name, "dataset" not in planned.parameters)
+    planned = submit.plan({}, compiled=name)
+    assert (planned.pipeline, planned.run_name.startswith(name)) == (
+        name,
+        "dataset" not in planned.parameters,
+    )
 
 
 def test_every_parameter_is_described(spec):
@@ -58,16 +67,27 @@ def test_the_form_offers_every_launcher(spec):
 def test_every_step_is_tried_again_and_says_what_it_needs(spec, steps):
     for step in steps:
         assert step["retryPolicy"]["maxRetryCount"] >= 1, step["taskInfo"]
-    wanted = {"resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"}
+    wanted = {
+        "resourceCpuRequest",
+        "resourceCpuLimit",
+        "resourceMemoryRequest",
+        "resourceMemoryLimit",
+    }
     for executor in spec["deploymentSpec"]["executors"].values():
         assert wanted <= set(executor["container"]["resources"])
 
 
 def test_every_step_runs_as_the_user_of_the_volume_with_the_label_of_its_verb(text, spec):
-    placed = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    placed = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"][
+        "executors"
+    ]
     assert placed.keys() == spec["deploymentSpec"]["executors"].keys()
     for executor in placed.values():
-        assert executor["securityContext"] == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+        assert executor["securityContext"] == {
+            "runAsUser": str(USER),
+            "runAsGroup": str(USER),
+            "runAsNonRoot": True,
+        }
         assert executor["podMetadata"]["labels"]["app.kubernetes.io/component"]
 
 
@@ -89,12 +109,14 @@ def test_a_loop_takes_no_parameter_from_another_step_but_its_items(spec):
 
 def test_nothing_secret_can_be_a_parameter(spec):
     names = set(spec["root"]["inputDefinitions"]["parameters"])
-    assert not {name for name in names for word in ("token", "password", "secret", "url") if word in name}
+    assert not {
+        name for name in names for word in ("token", "password", "secret", "url") if word in name
+    }
 
 
 def test_every_asset_has_metadata_of_the_catalogue_s_form(checkout):
     definitions = [path for folder in FOLDERS for path in checkout.glob(f"{folder}/*/[cp]*.py")]
-    assert len(definitions) > len(pipeline.NAMES)
+    assert len(definitions) > len(local_runner.NAMES)
     for definition in definitions:
         metadata = yaml.safe_load((definition.parent / "metadata.yaml").read_text())
         assert metadata["name"] == definition.parent.name

@@ -1,15 +1,16 @@
 import pytest
 import yaml
 
-from citeflow import config, files, pipeline
-from citeflow.cluster.spec import IMAGE, IMAGE_VARIABLE
+from citeflow import config, files
 from citeflow.experiments import tuning
 from citeflow.experiments.tuning import STORAGE_VARIABLE
+from citeflow.kubeflow import local_runner
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 
 
 @pytest.fixture(scope="module")
 def documents():
-    return list(yaml.safe_load_all(pipeline.compiled("tune").read_text()))
+    return list(yaml.safe_load_all(local_runner.compiled("tune").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,11 @@ def test_the_steps_that_use_the_study_get_its_database_from_a_secret_that_may_be
 
 def test_no_parameter_holds_the_database(documents):
     names = documents[0]["root"]["inputDefinitions"]["parameters"]
-    assert not [name for name in names if any(word in name for word in ("storage", "url", "password", "secret"))]
+    assert not [
+        name
+        for name in names
+        if any(word in name for word in ("storage", "url", "password", "secret"))
+    ]
 
 
 def test_a_trial_s_job_gets_the_workers_image(documents, executors):
@@ -41,7 +46,9 @@ def test_a_trial_s_job_gets_the_workers_image(documents, executors):
 
 
 def test_a_search_with_two_trials_at_a_time_runs_here(prepared, tmp_path):
-    settings = config.load(overrides=[*prepared.settings, "train.epochs=1", "train.evaluations=1"])
+    settings = config.load(
+        overrides=[*prepared.settings, "train.epochs=1", "train.num_validations=1"]
+    )
     arguments = {
         "dataset": str(prepared.data_root / "papers"),
         "trials": 2,
@@ -51,12 +58,23 @@ def test_a_search_with_two_trials_at_a_time_runs_here(prepared, tmp_path):
         "run_name": "s",
         "data_root": str(tmp_path),
     }
-    pipeline.run(arguments, name="tune", scratch=tmp_path)
+    local_runner.run(arguments, name="tune", scratch=tmp_path)
     out = tmp_path / "runs" / "s" / "published"
-    wanted = {"best.yaml", "model", "report.html", "report.json", "trials.csv", "tuning.html", "tuning.json"}
+    wanted = {
+        "best.yaml",
+        "model",
+        "report.html",
+        "report.json",
+        "trials.csv",
+        "tuning.html",
+        "tuning.json",
+    }
     assert wanted <= set(files.names_in(out))
     assert [trial.state for trial in tuning.tried(tmp_path, "s", 2)] == ["complete"] * 2
     best = config.load(file=out / "best.yaml")
     told = files.read_json(out / "tuning.json")
-    assert config.load(overrides=told["options"].replace("--set ", "").split()).train.lr == best.train.lr
+    assert (
+        config.load(overrides=told["options"].replace("--set ", "").split()).train.lr
+        == best.train.lr
+    )
     assert "default settings" in told["verdict"]

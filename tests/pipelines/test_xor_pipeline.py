@@ -3,10 +3,12 @@ import json
 import pytest
 import yaml
 
-from citeflow import __version__, lastwords, pipeline
+from citeflow import __version__
 from citeflow.cli import main
 from citeflow.errors import ConfigError
 from citeflow.experiments.xor import XorSettings, asdict
+from citeflow.kubeflow import local_runner
+from citeflow.utils import termination_message
 
 QUICK = {"train_points": 300, "test_points": 100, "epochs": 2, "hidden": 4}
 
@@ -24,7 +26,11 @@ def test_its_parameters_are_those_of_the_settings_with_the_same_defaults(documen
 
 def test_only_the_plot_depends_on_there_being_two_dimensions(documents):
     tasks = documents[0]["root"]["dag"]["tasks"]
-    conditions = {name: task["triggerPolicy"]["condition"] for name, task in tasks.items() if "triggerPolicy" in task}
+    conditions = {
+        name: task["triggerPolicy"]["condition"]
+        for name, task in tasks.items()
+        if "triggerPolicy" in task
+    }
     assert len(conditions) == 1
     (name, condition) = conditions.popitem()
     assert "pipelinechannel--dims'] == 2" in condition.replace("int(", "").replace(")", "")
@@ -35,38 +41,56 @@ def test_only_the_plot_depends_on_there_being_two_dimensions(documents):
 
 def test_neither_training_waits_for_the_other(documents):
     tasks = documents[0]["root"]["dag"]["tasks"]
-    assert tasks["xor-train"]["dependentTasks"] == tasks["xor-train-2"]["dependentTasks"] == ["xor-points"]
+    assert (
+        tasks["xor-train"]["dependentTasks"]
+        == tasks["xor-train-2"]["dependentTasks"]
+        == ["xor-points"]
+    )
 
 
 def test_it_mounts_no_volume_and_runs_in_the_small_image(documents):
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(executors) == 5
     assert not [name for name, executor in executors.items() if "pvcMount" in executor]
-    containers = [executor["container"] for executor in documents[0]["deploymentSpec"]["executors"].values()]
-    assert {container["image"] for container in containers} == {f"citeflow-small:{__version__}-python3.11"}
+    containers = [
+        executor["container"] for executor in documents[0]["deploymentSpec"]["executors"].values()
+    ]
+    assert {container["image"] for container in containers} == {
+        f"citeflow-small:{__version__}-python3.11"
+    }
 
 
 def test_it_runs_here_and_plots_the_points_of_the_plane(tmp_path):
     out = tmp_path / "out"
-    pipeline.run({**QUICK, "dims": 2, "out_dir": str(out)}, scratch=tmp_path / "scratch", name="xor")
+    local_runner.run(
+        {**QUICK, "dims": 2, "out_dir": str(out)}, scratch=tmp_path / "scratch", name="xor"
+    )
     assert {path.name for path in out.iterdir()} == {"points.html", "xor.html", "xor.json"}
     found = json.loads((out / "xor.json").read_text())
     assert found["settings"] == {**asdict(XorSettings()), **QUICK}
-    assert all(len(model["test"]["accuracy"]) == QUICK["epochs"] for model in found["models"].values())
+    assert all(
+        len(model["test"]["accuracy"]) == QUICK["epochs"] for model in found["models"].values()
+    )
 
 
 def test_a_wrong_parameter_ends_the_run_at_its_first_step(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        pipeline.run({**QUICK, "hidden": 0, "out_dir": str(tmp_path / "out")}, scratch=tmp_path, name="xor")
+        local_runner.run(
+            {**QUICK, "hidden": 0, "out_dir": str(tmp_path / "out")}, scratch=tmp_path, name="xor"
+        )
     assert str(caught.value).startswith("error: hidden: 0\n")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_prints_a_table_and_json_and_plots_no_points_of_three_dimensions(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv(lastwords.VARIABLE, raising=False)
+def test_the_command_prints_a_table_and_json_and_plots_no_points_of_three_dimensions(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv(termination_message.VARIABLE, raising=False)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items()]
     out = tmp_path / "out"
-    assert main(["xor", *options, "--dims=3", f"--out={out}", f"--data-root={tmp_path / 'data'}"]) == 0
+    assert (
+        main(["xor", *options, "--dims=3", f"--out={out}", f"--data-root={tmp_path / 'data'}"]) == 0
+    )
     told, table = capsys.readouterr()
     answer = json.loads(told)
     assert (answer["page"], answer["figures"]) == (str(out / "xor.html"), str(out / "xor.json"))

@@ -48,8 +48,19 @@ def sample_report() -> dict[str, Any]:
         },
         "config": {
             "data": {"holdout": 0.05, "seed": 0, "unknown": "error"},
-            "model": {"layers": 2, "width": 128, "normalize": False, "predictor": "structural"},
-            "train": {"epochs": 10.0, "minutes": 5.0, "papers": 10_000, "loss": "contrastive", "lr": 0.003},
+            "model": {
+                "num_layers": 2,
+                "hidden_channels": 128,
+                "normalize": False,
+                "predictor": "structural",
+            },
+            "train": {
+                "epochs": 10.0,
+                "minutes": 5.0,
+                "papers": 10_000,
+                "loss": "info_nce",
+                "lr": 0.003,
+            },
         },
         "versions": {"citeflow": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
         "valid": _scores(0.7634) | {"num_positives": 1_478, "num_negatives": 1_000},
@@ -85,10 +96,15 @@ def sample_curves() -> dict[str, Any]:
     return {
         "history": [_step(step, draw) for step in range(5, 1_397, 5)],
         "evaluations": [_evaluation(step) for step in range(139, 1_397, 139)],
-        "roc": {"fpr": [0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0], "tpr": [0.0, 0.72, 0.9, 0.95, 0.98, 0.995, 1.0]},
+        "roc": {
+            "fpr": [0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0],
+            "tpr": [0.0, 0.72, 0.9, 0.95, 0.98, 0.995, 1.0],
+        },
         "confusion": {"matrix": [[1_391, 87], [118, 1_360]]},
         "degrees": {"references": _degrees(2.1, 120), "citations": _degrees(1.7, 2_400)},
-        "mrr_by_year": [{"year": 1992 + i, "mrr": 0.66 + 0.01 * i, "num": 20 + 25 * i} for i in range(12)],
+        "mrr_by_year": [
+            {"year": 1992 + i, "mrr": 0.66 + 0.01 * i, "num": 20 + 25 * i} for i in range(12)
+        ],
         "ranks": [[1, 942], [3, 208], [10, 172], [30, 88], [100, 49], [300, 14], [1_001, 5]],
         "resources": {
             "seconds": [309.2 * (moment + 1) / 150 for moment in range(150)],
@@ -99,7 +115,13 @@ def sample_curves() -> dict[str, Any]:
 
 def _cost(seconds: float, peak: float, cores: float, **more: float) -> dict[str, float]:
     disk = {"read_bytes": peak / 20, "written_bytes": peak / 4}
-    return {"seconds": seconds, "peak_rss_bytes": peak, "cpu_seconds": cores * seconds, **disk, **more}
+    return {
+        "seconds": seconds,
+        "peak_rss_bytes": peak,
+        "cpu_seconds": cores * seconds,
+        **disk,
+        **more,
+    }
 
 
 def _resources(rank: int, draw: np.random.Generator) -> dict[str, Any]:
@@ -135,7 +157,12 @@ def _step(step: int, draw: np.random.Generator) -> dict[str, float]:
 def _evaluation(step: int) -> dict[str, float]:
     done = step / 1_396
     mrr = 0.7634 - 0.11 * math.exp(-5 * done)
-    place = {"step": step, "epoch": 16.4 * done, "seconds": 300.4 * done, "wall_time": 1_780_000_000.0 + 300.4 * done}
+    place = {
+        "step": step,
+        "epoch": 16.4 * done,
+        "seconds": 300.4 * done,
+        "wall_time": 1_780_000_000.0 + 300.4 * done,
+    }
     return place | {"valid_mrr": mrr}
 
 

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from citeflow.reporting import charts
-from citeflow.reporting.axes import columns, percent, rank_names, running_mean, tail, thin, time_unit
+from citeflow.reporting.axes import (
+    columns,
+    percent,
+    rank_names,
+    running_mean,
+    tail,
+    thin,
+    time_unit,
+)
 
 ONE_STEP = {
     "history": [{"step": 1, "seconds": 0.5, "loss": 1.0, "positives_per_s": 10.0}],
@@ -23,7 +31,9 @@ def by_name(report, curves):
 
 def texts(chart):
     return [
-        " ".join(node.itertext()).strip() for node in ElementTree.fromstring(chart.svg).iter() if "text" in node.tag
+        " ".join(node.itertext()).strip()
+        for node in ElementTree.fromstring(chart.svg).iter()
+        if "text" in node.tag
     ]
 
 
@@ -77,7 +87,9 @@ def test_a_run_of_one_step_is_drawn():
     assert "every test citation is made in 2001" in drawn["years"].caption
 
 
-@pytest.mark.parametrize("curves", [{}, {"history": [], "evaluations": [], "roc": {}, "degrees": {}, "ranks": []}])
+@pytest.mark.parametrize(
+    "curves", [{}, {"history": [], "evaluations": [], "roc": {}, "degrees": {}, "ranks": []}]
+)
 def test_a_figure_without_data_says_why(curves):
     for chart in charts.draw_all({}, curves):
         assert chart.svg == ""
@@ -96,7 +108,9 @@ def test_a_run_without_baselines_is_drawn(report, curves):
 
 def test_resources_are_drawn_rank_by_rank_in_cores_and_gib(report, curves):
     drawn = by_name(report, curves)
-    assert {"Rank 0", "Rank 1", "Cores", "Time since the workers began (min)"} <= set(texts(drawn["cores"]))
+    assert {"Rank 0", "Rank 1", "Cores", "Time since the workers began (min)"} <= set(
+        texts(drawn["cores"])
+    )
     assert {"Rank 0", "Rank 1", "GiB"} <= set(texts(drawn["memory"]))
 
 
@@ -133,7 +147,13 @@ def test_many_rank_bins_are_labelled_sparsely():
 
 
 def test_values_that_are_missing_or_not_finite_are_left_out():
-    records = [{"x": 0, "y": 1.0}, {"x": 1, "y": None}, {"x": 2, "y": float("nan")}, {"x": 3}, {"x": 4, "y": 5.0}]
+    records = [
+        {"x": 0, "y": 1.0},
+        {"x": 1, "y": None},
+        {"x": 2, "y": float("nan")},
+        {"x": 3},
+        {"x": 4, "y": 5.0},
+    ]
     x, y = columns(records, "x", "y")
     assert x.tolist() == [0, 4]
     assert y.tolist() == [1, 5]
@@ -165,6 +185,8 @@ def test_rank_bins_are_named_by_their_ends():
     assert rank_names([5]) == ["1\u20135"]
 
 
-@pytest.mark.parametrize(("share", "text"), [(0.0, "0 %"), (0.0034, "0.3 %"), (0.0999, "10 %"), (1.0, "100 %")])
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0 %"), (0.0034, "0.3 %"), (0.0999, "10 %"), (1.0, "100 %")]
+)
 def test_shares_get_a_digit_more_where_they_are_small(share, text):
     assert percent(share) == text

@@ -1,6 +1,6 @@
 import pytest
 
-from citeflow.reporting import markdown, words
+from citeflow.reporting import formatting, markdown
 
 
 def test_the_summary_is_tables_with_as_many_cells_in_each_row(report):
@@ -29,7 +29,9 @@ def test_the_terminal_table_is_aligned(report):
     for block in blocks[:3]:
         assert len({len(line) for line in block}) == 1, block
     assert "train       5 min 09 s     1.78 GiB" in text
-    assert text.endswith("hepth: Test MRR 0.7518, 0.0707 above the best baseline (Resource allocation, 0.6811).\n")
+    assert text.endswith(
+        "hepth: Test MRR 0.7518, 0.0707 above the best baseline (Resource allocation, 0.6811).\n"
+    )
 
 
 def test_an_empty_report_makes_text():
@@ -39,7 +41,7 @@ def test_an_empty_report_makes_text():
 
 def test_a_model_below_the_baselines_is_said_to_be_below(report):
     report["test"]["mrr"] = 0.5
-    assert "0.1811 below the best baseline" in words.headline(report)
+    assert "0.1811 below the best baseline" in formatting.headline(report)
     assert "This model             0.5000" in markdown.table(report)
 
 
@@ -55,19 +57,26 @@ def test_a_model_below_the_baselines_is_said_to_be_below(report):
     ],
 )
 def test_durations_use_the_two_largest_units(seconds, text):
-    assert words.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(None, "\u2013"), (999, "999 B"), (1_000, "0.977 KiB"), (2**30, "1 GiB"), (1.5 * 2**40, "1.5 TiB")],
+    [
+        (None, "\u2013"),
+        (999, "999 B"),
+        (1_000, "0.977 KiB"),
+        (2**30, "1 GiB"),
+        (1.5 * 2**40, "1.5 TiB"),
+    ],
 )
 def test_memory_has_the_binary_unit_that_fits(size, text):
-    assert words.memory(size) == text
+    assert formatting.memory(size) == text
 
 
 @pytest.mark.parametrize(
-    ("per_s", "text"), [(None, "\u2013"), (12.3, "12.3 / s"), (19_030, "19k / s"), (2.5e6, "2.5M / s")]
+    ("per_s", "text"),
+    [(None, "\u2013"), (12.3, "12.3 / s"), (19_030, "19k / s"), (2.5e6, "2.5M / s")],
 )
 def test_rates_have_few_digits(per_s, text):
-    assert words.rate(per_s) == text
+    assert formatting.rate(per_s) == text

@@ -32,7 +32,11 @@ class Outline(HTMLParser):
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
         self.ids += [value for name, value in attrs if name == "id"]
-        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+        self.references += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "action", "data")
+        ]
 
     def handle_endtag(self, tag):
         assert self.open, f"</{tag}> closes nothing"
@@ -103,7 +107,9 @@ def test_the_same_run_gives_the_same_page(report, curves, page):
     assert render_page(copy.deepcopy(report), copy.deepcopy(curves)) == page
 
 
-@pytest.mark.parametrize("report", [{}, {"dataset": "x", "test": {"mrr": 0.0}, "baselines": {"popularity": {}}}])
+@pytest.mark.parametrize(
+    "report", [{}, {"dataset": "x", "test": {"mrr": 0.0}, "baselines": {"popularity": {}}}]
+)
 def test_an_almost_empty_report_makes_a_page(report):
     page = render_page(report, {})
     assert Outline(page).open == []

@@ -10,7 +10,9 @@ RECOVERY = Recovery(
     workers=2,
     steps=60,
     checkpoint_steps=10,
-    undisturbed=Curve(seconds=[5, 8, 11], step=[1, 30, 60], evaluated_step=[30, 60], valid_mrr=[0.4, 0.5]),
+    undisturbed=Curve(
+        seconds=[5, 8, 11], step=[1, 30, 60], evaluated_step=[30, 60], valid_mrr=[0.4, 0.5]
+    ),
     attempts=[
         Curve(seconds=[5, 8], step=[1, 33], evaluated_step=[30], valid_mrr=[0.4]),
         Curve(seconds=[15, 18], step=[32, 60], evaluated_step=[60], valid_mrr=[0.5]),
@@ -28,7 +30,14 @@ def test_the_page_says_what_happened_and_draws_both_trainings():
     page = render_recovery(RECOVERY)
     assert "the very same model as the training that nobody disturbed" in page
     assert page.count("<svg") == 1
-    for words in ("killed", "restarted", "undisturbed", "until the kill", "after the restart", "Validation MRR"):
+    for words in (
+        "killed",
+        "restarted",
+        "undisturbed",
+        "until the kill",
+        "after the restart",
+        "Validation MRR",
+    ):
         assert words in page
     assert "://" not in page.replace("http://www.w3.org", "")
 
@@ -48,4 +57,6 @@ def test_a_model_that_differs_is_said_to_differ():
 
 @pytest.mark.parametrize("attempts", [0, 1])
 def test_a_training_with_fewer_curves_can_be_drawn(attempts):
-    assert "<svg" in render_recovery(dataclasses.replace(RECOVERY, attempts=RECOVERY.attempts[:attempts]))
+    assert "<svg" in render_recovery(
+        dataclasses.replace(RECOVERY, attempts=RECOVERY.attempts[:attempts])
+    )

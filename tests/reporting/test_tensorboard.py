@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from citeflow.reporting import events
+from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog, publish_run
 
 
@@ -22,7 +22,14 @@ def steps_of(log: EventAccumulator, tag: str) -> list[int]:
     return [event.step for event in log.Scalars(tag)]
 
 
-def train(log_dir: Path, curves: dict[str, Any], *, first: int = 0, last: int = 10**9, resume: bool = False) -> None:
+def train(
+    log_dir: Path,
+    curves: dict[str, Any],
+    *,
+    first: int = 0,
+    last: int = 10**9,
+    resume: bool = False,
+) -> None:
     log = RunLog(log_dir, purge_step=first if resume else None)
     for record in curves["history"]:
         if first <= record["step"] <= last:
@@ -40,7 +47,12 @@ def contents(log_dir: Path) -> dict[str, bytes]:
 def test_each_step_is_one_value_at_its_own_time(tmp_path, curves):
     train(tmp_path, curves)
     log = read(tmp_path)
-    assert set(log.Tags()["scalars"]) == {"train/loss", "train/lr", "train/positives_per_s", "valid/mrr"}
+    assert set(log.Tags()["scalars"]) == {
+        "train/loss",
+        "train/lr",
+        "train/positives_per_s",
+        "valid/mrr",
+    }
     assert steps_of(log, "train/loss") == [record["step"] for record in curves["history"]]
     last = log.Scalars("valid/mrr")[-1]
     assert last.value == pytest.approx(curves["evaluations"][-1]["valid_mrr"])
@@ -68,10 +80,14 @@ def test_a_resume_on_a_machine_whose_clock_is_behind_is_read_last(tmp_path, curv
     train(tmp_path, curves, last=1_000)
     monkeypatch.setattr("time.time", lambda: 1_770_000_000.0)
     train(tmp_path, curves, first=701, resume=True)
-    assert steps_of(read(tmp_path), "train/loss") == [record["step"] for record in curves["history"]]
+    assert steps_of(read(tmp_path), "train/loss") == [
+        record["step"] for record in curves["history"]
+    ]
 
 
-def test_a_training_that_starts_afresh_replaces_the_curves_of_the_one_before(tmp_path, report, curves):
+def test_a_training_that_starts_afresh_replaces_the_curves_of_the_one_before(
+    tmp_path, report, curves
+):
     train(tmp_path, curves)
     publish_run(tmp_path, report, curves)
     train(tmp_path, curves, last=300)
@@ -85,10 +101,14 @@ def test_a_record_cut_by_a_kill_hides_none_of_those_before_and_after(tmp_path, c
     (first,) = tmp_path.iterdir()
     first.write_bytes(first.read_bytes()[:-7])
     train(tmp_path, curves, first=701, resume=True)
-    assert steps_of(read(tmp_path), "train/loss") == [record["step"] for record in curves["history"]]
+    assert steps_of(read(tmp_path), "train/loss") == [
+        record["step"] for record in curves["history"]
+    ]
 
 
-def test_publishing_adds_the_test_figures_and_the_baselines_as_level_lines(tmp_path, report, curves):
+def test_publishing_adds_the_test_figures_and_the_baselines_as_level_lines(
+    tmp_path, report, curves
+):
     train(tmp_path, curves)
     publish_run(tmp_path, report, curves)
     log = read(tmp_path)
@@ -110,7 +130,9 @@ def test_publishing_shows_the_settings_as_hyperparameters(tmp_path, report, curv
     assert values["model.predictor"].string_value == "structural"
     assert values["model.normalize"].string_value == "False"
     assert values["workers"].number_value == 2
-    experiment = hparams_metadata.parse_experiment_plugin_data(plugin[hparams_metadata.EXPERIMENT_TAG])
+    experiment = hparams_metadata.parse_experiment_plugin_data(
+        plugin[hparams_metadata.EXPERIMENT_TAG]
+    )
     named = {info.name.tag for info in experiment.metric_infos}
     assert {"hparam/test_mrr", "hparam/valid_mrr", "hparam/train_seconds"} <= named
     assert named <= set(read(tmp_path).Tags()["scalars"])
@@ -120,7 +142,12 @@ def test_publishing_lays_out_loss_mrr_throughput_and_resources(tmp_path, report,
     publish_run(tmp_path, report, curves)
     (event,) = read(tmp_path).Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    assert [category.title for category in layout.category] == ["Loss", "MRR", "Throughput", "Resources"]
+    assert [category.title for category in layout.category] == [
+        "Loss",
+        "MRR",
+        "Throughput",
+        "Resources",
+    ]
 
 
 def test_the_text_card_holds_settings_versions_and_facts_and_no_live_html(tmp_path, report, curves):
@@ -178,5 +205,5 @@ def test_a_full_disk_ends_the_curve_and_not_the_training(tmp_path, monkeypatch, 
     assert len(failures) == 1
     assert capsys.readouterr().err.count("No space left on device") == 1
     (file,) = tmp_path.iterdir()
-    assert [entry.step for entry in events.read_scalars(file, "train/loss")] == [1]
+    assert [entry.step for entry in event_files.read_scalars(file, "train/loss")] == [1]
     figure(failures=1)

@@ -6,7 +6,12 @@ import pytest
 
 from citeflow.reporting import xor
 
-LABELS = ("no hidden layer, train", "no hidden layer, test", "one hidden layer, train", "one hidden layer, test")
+LABELS = (
+    "no hidden layer, train",
+    "no hidden layer, test",
+    "one hidden layer, train",
+    "one hidden layer, test",
+)
 
 
 def found(epochs):
@@ -14,9 +19,21 @@ def found(epochs):
         curve = {"loss": [1 - level] * epochs, "accuracy": [level] * epochs}
         return {"hidden": 0, "parameters": parameters, "train": curve, "test": curve}
 
-    settings = {"dims": 2, "train_points": 10_000, "test_points": 100, "epochs": epochs, "hidden": 4, "lr": 0.02}
+    settings = {
+        "dims": 2,
+        "train_points": 10_000,
+        "test_points": 100,
+        "epochs": epochs,
+        "hidden": 4,
+        "lr": 0.02,
+    }
     models = {"no hidden layer": model(3, 0.5), "one hidden layer": model(17, 0.99)}
-    return {"settings": {**settings, "seed": 0}, "verdict": "It is <so>.", "as_known": True, "models": models}
+    return {
+        "settings": {**settings, "seed": 0},
+        "verdict": "It is <so>.",
+        "as_known": True,
+        "models": models,
+    }
 
 
 def drawings(text):
@@ -24,7 +41,10 @@ def drawings(text):
 
 
 def words(drawing):
-    return ["".join(each.itertext()).strip() for each in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    return [
+        "".join(each.itertext()).strip()
+        for each in drawing.iter("{http://www.w3.org/2000/svg}text")
+    ]
 
 
 @pytest.fixture(params=[1, 2, 1_000])

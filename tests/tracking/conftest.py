@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from citeflow import stages, tracking
+from citeflow import stages
+from citeflow.reporting import mlflow
 
 STARTS_WITHIN_S = 240
 """It imports for half a minute on a busy machine."""
@@ -37,8 +38,23 @@ def server(tmp_path_factory):
 
 
 def start(folder, port):
-    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    command = [sys.executable, "-m", "mlflow", "server", *stores, "--host", "127.0.0.1", "--port", str(port)]
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *stores,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -47,7 +63,12 @@ def start(folder, port):
     }
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            [*command, "--workers", "1"], env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            [*command, "--workers", "1"],
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
 
 
@@ -100,7 +121,9 @@ def mlflow_at(server, monkeypatch, request):
         found = client.get_experiment_by_name(request.node.name)
         return list(client.search_runs([found.experiment_id])) if found else []
 
-    without_pytest = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    without_pytest = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+    }
     return SimpleNamespace(uri=server, client=client, runs=runs, environment=without_pytest)
 
 
@@ -108,7 +131,9 @@ def mlflow_at(server, monkeypatch, request):
 def out(trained, tmp_path_factory):
     """What publishing the small run of all tests leaves, MLflow aside."""
     folder = tmp_path_factory.mktemp("published") / "out"
-    return stages.publish(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=folder)
+    return stages.publish(
+        trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=folder
+    )
 
 
 @pytest.fixture
@@ -116,6 +141,8 @@ def publish(trained, out):
     """Tell MLflow of that run."""
 
     def call():
-        tracking.publish_run(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
+        mlflow.publish_run(
+            trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out
+        )
 
     return call

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from citeflow import files, tracking
+from citeflow import files
 from citeflow.cli import main
 from citeflow.errors import UnavailableError
-from citeflow.evaluation import model_files
+from citeflow.evaluation import trained_model
+from citeflow.reporting import mlflow
 
 CHILDREN = "tags.mlflow.parentRunId = '{}'"
 
@@ -21,7 +22,11 @@ def manifest(folder):
 
 
 def models_of(run, client):
-    return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
+    return list(
+        client.search_logged_models(
+            [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+        )
+    )
 
 
 def history(client, run, name):
@@ -39,7 +44,9 @@ def told(server, trained, out):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        tracking.publish_run(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
+        mlflow.publish_run(
+            trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out
+        )
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("told once").experiment_id
 
@@ -64,7 +71,10 @@ def test_a_published_run_is_one_finished_run_with_its_name_settings_and_times(to
     assert run.data.params["workers"] == "1"
     assert run.data.params["dataset"] == "papers"
     records = files.read_json(trained.report / "curves.json")["history"]
-    assert run.info.end_time - run.info.start_time >= 1000 * (records[-1]["wall_time"] - records[0]["wall_time"]) - 1
+    assert (
+        run.info.end_time - run.info.start_time
+        >= 1000 * (records[-1]["wall_time"] - records[0]["wall_time"]) - 1
+    )
 
 
 def test_its_curves_have_the_steps_and_times_of_the_training(told, trained):
@@ -77,8 +87,12 @@ def test_its_curves_have_the_steps_and_times_of_the_training(told, trained):
         "train/valid_mrr": ("evaluations", "valid_mrr"),
     }
     for name, (part, key) in names.items():
-        expected = [(each["step"], each[key], round(1000 * each["wall_time"])) for each in curves[part]]
-        assert [(each.step, each.value, each.timestamp) for each in history(told.client, run, name)] == expected
+        expected = [
+            (each["step"], each[key], round(1000 * each["wall_time"])) for each in curves[part]
+        ]
+        assert [
+            (each.step, each.value, each.timestamp) for each in history(told.client, run, name)
+        ] == expected
 
 
 def test_its_figures_are_those_of_the_report(told, out):
@@ -86,7 +100,9 @@ def test_its_figures_are_those_of_the_report(told, out):
     run = told.run
     metrics = run.data.metrics
     for part in ("test", "valid"):
-        assert {key: metrics[f"{part}/{key.replace('@', '_at_')}"] for key in report[part]} == report[part]
+        assert {
+            key: metrics[f"{part}/{key.replace('@', '_at_')}"] for key in report[part]
+        } == report[part]
     assert {name: metrics[f"baseline/{name}"] for name in report["baselines"]} == {
         name: scores["mrr"] for name, scores in report["baselines"].items()
     }
@@ -94,14 +110,18 @@ def test_its_figures_are_those_of_the_report(told, out):
     assert metrics["total/positives"] == report["train"]["positives"]
 
 
-def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(told, trained, tmp_path, monkeypatch):
+def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(
+    told, trained, tmp_path, monkeypatch
+):
     from mlflow.artifacts import download_artifacts
 
     run = told.run
     (found,) = models_of(run, told.client)
     model = told.client.get_logged_model(found.model_id)
     assert str(model.status) == "READY"
-    assert [each.model_id for each in told.client.get_run(run.info.run_id).outputs.model_outputs] == [found.model_id]
+    assert [
+        each.model_id for each in told.client.get_run(run.info.run_id).outputs.model_outputs
+    ] == [found.model_id]
     assert model.params == run.data.params
     measured = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
     graph = manifest(trained.graph)["sha256"]
@@ -109,14 +129,17 @@ def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(told, tra
     assert {name.partition("/")[0] for name in measured} == {"test", "valid"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", told.uri)
     folder = download_artifacts(artifact_uri=model.model_uri, dst_path=str(tmp_path))
-    again = model_files.load(Path(folder))
+    again = trained_model.load(Path(folder))
     assert again.manifest["sha256"] == manifest(trained.model)["sha256"]
     assert not [path for path in Path(folder).rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
 
 
 def test_the_report_is_there_to_read_and_its_result_is_the_description(told, out, tmp_path):
     run = told.run
-    assert {each.path for each in told.client.list_artifacts(run.info.run_id)} == {"report.json", "report.html"}
+    assert {each.path for each in told.client.list_artifacts(run.info.run_id)} == {
+        "report.json",
+        "report.html",
+    }
     page = told.client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))
     assert Path(page).read_bytes() == (out / "report.html").read_bytes()
     assert run.data.tags["mlflow.note.content"].startswith("Test MRR 0.")
@@ -151,7 +174,9 @@ def test_publishing_twice_adds_nothing(mlflow_at, publish):
     assert len(models_of(after, mlflow_at.client)) == 1
 
 
-def test_another_evaluation_of_the_same_model_goes_to_the_same_run(mlflow_at, publish, trained, out, tmp_path):
+def test_another_evaluation_of_the_same_model_goes_to_the_same_run(
+    mlflow_at, publish, trained, out, tmp_path
+):
     publish()
     newer = tmp_path / "small" / "report"
     content = files.read_json(trained.report / "report.json")
@@ -159,19 +184,27 @@ def test_another_evaluation_of_the_same_model_goes_to_the_same_run(mlflow_at, pu
     with files.new_directory(newer) as work:
         files.write_json(work / "report.json", content)
         files.copy_file(trained.report / "curves.json", work / "curves.json")
-        files.write_manifest(work, "EvalReport", inputs=manifest(trained.report)["inputs"], facts={})
+        files.write_manifest(
+            work, "EvalReport", inputs=manifest(trained.report)["inputs"], facts={}
+        )
     again = tmp_path / "out"
     shutil.copytree(out, again)
     files.write_json(again / "report.json", content)
-    tracking.publish_run(newer, model=trained.model, log_dir=trained.log_dir, out_dir=again)
+    mlflow.publish_run(newer, model=trained.model, log_dir=trained.log_dir, out_dir=again)
     (run,) = mlflow_at.runs()
     assert run.data.tags["EvalReport"] == manifest(newer)["sha256"]
-    assert [metric.value for metric in mlflow_at.client.get_metric_history(run.info.run_id, "test/mrr")][-1] == 0.125
+    assert [
+        metric.value for metric in mlflow_at.client.get_metric_history(run.info.run_id, "test/mrr")
+    ][-1] == 0.125
     assert len(models_of(run, mlflow_at.client)) == 1
 
 
-@pytest.mark.parametrize("broken", ["log_inputs", "log_model_artifacts", "finalize_logged_model", "log_artifact"])
-def test_a_publishing_that_broke_off_is_completed_by_the_next(mlflow_at, publish, monkeypatch, broken):
+@pytest.mark.parametrize(
+    "broken", ["log_inputs", "log_model_artifacts", "finalize_logged_model", "log_artifact"]
+)
+def test_a_publishing_that_broke_off_is_completed_by_the_next(
+    mlflow_at, publish, monkeypatch, broken
+):
     def fail(*args, **kwargs):
         raise ConnectionResetError("cut")
 
@@ -190,7 +223,9 @@ def test_a_publishing_that_broke_off_is_completed_by_the_next(mlflow_at, publish
     assert len(run.outputs.model_outputs) == 1
 
 
-def test_a_run_that_was_made_twice_because_an_answer_was_lost_is_left_once(mlflow_at, publish, monkeypatch):
+def test_a_run_that_was_made_twice_because_an_answer_was_lost_is_left_once(
+    mlflow_at, publish, monkeypatch
+):
     make = MlflowClient.create_run
 
     def make_twice(*args, **kwargs):
@@ -222,16 +257,26 @@ def test_a_parent_that_is_not_there_is_told(mlflow_at, publish, monkeypatch):
 
 def test_a_run_of_an_experiment_keeps_its_whole_name(mlflow_at, trained, out):
     for part in ("runs", "logs"):
-        shutil.copytree(trained.data_root / part / "small", trained.data_root / part / "sweep" / "m-1-w-1-e-6")
-    run_dir, log_dir = (trained.data_root / part / "sweep" / "m-1-w-1-e-6" for part in ("runs", "logs"))
-    tracking.publish_run(run_dir / "report", model=run_dir / "model", log_dir=log_dir, out_dir=out)
+        shutil.copytree(
+            trained.data_root / part / "small", trained.data_root / part / "sweep" / "m-1-w-1-e-6"
+        )
+    run_dir, log_dir = (
+        trained.data_root / part / "sweep" / "m-1-w-1-e-6" for part in ("runs", "logs")
+    )
+    mlflow.publish_run(run_dir / "report", model=run_dir / "model", log_dir=log_dir, out_dir=out)
     (run,) = mlflow_at.runs()
     assert run.info.run_name == "sweep/m-1-w-1-e-6"
     assert [model.name for model in models_of(run, mlflow_at.client)] == ["sweep-m-1-w-1-e-6"]
 
 
 def test_one_command_from_the_dataset_to_a_finished_run(mlflow_at, tmp_path, capfd):
-    small = ["synthetic.papers=400", "train.epochs=1", "train.evaluations=1", "train.papers=200", "model.width=8"]
+    small = [
+        "synthetic.num_papers=400",
+        "train.epochs=1",
+        "train.num_validations=1",
+        "train.nodes_per_batch=200",
+        "model.hidden_channels=8",
+    ]
     argv = ["run", "--workers", "1", "--run-name", "tiny", "--data-root", str(tmp_path / "data")]
     assert main([*argv, *(part for each in small for part in ("--set", each))]) == 0
     (run,) = mlflow_at.runs()
@@ -254,7 +299,12 @@ def test_no_other_host_is_asked_and_nothing_but_the_log_is_printed(mlflow_at, tr
     command = [sys.executable, "-c", code, *verb, "--data-root", trained.data_root]
     environment = {**mlflow_at.environment, "HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120, check=False
+        list(map(str, command)),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == json.dumps({"path": str(tmp_path / "out")}) + "\n"

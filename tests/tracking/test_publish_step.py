@@ -15,7 +15,10 @@ def publish(checkout, request):
 def test_it_learns_from_an_optional_config_map_where_mlflow_is(publish):
     (config,) = publish["configMapAsEnv"]
     assert (config["configMapName"], config["optional"]) == ("citeflow-mlflow", True)
-    assert {key["envVar"] for key in config["keyToEnv"]} == {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"}
+    assert {key["envVar"] for key in config["keyToEnv"]} == {
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_NAME",
+    }
 
 
 def test_it_logs_in_with_an_optional_secret(publish):

@@ -10,10 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from citeflow import stages, steps, tracking
+from citeflow import stages, steps
 from citeflow.cli import main
 from citeflow.errors import UnavailableError
-from citeflow.tracking.quiet import shown, without_known_secrets
+from citeflow.reporting import mlflow
+from citeflow.reporting.mlflow.quiet import shown, without_known_secrets
 
 PASSWORD = "hunter2-planted"
 
@@ -64,7 +65,9 @@ def test_a_server_that_is_away_loses_nothing_and_the_hint_is_the_command_that_te
     out = tmp_path / "out"
     stages.publish(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
     with pytest.raises(UnavailableError) as told:
-        tracking.publish_run(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
+        mlflow.publish_run(
+            trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out
+        )
     assert {path.name for path in out.iterdir()} == {"report.json", "report.html", "model"}
     assert (told.value.what, told.value.exit_code) == ("MLflow does not answer", 69)
     later = shlex.split(told.value.hint.partition("later: ")[2])
@@ -75,7 +78,9 @@ def test_a_server_that_is_away_loses_nothing_and_the_hint_is_the_command_that_te
 
 
 @pytest.mark.parametrize("name", ["alone", "sweep/m-1-w-0-e-2"])
-def test_a_server_that_is_away_ends_a_run_but_not_an_experiment(trained, out, monkeypatch, refusing, capsys, name):
+def test_a_server_that_is_away_ends_a_run_but_not_an_experiment(
+    trained, out, monkeypatch, refusing, capsys, name
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     given = {"model": trained.model, "log_dir": trained.log_dir, "out_dir": out}
@@ -89,7 +94,9 @@ def test_a_server_that_is_away_ends_a_run_but_not_an_experiment(trained, out, mo
         assert "citeflow publish" in told
 
 
-def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_takes(publish, monkeypatch, silent):
+def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_takes(
+    publish, monkeypatch, silent
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -99,15 +106,21 @@ def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_takes(publ
     assert 2 <= time.monotonic() - began < 60
 
 
-def test_unless_the_user_says_otherwise_waits_are_bounded_and_nobody_else_is_told(publish, monkeypatch, refusing):
-    from citeflow.tracking import server
+def test_unless_the_user_says_otherwise_waits_are_bounded_and_nobody_else_is_told(
+    publish, monkeypatch, refusing
+):
+    from citeflow.reporting.mlflow import server
 
     seen = {}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     monkeypatch.setattr(server, "tell", lambda account, uri: seen.update(os.environ) or "1")
     publish()
-    wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "7", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "DO_NOT_TRACK": "true"}
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "7",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "DO_NOT_TRACK": "true",
+    }
     assert wanted.items() <= seen.items()
     assert not {"MLFLOW_HTTP_REQUEST_MAX_RETRIES", "DO_NOT_TRACK"} & set(os.environ)
 
@@ -115,7 +128,9 @@ def test_unless_the_user_says_otherwise_waits_are_bounded_and_nobody_else_is_tol
 @pytest.mark.parametrize("kind", ["refusing", "strict"])
 def test_a_password_is_never_printed(publish, monkeypatch, request, kind, capfd):
     port = request.getfixturevalue(kind)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{PASSWORD}@127.0.0.1:{port}?key={PASSWORD}")
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"http://someone:{PASSWORD}@127.0.0.1:{port}?key={PASSWORD}"
+    )
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UnavailableError, match=f"http://127.0.0.1:{port}") as told:
         publish()
@@ -148,7 +163,9 @@ def test_a_message_is_told_without_what_must_stay_secret(text, monkeypatch):
     assert len(told) > 10
 
 
-@pytest.mark.parametrize("uri", [f"me:{PASSWORD}@host:5000", f"http://host/?token={PASSWORD}/", f"host?key={PASSWORD}"])
+@pytest.mark.parametrize(
+    "uri", [f"me:{PASSWORD}@host:5000", f"http://host/?token={PASSWORD}/", f"host?key={PASSWORD}"]
+)
 def test_a_uri_with_a_secret_anywhere_is_shown_and_quoted_without_it(uri):
     assert PASSWORD not in shown(uri)
     assert "host" in shown(uri)
@@ -158,7 +175,12 @@ def test_a_uri_with_a_secret_anywhere_is_shown_and_quoted_without_it(uri):
 def run_python(code, **variables):
     environment = {**os.environ, **variables}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -169,14 +191,16 @@ def test_a_run_ends_before_it_begins_where_mlflow_is_to_be_told_and_is_not_insta
     )
     done = run_python(code, MLFLOW_TRACKING_URI="http://127.0.0.1:1")
     assert done.returncode == 69
-    assert done.stderr.startswith("error: package is not installed: mlflow\nhint: pip install '.[mlflow]'")
+    assert done.stderr.startswith(
+        "error: package is not installed: mlflow\nhint: pip install '.[mlflow]'"
+    )
     assert not (tmp_path / "data").exists()
 
 
 def test_without_the_variable_nothing_imports_mlflow(trained, tmp_path):
     argv = ["publish", trained.report, "--model", trained.model, "--out", tmp_path / "out"]
     code = (
-        "import sys; import citeflow.steps, citeflow.stages, citeflow.tracking; from citeflow.cli import main; "
+        "import sys; import citeflow.steps, citeflow.stages, citeflow.reporting.mlflow; from citeflow.cli import main; "
         f"code = main({[*map(str, argv), '--data-root', str(trained.data_root)]!r}); "
         "sys.exit(code or 'mlflow' in sys.modules)"
     )

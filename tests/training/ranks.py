@@ -10,8 +10,8 @@ from pathlib import Path
 
 from citeflow.errors import CiteflowError, to_record
 from citeflow.training import worker
-from citeflow.training.group import joined
-from citeflow.training.loop import fit
+from citeflow.training.distributed import joined
+from citeflow.training.trainer import fit
 
 
 def main() -> None:
@@ -26,9 +26,16 @@ def attempt(group, job_file):
 
     def fit_and_tell(training):
         fit(training)
-        weights = b"".join(value.numpy().tobytes() for value in training.model.state_dict().values())
+        weights = b"".join(
+            value.numpy().tobytes() for value in training.model.state_dict().values()
+        )
         told.update(weights=hashlib.sha256(weights).hexdigest())
-        told.update({name: getattr(training.progress, name) for name in ("step", "positives", "seconds", "best_mrr")})
+        told.update(
+            {
+                name: getattr(training.progress, name)
+                for name in ("step", "positives", "seconds", "best_mrr")
+            }
+        )
 
     worker.fit = fit_and_tell
     try:

@@ -8,11 +8,13 @@ import pytest
 
 from citeflow import files
 from citeflow.errors import CorruptError, TrainingError
-from citeflow.training import attempts
-from citeflow.training.attempts import TakenOver, claim
+from citeflow.training import lease
+from citeflow.training.lease import TakenOver, claim
 
 ROUNDS = 20
-FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 fears for the other threads' locks
+FORKS = pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # Python 3.12 fears for the other threads' locks
 
 
 def claim_all(folder, steps, launch="one"):
@@ -48,11 +50,15 @@ def test_an_attempt_whose_run_was_deleted_may_not_write(tmp_path):
 
 
 @pytest.mark.fault("F10")
-@pytest.mark.parametrize("steps", [[0, 0, 0], [5, 5, 5], [0, 10, 20, 20, 20], [20, 10, 10], [20, 15, 10]])
+@pytest.mark.parametrize(
+    "steps", [[0, 0, 0], [5, 5, 5], [0, 10, 20, 20, 20], [20, 10, 10], [20, 15, 10]]
+)
 def test_three_attempts_in_a_row_without_progress_are_the_last(tmp_path, figure, steps):
     claim_all(tmp_path, steps)
     before = names(tmp_path)
-    with pytest.raises(TrainingError, match=f"3 attempts ended without progress beyond step: {steps[-1]}") as caught:
+    with pytest.raises(
+        TrainingError, match=f"3 attempts ended without progress beyond step: {steps[-1]}"
+    ) as caught:
         claim(tmp_path, launch="one", step=steps[-1])
     assert caught.value.exit_code == 75
     assert "the log above" in caught.value.hint
@@ -61,7 +67,9 @@ def test_three_attempts_in_a_row_without_progress_are_the_last(tmp_path, figure,
 
 
 @pytest.mark.fault("F10")
-@pytest.mark.parametrize("steps", [[0, 0], [0, 0, 10, 10, 20, 20, 30], list(range(0, 500, 10)), [0, 0, 1, 1, 2]])
+@pytest.mark.parametrize(
+    "steps", [[0, 0], [0, 0, 10, 10, 20, 20, 30], list(range(0, 500, 10)), [0, 0, 1, 1, 2]]
+)
 def test_attempts_that_get_further_may_be_as_many_as_it_takes(tmp_path, figure, steps):
     claim_all(tmp_path, steps)
     assert claim(tmp_path, launch="one", step=steps[-1]).number == len(steps) + 1
@@ -136,7 +144,9 @@ def test_a_launch_that_was_taken_over_can_not_claim_again(tmp_path, figure):
     figure(claims_refused=3)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"launch": "one", "step": "0"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"launch": "one", "step": "0"}', "[" * 100_000]
+)
 def test_an_attempt_that_is_none_is_told_by_name(tmp_path, content):
     files.write_text(tmp_path / "00001.json", content)
     with pytest.raises(CorruptError, match=r"00001\.json"):
@@ -150,4 +160,4 @@ def test_what_is_no_attempt_is_not_counted(tmp_path):
 
 
 def test_the_limit_is_three():
-    assert attempts.MOST_WITHOUT_PROGRESS == 3
+    assert lease.MOST_WITHOUT_PROGRESS == 3

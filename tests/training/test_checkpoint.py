@@ -16,9 +16,9 @@ import torch
 from citeflow import config, files
 from citeflow.config import ModelConfig
 from citeflow.errors import ConfigError, CorruptError
-from citeflow.evaluation.model_files import inputs_of
+from citeflow.evaluation.trained_model import inputs_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.model import LinkPredictor
+from citeflow.models.link_predictor import LinkPredictor
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
 
@@ -36,7 +36,7 @@ PROGRESS = Progress(
 
 def new(seed=0):
     torch.manual_seed(seed)
-    model = LinkPredictor(4, 3, ModelConfig(width=8), scaled=True)
+    model = LinkPredictor(4, 3, ModelConfig(hidden_channels=8), scaled=True)
     return model, torch.optim.Adam(model.parameters(), lr=0.1)
 
 
@@ -80,7 +80,9 @@ def save_at(folder, *steps):
 
 def restore(folder, inputs=INPUTS, seed=1):
     model, optimizer = new(seed)
-    progress, best = checkpoint.restore(checkpoint.read(folder, inputs), model=model, optimizer=optimizer)
+    progress, best = checkpoint.restore(
+        checkpoint.read(folder, inputs), model=model, optimizer=optimizer
+    )
     return model, optimizer, progress, best
 
 
@@ -146,8 +148,12 @@ def test_a_checkpoint_holds_tensors_and_json_and_nothing_that_runs(saved):
 
 
 @pytest.mark.fault("F13")
-@pytest.mark.parametrize(("key", "now"), [("PreparedGraph", "c" * 64), ("config", "d" * 64), ("workers", 3)])
-def test_a_checkpoint_of_another_graph_configuration_or_number_of_workers_is_refused(saved, figure, key, now):
+@pytest.mark.parametrize(
+    ("key", "now"), [("PreparedGraph", "c" * 64), ("config", "d" * 64), ("workers", 3)]
+)
+def test_a_checkpoint_of_another_graph_configuration_or_number_of_workers_is_refused(
+    saved, figure, key, now
+):
     with pytest.raises(ConfigError, match="other data, settings or workers") as caught:
         restore(saved, inputs={**INPUTS, key: now})
     assert caught.value.value == f"{key} {INPUTS[key]}, now {now}"
@@ -160,7 +166,10 @@ def test_all_that_differs_is_named(saved, figure):
     now = dict.fromkeys(INPUTS, "e" * 64)
     with pytest.raises(ConfigError) as caught:
         restore(saved, inputs=now)
-    assert caught.value.value.split(", now ")[1:-1] == [f"{'e' * 64}, config {'b' * 64}", f"{'e' * 64}, workers 2"]
+    assert caught.value.value.split(", now ")[1:-1] == [
+        f"{'e' * 64}, config {'b' * 64}",
+        f"{'e' * 64}, workers 2",
+    ]
     figure(refused=1)
 
 
@@ -174,7 +183,7 @@ def test_a_run_goes_on_with_other_settings_of_its_recovery_and_with_no_others(pr
     settings = [f"recovery.{field.name}=7" for field in dataclasses.fields(config.RecoveryConfig)]
     assert len(settings) >= 2
     assert inputs(*settings) == inputs()
-    assert inputs("train.lr=0.5") != inputs() != inputs("model.width=8")
+    assert inputs("train.lr=0.5") != inputs() != inputs("model.hidden_channels=8")
     assert inputs(workers=3) != inputs()
     figure(settings_that_may_differ=len(settings))
 
@@ -200,7 +209,9 @@ def damage(place, seed):
 
 
 @pytest.mark.fault("F16")
-def test_two_hundred_damages_are_found_and_told_and_the_checkpoint_before_is_used(tmp_path, capsys, figure):
+def test_two_hundred_damages_are_found_and_told_and_the_checkpoint_before_is_used(
+    tmp_path, capsys, figure
+):
     save_at(tmp_path / "checkpoints", 1, 2)
     newest, whole = tmp_path / "checkpoints" / "step-00000002", tmp_path / "whole"
     shutil.copytree(newest, whole)
@@ -222,7 +233,9 @@ def test_two_hundred_damages_are_found_and_told_and_the_checkpoint_before_is_use
 
 @pytest.mark.fault("F16")
 @pytest.mark.parametrize("fault", ["flipped", "no manifest", "emptied", "gone with its disk"])
-def test_where_all_are_damaged_it_is_an_error_and_no_fresh_start(tmp_path, capsys, monkeypatch, figure, fault):
+def test_where_all_are_damaged_it_is_an_error_and_no_fresh_start(
+    tmp_path, capsys, monkeypatch, figure, fault
+):
     folder = tmp_path / "checkpoints"
     save_at(folder, 1, 2)
     for place in folder.iterdir():
@@ -234,7 +247,11 @@ def test_where_all_are_damaged_it_is_an_error_and_no_fresh_start(tmp_path, capsy
             for file in place.glob("manifest.json" if fault == "no manifest" else "*"):
                 file.unlink()
     unreadable = fault == "gone with its disk"
-    kind, words = (OSError, "Input/output error") if unreadable else (CorruptError, "every checkpoint is damaged")
+    kind, words = (
+        (OSError, "Input/output error")
+        if unreadable
+        else (CorruptError, "every checkpoint is damaged")
+    )
     with pytest.raises(kind, match=words) as caught:
         checkpoint.read(folder, INPUTS)
     assert capsys.readouterr().err.count("a checkpoint is damaged") == 2
@@ -243,7 +260,9 @@ def test_where_all_are_damaged_it_is_an_error_and_no_fresh_start(tmp_path, capsy
 
 
 @pytest.mark.fault("F16")
-def test_a_folder_that_can_not_be_read_is_an_error_and_no_fresh_start(tmp_path, monkeypatch, figure):
+def test_a_folder_that_can_not_be_read_is_an_error_and_no_fresh_start(
+    tmp_path, monkeypatch, figure
+):
     save_at(tmp_path / "checkpoints", 1)
     monkeypatch.setattr(os, "listdir", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
@@ -293,10 +312,15 @@ HOSTILE = {
     "a number without end": ("progress.json", lambda _: b'{"step": ' + b"7" * 10_000 + b"}"),
     "not text": ("progress.json", lambda _: b"\xff\xfe\x00"),
     "a header of 8 EB": ("state.safetensors", lambda _: (2**63).to_bytes(8, "little") + b"{}"),
-    "a header longer than its file": ("state.safetensors", lambda _: (10**8).to_bytes(8, "little") + b"{}"),
+    "a header longer than its file": (
+        "state.safetensors",
+        lambda _: (10**8).to_bytes(8, "little") + b"{}",
+    ),
     "a tensor beyond the end": (
         "state.safetensors",
-        lambda _: tensors({"model.x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        lambda _: tensors(
+            {"model.x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+        ),
     ),
     "a tensor of no known type": (
         "state.safetensors",
@@ -304,7 +328,9 @@ HOSTILE = {
     ),
     "tensors of another model": (
         "state.safetensors",
-        lambda _: safetensors.torch.save({"model.x": torch.zeros(2), "optimizer.0.step": torch.zeros(())}),
+        lambda _: safetensors.torch.save(
+            {"model.x": torch.zeros(2), "optimizer.0.step": torch.zeros(())}
+        ),
     ),
     "names that are none": (
         "state.safetensors",
@@ -328,7 +354,9 @@ def torch_pickle(canary):
 
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_content_is_refused_although_its_manifest_fits_and_is_not_executed(saved, figure, what):
+def test_hostile_content_is_refused_although_its_manifest_fits_and_is_not_executed(
+    saved, figure, what
+):
     (place,) = saved.iterdir()
     name, make = HOSTILE[what]
     (place / name).write_bytes(make(Canary(saved / "touched")))
@@ -408,7 +436,14 @@ def test_the_newest_two_whole_checkpoints_are_kept_and_nothing_of_others_is_touc
 
 def make_aliens(folder):
     """What somebody else may have put there."""
-    for name in ("step-00000003.bak", "step-3", "step-000000030", "Step-00000004", "best", ".snapshots"):
+    for name in (
+        "step-00000003.bak",
+        "step-3",
+        "step-000000030",
+        "Step-00000004",
+        "best",
+        ".snapshots",
+    ):
         (folder / name).mkdir()
         (folder / name / "notes").write_text("mine")
         yield folder / name
@@ -436,7 +471,9 @@ def test_a_link_in_the_place_of_a_checkpoint_goes_and_what_it_leads_to_stays(tmp
 
 @pytest.mark.fault("F18")
 @pytest.mark.parametrize("call", ["replace", "rmdir"])
-def test_a_deletion_that_fails_is_told_and_the_save_is_none_the_worse(tmp_path, monkeypatch, capsys, figure, call):
+def test_a_deletion_that_fails_is_told_and_the_save_is_none_the_worse(
+    tmp_path, monkeypatch, capsys, figure, call
+):
     save_at(tmp_path, 1, 2)
     real, failed = getattr(os, call), []
 

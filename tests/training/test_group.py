@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from citeflow.errors import CiteflowError, ConfigError, UnavailableError
-from citeflow.training import group
-from citeflow.training.group import Group
+from citeflow.training import distributed
+from citeflow.training.distributed import Group
 
 CPU = torch.device("cpu")
 
@@ -23,12 +23,16 @@ def test_ranks_that_outnumber_the_gpus_meet_on_the_cpu(monkeypatch, num_gpus):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
-    monkeypatch.setattr(group.dist, "init_process_group", lambda backend, timeout: began.append((backend, timeout)))
-    monkeypatch.setattr(group.dist, "new_group", lambda timeout: began.append(timeout))
-    monkeypatch.setattr(group.dist, "get_rank", lambda: 1)
-    monkeypatch.setattr(group.dist, "get_world_size", lambda: 4)
-    monkeypatch.setattr(group.dist, "destroy_process_group", lambda: began.append("left"))
-    with group.joined(step_timeout_s=7) as joined:
+    monkeypatch.setattr(
+        distributed.dist,
+        "init_process_group",
+        lambda backend, timeout: began.append((backend, timeout)),
+    )
+    monkeypatch.setattr(distributed.dist, "new_group", lambda timeout: began.append(timeout))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: began.append("left"))
+    with distributed.joined(step_timeout_s=7) as joined:
         assert joined == Group(1, 4, CPU, local_world_size=2)
     assert began == [("gloo", timedelta(seconds=300)), timedelta(seconds=7), "left"]
 
@@ -43,7 +47,7 @@ def test_the_ranks_share_all_rows_evenly_and_in_order(world_size, num_rows):
 
 
 def test_a_rank_that_is_alone_on_its_machine_shares_nothing(monkeypatch):
-    monkeypatch.setattr(group, "shared_array", None)
+    monkeypatch.setattr(distributed, "shared_array", None)
     array = Group(0, 2, CPU, local_world_size=1).empty(5, 3)
     assert (array.shape, array.dtype) == ((5, 3), torch.float32)
 
@@ -72,14 +76,14 @@ class InThreads:
 
 def test_ranks_of_a_machine_have_one_array_between_them_and_its_name_is_gone(monkeypatch):
     names = []
-    monkeypatch.setattr(group, "shared_array", spied(names, group.shared_array))
+    monkeypatch.setattr(distributed, "shared_array", spied(names, distributed.shared_array))
     first, second = InThreads(monkeypatch, 2, 2).call(lambda mine: mine.empty(5, 3))
     first[4, 2] = 7
     assert second[4, 2] == 7
     assert len(names) == 2
     assert len(set(names)) == 1
     with pytest.raises(UnavailableError):
-        group.shared_array(names[0], (5, 3), create=False)
+        distributed.shared_array(names[0], (5, 3), create=False)
 
 
 def spied(names, real):
@@ -100,13 +104,17 @@ def test_arrays_that_are_alive_together_are_not_the_same(monkeypatch):
 @pytest.mark.parametrize("local_world_size", [1, 2])
 def test_rows_go_from_each_rank_to_those_of_other_machines_only(monkeypatch, local_world_size):
     sent = []
-    monkeypatch.setattr(group.dist, "broadcast", lambda rows, src: sent.append((src, rows.flatten().tolist())))
+    monkeypatch.setattr(
+        distributed.dist, "broadcast", lambda rows, src: sent.append((src, rows.flatten().tolist()))
+    )
     monkeypatch.setattr(Group, "sum", lambda *_: None)
     Group(0, 2, CPU, local_world_size).exchange(torch.arange(5.0)[:, None])
     assert sent == ([(0, [0, 1]), (1, [2, 3, 4])] if local_world_size == 1 else [])
 
 
-@pytest.mark.parametrize("error", [ConfigError("wrong", "lr"), OSError(errno.ENOSPC, "No space left on device", "x")])
+@pytest.mark.parametrize(
+    "error", [ConfigError("wrong", "lr"), OSError(errno.ENOSPC, "No space left on device", "x")]
+)
 def test_what_rank_0_can_not_do_is_an_error_of_all_ranks(monkeypatch, error):
     sent = []
 

@@ -17,13 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from citeflow import config, files
 from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, to_record
-from citeflow.evaluation import model_files
-from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation import metrics, trained_model
+from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning import ranking
 from citeflow.training import launch, worker
-from citeflow.training.group import Group
+from citeflow.training.distributed import Group
 
 STEPS, EVALUATIONS = 48, 6
 MINUTES = 0.03
@@ -43,8 +42,10 @@ def events(log_dir, tag):
 
 def valid_mrr(predictor, graph):
     evidence = evidence_of(graph, predictor.config)
-    score = torch.from_numpy(score_held_out(predictor, embed_all(predictor, graph), evidence, graph.valid))
-    return ranking.mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
+    score = torch.from_numpy(
+        score_held_out(predictor, embed_all(predictor, graph), evidence, graph.valid)
+    )
+    return metrics.mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
 
 
 def wait_for(condition, process):
@@ -76,7 +77,7 @@ class Job:
 
     @property
     def model(self):
-        return model_files.load(self.run_dir / "model")
+        return trained_model.load(self.run_dir / "model")
 
     @property
     def weights(self):
@@ -104,12 +105,26 @@ def stopped(prepared, tmp_path_factory):
     root = tmp_path_factory.mktemp("stopped")
     run_dir, log_dir = root / "runs" / "r", root / "logs" / "r"
     settings = [argument for override in prepared.settings for argument in ("--set", override)]
-    arguments = ["train", str(prepared.graph), "--run-name", "r", "--workers", "2", "--data-root", str(root)]
+    arguments = [
+        "train",
+        str(prepared.graph),
+        "--run-name",
+        "r",
+        "--workers",
+        "2",
+        "--data-root",
+        str(root),
+    ]
     with (root / "stderr").open("wb") as stderr:
-        process = subprocess.Popen([*CITEFLOW, *arguments, *settings], stderr=stderr, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*CITEFLOW, *arguments, *settings], stderr=stderr, stdout=subprocess.DEVNULL
+        )
         try:
             wait_for(lambda: events(log_dir, "valid/mrr"), process)
-            shown, family = events(log_dir, "valid/mrr"), psutil.Process(process.pid).children(recursive=True)
+            shown, family = (
+                events(log_dir, "valid/mrr"),
+                psutil.Process(process.pid).children(recursive=True),
+            )
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             exit_code = process.wait(PATIENCE_S)
@@ -121,7 +136,9 @@ def stopped(prepared, tmp_path_factory):
         log_dir=log_dir,
         exit_code=exit_code,
         error="\n".join((root / "stderr").read_text().splitlines()[-2:]),
-        steps_done=files.verify(max((run_dir / "checkpoints").iterdir()), "Checkpoint")["facts"]["step"],
+        steps_done=files.verify(max((run_dir / "checkpoints").iterdir()), "Checkpoint")["facts"][
+            "step"
+        ],
         steps_shown_live=shown,
         seconds_to_end=time.monotonic() - began,
         survivors=survivors,
@@ -137,18 +154,32 @@ def jobs(prepared, stopped, tmp_path_factory):
         "undisturbed": [],
         "other seed": ["train.seed=1"],
         "by time": [f"train.minutes={MINUTES}"],
-        "whole graph": ["train.papers=400", "train.epochs=2", "train.evaluations=1"],
-        "few": ["train.epochs=0.1", "train.evaluations=50"],
+        "whole graph": ["train.nodes_per_batch=400", "train.epochs=2", "train.num_validations=1"],
+        "few": ["train.epochs=0.1", "train.num_validations=50"],
     }
     for name, overrides in changes.items():
         settings = config.load(overrides=[*prepared.settings, *overrides])
-        job = {"graph": str(prepared.graph), "log_dir": str(root / "logs" / name), "config": settings.to_dict()}
+        job = {
+            "graph": str(prepared.graph),
+            "log_dir": str(root / "logs" / name),
+            "config": settings.to_dict(),
+        }
         files.write_json(root / name / "job.json", job)
     found = {"resumed": Job(stopped.run_dir), **{name: Job(root / name) for name in changes}}
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", str(Path(__file__).with_name("ranks.py"))]
+    command = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(Path(__file__).with_name("ranks.py")),
+    ]
     job_files = [str(job.run_dir / "job.json") for job in found.values()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", *command, *job_files], env=environment, check=True, timeout=2 * PATIENCE_S)
+    subprocess.run(
+        [sys.executable, "-m", *command, *job_files],
+        env=environment,
+        check=True,
+        timeout=2 * PATIENCE_S,
+    )
     return found
 
 
@@ -169,7 +200,10 @@ def graph(prepared):
 @pytest.mark.fault("F6")
 def test_a_stopped_training_ends_with_143_and_says_what_to_do(stopped, figure):
     assert stopped.exit_code == StoppedError.exit_code
-    assert stopped.error == f"error: training was asked to stop: step {stopped.steps_done}\nhint: run it again"
+    assert (
+        stopped.error
+        == f"error: training was asked to stop: step {stopped.steps_done}\nhint: run it again"
+    )
     assert stopped.seconds_to_end < 20
     figure(stops=1, sigterm_to_exit_max_s=round(stopped.seconds_to_end, 1))
 
@@ -219,10 +253,14 @@ def test_the_same_settings_and_workers_make_the_same_files(jobs):
 
 def test_another_seed_makes_another_model(jobs):
     assert jobs["other seed"].weights != jobs["undisturbed"].weights
-    assert jobs["other seed"].model.manifest["inputs"] != jobs["undisturbed"].model.manifest["inputs"]
+    assert (
+        jobs["other seed"].model.manifest["inputs"] != jobs["undisturbed"].model.manifest["inputs"]
+    )
 
 
-@pytest.mark.parametrize("name", ["resumed", "undisturbed", "other seed", "by time", "whole graph", "few"])
+@pytest.mark.parametrize(
+    "name", ["resumed", "undisturbed", "other seed", "by time", "whole graph", "few"]
+)
 def test_all_ranks_take_as_many_steps_and_end_with_the_same_weights(jobs, name):
     first, second = jobs[name].ranks
     assert first["step"] > 0
@@ -266,7 +304,7 @@ def test_training_beats_the_untrained_model_and_popularity(jobs, graph):
     untrained = worker.new_model(graph, evidence_of(graph, model.config.model), model.config)
     cited_N = graph.citations.degree_N
     valid = graph.valid
-    popularity = ranking.mrr_and_hits(
+    popularity = metrics.mrr_and_hits(
         torch.from_numpy(cited_N[valid.target_P]), torch.from_numpy(cited_N[valid.negative_PK])
     )
     assert model.details["valid_mrr"] > valid_mrr(untrained, graph) + 0.1
@@ -288,7 +326,9 @@ def test_a_finished_training_is_returned_as_it_is(jobs, handlers):
 
 
 @pytest.mark.parametrize(("workers", "lr"), [(3, 0.01), (2, 0.02)])
-def test_a_run_that_was_begun_with_other_settings_or_workers_is_refused(jobs, handlers, workers, lr):
+def test_a_run_that_was_begun_with_other_settings_or_workers_is_refused(
+    jobs, handlers, workers, lr
+):
     run_dir = jobs["undisturbed"].run_dir
     job = files.read_json(run_dir / "job.json")
     job["config"]["train"]["lr"] = lr
@@ -303,10 +343,14 @@ def stand_in(monkeypatch, code):
 
 
 def start(prepared, run_dir):
-    launch.train_here(prepared.graph, run_dir=run_dir, log_dir=run_dir / "log", config=prepared.config, workers=2)
+    launch.train_here(
+        prepared.graph, run_dir=run_dir, log_dir=run_dir / "log", config=prepared.config, workers=2
+    )
 
 
-def test_a_worker_that_dies_without_a_word_is_told_by_its_exit_code(prepared, tmp_path, monkeypatch):
+def test_a_worker_that_dies_without_a_word_is_told_by_its_exit_code(
+    prepared, tmp_path, monkeypatch
+):
     stand_in(monkeypatch, "import sys; sys.exit(3)")
     with pytest.raises(TrainingError, match="3"):
         start(prepared, tmp_path)
@@ -316,15 +360,22 @@ def test_the_error_of_a_worker_is_the_error_of_the_training_and_an_old_one_is_fo
     prepared, tmp_path, monkeypatch
 ):
     record = to_record(ConfigError("wrong", "lr"))
-    stand_in(monkeypatch, f"import json, sys; json.dump({record}, open({str(tmp_path / 'error.json')!r}, 'w'))")
+    stand_in(
+        monkeypatch,
+        f"import json, sys; json.dump({record}, open({str(tmp_path / 'error.json')!r}, 'w'))",
+    )
     with pytest.raises(ConfigError, match="wrong: lr"):
         start(prepared, tmp_path)
     stand_in(monkeypatch, "")
     start(prepared, tmp_path)
 
 
-@pytest.mark.parametrize("last_words", ["time.sleep(60)", "signal.signal(15, lambda *_: sys.exit(1)); time.sleep(60)"])
-def test_a_stop_before_the_workers_can_save_is_a_stop_nevertheless(prepared, tmp_path, monkeypatch, last_words):
+@pytest.mark.parametrize(
+    "last_words", ["time.sleep(60)", "signal.signal(15, lambda *_: sys.exit(1)); time.sleep(60)"]
+)
+def test_a_stop_before_the_workers_can_save_is_a_stop_nevertheless(
+    prepared, tmp_path, monkeypatch, last_words
+):
     code = f"import os, signal, sys, threading, time; tell = lambda: os.kill({os.getpid()}, 15)\n"
     stand_in(monkeypatch, f"{code}threading.Timer(0.1, tell).start(); {last_words}")
     before = signal.getsignal(signal.SIGTERM)
@@ -335,14 +386,19 @@ def test_a_stop_before_the_workers_can_save_is_a_stop_nevertheless(prepared, tmp
 
 
 def test_threads_are_shared_between_the_workers(prepared, tmp_path, monkeypatch):
-    stand_in(monkeypatch, f"import os; open({str(tmp_path / 'threads')!r}, 'w').write(os.environ['OMP_NUM_THREADS'])")
+    stand_in(
+        monkeypatch,
+        f"import os; open({str(tmp_path / 'threads')!r}, 'w').write(os.environ['OMP_NUM_THREADS'])",
+    )
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     start(prepared, tmp_path)
     assert (tmp_path / "threads").read_text() == "4"
 
 
 def test_a_graph_that_is_not_there_is_refused_by_the_worker(tmp_path, handlers):
-    files.write_json(tmp_path / "job.json", {"graph": str(tmp_path / "none"), "log_dir": "", "config": {}})
+    files.write_json(
+        tmp_path / "job.json", {"graph": str(tmp_path / "none"), "log_dir": "", "config": {}}
+    )
     with pytest.raises(NotFoundError, match="none"):
         worker.work(None, tmp_path, files.read_json(tmp_path / "job.json"))
 
@@ -356,9 +412,11 @@ def test_a_training_that_the_kernel_killed_for_want_of_memory_says_what_it_needs
     monkeypatch.setattr(launch, "oom_kills", lambda: next(kills))
     monkeypatch.setattr(launch, "memory_limit", lambda: 300 * 2**20)
     stand_in(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(TrainingError, match=r"out of memory: needs about \d+ MiB, limit 300 MiB") as caught:
+    with pytest.raises(
+        TrainingError, match=r"out of memory: needs about \d+ MiB, limit 300 MiB"
+    ) as caught:
         start(prepared, tmp_path)
-    assert "train.papers" in caught.value.hint
+    assert "train.nodes_per_batch" in caught.value.hint
     assert "may run out of memory advice=" in capfd.readouterr().err
     figure(message_present=1)
 
@@ -373,7 +431,9 @@ def test_a_training_that_fits_is_not_warned_and_not_blamed(prepared, tmp_path, m
 
 
 @pytest.mark.fault("F22")
-def test_rank_0_writes_one_file_of_events_for_each_start_and_each_rank_one_of_its_own(jobs, stopped, figure):
+def test_rank_0_writes_one_file_of_events_for_each_start_and_each_rank_one_of_its_own(
+    jobs, stopped, figure
+):
     assert len(jobs["resumed"].ranks) == 2
     assert len([path for path in stopped.log_dir.iterdir() if path.is_file()]) == 2
     for rank in range(2):

@@ -14,18 +14,18 @@ import torch
 
 from citeflow import config
 from citeflow.errors import StoppedError, TrainingError
-from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.inference import embed_all
+from citeflow.evaluation.metrics import mrr_and_hits
 from citeflow.evaluation.scoring import evidence_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.ranking import mrr_and_hits
-from citeflow.learning.tensors import RANDOM_WIDTH
-from citeflow.training import checkpoint, loop, worker
-from citeflow.training.attempts import claim
-from citeflow.training.loop import Training, fit
+from citeflow.models.tensors import RANDOM_WIDTH
+from citeflow.training import checkpoint, trainer, worker
+from citeflow.training.lease import claim
+from citeflow.training.preemption import StopRequests
 from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
-from citeflow.training.stops import StopRequests
+from citeflow.training.trainer import Training, fit
 
-QUICK = ["train.epochs=0.25", "train.evaluations=2", "model.dropout=0.3"]
+QUICK = ["train.epochs=0.25", "train.num_validations=2", "model.dropout=0.3"]
 """Four steps that draw random numbers wherever there are some to draw."""
 
 
@@ -76,7 +76,9 @@ def begin(prepared, group, tmp_path):
             optimizer=optimizer,
             progress=progress,
             best=best,
-            attempt=claim(tmp_path / f"attempts of {name}", launch=str(next(launches)), step=progress.step),
+            attempt=claim(
+                tmp_path / f"attempts of {name}", launch=str(next(launches)), step=progress.step
+            ),
             checkpoints=tmp_path / name,
             inputs={},
             run_log=Diary(),
@@ -96,7 +98,9 @@ def is_same(one, other):
 
 def test_the_learning_rate_rises_along_a_line_to_its_highest():
     rates = [learning_rate(0.5, step, 0) for step in range(WARM_UP_STEPS + 5)]
-    assert rates[:WARM_UP_STEPS] == pytest.approx(np.arange(1, WARM_UP_STEPS + 1) * 0.5 / WARM_UP_STEPS)
+    assert rates[:WARM_UP_STEPS] == pytest.approx(
+        np.arange(1, WARM_UP_STEPS + 1) * 0.5 / WARM_UP_STEPS
+    )
     assert rates[WARM_UP_STEPS - 1 :] == [0.5] * 6
 
 
@@ -107,7 +111,7 @@ def test_the_learning_rate_falls_along_half_a_cosine_to_a_hundredth():
 
 
 def test_a_training_takes_its_epochs_and_its_evaluations(begin):
-    training = begin("train.papers=400", "train.epochs=5", "train.evaluations=4")
+    training = begin("train.nodes_per_batch=400", "train.epochs=5", "train.num_validations=4")
     fit(training)
     assert training.progress.positives == 5 * len(training.graph.references.index_E)
     assert [entry["step"] for entry in training.progress.evaluations] == [5, 10, 15, 20]
@@ -115,20 +119,20 @@ def test_a_training_takes_its_epochs_and_its_evaluations(begin):
 
 
 def test_more_evaluations_than_steps_are_one_at_each_step(begin):
-    training = begin("train.evaluations=50")
+    training = begin("train.num_validations=50")
     fit(training)
     assert [entry["step"] for entry in training.progress.evaluations] == [1, 2, 3, 4]
 
 
 def test_the_best_model_is_kept_and_not_the_last(begin, monkeypatch):
-    training = begin("train.evaluations=4")
+    training = begin("train.num_validations=4")
     states, found = [], iter([0.2, 0.4, 0.4, 0.3])
 
     def ranks(positive_P, negative_PK):
         states.append(copied(training.model))
         return torch.full((len(positive_P),), 1 / next(found))
 
-    monkeypatch.setattr(loop, "ranks", ranks)
+    monkeypatch.setattr(trainer, "ranks", ranks)
     fit(training)
     assert training.progress.best_mrr == pytest.approx(0.4)
     assert is_same(training.best, states[1])
@@ -136,10 +140,12 @@ def test_the_best_model_is_kept_and_not_the_last(begin, monkeypatch):
 
 
 def test_the_validation_is_that_of_ogb_on_all_that_was_held_out(begin):
-    training = begin("train.evaluations=1")
+    training = begin("train.num_validations=1")
     fit(training)
     embedding_NH = embed_all(training.model, training.graph)
-    score = torch.from_numpy(score_held_out(training.model, embedding_NH, training.evidence, training.graph.valid))
+    score = torch.from_numpy(
+        score_held_out(training.model, embedding_NH, training.evidence, training.graph.valid)
+    )
     expected = mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
     assert training.progress.evaluations[-1]["valid_mrr"] == pytest.approx(expected, rel=1e-6)
 
@@ -161,13 +167,13 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_weights_change(begin
 def test_weights_that_burst_are_told_by_the_next_validation_however_often_one_tries(begin):
     for _ in range(2):
         with pytest.raises(TrainingError, match="scores are not finite: nan at step 1") as caught:
-            fit(begin("train.lr=1e18", "train.clip=0", "train.evaluations=4"))
+            fit(begin("train.lr=1e18", "train.max_grad_norm=0", "train.num_validations=4"))
         assert "train.lr" in caught.value.hint
 
 
 @pytest.mark.fault("F12")
 def test_weights_that_are_not_finite_are_not_saved(begin, monkeypatch, figure):
-    real, spoilt = loop._update, []
+    real, spoilt = trainer._update, []
 
     def spoil(training, share):
         real(training, share)
@@ -175,7 +181,7 @@ def test_weights_that_are_not_finite_are_not_saved(begin, monkeypatch, figure):
             next(training.model.parameters()).data.fill_(math.inf)
             spoilt.append(training.progress.step)
 
-    monkeypatch.setattr(loop, "_update", spoil)
+    monkeypatch.setattr(trainer, "_update", spoil)
     with pytest.raises(TrainingError, match="weights are not finite"):
         fit(begin("recovery.checkpoint_steps=1"))
     assert spoilt == [2]
@@ -187,8 +193,10 @@ def test_weights_that_are_not_finite_are_not_saved(begin, monkeypatch, figure):
 
 @pytest.mark.fault("F12")
 @pytest.mark.parametrize("clip", ["1", "0"])
-def test_a_gradient_that_is_not_finite_ends_the_training_before_weights_change(begin, monkeypatch, figure, clip):
-    real, before = loop._forward_backward, []
+def test_a_gradient_that_is_not_finite_ends_the_training_before_weights_change(
+    begin, monkeypatch, figure, clip
+):
+    real, before = trainer._forward_backward, []
 
     def spoil(training, ddp, inputs):
         loss = real(training, ddp, inputs)
@@ -197,8 +205,8 @@ def test_a_gradient_that_is_not_finite_ends_the_training_before_weights_change(b
             before.append(copied(training.model))
         return loss
 
-    monkeypatch.setattr(loop, "_forward_backward", spoil)
-    training = begin(f"train.clip={clip}")
+    monkeypatch.setattr(trainer, "_forward_backward", spoil)
+    training = begin(f"train.max_grad_norm={clip}")
     with pytest.raises(TrainingError, match="gradient is not finite: nan at step 2"):
         fit(training)
     assert is_same(copied(training.model), *before)
@@ -220,7 +228,9 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(begin, stop_after):
     for key in ("step", "positives", "best_mrr"):
         assert getattr(resumed.progress, key) == getattr(whole.progress, key)
     for key in ("step", "epoch", "valid_mrr"):
-        found, expected = ([entry[key] for entry in run.progress.evaluations] for run in (resumed, whole))
+        found, expected = (
+            [entry[key] for entry in run.progress.evaluations] for run in (resumed, whole)
+        )
         assert found == expected
 
 
@@ -230,7 +240,7 @@ class BrokenError(Exception):
 
 def fail_at(monkeypatch, failing):
     """Let no batch be made for a step; returns the steps and the threads of the batches that are asked for."""
-    asked, real = [], loop.make_inputs
+    asked, real = [], trainer.make_inputs
 
     def make_inputs(part, **how):
         step = how["seed"][1]
@@ -239,7 +249,7 @@ def fail_at(monkeypatch, failing):
             raise BrokenError
         return real(part, **how)
 
-    monkeypatch.setattr(loop, "make_inputs", make_inputs)
+    monkeypatch.setattr(trainer, "make_inputs", make_inputs)
     return asked
 
 
@@ -258,7 +268,9 @@ def test_a_batch_that_can_not_be_made_ends_the_training_and_its_thread(begin, mo
     assert batch_threads() == []
 
 
-def test_batches_are_made_one_after_the_other_on_one_other_thread_that_ends_with_the_training(begin, monkeypatch):
+def test_batches_are_made_one_after_the_other_on_one_other_thread_that_ends_with_the_training(
+    begin, monkeypatch
+):
     asked = fail_at(monkeypatch, None)
     fit(begin())
     assert [step for step, _ in asked][:4] == [0, 1, 2, 3]
@@ -277,9 +289,11 @@ def real_stops():
 
 @pytest.mark.fault("F6")
 @pytest.mark.parametrize("moment", ["close", "take"])
-def test_a_request_to_stop_at_the_end_of_the_last_step_loses_none(begin, monkeypatch, real_stops, figure, moment):
+def test_a_request_to_stop_at_the_end_of_the_last_step_loses_none(
+    begin, monkeypatch, real_stops, figure, moment
+):
     """Before the thread of the batches has ended, or while the last batch was taken."""
-    real, asked = getattr(loop._Batches, moment), []
+    real, asked = getattr(trainer._Batches, moment), []
 
     def ask(batches, *step):
         if step in ((), (3,)):
@@ -287,13 +301,13 @@ def test_a_request_to_stop_at_the_end_of_the_last_step_loses_none(begin, monkeyp
             os.kill(os.getpid(), signal.SIGTERM)
         return real(batches, *step)
 
-    monkeypatch.setattr(loop._Batches, moment, ask)
-    training = begin("train.evaluations=1")
+    monkeypatch.setattr(trainer._Batches, moment, ask)
+    training = begin("train.num_validations=1")
     training.stops = real_stops
     with pytest.raises((SystemExit, StoppedError)):
         fit(training)
     assert asked
-    assert begin("train.evaluations=1").progress.step == 4
+    assert begin("train.num_validations=1").progress.step == 4
     figure(stops=1, steps_redone=0)
 
 
@@ -305,7 +319,8 @@ def test_a_stopped_training_leaves_no_thread(begin):
 
 def test_the_same_seed_makes_the_same_model_and_another_seed_another(begin):
     first, same, other = (
-        begin(*overrides, name=name) for name, overrides in (("a", []), ("b", []), ("c", ["train.seed=1"]))
+        begin(*overrides, name=name)
+        for name, overrides in (("a", []), ("b", []), ("c", ["train.seed=1"]))
     )
     for training in (first, same, other):
         fit(training)
@@ -351,7 +366,7 @@ def test_time_ends_a_training_and_not_the_epochs(begin):
 
 
 def test_the_history_goes_forward_and_reaches_the_log_as_it_is_written(begin, monkeypatch):
-    monkeypatch.setattr(loop, "RECORD_EVERY_S", 0)
+    monkeypatch.setattr(trainer, "RECORD_EVERY_S", 0)
     training = begin()
     fit(training)
     history = training.progress.history
@@ -365,8 +380,8 @@ def test_the_history_goes_forward_and_reaches_the_log_as_it_is_written(begin, mo
 
 
 def test_the_speed_of_a_resumed_training_is_that_since_it_was_resumed(begin, monkeypatch):
-    monkeypatch.setattr(loop, "RECORD_EVERY_S", 0)
-    monkeypatch.setattr(loop, "RECORD_SHARE", 0)
+    monkeypatch.setattr(trainer, "RECORD_EVERY_S", 0)
+    monkeypatch.setattr(trainer, "RECORD_SHARE", 0)
     with pytest.raises(StoppedError):
         fit(begin(stop_after=2))
     resumed = begin()
@@ -376,7 +391,7 @@ def test_the_speed_of_a_resumed_training_is_that_since_it_was_resumed(begin, mon
 
 
 def test_history_is_kept_no_denser_than_it_is_read(begin, monkeypatch):
-    monkeypatch.setattr(loop, "RECORD_EVERY_S", 1e9)
+    monkeypatch.setattr(trainer, "RECORD_EVERY_S", 1e9)
     training = begin()
     fit(training)
     assert len(training.progress.history) == 1
@@ -387,12 +402,12 @@ def test_history_is_kept_no_denser_than_it_is_read(begin, monkeypatch):
     [
         ["model.predictor=dot", "train.loss=bce"],
         ["model.predictor=mlp"],
-        ["model.evidence_hops=0"],
-        ["model.evidence_hops=2", "train.loss=bce"],
-        ["model.layers=0"],
-        ["model.features=ones", "model.layers=1", "model.aggregation=max"],
-        ["model.aggregation=add", "model.normalize=yes"],
-        ["train.clip=0", "train.papers=1000000", "train.epochs=1"],
+        ["model.structural_hops=0"],
+        ["model.structural_hops=2", "train.loss=bce"],
+        ["model.num_layers=0"],
+        ["model.features=ones", "model.num_layers=1", "model.aggr=max"],
+        ["model.aggr=add", "model.normalize=yes"],
+        ["train.max_grad_norm=0", "train.nodes_per_batch=1000000", "train.epochs=1"],
     ],
 )
 def test_every_kind_of_model_learns_something(begin, overrides):
@@ -404,7 +419,7 @@ def test_every_kind_of_model_learns_something(begin, overrides):
 
 
 def test_parts_that_hold_no_citation_are_steps_all_the_same(begin):
-    training = begin("train.papers=2", "train.epochs=0.01")
+    training = begin("train.nodes_per_batch=2", "train.epochs=0.01")
     fit(training)
     assert training.progress.step == 8
     assert training.progress.positives < 8
@@ -427,7 +442,10 @@ def test_features_are_scaled_as_the_graph_measures_them(begin):
 def test_a_graph_without_features_gets_random_ones_unless_a_constant_is_asked_for(begin):
     training = begin()
     bare = dataclasses.replace(training.graph, x_NF=None)
-    assert len(worker.new_model(bare, training.evidence, training.config).encoder.mean_F) == RANDOM_WIDTH
+    assert (
+        len(worker.new_model(bare, training.evidence, training.config).encoder.mean_F)
+        == RANDOM_WIDTH
+    )
     training = begin("model.features=ones")
     training.graph = dataclasses.replace(training.graph, x_NF=None)
     model = worker.new_model(training.graph, training.evidence, training.config)

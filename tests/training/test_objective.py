@@ -12,13 +12,13 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from citeflow.config import Config, ModelConfig, TrainConfig
-from citeflow.data.records import HeldOut
-from citeflow.evaluation.embedding import embed_all
+from citeflow.data.citation_graph import HeldOut
+from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.model import LinkPredictor
-from citeflow.learning.sampling import FOLDS, Part
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.sampling import FOLDS, Part
 from citeflow.training import objective
 from citeflow.training.objective import Objective, make_inputs
 
@@ -40,7 +40,9 @@ def graph_of(is_cited_NN, *, features=True):
     rng = np.random.default_rng(9)
     references = build_csr(*np.nonzero(is_cited_NN), NUM_PAPERS)
     none = HeldOut(
-        source_P=np.empty(0, np.int32), target_P=np.empty(0, np.int32), negative_PK=np.empty((0, 1), np.int32)
+        source_P=np.empty(0, np.int32),
+        target_P=np.empty(0, np.int32),
+        negative_PK=np.empty((0, 1), np.int32),
     )
     x_NF = rng.normal(size=(NUM_PAPERS, 4)).astype(np.float32)
     x_NF.flags.writeable = False
@@ -57,10 +59,12 @@ def graph_of(is_cited_NN, *, features=True):
     )
 
 
-def config_of(predictor="structural", loss="contrastive", **model):
+def config_of(predictor="structural", loss="info_nce", **model):
     return Config(
-        model=ModelConfig(**{"width": 6, "dropout": 0.0, "predictor": predictor, **model}),
-        train=TrainConfig(loss=loss, negatives=20),
+        model=ModelConfig(
+            **{"hidden_channels": 6, "dropout": 0.0, "predictor": predictor, **model}
+        ),
+        train=TrainConfig(loss=loss, num_negatives=20),
     )
 
 
@@ -68,7 +72,9 @@ def model_of(config, graph, seed=0):
     torch.manual_seed(seed)
     num_evidence = len(evidence_of(graph, config.model).names)
     num_features = 1 if graph.x_NF is None else graph.x_NF.shape[1]
-    return LinkPredictor(num_features, num_evidence, config.model, scaled=config.train.loss == "contrastive")
+    return LinkPredictor(
+        num_features, num_evidence, config.model, scaled=config.train.loss == "info_nce"
+    )
 
 
 def part_of(*bounds, fold=0):
@@ -95,7 +101,11 @@ def in_double(inputs):
 
     def widened(record):
         values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-        return {k: v.double() for k, v in values.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+        return {
+            k: v.double()
+            for k, v in values.items()
+            if isinstance(v, torch.Tensor) and v.is_floating_point()
+        }
 
     judged = inputs.judged and dataclasses.replace(inputs.judged, **widened(inputs.judged))
     return dataclasses.replace(inputs, **widened(inputs), judged=judged)
@@ -114,7 +124,7 @@ PARTS = [part_of(), part_of([3, 20], [22, 39], fold=1)]
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(layers, part):
     is_cited_NN = citations()
-    config = config_of(layers=layers)
+    config = config_of(num_layers=layers)
     graph = graph_of(is_cited_NN)
     model = model_of(config, graph)
     edge_2P, inputs = batch_of(graph, config, part)
@@ -127,7 +137,7 @@ def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(l
 
 def test_a_pair_that_cites_both_ways_is_hidden_both_ways():
     is_cited_NN = citations()
-    graph, config = graph_of(is_cited_NN), config_of(layers=1)
+    graph, config = graph_of(is_cited_NN), config_of(num_layers=1)
     folds = [batch_of(graph, config, part_of(fold=fold)) for fold in range(FOLDS)]
     [(edge_2P, inputs)] = [each for each in folds if (each[0] == [[3], [5]]).all(axis=0).any()]
     assert (edge_2P == [[5], [3]]).all(axis=0).any()
@@ -158,23 +168,29 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
 
 def unseeing(is_cited_NN, edge_2P, config):
     """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
-    evidence, whole = (evidence_of(graph_of(each), config) for each in (without(is_cited_NN, edge_2P), is_cited_NN))
+    evidence, whole = (
+        evidence_of(graph_of(each), config) for each in (without(is_cited_NN, edge_2P), is_cited_NN)
+    )
     for path in whole.paths:
-        evidence._weights |= {(hop, path.weight): whole._weight(hop, path.weight) for hop in path.hops}
+        evidence._weights |= {
+            (hop, path.weight): whole._weight(hop, path.weight) for hop in path.hops
+        }
     evidence._degrees["references"] = whole._degree("references")
     return evidence
 
 
 def one(score_K, loss):
     """Loss of one citation, scored first, against its own negatives."""
-    if loss == "contrastive":
+    if loss == "info_nce":
         return cross_entropy(score_K[None], torch.tensor([0]))
     each = [(score_K[:1], torch.ones(1)), (score_K[1:], torch.zeros(len(score_K) - 1))]
-    return sum(binary_cross_entropy_with_logits(score, label) for score, label in each if len(score))
+    return sum(
+        binary_cross_entropy_with_logits(score, label) for score, label in each if len(score)
+    )
 
 
 @pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
-@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+@pytest.mark.parametrize("loss", ["info_nce", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_the_loss_is_that_of_a_plain_reckoning(predictor, loss, part, monkeypatch):
     """Evidence is that of the whole graph without the citations of the source in question."""
@@ -185,14 +201,16 @@ def test_the_loss_is_that_of_a_plain_reckoning(predictor, loss, part, monkeypatc
     edge_2P, inputs = batch_of(graph, config, part)
     found = Objective(model, loss)(inputs)
     assert (inputs.judged is not None) == (predictor == "structural")
-    torch.testing.assert_close(found, reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss))
+    torch.testing.assert_close(
+        found, reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss)
+    )
 
 
 @pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
-@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+@pytest.mark.parametrize("loss", ["info_nce", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_the_gradient_is_that_of_finite_differences(predictor, loss, aggregation):
-    graph, config = graph_of(citations()), config_of(predictor, loss, aggregation=aggregation)
+    graph, config = graph_of(citations()), config_of(predictor, loss, aggr=aggregation)
     model = model_of(config, graph).double()
     inputs = in_double(batch_of(graph, config)[1])
     compute = Objective(model, loss)
@@ -201,7 +219,9 @@ def test_the_gradient_is_that_of_finite_differences(predictor, loss, aggregation
     for parameter in model.parameters():
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         expected = slope(compute, inputs, parameter, direction)
-        assert (parameter.grad * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-8)
+        assert (parameter.grad * direction).sum().item() == pytest.approx(
+            expected, rel=1e-4, abs=1e-8
+        )
     assert all(parameter.grad.any() for parameter in model.parameters() if parameter.numel() > 1)
 
 
@@ -221,13 +241,16 @@ def test_a_batch_whose_negatives_are_all_masked_has_a_finite_loss():
     model = model_of(config, graph)
     inputs = batch_of(graph, config)[1]
     blind = dataclasses.replace(inputs, masked_SK=torch.ones_like(inputs.masked_SK))
-    loss = Objective(model, "contrastive")(blind)
+    loss = Objective(model, "info_nce")(blind)
     loss.backward()
     assert loss.isfinite()
-    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(
+        parameter.grad is None or parameter.grad.isfinite().all()
+        for parameter in model.parameters()
+    )
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+@pytest.mark.parametrize("loss", ["info_nce", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor, loss):
     """Every weight has a gradient all the same, for other ranks wait for it."""
@@ -240,7 +263,9 @@ def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor,
     found = Objective(model, loss)(inputs)
     found.backward()
     assert found == 0
-    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+    assert all(
+        parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters()
+    )
 
 
 @pytest.mark.parametrize("most", [1, 7, 10_000])
@@ -255,7 +280,7 @@ def test_the_head_learns_from_some_of_the_sources_and_all_of_their_citations(mon
     expected_Y = np.flatnonzero(np.isin(edge_2P[0], chosen))
     assert judged.citation_Y.tolist() == expected_Y.tolist()
     assert np.array_equal(chosen[judged.row_Y.numpy()], edge_2P[0][expected_Y])
-    assert judged.evidence_ZKD.shape[:2] == (len(chosen), config.train.negatives)
+    assert judged.evidence_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
 
 
 def test_papers_have_their_own_features():
@@ -266,7 +291,9 @@ def test_papers_have_their_own_features():
 
 @pytest.mark.parametrize("features", [False, True])
 def test_papers_are_read_as_a_constant_where_that_is_asked_for(features):
-    _, inputs = batch_of(graph_of(citations(), features=features), config_of("dot", features="ones"))
+    _, inputs = batch_of(
+        graph_of(citations(), features=features), config_of("dot", features="ones")
+    )
     assert torch.equal(inputs.x_BF, torch.ones(NUM_PAPERS, 1))
 
 
@@ -280,8 +307,13 @@ def test_papers_of_a_graph_without_features_can_be_told_apart():
 def test_negatives_and_judged_sources_follow_from_the_seed(monkeypatch):
     monkeypatch.setattr(objective, "JUDGED", 10)
     graph = graph_of(citations())
-    first, again, other = (batch_of(graph, config_of(), seed=seed)[1] for seed in (SEED, SEED, (1, 3, 3)))
-    for drawn in (lambda inputs: inputs.negative_K.tolist(), lambda inputs: inputs.judged.source_Z.tolist()):
+    first, again, other = (
+        batch_of(graph, config_of(), seed=seed)[1] for seed in (SEED, SEED, (1, 3, 3))
+    )
+    for drawn in (
+        lambda inputs: inputs.negative_K.tolist(),
+        lambda inputs: inputs.judged.source_Z.tolist(),
+    ):
         assert drawn(first) == drawn(again) != drawn(other)
 
 

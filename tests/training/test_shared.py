@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from citeflow.errors import UnavailableError
-from citeflow.training import shared
-from citeflow.training.shared import shared_array, unshare
+from citeflow.training import shared_memory
+from citeflow.training.shared_memory import shared_array, unshare
 
 NAME = f"citeflow-test-{os.getpid()}"
 
@@ -21,7 +21,7 @@ def places(tmp_path, monkeypatch):
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     memory.mkdir()
     disk.mkdir()
-    monkeypatch.setattr(shared, "_shared_places", lambda name: [memory / name, disk / name])
+    monkeypatch.setattr(shared_memory, "_shared_places", lambda name: [memory / name, disk / name])
     return memory, disk
 
 
@@ -37,16 +37,23 @@ def full(monkeypatch, *folders):
     monkeypatch.setattr(os, "posix_fallocate", allocate)
 
 
-def test_the_places_are_shared_memory_and_then_the_folder_for_temporary_files(monkeypatch, tmp_path):
+def test_the_places_are_shared_memory_and_then_the_folder_for_temporary_files(
+    monkeypatch, tmp_path
+):
     monkeypatch.undo()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert shared._shared_places("name") == [Path("/dev/shm/name"), tmp_path / "name"]
+    assert shared_memory._shared_places("name") == [Path("/dev/shm/name"), tmp_path / "name"]
 
 
 def test_each_sees_what_the_others_write_even_when_the_name_is_gone(places):
     first = shared_array(NAME, (3, 4), create=True)
     second = shared_array(NAME, (3, 4), create=False)
-    assert (first.shape, first.dtype, second.shape, second.dtype) == ((3, 4), np.float32, (3, 4), np.float32)
+    assert (first.shape, first.dtype, second.shape, second.dtype) == (
+        (3, 4),
+        np.float32,
+        (3, 4),
+        np.float32,
+    )
     assert not first.any()
     first[1, 2] = 5
     assert second[1, 2] == 5
@@ -56,7 +63,9 @@ def test_each_sees_what_the_others_write_even_when_the_name_is_gone(places):
     assert first[0, 0] == -7
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 fears for the other threads' locks
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # Python 3.12 fears for the other threads' locks
 def test_another_process_sees_it_as_well():
     mine = shared_array(NAME, (2, 2), create=True)
     child = os.fork()
@@ -81,7 +90,10 @@ def test_without_room_in_shared_memory_it_is_on_the_disk_for_all_of_them(places,
     memory, disk = places
     full(monkeypatch, memory)
     first = shared_array(NAME, (3, 4), create=True)
-    assert ([path.name for path in memory.iterdir()], [path.name for path in disk.iterdir()]) == ([], [NAME])
+    assert ([path.name for path in memory.iterdir()], [path.name for path in disk.iterdir()]) == (
+        [],
+        [NAME],
+    )
     shared_array(NAME, (3, 4), create=False)[2] = 8
     assert first[2].tolist() == [8] * 4
     unshare(NAME)
@@ -93,7 +105,9 @@ def test_all_of_its_memory_is_taken_at_once(places):
     assert (places[0] / NAME).stat().st_blocks * 512 >= 4_000_000
 
 
-def test_without_any_room_it_says_how_much_was_wanted_and_what_to_do_and_leaves_nothing(places, monkeypatch):
+def test_without_any_room_it_says_how_much_was_wanted_and_what_to_do_and_leaves_nothing(
+    places, monkeypatch
+):
     full(monkeypatch, *places)
     with pytest.raises(UnavailableError, match="4,000,000 bytes") as caught:
         shared_array(NAME, (1000, 1000), create=True)

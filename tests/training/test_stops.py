@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from citeflow.errors import StoppedError
-from citeflow.training.stops import StopRequests
+from citeflow.training.preemption import StopRequests
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def test_a_signal_while_steps_are_taken_waits_until_it_is_asked_for(stops, numbe
         assert stops()
 
 
-def test_a_signal_outside_of_steps_ends_the_work_and_a_second_one_does_not_disturb_the_cleaning(stops):
+def test_a_signal_outside_of_steps_ends_the_work_and_a_second_one_does_not_disturb_the_cleaning(
+    stops,
+):
     with pytest.raises(SystemExit) as caught:
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.code == StoppedError.exit_code == 143

@@ -5,12 +5,12 @@ import os
 
 import pytest
 
-from citeflow.monitoring.metrics import OF_TRAINING
-from citeflow.monitoring.usage import Source
-from citeflow.reporting import events
-from citeflow.training import watch
+from citeflow.reporting import event_files
+from citeflow.training import resources
 from citeflow.training.checkpoint import Progress
-from citeflow.training.watch import Watch
+from citeflow.training.prometheus import OF_TRAINING
+from citeflow.training.resources import Watch
+from citeflow.utils.usage import Source
 
 
 def trained(group, log_dir, step=0):
@@ -22,7 +22,11 @@ def trained(group, log_dir, step=0):
 
 
 def scalars(folder, tag="resources/memory_gib"):
-    return [entry.step for path in sorted(folder.iterdir()) for entry in events.read_scalars(path, tag)]
+    return [
+        entry.step
+        for path in sorted(folder.iterdir())
+        for entry in event_files.read_scalars(path, tag)
+    ]
 
 
 def test_facts_cost_and_series_come_from_one_watch(group, tmp_path):
@@ -38,7 +42,7 @@ def test_a_resumed_training_takes_back_the_samples_after_its_checkpoint(group, t
     trained(group, tmp_path)
     trained(group, tmp_path, step=7)
     first, second = sorted((tmp_path / "rank-0").iterdir())
-    assert (events.first_step(first), events.first_step(second)) == (0, 7)
+    assert (event_files.first_step(first), event_files.first_step(second)) == (0, 7)
 
 
 def test_a_training_that_begins_afresh_forgets_ranks_that_it_has_not(group, tmp_path):
@@ -57,14 +61,21 @@ def test_a_folder_that_cannot_be_written_costs_the_curve_alone(group, tmp_path, 
     assert "shows no resources in TensorBoard" in capsys.readouterr().err
 
 
-def test_a_disk_that_fills_up_costs_the_rest_of_the_curve_alone(group, tmp_path, monkeypatch, capsys):
+def test_a_disk_that_fills_up_costs_the_rest_of_the_curve_alone(
+    group, tmp_path, monkeypatch, capsys
+):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(watch.ResourceLog, "add", full)
+    monkeypatch.setattr(resources.ResourceLog, "add", full)
     seen = trained(group, tmp_path)
     assert seen.train["peak_memory_bytes"] > 1e7
-    assert capsys.readouterr().err.count("shows no more resources in TensorBoard step=0 why=No space left") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "shows no more resources in TensorBoard step=0 why=No space left"
+        )
+        == 1
+    )
 
 
 def test_a_source_that_is_gone_costs_the_samples_alone(group, tmp_path, monkeypatch, capsys):
@@ -87,6 +98,8 @@ def test_what_is_not_known_yet_is_not_served(group, tmp_path, progress):
 
 def test_every_figure_of_a_training_is_served_once_it_is_known(group, tmp_path):
     watched = Watch(group, "r", tmp_path, step=0)
-    watched._progress = Progress(step=3, positives=9, history=[{"loss": 0.5}], evaluations=[{"valid_mrr": 0.25}])
+    watched._progress = Progress(
+        step=3, positives=9, history=[{"loss": 0.5}], evaluations=[{"valid_mrr": 0.25}]
+    )
     assert set(watched._facts()) == set(OF_TRAINING)
     assert watched._facts()["citeflow_train_valid_mrr"] == 0.25

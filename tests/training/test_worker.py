@@ -13,11 +13,11 @@ import pytest
 
 from citeflow import files
 from citeflow.errors import ConfigError
-from citeflow.reporting import events
+from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import worker
 from citeflow.training.checkpoint import Progress
-from citeflow.training.stops import is_torchrun
+from citeflow.training.preemption import is_torchrun
 
 RECORD = {"wall_time": 1e9, "loss": 1.0, "lr": 0.1, "positives_per_s": 9.0, "valid_mrr": 0.5}
 
@@ -26,15 +26,17 @@ def steps_seen(log_dir, tag):
     """What a reader keeps of a curve: a file takes back what others say of the step that it begins with, and later."""
     kept = []
     for path in sorted(log_dir.iterdir()):
-        first = events.first_step(path)
+        first = event_files.first_step(path)
         kept = [step for step in kept if first is None or step < first]
-        kept += [entry.step for entry in events.read_scalars(path, tag)]
+        kept += [entry.step for entry in event_files.read_scalars(path, tag)]
     return kept
 
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("is_saved", [False, True])
-def test_an_evaluation_is_told_once_whether_or_not_its_checkpoint_was_written(tmp_path, figure, is_saved):
+def test_an_evaluation_is_told_once_whether_or_not_its_checkpoint_was_written(
+    tmp_path, figure, is_saved
+):
     before = RunLog(tmp_path, purge_step=None)
     for step in (10, 20):
         before.step({**RECORD, "step": step})
@@ -53,18 +55,24 @@ def test_an_evaluation_is_told_once_whether_or_not_its_checkpoint_was_written(tm
 
 
 def test_a_worker_whose_parent_is_gone_already_ends_at_once():
-    code = "from citeflow.training.stops import stop_with_parent; stop_with_parent(lambda _: False); print('trains')"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    code = "from citeflow.training.preemption import stop_with_parent; stop_with_parent(lambda _: False); print('trains')"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+    )
     assert (ended.returncode, ended.stdout) == (143, b"")
 
 
 def test_torchrun_is_known_by_its_command():
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "torch.distributed.run"])
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", "-m", "torch.distributed.run"]
+    )
     try:
         for process in (sleeper, other):
             while b"time.sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-                assert process.poll() is None  # a process has no command line for a moment when it begins
+                assert (
+                    process.poll() is None
+                )  # a process has no command line for a moment when it begins
         assert is_torchrun(sleeper.pid)
         assert not is_torchrun(other.pid)
     finally:
@@ -113,7 +121,9 @@ def test_a_disk_failure_that_may_pass_lets_torchrun_start_again(main, tmp_path):
     assert not (tmp_path / "error.json").exists()
 
 
-def test_an_error_that_can_not_be_written_down_ends_the_worker_all_the_same(main, monkeypatch, capsys):
+def test_an_error_that_can_not_be_written_down_ends_the_worker_all_the_same(
+    main, monkeypatch, capsys
+):
     def full(path, value):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 

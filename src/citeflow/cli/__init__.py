@@ -23,7 +23,7 @@ from citeflow.cli import (
     xor,
 )
 from citeflow.errors import CiteflowError, ConfigError, tellable
-from citeflow.stopping import stoppable
+from citeflow.utils.signals import stoppable
 
 OUTPUT_CLOSED = 141
 """As a shell tells SIGPIPE: nobody reads on, as behind `| head`."""
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.call(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # Python flushes once more as it ends
         return OUTPUT_CLOSED
     except Exception as error:
         told = tellable(error)
@@ -63,7 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"citeflow {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, experiments, tune, verbs, predict, settings, compile, submit, runs, cluster, doctor, demo, xor):
+    for module in (
+        run,
+        experiments,
+        tune,
+        verbs,
+        predict,
+        settings,
+        compile,
+        submit,
+        runs,
+        cluster,
+        doctor,
+        demo,
+        xor,
+    ):
         module.add_to(commands)
     return parser
 
@@ -72,5 +88,12 @@ def _exit_codes() -> str:
     kinds: list[type[CiteflowError]] = CiteflowError.__subclasses__()
     meanings = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in kinds}
     failed = "citeflow itself, or the system below it, failed."
-    meanings |= {0: "It went well.", CiteflowError.exit_code: failed, 130: "Ctrl-C.", OUTPUT_CLOSED: "Nobody reads on."}
-    return "\n".join(["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in sorted(meanings.items()))])
+    meanings |= {
+        0: "It went well.",
+        CiteflowError.exit_code: failed,
+        130: "Ctrl-C.",
+        OUTPUT_CLOSED: "Nobody reads on.",
+    }
+    return "\n".join(
+        ["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in sorted(meanings.items()))]
+    )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from citeflow import files, runs
+from citeflow import files, paths
 from citeflow.cli import options
-from citeflow.cluster import spec as train_spec
-from citeflow.console import emit
 from citeflow.errors import ConfigError
+from citeflow.kubernetes import job_spec as train_spec
+from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -28,33 +28,60 @@ def add_to(commands: "Commands") -> None:
 
 
 def _add_launch(commands: "Commands") -> None:
-    parser = options.add_command(commands, "launch", _launch, "train in the pods of a job on a cluster")
+    parser = options.add_command(
+        commands, "launch", _launch, "train in the pods of a job on a cluster"
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"settings of a job and their defaults, for --job:\n\n{train_spec.to_yaml(train_spec.TrainSpec())}"
-    parser.add_argument("graph", type=Path, help="folder that `preprocess` made, at the path where the pods see it")
-    parser.add_argument("--run-name", type=runs.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -")
-    parser.add_argument("--run-id", default=BY_HAND, metavar="ID", help="id of the pipeline run, if there is one")
+    parser.add_argument(
+        "graph", type=Path, help="folder that `preprocess` made, at the path where the pods see it"
+    )
+    parser.add_argument(
+        "--run-name", type=paths.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -"
+    )
+    parser.add_argument(
+        "--run-id", default=BY_HAND, metavar="ID", help="id of the pipeline run, if there is one"
+    )
     kinds = [name for name, kind in train_spec.LAUNCHERS.items() if kind]
     parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
-    parser.add_argument("--job", metavar="YAML", default="", help='what the job gets: a file, or "{cpu: 4}"')
-    parser.add_argument("--namespace", default="", metavar="NS", help="default: that of this pod, or of the kubeconfig")
-    parser.add_argument("--dry-run", action="store_true", help="print the object that would be sent, and end")
+    parser.add_argument(
+        "--job", metavar="YAML", default="", help='what the job gets: a file, or "{cpu: 4}"'
+    )
+    parser.add_argument(
+        "--namespace",
+        default="",
+        metavar="NS",
+        help="default: that of this pod, or of the kubeconfig",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the object that would be sent, and end"
+    )
     options.add_workers(parser)
     options.add_data_root(parser)
     options.add_settings(parser)
 
 
 def _add_reap(commands: "Commands") -> None:
-    parser = options.add_command(commands, "reap", _reap, "delete jobs whose pipeline run or step has ended")
-    parser.add_argument("--namespace", default="", metavar="NS", help="default: that of this pod, or of the kubeconfig")
+    parser = options.add_command(
+        commands, "reap", _reap, "delete jobs whose pipeline run or step has ended"
+    )
+    parser.add_argument(
+        "--namespace",
+        default="",
+        metavar="NS",
+        help="default: that of this pod, or of the kubeconfig",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say which")
 
 
 def _launch(args: argparse.Namespace) -> None:
-    config, run_dir = options.resolved(args), runs.run_folder(options.data_root(args), args.run_name)
+    config, run_dir = (
+        options.resolved(args),
+        paths.run_folder(options.data_root(args), args.run_name),
+    )
     options.require("kubernetes", "kubeflow")
-    from citeflow.cluster.spec import JobRequest
-    from citeflow.cluster.train import job_of_run
+    from citeflow.kubernetes.job_spec import JobRequest
+    from citeflow.kubernetes.launch import job_of_run
     from citeflow.training.launch import job_of
 
     spec, kind = (
@@ -64,23 +91,30 @@ def _launch(args: argparse.Namespace) -> None:
     train_spec.check_mounted(spec, run_dir)
     request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
     if args.dry_run:
-        task = job_of(args.graph, runs.log_folder(options.data_root(args), args.run_name), config)
-        yaml.safe_dump(job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False)
+        task = job_of(args.graph, paths.log_folder(options.data_root(args), args.run_name), config)
+        yaml.safe_dump(
+            job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False
+        )
         return
     files.read_manifest(args.graph, "PreparedGraph")
     options.require("torch")
     from citeflow import stages
 
-    log_dir = runs.log_folder(options.data_root(args), args.run_name)
+    log_dir = paths.log_folder(options.data_root(args), args.run_name)
     place = stages.train(
-        args.graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=args.workers, request=request
+        args.graph,
+        run_dir=run_dir,
+        log_dir=log_dir,
+        config=config,
+        workers=args.workers,
+        request=request,
     )
     emit({"path": str(place), **files.read_manifest(place, "TrainedModel")["facts"]})
 
 
 def namespace_of(args: argparse.Namespace) -> str:
     """Where a job would be created, without asking the cluster."""
-    from citeflow.cluster.api import connect
+    from citeflow.kubernetes.client import connect
 
     with contextlib.suppress(ConfigError):
         return connect(namespace=args.namespace).namespace
@@ -89,7 +123,9 @@ def namespace_of(args: argparse.Namespace) -> str:
 
 def _reap(args: argparse.Namespace) -> None:
     options.require("kubernetes")
-    from citeflow.cluster.api import connect
-    from citeflow.cluster.reaper import reap
+    from citeflow.kubernetes.client import connect
+    from citeflow.kubernetes.reaper import reap
 
-    emit({"deleted": reap(connect(namespace=args.namespace, patience_s=60.0), dry_run=args.dry_run)})
+    emit(
+        {"deleted": reap(connect(namespace=args.namespace, patience_s=60.0), dry_run=args.dry_run)}
+    )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from citeflow.cli import options
 from citeflow.cli.submit import add_connection, connected
-from citeflow.cluster.spec import LAUNCHERS
-from citeflow.console import emit
 from citeflow.doctor import Finding, local, machine, show
 from citeflow.errors import ConfigError, UnavailableError
-from citeflow.kfpserver import STANDALONE
+from citeflow.kubeflow.client import STANDALONE
+from citeflow.kubernetes.job_spec import LAUNCHERS
+from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 def add_to(commands: "Commands") -> None:
     """Add the command."""
-    parser = options.add_command(commands, "doctor", _call, "say what this machine or the cluster lacks; 69 if any")
+    parser = options.add_command(
+        commands, "doctor", _call, "say what this machine or the cluster lacks; 69 if any"
+    )
     kinds = [name for name, kind in LAUNCHERS.items() if kind]
     parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
-    parser.add_argument("--service-account", default="", metavar="NAME", help="whose rights; by default your own")
-    parser.add_argument("--local", action="store_true", help="this machine only, and what a local run ignores")
+    parser.add_argument(
+        "--service-account", default="", metavar="NAME", help="whose rights; by default your own"
+    )
+    parser.add_argument(
+        "--local", action="store_true", help="this machine only, and what a local run ignores"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per check")
     options.add_data_root(parser)
     add_connection(parser)
@@ -50,7 +56,12 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
     try:
         options.require("kfp", "kubernetes", "kubeflow")
     except UnavailableError as error:
-        yield Finding(status="note", what="cluster", value=f"not looked at: no package {error.value}", hint=error.hint)
+        yield Finding(
+            status="note",
+            what="cluster",
+            value=f"not looked at: no package {error.value}",
+            hint=error.hint,
+        )
         return
     is_there = True
     for found in _cluster(args):
@@ -63,24 +74,28 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _cluster(args: argparse.Namespace) -> Iterator[Finding]:
-    from citeflow.cluster import api
     from citeflow.doctor import cluster
+    from citeflow.kubernetes import client
 
     try:
-        found = api.connect(namespace=args.namespace or _default_namespace())
+        found = client.connect(namespace=args.namespace or _default_namespace())
     except ConfigError as error:
         value = f"not looked at: {error.what}: {error.value}"
         is_asked = args.host or args.namespace or args.service_account
-        yield Finding(status="missing" if is_asked else "note", what="cluster", value=value, hint=error.hint)
+        yield Finding(
+            status="missing" if is_asked else "note", what="cluster", value=value, hint=error.hint
+        )
         return
     try:
-        yield from cluster.check(found, launcher=args.launcher, service_account=args.service_account)
+        yield from cluster.check(
+            found, launcher=args.launcher, service_account=args.service_account
+        )
     finally:
         found.client.close()
 
 
 def _default_namespace() -> str:
     """That of the pod this runs in, which `connect` knows; elsewhere that of Kubeflow Pipelines alone."""
-    from citeflow.cluster.api import SERVICE_ACCOUNT
+    from citeflow.kubernetes.client import SERVICE_ACCOUNT
 
     return "" if (SERVICE_ACCOUNT / "token").is_file() else STANDALONE

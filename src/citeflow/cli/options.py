@@ -8,12 +8,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, lastwords, pipeline, runs
+from citeflow import config, paths
 from citeflow.config import Config
-from citeflow.console import log
-from citeflow.data.raw import NAMED_DATASETS
-from citeflow.errors import INSTALL, ConfigError, NotFoundError, StoppedError, TrainingError, UnavailableError
-from citeflow.stopping import stoppable
+from citeflow.data.datasets import NAMED_DATASETS
+from citeflow.errors import (
+    INSTALL,
+    ConfigError,
+    NotFoundError,
+    StoppedError,
+    TrainingError,
+    UnavailableError,
+)
+from citeflow.kubeflow import local_runner
+from citeflow.utils import termination_message
+from citeflow.utils.logging import log
+from citeflow.utils.signals import stoppable
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -33,9 +42,19 @@ def add_command(
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add `--preset`, `--config` and `--set`."""
     group = parser.add_argument_group("settings, each over the one before")
-    group.add_argument("--preset", default="default", metavar="NAME", help=f"one of {', '.join(config.PRESETS)}")
-    group.add_argument("--config", type=Path, metavar="FILE", help="YAML file, as `citeflow settings` prints it")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, train.epochs=3")
+    group.add_argument(
+        "--preset", default="default", metavar="NAME", help=f"one of {', '.join(config.PRESETS)}"
+    )
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file, as `citeflow settings` prints it"
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, train.epochs=3",
+    )
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +70,9 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add `--workers`."""
-    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="training processes (default: 2)")
+    parser.add_argument(
+        "--workers", type=positive, default=2, metavar="N", help="training processes (default: 2)"
+    )
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -62,15 +83,19 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add what every pipeline that runs here has: `--run-name`, `--verbose` and `--data-root`."""
-    parser.add_argument("--run-name", type=runs.check_name, metavar="NAME", help="default: dataset, date and time")
-    parser.add_argument("--verbose", action="store_true", help="show everything that kfp and the steps print")
+    parser.add_argument(
+        "--run-name", type=paths.check_name, metavar="NAME", help="default: dataset, date and time"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show everything that kfp and the steps print"
+    )
     add_data_root(parser)
 
 
 def run_name(args: argparse.Namespace, source: str) -> str:
     """The name that the options give, or one made of the dataset's name or whatever else the run is about."""
     given: str | None = args.run_name
-    return given or runs.make_name(source, time.strftime("%Y%m%d-%H%M%S"))
+    return given or paths.make_name(source, time.strftime("%Y%m%d-%H%M%S"))
 
 
 def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose: bool) -> None:
@@ -86,8 +111,8 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose
         CiteflowError: as `pipeline.run`.
     """
     try:
-        with stoppable(lastwords.leave):
-            pipeline.run(arguments, name=name, scratch=root, verbose=verbose)
+        with stoppable(termination_message.leave):
+            local_runner.run(arguments, name=name, scratch=root, verbose=verbose)
     except (StoppedError, TrainingError) as error:
         if "run_name" in arguments:
             log("run", "can go on", add=f"--run-name {arguments['run_name']}")
@@ -121,7 +146,11 @@ def dataset(text: str) -> str:
         return text
     path = Path(text).expanduser().absolute()
     if not path.exists():
-        raise NotFoundError("no such dataset", text, hint=f"{', '.join(NAMED_DATASETS)}, a folder, an archive or a URL")
+        raise NotFoundError(
+            "no such dataset",
+            text,
+            hint=f"{', '.join(NAMED_DATASETS)}, a folder, an archive or a URL",
+        )
     return str(path)
 
 
@@ -156,7 +185,9 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError("not numbers with commas between them", text, hint="such as 1,2,4") from None
+        raise ConfigError(
+            "not numbers with commas between them", text, hint="such as 1,2,4"
+        ) from None
 
 
 def positive(text: str) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citeflow.cli import options
-from citeflow.console import emit
 from citeflow.errors import NotFoundError
+from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -14,16 +14,24 @@ if TYPE_CHECKING:
 
 def add_to(commands: "Commands") -> None:
     """Add the command."""
-    parser = options.add_command(commands, "predict", _call, "list the most likely missing citations of a paper")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="what `run --out` named, or a model")
-    parser.add_argument("--paper", required=True, metavar="ID", help="the paper's id in the dataset")
-    parser.add_argument("-k", type=options.positive, default=10, metavar="K", help="how many (default: 10)")
+    parser = options.add_command(
+        commands, "predict", _call, "list the most likely missing citations of a paper"
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="DIR", help="what `run --out` named, or a model"
+    )
+    parser.add_argument(
+        "--paper", required=True, metavar="ID", help="the paper's id in the dataset"
+    )
+    parser.add_argument(
+        "-k", type=options.positive, default=10, metavar="K", help="how many (default: 10)"
+    )
     options.add_data_root(parser)
 
 
 def _call(args: argparse.Namespace) -> None:
     model = _model(args.run)
-    from citeflow.predict import predict
+    from citeflow.evaluation.predict import predict
 
     for row in predict(model, data_root=options.data_root(args), paper=args.paper, k=args.k):
         emit(row)
@@ -33,4 +41,6 @@ def _model(folder: Path) -> Path:
     for place in (folder / "model", folder):
         if (place / "model.json").is_file():
             return place
-    raise NotFoundError("no model here", folder, hint="name the --out folder of a run, or its model")
+    raise NotFoundError(
+        "no model here", folder, hint="name the --out folder of a run, or its model"
+    )

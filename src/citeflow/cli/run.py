@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, files, runs, stages, tracking
+from citeflow import config, files, paths, stages
 from citeflow.cli import options
-from citeflow.console import emit, log, without_secrets
-from citeflow.reporting import markdown
+from citeflow.reporting import markdown, mlflow
+from citeflow.utils.logging import emit, log, without_secrets
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -20,20 +20,34 @@ def add_to(commands: "Commands") -> None:
     options.add_dataset(parser)
     options.add_workers(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for report and model (default: below data root)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for report and model (default: below data root)",
     )
     options.add_run(parser)
     options.add_settings(parser)
 
 
 def _call(args: argparse.Namespace) -> None:
-    settings, dataset, root = options.resolved(args), options.dataset(args.dataset), options.data_root(args)
+    settings, dataset, root = (
+        options.resolved(args),
+        options.dataset(args.dataset),
+        options.data_root(args),
+    )
     name = options.run_name(args, dataset)
-    out = options.absolute(args.out) if args.out else runs.published_folder(root, name)
+    out = options.absolute(args.out) if args.out else paths.published_folder(root, name)
     options.require("kfp", "torch")
-    tracking.check()
+    mlflow.check()
     stages.check_places(root, out)
-    log("run", "starts", name=name, dataset=without_secrets(dataset), workers=args.workers, data_root=root)
+    log(
+        "run",
+        "starts",
+        name=name,
+        dataset=without_secrets(dataset),
+        workers=args.workers,
+        data_root=root,
+    )
     arguments = {
         "dataset": dataset,
         "settings": config.to_yaml(settings),
@@ -43,11 +57,16 @@ def _call(args: argparse.Namespace) -> None:
         "data_root": str(root),
     }
     options.run_pipeline("citation", arguments, root=root, verbose=args.verbose)
-    _tell(files.read_json(out / "report.json"), out, runs.log_folder(root, name))
+    _tell(files.read_json(out / "report.json"), out, paths.log_folder(root, name))
 
 
 def _tell(report: dict[str, Any], out: Path, log_dir: Path) -> None:
     print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
     log("run", "done", page=out / "report.html", tensorboard=f"--logdir {log_dir.parent}")
-    places = {"report": out / "report.json", "page": out / "report.html", "model": out / "model", "logs": log_dir}
+    places = {
+        "report": out / "report.json",
+        "page": out / "report.html",
+        "model": out / "model",
+        "logs": log_dir,
+    }
     emit({**{name: str(place) for name, place in places.items()}, "test": report["test"]})

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from citeflow.cli import options
 from citeflow.cli.submit import add_connection, add_wait, connected, finish
-from citeflow.console import emit, log
 from citeflow.errors import NotFoundError
-from citeflow.kfpserver import TERMINAL, Server
+from citeflow.kubeflow.client import TERMINAL, Server
+from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
-    from citeflow.cluster.api import Api
+    from citeflow.kubernetes.client import Api
 
 CANCEL_S = 300.0
 """How long a cancelled run may take to end; each of its pods has a grace period."""
@@ -25,13 +25,23 @@ def add_to(commands: "Commands") -> None:
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = options.add_command(verbs, "list", _list, "one JSON object per run, the newest first")
     listing.add_argument("--experiment", default="", metavar="NAME", help="only its runs")
-    listing.add_argument("--limit", type=options.positive, default=20, metavar="N", help="at most (default: 20)")
-    watch = _with_run(options.add_command(verbs, "watch", _watch, "wait for a run to end; 75 if it failed"))
+    listing.add_argument(
+        "--limit", type=options.positive, default=20, metavar="N", help="at most (default: 20)"
+    )
+    watch = _with_run(
+        options.add_command(verbs, "watch", _watch, "wait for a run to end; 75 if it failed")
+    )
     add_wait(watch)
-    logs = _with_run(options.add_command(verbs, "logs", _logs, "print what the pods of a run wrote"))
+    logs = _with_run(
+        options.add_command(verbs, "logs", _logs, "print what the pods of a run wrote")
+    )
     logs.add_argument("--follow", action="store_true", help="until the run has ended")
     logs.add_argument("--step", default="", metavar="STEP", help="only of this step, such as train")
-    _with_run(options.add_command(verbs, "cancel", _cancel, "end a run and delete the jobs that it started"))
+    _with_run(
+        options.add_command(
+            verbs, "cancel", _cancel, "end a run and delete the jobs that it started"
+        )
+    )
     for each in verbs.choices.values():
         add_connection(each)
 
@@ -55,7 +65,10 @@ def _list(args: argparse.Namespace) -> None:
 
 def _described(server: Server, run: Any) -> dict[str, Any]:
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    times = {"created": run.created_at, "finished": run.finished_at if run.state in TERMINAL else None}
+    times = {
+        "created": run.created_at,
+        "finished": run.finished_at if run.state in TERMINAL else None,
+    }
     return {
         "run_id": run.run_id,
         "name": run.display_name,
@@ -75,13 +88,15 @@ def _logs(args: argparse.Namespace) -> None:
     server = connected(args)
     run_id = server.find_run(args.run).run_id
     options.require("kubernetes")
-    from citeflow.runlogs import RunLogs
+    from citeflow.kubeflow.run_logs import RunLogs
 
     logs = RunLogs(api=_cluster(server), run_id=run_id, step=args.step)
     if args.follow:
         logs.follow(lambda: server.find_run(run_id).state in TERMINAL)
     elif not logs.show():
-        raise NotFoundError("the run has no pods", run_id, hint="they are deleted some time after its end")
+        raise NotFoundError(
+            "the run has no pods", run_id, hint="they are deleted some time after its end"
+        )
 
 
 def _cancel(args: argparse.Namespace) -> None:
@@ -101,7 +116,7 @@ def _cancel(args: argparse.Namespace) -> None:
 
 def _delete_jobs(api: "Api", run_id: str) -> list[str]:
     """Delete what the run started: Argo ends the pods of its steps only."""
-    from citeflow.cluster.api import KINDS
+    from citeflow.kubernetes.client import KINDS
 
     mine = [
         (kind, job["metadata"]["name"])
@@ -116,6 +131,6 @@ def _delete_jobs(api: "Api", run_id: str) -> list[str]:
 
 
 def _cluster(server: Server) -> "Api":
-    from citeflow.cluster import api
+    from citeflow.kubernetes import client as api
 
     return api.connect(namespace=server.pods_namespace)

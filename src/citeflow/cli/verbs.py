@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citeflow import files, runs
+from citeflow import files, paths
 from citeflow.cli import options
-from citeflow.console import emit
+from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -22,7 +22,9 @@ def add_to(commands: "Commands") -> None:
 
 
 def _add_download(commands: "Commands") -> None:
-    parser = options.add_command(commands, "download", _download, "bring a dataset below the data root")
+    parser = options.add_command(
+        commands, "download", _download, "bring a dataset below the data root"
+    )
     parser.add_argument("dataset", help="synthetic, ogbl-citation2, a folder, an archive or a URL")
     options.add_data_root(parser)
     options.add_settings(parser)
@@ -40,17 +42,25 @@ def _add_preprocess(commands: "Commands") -> None:
 def _add_train(commands: "Commands") -> None:
     parser = options.add_command(commands, "train", _train, "fit a link predictor")
     parser.add_argument("graph", type=options.absolute, help="folder that `preprocess` made")
-    parser.add_argument("--run-name", type=runs.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -")
+    parser.add_argument(
+        "--run-name", type=paths.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -"
+    )
     options.add_workers(parser)
     options.add_data_root(parser)
     options.add_settings(parser)
 
 
 def _add_evaluate(commands: "Commands") -> None:
-    parser = options.add_command(commands, "evaluate", _evaluate, "rank held-out citations with a model and baselines")
+    parser = options.add_command(
+        commands, "evaluate", _evaluate, "rank held-out citations with a model and baselines"
+    )
     parser.add_argument("model", type=options.absolute, help="folder that `train` made")
     parser.add_argument(
-        "--graph", type=options.absolute, required=True, metavar="DIR", help="the graph that it was trained on"
+        "--graph",
+        type=options.absolute,
+        required=True,
+        metavar="DIR",
+        help="the graph that it was trained on",
     )
 
 
@@ -60,10 +70,18 @@ def _add_publish(commands: "Commands") -> None:
     )
     parser.add_argument("report", type=options.absolute, help="folder that `evaluate` made")
     parser.add_argument(
-        "--model", type=options.absolute, required=True, metavar="DIR", help="the model that was evaluated"
+        "--model",
+        type=options.absolute,
+        required=True,
+        metavar="DIR",
+        help="the model that was evaluated",
     )
     parser.add_argument(
-        "--out", type=options.absolute, required=True, metavar="DIR", help="folder for report and model"
+        "--out",
+        type=options.absolute,
+        required=True,
+        metavar="DIR",
+        help="folder for report and model",
     )
     options.add_data_root(parser)
 
@@ -80,7 +98,10 @@ def _preprocess(args: argparse.Namespace) -> None:
     files.read_manifest(args.raw, "RawDataset")
     from citeflow import stages
 
-    _tell(stages.preprocess(args.raw, data_root=options.data_root(args), config=config), "PreparedGraph")
+    _tell(
+        stages.preprocess(args.raw, data_root=options.data_root(args), config=config),
+        "PreparedGraph",
+    )
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -91,8 +112,8 @@ def _train(args: argparse.Namespace) -> None:
 
     place = stages.train(
         args.graph,
-        run_dir=runs.run_folder(root, args.run_name),
-        log_dir=runs.log_folder(root, args.run_name),
+        run_dir=paths.run_folder(root, args.run_name),
+        log_dir=paths.log_folder(root, args.run_name),
         config=config,
         workers=args.workers,
     )
@@ -110,11 +131,12 @@ def _publish(args: argparse.Namespace) -> None:
     files.read_manifest(args.report, "EvalReport")
     files.read_manifest(args.model, "TrainedModel")
     root = options.data_root(args)
-    log_dir = runs.log_folder(root, runs.name_of(root, args.report.parent))
-    from citeflow import stages, tracking
+    log_dir = paths.log_folder(root, paths.name_of(root, args.report.parent))
+    from citeflow import stages
+    from citeflow.reporting import mlflow
 
     out = stages.publish(args.report, model=args.model, log_dir=log_dir, out_dir=args.out)
-    tracking.publish_run(args.report, model=args.model, log_dir=log_dir, out_dir=out)
+    mlflow.publish_run(args.report, model=args.model, log_dir=log_dir, out_dir=out)
     emit({"path": str(out)})
 
 

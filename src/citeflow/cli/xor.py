@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from citeflow import files, stages
 from citeflow.cli import options
-from citeflow.console import emit, log
 from citeflow.experiments.xor import XorSettings
+from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -31,22 +31,36 @@ def add_to(commands: "Commands") -> None:
     parser = options.add_command(commands, "xor", _call, summary)
     for name, default in asdict(XorSettings()).items():
         told = f"{HELP[name]} (default: {default:,})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, metavar="N", help=told)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            metavar="N",
+            help=told,
+        )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for pages and figures (default: below data root)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for pages and figures (default: below data root)",
     )
     options.add_run(parser)
 
 
 def _call(args: argparse.Namespace) -> None:
-    settings, root = XorSettings(**{name: getattr(args, name) for name in HELP}), options.data_root(args)
+    settings, root = (
+        XorSettings(**{name: getattr(args, name) for name in HELP}),
+        options.data_root(args),
+    )
     name = options.run_name(args, "xor")
     out = args.out.expanduser().absolute() if args.out else root / "xor" / name
     options.require("kfp", "sklearn", "matplotlib")
     stages.check_folder(root)
     stages.check_folder(out)
     log("xor", "starts", name=name, **asdict(settings))
-    options.run_pipeline("xor", {**asdict(settings), "out_dir": str(out)}, root=root, verbose=args.verbose)
+    options.run_pipeline(
+        "xor", {**asdict(settings), "out_dir": str(out)}, root=root, verbose=args.verbose
+    )
     _tell(files.read_json(out / "xor.json"), out)
 
 
@@ -61,10 +75,19 @@ def _tell(found: dict[str, Any], out: Path) -> None:
         places["points"] = out / "points.html"
     log("xor", "done", page=places["page"])
     last = {
-        name: {part: {what: values[-1] for what, values in model[part].items()} for part in ("train", "test")}
+        name: {
+            part: {what: values[-1] for what, values in model[part].items()}
+            for part in ("train", "test")
+        }
         for name, model in found["models"].items()
     }
-    emit({**{name: str(place) for name, place in places.items()}, "as_known": found["as_known"], **last})
+    emit(
+        {
+            **{name: str(place) for name, place in places.items()},
+            "as_known": found["as_known"],
+            **last,
+        }
+    )
 
 
 def _line(row: tuple[str, ...]) -> str:

@@ -60,13 +60,17 @@ class _InPieces:
         return self._file.read(size)
 
 
-def extract(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+def extract(
+    archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
+) -> None:
     """Unpack a .zip, .tar or .tar.gz, told apart by content, as `extract_zip` does."""
     unpack = extract_zip if zipfile.is_zipfile(archive) else extract_tar
     unpack(archive, target, max_bytes=max_bytes, max_files=max_files)
 
 
-def extract_zip(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+def extract_zip(
+    archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
+) -> None:
     """Unpack a zip archive.
 
     Args:
@@ -84,14 +88,18 @@ def extract_zip(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_
         _write(archive, _checked(archive, entries, max_bytes, max_files), target, max_bytes)
 
 
-def extract_tar(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+def extract_tar(
+    archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
+) -> None:
     """Unpack a .tar or .tar.gz; arguments and errors as for `extract_zip`."""
     with (
         _refuse_damage(archive),
         _open_plain(archive) as plain,
         tarfile.open(fileobj=cast(IO[bytes], _InPieces(plain)), mode="r:") as opened,
     ):
-        entries = _checked(archive, (_entry_of_tar(opened, info) for info in opened), max_bytes, max_files)
+        entries = _checked(
+            archive, (_entry_of_tar(opened, info) for info in opened), max_bytes, max_files
+        )
         _require_end(archive, plain)
         _write(archive, entries, target, max_bytes)
 
@@ -103,7 +111,9 @@ def _refuse_damage(archive: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFoundError("no such file", archive) from None
     except _BROKEN as error:
-        raise DataError("damaged archive", f"{archive.name}: {_one_line(error)}", hint=_hint(archive)) from None
+        raise DataError(
+            "damaged archive", f"{archive.name}: {_one_line(error)}", hint=_hint(archive)
+        ) from None
 
 
 def _one_line(error: Exception) -> str:
@@ -113,7 +123,11 @@ def _one_line(error: Exception) -> str:
 def _hint(archive: Path) -> str:
     with archive.open("rb") as file:
         is_markup = file.read(512).lstrip().startswith(b"<")
-    return "it is a web page: the server wants a login, or a proxy answered" if is_markup else "fetch or pack it again"
+    return (
+        "it is a web page: the server wants a login, or a proxy answered"
+        if is_markup
+        else "fetch or pack it again"
+    )
 
 
 def _entry_of_zip(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry:
@@ -149,14 +163,18 @@ def _require_end(archive: Path, plain: IO[bytes]) -> None:
         raise DataError("more data behind the end of the archive", archive.name)
 
 
-def _checked(archive: Path, entries: Iterable[_Entry], max_bytes: int, max_files: int) -> dict[PurePosixPath, _Entry]:
+def _checked(
+    archive: Path, entries: Iterable[_Entry], max_bytes: int, max_files: int
+) -> dict[PurePosixPath, _Entry]:
     """The files to write, by safe relative path; entries are taken one by one, so that a bomb ends it early."""
     found: dict[PurePosixPath, _Entry] = {}
     total_bytes = 0
     for count, entry in enumerate(entries, start=1):
         total_bytes += entry.size_bytes
         if count > max_files or total_bytes > max_bytes:
-            raise DataError(f"archive with more than {max_files:,} entries or {max_bytes:,} bytes", archive.name)
+            raise DataError(
+                f"archive with more than {max_files:,} entries or {max_bytes:,} bytes", archive.name
+            )
         path = _safe_path(archive, entry)
         if path in found:
             raise _refusal(archive, "the same name twice", entry)
@@ -180,10 +198,14 @@ def _safe_path(archive: Path, entry: _Entry) -> PurePosixPath:
 
 
 def _refusal(archive: Path, what: str, entry: _Entry) -> DataError:
-    return DataError(f"archive with {what}", f"{archive.name}: {entry.name!r}", hint="nothing was unpacked")
+    return DataError(
+        f"archive with {what}", f"{archive.name}: {entry.name!r}", hint="nothing was unpacked"
+    )
 
 
-def _write(archive: Path, entries: dict[PurePosixPath, _Entry], target: Path, max_bytes: int) -> None:
+def _write(
+    archive: Path, entries: dict[PurePosixPath, _Entry], target: Path, max_bytes: int
+) -> None:
     left_bytes = max_bytes
     for path, entry in entries.items():
         files.save_chunks(target / path, _chunks(archive, entry, left_bytes))

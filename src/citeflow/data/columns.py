@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from citeflow.data.damage import show
+from citeflow.data.diagnosis import show
 from citeflow.data.tables import TableFile, reading
 from citeflow.errors import DataError
 
@@ -23,7 +23,9 @@ def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type holds text."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -93,5 +95,11 @@ def require_values(table: TableFile, name: str, column: Column) -> None:
     is_empty = mask_of(pc.equal(column, "") if is_text(column.type) else column.is_null())
     if is_empty.any():
         what = f"{table.where(int(np.argmax(is_empty)))}: column {show(name)} has no value"
-        hint = "every paper needs an id" if name == "id" else "fill it for every paper, or leave the column out"
-        raise DataError(what, f"{np.count_nonzero(is_empty):,} of {len(is_empty):,} are empty", hint=hint)
+        hint = (
+            "every paper needs an id"
+            if name == "id"
+            else "fill it for every paper, or leave the column out"
+        )
+        raise DataError(
+            what, f"{np.count_nonzero(is_empty):,} of {len(is_empty):,} are empty", hint=hint
+        )

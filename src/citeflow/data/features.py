@@ -10,11 +10,18 @@ from tokenize import TokenError
 
 import numpy as np
 
-from citeflow.console import log
-from citeflow.data.columns import Column, are_mostly_numbers, as_text, is_number, is_text, numbers_of
-from citeflow.data.damage import show
+from citeflow.data.columns import (
+    Column,
+    are_mostly_numbers,
+    as_text,
+    is_number,
+    is_text,
+    numbers_of,
+)
+from citeflow.data.diagnosis import show
 from citeflow.data.tables import KNOWN, TableFile
 from citeflow.errors import DataError
+from citeflow.utils.logging import log
 
 FEATURES = "features.npy"
 BLOCK_ROWS = 1 << 16
@@ -23,7 +30,9 @@ NOT_AN_ARRAY = (ValueError, OSError, OverflowError, SyntaxError, TokenError)
 """What numpy raises on a file that is no array; it parses the header as Python."""
 
 
-def read_features(folder: Path, papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None:
+def read_features(
+    folder: Path, papers: TableFile, columns: Mapping[str, Column]
+) -> np.ndarray | None:
     """Features [N, F] as finite float32, those of `features.npy` first; None where there are none.
 
     An array of float32 with no columns beside it is returned as a read-only map of its file.
@@ -34,7 +43,11 @@ def read_features(folder: Path, papers: TableFile, columns: Mapping[str, Column]
     parts = []
     if (folder / FEATURES).exists():
         parts.append(_read_array(folder / FEATURES, len(columns["id"])))
-    numbers = {name: column for name, column in columns.items() if name not in KNOWN and _is_feature(name, column)}
+    numbers = {
+        name: column
+        for name, column in columns.items()
+        if name not in KNOWN and _is_feature(name, column)
+    }
     ignored = [show(name) for name in columns if name not in KNOWN and name not in numbers]
     if ignored:
         log("data", "columns ignored, not numbers", file=papers.path, columns=", ".join(ignored))
@@ -75,14 +88,19 @@ def _read_array(path: Path, num_papers: int) -> np.ndarray:
         given_NF = np.lib.format.open_memmap(path, mode="r")
     except NOT_AN_ARRAY as error:
         raise DataError(
-            f"{path} is not a usable .npy array", (str(error) or type(error).__name__).splitlines()[0]
+            f"{path} is not a usable .npy array",
+            (str(error) or type(error).__name__).splitlines()[0],
         ) from None
     if given_NF.dtype.kind not in "biuf":
-        raise DataError(f"{path} does not hold real numbers", given_NF.dtype, hint="save it as float32")
+        raise DataError(
+            f"{path} does not hold real numbers", given_NF.dtype, hint="save it as float32"
+        )
     if given_NF.ndim != 2 or given_NF.shape[1] == 0:
         raise DataError(f"{path} must have the shape [papers, features]", given_NF.shape)
     if len(given_NF) != num_papers:
-        raise DataError(f"{path} must have a row for each of {num_papers:,} papers", f"{len(given_NF):,} rows")
+        raise DataError(
+            f"{path} must have a row for each of {num_papers:,} papers", f"{len(given_NF):,} rows"
+        )
     return _as_finite(path, given_NF)
 
 

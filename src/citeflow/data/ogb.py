@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from citeflow.console import log
-from citeflow.data.records import CitationGraph, HeldOut, OwnSplit
-from citeflow.data.splitfile import read_arrays
+from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
+from citeflow.data.safe_pickle import read_arrays
 from citeflow.data.tables import reading
 from citeflow.errors import DataError, NotFoundError
+from citeflow.utils.logging import log
 
 REQUIRED = (
     "raw/edge.csv.gz",
@@ -65,7 +65,8 @@ def read_ogb(folder: Path) -> CitationGraph:
     log("preprocess", "reading", file="split/time")
     edge_2E = _read_train(folder / "split" / "time" / "train.pt", tables.num_papers)
     valid, test = (
-        _read_held_out(folder / "split" / "time" / name, tables.num_papers) for name in ("valid.pt", "test.pt")
+        _read_held_out(folder / "split" / "time" / name, tables.num_papers)
+        for name in ("valid.pt", "test.pt")
     )
     _require_all_split(folder, tables, [edge_2E.shape[1], len(valid.source_P), len(test.source_P)])
     return CitationGraph(
@@ -79,7 +80,9 @@ def read_ogb(folder: Path) -> CitationGraph:
 
 def read_tables(raw: Path) -> OgbTables:
     """Read the tables under raw/; arguments and errors as for `read_ogb`."""
-    num_papers, num_citations = (_read_count(raw / f"num-{what}-list.csv.gz") for what in ("node", "edge"))
+    num_papers, num_citations = (
+        _read_count(raw / f"num-{what}-list.csv.gz") for what in ("node", "edge")
+    )
     features, years = raw / "node-feat.csv.gz", raw / "node_year.csv.gz"
     return OgbTables(
         edge_2E=_read_edges(raw / "edge.csv.gz", num_citations, num_papers),
@@ -107,7 +110,9 @@ def _read_features(path: Path, num_papers: int) -> np.ndarray:
     finite_N = np.isfinite(x_NF).all(axis=1)
     if not finite_N.all():
         row = int(np.argmin(finite_N))
-        raise DataError(f"{path}, line {row + 1}: not a finite number", x_NF[row][~np.isfinite(x_NF[row])][0])
+        raise DataError(
+            f"{path}, line {row + 1}: not a finite number", x_NF[row][~np.isfinite(x_NF[row])][0]
+        )
     return x_NF
 
 
@@ -124,10 +129,14 @@ def _first_of_january(year_N: np.ndarray) -> np.ndarray:
     return (year_N - 1970).astype("datetime64[Y]").astype("datetime64[D]").astype(np.int32)
 
 
-def _read_numbers(path: Path, num_rows: int, dtype: np.dtype, *, num_columns: int | None = None) -> np.ndarray:
+def _read_numbers(
+    path: Path, num_rows: int, dtype: np.dtype, *, num_columns: int | None = None
+) -> np.ndarray:
     """A table without header, in blocks, as [R, C]; all columns of the first line where none are asked for."""
     if not path.is_file():
-        raise NotFoundError("no such file", path, hint="the dataset is not complete; download it again")
+        raise NotFoundError(
+            "no such file", path, hint="the dataset is not complete; download it again"
+        )
     log("preprocess", "reading", file=path.name, rows=num_rows)
     with reading(path):
         reader = _open_csv(path, num_columns or _count_columns(path), pa.from_numpy_dtype(dtype))
@@ -148,7 +157,9 @@ def _open_csv(path: Path, num_columns: int, kind: pa.DataType) -> pyarrow.csv.CS
     return pyarrow.csv.open_csv(
         path,
         read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, kind), null_values=[]),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, kind), null_values=[]
+        ),
     )
 
 
@@ -159,25 +170,34 @@ def _count_columns(path: Path) -> int:
 
 def _read_train(path: Path, num_papers: int) -> np.ndarray:
     arrays = read_arrays(path)
-    source_E, target_E = (_entry(path, arrays, name, num_papers, 1) for name in ("source_node", "target_node"))
+    source_E, target_E = (
+        _entry(path, arrays, name, num_papers, 1) for name in ("source_node", "target_node")
+    )
     _require_lengths(path, source_E, target_E)
     return np.stack([source_E, target_E])
 
 
 def _read_held_out(path: Path, num_papers: int) -> HeldOut:
     arrays = read_arrays(path)
-    source_P, target_P = (_entry(path, arrays, name, num_papers, 1) for name in ("source_node", "target_node"))
+    source_P, target_P = (
+        _entry(path, arrays, name, num_papers, 1) for name in ("source_node", "target_node")
+    )
     negative_PK = _entry(path, arrays, "target_node_neg", num_papers, 2)
     _require_lengths(path, source_P, target_P, negative_PK)
     return HeldOut(source_P=source_P, target_P=target_P, negative_PK=negative_PK)
 
 
-def _entry(path: Path, arrays: dict[str, np.ndarray], name: str, num_papers: int, num_axes: int) -> np.ndarray:
+def _entry(
+    path: Path, arrays: dict[str, np.ndarray], name: str, num_papers: int, num_axes: int
+) -> np.ndarray:
     if name not in arrays:
         raise DataError(f"{path}: no {name}", f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
     array = arrays.pop(name)
     if array.dtype.kind not in "iu" or array.ndim != num_axes or array.size == 0:
-        raise DataError(f"{path}: {name} must hold rows of papers in {num_axes} axes", f"{array.dtype} {array.shape}")
+        raise DataError(
+            f"{path}: {name} must hold rows of papers in {num_axes} axes",
+            f"{array.dtype} {array.shape}",
+        )
     _require_rows(f"{path}: {name}", array, num_papers)
     return array.astype(np.int32)
 
@@ -185,7 +205,9 @@ def _entry(path: Path, arrays: dict[str, np.ndarray], name: str, num_papers: int
 def _require_rows(where: str, row_any: np.ndarray, num_papers: int) -> None:
     for bound in (row_any.min(), row_any.max()):
         if not 0 <= bound < num_papers:
-            raise DataError(f"{where}: not a row of a paper", bound, hint=f"there are {num_papers:,}, from 0 on")
+            raise DataError(
+                f"{where}: not a row of a paper", bound, hint=f"there are {num_papers:,}, from 0 on"
+            )
 
 
 def _require_lengths(path: Path, *arrays: np.ndarray) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 
 from citeflow import files
 from citeflow.config import SyntheticConfig
-from citeflow.data.growth import LEVEL_WIDTHS, Papers, grow
-from citeflow.data.records import CitationGraph
+from citeflow.data.citation_graph import CitationGraph
+from citeflow.data.citation_process import LEVEL_WIDTHS, Papers, grow
 
 FEATURES = 128
 LAST_YEAR = 2019
@@ -71,7 +71,7 @@ def make_synthetic(config: SyntheticConfig) -> CitationGraph:
     first_of_january_N = (papers.year_N - 1970).astype("datetime64[Y]").astype("datetime64[D]")
     return CitationGraph(
         edge_2E=grow(papers, config.citations_per_paper, edge_rng),
-        id_N=np.arange(config.papers, dtype=np.int64),
+        id_N=np.arange(config.num_papers, dtype=np.int64),
         x_NF=_make_features(papers, feature_rng),
         day_N=first_of_january_N.astype(np.int32),
     )
@@ -85,13 +85,17 @@ def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
     year_N = graph.day_N.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int32) + 1970
     with files.new_directory(folder) as work:
         files.save_table(work / "papers.parquet", {"id": graph.id_N, "year": year_N})
-        files.save_table(work / "citations.parquet", {"citing": graph.edge_2E[0], "cited": graph.edge_2E[1]})
+        files.save_table(
+            work / "citations.parquet", {"citing": graph.edge_2E[0], "cited": graph.edge_2E[1]}
+        )
         files.save_array(work / "features.npy", graph.x_NF)
 
 
 def _make_papers(config: SyntheticConfig, rng: np.random.Generator) -> Papers:
-    num_papers, width = config.papers, LEVEL_WIDTHS[1]
-    wanted = min(TOPICS * num_papers**TOPICS_POWER, num_papers / (SHELVES * config.citations_per_paper))
+    num_papers, width = config.num_papers, LEVEL_WIDTHS[1]
+    wanted = min(
+        TOPICS * num_papers**TOPICS_POWER, num_papers / (SHELVES * config.citations_per_paper)
+    )
     num_topics = max(1, int(wanted) // width) * width
     share_T = rng.lognormal(0, TOPIC_SPREAD, num_topics)
     return Papers(
@@ -105,7 +109,9 @@ def _make_papers(config: SyntheticConfig, rng: np.random.Generator) -> Papers:
 def _years(num_papers: int) -> np.ndarray:
     share = np.cumsum(1 + GROWTH * np.arange(YEARS))
     end = np.rint(share / share[-1] * num_papers).astype(np.int64)
-    return np.repeat(np.arange(LAST_YEAR - YEARS + 1, LAST_YEAR + 1, dtype=np.int32), np.diff(end, prepend=0))
+    return np.repeat(
+        np.arange(LAST_YEAR - YEARS + 1, LAST_YEAR + 1, dtype=np.int32), np.diff(end, prepend=0)
+    )
 
 
 def _make_features(papers: Papers, rng: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from citeflow.data.damage import ends_in_open_quote, explain, is_parquet, line_of_row, open_text, show
+from citeflow.data.diagnosis import (
+    ends_in_open_quote,
+    explain,
+    is_parquet,
+    line_of_row,
+    open_text,
+    show,
+)
 from citeflow.errors import DataError, NotFoundError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -46,12 +53,16 @@ class TableFile:
             return f"{self.path}, row {row + 1}"
         return f"{self.path}, line {line_of_row(self.path, row)}"
 
-    def bad_value(self, name: str, bad_N: np.ndarray, values: Any, problem: str, *, hint: str = "") -> DataError:
+    def bad_value(
+        self, name: str, bad_N: np.ndarray, values: Any, problem: str, *, hint: str = ""
+    ) -> DataError:
         """Describe the first value that a mask marks, and how many there are."""
         row, num_bad = int(np.argmax(bad_N)), int(np.count_nonzero(bad_N))
         more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""
         return DataError(
-            f"{self.where(row)}: column {show(name)} {problem}", show(values[row].as_py()) + more, hint=hint
+            f"{self.where(row)}: column {show(name)} {problem}",
+            show(values[row].as_py()) + more,
+            hint=hint,
         )
 
 
@@ -65,15 +76,21 @@ def open_table(folder: Path, stem: str, required: Sequence[str]) -> TableFile:
     found = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
     if not found:
         names = ", ".join(f"{stem}{suffix}" for suffix in SUFFIXES)
-        raise NotFoundError(f"no table of {stem} in the folder", folder, hint=f"it must hold one of {names}")
+        raise NotFoundError(
+            f"no table of {stem} in the folder", folder, hint=f"it must hold one of {names}"
+        )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise DataError(f"{folder} holds more than one table of {stem}", names, hint="keep one of them")
+        raise DataError(
+            f"{folder} holds more than one table of {stem}", names, hint="keep one of them"
+        )
     table = _open(found[0])
     for name in required:
         if name not in table.names:
             present = ", ".join(show(name) for name in table.names)
-            raise DataError(f"{table.path} has no column", name, hint=f"its columns are {present[:200]}")
+            raise DataError(
+                f"{table.path} has no column", name, hint=f"its columns are {present[:200]}"
+            )
     return table
 
 
@@ -84,7 +101,9 @@ def read_all(table: TableFile) -> pa.Table:
             read = pq.ParquetFile(table.path).read()
             read.validate(full=True)  # text that is no UTF-8
             return read.rename_columns(table.names)
-        data = pyarrow.csv.read_csv(table.path, **_csv_options(table, [name for name in table.names if name]))
+        data = pyarrow.csv.read_csv(
+            table.path, **_csv_options(table, [name for name in table.names if name])
+        )
     _refuse_open_quote(table, data)
     return data
 
@@ -107,7 +126,14 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what a library says about a damaged file into one line."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        EOFError,
+        zlib.error,
+        csv.Error,
+        UnicodeDecodeError,
+    ) as error:
         raise explain(path, error) from None
 
 
@@ -115,7 +141,9 @@ def _open(path: Path) -> TableFile:
     with reading(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty", "0 bytes")
-        names, header_lines, has_rows = _parquet_header(path) if is_parquet(path) else _csv_header(path)
+        names, header_lines, has_rows = (
+            _parquet_header(path) if is_parquet(path) else _csv_header(path)
+        )
     if not has_rows:
         raise DataError(f"{path} has no rows", "a header and nothing below it")
     names = [lower if (lower := name.strip().lower()) in KNOWN else name for name in names]
@@ -157,4 +185,6 @@ def _refuse_open_quote(table: TableFile, data: pa.Table) -> None:
         return
     if ends_in_open_quote(table.path):
         where = table.where(data.num_rows - 1)
-        raise DataError(f"{where}: a quote is opened and never closed", f"{table.path.name} ends inside it")
+        raise DataError(
+            f"{where}: a quote is opened and never closed", f"{table.path.name} ends inside it"
+        )

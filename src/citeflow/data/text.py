@@ -35,7 +35,9 @@ def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarr
     except ImportError:
         hint = f"{INSTALL}, or give the papers features"
         raise UnavailableError("package needed to read text", "scikit-learn", hint=hint) from None
-    words = TfidfVectorizer(sublinear_tf=True, stop_words="english", min_df=2, max_features=MAX_WORDS, dtype=np.float32)
+    words = TfidfVectorizer(
+        sublinear_tf=True, stop_words="english", min_df=2, max_features=MAX_WORDS, dtype=np.float32
+    )
     try:
         weight_NV = words.fit_transform(text_N)
     except ValueError:  # its way to say that no word is left
@@ -44,6 +46,8 @@ def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarr
         x_NF = weight_NV.toarray()
     else:
         svd = TruncatedSVD(width, random_state=seed)
-        with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the variance, 0 where all texts agree
+        with np.errstate(
+            invalid="ignore", divide="ignore"
+        ):  # it divides by the variance, 0 where all texts agree
             x_NF = svd.fit_transform(weight_NV)
     return np.asarray(normalize(x_NF), dtype=np.float32)

@@ -28,6 +28,10 @@ def show(found: Finding, stream: TextIO | None = None) -> None:
     print(*lines, sep="\n", file=stream or sys.stdout, flush=True)
 
 
-def expect(holds: bool, what: str, value: object, hint: str, *, otherwise: Status = "missing") -> Finding:
+def expect(
+    holds: bool, what: str, value: object, hint: str, *, otherwise: Status = "missing"
+) -> Finding:
     """A finding that is well where a condition holds, and else says what to do."""
-    return Finding(status="ok" if holds else otherwise, what=what, value=str(value), hint="" if holds else hint)
+    return Finding(
+        status="ok" if holds else otherwise, what=what, value=str(value), hint="" if holds else hint
+    )

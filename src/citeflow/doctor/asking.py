@@ -8,8 +8,8 @@ from typing import Any
 import urllib3
 from kubernetes import client as k8s
 
-from citeflow.cluster.api import TIMEOUT_S, Api, refusal
 from citeflow.doctor import Finding
+from citeflow.kubernetes.client import TIMEOUT_S, Api, refusal
 
 Json = dict[str, Any]
 Check = Callable[["Cluster"], Iterator[Finding]]
@@ -44,7 +44,9 @@ class Cluster:
     def mine(self, plural: str, name: str = "", *, group: str = "") -> Json | None:
         """An object of the namespace, or all of a kind; as `get`."""
         root = f"/apis/{group}" if group else "/api/v1"
-        return self.get(f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else ""))
+        return self.get(
+            f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+        )
 
     def review(self, kind: str, spec: Json) -> bool:
         """Whether the server says that something is allowed; as `get`."""
@@ -72,13 +74,25 @@ def findings(cluster: Cluster, what: str, check: Check) -> Iterator[Finding]:
         yield from check(cluster)
     except k8s.ApiException as error:
         told = refusal(error, cluster.namespace)
-        yield Finding(status="warning", what=what, value=f"could not be looked at: {told.value}", hint=_hint(error))
+        yield Finding(
+            status="warning",
+            what=what,
+            value=f"could not be looked at: {told.value}",
+            hint=_hint(error),
+        )
     except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
         value = f"no answer: {type(error).__name__}"
-        yield Finding(status="warning", what=what, value=value, hint="is the server of the kubeconfig the right one?")
+        yield Finding(
+            status="warning",
+            what=what,
+            value=value,
+            hint="is the server of the kubeconfig the right one?",
+        )
     except (KeyError, TypeError, ValueError) as error:
         value = f"not understood: {error!r}"
-        yield Finding(status="warning", what=what, value=value, hint="does a Kubernetes API answer there?")
+        yield Finding(
+            status="warning", what=what, value=value, hint="does a Kubernetes API answer there?"
+        )
 
 
 def _hint(error: k8s.ApiException) -> str:

@@ -4,10 +4,10 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import replace
 
-from citeflow.cluster.api import KINDS, WORKFLOWS, Api
-from citeflow.cluster.spec import CLAIM, LAUNCHERS, TrainSpec, quantity
 from citeflow.doctor import Finding, expect, rights
 from citeflow.doctor.asking import Check, Cluster, Json, findings
+from citeflow.kubernetes.client import KINDS, WORKFLOWS, Api
+from citeflow.kubernetes.job_spec import CLAIM, LAUNCHERS, TrainSpec, quantity
 
 REAPER = "citeflow-reaper"
 RECENT_S = 600.0
@@ -30,7 +30,9 @@ def check(api: Api, *, launcher: str, service_account: str = "") -> Iterator[Fin
 
 def _version(cluster: Cluster) -> Iterator[Finding]:
     version = (cluster.get("/version") or {})["gitVersion"]
-    yield Finding(status="ok", what="Kubernetes API", value=f"{version}, namespace {cluster.namespace}")
+    yield Finding(
+        status="ok", what="Kubernetes API", value=f"{version}, namespace {cluster.namespace}"
+    )
 
 
 def _kinds(cluster: Cluster) -> Iterator[Finding]:
@@ -51,7 +53,9 @@ def _kinds(cluster: Cluster) -> Iterator[Finding]:
         name = TrainSpec().runtime
         found = cluster.get(f"/apis/{group}/{version}/clustertrainingruntimes/{name}")
         hint = "install Trainer's runtimes, or name another: {runtime: ...} as `job`"
-        yield expect(found is not None, "ClusterTrainingRuntime", name if found else f"no {name}", hint)
+        yield expect(
+            found is not None, "ClusterTrainingRuntime", name if found else f"no {name}", hint
+        )
 
 
 def _kind(cluster: Cluster, group: str, version: str, plural: str, hint: str) -> Finding:
@@ -70,7 +74,9 @@ def _claim(cluster: Cluster) -> Iterator[Finding]:
     hint = f"`kubectl -n {cluster.namespace} describe pvc {CLAIM}` says why; some are bound by their first pod"
     yield expect(phase == "Bound", what, f"{phase} {size}".strip(), hint)
     modes = status.get("accessModes") or claim["spec"]["accessModes"]
-    hint = "works on a single node only; a storage class with ReadWriteMany lets workers be on several"
+    hint = (
+        "works on a single node only; a storage class with ReadWriteMany lets workers be on several"
+    )
     shared = "ReadWriteMany" in modes
     yield expect(shared, f"access modes of {CLAIM}", ", ".join(modes), hint, otherwise="warning")
 
@@ -78,11 +84,17 @@ def _claim(cluster: Cluster) -> Iterator[Finding]:
 def _namespace(cluster: Cluster) -> Iterator[Finding]:
     found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}")
     if found is None:
-        yield Finding(status="missing", what="namespace", value=f"no {cluster.namespace}", hint="--namespace")
+        yield Finding(
+            status="missing", what="namespace", value=f"no {cluster.namespace}", hint="--namespace"
+        )
         return
     labels = found["metadata"].get("labels") or {}
     level = labels.get("pod-security.kubernetes.io/enforce", "none")
-    yield Finding(status="ok", what="pod security enforced", value=f"{level}; all pods of citeflow fit `restricted`")
+    yield Finding(
+        status="ok",
+        what="pod security enforced",
+        value=f"{level}; all pods of citeflow fit `restricted`",
+    )
     if labels.get("istio-injection") == "enabled" or "istio.io/rev" in labels:
         value = "on; workers and reaper opt out by label, steps have one"
         yield Finding(status="note", what="istio sidecars", value=value)
@@ -98,11 +110,17 @@ def _limits(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(status="note", what=f"ResourceQuota {name}", value=value or "without limits")
     for limits in (cluster.mine("limitranges") or {}).get("items", []):
         texts = [_range(entry) for entry in limits["spec"]["limits"]]
-        yield Finding(status="note", what=f"LimitRange {limits['metadata']['name']}", value="; ".join(texts))
+        yield Finding(
+            status="note", what=f"LimitRange {limits['metadata']['name']}", value="; ".join(texts)
+        )
 
 
 def _range(entry: Json) -> str:
-    parts = [f"{word} {name} {value}" for word in ("min", "max") for name, value in (entry.get(word) or {}).items()]
+    parts = [
+        f"{word} {name} {value}"
+        for word in ("min", "max")
+        for name, value in (entry.get(word) or {}).items()
+    ]
     return f"{entry['type']}: {', '.join(parts) or 'defaults only'}"
 
 
@@ -110,7 +128,11 @@ def _nodes(cluster: Cluster) -> Iterator[Finding]:
     """Whether a worker of the default settings would fit on a node, were it empty."""
     spec = TrainSpec()
     nodes = (cluster.get("/api/v1/nodes") or {}).get("items", [])
-    sizes = [each["status"]["allocatable"] for each in nodes if not each.get("spec", {}).get("unschedulable")]
+    sizes = [
+        each["status"]["allocatable"]
+        for each in nodes
+        if not each.get("spec", {}).get("unschedulable")
+    ]
     room = sum(_fitting(size, spec) for size in sizes)
     value = f"{len(sizes)}; without other pods, room for {room} workers of {spec.cpu} cpu and {spec.memory}"
     hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
@@ -118,7 +140,10 @@ def _nodes(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _fitting(size: dict[str, str], spec: TrainSpec) -> int:
-    shares = (quantity(size["cpu"]) / quantity(spec.cpu), _bytes(size["memory"]) / quantity(spec.memory))
+    shares = (
+        quantity(size["cpu"]) / quantity(spec.cpu),
+        _bytes(size["memory"]) / quantity(spec.memory),
+    )
     return int(min(shares))
 
 
@@ -135,13 +160,22 @@ def _reaper(cluster: Cluster) -> Iterator[Finding]:
     last = found.get("status", {}).get("lastSuccessfulTime")
     hint = f"`kubectl -n {cluster.namespace} create job --from=cronjob/{REAPER} reap-now`, then its log"
     if found["spec"].get("suspend"):
-        yield Finding(status="missing", what=what, value="suspended", hint="set spec.suspend to false")
+        yield Finding(
+            status="missing", what=what, value="suspended", hint="set spec.suspend to false"
+        )
     elif last is None:
-        yield Finding(status="warning", what=what, value="has not been well yet; it runs every minute", hint=hint)
+        yield Finding(
+            status="warning",
+            what=what,
+            value="has not been well yet; it runs every minute",
+            hint=hint,
+        )
     else:
         age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(last)
         seconds = round(age.total_seconds())
-        yield expect(seconds < RECENT_S, what, f"was well {seconds} s ago", hint, otherwise="warning")
+        yield expect(
+            seconds < RECENT_S, what, f"was well {seconds} s ago", hint, otherwise="warning"
+        )
 
 
 CHECKS: dict[str, Check] = {

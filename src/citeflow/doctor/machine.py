@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from citeflow.cores import memory_limit, num_cores
 from citeflow.doctor import Finding, expect
 from citeflow.errors import INSTALL
+from citeflow.utils.system import memory_limit, num_cores
 
 PYTHON = (3, 11)
 
@@ -39,7 +39,7 @@ def check(data_root: Path, *, trains_here: bool) -> Iterator[Finding]:
     yield from (_packages(extra, is_must=trains_here or extra == "kfp") for extra in EXTRAS)
     yield Finding(status="ok", what="cores", value=str(num_cores()))
     memory = memory_limit() / GIB
-    low = "docs/performance.md says what a graph needs; a smaller train.papers needs less"
+    low = "docs/performance.md says what a graph needs; a smaller train.nodes_per_batch needs less"
     yield expect(memory >= MEMORY_GIB, "memory", f"{memory:.1f} GiB", low, otherwise="warning")
     yield from _folder(data_root, is_must=trains_here)
     yield from _shared_memory(Path("/dev/shm"))
@@ -53,7 +53,13 @@ def _packages(extra: str, *, is_must: bool) -> Finding:
         except metadata.PackageNotFoundError:
             missing.append(name)
     value = f"not installed: {', '.join(missing)}" if missing else ", ".join(present)
-    return expect(not missing, f"packages [{extra}]", value, INSTALL, otherwise="missing" if is_must else "warning")
+    return expect(
+        not missing,
+        f"packages [{extra}]",
+        value,
+        INSTALL,
+        otherwise="missing" if is_must else "warning",
+    )
 
 
 def _folder(data_root: Path, *, is_must: bool) -> Iterator[Finding]:
@@ -61,9 +67,13 @@ def _folder(data_root: Path, *, is_must: bool) -> Iterator[Finding]:
     place = next(path for path in (data_root, *data_root.parents) if path.exists())
     writable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     hint = f"{place} is not writable for user {os.getuid()}; set --data-root"
-    yield expect(writable, "data root", data_root, hint, otherwise="missing" if is_must else "warning")
+    yield expect(
+        writable, "data root", data_root, hint, otherwise="missing" if is_must else "warning"
+    )
     free = shutil.disk_usage(place).free / GIB
-    yield expect(free >= DISK_GIB, "free disk", f"{free:.1f} GiB", "another --data-root", otherwise="warning")
+    yield expect(
+        free >= DISK_GIB, "free disk", f"{free:.1f} GiB", "another --data-root", otherwise="warning"
+    )
 
 
 def _shared_memory(folder: Path) -> Iterator[Finding]:

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from citeflow import kfpapi
 from citeflow.doctor import Finding, expect
 from citeflow.errors import CiteflowError, NotFoundError
-from citeflow.kfpserver import Server
+from citeflow.kubeflow import api
+from citeflow.kubeflow.client import Server
 
 NEEDED = (2, 17)
 PIPELINE = "citation"
@@ -38,15 +38,22 @@ def _version(server: Server) -> Finding:
     """The version, which only the older of the two APIs tells."""
     health = server.client.healthzs
     try:
-        tag = str((kfpapi.ask(_Old(health.api_client).healthz) or {}).get("tag_name", ""))
+        tag = str((api.ask(_Old(health.api_client).healthz) or {}).get("tag_name", ""))
     except CiteflowError:
         tag = ""
     found = re.match(r"v?(\d+)\.(\d+)", tag)
     if not found:
         value = f"not told ({tag or 'no tag'})"
-        return Finding(status="note", what="version of Kubeflow Pipelines", value=value, hint="2.17 or newer is needed")
+        return Finding(
+            status="note",
+            what="version of Kubeflow Pipelines",
+            value=value,
+            hint="2.17 or newer is needed",
+        )
     is_new = (int(found[1]), int(found[2])) >= NEEDED
-    return expect(is_new, "version of Kubeflow Pipelines", tag, "2.17 or newer is needed", otherwise="warning")
+    return expect(
+        is_new, "version of Kubeflow Pipelines", tag, "2.17 or newer is needed", otherwise="warning"
+    )
 
 
 class _Old:
@@ -72,13 +79,18 @@ def _pipeline(server: Server) -> Finding:
     space: dict[str, Any] = {"namespace": server.namespace} if server.namespace else {}
     calls = server.client.pipelines
     try:
-        found = kfpapi.ask(calls.pipeline_service_get_pipeline_by_name, PIPELINE, **space)
+        found = api.ask(calls.pipeline_service_get_pipeline_by_name, PIPELINE, **space)
     except NotFoundError:
         hint = "`citeflow submit --upload-only`, or `citeflow submit`, which uploads it before it runs it"
         return Finding(status="note", what=what, value="not uploaded", hint=hint)
-    listed = kfpapi.ask(
-        calls.pipeline_service_list_pipeline_versions, found.pipeline_id, sort_by="created_at desc", page_size=1
+    listed = api.ask(
+        calls.pipeline_service_list_pipeline_versions,
+        found.pipeline_id,
+        sort_by="created_at desc",
+        page_size=1,
     )
     newest = (listed.pipeline_versions or [None])[0]
     value = newest.display_name if newest else "has no version"
-    return expect(newest is not None, what, value, "`citeflow submit --upload-only`", otherwise="warning")
+    return expect(
+        newest is not None, what, value, "`citeflow submit --upload-only`", otherwise="warning"
+    )

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from kubernetes import client as k8s
 
-from citeflow.cluster.api import KINDS
-from citeflow.cluster.rights import LAUNCHER, Right
-from citeflow.cluster.spec import LAUNCHERS
 from citeflow.doctor import Finding, expect
 from citeflow.doctor.asking import Cluster, Json
+from citeflow.kubernetes.client import KINDS
+from citeflow.kubernetes.job_spec import LAUNCHERS
+from citeflow.kubernetes.rbac import LAUNCHER, Right
 
 RULES = "the Role citeflow-launcher and its RoleBinding: kubectl apply -k manifests/overlays/..."
 
@@ -44,8 +44,14 @@ def _allows(cluster: Cluster, right: Right, verb: str) -> bool:
     asked: Json = {"resourceAttributes": right.attributes(verb, cluster.namespace)}
     if not cluster.service_account:
         return cluster.review("SelfSubjectAccessReview", asked)
-    groups = ["system:serviceaccounts", f"system:serviceaccounts:{cluster.namespace}", "system:authenticated"]
-    return cluster.review("SubjectAccessReview", {**asked, "user": _user(cluster), "groups": groups})
+    groups = [
+        "system:serviceaccounts",
+        f"system:serviceaccounts:{cluster.namespace}",
+        "system:authenticated",
+    ]
+    return cluster.review(
+        "SubjectAccessReview", {**asked, "user": _user(cluster), "groups": groups}
+    )
 
 
 def _user(cluster: Cluster) -> str:

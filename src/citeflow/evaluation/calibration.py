@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation.scoring import part_of, score_held_out
-from citeflow.learning.evidence import Evidence
-from citeflow.learning.model import LinkPredictor
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.structural import Evidence
 
 MOST = 10_000
 """Citations that two numbers are fitted to."""
@@ -51,7 +51,10 @@ def fit_platt(pos_P: Tensor, neg_P: Tensor) -> Calibration:
     """Fit slope and offset by maximum likelihood; the slope stays positive."""
     logit = torch.cat([pos_P, neg_P]).double()
     centre, spread = logit.mean(), logit.std(correction=0).clamp(min=1e-6)
-    z, label = (logit - centre) / spread, torch.cat([torch.ones_like(pos_P), torch.zeros_like(neg_P)]).double()
+    z, label = (
+        (logit - centre) / spread,
+        torch.cat([torch.ones_like(pos_P), torch.zeros_like(neg_P)]).double(),
+    )
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 

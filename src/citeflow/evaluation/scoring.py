@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from citeflow.config import ModelConfig
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.evidence import Evidence
-from citeflow.learning.model import LinkPredictor
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.structural import Evidence
 
 PAIRS = 1 << 17
 """Pairs of a source and a candidate scored at once, which bounds the memory that scoring takes."""
@@ -21,16 +21,30 @@ PAIRS = 1 << 17
 
 def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
     """The evidence that a graph's training citations hold."""
-    return Evidence(graph.references, graph.citations, graph.neighbours, graph.day_N, hops=config.evidence_hops)
+    return Evidence(
+        graph.references,
+        graph.citations,
+        graph.neighbours,
+        graph.day_N,
+        hops=config.structural_hops,
+    )
 
 
 @torch.no_grad()
 def score_candidates(
-    model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, source_P: np.ndarray, candidate_PK: np.ndarray
+    model: LinkPredictor,
+    embedding_NH: Tensor,
+    evidence: Evidence,
+    source_P: np.ndarray,
+    candidate_PK: np.ndarray,
 ) -> np.ndarray:
     """Logits of each source's own candidates, float32 [P, K], source by source: so few embeddings stay in the cache."""
     device = model.encoder.mean_F.device
-    evidence_PKD = torch.from_numpy(evidence.of_candidates(source_P, candidate_PK)) if model.uses_evidence else None
+    evidence_PKD = (
+        torch.from_numpy(evidence.of_candidates(source_P, candidate_PK))
+        if model.uses_evidence
+        else None
+    )
     scores = np.empty(candidate_PK.shape, dtype=np.float32)
     for i, source in enumerate(source_P.tolist()):
         target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_PK[i])).to(device)
@@ -46,11 +60,15 @@ def pieces_of(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     sources = max(1, PAIRS // (1 + held_out.negative_PK.shape[1]))
     for first in range(0, len(held_out.source_P), sources):
         piece = slice(first, first + sources)
-        candidate_PK = np.concatenate([held_out.target_P[piece, None], held_out.negative_PK[piece]], axis=1)
+        candidate_PK = np.concatenate(
+            [held_out.target_P[piece, None], held_out.negative_PK[piece]], axis=1
+        )
         yield np.asarray(held_out.source_P[piece]), candidate_PK
 
 
-def score_held_out(model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, held_out: HeldOut) -> np.ndarray:
+def score_held_out(
+    model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, held_out: HeldOut
+) -> np.ndarray:
     """Logits of held-out citations (column 0) and of their negatives, float32 [P, 1 + K]."""
     scored = [
         score_candidates(model, embedding_NH, evidence, source_P, candidate_PK)

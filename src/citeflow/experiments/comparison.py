@@ -72,9 +72,13 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[tuple[float,
     error = math.sqrt(sum(spread))
     if not error:
         return (difference, difference), float(difference == 0)
-    freedom = sum(spread) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(spread, (first, second), strict=True))
+    freedom = sum(spread) ** 2 / sum(
+        part**2 / (len(v) - 1) for part, v in zip(spread, (first, second), strict=True)
+    )
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    return (difference - reach, difference + reach), 2 * float(stats.t.sf(abs(difference) / error, freedom))
+    return (difference - reach, difference + reach), 2 * float(
+        stats.t.sf(abs(difference) / error, freedom)
+    )
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
@@ -101,8 +105,13 @@ def headline(ranked: Sequence[Standing]) -> str:
         WITHIN: "Its difference to {} is within the noise between seeds.",
         MORE: "It is ahead of {} by more than noise.",
     }
-    names = {verdict: ", ".join(each.name for each in others if each.verdict == verdict) for verdict in told}
-    return " ".join([best, *(text.format(names[verdict]) for verdict, text in told.items() if names[verdict])])
+    names = {
+        verdict: ", ".join(each.name for each in others if each.verdict == verdict)
+        for verdict in told
+    }
+    return " ".join(
+        [best, *(text.format(names[verdict]) for verdict, text in told.items() if names[verdict])]
+    )
 
 
 def as_csv(ranked: Sequence[Standing]) -> str:

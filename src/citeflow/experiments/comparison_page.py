@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from citeflow.experiments.comparison import WINNER, Standing, headline
 from citeflow.reporting import axes as shared
-from citeflow.reporting import markdown, page, words
+from citeflow.reporting import formatting, markdown, page
 from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
 from citeflow.reporting.tables import Table
 
@@ -22,7 +22,17 @@ LONGEST = 22
 UNBROKEN, MINUS = "\u00a0", "\u2212"
 """A space that no line is broken at, and a true minus sign."""
 
-HEADER = ("Model", "Seeds", "Validation MRR", "Test MRR", "Accuracy", "Time", "Behind", "95 % interval", "Difference")
+HEADER = (
+    "Model",
+    "Seeds",
+    "Validation MRR",
+    "Test MRR",
+    "Accuracy",
+    "Time",
+    "Behind",
+    "95 % interval",
+    "Difference",
+)
 HOW = (
     "Mean ± standard deviation over the seeds. The winner has the highest mean validation MRR; behind it are the "
     "others, by their test MRR. The interval of the difference is Welch's. A difference is more than noise where "
@@ -62,17 +72,25 @@ def _table(ranked: Sequence[Standing]) -> Table:
 
 def _cells(each: Standing) -> tuple[str, ...]:
     """A row of the table; what belongs together stays on one line."""
-    interval = words.MISSING if each.interval is None else " … ".join(f"{end:+.3f}" for end in each.interval)
+    interval = (
+        formatting.MISSING
+        if each.interval is None
+        else " … ".join(f"{end:+.3f}" for end in each.interval)
+    )
     figures = (
         str(len(each.seeds)),
         _spread(each.valid_mrr),
         _spread(each.test_mrr),
         _spread(each.accuracy),
-        words.duration(mean(each.seconds)),
-        words.MISSING if each.verdict == WINNER else f"{each.behind:+.3f}",
+        formatting.duration(mean(each.seconds)),
+        formatting.MISSING if each.verdict == WINNER else f"{each.behind:+.3f}",
         interval,
     )
-    return (each.name, *(figure.replace(" ", UNBROKEN).replace("-", MINUS) for figure in figures), each.verdict)
+    return (
+        each.name,
+        *(figure.replace(" ", UNBROKEN).replace("-", MINUS) for figure in figures),
+        each.verdict,
+    )
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -81,18 +99,26 @@ def _spread(values: Sequence[float]) -> str:
 
 def _bars(ranked: Sequence[Standing]) -> str:
     def draw(axes: Axes) -> None:
-        for row, (each, colour) in enumerate(zip(reversed(ranked), reversed(_colours(ranked)), strict=True)):
+        for row, (each, colour) in enumerate(
+            zip(reversed(ranked), reversed(_colours(ranked)), strict=True)
+        ):
             deviation = stdev(each.test_mrr) if len(each.test_mrr) > 1 else 0.0
             look: dict[str, Any] = {"color": colour, "alpha": 0.35, "height": 0.6}
-            axes.barh(row, mean(each.test_mrr), xerr=deviation, ecolor=COLOURS["ink"], capsize=4, **look)
+            axes.barh(
+                row, mean(each.test_mrr), xerr=deviation, ecolor=COLOURS["ink"], capsize=4, **look
+            )
             axes.plot(each.test_mrr, [row] * len(each.test_mrr), "o", color=colour, markersize=4.5)
         axes.set_yticks(range(len(ranked)), [_short(each.name) for each in reversed(ranked)])
         axes.set(xlabel="MRR on the test citations", xlim=(0, None))
         axes.tick_params("y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
 
-    svg = render("models", "Test MRR of each model", one(draw), height=max(HEIGHT, 0.9 + 0.5 * len(ranked)))
-    return page.figure("Test MRR", svg, "A point for each seed; the bar is their mean, the line their deviation.")
+    svg = render(
+        "models", "Test MRR of each model", one(draw), height=max(HEIGHT, 0.9 + 0.5 * len(ranked))
+    )
+    return page.figure(
+        "Test MRR", svg, "A point for each seed; the bar is their mean, the line their deviation."
+    )
 
 
 def _curves(ranked: Sequence[Standing], along: str) -> str:
@@ -104,14 +130,23 @@ def _curves(ranked: Sequence[Standing], along: str) -> str:
     def draw(axes: Axes) -> None:
         for each, colour in zip(ranked, _colours(ranked), strict=True):
             x, mrr_SX = _common(each, along)
-            middle, spread = mrr_SX.mean(0), mrr_SX.std(0, ddof=1) if len(mrr_SX) > 1 else 0 * mrr_SX[0]
-            axes.fill_between(x / length, middle - spread, middle + spread, color=colour, alpha=0.18, linewidth=0)
-            look: dict[str, Any] = {"marker": "o"} if x[0] == x[-1] else {"dashes": _dashes(ranked.index(each))}
+            middle, spread = (
+                mrr_SX.mean(0),
+                mrr_SX.std(0, ddof=1) if len(mrr_SX) > 1 else 0 * mrr_SX[0],
+            )
+            axes.fill_between(
+                x / length, middle - spread, middle + spread, color=colour, alpha=0.18, linewidth=0
+            )
+            look: dict[str, Any] = (
+                {"marker": "o"} if x[0] == x[-1] else {"dashes": _dashes(ranked.index(each))}
+            )
             axes.plot(x / length, middle, color=colour, label=_short(each.name), **look)
         axes.set(xlabel=label, ylabel="Validation MRR", xlim=(0, None))
         shared.legend_below(axes)
 
-    svg = render(f"by-{along}", f"Validation MRR of all models over {label}", one(draw), height=HEIGHT + 0.4)
+    svg = render(
+        f"by-{along}", f"Validation MRR of all models over {label}", one(draw), height=HEIGHT + 0.4
+    )
     title = "Validation MRR over time" if along == "seconds" else "Validation MRR over epochs"
     return page.figure(title, svg, "Mean over the seeds, and one standard deviation to each side.")
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from citeflow.cluster.jobs import PYTORCH_JOB, render
-from citeflow.cluster.placement import Placement
-from citeflow.cluster.spec import TrainSpec, check_mounted
 from citeflow.config import Config
 from citeflow.errors import ConfigError
-from citeflow.experiments import space as spaces
-from citeflow.experiments.space import Choice, Parameter, Range, Space
+from citeflow.experiments import search_space as spaces
+from citeflow.experiments.search_space import Choice, Parameter, Range, Space
 from citeflow.experiments.tuning import RANDOM_TRIALS, WARM_UP
+from citeflow.kubernetes.identity import Placement
+from citeflow.kubernetes.job_objects import PYTORCH_JOB, render
+from citeflow.kubernetes.job_spec import TrainSpec, check_mounted
 
 Json = dict[str, Any]
 
@@ -76,11 +76,18 @@ def experiment(search: Search) -> Json:
     collected = {"collector": {"kind": "StdOut"}}
     objective = {"type": "maximize", "objectiveMetricName": OBJECTIVE}
     seed = {"random_state": search.base.train.seed}
-    stop = {"min_trials_required": RANDOM_TRIALS, "start_step": max(1, round(WARM_UP * search.base.train.evaluations))}
+    stop = {
+        "min_trials_required": RANDOM_TRIALS,
+        "start_step": max(1, round(WARM_UP * search.base.train.num_validations)),
+    }
     return {
         "apiVersion": "kubeflow.org/v1beta1",
         "kind": "Experiment",
-        "metadata": {"name": search.name, **namespace, "labels": {"app.kubernetes.io/part-of": "citeflow"}},
+        "metadata": {
+            "name": search.name,
+            **namespace,
+            "labels": {"app.kubernetes.io/part-of": "citeflow"},
+        },
         "spec": {
             "objective": objective,
             "algorithm": {"algorithmName": "tpe", "algorithmSettings": _settings(seed)},
@@ -107,8 +114,16 @@ def _settings(values: Mapping[str, object]) -> list[Json]:
 def _parameter(parameter: Parameter) -> Json:
     if isinstance(parameter, Choice):
         values = [spaces.as_text(value) for value in parameter.values]
-        return {"name": _name(parameter), "parameterType": "categorical", "feasibleSpace": {"list": values}}
-    return {"name": _name(parameter), "parameterType": _kind(parameter), "feasibleSpace": _feasible(parameter)}
+        return {
+            "name": _name(parameter),
+            "parameterType": "categorical",
+            "feasibleSpace": {"list": values},
+        }
+    return {
+        "name": _name(parameter),
+        "parameterType": _kind(parameter),
+        "feasibleSpace": _feasible(parameter),
+    }
 
 
 def _kind(parameter: Range) -> str:
@@ -117,7 +132,11 @@ def _kind(parameter: Range) -> str:
 
 def _feasible(parameter: Range) -> Json:
     low, high = parameter.bounds
-    return {"min": str(low), "max": str(high), "distribution": "logUniform" if parameter.log else "uniform"}
+    return {
+        "min": str(low),
+        "max": str(high),
+        "distribution": "logUniform" if parameter.log else "uniform",
+    }
 
 
 def _name(parameter: Parameter) -> str:
@@ -127,10 +146,18 @@ def _name(parameter: Parameter) -> str:
 
 def _template(search: Search) -> Json:
     names = {_name(parameter): parameter.key for parameter in search.space}
-    own = {"name": TRIAL, "description": "Name of the trial and of its job", "reference": "${trialSpec.Name}"}
-    given = [{"name": name, "description": f"Setting {key}", "reference": name} for name, key in names.items()]
+    own = {
+        "name": TRIAL,
+        "description": "Name of the trial and of its job",
+        "reference": "${trialSpec.Name}",
+    }
+    given = [
+        {"name": name, "description": f"Setting {key}", "reference": name}
+        for name, key in names.items()
+    ]
     conditions = {
-        f"{name}Condition": f'status.conditions.#(type=="{end}")#|#(status=="True")#' for name, end in ENDS.items()
+        f"{name}Condition": f'status.conditions.#(type=="{end}")#|#(status=="True")#'
+        for name, end in ENDS.items()
     }
     return {
         "primaryContainerName": "pytorch",
@@ -151,10 +178,17 @@ def _trial_spec(search: Search) -> Json:
         run_name=search.name,
         job_file=str(search.data_root / "runs" / run / "job.json"),
     )
-    job: Json = json.loads(json.dumps(render(PYTORCH_JOB, search.spec, place)).replace(place.name, name))
+    job: Json = json.loads(
+        json.dumps(render(PYTORCH_JOB, search.spec, place)).replace(place.name, name)
+    )
     job["metadata"] = {"labels": job["metadata"]["labels"]}  # Katib refuses a name or a namespace
     container = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
-    container["args"] += ["--graph", _safe(str(search.graph)), "--log-dir", str(search.data_root / "logs" / run)]
+    container["args"] += [
+        "--graph",
+        _safe(str(search.graph)),
+        "--log-dir",
+        str(search.data_root / "logs" / run),
+    ]
     _safe(str(search.data_root))
     searched = {parameter.key: _placeholder(_name(parameter)) for parameter in search.space}
     for key, value in {**_changed(search.base), **searched}.items():
@@ -179,5 +213,7 @@ def _changed(base: Config) -> dict[str, str]:
 
 def _safe(text: str) -> str:
     if not _SAFE.fullmatch(text):
-        raise ConfigError("can not be given to Katib", text, hint="only letters, digits and _ . / : = + -")
+        raise ConfigError(
+            "can not be given to Katib", text, hint="only letters, digits and _ . / : = + -"
+        )
     return text

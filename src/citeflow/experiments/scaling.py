@@ -68,13 +68,18 @@ def compared(found: Sequence[Row]) -> list[Row]:
     first: dict[float, Row] = {}
     for row in sorted(found, key=lambda row: row.workers):
         first.setdefault(row.epochs, row)
-    return [_against(row, first[row.epochs]) for row in sorted(found, key=lambda row: (row.epochs, row.workers))]
+    return [
+        _against(row, first[row.epochs])
+        for row in sorted(found, key=lambda row: (row.epochs, row.workers))
+    ]
 
 
 def as_csv(table: Sequence[Row]) -> str:
     """The rows with a header, units as in `Row`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, [field.name for field in dataclasses.fields(Row)], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(dataclasses.asdict(row) for row in table)
     return text.getvalue()
@@ -97,7 +102,9 @@ def _row(outcome: Outcome, cores: int | None) -> Row:
 
 def _against(row: Row, first: Row) -> Row:
     speed_up = first.seconds / row.seconds
-    return dataclasses.replace(row, speed_up=speed_up, efficiency=speed_up * first.workers / row.workers)
+    return dataclasses.replace(
+        row, speed_up=speed_up, efficiency=speed_up * first.workers / row.workers
+    )
 
 
 PUBLISHED = _published()

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from citeflow.experiments.scaling import PUBLISHED, PUBLISHED_AS, Row
 from citeflow.reporting import axes as shared
-from citeflow.reporting import markdown, page, words
+from citeflow.reporting import formatting, markdown, page
 from citeflow.reporting.drawing import COLOURS, one, render
 from citeflow.reporting.tables import Table
 
@@ -61,16 +61,28 @@ def draw_page(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
     """
     figures = [
         _figure("Time", "Less is better.", _time, rows),
-        _figure("Speed-up", "Against the fewest workers of each sweep. Grey: the published result.", _speed_up, rows),
+        _figure(
+            "Speed-up",
+            "Against the fewest workers of each sweep. Grey: the published result.",
+            _speed_up,
+            rows,
+        ),
         _figure("Throughput", "All workers together.", _throughput, rows),
-        _figure("Test MRR", "More workers take larger steps, and fewer of them, so it may fall.", _mrr, rows),
+        _figure(
+            "Test MRR",
+            "More workers take larger steps, and fewer of them, so it may fall.",
+            _mrr,
+            rows,
+        ),
     ]
     body = [
         f'<p class="eyebrow">citeflow scaling sweep</p>\n<h1>{escape(dataset)}</h1>',
         f'<p class="headline">{escape(headline(rows))}</p>',
         page.card(_table("This sweep", rows), remark=" ".join(_remarks(rows, cores))),
         page.section("Figures", page.grid(figures, "even")),
-        page.section("Beside the published result", page.card(_published(), remark=PUBLISHED_REMARK)),
+        page.section(
+            "Beside the published result", page.card(_published(), remark=PUBLISHED_REMARK)
+        ),
         "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
     ]
     return page.document(f"{escape(dataset)} · scaling · citeflow", "\n".join(body))
@@ -80,16 +92,26 @@ def headline(rows: Sequence[Row]) -> str:
     """What more workers bring in the longest training, in one sentence."""
     first, *others = [row for row in rows if row.epochs == rows[-1].epochs]
     if not others:
-        return f"{words.plural(first.workers, 'worker')}: {words.duration(first.seconds)}; there is nothing to compare."
+        return f"{formatting.plural(first.workers, 'worker')}: {formatting.duration(first.seconds)}; there is nothing to compare."
     best = max(others, key=lambda row: row.speed_up)
     gain = f"{best.speed_up:.2f} × as fast as {first.workers}"  # noqa: RUF001
     length = "1 epoch" if best.epochs == 1 else f"{best.epochs:g} epochs"
-    return f"{best.workers} workers are {gain} at {length}: {100 * best.efficiency:.0f} % efficiency."
+    return (
+        f"{best.workers} workers are {gain} at {length}: {100 * best.efficiency:.0f} % efficiency."
+    )
 
 
 def _remarks(rows: Sequence[Row], cores: int | None) -> list[str]:
-    shared_cores = [] if cores is None else [f"They share {words.plural(cores, 'core')}: one worker uses all of them."]
-    over = [f"{MARK.strip()} More workers than cores."] if any(row.more_workers_than_cores for row in rows) else []
+    shared_cores = (
+        []
+        if cores is None
+        else [f"They share {formatting.plural(cores, 'core')}: one worker uses all of them."]
+    )
+    over = (
+        [f"{MARK.strip()} More workers than cores."]
+        if any(row.more_workers_than_cores for row in rows)
+        else []
+    )
     return [HOW, *shared_cores, *over]
 
 
@@ -111,24 +133,28 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         f"{row.workers}{MARK if row.more_workers_than_cores else ''}",
         f"{row.epochs:g}",
-        words.duration(row.seconds),
+        formatting.duration(row.seconds),
         f"{row.speed_up:.2f}",
         f"{100 * row.efficiency:.0f} %",
-        words.count(row.positives_per_s),
-        words.score(row.accuracy),
-        words.score(row.mrr),
-        words.MISSING if row.cpu_cores is None else f"{row.cpu_cores:.2f}",
-        words.memory(row.peak_memory_bytes),
+        formatting.count(row.positives_per_s),
+        formatting.score(row.accuracy),
+        formatting.score(row.mrr),
+        formatting.MISSING if row.cpu_cores is None else f"{row.cpu_cores:.2f}",
+        formatting.memory(row.peak_memory_bytes),
     )
 
 
-def _figure(title: str, caption: str, draw: Callable[[Axes, Sequence[Row]], None], rows: Sequence[Row]) -> str:
+def _figure(
+    title: str, caption: str, draw: Callable[[Axes, Sequence[Row]], None], rows: Sequence[Row]
+) -> str:
     def fill(axes: Axes) -> None:
         draw(axes, rows)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         shared.legend_below(axes)
 
-    return page.figure(title, render(title.lower().replace(" ", "-"), f"{title} by workers", one(fill)), caption)
+    return page.figure(
+        title, render(title.lower().replace(" ", "-"), f"{title} by workers", one(fill)), caption
+    )
 
 
 def _by_epochs(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
@@ -136,7 +162,9 @@ def _by_epochs(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]
     lengths = sorted({row.epochs for row in rows})
     return [
         (
-            words.plural(int(length), "epoch") if length.is_integer() else f"{length:g} epochs",
+            formatting.plural(int(length), "epoch")
+            if length.is_integer()
+            else f"{length:g} epochs",
             [row for row in rows if row.epochs == length],
             {"color": COLOURS[LOOKS[index % len(LOOKS)]], "marker": MARKERS[index % len(MARKERS)]},
         )
@@ -147,7 +175,12 @@ def _by_epochs(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]
 def _time(axes: Axes, rows: Sequence[Row]) -> None:
     length, unit = shared.time_unit(max(row.seconds for row in rows))
     for label, found, look in _by_epochs(rows):
-        axes.plot([row.workers for row in found], [row.seconds / length for row in found], label=label, **look)
+        axes.plot(
+            [row.workers for row in found],
+            [row.seconds / length for row in found],
+            label=label,
+            **look,
+        )
     axes.set(xlabel="Workers", ylabel=f"Training time ({unit})")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
 
@@ -171,7 +204,12 @@ def _growth(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
 
 def _throughput(axes: Axes, rows: Sequence[Row]) -> None:
     for label, found, look in _by_epochs(rows):
-        axes.plot([row.workers for row in found], [row.positives_per_s or 0 for row in found], label=label, **look)
+        axes.plot(
+            [row.workers for row in found],
+            [row.positives_per_s or 0 for row in found],
+            label=label,
+            **look,
+        )
     axes.set(xlabel="Workers", ylabel="Citations per second")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(FuncFormatter(shared.short))
@@ -179,5 +217,7 @@ def _throughput(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _mrr(axes: Axes, rows: Sequence[Row]) -> None:
     for label, found, look in _by_epochs(rows):
-        axes.plot([row.workers for row in found], [row.mrr or 0 for row in found], label=label, **look)
+        axes.plot(
+            [row.workers for row in found], [row.mrr or 0 for row in found], label=label, **look
+        )
     axes.set(xlabel="Workers", ylabel="Test MRR")

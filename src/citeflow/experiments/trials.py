@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from citeflow import config, files, runs
-from citeflow.cluster.spec import MOST_WORKERS
+from citeflow import config, files, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError
-from citeflow.values import convert
+from citeflow.kubernetes.job_spec import MOST_WORKERS
+from citeflow.utils.records import convert
 
 Json = dict[str, Any]
 MOST_TRIALS = 1000
@@ -31,7 +31,11 @@ class Trial:
 
     def item(self) -> Json:
         """What a loop of a pipeline hands to the steps of this run."""
-        return {"run_name": self.run_name, "workers": self.workers, "settings": config.to_yaml(self.config)}
+        return {
+            "run_name": self.run_name,
+            "workers": self.workers,
+            "settings": config.to_yaml(self.config),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +52,9 @@ class Outcome:
     """Content of its curves.json."""
 
 
-def scaling_trials(settings: str, run: str, workers: Sequence[object], epochs: Sequence[object]) -> list[Trial]:
+def scaling_trials(
+    settings: str, run: str, workers: Sequence[object], epochs: Sequence[object]
+) -> list[Trial]:
     """Every number of workers with every number of epochs; `m-1-w-3-e-10` is a master, 3 more workers and 10 epochs.
 
     Args:
@@ -63,7 +69,9 @@ def scaling_trials(settings: str, run: str, workers: Sequence[object], epochs: S
     base, lengths = config.from_yaml(settings), _numbers("epochs", epochs, float)
     nums = _numbers("workers", workers, int)
     if nums[-1] > MOST_WORKERS or len(nums) * len(lengths) > MOST_TRIALS:
-        raise ConfigError("workers", nums[-1], hint=f"at most {MOST_WORKERS} workers and {MOST_TRIALS} runs")
+        raise ConfigError(
+            "workers", nums[-1], hint=f"at most {MOST_WORKERS} workers and {MOST_TRIALS} runs"
+        )
     return [
         Trial(
             run_name=_run_name(run, f"m-1-w-{num - 1}-e-{plain(length)}".replace(".", "-")),
@@ -75,7 +83,9 @@ def scaling_trials(settings: str, run: str, workers: Sequence[object], epochs: S
     ]
 
 
-def comparison_trials(settings: str, run: str, models: str, seeds: Sequence[object], workers: int) -> list[Trial]:
+def comparison_trials(
+    settings: str, run: str, models: str, seeds: Sequence[object], workers: int
+) -> list[Trial]:
     """Every model with every seed, named as `dot-seed-0`.
 
     Args:
@@ -90,7 +100,9 @@ def comparison_trials(settings: str, run: str, models: str, seeds: Sequence[obje
     """
     base = config.from_yaml(settings)
     numbers = _numbers("seeds", seeds, int, least=0)
-    variants = {name: config.changed(base, changes) for name, changes in parse_models(models).items()}
+    variants = {
+        name: config.changed(base, changes) for name, changes in parse_models(models).items()
+    }
     return [
         Trial(
             run_name=_run_name(run, f"{name}-seed-{seed}"),
@@ -118,7 +130,7 @@ def parse_models(text: str) -> dict[str, Mapping[str, Any]]:
     for name, changes in values.items():
         if not isinstance(name, str):
             raise ConfigError("name of a model", name, hint="put it into quotes")
-        runs.check_name(name)
+        paths.check_name(name)
         if changes is not None and not isinstance(changes, Mapping):
             raise ConfigError(f"settings of the model {name}", changes, hint=hint)
         _check_changes(name, changes or {})
@@ -128,9 +140,15 @@ def parse_models(text: str) -> dict[str, Mapping[str, Any]]:
 def _check_changes(name: str, changes: Mapping[str, Any]) -> None:
     """All models learn from one graph, and from every seed."""
     if given := changes.keys() & {"data", "synthetic"}:
-        raise ConfigError(f"the model {name} sets", ", ".join(given), hint="all models have the same data: use --set")
+        raise ConfigError(
+            f"the model {name} sets",
+            ", ".join(given),
+            hint="all models have the same data: use --set",
+        )
     if isinstance(changes.get("train"), Mapping) and "seed" in changes["train"]:
-        raise ConfigError(f"the model {name} sets", "train.seed", hint="every model has every seed: use --seeds")
+        raise ConfigError(
+            f"the model {name} sets", "train.seed", hint="every model has every seed: use --seeds"
+        )
 
 
 def outcomes(items: Iterable[Json], sha256s: Iterable[str], data_root: Path) -> list[Outcome]:
@@ -146,7 +164,7 @@ def outcomes(items: Iterable[Json], sha256s: Iterable[str], data_root: Path) -> 
         CorruptError: one is damaged, or not one that this experiment made.
     """
     known = set(sha256s)
-    return [_outcome(runs.run_folder(data_root, str(item["run_name"])), known) for item in items]
+    return [_outcome(paths.run_folder(data_root, str(item["run_name"])), known) for item in items]
 
 
 def _outcome(folder: Path, known: set[str]) -> Outcome:
@@ -164,7 +182,7 @@ def plain(number: float) -> str:
 
 
 def _run_name(run: str, trial: str) -> str:
-    return f"{runs.check_name(run)}/{runs.check_name(trial)}"
+    return f"{paths.check_name(run)}/{paths.check_name(trial)}"
 
 
 def _numbers(name: str, values: Sequence[object], kind: type, *, least: float = 1) -> list[Any]:
@@ -173,5 +191,9 @@ def _numbers(name: str, values: Sequence[object], kind: type, *, least: float = 
     if not 0 < len(numbers) <= MOST_TRIALS or len(set(numbers)) < len(numbers):
         raise ConfigError(name, list(values), hint="one number or more, each once")
     if numbers[0] < least and not (kind is float and numbers[0] > 0):
-        raise ConfigError(name, numbers[0], hint="must be above 0" if kind is float else f"must be {least} or more")
+        raise ConfigError(
+            name,
+            numbers[0],
+            hint="must be above 0" if kind is float else f"must be {least} or more",
+        )
     return numbers

@@ -22,15 +22,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from citeflow import config, files, runs
+from citeflow import config, files, paths
 from citeflow.config import Config
-from citeflow.console import log, without_secrets
 from citeflow.errors import ConfigError, NotFoundError, TrainingError, UnavailableError
-from citeflow.experiments import space as spaces
-from citeflow.experiments.space import Choice, Parameter, Space, Value
+from citeflow.experiments import search_space as spaces
+from citeflow.experiments.search_space import Choice, Parameter, Space, Value
 from citeflow.experiments.tuning_pruning import Pruned, pruning
 from citeflow.files import Json
 from citeflow.reporting.tuning import Tried
+from citeflow.utils.logging import log, without_secrets
 
 STORAGE_VARIABLE = "CITEFLOW_STUDY_STORAGE"
 """Environment variable with the URL of a database; a file beside the runs is used without it."""
@@ -98,7 +98,7 @@ def opened(data_root: Path, run: str) -> Iterator[RDBStorage]:
         ConfigError: its URL is wrong.
         UnavailableError: it does not answer.
     """
-    folder = runs.run_folder(data_root, run)
+    folder = paths.run_folder(data_root, run)
     if not folder.is_dir():
         raise NotFoundError("no such search", run, hint=BEGIN)
     url = os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{folder / 'study.db'}"
@@ -107,14 +107,20 @@ def opened(data_root: Path, run: str) -> Iterator[RDBStorage]:
     except SQLAlchemyError:
         driver = ""
     if driver not in DRIVERS:
-        raise ConfigError(STORAGE_VARIABLE, without_secrets(url), hint=f"a URL that begins with {', '.join(DRIVERS)}")
+        raise ConfigError(
+            STORAGE_VARIABLE,
+            without_secrets(url),
+            hint=f"a URL that begins with {', '.join(DRIVERS)}",
+        )
     wait = {"timeout": TIMEOUT_S} if driver == "sqlite" else {"connect_timeout": TIMEOUT_S}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         storage = RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
     except (SQLAlchemyError, OptunaError) as error:
         why = str(error.__cause__ or error).splitlines()[0]
-        raise UnavailableError("the study's database does not answer", without_secrets(url), hint=why) from None
+        raise UnavailableError(
+            "the study's database does not answer", without_secrets(url), hint=why
+        ) from None
     try:
         yield storage
     finally:
@@ -134,9 +140,11 @@ def prepare(data_root: Path, run: str, definition: Definition, trials: int) -> N
         ConfigError: there is a study of this name that searches something else.
         UnavailableError: its database does not answer.
     """
-    lock = runs.run_folder(data_root, run) / "study.lock"
+    lock = paths.run_folder(data_root, run) / "study.lock"
     with files.exclusive(lock, wait_s=TIMEOUT_S), opened(data_root, run) as storage:
-        study = optuna.create_study(study_name=run, storage=storage, direction="maximize", load_if_exists=True)
+        study = optuna.create_study(
+            study_name=run, storage=storage, direction="maximize", load_if_exists=True
+        )
         wanted = definition.to_dict()
         if _compared(study.user_attrs.get(DEFINITION, wanted)) != _compared(wanted):
             hint = "take another run name, or the dataset, settings, space and workers that it began with"
@@ -155,7 +163,9 @@ def _has_base(definition: Definition) -> bool:
 
 def _compared(definition: Json) -> Json:
     """A definition without the settings with which a search may go on as it likes."""
-    settings = {name: values for name, values in definition["settings"].items() if name != "recovery"}
+    settings = {
+        name: values for name, values in definition["settings"].items() if name != "recovery"
+    }
     return {**definition, "settings": settings}
 
 
@@ -164,7 +174,9 @@ def shares(trials: int, parallel: int) -> list[list[int]]:
     return [list(range(first, trials, parallel)) for first in range(min(parallel, trials))]
 
 
-def search(data_root: Path, run: str, numbers: Iterable[int], definition: Definition, work: Work) -> None:
+def search(
+    data_root: Path, run: str, numbers: Iterable[int], definition: Definition, work: Work
+) -> None:
     """Train some of a study's trials one after the other; those that have ended are left alone.
 
     Nobody else may train the same ones meanwhile.
@@ -185,8 +197,12 @@ def search(data_root: Path, run: str, numbers: Iterable[int], definition: Defini
 
 def _begin(study: Any, storage: RDBStorage, number: int) -> Any:
     """The trial of a number, running; None where it has ended."""
-    trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study.study_name), number)
-    state = study.get_trials(deepcopy=False)[number].state  # which Trial relies on: the study's storage knows it by now
+    trial_id = storage.get_trial_id_from_study_id_trial_number(
+        storage.get_study_id_from_name(study.study_name), number
+    )
+    state = study.get_trials(deepcopy=False)[
+        number
+    ].state  # which Trial relies on: the study's storage knows it by now
     if state.is_finished():
         log("tune", "has ended before", trial=number, state=state.name.lower())
         return None
@@ -202,7 +218,12 @@ def _try(study: Any, trial: Any, run: str, definition: Definition, work: Work) -
     log("tune", "trial begins", trial=trial.number, **values)
     trial.set_user_attr("values", values)
     settings = spaces.configured(definition.base, values)
-    state, mrr, began, before = TrialState.COMPLETE, None, time.monotonic(), trial.user_attrs.get("seconds", 0.0)
+    state, mrr, began, before = (
+        TrialState.COMPLETE,
+        None,
+        time.monotonic(),
+        trial.user_attrs.get("seconds", 0.0),
+    )
     try:
         with pruning(trial, lambda: work.evaluations(name), may_end=trial.number > 0):
             mrr = work.train(name, settings)
@@ -231,7 +252,11 @@ def _suggest(trial: Any, parameter: Parameter) -> Value:
         return value
     suggest = trial.suggest_int if parameter.is_whole else trial.suggest_float
     number: float = suggest(parameter.key, *parameter.bounds, log=parameter.log)
-    return number if parameter.is_whole else max(parameter.low, min(parameter.high, float(f"{number:.6g}")))
+    return (
+        number
+        if parameter.is_whole
+        else max(parameter.low, min(parameter.high, float(f"{number:.6g}")))
+    )
 
 
 def _sampler(seed: int, number: int) -> Any:
@@ -249,7 +274,9 @@ def _sampler(seed: int, number: int) -> Any:
 def _pruner(base: Config) -> Any:
     """Ends a trial that is worse than the median of the others at the same evaluation."""
     return optuna.pruners.MedianPruner(
-        n_startup_trials=RANDOM_TRIALS, n_warmup_steps=round(WARM_UP * base.train.evaluations), n_min_trials=3
+        n_startup_trials=RANDOM_TRIALS,
+        n_warmup_steps=round(WARM_UP * base.train.num_validations),
+        n_min_trials=3,
     )
 
 
@@ -263,7 +290,9 @@ def definition_of(data_root: Path, run: str) -> Definition:
         content = _load(storage, run).user_attrs[DEFINITION]
     base = config.from_dict(content["settings"])
     searched = spaces.from_dict(content["space"], base)
-    return Definition(base=base, space=searched, workers=content["workers"], graph_sha256=content["graph"])
+    return Definition(
+        base=base, space=searched, workers=content["workers"], graph_sha256=content["graph"]
+    )
 
 
 def tried(data_root: Path, run: str, trials: int) -> list[Tried]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from citeflow.console import log
+from citeflow.utils.logging import log
 
 LOOK_EVERY_S = 1.0
 """Time between two looks at the evaluations."""
@@ -21,7 +21,9 @@ class Pruned(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def pruning(trial: Any, evaluations: Callable[[], Sequence[float]], *, may_end: bool) -> Iterator[None]:
+def pruning(
+    trial: Any, evaluations: Callable[[], Sequence[float]], *, may_end: bool
+) -> Iterator[None]:
     """Report a training's evaluations to its trial, and end the block where the trial's pruner says so.
 
     Args:
@@ -57,7 +59,9 @@ def pruning(trial: Any, evaluations: Callable[[], Sequence[float]], *, may_end: 
 class _Watcher(threading.Thread):
     """Looks at the evaluations of a training, and asks the main thread to end it."""
 
-    def __init__(self, trial: Any, evaluations: Callable[[], Sequence[float]], *, may_end: bool) -> None:
+    def __init__(
+        self, trial: Any, evaluations: Callable[[], Sequence[float]], *, may_end: bool
+    ) -> None:
         super().__init__(name="pruning", daemon=True)
         self._trial, self._evaluations, self._may_end = trial, evaluations, may_end
         self._told = set(trial.study.trials[trial.number].intermediate_values)

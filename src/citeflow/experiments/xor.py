@@ -44,9 +44,15 @@ class XorSettings:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value, lowest, highest = getattr(self, each.name), each.metadata["lowest"], each.metadata["highest"]
+            value, lowest, highest = (
+                getattr(self, each.name),
+                each.metadata["lowest"],
+                each.metadata["highest"],
+            )
             if not lowest <= value <= highest:
-                raise ConfigError(each.name, value, hint=f"must be between {lowest:g} and {highest:g}")
+                raise ConfigError(
+                    each.name, value, hint=f"must be between {lowest:g} and {highest:g}"
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "XorSettings":
@@ -94,7 +100,9 @@ class History:
 def make_points(settings: XorSettings) -> tuple[Points, Points]:
     """Draw the training and the test points."""
     rng = np.random.default_rng(settings.seed)
-    return _draw(rng, settings.train_points, settings.dims), _draw(rng, settings.test_points, settings.dims)
+    return _draw(rng, settings.train_points, settings.dims), _draw(
+        rng, settings.test_points, settings.dims
+    )
 
 
 def _draw(rng: np.random.Generator, count: int, dims: int) -> Points:
@@ -120,7 +128,9 @@ def train(points: Points, test: Points, settings: XorSettings, *, hidden: int) -
     from sklearn.neural_network import MLPClassifier
 
     layers = (hidden,) if hidden else ()
-    model = MLPClassifier(hidden_layer_sizes=layers, learning_rate_init=settings.lr, random_state=settings.seed)
+    model = MLPClassifier(
+        hidden_layer_sizes=layers, learning_rate_init=settings.lr, random_state=settings.seed
+    )
     curves = Curve(), Curve()
     for _ in range(settings.epochs):
         model.partial_fit(points.x_ND, points.label_N, classes=(0, 1))

@@ -8,9 +8,9 @@ import pyarrow.parquet
 
 from citeflow import files
 from citeflow.artifacts import Artifact, Metrics, log_figures, step
-from citeflow.console import log
 from citeflow.experiments import xor
 from citeflow.experiments.xor import History, Points, XorSettings
+from citeflow.utils.logging import log
 
 PLOTTED = 2_000
 """At most as many points are drawn; more hide each other."""
@@ -18,11 +18,25 @@ PLOTTED = 2_000
 
 @step
 def points(
-    dims: int, train_points: int, test_points: int, epochs: int, hidden: int, lr: float, seed: int, *, made: Artifact
+    dims: int,
+    train_points: int,
+    test_points: int,
+    epochs: int,
+    hidden: int,
+    lr: float,
+    seed: int,
+    *,
+    made: Artifact,
 ) -> None:
     """Check all parameters, then draw the points; their artifact carries the parameters to the other steps."""
     settings = XorSettings(
-        dims=dims, train_points=train_points, test_points=test_points, epochs=epochs, hidden=hidden, lr=lr, seed=seed
+        dims=dims,
+        train_points=train_points,
+        test_points=test_points,
+        epochs=epochs,
+        hidden=hidden,
+        lr=lr,
+        seed=seed,
     )
     drawn = xor.make_points(settings)
     x_ND = np.concatenate([each.x_ND for each in drawn])
@@ -40,7 +54,9 @@ def plot(made: Artifact, out_dir: str, *, page: Artifact) -> None:
     from citeflow.reporting import xor as reporting
 
     train, _ = _read(made)
-    text = reporting.render_points(train.x_ND[:PLOTTED], train.label_N[:PLOTTED], total=len(train.label_N))
+    text = reporting.render_points(
+        train.x_ND[:PLOTTED], train.label_N[:PLOTTED], total=len(train.label_N)
+    )
     _put(text, page, out_dir, "points.html")
 
 
@@ -68,11 +84,15 @@ def compare(
     from citeflow.reporting import markdown
     from citeflow.reporting import xor as reporting
 
-    histories = [History.from_dict(files.read_json(Path(each.path))) for each in (without, with_hidden)]
+    histories = [
+        History.from_dict(files.read_json(Path(each.path))) for each in (without, with_hidden)
+    ]
     found = xor.compare(histories, XorSettings.from_dict(made.metadata))
     for name, each in zip((xor.WITHOUT, xor.WITH), histories, strict=True):
         log_figures(metrics, {f"{name}: {what}": value for what, value in _last(each).items()})
-    text = "\n".join([f"# XOR\n\n{markdown.escape(found['verdict'])}\n", markdown.render(reporting.table(found))])
+    text = "\n".join(
+        [f"# XOR\n\n{markdown.escape(found['verdict'])}\n", markdown.render(reporting.table(found))]
+    )
     files.write_text(Path(summary.path), text)
     _put(reporting.render_comparison(found), page, out_dir, "xor.html")
     if out_dir:
@@ -84,7 +104,9 @@ def _read(made: Artifact) -> tuple[Points, Points]:
     names = [name for name in table.column_names if name.startswith("x")]
     x_ND = np.column_stack([table[name].to_numpy() for name in names])
     label_N, is_test_N = table["label"].to_numpy(), table["is_test"].to_numpy()
-    train, test = (Points(x_ND=x_ND[chosen], label_N=label_N[chosen]) for chosen in (~is_test_N, is_test_N))
+    train, test = (
+        Points(x_ND=x_ND[chosen], label_N=label_N[chosen]) for chosen in (~is_test_N, is_test_N)
+    )
     return train, test
 
 
@@ -92,7 +114,9 @@ def _last(found: History) -> dict[str, float]:
     """Figures after the last epoch."""
     curves = {"train": found.train, "test": found.test}
     return {
-        f"{name} {what}": getattr(curve, what)[-1] for name, curve in curves.items() for what in ("accuracy", "loss")
+        f"{name} {what}": getattr(curve, what)[-1]
+        for name, curve in curves.items()
+        for what in ("accuracy", "loss")
     }
 
 

@@ -59,7 +59,9 @@ def sha256_of_file(path: Path) -> str:
 
 def sha256_of_json(value: object) -> str:
     """Digest of a value that JSON can hold, the same whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 @again_if_stale
@@ -75,7 +77,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise NotFoundError("no such file", path) from None
     except (ValueError, RecursionError):
-        raise CorruptError("not a JSON file", path, hint="delete it and run the step again") from None
+        raise CorruptError(
+            "not a JSON file", path, hint="delete it and run the step again"
+        ) from None
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -83,9 +87,15 @@ def save_array(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
 
 
-def save_blocks(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> None:
+def save_blocks(
+    path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: DTypeLike
+) -> None:
     """Write an array as .npy as its rows come, block by block, so that it need not fit into memory."""
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
@@ -96,7 +106,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write named tensors as safetensors; meant for use inside `new_directory`."""
     from safetensors.torch import save  # torch is not needed where no tensors are
 
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    path.write_bytes(
+        save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    )
 
 
 def save_table(path: Path, columns: Mapping[str, Any]) -> None:

@@ -22,7 +22,9 @@ def exclusive(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     with path.open("ab") as file:
         while not _lock(file):
             if time.monotonic() >= deadline_s:
-                raise UnavailableError("another process is at work on this", path, hint="wait until it has ended")
+                raise UnavailableError(
+                    "another process is at work on this", path, hint="wait until it has ended"
+                )
             time.sleep(0.1)
         yield
 

@@ -23,7 +23,10 @@ def write_manifest(directory: Path, kind: str, *, inputs: Json, facts: Json) -> 
         facts: anything a later stage wants to know without opening the files.
     """
     files = {
-        str(file.relative_to(directory)): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+        str(file.relative_to(directory)): {
+            "bytes": file.stat().st_size,
+            "sha256": sha256_of_file(file),
+        }
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
@@ -46,7 +49,9 @@ def read_manifest(directory: Path, kind: str) -> Json:
     manifest: Json = read_json(directory / MANIFEST)
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found != kind:
-        raise CorruptError(f"a {found} where a {kind} belongs", directory, hint=f"name the folder of a {kind}")
+        raise CorruptError(
+            f"a {found} where a {kind} belongs", directory, hint=f"name the folder of a {kind}"
+        )
     for name, entry in _entries(directory, manifest).items():
         file = directory / name
         if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:
@@ -78,6 +83,8 @@ def _entries(directory: Path, manifest: Json) -> dict[str, Json]:
         whole &= isinstance(manifest["sha256"], str)
     except (KeyError, TypeError, AttributeError):
         entries, whole = {}, False
-    if not whole or any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in entries):
+    if not whole or any(
+        PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in entries
+    ):
         raise CorruptError("not a manifest of citeflow", directory / MANIFEST, hint=AGAIN)
     return entries

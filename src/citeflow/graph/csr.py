@@ -43,7 +43,9 @@ class Csr:
     def to_scipy(self, dtype: DTypeLike = np.float32) -> Any:
         """The N x N matrix of ones as scipy.sparse.csr_matrix; `index_E` is shared with it, not copied."""
         values_E = np.ones(len(self.index_E), dtype=dtype)
-        matrix = scipy.sparse.csr_matrix((values_E, self.index_E, self.ptr_N1), shape=(self.num_rows, self.num_rows))
+        matrix = scipy.sparse.csr_matrix(
+            (values_E, self.index_E, self.ptr_N1), shape=(self.num_rows, self.num_rows)
+        )
         matrix.has_sorted_indices = matrix.has_canonical_format = True
         return matrix
 
@@ -52,7 +54,9 @@ def build_csr(source_E: np.ndarray, target_E: np.ndarray, num_papers: int) -> Cs
     """Sort pairs into rows; a pair that is given twice is kept once."""
     shape = (num_papers, num_papers)
     values_E = np.ones(len(source_E), dtype=np.int8)
-    return _from_scipy(scipy.sparse.coo_matrix((values_E, (source_E, target_E)), shape=shape).tocsr())
+    return _from_scipy(
+        scipy.sparse.coo_matrix((values_E, (source_E, target_E)), shape=shape).tocsr()
+    )
 
 
 def transpose(csr: Csr) -> Csr:

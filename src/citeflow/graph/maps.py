@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from citeflow.data.citation_graph import HeldOut
 from citeflow.data.features import NOT_AN_ARRAY
-from citeflow.data.records import HeldOut
 from citeflow.errors import CorruptError
 from citeflow.graph.csr import Csr
 
@@ -25,7 +25,9 @@ def map_array(path: Path, name: str) -> np.ndarray:
     except (*NOT_AN_ARRAY, EOFError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's failure, and not the file's
-        raise CorruptError("not an array of numbers", file, hint="delete the folder and run the step again") from None
+        raise CorruptError(
+            "not an array of numbers", file, hint="delete the folder and run the step again"
+        ) from None
     return array
 
 
@@ -37,4 +39,6 @@ def map_csr(path: Path, name: str) -> Csr:
 def map_held_out(path: Path, part: str) -> HeldOut:
     """Map the three arrays of held-out citations; errors as for `map_array`."""
     source_P, target_P = map_array(path, f"{part}_source"), map_array(path, f"{part}_target")
-    return HeldOut(source_P=source_P, target_P=target_P, negative_PK=map_array(path, f"{part}_negative"))
+    return HeldOut(
+        source_P=source_P, target_P=target_P, negative_PK=map_array(path, f"{part}_negative")
+    )

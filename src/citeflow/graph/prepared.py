@@ -15,16 +15,24 @@ import pyarrow.parquet
 
 from citeflow import files
 from citeflow.config import DataConfig
-from citeflow.console import log
+from citeflow.data.citation_graph import CitationGraph, HeldOut
+from citeflow.data.datasets import read_raw
 from citeflow.data.features import forget
-from citeflow.data.raw import read_raw
-from citeflow.data.records import CitationGraph, HeldOut
 from citeflow.data.tables import reading
 from citeflow.errors import CorruptError, DataError, NotFoundError
-from citeflow.graph.csr import Csr, build_csr, drop_self_and_duplicates, inverse, reordered, transpose, undirected
-from citeflow.graph.locality import order_by_locality
+from citeflow.graph.csr import (
+    Csr,
+    build_csr,
+    drop_self_and_duplicates,
+    inverse,
+    reordered,
+    transpose,
+    undirected,
+)
 from citeflow.graph.maps import map_array, map_csr, map_held_out
+from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
+from citeflow.utils.logging import log
 
 KIND = "PreparedGraph"
 FORMAT = 3
@@ -135,7 +143,7 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         DataError: the dataset is malformed or too small.
     """
     manifest = files.read_manifest(raw, "RawDataset")
-    key = {"raw": manifest["sha256"], "data": dataclasses.asdict(config), "format": FORMAT}
+    key = {"raw": manifest["sha256"], "data": config.model_dump(), "format": FORMAT}
     folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
     if _is_whole(folder):
         log("preprocess", "already there", path=folder)
@@ -173,9 +181,20 @@ def write_prepared(
     num_given = graph.edge_2E.shape[1]
     edge_2E, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
     graph = dataclasses.replace(graph, edge_2E=edge_2E)  # lets go of what was read
-    log("preprocess", "cleaned", papers=num_papers, citations=edge_2E.shape[1], self=num_self, repeated=num_duplicates)
+    log(
+        "preprocess",
+        "cleaned",
+        papers=num_papers,
+        citations=edge_2E.shape[1],
+        self=num_self,
+        repeated=num_duplicates,
+    )
     if not edge_2E.shape[1]:
-        raise DataError("no citations to learn from", dataset, hint=f"{num_self} of {num_given} were self-citations")
+        raise DataError(
+            "no citations to learn from",
+            dataset,
+            hint=f"{num_self} of {num_given} were self-citations",
+        )
     train_2E, valid, test = _split(graph, edge_2E, config)
     references = build_csr(train_2E[0], train_2E[1], num_papers)
     facts = {
@@ -186,7 +205,11 @@ def write_prepared(
         "duplicates": num_duplicates,
         "unknown": graph.counts.get("unknown", 0),
     }
-    counts = {"training": train_2E.shape[1], "held_out": len(valid.source_P), "negatives": test.negative_PK.shape[1]}
+    counts = {
+        "training": train_2E.shape[1],
+        "held_out": len(valid.source_P),
+        "negatives": test.negative_PK.shape[1],
+    }
     log("preprocess", "split", **counts)
     graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     del edge_2E, train_2E
@@ -204,7 +227,9 @@ def write_prepared(
     log("preprocess", "written", path=folder)
 
 
-def _describe(graph: CitationGraph, train_2E: np.ndarray, valid: HeldOut, test: HeldOut) -> files.Json:
+def _describe(
+    graph: CitationGraph, train_2E: np.ndarray, valid: HeldOut, test: HeldOut
+) -> files.Json:
     by_protocol = "random" if graph.day_N is None else "date"
     return {
         "split": by_protocol if graph.split is None else "own",
@@ -227,9 +252,11 @@ def _split(graph: CitationGraph, edge_2E: np.ndarray, config: DataConfig) -> Spl
         _check_held_out("valid", valid, num_papers)
         _check_held_out("test", test, num_papers)
         return edge_2E, valid, test
-    share, negatives, seed = config.holdout, config.negatives, config.seed
+    share, negatives, seed = config.holdout, config.eval_negatives, config.seed
     if graph.day_N is None:
-        return hold_out_at_random(edge_2E, num_papers=num_papers, share=share, negatives=negatives, seed=seed)
+        return hold_out_at_random(
+            edge_2E, num_papers=num_papers, share=share, negatives=negatives, seed=seed
+        )
     return hold_out_by_date(edge_2E, graph.day_N, share=share, negatives=negatives, seed=seed)
 
 
@@ -241,7 +268,9 @@ def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
         if array.min() < 0 or array.max() >= num_papers:
             wrong = array.min() if array.min() < 0 else array.max()
             raise DataError(
-                f"{name} split names a paper that does not exist", wrong, hint=f"rows are 0 to {num_papers - 1}"
+                f"{name} split names a paper that does not exist",
+                wrong,
+                hint=f"rows are 0 to {num_papers - 1}",
             )
 
 
@@ -255,7 +284,9 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
         columns["title"] = pa.array(graph.title_N[order_N], type=pa.large_string())
     files.save_table(work / "papers.parquet", columns)
     if graph.x_NF is not None:
-        files.save_blocks(work / "x.npy", _in_order(graph.x_NF, order_N), graph.x_NF.shape, np.float32)
+        files.save_blocks(
+            work / "x.npy", _in_order(graph.x_NF, order_N), graph.x_NF.shape, np.float32
+        )
     if graph.day_N is not None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
 
@@ -288,5 +319,8 @@ def _save_held_out(work: Path, part: str, held_out: HeldOut, order_N: np.ndarray
     files.save_array(work / f"{part}_source.npy", place_N[held_out.source_P])
     files.save_array(work / f"{part}_target.npy", place_N[held_out.target_P])
     shape = held_out.negative_PK.shape
-    blocks = (place_N[held_out.negative_PK[start : start + BLOCK_ROWS]] for start in range(0, shape[0], BLOCK_ROWS))
+    blocks = (
+        place_N[held_out.negative_PK[start : start + BLOCK_ROWS]]
+        for start in range(0, shape[0], BLOCK_ROWS)
+    )
     files.save_blocks(work / f"{part}_negative.npy", blocks, shape, np.int32)

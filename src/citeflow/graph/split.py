@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.data.records import HeldOut
+from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import DataError
 from citeflow.graph.csr import Csr, build_csr, undirected
 
@@ -35,7 +35,9 @@ class _Timeline:
     """How many papers are older than each by at least a day."""
 
 
-def hold_out_by_date(edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, negatives: int, seed: int) -> Split:
+def hold_out_by_date(
+    edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, negatives: int, seed: int
+) -> Split:
     """Take two references from each of the newest papers: one for validation, one for test.
 
     Sources are the newest `share * N` papers (at least one) with 3 references or more, two of them eligible, and an
@@ -54,13 +56,17 @@ def hold_out_by_date(edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, ne
     edge_2E = references.edges()
     time = _timeline(day_N)
     is_eligible_E = _eligible(edge_2E, day_N)
-    num_free_N = time.num_older_N - np.bincount(edge_2E[0][day_N[edge_2E[1]] < day_N[edge_2E[0]]], minlength=len(day_N))
+    num_free_N = time.num_older_N - np.bincount(
+        edge_2E[0][day_N[edge_2E[1]] < day_N[edge_2E[0]]], minlength=len(day_N)
+    )
     may_give_N = np.bincount(edge_2E[0][is_eligible_E], minlength=len(day_N)) >= 2
     may_give_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
     newest_first = time.order_N[::-1]
     source_P = newest_first[may_give_N[newest_first]][: max(1, int(share * len(day_N)))]
     if not len(source_P):
-        raise _no_candidates("needs a paper with 3 references, 2 of them older; without dates the split is random")
+        raise _no_candidates(
+            "needs a paper with 3 references, 2 of them older; without dates the split is random"
+        )
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = _pick_two(references, is_eligible_E, source_P, pick_rng)
     num_candidates = min(negatives, int(num_free_N[source_P].min()))
@@ -75,7 +81,9 @@ def hold_out_by_date(edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, ne
     return np.delete(edge_2E, pick_2P.ravel(), axis=1), parts[0], parts[1]
 
 
-def hold_out_at_random(edge_2E: np.ndarray, *, num_papers: int, share: float, negatives: int, seed: int) -> Split:
+def hold_out_at_random(
+    edge_2E: np.ndarray, *, num_papers: int, share: float, negatives: int, seed: int
+) -> Split:
     """Take random citations: `share * E` (at least one) for validation and as many for test.
 
     A citation is eligible where the cited paper does not cite back and the source has a paper that it is not linked
@@ -94,7 +102,9 @@ def hold_out_at_random(edge_2E: np.ndarray, *, num_papers: int, share: float, ne
     num_edges = edge_2E.shape[1]
     num_held = min(max(1, int(share * num_edges)), len(eligible) // 2, (num_edges - 1) // 2)
     if num_held < 1:
-        raise _no_candidates("needs 3 citations and papers that are not linked; list a link without direction once")
+        raise _no_candidates(
+            "needs 3 citations and papers that are not linked; list a link without direction once"
+        )
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = pick_rng.choice(eligible, size=(2, num_held), replace=False)
     num_candidates = min(negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
@@ -111,7 +121,11 @@ def hold_out_at_random(edge_2E: np.ndarray, *, num_papers: int, share: float, ne
 
 def count_in_training(references: Csr, *parts: HeldOut) -> int:
     """How many held-out citations are training citations too, as only a dataset's own split can have it."""
-    pairs = [(source, target) for part in parts for source, target in zip(part.source_P, part.target_P, strict=True)]
+    pairs = [
+        (source, target)
+        for part in parts
+        for source, target in zip(part.source_P, part.target_P, strict=True)
+    ]
     return sum(bool((references.row(source) == target).any()) for source, target in pairs)
 
 
@@ -153,26 +167,38 @@ def _find(sorted_keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.n
     return place, sorted_keys[place] == wanted
 
 
-def _pick_two(references: Csr, is_eligible_E: np.ndarray, source_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _pick_two(
+    references: Csr, is_eligible_E: np.ndarray, source_P: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Two different eligible references of each source, as places in `references.index_E`, int64 [2, P]."""
     pick_2P = np.empty((2, len(source_P)), dtype=np.int64)
     for i, source in enumerate(source_P):
         start, end = references.ptr_N1[source : source + 2]
-        pick_2P[:, i] = start + rng.choice(np.flatnonzero(is_eligible_E[start:end]), size=2, replace=False)
+        pick_2P[:, i] = start + rng.choice(
+            np.flatnonzero(is_eligible_E[start:end]), size=2, replace=False
+        )
     return pick_2P
 
 
 def _older_uncited(
-    references: Csr, time: _Timeline, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator
+    references: Csr,
+    time: _Timeline,
+    source_P: np.ndarray,
+    num_candidates: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     negative_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
     for i, source in enumerate(source_P):
         cited = np.sort(time.position_N[references.row(source)])
-        negative_PK[i] = time.order_N[_draw(int(time.num_older_N[source]), cited, num_candidates, rng)]
+        negative_PK[i] = time.order_N[
+            _draw(int(time.num_older_N[source]), cited, num_candidates, rng)
+        ]
     return negative_PK
 
 
-def _unlinked(neighbours: Csr, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator) -> np.ndarray:
+def _unlinked(
+    neighbours: Csr, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator
+) -> np.ndarray:
     negative_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
     for i, source in enumerate(source_P):
         row = neighbours.row(source)

@@ -59,11 +59,21 @@ def lines_by_rank(axes: Axes, lines: Mapping[int, tuple[np.ndarray, np.ndarray]]
         colour, dashes = RANK_LOOKS[place % len(RANK_LOOKS)]
         look: dict[str, Any] = {"color": COLOURS[colour], "dashes": dashes, "label": f"Rank {rank}"}
         look = look if few else {"color": COLOURS["sky"], "linewidth": 0.8}
-        axes.plot(seconds / length, value, marker="o" if len(value) < FEW_POINTS else "", markersize=4.5, **look)
+        axes.plot(
+            seconds / length,
+            value,
+            marker="o" if len(value) < FEW_POINTS else "",
+            markersize=4.5,
+            **look,
+        )
     if not few:
         longest = max((seconds for seconds, _ in lines.values()), key=len)
-        mean = np.mean([np.interp(longest, seconds, value) for seconds, value in lines.values()], axis=0)
-        axes.plot(longest / length, mean, color=COLOURS["blue"], label=f"Mean of {len(lines)} ranks")
+        mean = np.mean(
+            [np.interp(longest, seconds, value) for seconds, value in lines.values()], axis=0
+        )
+        axes.plot(
+            longest / length, mean, color=COLOURS["blue"], label=f"Mean of {len(lines)} ranks"
+        )
     axes.set_xlabel(f"Time since the workers began ({unit})")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     legend_below(axes)
@@ -86,7 +96,9 @@ def thin(value: np.ndarray) -> np.ndarray:
 def running_mean(value: np.ndarray, window: int) -> np.ndarray:
     """Mean over a centred window that is cut at both ends."""
     weight = np.ones(window)
-    return np.convolve(value, weight, mode="same") / np.convolve(np.ones_like(value), weight, mode="same")
+    return np.convolve(value, weight, mode="same") / np.convolve(
+        np.ones_like(value), weight, mode="same"
+    )
 
 
 def tail(counts: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from citeflow.reporting import charts, style, tables, words
+from citeflow.reporting import charts, formatting, style, tables
 from citeflow.reporting.charts import Chart
 from citeflow.reporting.tables import Table
 
@@ -16,7 +16,7 @@ BASELINES = (
     "training citations; popularity is how often a paper is cited."
 )
 COSTS = "Cores: mean number in use. Read and written: disk. Received: over the network, by all of the pod or machine."
-STRONG = (words.MODEL, tables.ALL_STAGES)
+STRONG = (formatting.MODEL, tables.ALL_STAGES)
 
 
 def render_page(report: Json, curves: Json) -> str:
@@ -29,7 +29,7 @@ def render_page(report: Json, curves: Json) -> str:
     dataset = escape(_one_line(report.get("dataset", "unnamed dataset")))
     body = [
         f'<p class="eyebrow">citeflow run report</p>\n<h1>{dataset}</h1>',
-        f'<p class="headline">{escape(words.headline(report))}</p>',
+        f'<p class="headline">{escape(formatting.headline(report))}</p>',
         _tiles(report),
         section("Results", _results(report)),
         section("Figures", _figures(charts.draw_all(report, curves))),
@@ -64,14 +64,22 @@ def document(title: str, body: str) -> str:
 
 def _tiles(report: Json) -> str:
     test, train = report.get("test") or {}, report.get("train") or {}
-    best = next(iter(words.baseline_scores(report).items()), None)
+    best = next(iter(formatting.baseline_scores(report).items()), None)
     tiles = [
-        ("Test MRR", words.score(test.get("mrr")), "mean of 1 / rank"),
-        ("Best baseline", words.score(best[1] if best else None), words.method(best[0]) if best else ""),
-        ("Hits@10", words.score(test.get("hits@10")), "share ranked in the first ten"),
-        ("AUC", words.score(test.get("auc")), "0.5 is chance"),
-        ("Training time", words.duration(train.get("seconds")), words.plural(train.get("workers"), "worker")),
-        ("Throughput", words.rate(train.get("positives_per_s")), "citations trained on"),
+        ("Test MRR", formatting.score(test.get("mrr")), "mean of 1 / rank"),
+        (
+            "Best baseline",
+            formatting.score(best[1] if best else None),
+            formatting.method(best[0]) if best else "",
+        ),
+        ("Hits@10", formatting.score(test.get("hits@10")), "share ranked in the first ten"),
+        ("AUC", formatting.score(test.get("auc")), "0.5 is chance"),
+        (
+            "Training time",
+            formatting.duration(train.get("seconds")),
+            formatting.plural(train.get("workers"), "worker"),
+        ),
+        ("Throughput", formatting.rate(train.get("positives_per_s")), "citations trained on"),
     ]
     return '<dl class="tiles">\n' + "\n".join(_tile(*tile) for tile in tiles) + "\n</dl>"
 
@@ -86,7 +94,9 @@ def _results(report: Json) -> str:
 
 
 def _facts(report: Json) -> str:
-    made = [card(table) for table in (tables.dataset(report), tables.training(report)) if table.rows]
+    made = [
+        card(table) for table in (tables.dataset(report), tables.training(report)) if table.rows
+    ]
     stages = tables.stages(report)
     below = card(stages, remark=COSTS if len(stages.header) > 3 else "") if stages.rows else ""
     return f'<div class="stack">{grid(made)}{below}</div>'
@@ -123,8 +133,12 @@ def _row(row: tuple[str, ...]) -> str:
 
 
 def _figures(drawn: list[Chart]) -> str:
-    missing = "\n".join(f"<li>{escape(f'{chart.title}: {chart.caption}')}</li>" for chart in drawn if not chart.svg)
-    figures = grid([figure(chart.title, chart.svg, chart.caption) for chart in drawn if chart.svg], "even")
+    missing = "\n".join(
+        f"<li>{escape(f'{chart.title}: {chart.caption}')}</li>" for chart in drawn if not chart.svg
+    )
+    figures = grid(
+        [figure(chart.title, chart.svg, chart.caption) for chart in drawn if chart.svg], "even"
+    )
     return f'{figures}\n<ul class="remark">\n{missing}\n</ul>' if missing else figures
 
 

@@ -77,10 +77,22 @@ def facts(recovery: Recovery) -> Table:
     """What happened, line by line."""
     undisturbed, disturbed = (f"sha256 {digest[:DIGITS]}…" for digest in recovery.model_sha256)
     rows = [
-        ("Killed", f"one of {recovery.workers} workers by SIGKILL, {recovery.killed_s:.1f} s after the start"),
-        ("Noticed", f"{recovery.noticed_s - recovery.killed_s:.2f} s later: the other workers were ended too"),
-        ("Restarted", f"{recovery.restarted_s - recovery.killed_s:.1f} s after the kill: new workers had met"),
-        ("Went on from", f"step {recovery.resumed_step} of {recovery.steps}, the newest checkpoint"),
+        (
+            "Killed",
+            f"one of {recovery.workers} workers by SIGKILL, {recovery.killed_s:.1f} s after the start",
+        ),
+        (
+            "Noticed",
+            f"{recovery.noticed_s - recovery.killed_s:.2f} s later: the other workers were ended too",
+        ),
+        (
+            "Restarted",
+            f"{recovery.restarted_s - recovery.killed_s:.1f} s after the kill: new workers had met",
+        ),
+        (
+            "Went on from",
+            f"step {recovery.resumed_step} of {recovery.steps}, the newest checkpoint",
+        ),
         ("Taken again", f"about {max(0, recovery.killed_step - recovery.resumed_step)} steps"),
         ("Checkpoints", f"every {recovery.checkpoint_steps} steps, and at every evaluation"),
         ("Model, undisturbed", undisturbed),
@@ -103,8 +115,15 @@ def _draw(figure: Figure, recovery: Recovery) -> None:
         below.plot(curve.evaluated_step, curve.valid_mrr, **look)
     _mark(above, recovery.killed_s, "killed", "right", "vermillion")
     _mark(above, recovery.restarted_s, "restarted", "left", "green")
-    above.axvspan(recovery.killed_s, recovery.restarted_s, color=COLOURS["faint"], alpha=0.6, linewidth=0)
-    above.set(xlabel="Time since the start (s)", ylabel="Step", ylim=(0, 1.06 * recovery.steps), xlim=(0, None))
+    above.axvspan(
+        recovery.killed_s, recovery.restarted_s, color=COLOURS["faint"], alpha=0.6, linewidth=0
+    )
+    above.set(
+        xlabel="Time since the start (s)",
+        ylabel="Step",
+        ylim=(0, 1.06 * recovery.steps),
+        xlim=(0, None),
+    )
     below.set(xlabel="Step", ylabel="Validation MRR", xlim=(0, 1.03 * recovery.steps))
     below.legend(loc="lower right")
 
@@ -116,7 +135,21 @@ def _mark(axes: Axes, at_s: float, name: str, side: Literal["left", "right"], co
 
 
 def _looks(recovery: Recovery) -> list[tuple[Curve, dict[str, Any]]]:
-    undisturbed = {"color": COLOURS["grey"], "linewidth": 5, "alpha": 0.45, "marker": "o", "label": "undisturbed"}
-    first = {"color": COLOURS["vermillion"], "marker": "x", "markersize": 5, "label": "until the kill"}
+    undisturbed = {
+        "color": COLOURS["grey"],
+        "linewidth": 5,
+        "alpha": 0.45,
+        "marker": "o",
+        "label": "undisturbed",
+    }
+    first = {
+        "color": COLOURS["vermillion"],
+        "marker": "x",
+        "markersize": 5,
+        "label": "until the kill",
+    }
     later = {"color": COLOURS["blue"], "marker": ".", "markersize": 6, "label": "after the restart"}
-    return [(recovery.undisturbed, undisturbed), *zip(recovery.attempts, (first, later), strict=False)]
+    return [
+        (recovery.undisturbed, undisturbed),
+        *zip(recovery.attempts, (first, later), strict=False),
+    ]

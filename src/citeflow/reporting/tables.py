@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from citeflow.reporting import words
+from citeflow.reporting import formatting
 
 Json = dict[str, Any]
 ALL_STAGES = "all"
@@ -27,29 +27,46 @@ class Table:
 def metrics(report: Json) -> Table:
     """The model's figures on validation and test."""
     valid, test = report.get("valid") or {}, report.get("test") or {}
-    rows = [(label, words.score(valid.get(key)), words.score(test.get(key))) for key, label in words.METRICS.items()]
+    rows = [
+        (label, formatting.score(valid.get(key)), formatting.score(test.get(key)))
+        for key, label in formatting.METRICS.items()
+    ]
     counts = {"num_positives": "Citations", "num_negatives": "Negatives"}
-    rows += [(label, words.count(valid.get(key)), words.count(test.get(key))) for key, label in counts.items()]
+    rows += [
+        (label, formatting.count(valid.get(key)), formatting.count(test.get(key)))
+        for key, label in counts.items()
+    ]
     return Table(title="Scores", header=("Metric", "Validation", "Test"), rows=rows)
 
 
 def baselines(report: Json) -> Table:
     """Test MRR of the model and of what needs no training, best first."""
-    mrr = words.test_mrr(report)
-    ranked = sorted(words.all_scores(report).items(), key=lambda item: -item[1])
-    rows = [(name, words.score(reached), _against(reached, mrr, name)) for name, reached in ranked]
-    return Table(title="Against the baselines", header=("Method", "Test MRR", "Against model"), rows=rows)
+    mrr = formatting.test_mrr(report)
+    ranked = sorted(formatting.all_scores(report).items(), key=lambda item: -item[1])
+    rows = [
+        (name, formatting.score(reached), _against(reached, mrr, name)) for name, reached in ranked
+    ]
+    return Table(
+        title="Against the baselines", header=("Method", "Test MRR", "Against model"), rows=rows
+    )
 
 
 def _against(reached: float, mrr: float | None, name: str) -> str:
-    return words.MISSING if mrr is None or name == words.MODEL else words.difference(reached - mrr)
+    return (
+        formatting.MISSING
+        if mrr is None or name == formatting.MODEL
+        else formatting.difference(reached - mrr)
+    )
 
 
 def dataset(report: Json) -> Table:
     """What was read, what was dropped, and what was held out."""
     facts = report.get("facts") or {}
     citations = report.get("num_citations")
-    rows = [("Papers", words.count(report.get("num_papers"))), ("Citations", words.count(citations))]
+    rows = [
+        ("Papers", formatting.count(report.get("num_papers"))),
+        ("Citations", formatting.count(citations)),
+    ]
     known: list[tuple[str, str, bool]] = [
         ("num_features", "Features per paper", False),
         ("self_citations", "Self-citations dropped", False),
@@ -63,9 +80,20 @@ def dataset(report: Json) -> Table:
     ]
     for key, label, of_all in known:
         if facts.get(key) is not None:
-            rows.append((label, words.share(facts[key], citations) if of_all else words.count(facts[key])))
+            rows.append(
+                (
+                    label,
+                    formatting.share(facts[key], citations)
+                    if of_all
+                    else formatting.count(facts[key]),
+                )
+            )
     if facts.get("split"):
-        splits = {"date": "by date, newest papers held out", "random": "random", "own": "the dataset's own"}
+        splits = {
+            "date": "by date, newest papers held out",
+            "random": "random",
+            "own": "the dataset's own",
+        }
         rows.append(("Split", splits.get(facts["split"], str(facts["split"]))))
     return Table(title="Dataset", header=("Fact", "Value"), rows=rows)
 
@@ -74,44 +102,50 @@ def training(report: Json) -> Table:
     """How the model was fitted."""
     train = report.get("train") or {}
     rows = [
-        ("Workers", words.count(train.get("workers"))),
-        ("Epochs", words.amount(train.get("epochs"))),
-        ("Steps", words.count(train.get("steps"))),
-        ("Citations seen", words.count(train.get("positives"))),
-        ("Time", words.duration(train.get("seconds"))),
-        ("Citations per second", words.count(train.get("positives_per_s"))),
-        ("Parameters", words.count(train.get("parameters"))),
+        ("Workers", formatting.count(train.get("workers"))),
+        ("Epochs", formatting.amount(train.get("epochs"))),
+        ("Steps", formatting.count(train.get("steps"))),
+        ("Citations seen", formatting.count(train.get("positives"))),
+        ("Time", formatting.duration(train.get("seconds"))),
+        ("Citations per second", formatting.count(train.get("positives_per_s"))),
+        ("Parameters", formatting.count(train.get("parameters"))),
     ]
     if train.get("cpu_cores") is not None:
-        rows.append(("Cores in use, mean", words.amount(train["cpu_cores"])))
+        rows.append(("Cores in use, mean", formatting.amount(train["cpu_cores"])))
     if train.get("peak_memory_bytes") is not None:
-        rows.append(("Peak memory of all workers", words.memory(train["peak_memory_bytes"])))
+        rows.append(("Peak memory of all workers", formatting.memory(train["peak_memory_bytes"])))
     return Table(title="Training", header=("Fact", "Value"), rows=rows)
 
 
 def stages(report: Json) -> Table:
     """What each step of the pipeline cost, and what all did; a column that no step has a figure for is left out."""
     found = report.get("stages") or {}
-    order = sorted(found, key=lambda verb: words.STAGES.index(verb) if verb in words.STAGES else len(words.STAGES))
+    order = sorted(
+        found,
+        key=lambda verb: (
+            formatting.STAGES.index(verb) if verb in formatting.STAGES else len(formatting.STAGES)
+        ),
+    )
     costs = [(verb, found[verb]) for verb in order]
     if len(costs) > 1:
         costs.append((ALL_STAGES, _all(list(found.values()))))
     shown = {
         name: column
         for name, column in COSTS.items()
-        if name in ("Time", "Peak memory") or any(column(cost) != words.MISSING for _, cost in costs)
+        if name in ("Time", "Peak memory")
+        or any(column(cost) != formatting.MISSING for _, cost in costs)
     }
     rows = [(verb, *(column(cost) for column in shown.values())) for verb, cost in costs]
     return Table(title="Stages", header=("Stage", *shown), rows=rows)
 
 
 COSTS: dict[str, Callable[[Json], str]] = {
-    "Time": lambda cost: words.duration(cost.get("seconds")),
-    "Peak memory": lambda cost: words.memory(cost.get("peak_rss_bytes")),
-    "Cores": lambda cost: words.cores(cost.get("cpu_seconds"), cost.get("seconds")),
-    "Read": lambda cost: words.memory(cost.get("read_bytes")),
-    "Written": lambda cost: words.memory(cost.get("written_bytes")),
-    "Received": lambda cost: words.memory(cost.get("received_bytes")),
+    "Time": lambda cost: formatting.duration(cost.get("seconds")),
+    "Peak memory": lambda cost: formatting.memory(cost.get("peak_rss_bytes")),
+    "Cores": lambda cost: formatting.cores(cost.get("cpu_seconds"), cost.get("seconds")),
+    "Read": lambda cost: formatting.memory(cost.get("read_bytes")),
+    "Written": lambda cost: formatting.memory(cost.get("written_bytes")),
+    "Received": lambda cost: formatting.memory(cost.get("received_bytes")),
 }
 """Columns of the stages: cores are the mean in use, read and written is the disk, received the network."""
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from citeflow.reporting import markdown, page, style, words
+from citeflow.reporting import formatting, markdown, page, style
 from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
 from citeflow.reporting.tables import Table
 
@@ -58,7 +58,9 @@ class Search:
     def best(self) -> Tried | None:
         """The complete trial with the highest validation MRR."""
         complete = [trial for trial in self.tried if trial.valid_mrr is not None]
-        return max(complete, key=lambda trial: (trial.valid_mrr or 0.0, -trial.number), default=None)
+        return max(
+            complete, key=lambda trial: (trial.valid_mrr or 0.0, -trial.number), default=None
+        )
 
     @property
     def default(self) -> float | None:
@@ -71,16 +73,16 @@ def verdict(search: Search) -> str:
     best, default = search.best, search.default
     if best is None or best.valid_mrr is None:
         return "No trial has ended with a model."
-    reached = f"validation MRR {words.score(best.valid_mrr)}"
+    reached = f"validation MRR {formatting.score(best.valid_mrr)}"
     if default is None:
         return f"Trial {best.number} is the best ({reached}); the default settings have not ended with a model."
     if best.number == 0:
-        others = words.plural(len(search.tried) - 1, "other trial")
+        others = formatting.plural(len(search.tried) - 1, "other trial")
         return f"No trial beats the default settings ({reached}) in {others}."
     gain = best.valid_mrr - default
     if gain <= 0:
-        return f"No trial beats the default settings (validation MRR {words.score(default)})."
-    return f"Trial {best.number} beats the default settings by {gain:.4f} ({reached} against {words.score(default)})."
+        return f"No trial beats the default settings (validation MRR {formatting.score(default)})."
+    return f"Trial {best.number} beats the default settings by {gain:.4f} ({reached} against {formatting.score(default)})."
 
 
 def table(search: Search) -> Table:
@@ -88,7 +90,12 @@ def table(search: Search) -> Table:
     ranked = sorted(search.tried, key=lambda trial: (-(trial.valid_mrr or -1.0), trial.number))
     keys = _keys(search)
     rows = [
-        (_name(trial), _score(trial), *(_text(trial.values.get(key)) for key in keys), words.duration(trial.seconds))
+        (
+            _name(trial),
+            _score(trial),
+            *(_text(trial.values.get(key)) for key in keys),
+            formatting.duration(trial.seconds),
+        )
         for trial in ranked
     ]
     return Table(title="Trials", header=("Trial", "Validation MRR", *keys, "Time"), rows=rows)
@@ -101,7 +108,12 @@ def as_csv(search: Search) -> str:
     writer.writerow(["trial", "state", "valid_mrr", "seconds", *keys])
     for trial in search.tried:
         mrr, seconds = trial.valid_mrr, trial.seconds
-        facts = [trial.number, trial.state, "" if mrr is None else mrr, "" if seconds is None else round(seconds, 1)]
+        facts = [
+            trial.number,
+            trial.state,
+            "" if mrr is None else mrr,
+            "" if seconds is None else round(seconds, 1),
+        ]
         writer.writerow([*facts, *(trial.values.get(key, "") for key in keys)])
     return buffer.getvalue()
 
@@ -145,18 +157,36 @@ def _history(search: Search) -> tuple[str, str, str] | None:
     def draw(axes: Axes) -> None:
         axes.step(numbers, best, where="post", color=COLOURS["blue"], label="best so far")
         axes.plot(numbers, scores, "o", color=COLOURS["grey"], markersize=5, label="trial")
-        pruned = [(trial.number, max(trial.evaluations)) for trial in search.tried if _is_pruned(trial)]
+        pruned = [
+            (trial.number, max(trial.evaluations)) for trial in search.tried if _is_pruned(trial)
+        ]
         if pruned:
-            axes.plot(*zip(*pruned, strict=True), "x", color=COLOURS["vermillion"], markersize=5, label="pruned")
+            axes.plot(
+                *zip(*pruned, strict=True),
+                "x",
+                color=COLOURS["vermillion"],
+                markersize=5,
+                label="pruned",
+            )
         if search.default is not None:
             look: dict[str, Any] = {"color": COLOURS["green"], "dashes": (5, 2), "linewidth": 1.4}
             axes.axhline(search.default, label=f"default {search.default:.3f}", **look)
         axes.set(xlabel="Trial", ylabel="Validation MRR")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, columnspacing=1.2, handlelength=1.4)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=4,
+            columnspacing=1.2,
+            handlelength=1.4,
+        )
 
     caption = "A cross is a trial that was ended early, at the best it had reached."
-    return "Validation MRR by trial", caption, render("history", verdict(search), one(draw), height=HEIGHT + 0.4)
+    return (
+        "Validation MRR by trial",
+        caption,
+        render("history", verdict(search), one(draw), height=HEIGHT + 0.4),
+    )
 
 
 def _curves(search: Search) -> tuple[str, str, str] | None:
@@ -171,7 +201,13 @@ def _curves(search: Search) -> tuple[str, str, str] | None:
                 axes.plot(place, trial.evaluations, **_look(trial, best))
         axes.set(xlabel="Evaluation during training", ylabel="Validation MRR")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, columnspacing=1.2, handlelength=1.4)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=4,
+            columnspacing=1.2,
+            handlelength=1.4,
+        )
 
     caption = "Those that end early were worse than the median of the others at that point."
     return "Training curves", caption, render("curves", caption, one(draw), height=HEIGHT + 0.4)
@@ -179,7 +215,12 @@ def _curves(search: Search) -> tuple[str, str, str] | None:
 
 def _look(trial: Tried, best: Tried | None) -> dict[str, Any]:
     if best is not None and trial.number == best.number:
-        return {"color": COLOURS["blue"], "linewidth": 2.4, "zorder": 3, "label": f"best (trial {best.number})"}
+        return {
+            "color": COLOURS["blue"],
+            "linewidth": 2.4,
+            "zorder": 3,
+            "label": f"best (trial {best.number})",
+        }
     if trial.number == 0:
         return {"color": COLOURS["green"], "linewidth": 2.0, "zorder": 2, "label": "default"}
     colour = COLOURS["vermillion" if _is_pruned(trial) else "grey"]
@@ -193,7 +234,9 @@ def _parameters(search: Search) -> tuple[str, str, str] | None:
     rows = -(-len(keys) // 2)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, 2, sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08}).ravel()
+        grid = figure.subplots(
+            rows, 2, sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08}
+        ).ravel()
         for axes, key in zip(grid, keys, strict=False):
             _scatter(axes, key, done, search)
         for axes in grid[len(keys) :]:
@@ -206,7 +249,9 @@ def _parameters(search: Search) -> tuple[str, str, str] | None:
 
 def _scatter(axes: Axes, key: str, done: Sequence[Tried], search: Search) -> None:
     values: list[Any] = [trial.values[key] for trial in done]
-    is_number = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    is_number = all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
+    )
     different = sorted(set(values))
     is_whole = is_number and all(isinstance(value, int) for value in values)
     if not is_number or (is_whole and len(different) <= MOST_TICKS and key not in search.log_keys):
@@ -245,10 +290,16 @@ def _name(trial: Tried) -> str:
 
 
 def _score(trial: Tried) -> str:
-    return trial.state if trial.valid_mrr is None else words.score(trial.valid_mrr)
+    return trial.state if trial.valid_mrr is None else formatting.score(trial.valid_mrr)
 
 
 def _text(value: Any) -> str:
     if value is None:
-        return words.MISSING
-    return f"{value:.4g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+        return formatting.MISSING
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

@@ -17,7 +17,9 @@ LOOKS = {0: ("vermillion", "s"), 1: ("blue", "o")}
 """Colour and marker of a label; together they can be told apart in grey too."""
 
 MODEL_COLOURS = ("vermillion", "blue")
-LOSS = "Cross-entropy in bits per point: 1 is a guess, or worse, and 0 is certainty. Lower is better."
+LOSS = (
+    "Cross-entropy in bits per point: 1 is a guess, or worse, and 0 is certainty. Lower is better."
+)
 ACCURACY = "Share of the points that get their label: 0.5 is a guess. Higher is better."
 FOOTER = "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>"
 
@@ -32,7 +34,11 @@ def render_points(x_N2: np.ndarray, label_N: np.ndarray, *, total: int) -> str:
     """
     label = "Points of the unit square, coloured by the XOR of their rounded coordinates"
     svg = render("points", label, one(lambda axes: _points(axes, x_N2, label_N)), height=5.2)
-    shown = f"The first {len(x_N2):,} of {total:,} training points." if len(x_N2) < total else "All training points."
+    shown = (
+        f"The first {len(x_N2):,} of {total:,} training points."
+        if len(x_N2) < total
+        else "All training points."
+    )
     caption = f"{shown} A point's label is the XOR of its rounded coordinates, so opposite quarters share one."
     return _document("The points", "No straight line has all 0 on one side and all 1 on the other.", [
         page.figure("Training points", svg, caption)
@@ -45,7 +51,9 @@ def render_comparison(found: Json) -> str:
     Args:
         found: content of xor.json.
     """
-    accuracy = render("accuracy", "Accuracy by epoch", one(lambda axes: _curves(axes, found, "accuracy", "share")))
+    accuracy = render(
+        "accuracy", "Accuracy by epoch", one(lambda axes: _curves(axes, found, "accuracy", "share"))
+    )
     loss = render("loss", "Loss by epoch", one(lambda axes: _curves(axes, found, "loss", "bits")))
     figures = [page.figure("Accuracy", accuracy, ACCURACY), page.figure("Loss", loss, LOSS)]
     return _document("XOR", found["verdict"], [
@@ -57,8 +65,19 @@ def render_comparison(found: Json) -> str:
 
 def table(found: Json) -> Table:
     """The figures of both models after the last epoch."""
-    header = ("Model", "Parameters", "Train accuracy", "Test accuracy", "Train loss (bits)", "Test loss (bits)")
-    return Table(title="After the last epoch", header=header, rows=[_row(*each) for each in found["models"].items()])
+    header = (
+        "Model",
+        "Parameters",
+        "Train accuracy",
+        "Test accuracy",
+        "Train loss (bits)",
+        "Test loss (bits)",
+    )
+    return Table(
+        title="After the last epoch",
+        header=header,
+        rows=[_row(*each) for each in found["models"].items()],
+    )
 
 
 def settings(found: Json) -> Table:
@@ -77,7 +96,11 @@ def settings(found: Json) -> Table:
 
 
 def _row(name: str, model: Json) -> tuple[str, ...]:
-    figures = [f"{model[part][what][-1]:.3f}" for what in ("accuracy", "loss") for part in ("train", "test")]
+    figures = [
+        f"{model[part][what][-1]:.3f}"
+        for what in ("accuracy", "loss")
+        for part in ("train", "test")
+    ]
     return (name, f"{model['parameters']:,}", *figures)
 
 
@@ -92,9 +115,21 @@ def _document(title: str, headline: str, content: list[str]) -> str:
 def _points(axes: Axes, x_N2: np.ndarray, label_N: np.ndarray) -> None:
     for label, (colour, marker) in LOOKS.items():
         chosen = x_N2[label_N == label]
-        look: Json = {"s": 8, "color": COLOURS[colour], "marker": marker, "linewidths": 0, "alpha": 0.8}
+        look: Json = {
+            "s": 8,
+            "color": COLOURS[colour],
+            "marker": marker,
+            "linewidths": 0,
+            "alpha": 0.8,
+        }
         axes.scatter(chosen[:, 0], chosen[:, 1], label=f"label {label}", **look)
-    axes.set(xlabel="first coordinate", ylabel="second coordinate", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(
+        xlabel="first coordinate",
+        ylabel="second coordinate",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
+    )
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, markerscale=2)
 
 
@@ -103,8 +138,17 @@ def _curves(axes: Axes, found: Json, what: str, unit: str) -> None:
         for part, style, marker in (("train", "-", "_"), ("test", (0, (1.5, 1.5)), ".")):
             values = model[part][what]
             look: Json = {"color": COLOURS[colour], "linestyle": style, "label": f"{name}, {part}"}
-            marks: Json = {"marker": marker, "markersize": 5, "markevery": max(1, len(values) // 20)}
+            marks: Json = {
+                "marker": marker,
+                "markersize": 5,
+                "markevery": max(1, len(values) // 20),
+            }
             axes.plot(range(1, len(values) + 1), values, **look, **marks)
-    axes.set(xlabel="Epoch", ylabel=f"{what.capitalize()} ({unit})", xlim=(0, 1.03 * len(values)), ylim=(0, 1.03))
+    axes.set(
+        xlabel="Epoch",
+        ylabel=f"{what.capitalize()} ({unit})",
+        xlim=(0, 1.03 * len(values)),
+        ylim=(0, 1.03),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

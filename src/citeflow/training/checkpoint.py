@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from citeflow import files
-from citeflow.console import log
 from citeflow.errors import CiteflowError, ConfigError, CorruptError, NotFoundError, tellable
+from citeflow.utils.logging import log
 
 KIND = "Checkpoint"
 
@@ -119,7 +119,9 @@ def read(folder: Path, inputs: files.Json) -> State:
     return State()
 
 
-def restore(state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]]:
+def restore(
+    state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor]]:
     """Put model and optimizer where a checkpoint left them; a fresh start changes nothing.
 
     Returns:
@@ -134,8 +136,17 @@ def restore(state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer)
         progress, tensors = _progress(state), safetensors.torch.load(state.tensors)
         model.load_state_dict(_below("model.", tensors))
         _load_optimizer(optimizer, _below("optimizer.", tensors))
-    except (ValueError, TypeError, LookupError, RecursionError, RuntimeError, SafetensorError) as error:
-        raise CorruptError("not a checkpoint of citeflow", str(error).splitlines()[0], hint=AFRESH) from None
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        RecursionError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        raise CorruptError(
+            "not a checkpoint of citeflow", str(error).splitlines()[0], hint=AFRESH
+        ) from None
     return progress, _below("best.", tensors)
 
 
@@ -152,7 +163,9 @@ def _read(place: Path) -> tuple[files.Json, State]:
 def _progress(state: State) -> Progress:
     progress = Progress(**json.loads(state.progress))
     for name, usual in asdict(Progress()).items():
-        if not isinstance(getattr(progress, name), (int, float) if isinstance(usual, float) else type(usual)):
+        if not isinstance(
+            getattr(progress, name), (int, float) if isinstance(usual, float) else type(usual)
+        ):
             raise TypeError(f"{name} is none")
     if progress.step != state.step:
         raise ValueError(f"step {progress.step} in the checkpoint of step {state.step}")
@@ -161,14 +174,24 @@ def _progress(state: State) -> Progress:
 
 def _as_json(progress: Progress) -> str:
     """Without indentation and copies, which take ten times as long where the history is."""
-    return json.dumps({each.name: getattr(progress, each.name) for each in fields(progress)}, allow_nan=False)
+    return json.dumps(
+        {each.name: getattr(progress, each.name) for each in fields(progress)}, allow_nan=False
+    )
 
 
 def _require_same(folder: Path, found: files.Json, inputs: files.Json) -> None:
-    differing = [f"{key} {found.get(key)}, now {value}" for key, value in inputs.items() if found.get(key) != value]
+    differing = [
+        f"{key} {found.get(key)}, now {value}"
+        for key, value in inputs.items()
+        if found.get(key) != value
+    ]
     if differing:
         hint = f"choose another run name, or delete {folder} to start afresh"
-        raise ConfigError("the run was begun with other data, settings or workers", ", ".join(differing), hint=hint)
+        raise ConfigError(
+            "the run was begun with other data, settings or workers",
+            ", ".join(differing),
+            hint=hint,
+        )
 
 
 def _delete_old(folder: Path) -> None:
@@ -181,7 +204,9 @@ def _delete_old(folder: Path) -> None:
             else:
                 files.delete_directory(place)
         except OSError as error:
-            log("train", "a checkpoint could not be read or deleted", why=error.strerror, path=place)
+            log(
+                "train", "a checkpoint could not be read or deleted", why=error.strerror, path=place
+            )
 
 
 def _is_whole(place: Path) -> bool:
@@ -194,7 +219,11 @@ def _is_whole(place: Path) -> bool:
 
 def _newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a run; anything else in the folder is somebody's own."""
-    places = [folder / name for name in sorted(files.names_in(folder), reverse=True) if _NAME.fullmatch(name)]
+    places = [
+        folder / name
+        for name in sorted(files.names_in(folder), reverse=True)
+        if _NAME.fullmatch(name)
+    ]
     return [place for place in places if not place.is_file()]
 
 
@@ -203,8 +232,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
     for name, value in tensors.items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -13,11 +13,11 @@ import psutil
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.cores import environment, memory_limit, oom_kills
 from citeflow.errors import CiteflowError, NotFoundError, StoppedError, TrainingError, from_record
 from citeflow.training import memory
-from citeflow.training.attempts import NO_PROGRESS
-from citeflow.training.stops import stop_with_parent
+from citeflow.training.lease import NO_PROGRESS
+from citeflow.training.preemption import stop_with_parent
+from citeflow.utils.system import environment, memory_limit, oom_kills
 
 WORKER = "citeflow.training.worker"
 RESTARTS = 20
@@ -46,9 +46,16 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
         files.delete(run_dir, "error.json")
         begin_job(run_dir, job_of(graph, log_dir, config))
         command = [*_torchrun(workers), str(run_dir / "job.json")]
-        code, was_stopped = _run(command, {**environment(os.environ, workers), **OWN_STORE}, run_dir)
+        code, was_stopped = _run(
+            command, {**environment(os.environ, workers), **OWN_STORE}, run_dir
+        )
     error = error_of_a_worker(run_dir)
-    if code != 0 and not was_stopped and oom_kills() > kills and (error is None or error.what == NO_PROGRESS):
+    if (
+        code != 0
+        and not was_stopped
+        and oom_kills() > kills
+        and (error is None or error.what == NO_PROGRESS)
+    ):
         raise TrainingError("out of memory", advice, hint=memory.HINT)
     if error and (is_final(error) or (code != 0 and was_stopped)):
         raise error
@@ -63,7 +70,11 @@ def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, wor
 
 def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
     """What a worker has to know of its task."""
-    return {"graph": str(graph.absolute()), "log_dir": str(log_dir.absolute()), "config": config.to_dict()}
+    return {
+        "graph": str(graph.absolute()),
+        "log_dir": str(log_dir.absolute()),
+        "config": config.to_dict(),
+    }
 
 
 def error_of_a_worker(run_dir: Path) -> CiteflowError | None:
@@ -85,7 +96,14 @@ def begin_job(run_dir: Path, task: files.Json) -> None:
 
 
 def _torchrun(workers: int) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(workers),
+    ]
     return [*launcher, "--max-restarts", str(RESTARTS), "-m", WORKER]
 
 
@@ -105,12 +123,16 @@ def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tupl
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for process in running if len(received) == 1 else []:  # a second signal makes torchrun leave its workers behind
+        for process in (
+            running if len(received) == 1 else []
+        ):  # a second signal makes torchrun leave its workers behind
             process.send_signal(number)
 
     parent, old = os.getpid(), signal.signal(signal.SIGTERM, pass_on)
     try:
-        process = subprocess.Popen(command, env=environment, preexec_fn=lambda: stop_with_parent(parent.__eq__))
+        process = subprocess.Popen(
+            command, env=environment, preexec_fn=lambda: stop_with_parent(parent.__eq__)
+        )
         running.append(process)
         if received:
             process.terminate()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.console import log
-from citeflow.learning.sampling import FOLDS, Plan
+from citeflow.sampling import FOLDS, Plan
+from citeflow.utils.logging import log
 
 MIB = 2**20
 COMMAND = 180 * MIB
@@ -39,17 +39,23 @@ OUTSIDE = 0.25
 FLOAT = 4
 
 
-def estimate(num_papers: int, num_features: int, num_citations: int, config: Config, workers: int) -> int:
+def estimate(
+    num_papers: int, num_features: int, num_citations: int, config: Config, workers: int
+) -> int:
     """Bytes that all processes of one machine together need at their peak, measured to a fifth on CPUs."""
     shape = (num_papers, num_features or 1, num_citations)
     model = config.model
-    layer = num_papers * model.width * FLOAT
-    step, embedding, scoring = _step(*shape, config, workers), _embedding(*shape, config), _scoring(*shape, config)
+    layer = num_papers * model.hidden_channels * FLOAT
+    step, embedding, scoring = (
+        _step(*shape, config, workers),
+        _embedding(*shape, config),
+        _scoring(*shape, config),
+    )
     calibration = _calibration(*shape, config)
     phases = (
         workers * _measuring(*shape),
         workers * step,
-        workers * max(embedding, scoring) + min(2, max(1, model.layers)) * layer,
+        workers * max(embedding, scoring) + min(2, max(1, model.num_layers)) * layer,
         workers * embedding + max(0, calibration - embedding) + layer,
     )
     graph = 16 * num_citations + 28 * num_papers
@@ -61,33 +67,61 @@ def _measuring(num_papers: int, num_features: int, num_citations: int) -> float:
     return num_papers // max(1, num_papers // MEASURED) * num_features * 16
 
 
-def _step(num_papers: int, num_features: int, num_citations: int, config: Config, workers: int) -> float:
+def _step(
+    num_papers: int, num_features: int, num_citations: int, config: Config, workers: int
+) -> float:
     """A batch, the next one, activations and their gradients, scores, walks."""
     train, model = config.train, config.model
-    parts = Plan(num_papers=num_papers, papers=train.papers, world_size=workers, seed=0).num_parts
-    papers, citations, degree = num_papers / parts, num_citations / parts / FOLDS, num_citations / num_papers
+    parts = Plan(
+        num_papers=num_papers, papers=train.nodes_per_batch, world_size=workers, seed=0
+    ).num_parts
+    papers, citations, degree = (
+        num_papers / parts,
+        num_citations / parts / FOLDS,
+        num_citations / num_papers,
+    )
     sources = min(papers, citations)
-    scores = 16 * sources * train.negatives
+    scores = 16 * sources * train.num_negatives
     if model.predictor == "mlp":
-        scores = 4 * (sources * min(PERCEPTRON_NEGATIVES, train.negatives) + citations) * model.width * FLOAT
-    evidence = JUDGED * (200 * train.negatives + 480 * degree**2) if model.predictor == "structural" else 0
-    activations = (6 * model.layers * papers + 6 * citations) * model.width
-    return FLOAT * (4 * papers * num_features + activations) + scores + evidence + 100 * FOLDS * citations
+        scores = (
+            4
+            * (sources * min(PERCEPTRON_NEGATIVES, train.num_negatives) + citations)
+            * model.hidden_channels
+            * FLOAT
+        )
+    evidence = (
+        JUDGED * (200 * train.num_negatives + 480 * degree**2)
+        if model.predictor == "structural"
+        else 0
+    )
+    activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
+    return (
+        FLOAT * (4 * papers * num_features + activations)
+        + scores
+        + evidence
+        + 100 * FOLDS * citations
+    )
 
 
 def _embedding(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
     """Values of a piece and of all that it listens to, in the first layer or in one above."""
     papers = min(num_papers, PIECE)
     heard = min(num_papers, papers * (1 + OUTSIDE * 2 * num_citations / num_papers))
-    first = 3 * heard * num_features + 4 * papers * config.model.width
-    above = (heard + 5 * papers) * config.model.width if config.model.layers > 1 else 0
+    first = 3 * heard * num_features + 4 * papers * config.model.hidden_channels
+    above = (
+        (heard + 5 * papers) * config.model.hidden_channels if config.model.num_layers > 1 else 0
+    )
     return FLOAT * max(first, above)
 
 
 def _scoring(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
     """Evidence of the pairs that are scored at once."""
-    pairs = min(PAIRS, config.data.holdout * num_papers * config.data.negatives)
-    return pairs * (100 + 100 * num_citations / num_papers) if config.model.predictor == "structural" else 0
+    pairs = min(PAIRS, config.data.holdout * num_papers * config.data.eval_negatives)
+    return (
+        pairs * (100 + 100 * num_citations / num_papers)
+        if config.model.predictor == "structural"
+        else 0
+    )
 
 
 def _calibration(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
@@ -96,11 +130,15 @@ def _calibration(num_papers: int, num_features: int, num_citations: int, config:
         return 0
     sources = min(CALIBRATED, config.data.holdout * num_papers)
     degree = num_citations / num_papers
-    hubs = 1.2 * math.pow(num_papers / degree, 0.155)  # the next hop leads to often cited papers; fitted to 3 graphs
+    hubs = 1.2 * math.pow(
+        num_papers / degree, 0.155
+    )  # the next hop leads to often cited papers; fitted to 3 graphs
     return 140 * sources * hubs * degree**2
 
 
-HINT = "lower train.papers or model.width, start fewer workers, or raise the limit"
+HINT = (
+    "lower train.nodes_per_batch or model.hidden_channels, start fewer workers, or raise the limit"
+)
 """What needs less memory."""
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from citeflow.config import Config
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.evidence import Evidence
-from citeflow.learning.loss import LOSSES
-from citeflow.learning.model import LinkPredictor
-from citeflow.learning.sampling import Batch, Part, make_batch
-from citeflow.learning.tensors import encoder_input, features_of, sparse
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.losses import LOSSES
+from citeflow.models.structural import Evidence
+from citeflow.models.tensors import encoder_input, features_of, sparse
+from citeflow.sampling import Batch, Part, make_batch
 
 JUDGED = 256
 """Sources of a batch whose evidence is looked up, at most."""
@@ -52,7 +52,9 @@ class Inputs:
         """The same on another device."""
         if device.type == "cpu":
             return self
-        return Inputs(**_moved(self, device), judged=self.judged and Judged(**_moved(self.judged, device)))
+        return Inputs(
+            **_moved(self, device), judged=self.judged and Judged(**_moved(self.judged, device))
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,23 +97,31 @@ class Objective(nn.Module):
             loss = loss + self._judged(inputs.judged, positive_P, negative_SK, inputs.masked_SK)
         return loss
 
-    def _judged(self, judged: Judged, positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor) -> Tensor:
-        positive_Y = self.predictor.joined(positive_P.index_select(0, judged.citation_Y), judged.evidence_YD)
-        negative_ZK = self.predictor.joined(negative_SK.index_select(0, judged.source_Z), judged.evidence_ZKD)
-        return self.loss(positive_Y, negative_ZK, masked_SK.index_select(0, judged.source_Z), judged.row_Y)
+    def _judged(
+        self, judged: Judged, positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor
+    ) -> Tensor:
+        positive_Y = self.predictor.joined(
+            positive_P.index_select(0, judged.citation_Y), judged.evidence_YD
+        )
+        negative_ZK = self.predictor.joined(
+            negative_SK.index_select(0, judged.source_Z), judged.evidence_ZKD
+        )
+        return self.loss(
+            positive_Y, negative_ZK, masked_SK.index_select(0, judged.source_Z), judged.row_Y
+        )
 
 
 def make_inputs(
     part: Part, *, graph: PreparedGraph, evidence: Evidence, config: Config, seed: tuple[int, ...]
 ) -> Inputs:
     """Gather all that a step needs for a part of the graph."""
-    most = PERCEPTRON_NEGATIVES if config.model.predictor == "mlp" else config.train.negatives
+    most = PERCEPTRON_NEGATIVES if config.model.predictor == "mlp" else config.train.num_negatives
     batch = make_batch(
         part,
         references=graph.references,
         neighbours=graph.neighbours,
         day_N=graph.day_N,
-        negatives=min(most, config.train.negatives),
+        negatives=min(most, config.train.num_negatives),
         seed=(*seed, 0),
     )
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
@@ -123,14 +133,18 @@ def make_inputs(
         negative_K=torch.from_numpy(batch.negative_K),
         row_P=torch.from_numpy(batch.row_P),
         masked_SK=torch.from_numpy(batch.masked_SK),
-        judged=_judge(batch, evidence, (*seed, 1)) if config.model.predictor == "structural" else None,
+        judged=_judge(batch, evidence, (*seed, 1))
+        if config.model.predictor == "structural"
+        else None,
     )
 
 
 def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
     """Look up the evidence for some of a batch's sources and all of their citations in it."""
     num_sources = len(batch.source_S)
-    chosen = np.random.default_rng(seed).choice(num_sources, min(JUDGED, num_sources), replace=False)
+    chosen = np.random.default_rng(seed).choice(
+        num_sources, min(JUDGED, num_sources), replace=False
+    )
     source_Z = np.sort(chosen)
     citation_Y = np.flatnonzero(np.isin(batch.row_P, source_Z))
     row_Y = np.searchsorted(source_Z, batch.row_P[citation_Y])

@@ -14,27 +14,32 @@ from pathlib import Path
 import torch
 
 from citeflow import config as settings
-from citeflow import files, runs
+from citeflow import files, paths
 from citeflow.config import Config
-from citeflow.console import log
-from citeflow.cores import bind
 from citeflow.errors import CiteflowError, ConfigError, tellable, to_record
-from citeflow.evaluation import model_files
+from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import calibrate
-from citeflow.evaluation.embedding import embed_all
+from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import evidence_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.learning.evidence import Evidence
-from citeflow.learning.model import LinkPredictor
-from citeflow.learning.tensors import encoder_input, mean_and_scale
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.structural import Evidence
+from citeflow.models.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
-from citeflow.training import attempts, checkpoint
-from citeflow.training.attempts import Attempt, TakenOver
+from citeflow.training import checkpoint, lease
 from citeflow.training.checkpoint import Progress
-from citeflow.training.group import Group, is_lost_peer, joined
-from citeflow.training.loop import Training, fit
-from citeflow.training.stops import StopRequests, end_undisturbed, is_torchrun, stop_with_parent
-from citeflow.training.watch import Watch
+from citeflow.training.distributed import Group, is_lost_peer, joined
+from citeflow.training.lease import Attempt, TakenOver
+from citeflow.training.preemption import (
+    StopRequests,
+    end_undisturbed,
+    is_torchrun,
+    stop_with_parent,
+)
+from citeflow.training.resources import Watch
+from citeflow.training.trainer import Training, fit
+from citeflow.utils.logging import log
+from citeflow.utils.system import bind
 
 ABANDONED_S = 60
 """After so long, a claim that is half made was left by a worker that was killed."""
@@ -84,7 +89,11 @@ def _arguments() -> argparse.Namespace:
 
 def _job_of(args: argparse.Namespace) -> files.Json:
     """The job that the arguments describe."""
-    return {"graph": args.graph, "log_dir": args.log_dir, "config": settings.load(overrides=args.set).to_dict()}
+    return {
+        "graph": args.graph,
+        "log_dir": args.log_dir,
+        "config": settings.load(overrides=args.set).to_dict(),
+    }
 
 
 def _leave(error: CiteflowError, run_dir: Path) -> int:
@@ -99,11 +108,11 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
     """Train, calibrate, and write the TrainedModel."""
     stops = StopRequests()
     graph, config = PreparedGraph.open(Path(job["graph"])), settings.from_dict(job["config"])
-    inputs = model_files.inputs_of(graph, config, group.world_size)
+    inputs = trained_model.inputs_of(graph, config, group.world_size)
     start = _start(group, run_dir, inputs, launch=job.get("launch", ""))
     if start is None:
         return
-    name = runs.place_of(run_dir, Path(job["log_dir"]))[1]
+    name = paths.place_of(run_dir, Path(job["log_dir"]))[1]
     with Watch(group, name, Path(job["log_dir"]), step=start.state.step) as watch:
         evidence = evidence_of(graph, config.model)
         training = _begin(group, graph, evidence, config, start, Path(job["log_dir"]), stops)
@@ -115,16 +124,20 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
                 training.run_log.close()
         training.model.load_state_dict(training.best)
         if not group.is_first and group.rank % group.local_world_size == 0:
-            log("train", "best", valid_mrr=training.progress.best_mrr)  # for who reads one pod's log, as Katib does
+            log(
+                "train", "best", valid_mrr=training.progress.best_mrr
+            )  # for who reads one pod's log, as Katib does
         with stops.at_once():
             embedding_NH = embed_all(training.model, graph, group)
             calibration = None
             if group.is_first:
-                calibration = calibrate(training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss)
+                calibration = calibrate(
+                    training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss
+                )
             seen = watch.gathered()
     if calibration:
         start.attempt.require_newest()
-        model_files.save(
+        trained_model.save(
             run_dir / "model",
             training.model,
             config=config,
@@ -159,7 +172,7 @@ def _num_parameters(model: LinkPredictor) -> int:
 
 
 def _is_done(folder: Path, inputs: files.Json) -> bool:
-    return folder.exists() and bool(files.verify(folder, model_files.KIND)["inputs"] == inputs)
+    return folder.exists() and bool(files.verify(folder, trained_model.KIND)["inputs"] == inputs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +194,7 @@ def _start(group: Group, run_dir: Path, inputs: files.Json, *, launch: str) -> _
             log("train", "already done", path=run_dir / "model")
             return b""
         states[0] = state = checkpoint.read(place, inputs)
-        attempt = attempts.claim(run_dir / "attempts", launch=launch, step=state.step)
+        attempt = lease.claim(run_dir / "attempts", launch=launch, step=state.step)
         files.delete_unfinished(place)
         for name in ("model", "error.json"):
             files.delete_unfinished(run_dir, name)
@@ -192,7 +205,10 @@ def _start(group: Group, run_dir: Path, inputs: files.Json, *, launch: str) -> _
     if not found:
         return None
     number, step = map(int, found.split())
-    progress, tensors = (group.ask_first(lambda: states[0].progress), group.ask_first(lambda: states[0].tensors))
+    progress, tensors = (
+        group.ask_first(lambda: states[0].progress),
+        group.ask_first(lambda: states[0].tensors),
+    )
     return _Start(
         attempt=Attempt(folder=run_dir / "attempts", number=number),
         checkpoints=place,
@@ -210,15 +226,27 @@ def _begin(
     log_dir: Path,
     stops: StopRequests,
 ) -> Training:
-    if group.device.type == "cuda" and config.model.aggregation == "max":
-        raise ConfigError("model.aggregation", "max", hint="PyG has no sparse maximum on a GPU; take mean or add")
+    if group.device.type == "cuda" and config.model.aggr == "max":
+        raise ConfigError(
+            "model.aggr", "max", hint="PyG has no sparse maximum on a GPU; take mean or add"
+        )
     model = new_model(graph, evidence, config).to(group.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
     progress, best = checkpoint.restore(start.state, model=model, optimizer=optimizer)
     if group.is_first:
-        facts = {"step": progress.step, "attempt": start.attempt.number, "workers": group.world_size}
+        facts = {
+            "step": progress.step,
+            "attempt": start.attempt.number,
+            "workers": group.world_size,
+        }
         machine = {"threads": torch.get_num_threads(), "device": str(group.device)}
-        log("train", "resuming" if progress.step else "starting", **facts, parameters=_num_parameters(model), **machine)
+        log(
+            "train",
+            "resuming" if progress.step else "starting",
+            **facts,
+            parameters=_num_parameters(model),
+            **machine,
+        )
     return Training(
         graph=graph,
         evidence=evidence,
@@ -240,7 +268,10 @@ def _begin(
 def _run_log(log_dir: Path, progress: Progress) -> RunLog:
     """Curves that go on from a checkpoint; what was told of its step, perhaps after it was written, is told again."""
     run_log = RunLog(log_dir, purge_step=progress.step or None)
-    for tell, records in ((run_log.step, progress.history), (run_log.evaluation, progress.evaluations)):
+    for tell, records in (
+        (run_log.step, progress.history),
+        (run_log.evaluation, progress.evaluations),
+    ):
         for record in records[-1:]:
             if record["step"] == progress.step:
                 tell(record)
@@ -252,7 +283,7 @@ def new_model(graph: PreparedGraph, evidence: Evidence, config: Config) -> LinkP
     torch.manual_seed(config.train.seed)
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     num_features = 1 if x_NF is None else x_NF.shape[1]
-    scaled = config.train.loss == "contrastive"
+    scaled = config.train.loss == "info_nce"
     model = LinkPredictor(num_features, len(evidence.names), config.model, scaled=scaled)
     if x_NF is not None:
         model.encoder.mean_F, model.encoder.scale_F = mean_and_scale(x_NF)

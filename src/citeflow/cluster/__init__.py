@@ -1,1 +1,0 @@
-"""Training on Kubernetes: what is sent there, how it is followed, and how it is cleaned up."""

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: compile, run here, submit, follow."""

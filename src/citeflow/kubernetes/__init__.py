@@ -1,0 +1,1 @@
+"""Training jobs on Kubernetes: render, launch, follow, clean up."""

@@ -1,1 +1,0 @@
-"""What processor, memory, disk and network are used, sampled while something works."""

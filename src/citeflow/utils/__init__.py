@@ -1,0 +1,1 @@
+"""Logging, processes and the machine: what every layer needs and no field is about."""

@@ -188,20 +188,20 @@ def test_the_manifest_lists_every_file_of_every_folder(tmp_path):
     with files.new_directory(tmp_path / "noun") as work:
         files.write_text(work / "a.txt", "one")
         files.write_text(work / "below" / "b.txt", "two")
-        digest = files.write_manifest(work, KIND, inputs={}, facts={"rows": 2})
+        digest = files.write_manifest(work, KIND, inputs={}, facts={"rows": 2}).sha256
     manifest = files.verify(tmp_path / "noun", KIND)
-    assert set(manifest["files"]) == {"a.txt", "below/b.txt"}
-    assert manifest["files"]["a.txt"] == {
+    assert set(manifest.files) == {"a.txt", "below/b.txt"}
+    assert manifest.files["a.txt"].model_dump() == {
         "bytes": 3,
         "sha256": files.sha256_of_file(tmp_path / "noun" / "a.txt"),
     }
-    assert (manifest["sha256"], manifest["facts"]) == (digest, {"rows": 2})
+    assert (manifest.sha256, manifest.facts) == (digest, {"rows": 2})
 
 
 def test_the_digest_depends_on_content_and_inputs_but_not_on_facts(tmp_path):
-    digest = files.read_manifest(make(tmp_path / "a"), KIND)["sha256"]
-    assert files.read_manifest(make(tmp_path / "b", seconds=3), KIND)["sha256"] == digest
-    assert files.read_manifest(make(tmp_path / "c", "other"), KIND)["sha256"] != digest
+    digest = files.read_manifest(make(tmp_path / "a"), KIND).sha256
+    assert files.read_manifest(make(tmp_path / "b", seconds=3), KIND).sha256 == digest
+    assert files.read_manifest(make(tmp_path / "c", "other"), KIND).sha256 != digest
 
 
 @pytest.mark.parametrize("check", [files.read_manifest, files.verify])
@@ -453,7 +453,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused_before_one_is_looked_a
     files.write_text(tmp_path / "secret", "one")
     noun = make(tmp_path / "noun")
     manifest = files.read_json(noun / "manifest.json")
-    manifest["files"][name] = {"bytes": 3, "sha256": files.sha256_of_file(tmp_path / "secret")}
+    manifest.files[name] = {"bytes": 3, "sha256": files.sha256_of_file(tmp_path / "secret")}
     files.write_json(noun / "manifest.json", manifest)
     with pytest.raises(CorruptError, match="not a manifest of citeflow"):
         files.read_manifest(noun, KIND)

@@ -107,7 +107,7 @@ def test_the_graph_is_found_by_its_digest_among_others(trained, graph, tmp_path)
     files.copy_directory(trained.graph, tmp_path / "prepared" / "b")
     with files.new_directory(tmp_path / "prepared" / "a") as work:
         files.write_manifest(work, "PreparedGraph", inputs={}, facts={})
-    assert find_graph(tmp_path, graph.manifest["sha256"]) == tmp_path / "prepared" / "b"
+    assert find_graph(tmp_path, graph.manifest.sha256) == tmp_path / "prepared" / "b"
 
 
 def test_a_graph_that_is_no_longer_there_is_told(trained, tmp_path):

@@ -46,7 +46,7 @@ def test_the_note_of_the_cost_leaves_digest_and_files_as_they_were(trained):
     for folder, kind in ((trained.graph, "PreparedGraph"), (trained.model, "TrainedModel")):
         manifest = files.verify(folder, kind)
         parts = {key: manifest[key] for key in ("kind", "inputs", "files")}
-        assert manifest["sha256"] == files.sha256_of_json(parts)
+        assert manifest.sha256 == files.sha256_of_json(parts)
 
 
 def test_each_noun_names_the_one_that_it_was_made_from(trained):

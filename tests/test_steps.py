@@ -140,7 +140,7 @@ def test_an_artifact_carries_the_manifest_and_where_the_data_lies(ran, root):
     assert graph.metadata["num_papers"] == 7
     assert (
         graph.metadata["sha256"]
-        == files.read_manifest(Path(root) / "prepared" / "b2", "PreparedGraph")["sha256"]
+        == files.read_manifest(Path(root) / "prepared" / "b2", "PreparedGraph").sha256
     )
 
 
@@ -191,7 +191,7 @@ def test_what_the_form_says_of_the_job_reaches_the_cluster(asked, artifact, root
 
 
 def test_the_model_artifact_is_the_whole_model(ran):
-    assert files.verify(Path(ran["model"].path), "TrainedModel")["facts"]["seconds"] == 2
+    assert files.verify(Path(ran["model"].path), "TrainedModel").facts["seconds"] == 2
 
 
 def test_the_run_page_gets_figures_and_baselines(ran):

@@ -69,10 +69,10 @@ def carry(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
 def describe(artifact: Artifact, place: Path, kind: str, data_root: str) -> str:
     """Note in an artifact what noun it stands for, and where that lies; returns the noun's digest."""
     manifest = files.read_manifest(place, kind)
-    sha256 = str(manifest["sha256"])
+    sha256 = str(manifest.sha256)
     facts = {
         name: value
-        for name, value in manifest["facts"].items()
+        for name, value in manifest.facts.items()
         if isinstance(value, (str, int, float, bool))
     }
     artifact.metadata.update(facts)
@@ -94,7 +94,7 @@ def find(artifact: Artifact, kind: str, data_root: str, sha256: str = "") -> Pat
     if not (place / files.MANIFEST).is_file():
         raise NotFoundError(f"the {kind} is no longer on the volume", place, hint=UNCACHED)
     try:
-        found = files.read_manifest(place, kind)["sha256"]
+        found = files.read_manifest(place, kind).sha256
     except CorruptError as error:
         raise CorruptError(error.what, error.value, hint=UNCACHED) from None
     if found != (sha256 or artifact.metadata.get("sha256")):

@@ -120,7 +120,7 @@ def train(
     )
     sha256 = describe(model, place, "TrainedModel", data_root)
     files.copy_directory(place, Path(model.path))
-    log_figures(metrics, files.read_manifest(place, "TrainedModel")["facts"])
+    log_figures(metrics, files.read_manifest(place, "TrainedModel").facts)
     return sha256
 
 

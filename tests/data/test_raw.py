@@ -103,7 +103,7 @@ def test_a_folder_is_copied_without_what_does_not_belong_to_it(root, folder):
         "citations.csv.gz",
         "manifest.json",
     }
-    assert files.verify(raw, "RawDataset")["facts"] == {"dataset": "mine", "format": "folder"}
+    assert files.verify(raw, "RawDataset").facts == {"dataset": "mine", "format": "folder"}
     assert read_raw(raw, DataConfig()).edge_2E.tolist() == [[1, 2, 2], [0, 0, 1]]
 
 
@@ -182,7 +182,7 @@ def test_ogbl_citation2_comes_from_its_server_once_and_is_read(root, server, mon
     num_requests = len(server.requests)
     assert download("ogbl-citation2", root) == raw
     assert len(server.requests) == num_requests
-    facts = files.verify(raw, "RawDataset")["facts"]
+    facts = files.verify(raw, "RawDataset").facts
     assert (facts["dataset"], facts["format"], facts["url"]) == (
         "ogbl-citation2",
         "ogb",
@@ -252,7 +252,7 @@ def test_an_archive_by_url_may_name_its_digest(root, folder, tmp_path):
         with pytest.raises(DataError, match="wrong sha256"):
             download(f"{server.url}#sha256={'0' * 64}", root)
         raw = download(f"{server.url}#sha256={files.sha256_of_file(packed)}", root)
-    assert files.read_manifest(raw, "RawDataset")["facts"]["dataset"] == "file"
+    assert files.read_manifest(raw, "RawDataset").facts["dataset"] == "file"
 
 
 def test_a_local_archive_that_changed_is_read_again(root, folder, tmp_path):

@@ -135,10 +135,10 @@ def test_the_report_says_what_was_evaluated(report, graph, model, trained):
 
 
 def test_the_report_names_its_inputs(trained, model, graph):
-    inputs = files.verify(trained.report, evaluate.KIND)["inputs"]
+    inputs = files.verify(trained.report, evaluate.KIND).inputs
     assert inputs == {
-        "TrainedModel": model.manifest["sha256"],
-        "PreparedGraph": graph.manifest["sha256"],
+        "TrainedModel": model.manifest.sha256,
+        "PreparedGraph": graph.manifest.sha256,
     }
 
 

@@ -43,9 +43,7 @@ def test_a_model_that_is_read_back_scores_as_its_training_measured(model, graph)
         score_held_out(model.predictor, embed_all(model.predictor, graph), evidence, graph.valid)
     )
     rank_P = 1 + (score[:, 1:] > score[:, :1]).sum(1) + 0.5 * (score[:, 1:] == score[:, :1]).sum(1)
-    assert (1 / rank_P).mean().item() == pytest.approx(
-        model.manifest["facts"]["valid_mrr"], rel=1e-6
-    )
+    assert (1 / rank_P).mean().item() == pytest.approx(model.manifest.facts["valid_mrr"], rel=1e-6)
     assert not model.predictor.training
 
 
@@ -62,8 +60,8 @@ def test_a_model_says_how_it_was_made(model, trained, graph):
     assert told["train"]["steps"] == model.evaluations[-1]["step"]
     assert told["shape"]["evidence"] == list(evidence_of(graph, trained.config.model).names)
     assert {"citeflow", "torch", "torch-geometric", "numpy"} <= set(told["versions"])
-    assert model.manifest["facts"]["valid_mrr"] == told["valid_mrr"]
-    assert model.manifest["inputs"]["PreparedGraph"] == graph.manifest["sha256"]
+    assert model.manifest.facts["valid_mrr"] == told["valid_mrr"]
+    assert model.manifest.inputs["PreparedGraph"] == graph.manifest.sha256
 
 
 def test_the_curves_come_back_entry_by_entry(model):
@@ -129,7 +127,7 @@ def test_a_damaged_or_missing_model_is_told(trained, tmp_path):
 def test_another_noun_is_no_model(trained):
     with pytest.raises(CorruptError, match="PreparedGraph"):
         trained_model.load(trained.graph)
-    assert files.read_manifest(trained.model, trained_model.KIND)["kind"] == "TrainedModel"
+    assert files.read_manifest(trained.model, trained_model.KIND).kind == "TrainedModel"
 
 
 def test_a_model_from_before_resources_were_sampled_is_read(trained, tmp_path):

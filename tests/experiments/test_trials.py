@@ -118,7 +118,7 @@ def report(tmp_path):
             files.write_json(work / "report.json", {"run": run_name})
             files.write_json(work / "curves.json", {})
             files.write_manifest(work, "EvalReport", inputs={"run": run_name}, facts={})
-        return files.read_manifest(tmp_path / "runs" / run_name / "report", "EvalReport")["sha256"]
+        return files.read_manifest(tmp_path / "runs" / run_name / "report", "EvalReport").sha256
 
     return make
 

@@ -110,7 +110,7 @@ class Training:
     def checkpoints(self):
         """Steps of the checkpoints, each of them verified; anything else in their folder is a failure."""
         places = sorted((self.run_dir / "checkpoints").iterdir())
-        return [files.verify(place, "Checkpoint")["facts"]["step"] for place in places]
+        return [files.verify(place, "Checkpoint").facts["step"] for place in places]
 
     def told(self, name):
         """The model's own record: its `history` or its `evaluations`."""

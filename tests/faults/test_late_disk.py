@@ -111,7 +111,7 @@ def test_a_rank_that_looked_would_be_noticed(tmp_path, ranks, figure):
 
 READS = {
     "JSON": lambda folder: files.read_json(folder / "step-00000004" / "manifest.json")["facts"],
-    "digests": lambda folder: files.verify(folder / "step-00000004", "Checkpoint")["facts"],
+    "digests": lambda folder: files.verify(folder / "step-00000004", "Checkpoint").facts,
     "names": lambda folder: sorted(files.names_in(folder))[-1],
     "a checkpoint": lambda folder: read(folder).step,
 }

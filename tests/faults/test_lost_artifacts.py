@@ -82,7 +82,7 @@ def artifacts(places, root):
     made = {}
     for kind, name in NOUNS.items():
         metadata = {"location": str(places[name].relative_to(root)), "kind": kind}
-        metadata["sha256"] = files.read_manifest(places[name], kind)["sha256"]
+        metadata["sha256"] = files.read_manifest(places[name], kind).sha256
         made[name] = SimpleNamespace(path=str(root / "artifacts" / name), metadata=metadata)
     return made
 

@@ -282,7 +282,7 @@ def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, capsys):
 
 def test_the_manifest_names_the_raw_dataset(tmp_path):
     folder = write(small_graph(), tmp_path / "prepared").path
-    assert files.verify(folder, "PreparedGraph")["inputs"] == {"RawDataset": "0" * 64}
+    assert files.verify(folder, "PreparedGraph").inputs == {"RawDataset": "0" * 64}
 
 
 @pytest.fixture
@@ -314,9 +314,7 @@ def test_a_raw_dataset_is_prepared_once_for_each_setting(tmp_path, raw):
     )
     prepared = PreparedGraph.open(path)
     assert prepared.facts["dataset"] == "brought"
-    assert prepared.manifest["inputs"] == {
-        "RawDataset": files.read_manifest(raw, "RawDataset")["sha256"]
-    }
+    assert prepared.manifest.inputs == {"RawDataset": files.read_manifest(raw, "RawDataset").sha256}
 
 
 def test_a_prepared_graph_that_was_cut_is_made_anew(tmp_path, raw):

@@ -62,8 +62,8 @@ def digest(model):
 
 def test_pods_make_the_model_and_its_logs(prepared, undisturbed):
     manifest = files.verify(undisturbed[1], "TrainedModel")
-    assert manifest["inputs"]["workers"] == 2
-    assert manifest["facts"]["valid_mrr"] > 0.1
+    assert manifest.inputs["workers"] == 2
+    assert manifest.facts["valid_mrr"] > 0.1
     assert list((prepared.data_root / "logs" / "undisturbed").glob("events.*"))
 
 

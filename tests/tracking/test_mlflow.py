@@ -130,7 +130,7 @@ def test_its_model_comes_back_whole_and_linked_to_run_figures_and_data(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", told.uri)
     folder = download_artifacts(artifact_uri=model.model_uri, dst_path=str(tmp_path))
     again = trained_model.load(Path(folder))
-    assert again.manifest["sha256"] == manifest(trained.model)["sha256"]
+    assert again.manifest.sha256 == manifest(trained.model)["sha256"]
     assert not [path for path in Path(folder).rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
 
 

@@ -144,7 +144,7 @@ def test_a_step_that_is_saved_again_takes_the_place_of_the_one_before(saved):
 def test_a_checkpoint_holds_tensors_and_json_and_nothing_that_runs(saved):
     (place,) = saved.iterdir()
     assert names(place) == ["manifest.json", "progress.json", "state.safetensors"]
-    assert files.verify(place, "Checkpoint")["facts"] == {"step": 7}
+    assert files.verify(place, "Checkpoint").facts == {"step": 7}
 
 
 @pytest.mark.fault("F13")

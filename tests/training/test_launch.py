@@ -253,9 +253,7 @@ def test_the_same_settings_and_workers_make_the_same_files(jobs):
 
 def test_another_seed_makes_another_model(jobs):
     assert jobs["other seed"].weights != jobs["undisturbed"].weights
-    assert (
-        jobs["other seed"].model.manifest["inputs"] != jobs["undisturbed"].model.manifest["inputs"]
-    )
+    assert jobs["other seed"].model.manifest.inputs != jobs["undisturbed"].model.manifest.inputs
 
 
 @pytest.mark.parametrize(
@@ -454,7 +452,7 @@ def test_the_model_tells_what_both_ranks_used_over_time(jobs, name):
     assert 0.05 < told["cpu_cores"] < 4
     highest = [max(rank["memory_bytes"]) for rank in (first, second)]
     assert max(highest) < told["peak_memory_bytes"] <= sum(highest)
-    assert model.manifest["facts"]["cpu_seconds"] > told["cpu_cores"] * told["seconds"] * 0.5
+    assert model.manifest.facts["cpu_seconds"] > told["cpu_cores"] * told["seconds"] * 0.5
 
 
 def test_each_rank_shows_what_it_uses_as_a_run_of_its_own(stopped, jobs):

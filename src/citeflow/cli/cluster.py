@@ -109,7 +109,7 @@ def _launch(args: argparse.Namespace) -> None:
         workers=args.workers,
         request=request,
     )
-    emit({"path": str(place), **files.read_manifest(place, "TrainedModel")["facts"]})
+    emit({"path": str(place), **files.read_manifest(place, "TrainedModel").facts})
 
 
 def namespace_of(args: argparse.Namespace) -> str:

@@ -142,4 +142,4 @@ def _publish(args: argparse.Namespace) -> None:
 
 def _tell(place: Path, kind: str) -> None:
     manifest = files.read_manifest(place, kind)
-    emit({"path": str(place), "sha256": manifest["sha256"], **manifest["facts"]})
+    emit({"path": str(place), "sha256": manifest.sha256, **manifest.facts})

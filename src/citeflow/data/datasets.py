@@ -103,7 +103,7 @@ def read_raw(raw: Path, config: DataConfig) -> CitationGraph:
         DataError: something in the tables is wrong.
     """
     manifest = files.verify(raw, KIND)
-    return ogb.read_ogb(raw) if manifest["facts"]["format"] == "ogb" else read_folder(raw, config)
+    return ogb.read_ogb(raw) if manifest.facts["format"] == "ogb" else read_folder(raw, config)
 
 
 def _make_synthetic(root: Path, config: SyntheticConfig) -> Path:

@@ -61,7 +61,7 @@ def evaluate_model(
         ConfigError: the model was trained on another graph.
     """
     model, graph = trained_model.load(model_dir), PreparedGraph.open(graph_dir)
-    if model.manifest["inputs"]["PreparedGraph"] != graph.manifest["sha256"]:
+    if model.manifest.inputs["PreparedGraph"] != graph.manifest.sha256:
         raise ConfigError(
             "the model was trained on another graph", graph_dir, hint="give the graph of its run"
         )
@@ -73,7 +73,7 @@ def evaluate_model(
 
     scored = {part: _score(score, getattr(graph, part), part) for part in ("valid", "test")}
     report = _report(model, graph, scored, _baselines(evidence, graph.test))
-    inputs = {"TrainedModel": model.manifest["sha256"], "PreparedGraph": graph.manifest["sha256"]}
+    inputs = {"TrainedModel": model.manifest.sha256, "PreparedGraph": graph.manifest.sha256}
     return report, _curves(model, graph, scored["test"]), inputs
 
 

@@ -41,7 +41,7 @@ def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[di
         NotFoundError: there is no such model, graph or paper.
     """
     trained = trained_model.load(model)
-    graph = PreparedGraph.open(find_graph(data_root, trained.manifest["inputs"]["PreparedGraph"]))
+    graph = PreparedGraph.open(find_graph(data_root, str(trained.manifest.inputs["PreparedGraph"])))
     ids, titles = graph.ids(), graph.titles()
     source = _row_of(paper, ids)
     candidate_K = _candidates(graph, source)

@@ -26,7 +26,7 @@ class TrainedModel:
     """A model that was read back, ready to score."""
 
     path: Path
-    manifest: files.Json
+    manifest: files.Manifest
     predictor: LinkPredictor
     calibration: Calibration
     config: Config
@@ -44,7 +44,7 @@ def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> files.Js
         name: section for name, section in config.to_dict().items() if name in ("model", "train")
     }
     return {
-        "PreparedGraph": graph.manifest["sha256"],
+        "PreparedGraph": graph.manifest.sha256,
         "config": files.sha256_of_json(decisive),
         "workers": world_size,
     }
@@ -118,7 +118,7 @@ def load(folder: Path) -> TrainedModel:
         ) from None
 
 
-def _read(folder: Path, manifest: files.Json) -> TrainedModel:
+def _read(folder: Path, manifest: files.Manifest) -> TrainedModel:
     details = files.read_json(folder / "model.json")
     config, shape = settings.from_dict(details["config"]), details["shape"]
     predictor = LinkPredictor(

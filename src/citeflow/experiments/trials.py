@@ -169,7 +169,7 @@ def outcomes(items: Iterable[Json], sha256s: Iterable[str], data_root: Path) -> 
 
 def _outcome(folder: Path, known: set[str]) -> Outcome:
     place = folder / "report"
-    if files.verify(place, "EvalReport")["sha256"] not in known:
+    if files.verify(place, "EvalReport").sha256 not in known:
         hint = "another experiment of this name has run meanwhile; start this one again under another name"
         raise CorruptError("not the report that this experiment made", place, hint=hint)
     report, curves = (files.read_json(place / f"{name}.json") for name in ("report", "curves"))

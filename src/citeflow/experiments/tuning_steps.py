@@ -55,7 +55,7 @@ def tuning_trials(
         base=base,
         space=spaces.from_yaml(space, base),
         workers=workers,
-        graph_sha256=str(files.read_manifest(prepared, "PreparedGraph")["sha256"]),
+        graph_sha256=str(files.read_manifest(prepared, "PreparedGraph").sha256),
     )
     tuning.prepare(Path(data_root), run, definition, trials)
     log(
@@ -100,7 +100,7 @@ def tune_trials(
                 launcher, job, workers=workers, run_id=run_id, image=image, run_dir=run_dir
             ),
         )
-        return float(files.read_manifest(place, KIND)["facts"]["valid_mrr"])
+        return files.read_manifest(place, KIND).number("valid_mrr")
 
     work = Work(
         train=train,
@@ -143,7 +143,7 @@ def tuning_report(
     search = Search(
         run=run,
         dataset=str(
-            files.read_manifest(find(graph, "PreparedGraph", data_root), "PreparedGraph")["facts"][
+            files.read_manifest(find(graph, "PreparedGraph", data_root), "PreparedGraph").facts[
                 "dataset"
             ]
         ),

@@ -19,7 +19,7 @@ from citeflow.files.contents import (
     sha256_of_json,
 )
 from citeflow.files.locks import exclusive
-from citeflow.files.manifests import MANIFEST, read_manifest, verify, write_manifest
+from citeflow.files.manifests import MANIFEST, Manifest, read_manifest, verify, write_manifest
 from citeflow.files.replacing import (
     copy_directory,
     create_json,
@@ -38,6 +38,7 @@ from citeflow.files.replacing import (
 __all__ = [
     "MANIFEST",
     "Json",
+    "Manifest",
     "again_if_stale",
     "copy_directory",
     "copy_file",

@@ -1,90 +1,142 @@
-"""A noun (RawDataset, PreparedGraph, TrainedModel, EvalReport) is a directory that a manifest describes.
+"""The manifest of an artifact: a directory's kind, its files by digest, and what it was made from.
 
-`manifest.json` is written last and names every other file by its sha256.
+`manifest.json` is written last and names every other file by its sha256. So a directory that has
+one is complete, and whatever was damaged since is found.
 """
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from pydantic import JsonValue
+
 from citeflow.errors import CorruptError, NotFoundError
-from citeflow.files.contents import Json, again_if_stale, read_json, sha256_of_file, sha256_of_json
+from citeflow.files.contents import again_if_stale, read_json, sha256_of_file, sha256_of_json
 from citeflow.files.replacing import write_json
+from citeflow.utils import records
+from citeflow.utils.records import Record
 
 MANIFEST = "manifest.json"
-AGAIN = "delete the folder and run the step again"
+REPAIR = "delete the folder and run the step again"
 
 
-def write_manifest(directory: Path, kind: str, *, inputs: Json, facts: Json) -> str:
-    """Describe the files of a directory that is being made; returns the digest that names its content.
+class FileEntry(Record):
+    """One file of an artifact."""
+
+    bytes: int
+    """Its size."""
+
+    sha256: str
+    """Its digest, in hexadecimal."""
+
+
+class Manifest(Record):
+    """Content of `manifest.json`."""
+
+    kind: str
+    """Kind of the artifact, such as PreparedGraph."""
+
+    sha256: str
+    """Digest of `kind`, `inputs` and `files`: the name of the artifact's content."""
+
+    inputs: dict[str, JsonValue]
+    """What the artifact was made from, by digest."""
+
+    facts: dict[str, JsonValue]
+    """What a later stage wants to know without opening the files; not part of the digest."""
+
+    files: dict[str, FileEntry]
+    """Every other file below the directory, by its relative path."""
+
+    @property
+    def digest(self) -> str:
+        """The value that `sha256` has in a manifest that nobody changed."""
+        return sha256_of_json(self.model_dump(include={"kind", "inputs", "files"}))
+
+    def number(self, fact: str) -> float:
+        """Return a fact that is a number.
+
+        Raises:
+            CorruptError: there is none of this name.
+        """
+        value = self.facts.get(fact)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise CorruptError(f"manifest of a {self.kind} lacks a number", fact, hint=REPAIR)
+        return value
+
+    def text(self, fact: str) -> str:
+        """Return a fact that is text.
+
+        Raises:
+            CorruptError: there is none of this name.
+        """
+        value = self.facts.get(fact)
+        if not isinstance(value, str):
+            raise CorruptError(f"manifest of a {self.kind} lacks a text", fact, hint=REPAIR)
+        return value
+
+
+def write_manifest(
+    directory: Path, kind: str, *, inputs: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]
+) -> Manifest:
+    """Write the manifest of a directory that is being made.
 
     Args:
-        directory: where the files lie; every file below it is listed with its size and sha256.
-        kind: the noun, such as "PreparedGraph".
+        directory: every file below it is listed with its size and sha256.
+        kind: kind of the artifact, such as "PreparedGraph".
         inputs: what it was made from, by digest.
         facts: anything a later stage wants to know without opening the files.
     """
-    files = {
-        str(file.relative_to(directory)): {
-            "bytes": file.stat().st_size,
-            "sha256": sha256_of_file(file),
-        }
+    entries = {
+        str(file.relative_to(directory)): FileEntry(
+            bytes=file.stat().st_size, sha256=sha256_of_file(file)
+        )
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
-    digest = _digest({"kind": kind, "inputs": inputs, "files": files})
-    manifest = {"kind": kind, "sha256": digest, "inputs": inputs, "facts": facts, "files": files}
-    write_json(directory / MANIFEST, manifest)
-    return digest
+    draft = Manifest(kind=kind, sha256="", inputs=dict(inputs), facts=dict(facts), files=entries)
+    manifest = draft.model_copy(update={"sha256": draft.digest})
+    write_json(directory / MANIFEST, manifest.model_dump())
+    return manifest
 
 
 @again_if_stale
-def read_manifest(directory: Path, kind: str) -> Json:
-    """Read the manifest of a noun and check that its files are there in their full size.
+def read_manifest(directory: Path, kind: str) -> Manifest:
+    """Read the manifest of an artifact, and check that its files are there in their full size.
 
     Raises:
         NotFoundError: the directory or its manifest is missing.
-        CorruptError: it is another noun, or a file is missing or has another size.
+        CorruptError: it is an artifact of another kind, or a file is missing or has another size.
     """
-    if not (directory / MANIFEST).is_file():
+    path = directory / MANIFEST
+    if not path.is_file():
         raise NotFoundError(f"no {kind} here", directory, hint="run the step that makes it")
-    manifest: Json = read_json(directory / MANIFEST)
-    found = manifest.get("kind") if isinstance(manifest, dict) else None
+    values = read_json(path)
+    found = values.get("kind") if isinstance(values, dict) else None
     if found != kind:
-        raise CorruptError(
-            f"a {found} where a {kind} belongs", directory, hint=f"name the folder of a {kind}"
-        )
-    for name, entry in _entries(directory, manifest).items():
+        hint = f"name the folder of a {kind}"
+        raise CorruptError(f"a {found} where a {kind} belongs", directory, hint=hint)
+    manifest = records.load(Manifest, values, name=str(path), error=CorruptError, hint=REPAIR)
+    for name, entry in manifest.files.items():
+        # A manifest from elsewhere must not make us read outside of its folder.
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise CorruptError("not a manifest of citeflow", path, hint=REPAIR)
         file = directory / name
-        if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise CorruptError("file is missing or was cut", file, hint=AGAIN)
+        if file.is_symlink() or not file.is_file() or file.stat().st_size != entry.bytes:
+            raise CorruptError("file is missing or was cut", file, hint=REPAIR)
     return manifest
 
 
-def verify(directory: Path, kind: str) -> Json:
-    """As `read_manifest`, and compare every digest too, its own included."""
+def verify(directory: Path, kind: str) -> Manifest:
+    """Read a manifest, and compare every digest with its file, that of the manifest included.
+
+    Raises:
+        NotFoundError: as `read_manifest`.
+        CorruptError: as `read_manifest`, or a digest differs.
+    """
     manifest = read_manifest(directory, kind)
-    if _digest(manifest) != manifest["sha256"]:
-        raise CorruptError("manifest does not match its sha256", directory / MANIFEST, hint=AGAIN)
-    for name, entry in manifest["files"].items():
-        if sha256_of_file(directory / name) != entry["sha256"]:
-            raise CorruptError("file does not match its sha256", directory / name, hint=AGAIN)
+    if manifest.digest != manifest.sha256:
+        raise CorruptError("manifest does not match its sha256", directory / MANIFEST, hint=REPAIR)
+    for name, entry in manifest.files.items():
+        if sha256_of_file(directory / name) != entry.sha256:
+            raise CorruptError("file does not match its sha256", directory / name, hint=REPAIR)
     return manifest
-
-
-def _digest(manifest: Json) -> str:
-    return sha256_of_json({key: manifest[key] for key in ("kind", "inputs", "files")})
-
-
-def _entries(directory: Path, manifest: Json) -> dict[str, Json]:
-    """What a manifest says of its files, all of which lie below it."""
-    try:
-        entries: dict[str, Json] = manifest["files"]
-        whole = all(entry.keys() == {"bytes", "sha256"} for entry in entries.values())
-        whole &= all(isinstance(manifest[key], dict) for key in ("inputs", "facts"))
-        whole &= isinstance(manifest["sha256"], str)
-    except (KeyError, TypeError, AttributeError):
-        entries, whole = {}, False
-    if not whole or any(
-        PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in entries
-    ):
-        raise CorruptError("not a manifest of citeflow", directory / MANIFEST, hint=AGAIN)
-    return entries

@@ -57,7 +57,7 @@ class PreparedGraph:
     path: Path
     """Where it lies."""
 
-    manifest: files.Json
+    manifest: files.Manifest
     """Content of its manifest.json."""
 
     x_NF: np.ndarray | None
@@ -93,8 +93,8 @@ class PreparedGraph:
         return cls(
             path=path,
             manifest=manifest,
-            x_NF=map_array(path, "x") if "x.npy" in manifest["files"] else None,
-            day_N=map_array(path, "day") if "day.npy" in manifest["files"] else None,
+            x_NF=map_array(path, "x") if "x.npy" in manifest.files else None,
+            day_N=map_array(path, "day") if "day.npy" in manifest.files else None,
             references=map_csr(path, "references"),
             citations=map_csr(path, "citations"),
             neighbours=map_csr(path, "neighbours"),
@@ -105,7 +105,7 @@ class PreparedGraph:
     @property
     def facts(self) -> dict[str, Any]:
         """Counts and names, as the manifest holds them."""
-        facts: dict[str, Any] = self.manifest["facts"]
+        facts: dict[str, Any] = self.manifest.facts
         return facts
 
     @property
@@ -143,7 +143,7 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         DataError: the dataset is malformed or too small.
     """
     manifest = files.read_manifest(raw, "RawDataset")
-    key = {"raw": manifest["sha256"], "data": config.model_dump(), "format": FORMAT}
+    key = {"raw": manifest.sha256, "data": config.model_dump(), "format": FORMAT}
     folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
     if _is_whole(folder):
         log("preprocess", "already there", path=folder)
@@ -153,8 +153,8 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         read_raw(raw, config),
         folder,
         config=config,
-        inputs={"RawDataset": manifest["sha256"]},
-        dataset=str(manifest["facts"].get("dataset", raw.name)),
+        inputs={"RawDataset": manifest.sha256},
+        dataset=str(manifest.facts.get("dataset", raw.name)),
     )
     return folder
 

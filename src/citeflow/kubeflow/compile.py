@@ -23,7 +23,7 @@ def checkout() -> Path:
     Raises:
         NotFoundError: citeflow was installed without them.
     """
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / "pipelines").is_dir():
         raise NotFoundError(
             "no pipelines beside the package", root, hint="run it in a checkout of citeflow"

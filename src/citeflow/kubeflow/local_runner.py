@@ -46,7 +46,7 @@ def compiled(name: str = "citation") -> Path:
     Raises:
         NotFoundError: there is neither.
     """
-    in_checkout = Path(__file__).resolve().parents[2] / "pipelines" / name / "pipeline.yaml"
+    in_checkout = Path(__file__).resolve().parents[3] / "pipelines" / name / "pipeline.yaml"
     installed = Path(str(importlib.resources.files("citeflow"))) / "compiled" / f"{name}.yaml"
     for path in (in_checkout, installed):
         if path.is_file():

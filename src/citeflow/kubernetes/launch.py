@@ -61,7 +61,7 @@ def job_of_run(request: JobRequest, run_dir: Path, namespace: str, task: files.J
 def is_complete(model: Path, inputs: files.Json) -> bool:
     """Whether the model is there, undamaged, and made from what it shall be made from."""
     try:
-        return bool(files.verify(model, "TrainedModel")["inputs"] == inputs)
+        return bool(files.verify(model, "TrainedModel").inputs == inputs)
     except (NotFoundError, CorruptError, OSError):
         return False
 

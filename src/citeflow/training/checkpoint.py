@@ -154,10 +154,10 @@ def restore(
 def _read(place: Path) -> tuple[files.Json, State]:
     """What a checkpoint was made from, and its bytes."""
     manifest, step = files.verify(place, KIND), int(place.name.removeprefix("step-"))
-    if manifest["files"].keys() != {PROGRESS, TENSORS} or manifest["facts"] != {"step": step}:
+    if manifest.files.keys() != {PROGRESS, TENSORS} or manifest.facts != {"step": step}:
         raise CorruptError("not a checkpoint of citeflow", place)
     progress, tensors = ((place / name).read_bytes() for name in (PROGRESS, TENSORS))
-    return manifest["inputs"], State(step=step, progress=progress, tensors=tensors)
+    return manifest.inputs, State(step=step, progress=progress, tensors=tensors)
 
 
 def _progress(state: State) -> Progress:

@@ -154,9 +154,10 @@ def foretell(graph: Path, config: Config, workers: int, allowed: int) -> str:
     Returns:
         How much is needed and allowed, in one line.
     """
-    facts = files.read_manifest(graph, "PreparedGraph")["facts"]
-    shape = (facts["num_papers"], facts["num_features"], facts["num_training_citations"])
-    needed = estimate(*shape, config, workers)
+    manifest = files.read_manifest(graph, "PreparedGraph")
+    names = ("num_papers", "num_features", "num_training_citations")
+    num_papers, num_features, num_citations = (int(manifest.number(name)) for name in names)
+    needed = estimate(num_papers, num_features, num_citations, config, workers)
     told = advice(needed, allowed)
     if needed > allowed:
         log("train", "may run out of memory", advice=told, hint=HINT)

@@ -172,7 +172,7 @@ def _num_parameters(model: LinkPredictor) -> int:
 
 
 def _is_done(folder: Path, inputs: files.Json) -> bool:
-    return folder.exists() and bool(files.verify(folder, trained_model.KIND)["inputs"] == inputs)
+    return folder.exists() and bool(files.verify(folder, trained_model.KIND).inputs == inputs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,191 @@
+"""The report of a run: the typed content of `report.json` and `curves.json`.
+
+These are the product's central records: `evaluate` writes them, and the page, Markdown, TensorBoard,
+MLflow, the run page of KFP and the experiments read them. A metric is added in `Scores` (field),
+`evaluation/metrics.py` (its computation) and `reporting/formatting.py` (its label).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from citeflow import files
+from citeflow.config import Config
+from citeflow.errors import CorruptError
+from citeflow.utils import records
+from citeflow.utils.records import Record
+
+REPORT = "report.json"
+CURVES = "curves.json"
+REPAIR = "run `citeflow evaluate` again"
+
+
+class _Open(Record):
+    """A record that another version of citeflow may have written with fields of its own."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, allow_inf_nan=True)
+
+
+class Scores(_Open):
+    """Figures of the model on one split. Ranks are OGB's: mid-rank on ties, fp32 logits."""
+
+    mrr: float
+    """Mean reciprocal rank of the positives among their negatives."""
+
+    hits_at_1: float = Field(alias="hits@1")
+    """Share of positives with rank at most 1."""
+
+    hits_at_3: float = Field(alias="hits@3")
+    hits_at_10: float = Field(alias="hits@10")
+
+    accuracy: float
+    """Share of positives, and as many random negatives, on the right side of probability 0.5."""
+
+    auc: float
+    """Area under the ROC curve, ten negatives for each positive."""
+
+    num_positives: int
+    """Held-out citations."""
+
+    num_negatives: int
+    """Papers that each of them is ranked against."""
+
+
+class BaselineScores(_Open):
+    """Figures of a predictor that needs no training, on the test split."""
+
+    mrr: float
+
+
+class TrainSummary(_Open):
+    """How the model came about."""
+
+    workers: int
+    epochs: float
+    """Citations trained on, over the training citations there are."""
+    steps: int
+    positives: int
+    """Citations trained on."""
+    seconds: float
+    positives_per_s: float
+    parameters: int
+    cpu_cores: float | None = None
+    """Mean cores in use by all ranks."""
+    peak_memory_bytes: float | None = None
+    """Highest memory of all ranks; pages that those of one machine share count once."""
+
+
+class StageCost(_Open):
+    """What one stage took; None where the system does not say."""
+
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    """Of all its processes."""
+    peak_rss_bytes: float | None = None
+    """Of its largest process."""
+    read_bytes: float | None = None
+    written_bytes: float | None = None
+    received_bytes: float | None = None
+    sent_bytes: float | None = None
+
+
+class Report(_Open):
+    """Content of `report.json`."""
+
+    dataset: str
+    num_papers: int
+    num_citations: int
+    facts: dict[str, JsonValue]
+    """Facts of the PreparedGraph: counts, and how it was split."""
+    config: Config
+    versions: dict[str, str]
+    """Versions of the packages that the figures depend on."""
+    valid: Scores
+    test: Scores
+    baselines: dict[str, BaselineScores]
+    train: TrainSummary
+    stages: dict[str, StageCost] = Field(default_factory=dict)
+    """Costs of the stages, by name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, as `report.json` holds them; figures that are unknown are left out."""
+        values = self.model_dump(by_alias=True)
+        for name in ("train", "stages"):
+            values[name] = _without_none(values[name])
+        return values
+
+    @classmethod
+    def from_json(cls, values: object, *, name: str = REPORT) -> "Report":
+        """Read plain values.
+
+        Raises:
+            CorruptError: they are not what `evaluate` writes; the first bad field is named.
+        """
+        return records.load(cls, values, name=name, error=CorruptError, hint=REPAIR)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Report":
+        """Read `report.json` of an EvalReport, or of a folder that `publish` made.
+
+        Raises:
+            NotFoundError: there is none.
+            CorruptError: it is not what `evaluate` writes.
+        """
+        return cls.from_json(files.read_json(folder / REPORT), name=str(folder / REPORT))
+
+
+class RocCurve(_Open):
+    """Points of the ROC curve, by falling threshold."""
+
+    fpr: list[float]
+    tpr: list[float]
+    threshold: list[float]
+
+
+class YearScore(_Open):
+    """Test MRR of the sources of one year."""
+
+    year: int
+    mrr: float
+    num: int
+
+
+class Curves(_Open):
+    """Content of `curves.json`: what the plots of a report show. An empty one draws nothing."""
+
+    history: list[dict[str, float]] = Field(default_factory=list)
+    """Records of training steps: step, epoch, seconds, loss, lr, positives_per_s."""
+    evaluations: list[dict[str, float]] = Field(default_factory=list)
+    """Records of validations: step, epoch, seconds, valid_mrr."""
+    resources: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the ranks used over time."""
+    roc: RocCurve | None = None
+    confusion: list[list[int]] = Field(default_factory=list)
+    """Rows: no citation, citation; columns: predicted as such."""
+    degrees: dict[str, list[tuple[int, int]]] = Field(default_factory=dict)
+    """For `references` and `citations`: pairs of a degree and the number of papers that have it."""
+    mrr_by_year: list[YearScore] = Field(default_factory=list)
+    ranks: list[tuple[int, int]] = Field(default_factory=list)
+    """Upper bound of a bin, and the number of positives whose rank lies in it."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Curves":
+        """Read `curves.json` of an EvalReport.
+
+        Raises:
+            NotFoundError: there is none.
+            CorruptError: it is not what `evaluate` writes.
+        """
+        path = folder / CURVES
+        values = files.read_json(path)
+        return records.load(cls, values, name=str(path), error=CorruptError, hint=REPAIR)
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }

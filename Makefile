@@ -42,7 +42,7 @@ faults: $(READY) ## kills, cuts, full disks, hostile files: every row of docs/fa
 	  PYTHONPATH=tests $(BIN)/python -m faults.page && exit $$code
 
 e2e: $(READY) ## the tests on the cluster of the kubeconfig, 20 minutes; CITEFLOW_E2E_NAME=value each (docs/e2e.md)
-	CITEFLOW_E2E=1 $(BIN)/python -m pytest tests/cluster -s -rs -W ignore
+	CITEFLOW_E2E=1 $(BIN)/python -m pytest tests/e2e -s -rs -W ignore
 
 bench: $(READY) ## how the synthetic graph compares with ogbl-citation2
 	$(BIN)/python benchmarks/synthetic_calibration.py

@@ -1,4 +1,4 @@
-"""The parts of the end-to-end trial (tests/cluster) that can go wrong by themselves, on a cluster in memory."""
+"""The parts of the end-to-end trial (tests/e2e) that can go wrong by themselves, on a cluster in memory."""
 
 import contextlib
 import dataclasses
@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import yaml
-from cluster import artifacts, options, steps
-from cluster.conftest import Progress
-from cluster.helper import CLEAN, FACTS, Helper
-from cluster.waiting import until
+from e2e import artifacts, options, steps
+from e2e.conftest import Progress
+from e2e.helper import CLEAN, FACTS, Helper
+from e2e.waiting import until
+from fakes.kfp_server import serving
 from fakes.kube_api import KubeApi
 from fakes.operator import TrainingOperator
-from kfp_server import serving
 from kubernetes import client as k8s
 from manifests.pod_security import violations
 

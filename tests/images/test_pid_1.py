@@ -128,7 +128,9 @@ def test_an_init_passes_the_signal_on(begin, tmp_path, figure):
 def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(
     begin, checkout, figure
 ):
-    job = yaml.safe_load((checkout / "tests" / "jobs" / "golden" / "pytorchjob.yaml").read_text())
+    job = yaml.safe_load(
+        (checkout / "tests" / "kubernetes" / "golden" / "pytorchjob.yaml").read_text()
+    )
     spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     assert spec["shareProcessNamespace"] is True
     (container,) = spec["containers"]

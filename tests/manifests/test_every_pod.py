@@ -87,7 +87,7 @@ def objects(checkout, everything):
         for thing in things
         if pod_template(thing)
     }
-    for path in sorted((checkout / "tests" / "jobs" / "golden").glob("*.yaml")):
+    for path in sorted((checkout / "tests" / "kubernetes" / "golden").glob("*.yaml")):
         job = yaml.safe_load(path.read_text())
         found[path.name, job["kind"]] = (job, worker(job), worker(job)["spec"]["containers"])
     return found

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from clusters import NAMESPACE, owner
+from fakes.kfp_server import serving
 from fakes.operator import TrainingOperator
-from kfp_server import serving
 from kubernetes.config import kube_config
 
 from citeflow import steps

@@ -11,7 +11,7 @@ from citeflow.kubernetes.client import TIMEOUT_S, Api
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT
 from citeflow.kubernetes.job_status import has_ended, is_hopeless, waits_for
 from citeflow.kubernetes.pods import NO_SIDECAR, confined, unprivileged
-from cluster.waiting import require, until
+from e2e.waiting import require, until
 
 LABEL = "citeflow.org/e2e"
 """The label of all that is made here by hand; its value is the tag of the trial."""

@@ -5,12 +5,12 @@ import json
 import tomllib
 from pathlib import Path
 
-import kfp_server
 import pytest
 import yaml
+from fakes import kfp_server
+from fakes.kfp_server import serving
 from fakes.kube_api import KubeApi
 from fakes.kube_objects import Kind
-from kfp_server import serving
 
 from citeflow.cli import main
 from citeflow.doctor import machine

@@ -27,10 +27,10 @@ from citeflow.kubernetes.client import KINDS, Api, Json
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import LAUNCHERS
 from citeflow.kubernetes.job_status import SELECTORS, end_of, summary
-from cluster import artifacts
-from cluster.helper import CLEAN, LABEL, LIMITED, Helper
-from cluster.options import Options
-from cluster.waiting import require, until
+from e2e import artifacts
+from e2e.helper import CLEAN, LABEL, LIMITED, Helper
+from e2e.options import Options
+from e2e.waiting import require, until
 
 PIPELINE = "citeflow-e2e"
 """Name of the pipeline, and of the experiment."""

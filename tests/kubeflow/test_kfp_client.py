@@ -5,7 +5,7 @@ import time
 
 import pytest
 import yaml
-from kfp_server import PAGE, serving
+from fakes.kfp_server import PAGE, serving
 
 from citeflow.errors import (
     ConfigError,

@@ -10,9 +10,9 @@ from kubernetes import client as k8s
 
 from citeflow.cli import main
 from citeflow.kubernetes.job_spec import CLAIM
-from cluster import artifacts, steps
-from cluster.helper import FACTS, LIMITED
-from cluster.waiting import require
+from e2e import artifacts, steps
+from e2e.helper import FACTS, LIMITED
+from e2e.waiting import require
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

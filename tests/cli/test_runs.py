@@ -2,8 +2,8 @@ import json
 import sys
 
 import pytest
+from fakes.kfp_server import serving
 from fakes.kube_api import KubeApi
-from kfp_server import serving
 
 from citeflow.cli import main
 from citeflow.kubeflow import api as kfpapi

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from citeflow.errors import UnavailableError
-from cluster import options
+from e2e import options
 
 NOBODY_ASKED = "no cluster is named: `make e2e`, or CITEFLOW_E2E=1; docs/e2e.md"
 
@@ -64,7 +64,7 @@ def progress(given, pytestconfig):
 @pytest.fixture(scope="session")
 def api(given):
     """The cluster, if it answers."""
-    from cluster import steps
+    from e2e import steps
 
     try:
         api = steps.reach(given)
@@ -77,7 +77,7 @@ def api(given):
 @pytest.fixture(scope="session")
 def trial(given, api, progress):
     """A trial on that cluster and its Kubeflow Pipelines; all that is made there is removed in the end."""
-    from cluster import steps
+    from e2e import steps
 
     found = steps.connect(given, api)
     progress.tell(f"trial {found.tag} in namespace {given.namespace}")

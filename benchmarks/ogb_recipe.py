@@ -63,7 +63,7 @@ def train(
     torch.manual_seed(seed)
     assert graph.x_NF is not None
     x_NF = torch.from_numpy(np.array(graph.x_NF))
-    adjacency = sparse(graph.neighbours, graph.num_papers)
+    adjacency = sparse(graph.neighbors, graph.num_papers)
     source_E, target_E = torch.from_numpy(graph.references.edges()).long()
     model = Recipe(x_NF.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)

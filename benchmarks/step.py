@@ -21,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
 from citeflow.config import Config
-from citeflow.evaluation.scoring import evidence_of
+from citeflow.evaluation.scoring import structural_features_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.sampling import Plan
+from citeflow.sampling import PartitionSampler
 from citeflow.training.objective import Inputs, Objective, make_inputs
 from citeflow.training.worker import new_model
 from citeflow.utils.system import environment
@@ -46,11 +46,11 @@ class Steps:
 
     def __init__(self, graph: PreparedGraph, config: Config) -> None:
         self.graph, self.config = graph, config
-        self.evidence = evidence_of(graph, config.model)
-        self.model = new_model(graph, self.evidence, config)
+        self.structural = structural_features_of(graph, config.model)
+        self.model = new_model(graph, self.structural, config)
         self.objective = Objective(self.model, config.train.loss)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr)
-        self.plan = Plan(
+        self.plan = PartitionSampler(
             num_papers=graph.num_papers, papers=config.train.nodes_per_batch, world_size=1, seed=0
         )
 
@@ -58,7 +58,11 @@ class Steps:
         """The batch of a step."""
         part = self.plan.part(step, 0)
         return make_inputs(
-            part, graph=self.graph, evidence=self.evidence, config=self.config, seed=(0, step, 0)
+            part,
+            graph=self.graph,
+            structural=self.structural,
+            config=self.config,
+            seed=(0, step, 0),
         )
 
     def compute(self, inputs: Inputs) -> None:

@@ -30,8 +30,8 @@ from citeflow.kubeflow import local_runner
 from citeflow.kubernetes import job_objects
 from citeflow.kubernetes import job_spec as train_spec
 from citeflow.kubernetes.client import Api
-from citeflow.kubernetes.identity import Owner, Placement
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.identity import JobIdentity, Owner
+from citeflow.kubernetes.job_spec import JobSpec
 
 NAMESPACE, RUN = "kubeflow", "6b2c1e9e-1111-2222-3333-444455556666"
 
@@ -70,10 +70,10 @@ def new_trial(api, server, **given):
 
 
 def create_job(api, owner=None):
-    place = Placement(
+    place = JobIdentity(
         namespace=NAMESPACE, run_id=RUN, run_name="e2e-abc123-x", job_file="/job.json", owner=owner
     )
-    job = job_objects.render("PyTorchJob", TrainSpec(), place)
+    job = job_objects.render("PyTorchJob", JobSpec(), place)
     assert api.create(job)
     return api.get("PyTorchJob", job["metadata"]["name"])
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from citeflow import errors
-from citeflow.errors import CiteflowError, from_record, to_record
+from citeflow.errors import CiteflowError, error_from_dict, error_to_dict
 
 KINDS = [CiteflowError, *CiteflowError.__subclasses__()]
 
@@ -11,7 +11,7 @@ KINDS = [CiteflowError, *CiteflowError.__subclasses__()]
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_comes_back_from_its_record_whole(kind):
     told = kind("bad row", "papers.csv:3", hint="mend it")
-    back = from_record(to_record(told))
+    back = error_from_dict(error_to_dict(told))
     assert type(back) is kind
     assert (back.what, back.value, back.hint) == ("bad row", "papers.csv:3", "mend it")
     assert (str(back), back.exit_code) == (str(told), kind.exit_code)
@@ -45,4 +45,4 @@ def test_an_error_is_one_line_and_a_hint(error, text):
 
 @pytest.mark.parametrize("record", [{}, {"kind": "SomeError", "what": "lost"}, {"kind": "str"}])
 def test_a_record_of_an_unknown_kind_is_still_an_error(record):
-    assert type(from_record(record)) is CiteflowError
+    assert type(error_from_dict(record)) is CiteflowError

@@ -14,29 +14,29 @@ from small_graphs import csrs, random_citations, random_days
 
 from citeflow import sampling
 from citeflow.graph.csr import build_csr, undirected
-from citeflow.sampling import FOLDS, Part, Plan, make_batch
+from citeflow.sampling import FOLDS, Partition, PartitionSampler, make_batch
 
 
 def plan_of(num_papers=50, papers=10, *, world_size=1, seed=0):
-    return Plan(num_papers=num_papers, papers=papers, world_size=world_size, seed=seed)
+    return PartitionSampler(num_papers=num_papers, papers=papers, world_size=world_size, seed=seed)
 
 
 def slots(plan, passed=0):
     """Step and rank of each part of a pass."""
-    numbers = range(passed * plan.num_parts, (passed + 1) * plan.num_parts)
+    numbers = range(passed * plan.num_partitions, (passed + 1) * plan.num_partitions)
     return [divmod(number, plan.world_size) for number in numbers]
 
 
 def part_of(*bounds, epoch=0, fold=0):
-    return Part(bounds_R2=np.array(bounds), epoch=epoch, fold=fold)
+    return Partition(bounds_R2=np.array(bounds), epoch=epoch, fold=fold)
 
 
 def batch_of(is_cited_NN, part, *, day_N=None, negatives=8, seed=(0, 0, 0)):
-    references, _, neighbours = csrs(is_cited_NN)
+    references, _, neighbors = csrs(is_cited_NN)
     return make_batch(
         part,
         references=references,
-        neighbours=neighbours,
+        neighbors=neighbors,
         day_N=day_N,
         negatives=negatives,
         seed=seed,
@@ -95,7 +95,7 @@ def test_the_parts_of_a_pass_hold_every_paper_once(num_papers, papers, world_siz
 def test_parts_have_about_as_many_papers_as_were_asked_for(papers):
     plan = plan_of(1000, papers)
     sizes = [len(plan.part(*slot).paper_B) for slot in slots(plan)]
-    assert plan.num_parts == round(1000 / papers)
+    assert plan.num_partitions == round(1000 / papers)
     assert np.ptp(sizes) <= sampling.SEGMENTS
     assert max(sizes) <= papers + sampling.SEGMENTS
 
@@ -128,7 +128,7 @@ def test_each_pass_cuts_at_other_places_and_deals_in_another_order():
 
 def test_a_graph_no_larger_than_a_part_is_one_part_and_every_step_takes_all_of_it():
     plan = plan_of(50, 50)
-    assert (plan.num_parts, plan.steps_per_epoch) == (1, FOLDS)
+    assert (plan.num_partitions, plan.steps_per_epoch) == (1, FOLDS)
     for step in range(9):
         part = plan.part(step, 0)
         assert part.bounds_R2.tolist() == [[0, 50]]
@@ -141,14 +141,14 @@ def test_a_graph_no_larger_than_a_part_is_one_part_and_every_step_takes_all_of_i
 def test_small_graphs_are_cut_so_that_there_are_some_steps(num_papers, expected, monkeypatch):
     monkeypatch.setattr(sampling, "FEWEST_PARTS", 6)
     monkeypatch.setattr(sampling, "SMALLEST_PART", 2000)
-    assert plan_of(num_papers, 100_000).num_parts == expected
+    assert plan_of(num_papers, 100_000).num_partitions == expected
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("num_papers", [9, 50, 100])
 def test_the_steps_of_an_epoch_have_room_for_all_parts_and_no_step_more(num_papers, world_size):
     plan = plan_of(num_papers, 10, world_size=world_size)
-    num_slots = FOLDS * plan.num_parts
+    num_slots = FOLDS * plan.num_partitions
     assert num_slots <= plan.steps_per_epoch * world_size < num_slots + world_size
 
 
@@ -330,9 +330,9 @@ def test_what_grows_with_the_graph_is_held_in_32_bits(bounds):
 
 def test_the_rows_of_a_graph_may_be_maps_of_files(tmp_path):
     is_cited_NN, part = random_citations(30, 0.2, seed=13), part_of([2, 8], [11, 28])
-    references, _, neighbours = csrs(is_cited_NN)
+    references, _, neighbors = csrs(is_cited_NN)
     mapped = []
-    for graph, name in ((references, "references"), (neighbours, "neighbours")):
+    for graph, name in ((references, "references"), (neighbors, "neighbours")):
         for array, field in ((graph.ptr_N1, "ptr"), (graph.index_E, "index")):
             np.save(tmp_path / f"{name}-{field}.npy", array)
         arrays = (
@@ -340,7 +340,7 @@ def test_the_rows_of_a_graph_may_be_maps_of_files(tmp_path):
         )
         mapped.append(type(graph)(*arrays))
     found = make_batch(
-        part, references=mapped[0], neighbours=mapped[1], day_N=None, negatives=8, seed=(0, 0, 0)
+        part, references=mapped[0], neighbors=mapped[1], day_N=None, negatives=8, seed=(0, 0, 0)
     )
     assert as_bytes(found) == as_bytes(batch_of(is_cited_NN, part))
 
@@ -415,25 +415,25 @@ def test_a_number_of_citations_that_no_number_of_ranks_divides_is_dealt_all_the_
 def check_epoch(plan, citations, figure):
     """Deal the first epoch, as the ranks would, and look at what became of each citation."""
     references = build_csr(*citations, plan.num_papers)
-    neighbours = undirected(references)
-    told, together, num_parts = [], set(), 0
+    neighbors = undirected(references)
+    told, together, num_partitions = [], set(), 0
     steps_R = np.zeros(plan.world_size, dtype=int)
     for step, rank in itertools.product(range(plan.steps_per_epoch), range(plan.world_size)):
         part = plan.part(step, rank)
         steps_R[rank] += len(part.paper_B) > 0
         if part.epoch == 0:
-            num_parts += 1
+            num_partitions += 1
             batch = make_batch(
                 part,
                 references=references,
-                neighbours=neighbours,
+                neighbors=neighbors,
                 day_N=None,
                 negatives=2,
                 seed=(step, rank),
             )
             told += targets(batch)
-            together |= pairs_in(part, references, neighbours.num_rows)
-    assert num_parts == FOLDS * plan.num_parts
+            together |= pairs_in(part, references, neighbors.num_rows)
+    assert num_partitions == FOLDS * plan.num_partitions
     assert set(steps_R) == {plan.steps_per_epoch}
     assert len(set(told)) == len(told)
     assert set(told) == together

@@ -313,7 +313,7 @@ def test_a_failed_step_leaves_its_error_and_ends_with_its_exit_code(
         settle(root, artifact(dsl.Dataset, "raw"))
     assert ended.value.code == 65
     assert (
-        str(termination_message.left(tmp_path / "words"))
+        str(termination_message.read(tmp_path / "words"))
         == "error: bad row: papers.csv:3\nhint: mend it"
     )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from citeflow import files
-from citeflow.errors import CorruptError, NotFoundError, tellable
+from citeflow.errors import CorruptError, NotFoundError, to_user_error
 from citeflow.utils import termination_message
-from citeflow.utils.signals import stoppable
+from citeflow.utils.signals import handle_signals
 
 UNCACHED = (
     "start the run again with caching off, as a step that is taken from the cache makes nothing"
@@ -46,14 +46,14 @@ def step(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @functools.wraps(function)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        if before := termination_message.left():
+        if before := termination_message.read():
             raise SystemExit(before.exit_code)
         try:
-            with termination_message.at_work(), stoppable():
+            with termination_message.alive_marker(), handle_signals():
                 return function(*args, **kwargs)
         except Exception as error:
-            told = tellable(error)
-            termination_message.leave(told)
+            told = to_user_error(error)
+            termination_message.write(told)
             print(told, file=sys.stderr, flush=True)
             raise SystemExit(told.exit_code) from None
 

@@ -72,7 +72,7 @@ class StoppedError(CiteflowError):
     exit_code = 143
 
 
-def tellable(error: Exception) -> CiteflowError:
+def to_user_error(error: Exception) -> CiteflowError:
     """Turn a failure of the system (no space, no permission), or a package that is missing, into an error to tell.
 
     Raises:
@@ -91,7 +91,7 @@ def tellable(error: Exception) -> CiteflowError:
     raise error
 
 
-def from_record(record: dict[str, object]) -> CiteflowError:
+def error_from_dict(record: dict[str, object]) -> CiteflowError:
     """Rebuild an error from `to_record`'s dict, as a pipeline step leaves it for the command that started it."""
     kinds = {kind.__name__: kind for kind in CiteflowError.__subclasses__()}
     kind = kinds.get(str(record.get("kind")), CiteflowError)
@@ -100,7 +100,7 @@ def from_record(record: dict[str, object]) -> CiteflowError:
     return error
 
 
-def to_record(error: CiteflowError) -> dict[str, object]:
+def error_to_dict(error: CiteflowError) -> dict[str, object]:
     """Describe an error in plain values, so that it can cross from one process to another."""
     record = {
         "kind": type(error).__name__,

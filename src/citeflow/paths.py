@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citeflow.errors import ConfigError
-from citeflow.utils.logging import without_secrets
+from citeflow.utils.logging import redact_url
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -95,7 +95,7 @@ def check_name(name: str) -> str:
 
 def make_name(dataset: str, suffix: str) -> str:
     """Name a run after its dataset (a name, path or URL) without secrets, and what tells it from others of the same."""
-    last = without_secrets(dataset).rstrip("/").rpartition("/")[2].partition(".")[0].lower()
+    last = redact_url(dataset).rstrip("/").rpartition("/")[2].partition(".")[0].lower()
     words = re.findall(r"[a-z0-9]+", last)
     stem = "-".join(words)[: 62 - len(suffix)].strip("-")
     return check_name(f"{stem}-{suffix}" if stem else suffix)

@@ -31,7 +31,7 @@ SMALLEST_PART = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class Partition:
     """The papers of a step, and which of their citations are targets."""
 
     bounds_R2: np.ndarray
@@ -75,7 +75,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class PartitionSampler:
     """Deals the papers to steps and ranks."""
 
     num_papers: int
@@ -86,7 +86,7 @@ class Plan:
     seed: int
 
     @property
-    def num_parts(self) -> int:
+    def num_partitions(self) -> int:
         """Parts of a pass, each of which one rank trains on in one step."""
         wanted = max(
             round(self.num_papers / self.papers),
@@ -97,36 +97,36 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which the ranks together take every part of `FOLDS` passes, rounded up."""
-        return -(-FOLDS * self.num_parts // self.world_size)
+        return -(-FOLDS * self.num_partitions // self.world_size)
 
-    def part(self, step: int, rank: int) -> Part:
+    def part(self, step: int, rank: int) -> Partition:
         """The part that a rank trains on in a step."""
-        passed, place = divmod(step * self.world_size + rank, self.num_parts)
+        passed, place = divmod(step * self.world_size + rank, self.num_partitions)
         epoch, fold = divmod(passed, FOLDS)
-        return Part(bounds_R2=self._ranges(passed, place), epoch=epoch, fold=fold)
+        return Partition(bounds_R2=self._ranges(passed, place), epoch=epoch, fold=fold)
 
     def _ranges(self, passed: int, place: int) -> np.ndarray:
         """Segments of a ring, turned by a random angle, so that they begin elsewhere in each pass."""
-        if self.num_parts == 1:
+        if self.num_partitions == 1:
             return np.array([[0, self.num_papers]])
         rng = np.random.default_rng((self.seed, passed))
-        count = min(SEGMENTS * self.num_parts, self.num_papers)
+        count = min(SEGMENTS * self.num_partitions, self.num_papers)
         cut_C = np.sort(
             (np.arange(count) * self.num_papers // count + rng.integers(self.num_papers))
             % self.num_papers
         )
         bounds_C2 = np.stack([cut_C, np.append(cut_C[1:], cut_C[0] + self.num_papers)], axis=1)
         mine = rng.permutation(count)[
-            place * count // self.num_parts : (place + 1) * count // self.num_parts
+            place * count // self.num_partitions : (place + 1) * count // self.num_partitions
         ]
         return _unrolled(bounds_C2[np.sort(mine)], self.num_papers)
 
 
 def make_batch(
-    part: Part,
+    part: Partition,
     *,
     references: Csr,
-    neighbours: Csr,
+    neighbors: Csr,
     day_N: np.ndarray | None,
     negatives: int,
     seed: Sequence[int],
@@ -142,10 +142,10 @@ def make_batch(
         seed: of the negatives; the targets follow from the part.
     """
     paper_B = part.paper_B
-    row_E, column_E = _inside(neighbours, part)
-    is_message_E = _fold_of(paper_B, row_E, column_E, part, neighbours.num_rows) != part.fold
+    row_E, column_E = _inside(neighbors, part)
+    is_message_E = _fold_of(paper_B, row_E, column_E, part, neighbors.num_rows) != part.fold
     citing_E, cited_E = _inside(references, part)
-    is_target_E = _fold_of(paper_B, citing_E, cited_E, part, neighbours.num_rows) == part.fold
+    is_target_E = _fold_of(paper_B, citing_E, cited_E, part, neighbors.num_rows) == part.fold
     source_S, row_P = _distinct(citing_E[is_target_E])
     negative_K = _draw_negatives(len(paper_B), negatives, seed)
     return Batch(
@@ -175,7 +175,7 @@ def _unrolled(bounds_R2: np.ndarray, num_papers: int) -> np.ndarray:
     )
 
 
-def _inside(graph: Csr, part: Part) -> tuple[np.ndarray, np.ndarray]:
+def _inside(graph: Csr, part: Partition) -> tuple[np.ndarray, np.ndarray]:
     """Links between papers of a part, row by row, as places among its papers, int32."""
     first_R, end_R = part.bounds_R2.T
     place_R = np.cumsum(end_R - first_R) - (end_R - first_R)
@@ -193,7 +193,7 @@ def _inside(graph: Csr, part: Part) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fold_of(
-    paper_B: np.ndarray, a_E: np.ndarray, b_E: np.ndarray, part: Part, num_papers: int
+    paper_B: np.ndarray, a_E: np.ndarray, b_E: np.ndarray, part: Partition, num_papers: int
 ) -> np.ndarray:
     """The fold in which each pair is a target, the same for both directions, other pairs together in every epoch."""
     low_E, high_E = paper_B[np.minimum(a_E, b_E)], paper_B[np.maximum(a_E, b_E)]

@@ -26,9 +26,11 @@ def download(dataset: str, *, data_root: Path, config: Config) -> Path:
     Returns:
         A RawDataset in `data_root`/raw.
     """
-    from citeflow.data.datasets import make_raw
+    from citeflow.data.datasets import download_dataset
 
-    return _timed("download", None, lambda: make_raw(dataset, data_root=data_root, config=config))
+    return _timed(
+        "download", None, lambda: download_dataset(dataset, data_root=data_root, config=config)
+    )
 
 
 def preprocess(raw: Path, *, data_root: Path, config: Config) -> Path:
@@ -72,9 +74,11 @@ def train(
             return train_on_cluster(
                 graph, run_dir=run_dir, log_dir=log_dir, config=config, request=request
             )
-        from citeflow.training.launch import train_here
+        from citeflow.training.launch import train_locally
 
-        return train_here(graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers)
+        return train_locally(
+            graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers
+        )
 
     return _timed("train", graph, make)
 

@@ -15,7 +15,7 @@ from ogb_archive import write_ogb, zip_folder
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
 from citeflow.data import datasets as raw_module
-from citeflow.data.datasets import make_raw, read_raw
+from citeflow.data.datasets import download_dataset, read_raw
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
 CONFIG = Config(synthetic=SyntheticConfig(num_papers=200))
@@ -65,7 +65,7 @@ def server(citation2: Path) -> Iterator[FaultServer]:
 
 
 def download(dataset: object, root: Path) -> Path:
-    return make_raw(str(dataset), data_root=root, config=CONFIG)
+    return download_dataset(str(dataset), data_root=root, config=CONFIG)
 
 
 def state_of(folder: Path) -> dict[str, int]:
@@ -86,7 +86,7 @@ def test_the_synthetic_graph_is_made_once_per_setting(root):
     assert download("synthetic", root) == raw
     assert state_of(raw) == before
     assert len(read_raw(raw, DataConfig()).id_N) == 200
-    other = make_raw(
+    other = download_dataset(
         "synthetic",
         data_root=root,
         config=Config(synthetic=SyntheticConfig(num_papers=200, seed=1)),

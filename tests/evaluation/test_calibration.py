@@ -10,7 +10,7 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import calibration
 from citeflow.evaluation.calibration import Calibration, calibrate, fit_platt
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of, score_held_out
+from citeflow.evaluation.scoring import score_held_out, structural_features_of
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
@@ -90,15 +90,15 @@ def trained():
         day_N=None,
         references=references,
         citations=transpose(references),
-        neighbours=undirected(references),
+        neighbors=undirected(references),
         valid=valid,
         test=valid,
     )
-    evidence = evidence_of(graph, ModelConfig())
+    structural = structural_features_of(graph, ModelConfig())
     model = LinkPredictor(
-        4, len(evidence.names), ModelConfig(hidden_channels=8), scaled=True
+        4, len(structural.names), ModelConfig(hidden_channels=8), scaled=True
     ).eval()
-    return model, embed_all(model, graph), evidence, valid
+    return model, embed_all(model, graph), structural, valid
 
 
 def test_a_contrastive_model_is_fitted_to_citations_and_their_first_negatives(trained, monkeypatch):

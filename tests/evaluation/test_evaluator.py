@@ -17,7 +17,7 @@ from citeflow.evaluation import inference, scoring, trained_model
 from citeflow.evaluation.calibration import fit_platt
 from citeflow.evaluation.evaluator import evaluate_model
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of, score_held_out
+from citeflow.evaluation.scoring import score_held_out, structural_features_of
 from citeflow.graph.prepared import PreparedGraph, write_prepared
 
 PARTS = ("valid", "test")
@@ -46,12 +46,12 @@ def model(trained):
 @pytest.fixture(scope="module")
 def score(graph, model):
     """Scores of both parts, the held-out citation in column 0."""
-    evidence, embedding_NH = (
-        evidence_of(graph, model.config.model),
+    structural, embedding_NH = (
+        structural_features_of(graph, model.config.model),
         embed_all(model.predictor, graph),
     )
     return {
-        part: score_held_out(model.predictor, embedding_NH, evidence, getattr(graph, part))
+        part: score_held_out(model.predictor, embedding_NH, structural, getattr(graph, part))
         for part in PARTS
     }
 
@@ -238,11 +238,11 @@ def test_curves_of_the_training_are_those_of_the_model(curves, model):
 
 
 def test_scores_do_not_depend_on_how_many_are_computed_at_once(graph, model, score, monkeypatch):
-    evidence = evidence_of(graph, model.config.model)
+    structural = structural_features_of(graph, model.config.model)
     monkeypatch.setattr(scoring, "PAIRS", 300)
     monkeypatch.setattr(inference, "PIECE", 33)
     pieces = score_held_out(
-        model.predictor, embed_all(model.predictor, graph), evidence, graph.test
+        model.predictor, embed_all(model.predictor, graph), structural, graph.test
     )
     assert np.allclose(pieces, score["test"], rtol=1e-4, atol=1e-4)
 

@@ -34,7 +34,7 @@ def at_once(model, graph):
     with torch.no_grad():
         return model.encoder(
             features_of(x_NF, np.arange(graph.num_papers)),
-            sparse(graph.neighbours, graph.num_papers),
+            sparse(graph.neighbors, graph.num_papers),
         )
 
 

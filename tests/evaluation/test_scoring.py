@@ -13,11 +13,11 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import scoring
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import (
-    evidence_of,
     part_of,
     pieces_of,
     score_candidates,
     score_held_out,
+    structural_features_of,
 )
 
 NUM_PAPERS = 60
@@ -30,26 +30,33 @@ def graph():
 
 @pytest.mark.parametrize("predictor", ["dot", "mlp", "structural"])
 def test_a_candidates_score_is_that_of_its_pair_alone(graph, predictor):
-    model, evidence = model_of(graph, predictor=predictor), evidence_of(graph, ModelConfig())
+    model, structural = (
+        model_of(graph, predictor=predictor),
+        structural_features_of(graph, ModelConfig()),
+    )
     embedding_NH = embed_all(model, graph)
     source_P, candidate_PK = (
         np.array([5, 5, 58], dtype=np.int32),
         held_out(3, NUM_PAPERS).negative_PK,
     )
-    found_PK = score_candidates(model, embedding_NH, evidence, source_P, candidate_PK)
+    found_PK = score_candidates(model, embedding_NH, structural, source_P, candidate_PK)
     assert found_PK.dtype == np.float32
     for i, source in enumerate(source_P):
         for k, candidate in enumerate(candidate_PK[i]):
             score = model.predictor(embedding_NH[source][None], embedding_NH[candidate][None])
             if predictor == "structural":
-                pair = torch.from_numpy(evidence.of_candidates(source[None], candidate[None, None]))
+                pair = torch.from_numpy(
+                    structural.for_candidates(source[None], candidate[None, None])
+                )
                 score = model.head(score, pair)
             assert found_PK[i, k] == pytest.approx(score.item(), rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize(("hops", "num_evidence"), [(0, 4), (2, 9), (3, 13)])
 def test_evidence_is_as_long_as_the_configuration_says(graph, hops, num_evidence):
-    assert len(evidence_of(graph, ModelConfig(structural_hops=hops)).names) == num_evidence
+    assert (
+        len(structural_features_of(graph, ModelConfig(structural_hops=hops)).names) == num_evidence
+    )
 
 
 @pytest.mark.parametrize("most_pairs", [1, 100, 1 << 17])
@@ -71,13 +78,13 @@ def test_pieces_hold_every_citation_once_and_in_order_in_front_of_its_negatives(
 
 
 def test_held_out_citations_score_as_their_candidates_do(graph):
-    model, evidence = model_of(graph), evidence_of(graph, ModelConfig())
+    model, structural = model_of(graph), structural_features_of(graph, ModelConfig())
     embedding_NH = embed_all(model, graph)
     valid = graph.valid
     candidate_PK = np.concatenate([valid.target_P[:, None], valid.negative_PK], axis=1)
-    at_once_PK = score_candidates(model, embedding_NH, evidence, valid.source_P, candidate_PK)
+    at_once_PK = score_candidates(model, embedding_NH, structural, valid.source_P, candidate_PK)
     np.testing.assert_allclose(
-        score_held_out(model, embedding_NH, evidence, valid), at_once_PK, rtol=1e-5, atol=1e-6
+        score_held_out(model, embedding_NH, structural, valid), at_once_PK, rtol=1e-5, atol=1e-6
     )
 
 

@@ -11,7 +11,7 @@ from citeflow.errors import CorruptError, NotFoundError
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import Calibration, calibrate
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of, score_held_out
+from citeflow.evaluation.scoring import score_held_out, structural_features_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.training import checkpoint, worker
 
@@ -27,7 +27,9 @@ def model(trained):
 
 
 def test_the_model_holds_the_best_weights_of_its_training(trained, graph):
-    untrained = worker.new_model(graph, evidence_of(graph, trained.config.model), trained.config)
+    untrained = worker.new_model(
+        graph, structural_features_of(graph, trained.config.model), trained.config
+    )
     optimizer = torch.optim.Adam(untrained.parameters())
     inputs = trained_model.inputs_of(graph, trained.config, 1)
     state = checkpoint.read(trained.run_dir / "checkpoints", inputs)
@@ -38,9 +40,9 @@ def test_the_model_holds_the_best_weights_of_its_training(trained, graph):
 
 
 def test_a_model_that_is_read_back_scores_as_its_training_measured(model, graph):
-    evidence = evidence_of(graph, model.config.model)
+    structural = structural_features_of(graph, model.config.model)
     score = torch.from_numpy(
-        score_held_out(model.predictor, embed_all(model.predictor, graph), evidence, graph.valid)
+        score_held_out(model.predictor, embed_all(model.predictor, graph), structural, graph.valid)
     )
     rank_P = 1 + (score[:, 1:] > score[:, :1]).sum(1) + 0.5 * (score[:, 1:] == score[:, :1]).sum(1)
     assert (1 / rank_P).mean().item() == pytest.approx(model.manifest.facts["valid_mrr"], rel=1e-6)
@@ -58,7 +60,9 @@ def test_a_model_says_how_it_was_made(model, trained, graph):
         told["train"]["positives"] / told["train"]["seconds"]
     )
     assert told["train"]["steps"] == model.evaluations[-1]["step"]
-    assert told["shape"]["evidence"] == list(evidence_of(graph, trained.config.model).names)
+    assert told["shape"]["evidence"] == list(
+        structural_features_of(graph, trained.config.model).names
+    )
     assert {"citeflow", "torch", "torch-geometric", "numpy"} <= set(told["versions"])
     assert model.manifest.facts["valid_mrr"] == told["valid_mrr"]
     assert model.manifest.inputs["PreparedGraph"] == graph.manifest.sha256
@@ -76,14 +80,15 @@ def test_the_curves_come_back_entry_by_entry(model):
 
 
 def test_the_calibration_is_that_of_the_best_weights(model, graph):
-    evidence = evidence_of(graph, model.config.model)
+    structural = structural_features_of(graph, model.config.model)
     embedding_NH = embed_all(model.predictor, graph)
     assert model.calibration == calibrate(
-        model.predictor, embedding_NH, evidence, graph.valid, loss="info_nce"
+        model.predictor, embedding_NH, structural, graph.valid, loss="info_nce"
     )
     assert model.calibration.slope > 0
     assert (
-        calibrate(model.predictor, embedding_NH, evidence, graph.valid, loss="bce") == Calibration()
+        calibrate(model.predictor, embedding_NH, structural, graph.valid, loss="bce")
+        == Calibration()
     )
 
 

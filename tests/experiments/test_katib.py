@@ -12,9 +12,9 @@ import yaml
 from citeflow import config
 from citeflow.cli import main
 from citeflow.experiments import katib
-from citeflow.kubernetes.identity import Placement
+from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_objects import PYTORCH_JOB, render
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.job_spec import JobSpec
 
 COMMAND = [
     *(
@@ -180,11 +180,11 @@ def test_the_pod_of_a_trial_fits_the_schema_of_kubernetes(example):
 
 
 def test_a_trial_is_the_job_that_citeflow_sends_itself(example):
-    spec = TrainSpec(workers=1, cpu="2", memory="4Gi")
+    spec = JobSpec(workers=1, cpu="2", memory="4Gi")
     sent = render(
         PYTORCH_JOB,
         spec,
-        Placement(namespace="d", run_id="r", run_name="x", job_file="/mnt/citeflow/j"),
+        JobIdentity(namespace="d", run_id="r", run_name="x", job_file="/mnt/citeflow/j"),
     )
     own, trial = (job["spec"] for job in (sent, filled(example)))
     containers = [

@@ -76,7 +76,7 @@ class Training:
         }
         with self.disturbed(*faults), Meanwhile(meanwhile):
             began = time.monotonic()
-            launch.train_here(self.graph, **where, workers=self.workers)
+            launch.train_locally(self.graph, **where, workers=self.workers)
             self.seconds = time.monotonic() - began
         return self.digest
 

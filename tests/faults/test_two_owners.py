@@ -15,7 +15,7 @@ import pytest
 from citeflow import config, files
 from citeflow.errors import TrainingError, UnavailableError
 from citeflow.training import launch
-from citeflow.training.lease import TakenOver, claim
+from citeflow.training.lease import LeaseLost, claim
 from faults import disturbed_worker
 from faults.disturbed_training import TESTS, Fault, Training
 from faults.small_saves import go_on, read, training_on
@@ -39,7 +39,7 @@ def test_the_older_of_two_stops_before_its_next_write(tmp_path, figure):
     newer = training_on(tmp_path, launch="newer")
     before = snapshot(tmp_path)
     for _ in range(3):
-        with pytest.raises(TakenOver, match="attempt 2 has taken over from attempt 1"):
+        with pytest.raises(LeaseLost, match="attempt 2 has taken over from attempt 1"):
             go_on(older, 1)
     assert snapshot(tmp_path) == before
     newer.progress.step = 2
@@ -59,7 +59,7 @@ def test_a_second_training_of_a_run_on_one_machine_is_refused_before_it_changes_
         with pytest.raises(
             UnavailableError, match=r"another process is at work on this: .*train\.lock"
         ):
-            launch.train_here(
+            launch.train_locally(
                 prepared.graph, run_dir=run_dir, log_dir=tmp_path, config=prepared.config, workers=2
             )
     assert snapshot(run_dir) == before
@@ -130,7 +130,7 @@ def test_a_worker_that_was_frozen_while_another_job_finished_its_run_leaves_it_a
     whole = train_alone(prepared.graph, tmp_path / "whole", log_dir / "whole", settings)
     assert (model / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     first = files.read_json(run_dir / "attempts" / "00001.json")
-    with pytest.raises(TakenOver):
+    with pytest.raises(LeaseLost):
         claim(run_dir / "attempts", launch=first["launch"], step=10**6)
     figure(frozen_and_woken=1, mixed_files=0)
 

@@ -59,7 +59,7 @@ def test_arrays_come_back_in_the_types_that_workers_expect_and_each_row_with_its
     assert (prepared.x_NF.dtype, prepared.day_N.dtype) == (np.float32, np.int32)
     assert (prepared.num_papers, prepared.path) == (50, tmp_path / "prepared")
     assert prepared.titles() is None
-    for csr in (prepared.references, prepared.citations, prepared.neighbours):
+    for csr in (prepared.references, prepared.citations, prepared.neighbors):
         assert (csr.ptr_N1.dtype, csr.index_E.dtype) == (np.int64, np.int32)
     for part in (prepared.valid, prepared.test):
         assert part.negative_PK.shape == (len(part.source_P), 10)
@@ -126,14 +126,14 @@ def test_the_three_adjacencies_agree_and_hide_what_was_held_out(tmp_path):
     prepared = write(small_graph(), tmp_path / "prepared")
     for made, expected in [
         (prepared.citations, transpose(prepared.references)),
-        (prepared.neighbours, undirected(prepared.references)),
+        (prepared.neighbors, undirected(prepared.references)),
     ]:
         assert np.array_equal(made.ptr_N1, expected.ptr_N1)
         assert np.array_equal(made.index_E, expected.index_E)
     for part in (prepared.valid, prepared.test):
         for source, target in zip(part.source_P, part.target_P, strict=True):
-            assert target not in prepared.neighbours.row(source)
-            assert source not in prepared.neighbours.row(target)
+            assert target not in prepared.neighbors.row(source)
+            assert source not in prepared.neighbors.row(target)
 
 
 @pytest.mark.fault("F27")

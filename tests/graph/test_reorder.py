@@ -24,8 +24,8 @@ def communities(num_communities, size, seed=0, *, strangers=0.05):
     return graph_of(np.stack([row_N[source_E], row_N[target_E]], axis=1), num_papers)
 
 
-def share_near(neighbours, order_N, distance):
-    place_2E = inverse(order_N)[neighbours.edges()]
+def share_near(neighbors, order_N, distance):
+    place_2E = inverse(order_N)[neighbors.edges()]
     return np.mean(np.abs(place_2E[0] - place_2E[1]) < distance)
 
 
@@ -49,15 +49,15 @@ def test_every_paper_has_one_place(pairs, num_papers):
 
 
 def test_a_community_gets_consecutive_places():
-    neighbours = communities(50, 60)
-    assert share_near(neighbours, np.arange(3000), 60) < 0.05
-    assert share_near(neighbours, order_by_locality(neighbours, seed=0), 60) > 0.85
+    neighbors = communities(50, 60)
+    assert share_near(neighbors, np.arange(3000), 60) < 0.05
+    assert share_near(neighbors, order_by_locality(neighbors, seed=0), 60) > 0.85
 
 
 def test_what_is_not_linked_is_not_mixed():
-    neighbours = communities(10, 40, strangers=0)
-    order_N = order_by_locality(neighbours, seed=0)
-    assert share_near(neighbours, order_N, 40) == 1
+    neighbors = communities(10, 40, strangers=0)
+    order_N = order_by_locality(neighbors, seed=0)
+    assert share_near(neighbors, order_N, 40) == 1
 
 
 def test_communities_that_cite_each_other_come_near_each_other():
@@ -66,22 +66,22 @@ def test_communities_that_cite_each_other_come_near_each_other():
     width_E = rng.choice([30, 480, 4800], size=len(source_E), p=[0.7, 0.25, 0.05])
     target_E = source_E // width_E * width_E + rng.integers(0, width_E)
     row_N = rng.permutation(4800)
-    neighbours = graph_of(np.stack([row_N[source_E], row_N[target_E]], axis=1), 4800)
-    order_N = order_by_locality(neighbours, seed=0)
-    assert share_near(neighbours, order_N, 30) > 0.6
-    assert share_near(neighbours, order_N, 480) > 0.9
+    neighbors = graph_of(np.stack([row_N[source_E], row_N[target_E]], axis=1), 4800)
+    order_N = order_by_locality(neighbors, seed=0)
+    assert share_near(neighbors, order_N, 30) > 0.6
+    assert share_near(neighbors, order_N, 480) > 0.9
 
 
 def test_the_order_follows_from_the_seed():
-    neighbours = communities(20, 30)
-    first, again, other = (order_by_locality(neighbours, seed=seed) for seed in (3, 3, 4))
+    neighbors = communities(20, 30)
+    first, again, other = (order_by_locality(neighbors, seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_the_neighbours_are_left_as_they_were():
-    neighbours = communities(5, 20)
-    before = neighbours.index_E.copy(), neighbours.ptr_N1.copy()
-    order_by_locality(neighbours, seed=0)
-    assert np.array_equal(neighbours.index_E, before[0])
-    assert np.array_equal(neighbours.ptr_N1, before[1])
+    neighbors = communities(5, 20)
+    before = neighbors.index_E.copy(), neighbors.ptr_N1.copy()
+    order_by_locality(neighbors, seed=0)
+    assert np.array_equal(neighbors.index_E, before[0])
+    assert np.array_equal(neighbors.ptr_N1, before[1])

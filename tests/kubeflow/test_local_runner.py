@@ -25,7 +25,7 @@ def act(how: str, folder: str) -> str:
     with open(os.path.join(folder, "attempts"), "a") as file:
         file.write("x")
     if how == "refuse":
-        termination_message.leave(DataError("bad row", "papers.csv:3", hint="mend it"))
+        termination_message.write(DataError("bad row", "papers.csv:3", hint="mend it"))
         sys.exit(65)
     if how == "crash":
         raise ZeroDivisionError

@@ -7,8 +7,8 @@ from kubernetes import client as k8s
 
 from citeflow.kubernetes import job_objects
 from citeflow.kubernetes.client import Api
-from citeflow.kubernetes.identity import Owner, Placement
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.identity import JobIdentity, Owner
+from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.watcher import Launch
 
 NAMESPACE = "kubeflow"
@@ -31,7 +31,7 @@ def connect(url: str, **given) -> Api:
     )
 
 
-def placement(**given) -> Placement:
+def placement(**given) -> JobIdentity:
     values = {
         "namespace": NAMESPACE,
         "run_id": "6b2c1e9e-1111-2222-3333-444455556666",
@@ -39,7 +39,9 @@ def placement(**given) -> Placement:
         "owner": None,
     }
     values |= given
-    return Placement(**{"job_file": f"/mnt/citeflow/runs/{values['run_name']}/job.json", **values})
+    return JobIdentity(
+        **{"job_file": f"/mnt/citeflow/runs/{values['run_name']}/job.json", **values}
+    )
 
 
 def owner(kube, name: str) -> Owner:
@@ -53,6 +55,6 @@ def launch_of(
     api: Api, run_dir: Path, *, kind=job_objects.PYTORCH_JOB, spec=None, is_complete=None, **given
 ) -> Launch:
     """A launch whose model is the file `model` in the folder of the run."""
-    job = job_objects.render(kind, spec or TrainSpec(), placement(**given))
+    job = job_objects.render(kind, spec or JobSpec(), placement(**given))
     is_complete = is_complete or (run_dir / "model").exists
     return Launch(api=api, job=job, run_dir=run_dir, is_complete=is_complete)

@@ -8,7 +8,7 @@ from clusters import connect, launch_of
 from citeflow.errors import CiteflowError
 from citeflow.kubernetes.identity import Owner
 from citeflow.kubernetes.watcher import run
-from citeflow.utils.signals import stoppable
+from citeflow.utils.signals import handle_signals
 
 
 def attempt(url: str, run_dir: str, name: str, uid: str) -> None:
@@ -16,7 +16,7 @@ def attempt(url: str, run_dir: str, name: str, uid: str) -> None:
     sys.stderr = open("/dev/null", "w")  # noqa: SIM115
     launch = launch_of(connect(url), Path(run_dir), owner=Owner(name=name, uid=uid))
     try:
-        with stoppable():
+        with handle_signals():
             run(launch, lambda: (Path(run_dir) / "job.json").write_text("{}"))
     except CiteflowError as error:
         sys.exit(error.exit_code)

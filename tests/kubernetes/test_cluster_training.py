@@ -11,7 +11,7 @@ from fakes.operator import TrainingOperator
 from citeflow import config, files, stages
 from citeflow.kubernetes import launch as cluster_train
 from citeflow.kubernetes import watcher
-from citeflow.kubernetes.job_spec import JobRequest, TrainSpec
+from citeflow.kubernetes.job_spec import JobRequest, JobSpec
 
 SETTINGS = ["model.predictor=dot", "train.epochs=60", "train.num_validations=20"]
 
@@ -26,7 +26,7 @@ def train(prepared, name, kind, monkeypatch, *, during=None):
     """The stage `train` as a job of two pods; `during(kube)` is called at each of the launcher's pauses."""
     root = prepared.data_root
     request = JobRequest(
-        kind=kind, spec=TrainSpec(volumes={"citeflow-data": str(root)}), run_id="a-run"
+        kind=kind, spec=JobSpec(volumes={"citeflow-data": str(root)}), run_id="a-run"
     )
 
     def sleep(seconds):

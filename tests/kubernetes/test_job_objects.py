@@ -23,7 +23,7 @@ from citeflow.cli import main
 from citeflow.errors import ConfigError
 from citeflow.kubernetes.identity import RUN_ID, Owner
 from citeflow.kubernetes.job_objects import PYTORCH_JOB, SPEC_SHA256, TRAIN_JOB, render
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.pods import METRICS_PORT, PORT
 
 KINDS = (PYTORCH_JOB, TRAIN_JOB)
@@ -39,9 +39,9 @@ GPU_NODES = (
     },
 )
 SPECS = {
-    "defaults": TrainSpec(),
-    "one worker": TrainSpec(workers=1, cpu="500m", memory="2Gi", restarts=0, keep_hours=0),
-    "GPUs": TrainSpec(
+    "defaults": JobSpec(),
+    "one worker": JobSpec(workers=1, cpu="500m", memory="2Gi", restarts=0, keep_hours=0),
+    "GPUs": JobSpec(
         workers=4,
         gpus=8,
         cpu="16",
@@ -49,18 +49,18 @@ SPECS = {
         shared_memory="16Gi",
         gpu_resource="amd.com/gpu",
     ),
-    "a queue": TrainSpec(queue="lab.users", deadline_hours=0.0001),
-    "chosen nodes": TrainSpec(
+    "a queue": JobSpec(queue="lab.users", deadline_hours=0.0001),
+    "chosen nodes": JobSpec(
         node_selector={"cloud.google.com/gke-spot": "true"}, tolerations=GPU_NODES
     ),
-    "many workers": TrainSpec(workers=10_000, deadline_hours=8760, keep_hours=8760),
-    "an image of one's own": TrainSpec(
+    "many workers": JobSpec(workers=10_000, deadline_hours=8760, keep_hours=8760),
+    "an image of one's own": JobSpec(
         image="registry.example:5000/lab/train@sha256:" + "0" * 64,
         image_pull_policy="Never",
         image_pull_secrets=("one", "two"),
         runtime="lab-torch",
     ),
-    "several volumes": TrainSpec(
+    "several volumes": JobSpec(
         volumes={"citeflow-data": "/mnt/citeflow", "papers.v2": "/papers", "scratch": "/s"}
     ),
 }
@@ -163,7 +163,7 @@ def test_an_object_fits_the_schema_of_its_kind_and_has_nothing_else(job, figure)
 )
 @pytest.mark.fault("F34")
 def test_a_wrong_field_would_be_found(path, value, figure):
-    job = render(PYTORCH_JOB, TrainSpec(), placement())
+    job = render(PYTORCH_JOB, JobSpec(), placement())
     *parents, last = path.split(".")
     place = job
     for name in parents:
@@ -174,7 +174,7 @@ def test_a_wrong_field_would_be_found(path, value, figure):
 
 
 def test_an_entry_that_is_there_twice_would_be_found():
-    job = render(TRAIN_JOB, TrainSpec(), placement())
+    job = render(TRAIN_JOB, JobSpec(), placement())
     job["spec"]["runtimePatches"] *= 2
     job["spec"]["trainer"]["env"] *= 2
     assert {told.partition(":")[0] for told in findings(job)} == {
@@ -243,7 +243,7 @@ def test_a_pod_fits_the_schema_of_pods(job, version):
 
 
 def test_an_unknown_field_of_a_pod_would_be_found(kind):
-    pod = pod_of(render(kind, TrainSpec(), placement()))
+    pod = pod_of(render(kind, JobSpec(), placement()))
     pod["spec"]["containers"][0]["imagePullPolicies"] = "Never"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(pod, VERSIONS[-1], strict=True)
@@ -292,11 +292,11 @@ def test_gpus_are_asked_for_by_the_name_that_the_cluster_has_for_them(kind):
     job = render(kind, SPECS["GPUs"], placement())
     assert container_of(job)["resources"]["limits"]["amd.com/gpu"] == "8"
     assert "--nproc-per-node=8" in argv_of(job)
-    assert "gpu" not in json.dumps(render(kind, TrainSpec(), placement()))
+    assert "gpu" not in json.dumps(render(kind, JobSpec(), placement()))
 
 
 def test_a_pod_of_a_pytorchjob_gets_no_token():
-    pod = pod_of(render(PYTORCH_JOB, TrainSpec(), placement()))
+    pod = pod_of(render(PYTORCH_JOB, JobSpec(), placement()))
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert pod["spec"]["enableServiceLinks"] is False
 
@@ -327,7 +327,7 @@ def test_every_object_is_found_by_run_and_by_part(job):
     [("4", 0, 4), ("500m", 0, 1), ("8", 4, 2), ("2", 4, 1), ("3.9", 0, 3)],
 )
 def test_threads_are_those_of_the_cores_that_a_process_has(kind, cpu, gpus, threads):
-    container = container_of(render(kind, TrainSpec(cpu=cpu, gpus=gpus), placement()))
+    container = container_of(render(kind, JobSpec(cpu=cpu, gpus=gpus), placement()))
     assert {entry["name"]: entry.get("value") for entry in container["env"]}[
         "OMP_NUM_THREADS"
     ] == str(threads)
@@ -403,7 +403,7 @@ def test_the_arguments_of_torchrun_say_what_the_operator_says(spec):
 
 
 def test_the_operator_finds_its_container_and_its_port():
-    container = container_of(render(PYTORCH_JOB, TrainSpec(), placement()))
+    container = container_of(render(PYTORCH_JOB, JobSpec(), placement()))
     assert container["name"] == "pytorch"
     assert container["ports"] == [
         {"containerPort": PORT, "name": "pytorchjob-port"},
@@ -413,7 +413,7 @@ def test_the_operator_finds_its_container_and_its_port():
 
 
 def test_the_pods_of_a_trainjob_meet_at_its_first():
-    job = render(TRAIN_JOB, TrainSpec(), placement())
+    job = render(TRAIN_JOB, JobSpec(), placement())
     name = job["metadata"]["name"]
     assert flags_of(job)["rdzv-endpoint"] == f"{name}-node-0-0.{name}:{PORT}"
     assert container_of(job)["name"] == "node"
@@ -432,11 +432,11 @@ def test_a_queue_is_asked_for_by_kueue_s_label(kind):
         ]
         == "lab.users"
     )
-    assert "kueue" not in json.dumps(render(kind, TrainSpec(), placement()))
+    assert "kueue" not in json.dumps(render(kind, JobSpec(), placement()))
 
 
 def test_a_job_goes_with_the_pod_of_its_step(kind):
-    job = render(kind, TrainSpec(), PLACES["a step"])
+    job = render(kind, JobSpec(), PLACES["a step"])
     (owner,) = job["metadata"]["ownerReferences"]
     assert owner == {
         "apiVersion": "v1",
@@ -444,7 +444,7 @@ def test_a_job_goes_with_the_pod_of_its_step(kind):
         "name": PLACES["a step"].owner.name,
         "uid": PLACES["a step"].owner.uid,
     }
-    assert "ownerReferences" not in render(kind, TrainSpec(), placement())["metadata"]
+    assert "ownerReferences" not in render(kind, JobSpec(), placement())["metadata"]
 
 
 # Names
@@ -479,13 +479,13 @@ def test_names_that_begin_alike_and_are_cut_differ():
 @pytest.mark.parametrize("namespace", ["", "Kubeflow", "a_b", "a/b", "-a", "a" * 64])
 def test_a_namespace_that_can_not_be_is_refused(kind, namespace):
     with pytest.raises(ConfigError, match="namespace"):
-        render(kind, TrainSpec(), placement(namespace=namespace))
+        render(kind, JobSpec(), placement(namespace=namespace))
 
 
 @pytest.mark.parametrize("run_id", ["", "a b", "-a", "a/b", "a" * 64, "{{workflow.uid}}", "a\n"])
 def test_a_run_id_that_can_be_no_label_is_refused(kind, run_id):
     with pytest.raises(ConfigError, match="run id"):
-        render(kind, TrainSpec(), placement(run_id=run_id))
+        render(kind, JobSpec(), placement(run_id=run_id))
 
 
 # The digest of what was asked for
@@ -516,7 +516,7 @@ UNTOLD = {
 
 
 def digest(kind, spec=None, **place):
-    return render(kind, spec or TrainSpec(), placement(**place))["metadata"]["annotations"][
+    return render(kind, spec or JobSpec(), placement(**place))["metadata"]["annotations"][
         SPEC_SHA256
     ]
 
@@ -542,12 +542,12 @@ def test_the_digest_tells_every_place_from_the_others(kind, change):
 
 def test_the_digest_tells_every_setting_from_the_others(kind):
     others = OTHERS if kind == PYTORCH_JOB else {**OTHERS, "runtime": "other"}
-    changed = {name: digest(kind, TrainSpec(**{name: value})) for name, value in others.items()}
+    changed = {name: digest(kind, JobSpec(**{name: value})) for name, value in others.items()}
     same = {name for name, found in changed.items() if found == digest(kind)}
     assert same == UNTOLD[kind] & set(others)
-    assert {field.name for field in dataclasses.fields(TrainSpec)} - set(others) <= UNTOLD[kind]
-    assert digest(kind, TrainSpec(gpus=1)) != digest(
-        kind, TrainSpec(gpus=1, gpu_resource="amd.com/gpu")
+    assert {field.name for field in dataclasses.fields(JobSpec)} - set(others) <= UNTOLD[kind]
+    assert digest(kind, JobSpec(gpus=1)) != digest(
+        kind, JobSpec(gpus=1, gpu_resource="amd.com/gpu")
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citeflow.errors import ConfigError
-from citeflow.kubernetes.job_spec import TrainSpec, check_mounted, from_yaml, quantity, to_yaml
+from citeflow.kubernetes.job_spec import JobSpec, check_mounted, from_yaml, quantity, to_yaml
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 CLAIMS = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,9}[a-z0-9])?", fullmatch=True)
@@ -24,7 +24,7 @@ TOLERATION = st.dictionaries(
     NAMES | st.integers(0, 9),
 )
 SPECS = st.builds(
-    TrainSpec,
+    JobSpec,
     workers=st.integers(1, 10_000),
     image=st.builds("{}/{}:{}".format, NAMES, NAMES, st.sampled_from(["0.1.0", "sha-1a2b", "7"])),
     image_pull_policy=st.sampled_from(["IfNotPresent", "Always", "Never"]),
@@ -66,13 +66,13 @@ def test_no_text_asks_for_the_defaults():
         == from_yaml("null")
         == from_yaml("{}")
         == from_yaml("# nothing\n")
-        == TrainSpec()
+        == JobSpec()
     )
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainSpec)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(JobSpec)])
 def test_a_setting_without_a_value_is_left_at_its_default(name):
-    assert from_yaml(f"{name}:") == from_yaml(f"{name}: null") == TrainSpec()
+    assert from_yaml(f"{name}:") == from_yaml(f"{name}: null") == JobSpec()
 
 
 def test_what_the_text_leaves_out_is_taken_from_the_caller():
@@ -190,7 +190,7 @@ def test_a_wrong_value_is_told_with_what_would_fit(text, what, hint):
 
 
 @given(
-    key=st.sampled_from([field.name for field in dataclasses.fields(TrainSpec)])
+    key=st.sampled_from([field.name for field in dataclasses.fields(JobSpec)])
     | st.text(max_size=9),
     value=ANYTHING,
 )
@@ -203,9 +203,9 @@ def test_any_value_gives_a_spec_or_an_error_to_tell(key, value):
 
 def test_a_spec_made_in_code_is_checked_as_well():
     with pytest.raises(ConfigError, match="workers"):
-        TrainSpec(workers=0)
+        JobSpec(workers=0)
     with pytest.raises(ConfigError, match="cpu"):
-        dataclasses.replace(TrainSpec(), cpu="none")
+        dataclasses.replace(JobSpec(), cpu="none")
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_a_quantity_is_read_as_kubernetes_reads_it_and_anything_else_is_none(tex
 
 
 def test_every_gpu_has_a_process_and_a_pod_without_one_has_a_single_process():
-    assert (TrainSpec(workers=3).processes, TrainSpec(workers=3).world_size) == (1, 3)
-    assert (TrainSpec(workers=3, gpus=4).processes, TrainSpec(workers=3, gpus=4).world_size) == (
+    assert (JobSpec(workers=3).processes, JobSpec(workers=3).world_size) == (1, 3)
+    assert (JobSpec(workers=3, gpus=4).processes, JobSpec(workers=3, gpus=4).world_size) == (
         4,
         12,
     )
@@ -249,7 +249,7 @@ def test_every_gpu_has_a_process_and_a_pod_without_one_has_a_single_process():
 
 @pytest.mark.parametrize("folder", ["/mnt/citeflow", "/mnt/citeflow/runs/a", "/mnt/citeflow/"])
 def test_a_folder_on_a_volume_of_the_pods_is_seen_by_them(folder):
-    check_mounted(TrainSpec(), Path(folder))
+    check_mounted(JobSpec(), Path(folder))
 
 
 @pytest.mark.parametrize(
@@ -257,13 +257,13 @@ def test_a_folder_on_a_volume_of_the_pods_is_seen_by_them(folder):
 )
 def test_a_folder_elsewhere_is_refused_with_where_it_should_be(folder):
     with pytest.raises(ConfigError, match="do not see the folder") as told:
-        check_mounted(TrainSpec(), Path(folder))
+        check_mounted(JobSpec(), Path(folder))
     assert told.value.value == folder
     assert "/mnt/citeflow" in told.value.hint
 
 
 def test_any_of_several_volumes_will_do():
-    spec = TrainSpec(volumes={"a": "/a", "b": "/b"})
+    spec = JobSpec(volumes={"a": "/a", "b": "/b"})
     check_mounted(spec, Path("/b/runs"))
     with pytest.raises(ConfigError, match="/c/runs") as told:
         check_mounted(spec, Path("/c/runs"))

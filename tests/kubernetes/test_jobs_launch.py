@@ -17,12 +17,12 @@ from citeflow.errors import (
     StoppedError,
     TrainingError,
     UnavailableError,
-    to_record,
+    error_to_dict,
 )
 from citeflow.kubernetes import job_objects as jobs
 from citeflow.kubernetes import job_status, logs, watcher
 from citeflow.kubernetes import launch as train
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.watcher import run
 
 clock = time.monotonic
@@ -134,7 +134,7 @@ def test_the_model_decides_and_not_the_exit_codes(
     kube, operator, api, tmp_path, figure, code, model, others, cleans_all
 ):
     operator.cleans_all_at_limit = cleans_all
-    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=2)), lambda: None)
+    end = started(run, launch_of(api, tmp_path, spec=JobSpec(restarts=2)), lambda: None)
     first, second = running(kube, operator)
     if model:
         files.write_text(tmp_path / "model", "whole")
@@ -240,7 +240,7 @@ def test_the_pod_that_failed_is_told_with_its_last_lines(
     kube, operator, api, tmp_path, monkeypatch
 ):
     told = listen(monkeypatch)
-    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
+    end = started(run, launch_of(api, tmp_path, spec=JobSpec(restarts=0)), lambda: None)
     _, second = running(kube, operator)
     operator.write(second, "out of memory, it seems")
     eventually(lambda: "it seems" in told())
@@ -254,7 +254,7 @@ def test_an_error_that_a_worker_left_ends_the_job_and_is_the_step_s(kube, operat
     end = started(run, launch_of(api, tmp_path), lambda: None)
     running(kube, operator)
     files.write_json(
-        tmp_path / "error.json", to_record(DataError("a graph without citations", "x"))
+        tmp_path / "error.json", error_to_dict(DataError("a graph without citations", "x"))
     )
     error = end()
     assert isinstance(error, DataError)
@@ -265,7 +265,7 @@ def test_a_worker_that_was_only_stopped_ends_nothing(kube, operator, api, tmp_pa
     end = started(run, launch_of(api, tmp_path), lambda: None)
     first, _ = running(kube, operator)
     files.write_json(
-        tmp_path / "error.json", to_record(StoppedError("training was asked to stop", "step 3"))
+        tmp_path / "error.json", error_to_dict(StoppedError("training was asked to stop", "step 3"))
     )
     time.sleep(0.3)
     assert job_in(kube) is not None
@@ -275,7 +275,7 @@ def test_a_worker_that_was_only_stopped_ends_nothing(kube, operator, api, tmp_pa
 
 
 def test_an_error_of_an_earlier_attempt_is_forgotten(kube, operator, api, tmp_path):
-    files.write_json(tmp_path / "error.json", to_record(DataError("of before", "x")))
+    files.write_json(tmp_path / "error.json", error_to_dict(DataError("of before", "x")))
     end = started(run, launch_of(api, tmp_path), lambda: None)
     first, _ = running(kube, operator)
     files.write_text(tmp_path / "model", "whole")
@@ -327,7 +327,7 @@ def test_a_pod_that_finds_no_node_is_told_and_waited_for(
 
 def test_a_job_that_waits_in_a_queue_is_waited_for(kube, operator, api, tmp_path, monkeypatch):
     told = listen(monkeypatch)
-    given = launch_of(api, tmp_path, spec=TrainSpec(queue="lab"))
+    given = launch_of(api, tmp_path, spec=JobSpec(queue="lab"))
     given.job["spec"]["runPolicy"]["suspend"] = True  # as Kueue's webhook does
     end = started(run, given, lambda: None)
     eventually(lambda: "waits in its queue" in told())
@@ -416,7 +416,7 @@ def test_two_attempts_that_take_over_at_once_both_own_the_job(
 
 
 def test_a_job_that_ended_without_a_model_is_made_anew(kube, operator, api, tmp_path):
-    api.create(launch_of(api, tmp_path, spec=TrainSpec(restarts=0)).job)
+    api.create(launch_of(api, tmp_path, spec=JobSpec(restarts=0)).job)
     first = eventually(
         lambda: [p["metadata"]["name"] for p in kube.list("pods") if p["spec"].get("nodeName")]
     )[0]
@@ -424,13 +424,13 @@ def test_a_job_that_ended_without_a_model_is_made_anew(kube, operator, api, tmp_
     operator.finish(first, 1)
     eventually(lambda: job_status.end_of(job_in(kube)))
     old = job_in(kube)["metadata"]["uid"]
-    end = started(run, launch_of(api, tmp_path, spec=TrainSpec(restarts=0)), lambda: None)
+    end = started(run, launch_of(api, tmp_path, spec=JobSpec(restarts=0)), lambda: None)
     eventually(lambda: job_in(kube) and job_in(kube)["metadata"]["uid"] != old)
     files.write_text(tmp_path / "model", "whole")
     assert end() is None
 
 
-@pytest.mark.parametrize("change", [{"run_id": "another"}, {"spec": TrainSpec(workers=3)}])
+@pytest.mark.parametrize("change", [{"run_id": "another"}, {"spec": JobSpec(workers=3)}])
 def test_another_s_job_of_the_same_name_is_not_touched(kube, api, tmp_path, change):
     api.create(launch_of(api, tmp_path).job)
     given = launch_of(api, tmp_path, **change)
@@ -461,7 +461,7 @@ def test_a_job_past_its_deadline_is_ended_where_its_operator_does_not(
 ):
     monkeypatch.setattr(watcher, "OVERDUE_S", 0.2)
     end = started(
-        run, launch_of(api, tmp_path, spec=TrainSpec(deadline_hours=1 / 3600)), lambda: None
+        run, launch_of(api, tmp_path, spec=JobSpec(deadline_hours=1 / 3600)), lambda: None
     )
     assert "passed its deadline" in str(end())
     assert job_in(kube) is None

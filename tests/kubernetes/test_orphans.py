@@ -13,7 +13,7 @@ from fakes.operator import TrainingOperator
 
 from citeflow.kubernetes import job_objects
 from citeflow.kubernetes.identity import RUN_ID
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.reaper import reap
 
 LIMIT_S, EVERY_S = 300, 60
@@ -97,7 +97,7 @@ def left(kube, plural):
 def test_what_nobody_waits_for_is_gone_within_five_minutes(kube, api, figure, kind, age_s, end):
     plural, operator = f"{kind.lower()}s", TrainingOperator(kube)
     workflow(kube, "Running")
-    kube.put(job_objects.render(kind, TrainSpec(), placement(owner=owner(kube, "step-1"))))
+    kube.put(job_objects.render(kind, JobSpec(), placement(owner=owner(kube, "step-1"))))
     operator.settle()
     assert len(left(kube, plural)) >= 3
     created = datetime.datetime.fromisoformat(kube.list(plural)[0]["metadata"]["creationTimestamp"])
@@ -119,7 +119,7 @@ def test_nothing_is_deleted_while_the_step_runs(kube, api):
     workflow(kube, "Running")
     kube.put(
         job_objects.render(
-            job_objects.PYTORCH_JOB, TrainSpec(), placement(owner=owner(kube, "step-1"))
+            job_objects.PYTORCH_JOB, JobSpec(), placement(owner=owner(kube, "step-1"))
         )
     )
     kube.patch("pods", NAMESPACE, "step-1", {"status": {"phase": "Running"}})

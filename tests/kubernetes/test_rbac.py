@@ -12,7 +12,7 @@ from fakes.operator import TrainingOperator
 
 from citeflow.kubernetes import job_objects, logs, reaper, watcher
 from citeflow.kubernetes.identity import RUN_ID
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.job_spec import JobSpec
 
 KINDS = [job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB]
 
@@ -114,7 +114,7 @@ def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch,
     kube.put({**workflow, "status": {"phase": "Running"}})
     for kind in KINDS:
         step = owner(kube, f"step-{kind.lower()}")
-        kube.put(job_objects.render(kind, TrainSpec(), placement(owner=step)))
+        kube.put(job_objects.render(kind, JobSpec(), placement(owner=step)))
         kube.patch("pods", NAMESPACE, step.name, {"status": {"phase": "Failed"}})
     assert len(reaper.reap(api)) == 2
     used = kube.verbs_used()

@@ -13,7 +13,7 @@ from fakes.kube_api import KubeApi
 from citeflow.errors import ConfigError, UnavailableError
 from citeflow.kubernetes import job_objects, reaper
 from citeflow.kubernetes.identity import RUN_ID, Owner
-from citeflow.kubernetes.job_spec import TrainSpec
+from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.reaper import reap
 
 RUN = placement().run_id
@@ -37,7 +37,7 @@ class World:
         """When a job that is created in the test is old enough to be deleted."""
 
     def job(self, *, owners=(), run_name="run", conditions=None, **given):
-        job = job_objects.render(self.kind, TrainSpec(), placement(run_name=run_name, **given))
+        job = job_objects.render(self.kind, JobSpec(), placement(run_name=run_name, **given))
         references = [job_objects.owner_reference(each) for each in owners]
         job["metadata"]["ownerReferences"] = references
         if conditions is not None:
@@ -233,7 +233,7 @@ def test_other_namespaces_are_not_touched(world, kube):
     kube.put(
         job_objects.render(
             world.kind,
-            TrainSpec(),
+            JobSpec(),
             placement(namespace="another", owner=Owner(name="step-1", uid=uid)),
         )
     )

@@ -45,9 +45,9 @@ def features(num_papers=NUM_PAPERS):
 
 def links_of(is_cited_NN):
     """Who listens to whom: sparse, dense, and as a list of edges."""
-    neighbours = csrs(is_cited_NN)[2]
+    neighbors = csrs(is_cited_NN)[2]
     is_linked_NN = torch.from_numpy(is_cited_NN | is_cited_NN.T)
-    return sparse(neighbours, len(is_cited_NN)), is_linked_NN.float(), is_linked_NN.nonzero().T
+    return sparse(neighbors, len(is_cited_NN)), is_linked_NN.float(), is_linked_NN.nonzero().T
 
 
 def aggregate(adjacency_NN, x, aggregation):
@@ -131,10 +131,10 @@ def test_the_way_back_through_a_symmetric_matrix_is_that_of_finite_differences()
 def test_papers_of_a_piece_are_embedded_as_in_the_whole_from_those_that_they_listen_to(aggregation):
     encoder = encoder_of(aggregation=aggregation)
     is_cited_NN = random_citations(NUM_PAPERS, 0.1, seed=4)
-    neighbours = csrs(is_cited_NN)[2]
+    neighbors = csrs(is_cited_NN)[2]
     links_NN, _, _ = links_of(is_cited_NN)
-    ptr = neighbours.ptr_N1[7:19]
-    links_BN = sparse(Csr(ptr - ptr[0], neighbours.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
+    ptr = neighbors.ptr_N1[7:19]
+    links_BN = sparse(Csr(ptr - ptr[0], neighbors.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
     x = features()
     with torch.no_grad():
         torch.testing.assert_close(

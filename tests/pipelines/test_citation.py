@@ -3,7 +3,7 @@ import yaml
 from kfp import components
 
 from citeflow.config import PRESETS, ModelConfig
-from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, USER, TrainSpec
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, USER, JobSpec
 
 VERBS = {"download", "preprocess", "train", "evaluate", "publish"}
 
@@ -120,7 +120,7 @@ def test_the_drop_downs_offer_exactly_what_the_settings_accept(spec):
 def test_a_step_may_be_tried_again_as_long_as_a_job_may_run(tasks):
     for task in tasks.values():
         within = task["retryPolicy"]["backoffMaxDuration"]
-        assert float(within.removesuffix("s")) >= 7 * 3600 * TrainSpec().deadline_hours
+        assert float(within.removesuffix("s")) >= 7 * 3600 * JobSpec().deadline_hours
 
 
 def test_every_step_runs_as_the_user_that_owns_what_the_workers_write(platform):

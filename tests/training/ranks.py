@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from citeflow.errors import CiteflowError, to_record
+from citeflow.errors import CiteflowError, error_to_dict
 from citeflow.training import worker
 from citeflow.training.distributed import joined
 from citeflow.training.trainer import fit
@@ -41,7 +41,7 @@ def attempt(group, job_file):
     try:
         worker.work(group, job_file.parent, json.loads(job_file.read_text()))
     except CiteflowError as error:
-        told.update(to_record(error))
+        told.update(error_to_dict(error))
     return told
 
 

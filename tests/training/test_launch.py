@@ -16,10 +16,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from citeflow import config, files
-from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, to_record
+from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, error_to_dict
 from citeflow.evaluation import metrics, trained_model
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of, score_held_out
+from citeflow.evaluation.scoring import score_held_out, structural_features_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.training import launch, worker
 from citeflow.training.distributed import Group
@@ -41,9 +41,9 @@ def events(log_dir, tag):
 
 
 def valid_mrr(predictor, graph):
-    evidence = evidence_of(graph, predictor.config)
+    structural = structural_features_of(graph, predictor.config)
     score = torch.from_numpy(
-        score_held_out(predictor, embed_all(predictor, graph), evidence, graph.valid)
+        score_held_out(predictor, embed_all(predictor, graph), structural, graph.valid)
     )
     return metrics.mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
 
@@ -299,7 +299,9 @@ def test_the_validation_that_ranks_share_is_that_of_one_process(jobs, graph):
 
 def test_training_beats_the_untrained_model_and_popularity(jobs, graph):
     model = jobs["undisturbed"].model
-    untrained = worker.new_model(graph, evidence_of(graph, model.config.model), model.config)
+    untrained = worker.new_model(
+        graph, structural_features_of(graph, model.config.model), model.config
+    )
     cited_N = graph.citations.degree_N
     valid = graph.valid
     popularity = metrics.mrr_and_hits(
@@ -341,7 +343,7 @@ def stand_in(monkeypatch, code):
 
 
 def start(prepared, run_dir):
-    launch.train_here(
+    launch.train_locally(
         prepared.graph, run_dir=run_dir, log_dir=run_dir / "log", config=prepared.config, workers=2
     )
 
@@ -357,7 +359,7 @@ def test_a_worker_that_dies_without_a_word_is_told_by_its_exit_code(
 def test_the_error_of_a_worker_is_the_error_of_the_training_and_an_old_one_is_forgotten(
     prepared, tmp_path, monkeypatch
 ):
-    record = to_record(ConfigError("wrong", "lr"))
+    record = error_to_dict(ConfigError("wrong", "lr"))
     stand_in(
         monkeypatch,
         f"import json, sys; json.dump({record}, open({str(tmp_path / 'error.json')!r}, 'w'))",

@@ -9,7 +9,7 @@ import pytest
 from citeflow import files
 from citeflow.errors import CorruptError, TrainingError
 from citeflow.training import lease
-from citeflow.training.lease import TakenOver, claim
+from citeflow.training.lease import LeaseLost, claim
 
 ROUNDS = 20
 FORKS = pytest.mark.filterwarnings(
@@ -35,18 +35,18 @@ def test_attempts_are_numbered_from_one_and_say_where_they_begin(tmp_path):
 
 def test_the_newest_attempt_may_write_and_no_other(tmp_path):
     first = claim(tmp_path, launch="one", step=0)
-    first.require_newest()
+    first.assert_held()
     second = claim(tmp_path, launch="two", step=0)
-    second.require_newest()
-    with pytest.raises(TakenOver, match="attempt 2 has taken over from attempt 1"):
-        first.require_newest()
+    second.assert_held()
+    with pytest.raises(LeaseLost, match="attempt 2 has taken over from attempt 1"):
+        first.assert_held()
 
 
 def test_an_attempt_whose_run_was_deleted_may_not_write(tmp_path):
     attempt = claim(tmp_path / "attempts", launch="one", step=0)
     shutil.rmtree(tmp_path / "attempts")
-    with pytest.raises(TakenOver):
-        attempt.require_newest()
+    with pytest.raises(LeaseLost):
+        attempt.assert_held()
 
 
 @pytest.mark.fault("F10")
@@ -137,7 +137,7 @@ def test_a_launch_that_was_taken_over_can_not_claim_again(tmp_path, figure):
     claim(tmp_path, launch="two", step=0)
     before = names(tmp_path)
     for _ in range(3):
-        with pytest.raises(TakenOver, match="belongs to a later launch"):
+        with pytest.raises(LeaseLost, match="belongs to a later launch"):
             claim(tmp_path, launch="one", step=100)
     assert names(tmp_path) == before
     assert claim(tmp_path, launch="two", step=0).number == 4

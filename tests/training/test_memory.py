@@ -83,8 +83,8 @@ def test_the_estimate_knows_the_sizes_that_the_code_works_in(figure):
     assert memory.PIECE == inference.PIECE
     assert memory.PAIRS == scoring.PAIRS
     assert memory.CALIBRATED == calibration.MOST
-    assert memory.JUDGED == objective.JUDGED
-    assert memory.PERCEPTRON_NEGATIVES == objective.PERCEPTRON_NEGATIVES
+    assert memory.STRUCTURAL_SOURCES == objective.STRUCTURAL_SOURCES
+    assert memory.MLP_NEGATIVES == objective.MLP_NEGATIVES
     figure(sizes_compared=6)
 
 

@@ -14,11 +14,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from citeflow.config import Config, ModelConfig, TrainConfig
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of
+from citeflow.evaluation.scoring import structural_features_of
 from citeflow.graph.csr import build_csr, transpose, undirected
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.sampling import FOLDS, Part
+from citeflow.sampling import FOLDS, Partition
 from citeflow.training import objective
 from citeflow.training.objective import Objective, make_inputs
 
@@ -53,7 +53,7 @@ def graph_of(is_cited_NN, *, features=True):
         day_N=rng.integers(0, 4000, NUM_PAPERS).astype(np.int32),
         references=references,
         citations=transpose(references),
-        neighbours=undirected(references),
+        neighbors=undirected(references),
         valid=none,
         test=none,
     )
@@ -70,7 +70,7 @@ def config_of(predictor="structural", loss="info_nce", **model):
 
 def model_of(config, graph, seed=0):
     torch.manual_seed(seed)
-    num_evidence = len(evidence_of(graph, config.model).names)
+    num_evidence = len(structural_features_of(graph, config.model).names)
     num_features = 1 if graph.x_NF is None else graph.x_NF.shape[1]
     return LinkPredictor(
         num_features, num_evidence, config.model, scaled=config.train.loss == "info_nce"
@@ -78,13 +78,13 @@ def model_of(config, graph, seed=0):
 
 
 def part_of(*bounds, fold=0):
-    return Part(bounds_R2=np.array(bounds or [[0, NUM_PAPERS]]), epoch=0, fold=fold)
+    return Partition(bounds_R2=np.array(bounds or [[0, NUM_PAPERS]]), epoch=0, fold=fold)
 
 
 def batch_of(graph, config, part=None, *, seed=SEED):
     """The citations that a step trains on, as papers of the graph, and what it gathers for them."""
-    part, evidence = part or part_of(), evidence_of(graph, config.model)
-    inputs = make_inputs(part, graph=graph, evidence=evidence, config=config, seed=seed)
+    part, structural = part or part_of(), structural_features_of(graph, config.model)
+    inputs = make_inputs(part, graph=graph, structural=structural, config=config, seed=seed)
     source_P, target_P = inputs.source_S[inputs.row_P], inputs.target_P
     return np.stack([part.paper_B[source_P], part.paper_B[target_P]]), inputs
 
@@ -159,8 +159,8 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
         score_K = model.embedded(embedding_NH[[s]], embedding_NH[candidate_K])[0]
         terms.append(one(score_K, loss))
         if i in judged_P:
-            evidence = unseeing(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
-            evidence_KD = evidence.of_candidates(s[None], candidate_K[None])[0]
+            structural = unseeing(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
+            evidence_KD = structural.for_candidates(s[None], candidate_K[None])[0]
             judged_terms.append(one(model.joined(score_K, torch.from_numpy(evidence_KD)), loss))
     total = torch.stack(terms).mean()
     return total + torch.stack(judged_terms).mean() if judged_terms else total
@@ -168,15 +168,16 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
 
 def unseeing(is_cited_NN, edge_2P, config):
     """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
-    evidence, whole = (
-        evidence_of(graph_of(each), config) for each in (without(is_cited_NN, edge_2P), is_cited_NN)
+    structural, whole = (
+        structural_features_of(graph_of(each), config)
+        for each in (without(is_cited_NN, edge_2P), is_cited_NN)
     )
     for path in whole.paths:
-        evidence._weights |= {
+        structural._weights |= {
             (hop, path.weight): whole._weight(hop, path.weight) for hop in path.hops
         }
-    evidence._degrees["references"] = whole._degree("references")
-    return evidence
+    structural._degrees["references"] = whole._degree("references")
+    return structural
 
 
 def one(score_K, loss):
@@ -280,7 +281,7 @@ def test_the_head_learns_from_some_of_the_sources_and_all_of_their_citations(mon
     expected_Y = np.flatnonzero(np.isin(edge_2P[0], chosen))
     assert judged.citation_Y.tolist() == expected_Y.tolist()
     assert np.array_equal(chosen[judged.row_Y.numpy()], edge_2P[0][expected_Y])
-    assert judged.evidence_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
+    assert judged.structural_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
 
 
 def test_papers_have_their_own_features():

@@ -16,7 +16,7 @@ from citeflow import config
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.metrics import mrr_and_hits
-from citeflow.evaluation.scoring import evidence_of, score_held_out
+from citeflow.evaluation.scoring import score_held_out, structural_features_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.tensors import RANDOM_WIDTH
 from citeflow.training import checkpoint, trainer, worker
@@ -62,14 +62,14 @@ def begin(prepared, group, tmp_path):
 
     def new(*overrides, name="run", stop_after=None):
         settings = config.load(overrides=[*prepared.settings, *QUICK, *overrides])
-        evidence = evidence_of(graph, settings.model)
-        model = worker.new_model(graph, evidence, settings)
+        structural = structural_features_of(graph, settings.model)
+        model = worker.new_model(graph, structural, settings)
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.lr)
         state = checkpoint.read(tmp_path / name, {})
         progress, best = checkpoint.restore(state, model=model, optimizer=optimizer)
         return Training(
             graph=graph,
-            evidence=evidence,
+            structural=structural,
             config=settings,
             group=group,
             model=model,
@@ -144,7 +144,7 @@ def test_the_validation_is_that_of_ogb_on_all_that_was_held_out(begin):
     fit(training)
     embedding_NH = embed_all(training.model, training.graph)
     score = torch.from_numpy(
-        score_held_out(training.model, embedding_NH, training.evidence, training.graph.valid)
+        score_held_out(training.model, embedding_NH, training.structural, training.graph.valid)
     )
     expected = mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
     assert training.progress.evaluations[-1]["valid_mrr"] == pytest.approx(expected, rel=1e-6)
@@ -443,10 +443,10 @@ def test_a_graph_without_features_gets_random_ones_unless_a_constant_is_asked_fo
     training = begin()
     bare = dataclasses.replace(training.graph, x_NF=None)
     assert (
-        len(worker.new_model(bare, training.evidence, training.config).encoder.mean_F)
+        len(worker.new_model(bare, training.structural, training.config).encoder.mean_F)
         == RANDOM_WIDTH
     )
     training = begin("model.features=ones")
     training.graph = dataclasses.replace(training.graph, x_NF=None)
-    model = worker.new_model(training.graph, training.evidence, training.config)
+    model = worker.new_model(training.graph, training.structural, training.config)
     assert model.encoder.mean_F.tolist() == [0]

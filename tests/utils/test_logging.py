@@ -1,6 +1,6 @@
 import pytest
 
-from citeflow.utils.logging import without_secrets
+from citeflow.utils.logging import redact_url
 
 
 @pytest.mark.parametrize(
@@ -13,11 +13,11 @@ from citeflow.utils.logging import without_secrets
     ],
 )
 def test_a_url_is_shown_without_its_secrets_and_anything_else_as_it_is(url, shown):
-    assert without_secrets(url) == shown
+    assert redact_url(url) == shown
 
 
 @pytest.mark.parametrize(
     "url", ["sqlite:///mlflow.db", "sqlite:////a/b.db", "file:///a/b", "http://host:80/x"]
 )
 def test_a_url_without_secrets_is_shown_as_it_is(url):
-    assert without_secrets(url) == url
+    assert redact_url(url) == url

@@ -22,8 +22,8 @@ from citeflow.cli import (
     verbs,
     xor,
 )
-from citeflow.errors import CiteflowError, ConfigError, tellable
-from citeflow.utils.signals import stoppable
+from citeflow.errors import CiteflowError, ConfigError, to_user_error
+from citeflow.utils.signals import handle_signals
 
 OUTPUT_CLOSED = 141
 """As a shell tells SIGPIPE: nobody reads on, as behind `| head`."""
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
         args = _parser().parse_args(argv)
-        with stoppable():
+        with handle_signals():
             args.call(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # Python flushes once more as it ends
         return OUTPUT_CLOSED
     except Exception as error:
-        told = tellable(error)
+        told = to_user_error(error)
         print(told, file=sys.stderr, flush=True)
         return told.exit_code
     return 0

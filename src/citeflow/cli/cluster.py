@@ -32,7 +32,7 @@ def _add_launch(commands: "Commands") -> None:
         commands, "launch", _launch, "train in the pods of a job on a cluster"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"settings of a job and their defaults, for --job:\n\n{train_spec.to_yaml(train_spec.TrainSpec())}"
+    parser.epilog = f"settings of a job and their defaults, for --job:\n\n{train_spec.to_yaml(train_spec.JobSpec())}"
     parser.add_argument(
         "graph", type=Path, help="folder that `preprocess` made, at the path where the pods see it"
     )

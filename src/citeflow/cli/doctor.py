@@ -74,6 +74,7 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _cluster(args: argparse.Namespace) -> Iterator[Finding]:
+    from citeflow.doctor import cluster
     from citeflow.kubernetes import client
 
     try:
@@ -86,7 +87,9 @@ def _cluster(args: argparse.Namespace) -> Iterator[Finding]:
         )
         return
     try:
-        yield from e2e.check(found, launcher=args.launcher, service_account=args.service_account)
+        yield from cluster.check(
+            found, launcher=args.launcher, service_account=args.service_account
+        )
     finally:
         found.client.close()
 

@@ -10,7 +10,7 @@ from citeflow.cli import options
 from citeflow.kubeflow import local_runner
 from citeflow.kubeflow.submit import check, checked
 from citeflow.reporting import mlflow
-from citeflow.utils.logging import emit, log, without_secrets
+from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace, name: str, given: dict[str, Any]) -> None:
         **given,
     }
     check(arguments)
-    log("run", "starts", name=run, dataset=without_secrets(dataset), data_root=root)
+    log("run", "starts", name=run, dataset=redact_url(dataset), data_root=root)
     options.run_pipeline(name, arguments, root=root, verbose=args.verbose)
     stem = {"scaling": "scaling", "compare": "comparison"}[name]
     print(f"\n{(out / f'{stem}.md').read_text()}", file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ from citeflow.errors import (
 from citeflow.kubeflow import local_runner
 from citeflow.utils import termination_message
 from citeflow.utils.logging import log
-from citeflow.utils.signals import stoppable
+from citeflow.utils.signals import handle_signals
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -111,7 +111,7 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose
         CiteflowError: as `pipeline.run`.
     """
     try:
-        with stoppable(termination_message.leave):
+        with handle_signals(termination_message.write):
             local_runner.run(arguments, name=name, scratch=root, verbose=verbose)
     except (StoppedError, TrainingError) as error:
         if "run_name" in arguments:

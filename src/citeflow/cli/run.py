@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from citeflow import config, files, paths, stages
 from citeflow.cli import options
 from citeflow.reporting import markdown, mlflow
-from citeflow.utils.logging import emit, log, without_secrets
+from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -44,7 +44,7 @@ def _call(args: argparse.Namespace) -> None:
         "run",
         "starts",
         name=name,
-        dataset=without_secrets(dataset),
+        dataset=redact_url(dataset),
         workers=args.workers,
         data_root=root,
     )

@@ -11,7 +11,7 @@ from citeflow.cli import options
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.kubeflow import local_runner, submit
 from citeflow.kubeflow.client import Server, check_ended_well, connect
-from citeflow.utils.logging import emit, log, without_secrets
+from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -64,10 +64,10 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 def connected(args: argparse.Namespace) -> Server:
     """The server that the options name."""
-    if without_secrets(args.host).rstrip("/") != args.host.rstrip("/"):
+    if redact_url(args.host).rstrip("/") != args.host.rstrip("/"):
         raise ConfigError(
             "no user, password or query in --host",
-            without_secrets(args.host),
+            redact_url(args.host),
             hint="--token-file FILE",
         )
     return connect(

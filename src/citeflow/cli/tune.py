@@ -11,7 +11,7 @@ from citeflow.errors import ConfigError, UnavailableError
 from citeflow.experiments import search_space as spaces
 from citeflow.kubernetes import job_spec as train_spec
 from citeflow.reporting import mlflow
-from citeflow.utils.logging import emit, log, without_secrets
+from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
@@ -84,7 +84,7 @@ def _tune(args: argparse.Namespace) -> None:
         "run",
         "starts",
         name=name,
-        dataset=without_secrets(dataset),
+        dataset=redact_url(dataset),
         trials=args.trials,
         data_root=root,
     )

@@ -24,7 +24,7 @@ from citeflow.data.download import fetch, local_path
 from citeflow.data.features import FEATURES
 from citeflow.data.tables import SUFFIXES
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
-from citeflow.utils.logging import log, without_secrets
+from citeflow.utils.logging import log, redact_url
 
 KIND = "RawDataset"
 SYNTHETIC = "synthetic"
@@ -62,7 +62,7 @@ class _Download:
     form: str | None = None
 
 
-def make_raw(dataset: str, *, data_root: Path, config: Config) -> Path:
+def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
     """Bring a dataset into `data_root`, or find that it is there already; its tables are not parsed yet.
 
     Args:
@@ -153,7 +153,7 @@ def _from_folder(root: Path, folder: Path) -> Path:
 
 
 def _file_name(url: str) -> str:
-    name = PurePosixPath(without_secrets(url)).name
+    name = PurePosixPath(redact_url(url)).name
     return re.sub(r"[^\w.-]", "_", name).lstrip(".")[-100:] or "archive"
 
 
@@ -185,16 +185,12 @@ def _fetch_and_unpack(root: Path, place: Path, download: _Download) -> Path:
     note = place / "note.json"
     is_local = download.url.lower().startswith("file:")
     if not is_local and (known := _noted(root, note, download.sha256)):
-        log(
-            "download", "already here", url=without_secrets(download.url), raw=known.name, note=note
-        )
+        log("download", "already here", url=redact_url(download.url), raw=known.name, note=note)
         return known
     file = place / _file_name(download.url)
     digest = fetch(download.url, file, sha256=download.sha256)
     raw = _noted(root, note, digest) or _unpack_download(root, file, download, digest)
-    files.write_json(
-        note, {"url": without_secrets(download.url), "sha256": digest, "raw": raw.name}
-    )
+    files.write_json(note, {"url": redact_url(download.url), "sha256": digest, "raw": raw.name})
     file.unlink()
     return raw
 
@@ -212,7 +208,7 @@ def _noted(root: Path, note: Path, sha256: str | None) -> Path | None:
 def _unpack_download(root: Path, file: Path, download: _Download, digest: str) -> Path:
     facts = {
         "dataset": download.dataset,
-        "url": without_secrets(download.url),
+        "url": redact_url(download.url),
         "archive_sha256": digest,
     }
     try:

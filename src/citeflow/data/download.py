@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from citeflow import files
 from citeflow.errors import CiteflowError, DataError, NotFoundError, UnavailableError
-from citeflow.utils.logging import log, without_secrets
+from citeflow.utils.logging import log, redact_url
 
 READ_BYTES = 1 << 18
 LOG_EVERY_S = 5.0
@@ -107,7 +107,7 @@ def _scheme(url: str) -> str:
     if not usable:
         raise NotFoundError(
             "not a URL that can be fetched",
-            without_secrets(url),
+            redact_url(url),
             hint="it must begin with http://, https:// or file://",
         )
     return parts.scheme
@@ -202,7 +202,7 @@ def _open(job: _Job, headers: dict[str, str]) -> http.client.HTTPResponse:
         with error:
             raise _refused(job, error) from None
     except (http.client.InvalidURL, ValueError):
-        raise NotFoundError("not a URL that can be fetched", without_secrets(job.url)) from None
+        raise NotFoundError("not a URL that can be fetched", redact_url(job.url)) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -231,9 +231,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _refused(job: _Job, error: HTTPError) -> Exception:
     if error.code in _GONE:
-        return NotFoundError(
-            "nothing under this URL", f"{without_secrets(job.url)} (HTTP {error.code})"
-        )
+        return NotFoundError("nothing under this URL", f"{redact_url(job.url)} (HTTP {error.code})")
     if error.code < 500 and error.code not in _PASSING:
         kind = "redirects that lead nowhere" if error.code < 400 else "the server refuses"
         return _unavailable(
@@ -248,7 +246,7 @@ def _refused(job: _Job, error: HTTPError) -> Exception:
 
 
 def _unavailable(job: _Job, reason: str, hint: str) -> UnavailableError:
-    return UnavailableError("cannot download", f"{without_secrets(job.url)}: {reason}", hint=hint)
+    return UnavailableError("cannot download", f"{redact_url(job.url)}: {reason}", hint=hint)
 
 
 def _receive(job: _Job, response: http.client.HTTPResponse, offset: int) -> None:
@@ -270,7 +268,7 @@ def _chunks(
             log(
                 "download",
                 "fetching",
-                url=without_secrets(job.url),
+                url=redact_url(job.url),
                 bytes=done,
                 of=total_bytes or "?",
             )
@@ -306,7 +304,7 @@ def _accept(job: _Job, target: Path, wanted: str | None) -> str:
     digest = files.sha256_of_file(job.part)
     if wanted and digest != wanted.lower():
         _discard(job)
-        value = f"{without_secrets(job.url)} has {digest}, expected {wanted.lower()}"
+        value = f"{redact_url(job.url)} has {digest}, expected {wanted.lower()}"
         raise DataError(
             "wrong sha256", value, hint="the download was removed; check the URL and the digest"
         )

@@ -58,7 +58,7 @@ def read_features(
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def forget(array: np.ndarray) -> None:
+def release_pages(array: np.ndarray) -> None:
     """Let go of the pages of a mapped file, which come back when they are read again; other arrays stay as they are."""
     if isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)
@@ -118,7 +118,7 @@ def _as_finite(path: Path, given_NF: np.ndarray) -> np.ndarray:
         if len(bad) and not num_bad:
             first = start + int(bad[0, 0]), int(bad[0, 1])
         num_bad += len(bad)
-        forget(given_NF)
+        release_pages(given_NF)
     if num_bad:
         more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""
         where = f"{path}, row {first[0] + 1}, column {first[1] + 1}"

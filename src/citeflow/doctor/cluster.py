@@ -7,7 +7,7 @@ from dataclasses import replace
 from citeflow.doctor import Finding, expect, rights
 from citeflow.doctor.asking import Check, Cluster, Json, findings
 from citeflow.kubernetes.client import KINDS, WORKFLOWS, Api
-from citeflow.kubernetes.job_spec import CLAIM, LAUNCHERS, TrainSpec, quantity
+from citeflow.kubernetes.job_spec import CLAIM, LAUNCHERS, JobSpec, quantity
 
 REAPER = "citeflow-reaper"
 RECENT_S = 600.0
@@ -50,7 +50,7 @@ def _kinds(cluster: Cluster) -> Iterator[Finding]:
         value = "not there; only the overlay `kubeflow` needs it"
         yield Finding(status="note", what=tensorboards.what, value=value)
     if cluster.launcher == "trainjob":
-        name = TrainSpec().runtime
+        name = JobSpec().runtime
         found = cluster.get(f"/apis/{group}/{version}/clustertrainingruntimes/{name}")
         hint = "install Trainer's runtimes, or name another: {runtime: ...} as `job`"
         yield expect(
@@ -126,7 +126,7 @@ def _range(entry: Json) -> str:
 
 def _nodes(cluster: Cluster) -> Iterator[Finding]:
     """Whether a worker of the default settings would fit on a node, were it empty."""
-    spec = TrainSpec()
+    spec = JobSpec()
     nodes = (cluster.get("/api/v1/nodes") or {}).get("items", [])
     sizes = [
         each["status"]["allocatable"]
@@ -139,7 +139,7 @@ def _nodes(cluster: Cluster) -> Iterator[Finding]:
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")
 
 
-def _fitting(size: dict[str, str], spec: TrainSpec) -> int:
+def _fitting(size: dict[str, str], spec: JobSpec) -> int:
     shares = (
         quantity(size["cpu"]) / quantity(spec.cpu),
         _bytes(size["memory"]) / quantity(spec.memory),

@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation.scoring import part_of, score_held_out
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import Evidence
+from citeflow.models.structural import StructuralFeatures
 
 MOST = 10_000
 """Citations that two numbers are fitted to."""
@@ -36,14 +36,19 @@ class Calibration:
 
 
 def calibrate(
-    model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, valid: HeldOut, *, loss: str
+    model: LinkPredictor,
+    embedding_NH: Tensor,
+    structural: StructuralFeatures,
+    valid: HeldOut,
+    *,
+    loss: str,
 ) -> Calibration:
     """Fit the calibration of a model; one trained by binary cross-entropy keeps its own logits."""
     if loss == "bce":
         return Calibration()
     part = part_of(valid, most=MOST)
     part = dataclasses.replace(part, negative_PK=part.negative_PK[:, :1])
-    score = torch.from_numpy(score_held_out(model, embedding_NH, evidence, part))
+    score = torch.from_numpy(score_held_out(model, embedding_NH, structural, part))
     return fit_platt(score[:, 0], score[:, 1])
 
 

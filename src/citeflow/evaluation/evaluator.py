@@ -20,11 +20,11 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import ConfigError
 from citeflow.evaluation import metrics, trained_model
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of, pieces_of, score_candidates
+from citeflow.evaluation.scoring import pieces_of, score_candidates, structural_features_of
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.structural import BASELINES, Evidence
+from citeflow.models.structural import BASELINES, StructuralFeatures
 from citeflow.utils.logging import log
 from citeflow.utils.system import num_cores
 
@@ -65,14 +65,14 @@ def evaluate_model(
         raise ConfigError(
             "the model was trained on another graph", graph_dir, hint="give the graph of its run"
         )
-    evidence = evidence_of(graph, model.config.model)
+    structural = structural_features_of(graph, model.config.model)
     embedding_NH = embed_all(model.predictor, graph)
 
     def score(source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
-        return score_candidates(model.predictor, embedding_NH, evidence, source_P, candidate_PK)
+        return score_candidates(model.predictor, embedding_NH, structural, source_P, candidate_PK)
 
     scored = {part: _score(score, getattr(graph, part), part) for part in ("valid", "test")}
-    report = _report(model, graph, scored, _baselines(evidence, graph.test))
+    report = _report(model, graph, scored, _baselines(structural, graph.test))
     inputs = {"TrainedModel": model.manifest.sha256, "PreparedGraph": graph.manifest.sha256}
     return report, _curves(model, graph, scored["test"]), inputs
 
@@ -95,13 +95,13 @@ def _score(score: Score, held_out: HeldOut, part: str) -> Scored:
     )
 
 
-def _baselines(evidence: Evidence, held_out: HeldOut) -> dict[str, dict[str, float]]:
+def _baselines(structural: StructuralFeatures, held_out: HeldOut) -> dict[str, dict[str, float]]:
     """Test MRR of the training-free predictors."""
 
     def ranks_of(source_P: np.ndarray, candidate_PK: np.ndarray) -> tuple[Tensor, ...]:
         named = (
             (name, torch.from_numpy(score_PK))
-            for name, score_PK in evidence.baselines(source_P, candidate_PK)
+            for name, score_PK in structural.baselines(source_P, candidate_PK)
         )
         rank_of = {name: metrics.ranks(score_PK[:, 0], score_PK[:, 1:]) for name, score_PK in named}
         return tuple(rank_of[name] for name in BASELINES)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from citeflow.data.features import forget
+from citeflow.data.features import release_pages
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
@@ -66,7 +66,7 @@ def embed_all(model: LinkPredictor, graph: PreparedGraph, ranks: Ranks | None = 
             above_NH[piece.start : piece.stop] = _embed_piece(model, graph, piece, layer, x_NH)
         ranks.exchange(above_NH)
         if x_NH is None and graph.x_NF is not None:
-            forget(graph.x_NF)
+            release_pages(graph.x_NF)
         x_NH = above_NH
     model.train(was_training)
     assert x_NH is not None
@@ -96,8 +96,8 @@ def _embed_piece(
 
 def _listened_to(graph: PreparedGraph, piece: range) -> tuple[np.ndarray, Tensor]:
     """Papers of a piece together with their neighbours, ascending, and who listens to whom, sparse [B, C]."""
-    ptr_B1 = graph.neighbours.ptr_N1[piece.start : piece.stop + 1]
-    index_E = graph.neighbours.index_E[ptr_B1[0] : ptr_B1[-1]]
+    ptr_B1 = graph.neighbors.ptr_N1[piece.start : piece.stop + 1]
+    index_E = graph.neighbors.index_E[ptr_B1[0] : ptr_B1[-1]]
     place_N = np.zeros(graph.num_papers, dtype=np.int32)
     place_N[index_E] = 1
     place_N[piece.start : piece.stop] = 1

@@ -14,7 +14,7 @@ from citeflow import files
 from citeflow.errors import NotFoundError
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.inference import PIECE, embed_all
-from citeflow.evaluation.scoring import evidence_of, score_candidates
+from citeflow.evaluation.scoring import score_candidates, structural_features_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.utils.logging import log
 
@@ -46,12 +46,12 @@ def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[di
     source = _row_of(paper, ids)
     candidate_K = _candidates(graph, source)
     log("predict", "scoring", paper=paper, candidates=len(candidate_K))
-    evidence = evidence_of(graph, trained.config.model)
+    structural = structural_features_of(graph, trained.config.model)
     embedding_NH = embed_all(trained.predictor, graph)
     pieces = [candidate_K[first : first + PIECE] for first in range(0, len(candidate_K), PIECE)]
     source_1 = np.array([source], dtype=np.int32)
     scored = [
-        score_candidates(trained.predictor, embedding_NH, evidence, source_1, piece[None])[0]
+        score_candidates(trained.predictor, embedding_NH, structural, source_1, piece[None])[0]
         for piece in pieces
     ]
     logit_K = np.concatenate(scored) if scored else np.empty(0, dtype=np.float32)

@@ -13,18 +13,18 @@ from citeflow.config import ModelConfig
 from citeflow.data.citation_graph import HeldOut
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import Evidence
+from citeflow.models.structural import StructuralFeatures
 
 PAIRS = 1 << 17
 """Pairs of a source and a candidate scored at once, which bounds the memory that scoring takes."""
 
 
-def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
+def structural_features_of(graph: PreparedGraph, config: ModelConfig) -> StructuralFeatures:
     """The evidence that a graph's training citations hold."""
-    return Evidence(
+    return StructuralFeatures(
         graph.references,
         graph.citations,
-        graph.neighbours,
+        graph.neighbors,
         graph.day_N,
         hops=config.structural_hops,
     )
@@ -34,14 +34,14 @@ def evidence_of(graph: PreparedGraph, config: ModelConfig) -> Evidence:
 def score_candidates(
     model: LinkPredictor,
     embedding_NH: Tensor,
-    evidence: Evidence,
+    structural: StructuralFeatures,
     source_P: np.ndarray,
     candidate_PK: np.ndarray,
 ) -> np.ndarray:
     """Logits of each source's own candidates, float32 [P, K], source by source: so few embeddings stay in the cache."""
     device = model.encoder.mean_F.device
     evidence_PKD = (
-        torch.from_numpy(evidence.of_candidates(source_P, candidate_PK))
+        torch.from_numpy(structural.for_candidates(source_P, candidate_PK))
         if model.uses_evidence
         else None
     )
@@ -67,11 +67,11 @@ def pieces_of(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def score_held_out(
-    model: LinkPredictor, embedding_NH: Tensor, evidence: Evidence, held_out: HeldOut
+    model: LinkPredictor, embedding_NH: Tensor, structural: StructuralFeatures, held_out: HeldOut
 ) -> np.ndarray:
     """Logits of held-out citations (column 0) and of their negatives, float32 [P, 1 + K]."""
     scored = [
-        score_candidates(model, embedding_NH, evidence, source_P, candidate_PK)
+        score_candidates(model, embedding_NH, structural, source_P, candidate_PK)
         for source_P, candidate_PK in pieces_of(held_out)
     ]
     return np.concatenate(scored)

@@ -16,7 +16,7 @@ from citeflow.errors import CorruptError
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import Evidence
+from citeflow.models.structural import StructuralFeatures
 
 KIND, RESOURCES = "TrainedModel", "resources.json"
 
@@ -55,7 +55,7 @@ def save(
     model: LinkPredictor,
     *,
     config: Config,
-    evidence: Evidence,
+    structural: StructuralFeatures,
     calibration: Calibration,
     train: files.Json,
     used: files.Json | None = None,
@@ -81,7 +81,7 @@ def save(
     """
     shape = {
         "features": len(model.encoder.mean_F),
-        "evidence": list(evidence.names),
+        "evidence": list(structural.names),
         "scaled": config.train.loss == "info_nce",
     }
     details: files.Json = {

@@ -18,9 +18,9 @@ from citeflow.errors import ConfigError
 from citeflow.experiments import search_space as spaces
 from citeflow.experiments.search_space import Choice, Parameter, Range, Space
 from citeflow.experiments.tuning import RANDOM_TRIALS, WARM_UP
-from citeflow.kubernetes.identity import Placement
+from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_objects import PYTORCH_JOB, render
-from citeflow.kubernetes.job_spec import TrainSpec, check_mounted
+from citeflow.kubernetes.job_spec import JobSpec, check_mounted
 
 Json = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Search:
 
     base: Config
     space: Space
-    spec: TrainSpec
+    spec: JobSpec
     """What each trial gets."""
 
     trials: int
@@ -172,7 +172,7 @@ def _trial_spec(search: Search) -> Json:
     """The job that citeflow would send, with placeholders for its name and settings."""
     name = _placeholder(TRIAL)
     run = f"{search.name}/{name}"
-    place = Placement(
+    place = JobIdentity(
         namespace=search.namespace or "default",
         run_id="katib",
         run_name=search.name,

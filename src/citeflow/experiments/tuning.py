@@ -30,7 +30,7 @@ from citeflow.experiments.search_space import Choice, Parameter, Space, Value
 from citeflow.experiments.tuning_pruning import Pruned, pruning
 from citeflow.files import Json
 from citeflow.reporting.tuning import Tried
-from citeflow.utils.logging import log, without_secrets
+from citeflow.utils.logging import log, redact_url
 
 STORAGE_VARIABLE = "CITEFLOW_STUDY_STORAGE"
 """Environment variable with the URL of a database; a file beside the runs is used without it."""
@@ -109,7 +109,7 @@ def opened(data_root: Path, run: str) -> Iterator[RDBStorage]:
     if driver not in DRIVERS:
         raise ConfigError(
             STORAGE_VARIABLE,
-            without_secrets(url),
+            redact_url(url),
             hint=f"a URL that begins with {', '.join(DRIVERS)}",
         )
     wait = {"timeout": TIMEOUT_S} if driver == "sqlite" else {"connect_timeout": TIMEOUT_S}
@@ -119,7 +119,7 @@ def opened(data_root: Path, run: str) -> Iterator[RDBStorage]:
     except (SQLAlchemyError, OptunaError) as error:
         why = str(error.__cause__ or error).splitlines()[0]
         raise UnavailableError(
-            "the study's database does not answer", without_secrets(url), hint=why
+            "the study's database does not answer", redact_url(url), hint=why
         ) from None
     try:
         yield storage

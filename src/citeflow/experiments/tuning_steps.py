@@ -105,7 +105,7 @@ def tune_trials(
     work = Work(
         train=train,
         evaluations=lambda name: evaluations(paths.log_folder(root, name)),
-        is_stopped=lambda: termination_message.left() is not None,
+        is_stopped=lambda: termination_message.read() is not None,
     )
     tuning.search(root, run, map(int, trials.split()), tuning.definition_of(root, run), work)
     return trials

@@ -17,7 +17,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut
 from citeflow.data.datasets import read_raw
-from citeflow.data.features import forget
+from citeflow.data.features import release_pages
 from citeflow.data.tables import reading
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import (
@@ -72,7 +72,7 @@ class PreparedGraph:
     citations: Csr
     """Training citations, from the cited to the citing paper."""
 
-    neighbours: Csr
+    neighbors: Csr
     """Training citations in both directions, without repetition."""
 
     valid: HeldOut
@@ -97,7 +97,7 @@ class PreparedGraph:
             day_N=map_array(path, "day") if "day.npy" in manifest.files else None,
             references=map_csr(path, "references"),
             citations=map_csr(path, "citations"),
-            neighbours=map_csr(path, "neighbours"),
+            neighbors=map_csr(path, "neighbors"),
             valid=map_held_out(path, "valid"),
             test=map_held_out(path, "test"),
         )
@@ -213,12 +213,12 @@ def write_prepared(
     log("preprocess", "split", **counts)
     graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     del edge_2E, train_2E
-    neighbours = undirected(references)
-    order_N = order_by_locality(neighbours, seed=config.seed)
+    neighbors = undirected(references)
+    order_N = order_by_locality(neighbors, seed=config.seed)
     log("preprocess", "ordered")
     with files.new_directory(folder) as work:
-        _save_csrs(work, references, neighbours, order_N)
-        del references, neighbours
+        _save_csrs(work, references, neighbors, order_N)
+        del references, neighbors
         _save_held_out(work, "valid", valid, order_N)
         _save_held_out(work, "test", test, order_N)
         del valid, test
@@ -298,12 +298,12 @@ def _in_order(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:
         ascending = np.argsort(row_C)
         for at_B in np.array_split(ascending, range(BLOCK_ROWS, len(row_C), BLOCK_ROWS)):
             x_CF[at_B] = x_NF[row_C[at_B]]
-            forget(x_NF)
+            release_pages(x_NF)
         yield x_CF
 
 
-def _save_csrs(work: Path, references: Csr, neighbours: Csr, order_N: np.ndarray) -> None:
-    _save_csr(work, "neighbours", reordered(neighbours, order_N))
+def _save_csrs(work: Path, references: Csr, neighbors: Csr, order_N: np.ndarray) -> None:
+    _save_csr(work, "neighbors", reordered(neighbors, order_N))
     references = reordered(references, order_N)
     _save_csr(work, "references", references)
     _save_csr(work, "citations", transpose(references))

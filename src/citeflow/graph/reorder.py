@@ -17,7 +17,7 @@ BLOCKS = 64
 """Papers of one block choose at the same time, so they do not see each other's choices."""
 
 
-def order_by_locality(neighbours: Csr, *, seed: int) -> np.ndarray:
+def order_by_locality(neighbors: Csr, *, seed: int) -> np.ndarray:
     """Order papers so that most neighbours are within a few thousand places, at every scale.
 
     Papers join the cluster that holds most of their neighbours, for its size (label propagation: Raghavan, Albert and
@@ -33,7 +33,7 @@ def order_by_locality(neighbours: Csr, *, seed: int) -> np.ndarray:
         Row of the paper at each place, int32 [N], a permutation.
     """
     rng = np.random.default_rng(seed)
-    graph, size_N = neighbours.to_scipy(np.int8), np.ones(neighbours.num_rows, dtype=np.int64)
+    graph, size_N = neighbors.to_scipy(np.int8), np.ones(neighbors.num_rows, dtype=np.int64)
     levels = []
     while graph.nnz:
         cluster_N = _cluster(graph, size_N, rng)
@@ -42,7 +42,7 @@ def order_by_locality(neighbours: Csr, *, seed: int) -> np.ndarray:
         levels.append(cluster_N)
         graph = _contract(graph, cluster_N)
         size_N = np.bincount(cluster_N, weights=size_N).astype(np.int64)
-    return _leaves(levels, neighbours.num_rows)
+    return _leaves(levels, neighbors.num_rows)
 
 
 def _cluster(graph: Any, size_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:

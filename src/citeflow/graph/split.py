@@ -96,8 +96,8 @@ def hold_out_at_random(
     Raises:
         DataError: fewer than two citations are eligible, or none would be left.
     """
-    neighbours = undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
-    num_free_N = num_papers - 1 - neighbours.degree_N
+    neighbors = undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
+    num_free_N = num_papers - 1 - neighbors.degree_N
     eligible = np.flatnonzero(~_has_reverse(edge_2E, num_papers) & (num_free_N[edge_2E[0]] > 0))
     num_edges = edge_2E.shape[1]
     num_held = min(max(1, int(share * num_edges)), len(eligible) // 2, (num_edges - 1) // 2)
@@ -112,7 +112,7 @@ def hold_out_at_random(
         HeldOut(
             source_P=edge_2E[0][pick_P],
             target_P=edge_2E[1][pick_P],
-            negative_PK=_unlinked(neighbours, edge_2E[0][pick_P], num_candidates, rng),
+            negative_PK=_unlinked(neighbors, edge_2E[0][pick_P], num_candidates, rng),
         )
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
     ]
@@ -197,13 +197,13 @@ def _older_uncited(
 
 
 def _unlinked(
-    neighbours: Csr, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator
+    neighbors: Csr, source_P: np.ndarray, num_candidates: int, rng: np.random.Generator
 ) -> np.ndarray:
     negative_PK = np.empty((len(source_P), num_candidates), dtype=np.int32)
     for i, source in enumerate(source_P):
-        row = neighbours.row(source)
+        row = neighbors.row(source)
         taken = np.insert(row, np.searchsorted(row, source), source)
-        negative_PK[i] = _draw(neighbours.num_rows, taken, num_candidates, rng)
+        negative_PK[i] = _draw(neighbors.num_rows, taken, num_candidates, rng)
     return negative_PK
 
 

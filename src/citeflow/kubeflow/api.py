@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, NotFoundError, UnavailableError
-from citeflow.utils.logging import log, without_secrets
+from citeflow.utils.logging import log, redact_url
 
 TIMEOUT_S = (5.0, 60.0)
 """Longest wait for a connection, and for an answer; an upload is compiled before it is answered."""
@@ -171,7 +171,7 @@ def _once(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
     from kfp_server_api import ApiException  # type: ignore[import-untyped]
 
     client = call.__self__.api_client  # type: ignore[attr-defined]
-    host = without_secrets(client.configuration.host)
+    host = redact_url(client.configuration.host)
     try:
         value = call(*args, _request_timeout=TIMEOUT_S, **options)
     except ApiException as error:
@@ -216,7 +216,7 @@ def _refusal(error: Any, host: str) -> CiteflowError:
         return ConfigError("not allowed by Kubeflow Pipelines", words, hint=hint)
     if 300 <= error.status < 400:
         target = str(error.headers.get("Location", "")).partition("?")[0]
-        return _login(host, f"a redirection to {without_secrets(target)}")
+        return _login(host, f"a redirection to {redact_url(target)}")
     if error.status == 404:
         return NotFoundError("Kubeflow Pipelines has no such thing", words, hint=_WHERE)
     kind = AlreadyThereError if error.status == 409 else ConfigError

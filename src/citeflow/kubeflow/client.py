@@ -18,7 +18,7 @@ from citeflow.errors import (
     UnavailableError,
 )
 from citeflow.kubeflow import api
-from citeflow.utils.logging import log, without_secrets
+from citeflow.utils.logging import log, redact_url
 
 STANDALONE = "kubeflow"
 """Namespace of an installation of Kubeflow Pipelines alone."""
@@ -203,7 +203,7 @@ class Server:
     def page(self, route: str) -> str:
         """URL of a page: in the Central Dashboard in multi-user mode, else in the UI of Kubeflow Pipelines."""
         base = os.environ.get("KF_PIPELINES_UI_ENDPOINT") or self.host
-        base = without_secrets(base).rstrip("/") or "/pipeline"
+        base = redact_url(base).rstrip("/") or "/pipeline"
         if self.namespace:
             return f"{base.removesuffix('/pipeline')}/_/pipeline/?ns={self.namespace}#/{route}"
         return f"{base}/#/{route}"

@@ -122,7 +122,7 @@ def _without_retries(text: str) -> str:
 
 def _cause(left: Path, output: "_Output", failure: RuntimeError) -> CiteflowError:
     """The error that a step told, or one that only names the step; where its message may not do, its last lines too."""
-    told = termination_message.left(left)
+    told = termination_message.read(left)
     if told is None or isinstance(told, TrainingError):
         sys.stderr.writelines(output.traceback())
     step = re.search("Inner task failed: '([^']*)'", _COLOUR.sub("", str(failure)))

@@ -9,7 +9,7 @@ from citeflow import config, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError
 from citeflow.kubernetes.job_spec import IMAGE, LAUNCHERS, JobRequest, check_mounted, from_yaml
-from citeflow.utils.logging import without_secrets
+from citeflow.utils.logging import redact_url
 
 DEFAULTS = {
     "dataset": "synthetic",
@@ -87,7 +87,7 @@ def _check_public(dataset: str) -> None:
     try:
         is_secret = "://" in dataset and "@" in urlsplit(dataset).netloc
     except ValueError:
-        raise ConfigError("dataset", without_secrets(dataset)) from None
+        raise ConfigError("dataset", redact_url(dataset)) from None
     if is_secret:
         hint = "everybody who may see the run sees its parameters; bring the dataset onto the volume first"
-        raise ConfigError("a URL with a password", without_secrets(dataset), hint=hint)
+        raise ConfigError("a URL with a password", redact_url(dataset), hint=hint)

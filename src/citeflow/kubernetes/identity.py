@@ -20,7 +20,7 @@ class Owner:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
+class JobIdentity:
     """Which job of which run."""
 
     namespace: str
@@ -42,7 +42,7 @@ class Placement:
         return f"{stem}-{tail}"
 
 
-def labels(place: Placement) -> dict[str, str]:
+def labels(place: JobIdentity) -> dict[str, str]:
     """What an object of a run is found by."""
     parts = {"part-of": "citeflow", "component": "train", "managed-by": "citeflow"}
     return {

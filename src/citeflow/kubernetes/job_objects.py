@@ -14,8 +14,8 @@ from kubernetes import client as k8s
 
 from citeflow.errors import ConfigError
 from citeflow.files import sha256_of_json
-from citeflow.kubernetes.identity import Owner, Placement, labels
-from citeflow.kubernetes.job_spec import LAUNCHERS, TrainSpec
+from citeflow.kubernetes.identity import JobIdentity, Owner, labels
+from citeflow.kubernetes.job_spec import LAUNCHERS, JobSpec
 from citeflow.kubernetes.pods import (
     GRACE_S,
     NO_SIDECAR,
@@ -38,7 +38,7 @@ SPEC_SHA256 = "citeflow.org/spec-sha256"
 PYTORCH_JOB, TRAIN_JOB = LAUNCHERS["pytorchjob"], LAUNCHERS["trainjob"]
 
 
-def render(kind: str, spec: TrainSpec, place: Placement) -> Json:
+def render(kind: str, spec: JobSpec, place: JobIdentity) -> Json:
     """The object that is sent: a PyTorchJob or a TrainJob, with the digest of all that was asked for.
 
     Raises:
@@ -60,7 +60,7 @@ def owner_reference(owner: Owner) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "name": owner.name, "uid": owner.uid}
 
 
-def _pytorch_job(spec: TrainSpec, place: Placement) -> object:
+def _pytorch_job(spec: JobSpec, place: JobIdentity) -> object:
     host = f"{place.name}-worker-0"
     pods = kubeflow.KubeflowOrgV1ReplicaSpec(
         replicas=spec.workers, restart_policy="OnFailure", template=_template(spec, place, host)
@@ -93,7 +93,7 @@ def _pytorch_job(spec: TrainSpec, place: Placement) -> object:
     )
 
 
-def _train_job(spec: TrainSpec, place: Placement) -> Json:
+def _train_job(spec: JobSpec, place: JobIdentity) -> Json:
     """As far as a TrainJob can say it: it has no time to live; its pods' token and pull policy are the runtime's."""
     command = command_of(spec, place, f"{place.name}-node-0-0.{place.name}")
     pod = pod_spec(spec)
@@ -136,7 +136,7 @@ def _train_job(spec: TrainSpec, place: Placement) -> Json:
     }
 
 
-def _metadata(spec: TrainSpec, place: Placement) -> k8s.V1ObjectMeta:
+def _metadata(spec: JobSpec, place: JobIdentity) -> k8s.V1ObjectMeta:
     queue = {"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {}
     annotations = {
         "citeflow.org/run": place.run_name,
@@ -150,7 +150,7 @@ def _metadata(spec: TrainSpec, place: Placement) -> k8s.V1ObjectMeta:
     )
 
 
-def _template(spec: TrainSpec, place: Placement, host: str) -> k8s.V1PodTemplateSpec:
+def _template(spec: JobSpec, place: JobIdentity, host: str) -> k8s.V1PodTemplateSpec:
     command, pod = command_of(spec, place, host), pod_spec(spec)
     container = k8s.V1Container(
         name="pytorch",

@@ -49,7 +49,7 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSpec:
+class JobSpec:
     """Pods that train together, and what each of them gets."""
 
     workers: int = 2
@@ -167,7 +167,7 @@ class JobRequest:
     kind: str
     """PyTorchJob or TrainJob."""
 
-    spec: TrainSpec
+    spec: JobSpec
     run_id: str
     """Id of the pipeline run."""
 
@@ -175,7 +175,7 @@ class JobRequest:
     """Where the job is created; that of this pod, or of the kubeconfig, if empty."""
 
 
-def from_yaml(text: str, **defaults: Any) -> TrainSpec:
+def from_yaml(text: str, **defaults: Any) -> JobSpec:
     """Read the settings of a job from YAML text; what it leaves out is taken from `defaults`.
 
     Raises:
@@ -192,17 +192,17 @@ def from_yaml(text: str, **defaults: Any) -> TrainSpec:
             type(values).__name__,
             hint='such as "{cpu: 4, memory: 16Gi}"',
         )
-    hints = typing.get_type_hints(TrainSpec)
+    hints = typing.get_type_hints(JobSpec)
     for key in values:
         if key not in hints:
             raise ConfigError("unknown setting", f"job.{key}", hint=nearest(str(key), hints))
     given = {
         key: _convert(key, value, hints[key]) for key, value in values.items() if value is not None
     }
-    return TrainSpec(**{**defaults, **given})
+    return JobSpec(**{**defaults, **given})
 
 
-def to_yaml(spec: TrainSpec) -> str:
+def to_yaml(spec: JobSpec) -> str:
     """All settings as YAML text; `from_yaml` gives them back."""
     values = {name: _plain(value) for name, value in dataclasses.asdict(spec).items()}
     return yaml.safe_dump(values, sort_keys=False)
@@ -214,7 +214,7 @@ def quantity(text: str) -> float:
     return float(match[1]) * UNITS[match[2] or ""] if match else 0.0
 
 
-def check_mounted(spec: TrainSpec, folder: Path) -> None:
+def check_mounted(spec: JobSpec, folder: Path) -> None:
     """Find out whether the pods see a folder at the same path as this process.
 
     Raises:

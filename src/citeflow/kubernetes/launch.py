@@ -8,7 +8,7 @@ from citeflow.config import Config
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.kubernetes import watcher
 from citeflow.kubernetes.client import connect, own_namespace
-from citeflow.kubernetes.identity import Owner, Placement
+from citeflow.kubernetes.identity import JobIdentity, Owner
 from citeflow.kubernetes.job_objects import Json, render
 from citeflow.kubernetes.job_spec import JobRequest, check_mounted, quantity
 
@@ -47,7 +47,7 @@ def train_on_cluster(
 
 def job_of_run(request: JobRequest, run_dir: Path, namespace: str, task: files.Json) -> Json:
     """The object that is sent for a run; `task` is what its workers shall do."""
-    place = Placement(
+    place = JobIdentity(
         namespace=namespace,
         run_id=request.run_id,
         run_name=run_dir.name,

@@ -5,8 +5,8 @@ from typing import Any
 
 from kubernetes import client as k8s
 
-from citeflow.kubernetes.identity import Placement, labels
-from citeflow.kubernetes.job_spec import USER, TrainSpec, quantity
+from citeflow.kubernetes.identity import JobIdentity, labels
+from citeflow.kubernetes.job_spec import USER, JobSpec, quantity
 from citeflow.training.prometheus import PORT_VARIABLE
 from citeflow.utils.system import KEEP_MEMORY
 
@@ -28,12 +28,12 @@ NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 """A sidecar would cut the workers' own connections, and never end; older versions of istio read the annotation."""
 
 
-def pod_labels(place: Placement) -> dict[str, str]:
+def pod_labels(place: JobIdentity) -> dict[str, str]:
     """What a pod is found by, and kept free of sidecars."""
     return {**labels(place), **NO_SIDECAR}
 
 
-def pod_spec(spec: TrainSpec) -> k8s.V1PodSpec:
+def pod_spec(spec: JobSpec) -> k8s.V1PodSpec:
     """All of a pod but its container. Its processes share one namespace, so that none of them is PID 1."""
     claims = [
         k8s.V1Volume(name=f"claim-{index}", persistent_volume_claim={"claimName": claim})
@@ -58,7 +58,7 @@ def pod_spec(spec: TrainSpec) -> k8s.V1PodSpec:
     )
 
 
-def command_of(spec: TrainSpec, place: Placement, host: str) -> list[str]:
+def command_of(spec: JobSpec, place: JobIdentity, host: str) -> list[str]:
     """torchrun in a pod; `host` is the name of pod 0, where all of them meet."""
     return [
         "python3",
@@ -78,7 +78,7 @@ def command_of(spec: TrainSpec, place: Placement, host: str) -> list[str]:
     ]
 
 
-def environment(spec: TrainSpec) -> list[Json]:
+def environment(spec: JobSpec) -> list[Json]:
     """Variables of a worker.
 
     torch 2.13's agents share a store by default; one that joins later then waits for an address that the others, who
@@ -106,7 +106,7 @@ def ports() -> list[k8s.V1ContainerPort]:
     return [k8s.V1ContainerPort(name=name, container_port=port) for name, port in named.items()]
 
 
-def resources(spec: TrainSpec) -> Json:
+def resources(spec: JobSpec) -> Json:
     """What a pod asks for, which is also all that it may use."""
     amounts = {"cpu": spec.cpu, "memory": spec.memory}
     if spec.gpus:
@@ -114,7 +114,7 @@ def resources(spec: TrainSpec) -> Json:
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
-def mounts(spec: TrainSpec) -> list[Json]:
+def mounts(spec: JobSpec) -> list[Json]:
     """Where the pod's volumes are seen."""
     claims = [
         {"name": f"claim-{index}", "mountPath": path}

@@ -67,14 +67,14 @@ Lü & Zhang (2009)."""
 BASELINES = ("common_neighbors", "adamic_adar", "resource_allocation", "popularity")
 
 
-class Evidence:
+class StructuralFeatures:
     """Answers what is known of pairs, from walks that start at the sources and meet the candidates half way."""
 
     def __init__(
         self,
         references: Csr,
         citations: Csr,
-        neighbours: Csr,
+        neighbors: Csr,
         day_N: np.ndarray | None,
         *,
         hops: int = 3,
@@ -89,7 +89,7 @@ class Evidence:
             hops: length of the longest path that is looked for.
         """
         self.paths = tuple(path for path in PATHS if len(path.hops) <= hops)
-        graphs = {"references": references, "citations": citations, "neighbours": neighbours}
+        graphs = {"references": references, "citations": citations, "neighbours": neighbors}
         self._graphs = {
             hop: Csr(np.asarray(csr.ptr_N1), np.asarray(csr.index_E)) for hop, csr in graphs.items()
         }
@@ -103,7 +103,7 @@ class Evidence:
         dated = ("age", "citations_per_year") if self._day_N is not None else ()
         return (*(path.name for path in self.paths), "popularity", "references_given", *dated)
 
-    def of_batch(
+    def for_batch(
         self, source_S: np.ndarray, row_P: np.ndarray, target_P: np.ndarray, candidate_K: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Evidence for training citations and for the candidates that their sources share.
@@ -131,7 +131,7 @@ class Evidence:
         shared = self._shared(walks, candidate_K, len(source_S))
         return own_PD, self._features(shared, source_S[:, None], candidate_K[None, :], own=0)
 
-    def of_candidates(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
+    def for_candidates(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
         """Evidence for each source with candidates of its own; float32 [P, K, D]."""
         sums = self._own(self.paths, self._walks(self.paths, source_P), _listed(candidate_PK))
         return self._features(sums, source_P[:, None], candidate_PK, own=0)

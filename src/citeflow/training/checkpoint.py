@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from citeflow import files
-from citeflow.errors import CiteflowError, ConfigError, CorruptError, NotFoundError, tellable
+from citeflow.errors import CiteflowError, ConfigError, CorruptError, NotFoundError, to_user_error
 from citeflow.utils.logging import log
 
 KIND = "Checkpoint"
@@ -107,7 +107,10 @@ def read(folder: Path, inputs: files.Json) -> State:
         try:
             found, state = _read(place)
         except (CiteflowError, OSError) as error:
-            told, unreadable = tellable(error), error if isinstance(error, OSError) else unreadable
+            told, unreadable = (
+                to_user_error(error),
+                error if isinstance(error, OSError) else unreadable,
+            )
             log("train", "a checkpoint is damaged", what=told.what, path=told.value)
             continue
         _require_same(folder, found, inputs)

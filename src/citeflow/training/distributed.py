@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from citeflow.errors import CiteflowError, from_record, tellable, to_record
+from citeflow.errors import CiteflowError, error_from_dict, error_to_dict, to_user_error
 from citeflow.training.shared_memory import shared_array, unshare
 
 JOIN_TIMEOUT_S = 300
@@ -66,9 +66,9 @@ class Group:
             try:
                 content = make()
             except (CiteflowError, OSError) as raised:
-                error = json.dumps(to_record(tellable(raised))).encode()
+                error = json.dumps(error_to_dict(to_user_error(raised))).encode()
         if error := self._bytes_from_first(error):
-            raise from_record(json.loads(error))
+            raise error_from_dict(json.loads(error))
         return self._bytes_from_first(content)
 
     def _bytes_from_first(self, content: bytes) -> bytes:

@@ -13,7 +13,13 @@ import psutil
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.errors import CiteflowError, NotFoundError, StoppedError, TrainingError, from_record
+from citeflow.errors import (
+    CiteflowError,
+    NotFoundError,
+    StoppedError,
+    TrainingError,
+    error_from_dict,
+)
 from citeflow.training import memory
 from citeflow.training.lease import NO_PROGRESS
 from citeflow.training.preemption import stop_with_parent
@@ -31,7 +37,9 @@ OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Every start of the workers meets in a store of its own; in torchrun's they find addresses of those that are dead."""
 
 
-def train_here(graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int) -> Path:
+def train_locally(
+    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int
+) -> Path:
     """Train with `workers` processes; a run that was stopped goes on from its checkpoint.
 
     Raises:
@@ -80,7 +88,7 @@ def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
 def error_of_a_worker(run_dir: Path) -> CiteflowError | None:
     """The error that a worker left, as far as it can be read just now."""
     try:
-        return from_record(files.read_json(run_dir / "error.json"))
+        return error_from_dict(files.read_json(run_dir / "error.json"))
     except (NotFoundError, OSError):
         return None
 

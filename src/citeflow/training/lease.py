@@ -22,18 +22,18 @@ NO_PROGRESS = f"{MOST_WITHOUT_PROGRESS} attempts ended without progress beyond s
 _NAME = re.compile(r"(\d{5})\.json")
 
 
-class TakenOver(Exception):  # noqa: N818 - it is no error, and nobody is to be told but the log
+class LeaseLost(Exception):  # noqa: N818 - it is no error, and nobody is to be told but the log
     """Another attempt owns the run, which this one may no longer write to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attempt:
+class Lease:
     """One start of the workers, as rank 0 knows it."""
 
     folder: Path
     number: int
 
-    def require_newest(self) -> None:
+    def assert_held(self) -> None:
         """Find out, before something is written, whether the run still belongs to this attempt.
 
         Raises:
@@ -41,12 +41,12 @@ class Attempt:
         """
         newest = max(_numbers(self.folder), default=0)
         if newest < self.number:
-            raise TakenOver(f"the files of attempt {self.number} are gone")
+            raise LeaseLost(f"the files of attempt {self.number} are gone")
         if newest > self.number:
-            raise TakenOver(f"attempt {newest} has taken over from attempt {self.number}")
+            raise LeaseLost(f"attempt {newest} has taken over from attempt {self.number}")
 
 
-def claim(folder: Path, *, launch: str, step: int) -> Attempt:
+def claim(folder: Path, *, launch: str, step: int) -> Lease:
     """Begin the next attempt.
 
     Args:
@@ -66,7 +66,7 @@ def claim(folder: Path, *, launch: str, step: int) -> Attempt:
         number = numbers[-1] + 1 if numbers else 1
         content = {"launch": launch, "step": step, "wall_time": time.time()}
         if files.create_json(folder / _name(number), content):
-            return Attempt(folder=folder, number=number)
+            return Lease(folder=folder, number=number)
         time.sleep(LOOK_AGAIN_S)
 
 
@@ -86,7 +86,7 @@ def _read(path: Path) -> files.Json:
 def _require_owner(earlier: list[files.Json], launch: str) -> None:
     launches = [each["launch"] for each in earlier]
     if launch in launches and launches[-1] != launch:
-        raise TakenOver(f"attempt {len(launches)} belongs to a later launch")
+        raise LeaseLost(f"attempt {len(launches)} belongs to a later launch")
 
 
 def _require_progress(steps: list[int], step: int) -> None:

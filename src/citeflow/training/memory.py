@@ -13,7 +13,7 @@ from pathlib import Path
 
 from citeflow import files
 from citeflow.config import Config
-from citeflow.sampling import FOLDS, Plan
+from citeflow.sampling import FOLDS, PartitionSampler
 from citeflow.utils.logging import log
 
 MIB = 2**20
@@ -30,7 +30,7 @@ MEASURED, PIECE, PAIRS, CALIBRATED = 65_536, 32_768, 1 << 17, 10_000
 """Papers whose features are measured, papers embedded at once, pairs scored at once, sources calibrated on, as the
 modules have it that do so; they import torch."""
 
-JUDGED, PERCEPTRON_NEGATIVES = 256, 16
+STRUCTURAL_SOURCES, MLP_NEGATIVES = 256, 16
 """Of `objective`."""
 
 OUTSIDE = 0.25
@@ -72,9 +72,9 @@ def _step(
 ) -> float:
     """A batch, the next one, activations and their gradients, scores, walks."""
     train, model = config.train, config.model
-    parts = Plan(
+    parts = PartitionSampler(
         num_papers=num_papers, papers=train.nodes_per_batch, world_size=workers, seed=0
-    ).num_parts
+    ).num_partitions
     papers, citations, degree = (
         num_papers / parts,
         num_citations / parts / FOLDS,
@@ -85,12 +85,12 @@ def _step(
     if model.predictor == "mlp":
         scores = (
             4
-            * (sources * min(PERCEPTRON_NEGATIVES, train.num_negatives) + citations)
+            * (sources * min(MLP_NEGATIVES, train.num_negatives) + citations)
             * model.hidden_channels
             * FLOAT
         )
-    evidence = (
-        JUDGED * (200 * train.num_negatives + 480 * degree**2)
+    structural = (
+        STRUCTURAL_SOURCES * (200 * train.num_negatives + 480 * degree**2)
         if model.predictor == "structural"
         else 0
     )
@@ -98,7 +98,7 @@ def _step(
     return (
         FLOAT * (4 * papers * num_features + activations)
         + scores
-        + evidence
+        + structural
         + 100 * FOLDS * citations
     )
 

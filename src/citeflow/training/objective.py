@@ -16,15 +16,15 @@ from citeflow.config import Config
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.losses import LOSSES
-from citeflow.models.structural import Evidence
+from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, features_of, sparse
-from citeflow.sampling import Batch, Part, make_batch
+from citeflow.sampling import Batch, Partition, make_batch
 
-JUDGED = 256
+STRUCTURAL_SOURCES = 256
 """Sources of a batch whose evidence is looked up, at most."""
 
 
-PERCEPTRON_NEGATIVES = 16
+MLP_NEGATIVES = 16
 """Negatives of a batch where a perceptron looks at every pair: a hundred times the work of a dot product."""
 
 
@@ -67,8 +67,8 @@ class Judged:
     """Positions among the batch's citations."""
     row_Y: Tensor
     """Which of `source_Z` each citation belongs to."""
-    evidence_YD: Tensor
-    evidence_ZKD: Tensor
+    structural_YD: Tensor
+    structural_ZKD: Tensor
 
 
 def _moved(record: Inputs | Judged, device: torch.device) -> dict[str, Tensor]:
@@ -101,10 +101,10 @@ class Objective(nn.Module):
         self, judged: Judged, positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor
     ) -> Tensor:
         positive_Y = self.predictor.joined(
-            positive_P.index_select(0, judged.citation_Y), judged.evidence_YD
+            positive_P.index_select(0, judged.citation_Y), judged.structural_YD
         )
         negative_ZK = self.predictor.joined(
-            negative_SK.index_select(0, judged.source_Z), judged.evidence_ZKD
+            negative_SK.index_select(0, judged.source_Z), judged.structural_ZKD
         )
         return self.loss(
             positive_Y, negative_ZK, masked_SK.index_select(0, judged.source_Z), judged.row_Y
@@ -112,14 +112,19 @@ class Objective(nn.Module):
 
 
 def make_inputs(
-    part: Part, *, graph: PreparedGraph, evidence: Evidence, config: Config, seed: tuple[int, ...]
+    part: Partition,
+    *,
+    graph: PreparedGraph,
+    structural: StructuralFeatures,
+    config: Config,
+    seed: tuple[int, ...],
 ) -> Inputs:
     """Gather all that a step needs for a part of the graph."""
-    most = PERCEPTRON_NEGATIVES if config.model.predictor == "mlp" else config.train.num_negatives
+    most = MLP_NEGATIVES if config.model.predictor == "mlp" else config.train.num_negatives
     batch = make_batch(
         part,
         references=graph.references,
-        neighbours=graph.neighbours,
+        neighbors=graph.neighbors,
         day_N=graph.day_N,
         negatives=min(most, config.train.num_negatives),
         seed=(*seed, 0),
@@ -133,22 +138,22 @@ def make_inputs(
         negative_K=torch.from_numpy(batch.negative_K),
         row_P=torch.from_numpy(batch.row_P),
         masked_SK=torch.from_numpy(batch.masked_SK),
-        judged=_judge(batch, evidence, (*seed, 1))
+        judged=_judge(batch, structural, (*seed, 1))
         if config.model.predictor == "structural"
         else None,
     )
 
 
-def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
+def _judge(batch: Batch, structural: StructuralFeatures, seed: tuple[int, ...]) -> Judged:
     """Look up the evidence for some of a batch's sources and all of their citations in it."""
     num_sources = len(batch.source_S)
     chosen = np.random.default_rng(seed).choice(
-        num_sources, min(JUDGED, num_sources), replace=False
+        num_sources, min(STRUCTURAL_SOURCES, num_sources), replace=False
     )
     source_Z = np.sort(chosen)
     citation_Y = np.flatnonzero(np.isin(batch.row_P, source_Z))
     row_Y = np.searchsorted(source_Z, batch.row_P[citation_Y])
-    evidence_YD, evidence_ZKD = evidence.of_batch(
+    structural_YD, structural_ZKD = structural.for_batch(
         batch.paper_B[batch.source_S[source_Z]],
         row_Y,
         batch.paper_B[batch.target_P[citation_Y]],
@@ -158,6 +163,6 @@ def _judge(batch: Batch, evidence: Evidence, seed: tuple[int, ...]) -> Judged:
         source_Z=torch.from_numpy(source_Z),
         citation_Y=torch.from_numpy(citation_Y),
         row_Y=torch.from_numpy(row_Y),
-        evidence_YD=torch.from_numpy(evidence_YD),
-        evidence_ZKD=torch.from_numpy(evidence_ZKD),
+        structural_YD=torch.from_numpy(structural_YD),
+        structural_ZKD=torch.from_numpy(structural_ZKD),
     )

@@ -21,18 +21,18 @@ from citeflow.evaluation.metrics import ranks
 from citeflow.evaluation.scoring import part_of, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import Evidence
+from citeflow.models.structural import StructuralFeatures
 from citeflow.reporting.tensorboard import RunLog
-from citeflow.sampling import Plan
+from citeflow.sampling import PartitionSampler
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
 from citeflow.training.distributed import Group
-from citeflow.training.lease import Attempt
+from citeflow.training.lease import Lease
 from citeflow.training.objective import Inputs, Objective, make_inputs
 from citeflow.training.preemption import StopRequests
 from citeflow.training.schedule import learning_rate
 from citeflow.utils.logging import log
-from citeflow.utils.system import give_back_memory
+from citeflow.utils.system import malloc_trim
 
 AGAIN = "run it again"
 VALIDATION_SOURCES = 2000
@@ -46,14 +46,14 @@ class Training:
     """Everything that the loop works on."""
 
     graph: PreparedGraph
-    evidence: Evidence
+    structural: StructuralFeatures
     config: Config
     group: Group
     model: LinkPredictor
     optimizer: torch.optim.Optimizer
     progress: Progress
     best: dict[str, Tensor]
-    attempt: Attempt
+    attempt: Lease
     """Whose checkpoints go to `checkpoints`, as long as it owns the run."""
 
     checkpoints: Path
@@ -79,7 +79,7 @@ def fit(training: Training) -> None:
         training.graph.num_papers,
         training.group.world_size,
     )
-    plan = Plan(
+    plan = PartitionSampler(
         num_papers=papers, papers=train.nodes_per_batch, world_size=workers, seed=train.seed
     )
     with contextlib.closing(_Batches(training, plan)) as batches:
@@ -133,7 +133,7 @@ def _in_parallel(training: Training) -> DistributedDataParallel:
 class _Clock:
     """How much of the training is done, the same on every rank."""
 
-    def __init__(self, training: Training, plan: Plan) -> None:
+    def __init__(self, training: Training, plan: PartitionSampler) -> None:
         self._began = time.monotonic() - training.progress.seconds
         self._steps = max(1, math.ceil(training.config.train.epochs * plan.steps_per_epoch))
         self.recorded_at, self.recorded_positives = (
@@ -155,7 +155,7 @@ class _Clock:
 class _Batches:
     """Makes the batch of the next step on a thread, while this step is computed."""
 
-    def __init__(self, training: Training, plan: Plan) -> None:
+    def __init__(self, training: Training, plan: PartitionSampler) -> None:
         self._training, self._plan = training, plan
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._next = self._thread.submit(self._make, training.progress.step)
@@ -179,7 +179,7 @@ class _Batches:
         return make_inputs(
             self._plan.part(step, training.group.rank),
             graph=training.graph,
-            evidence=training.evidence,
+            structural=training.structural,
             config=training.config,
             seed=_seed(training, step),
         )
@@ -271,19 +271,19 @@ def _evaluate(training: Training) -> None:
     part = part_of(
         training.graph.valid, most=VALIDATION_SOURCES, rank=group.rank, world_size=group.world_size
     )
-    give_back_memory()
+    malloc_trim()
     embedding_NH = embed_all(training.model, training.graph, group)
     reciprocal = 0.0
     if len(part.source_P):
         score = torch.from_numpy(
-            score_held_out(training.model, embedding_NH, training.evidence, part)
+            score_held_out(training.model, embedding_NH, training.structural, part)
         )
         is_finite = bool(score.isfinite().all())
         reciprocal = (
             float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum()) if is_finite else math.nan
         )
     del embedding_NH
-    give_back_memory()
+    malloc_trim()
     total, count = group.sum(reciprocal, len(part.source_P))
     _require_finite("scores are", total, progress.step)
     mrr = total / count
@@ -312,7 +312,7 @@ def _save(training: Training) -> None:
     total = sum(float(value.abs().max()) for value in training.model.state_dict().values())
     _require_finite("weights are", total, progress.step)
     if training.group.is_first:
-        training.attempt.require_newest()
+        training.attempt.assert_held()
         failed = _write(training)
     if not training.group.sum(failed)[0]:
         training.saved = progress.place

@@ -16,20 +16,20 @@ import torch
 from citeflow import config as settings
 from citeflow import files, paths
 from citeflow.config import Config
-from citeflow.errors import CiteflowError, ConfigError, tellable, to_record
+from citeflow.errors import CiteflowError, ConfigError, error_to_dict, to_user_error
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import calibrate
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import evidence_of
+from citeflow.evaluation.scoring import structural_features_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import Evidence
+from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, lease
 from citeflow.training.checkpoint import Progress
 from citeflow.training.distributed import Group, is_lost_peer, joined
-from citeflow.training.lease import Attempt, TakenOver
+from citeflow.training.lease import Lease, LeaseLost
 from citeflow.training.preemption import (
     StopRequests,
     end_undisturbed,
@@ -65,8 +65,8 @@ def main() -> None:
     except (CiteflowError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in LASTING:
             raise
-        sys.exit(_leave(tellable(error), job_file.parent))
-    except TakenOver as error:
+        sys.exit(_leave(to_user_error(error), job_file.parent))
+    except LeaseLost as error:
         log("train", "leaves the run to another", why=error)
         sys.exit(1)
     except RuntimeError as error:
@@ -99,7 +99,7 @@ def _job_of(args: argparse.Namespace) -> files.Json:
 def _leave(error: CiteflowError, run_dir: Path) -> int:
     """Leave an error for whoever started the training; returns the exit code."""
     with contextlib.suppress(OSError):
-        files.write_json(run_dir / "error.json", to_record(error))
+        files.write_json(run_dir / "error.json", error_to_dict(error))
     log("train", "ends", error=error.what, value=error.value)
     return error.exit_code
 
@@ -114,8 +114,8 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
         return
     name = paths.place_of(run_dir, Path(job["log_dir"]))[1]
     with Watch(group, name, Path(job["log_dir"]), step=start.state.step) as watch:
-        evidence = evidence_of(graph, config.model)
-        training = _begin(group, graph, evidence, config, start, Path(job["log_dir"]), stops)
+        structural = structural_features_of(graph, config.model)
+        training = _begin(group, graph, structural, config, start, Path(job["log_dir"]), stops)
         try:
             with watch.fitting(training.progress):
                 fit(training)
@@ -132,16 +132,16 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
             calibration = None
             if group.is_first:
                 calibration = calibrate(
-                    training.model, embedding_NH, evidence, graph.valid, loss=config.train.loss
+                    training.model, embedding_NH, structural, graph.valid, loss=config.train.loss
                 )
             seen = watch.gathered()
     if calibration:
-        start.attempt.require_newest()
+        start.attempt.assert_held()
         trained_model.save(
             run_dir / "model",
             training.model,
             config=config,
-            evidence=evidence,
+            structural=structural,
             calibration=calibration,
             train={**_facts(training), **seen.train},
             used=seen.cost,
@@ -179,7 +179,7 @@ def _is_done(folder: Path, inputs: files.Json) -> bool:
 class _Start:
     """What rank 0 found on the disk, and all ranks begin with."""
 
-    attempt: Attempt
+    attempt: Lease
     checkpoints: Path
     state: checkpoint.State
     inputs: files.Json
@@ -210,7 +210,7 @@ def _start(group: Group, run_dir: Path, inputs: files.Json, *, launch: str) -> _
         group.ask_first(lambda: states[0].tensors),
     )
     return _Start(
-        attempt=Attempt(folder=run_dir / "attempts", number=number),
+        attempt=Lease(folder=run_dir / "attempts", number=number),
         checkpoints=place,
         state=checkpoint.State(step=step, progress=progress, tensors=tensors),
         inputs=inputs,
@@ -220,7 +220,7 @@ def _start(group: Group, run_dir: Path, inputs: files.Json, *, launch: str) -> _
 def _begin(
     group: Group,
     graph: PreparedGraph,
-    evidence: Evidence,
+    structural: StructuralFeatures,
     config: Config,
     start: _Start,
     log_dir: Path,
@@ -230,7 +230,7 @@ def _begin(
         raise ConfigError(
             "model.aggr", "max", hint="PyG has no sparse maximum on a GPU; take mean or add"
         )
-    model = new_model(graph, evidence, config).to(group.device)
+    model = new_model(graph, structural, config).to(group.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
     progress, best = checkpoint.restore(start.state, model=model, optimizer=optimizer)
     if group.is_first:
@@ -249,7 +249,7 @@ def _begin(
         )
     return Training(
         graph=graph,
-        evidence=evidence,
+        structural=structural,
         config=config,
         group=group,
         model=model,
@@ -278,13 +278,15 @@ def _run_log(log_dir: Path, progress: Progress) -> RunLog:
     return run_log
 
 
-def new_model(graph: PreparedGraph, evidence: Evidence, config: Config) -> LinkPredictor:
+def new_model(
+    graph: PreparedGraph, structural: StructuralFeatures, config: Config
+) -> LinkPredictor:
     """An untrained model for a graph, the same on every rank."""
     torch.manual_seed(config.train.seed)
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     num_features = 1 if x_NF is None else x_NF.shape[1]
     scaled = config.train.loss == "info_nce"
-    model = LinkPredictor(num_features, len(evidence.names), config.model, scaled=scaled)
+    model = LinkPredictor(num_features, len(structural.names), config.model, scaled=scaled)
     if x_NF is not None:
         model.encoder.mean_F, model.encoder.scale_F = mean_and_scale(x_NF)
     return model

@@ -15,7 +15,7 @@ def log(verb: str, event: str, **facts: object) -> None:
     print(f"{time.strftime('%H:%M:%S')} {who} {event}{pairs}", file=sys.stderr, flush=True)
 
 
-def without_secrets(url: str) -> str:
+def redact_url(url: str) -> str:
     """The URL as it may be shown and stored: without user, password, query and fragment; any other text as it is."""
     if "://" not in url:
         return url

@@ -16,7 +16,7 @@ SHELLS = ("sh", "bash", "dash")
 
 
 @contextlib.contextmanager
-def stoppable(tell: Callable[[CiteflowError], None] = lambda error: None) -> Iterator[None]:
+def handle_signals(tell: Callable[[CiteflowError], None] = lambda error: None) -> Iterator[None]:
     """Run a block that a signal ends, children first; a second signal ends the process at once.
 
     Args:

@@ -37,7 +37,7 @@ def environment(inherited: Mapping[str, str], workers: int) -> dict[str, str]:
     }
 
 
-def give_back_memory() -> None:
+def malloc_trim() -> None:
     """Let the kernel have what the heap keeps, once, before something else needs the room."""
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

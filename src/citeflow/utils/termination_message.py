@@ -18,22 +18,22 @@ OF_A_POD = Path("/dev/termination-log")
 """The file that Kubernetes reads a container's last words from."""
 
 
-def leave(error: CiteflowError) -> None:
+def write(error: CiteflowError) -> None:
     """Write the error where it is looked for, if anybody looks."""
     named = os.environ.get(VARIABLE)
     path = Path(named) if named else OF_A_POD
     if named or (path.exists() and os.access(path, os.W_OK)):
-        files.write_in_place(path, json.dumps(errors.to_record(error)))
+        files.write_in_place(path, json.dumps(errors.error_to_dict(error)))
 
 
-def left(path: Path | None = None) -> CiteflowError | None:
+def read(path: Path | None = None) -> CiteflowError | None:
     """The error that a step has left in a file, or that one was killed; by default in the file that the steps share."""
     named = path or os.environ.get(VARIABLE)
     return _read(Path(named)) or _killed(Path(named)) if named else None
 
 
 @contextlib.contextmanager
-def at_work() -> Iterator[None]:
+def alive_marker() -> Iterator[None]:
     """Note, where the steps share a file, that this process is at work, for as long as it is."""
     named = os.environ.get(VARIABLE)
     mark = Path(f"{named}.{os.getpid()}") if named else None
@@ -62,4 +62,4 @@ def _killed(path: Path) -> CiteflowError | None:
 
 
 def _read(path: Path) -> CiteflowError | None:
-    return errors.from_record(files.read_json(path)) if path.is_file() else None
+    return errors.error_from_dict(files.read_json(path)) if path.is_file() else None

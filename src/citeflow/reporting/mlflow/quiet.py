@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from citeflow.errors import CiteflowError, UnavailableError
-from citeflow.utils.logging import without_secrets
+from citeflow.utils.logging import redact_url
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -98,4 +98,4 @@ def without_known_secrets(text: str, uri: str) -> str:
 
 def shown(uri: str) -> str:
     """A URI without user, password and query, where its scheme was forgotten too."""
-    return without_secrets(uri) if "://" in uri else uri.rpartition("@")[2].partition("?")[0]
+    return redact_url(uri) if "://" in uri else uri.rpartition("@")[2].partition("?")[0]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from citeflow import files
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.reporting import formatting
-from citeflow.utils.logging import without_secrets
+from citeflow.utils.logging import redact_url
 
 Json = dict[str, Any]
 
@@ -146,7 +146,7 @@ def _params(content: Json) -> dict[str, str]:
         for key, value in entries.items()
     }
     given = {"dataset": content["dataset"], "workers": content["train"]["workers"], **settings}
-    return {name: without_secrets(str(value)) for name, value in given.items()}
+    return {name: redact_url(str(value)) for name, value in given.items()}
 
 
 def _curves(curves: Json) -> Iterator[Point]:
@@ -194,7 +194,7 @@ def _datasets(content: Json, digests: dict[str, str]) -> list[Dataset]:
         "PreparedGraph": ("training, test", facts),
         "RawDataset": ("raw", {}),
     }
-    name = without_secrets(str(content["dataset"]))
+    name = redact_url(str(content["dataset"]))
     return [
         Dataset(f"{name} ({kind})", digests[kind], context, profile)
         for kind, (context, profile) in told.items()

@@ -183,3 +183,20 @@ def _memory() -> float:
 def _entry(path: Path, name: str) -> int:
     """A figure of a file that has a name and a figure in each line."""
     return int(dict(line.split() for line in path.read_text().splitlines())[name])
+
+
+class StageMeter:
+    """Measures what a stage takes, from the moment that it is made."""
+
+    def __init__(self) -> None:
+        self._start = spent()
+
+    def cost(self) -> dict[str, float]:
+        """Return what was spent so far, by the names of `report.StageCost`."""
+        now = spent()
+        counted = {name: now[name] - value for name, value in self._start.items() if name in now}
+        peaks = [
+            resource.getrusage(who).ru_maxrss
+            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ]
+        return {**counted, "peak_rss_bytes": float(max(peaks) * 1024)}

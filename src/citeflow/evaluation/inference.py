@@ -28,11 +28,11 @@ class Ranks(Protocol):
     def empty(self, num_rows: int, width: int) -> Tensor:
         """A float32 array in main memory."""
 
-    def exchange(self, x: Tensor) -> None:
+    def all_gather_rows(self, x: Tensor) -> None:
         """Wait until every process has its rows done, and the others' rows are here."""
 
 
-class Alone:
+class SingleProcess:
     """One process does it all."""
 
     def rows(self, num_rows: int) -> range:
@@ -43,7 +43,7 @@ class Alone:
         """An array of this process."""
         return torch.empty(num_rows, width)
 
-    def exchange(self, x: Tensor) -> None:
+    def all_gather_rows(self, x: Tensor) -> None:
         """Nothing to wait for."""
 
 
@@ -54,7 +54,7 @@ def embed_all(model: LinkPredictor, graph: PreparedGraph, ranks: Ranks | None = 
     Args:
         ranks: those that share the work and call this at the same time; None for this process alone.
     """
-    ranks = ranks or Alone()
+    ranks = ranks or SingleProcess()
     was_training = model.training
     model.eval()
     x_NH: Tensor | None = None
@@ -64,7 +64,7 @@ def embed_all(model: LinkPredictor, graph: PreparedGraph, ranks: Ranks | None = 
         for first in range(mine.start, mine.stop, PIECE):
             piece = range(first, min(first + PIECE, mine.stop))
             above_NH[piece.start : piece.stop] = _embed_piece(model, graph, piece, layer, x_NH)
-        ranks.exchange(above_NH)
+        ranks.all_gather_rows(above_NH)
         if x_NH is None and graph.x_NF is not None:
             release_pages(graph.x_NF)
         x_NH = above_NH

@@ -44,7 +44,7 @@ class Inputs:
     judged: "Judged | None"
 
     @property
-    def num_positives(self) -> int:
+    def num_samples(self) -> int:
         """Citations to learn from, P."""
         return len(self.target_P)
 

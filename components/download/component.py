@@ -50,9 +50,9 @@ def download(
         resolved: All settings of the run, as YAML text.
         data_resolved: Those of them that the PreparedGraph depends on.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    return steps.download(
+    return stages.download(
         dataset,
         preset,
         settings,

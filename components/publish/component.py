@@ -26,8 +26,8 @@ def publish(
         summary: Table of the results, and where everything lies.
         page: The report with its plots, as one self-contained page.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    steps.publish(
+    stages.publish(
         report, report_sha256, model, out_dir, data_root=data_root, summary=summary, page=page
     )

@@ -35,9 +35,9 @@ def train(
     Returns:
         Digest of the TrainedModel.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    return steps.train(
+    return stages.train(
         graph,
         settings,
         workers,

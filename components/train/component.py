@@ -26,8 +26,9 @@ def train(
         workers: Number of training processes.
         run_name: Name of the run, which its folders on the volume get.
         run_id: Id of the pipeline run, which the job gets as a label.
-        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and wait for it.
-        job: YAML text with what the job gets.
+        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and
+            wait for it.
+        job: YAML text with the resources of the job.
         data_root: Where the shared volume is mounted.
         model: The TrainedModel: weights as safetensors, everything else as JSON.
         metrics: Throughput, time and the best validation MRR.

@@ -135,8 +135,9 @@ class LinkPrediction:
 
     def save(self, folder: Path, result: TrainResult) -> None:
         """Write the TrainedModel."""
-        stages = self.graph.manifest.facts.get("stages", {})
-        stages = {**(stages if isinstance(stages, dict) else {}), "train": result.resources.cost}
+        earlier = self.graph.manifest.facts.get("stages")
+        stages: dict[str, JsonValue] = dict(earlier) if isinstance(earlier, dict) else {}
+        stages["train"] = dict(result.resources.cost)
         trained_model.save(
             folder,
             self.model,

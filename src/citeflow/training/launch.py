@@ -135,7 +135,7 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
         command = [*torchrun_command(workers), str(run.job_file)]
         environment = {**worker_environment(os.environ, workers), **OWN_STORE}
         exit_code, was_stopped = run_workers(command, environment, run)
-    error = read_error(run)
+    error = read_error(run.error_file)
     if exit_code != 0 and not was_stopped and oom_kills() > kills:
         # A worker that is killed leaves no error, and after three of them there is no progress.
         if error is None or error.what == NO_PROGRESS:
@@ -154,10 +154,10 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
     return run.model
 
 
-def read_error(run: RunPaths) -> CiteflowError | None:
+def read_error(file: Path) -> CiteflowError | None:
     """Return the error that a worker reported, if it can be read at the moment."""
     try:
-        return error_from_dict(files.read_json(run.error_file))
+        return error_from_dict(files.read_json(file))
     except (NotFoundError, OSError):
         return None
 
@@ -255,7 +255,7 @@ def _wait(process: subprocess.Popen[bytes], run: RunPaths, received: list[int]) 
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(POLL_S)
-        error = None if received else read_error(run)
+        error = None if received else read_error(run.error_file)
         if error and is_final(error):
             return _end(process)
 

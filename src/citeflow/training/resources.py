@@ -331,7 +331,7 @@ def serve_metrics(
         yield
 
 
-class _MetricsCollector(Collector):  # type: ignore[misc]  # without types where it is not installed
+class _MetricsCollector(Collector):
     """Builds the metrics at each scrape.
 
     Neither prometheus_client's ProcessCollector (which has no labels) nor its Counter (which counts

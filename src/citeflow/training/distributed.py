@@ -108,7 +108,7 @@ class Group:
         assert array is not None
         return array
 
-    def exchange(self, x: Tensor) -> None:
+    def all_gather_rows(self, x: Tensor) -> None:
         """Wait until every rank has its rows of an array done; rows that another machine computed come from there."""
         self.sum(0)
         if self.local_world_size == self.world_size:

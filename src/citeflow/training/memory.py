@@ -13,6 +13,7 @@ from pathlib import Path
 
 from citeflow import files
 from citeflow.config import Config
+from citeflow.models.predictors import PREDICTORS
 from citeflow.sampling import FOLDS, PartitionSampler
 from citeflow.utils.logging import log
 
@@ -30,7 +31,7 @@ MEASURED, PIECE, PAIRS, CALIBRATED = 65_536, 32_768, 1 << 17, 10_000
 """Papers whose features are measured, papers embedded at once, pairs scored at once, sources calibrated on, as the
 modules have it that do so; they import torch."""
 
-STRUCTURAL_SOURCES, MLP_NEGATIVES = 256, 16
+STRUCTURAL_SOURCES = 256
 """Of `objective`."""
 
 OUTSIDE = 0.25
@@ -73,7 +74,7 @@ def _step(
     """A batch, the next one, activations and their gradients, scores, walks."""
     train, model = config.train, config.model
     parts = PartitionSampler(
-        num_papers=num_papers, papers=train.nodes_per_batch, world_size=workers, seed=0
+        num_papers=num_papers, nodes_per_batch=train.nodes_per_batch, world_size=workers, seed=0
     ).num_partitions
     papers, citations, degree = (
         num_papers / parts,
@@ -82,16 +83,13 @@ def _step(
     )
     sources = min(papers, citations)
     scores = 16 * sources * train.num_negatives
-    if model.predictor == "mlp":
-        scores = (
-            4
-            * (sources * min(MLP_NEGATIVES, train.num_negatives) + citations)
-            * model.hidden_channels
-            * FLOAT
-        )
+    predictor = PREDICTORS[model.predictor]
+    if predictor.activations_per_pair:
+        pairs = sources * predictor.limit_negatives(train.num_negatives) + citations
+        scores = predictor.activations_per_pair * pairs * model.hidden_channels * FLOAT
     structural = (
         STRUCTURAL_SOURCES * (200 * train.num_negatives + 480 * degree**2)
-        if model.predictor == "structural"
+        if predictor.uses_structural_features
         else 0
     )
     activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
@@ -119,14 +117,17 @@ def _scoring(num_papers: int, num_features: int, num_citations: int, config: Con
     pairs = min(PAIRS, config.data.holdout * num_papers * config.data.eval_negatives)
     return (
         pairs * (100 + 100 * num_citations / num_papers)
-        if config.model.predictor == "structural"
+        if PREDICTORS[config.model.predictor].uses_structural_features
         else 0
     )
 
 
 def _calibration(num_papers: int, num_features: int, num_citations: int, config: Config) -> float:
     """Walks from all sources at once, on the first worker."""
-    if config.model.predictor != "structural" or config.train.loss == "bce":
+    if (
+        not PREDICTORS[config.model.predictor].uses_structural_features
+        or config.train.loss == "bce"
+    ):
         return 0
     sources = min(CALIBRATED, config.data.holdout * num_papers)
     degree = num_citations / num_papers

@@ -16,16 +16,13 @@ from citeflow.config import Config
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.losses import LOSSES
+from citeflow.models.predictors import PREDICTORS
 from citeflow.models.structural import StructuralFeatures
-from citeflow.models.tensors import encoder_input, features_of, sparse
+from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 from citeflow.sampling import Batch, Partition, make_batch
 
 STRUCTURAL_SOURCES = 256
 """Sources of a batch whose evidence is looked up, at most."""
-
-
-MLP_NEGATIVES = 16
-"""Negatives of a batch where a perceptron looks at every pair: a hundred times the work of a dot product."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,14 +30,14 @@ class Inputs:
     """A batch as tensors."""
 
     x_BF: Tensor
-    links_BB: Tensor
+    adj_BB: Tensor
     """Sparse, symmetric."""
     source_S: Tensor
     """Papers of the subgraph, as `target_P` and `negative_K`."""
     target_P: Tensor
     negative_K: Tensor
-    row_P: Tensor
-    masked_SK: Tensor
+    source_index_P: Tensor
+    false_negative_mask_SK: Tensor
     judged: "Judged | None"
 
     @property
@@ -62,7 +59,7 @@ class Judged:
     """The part of a batch that the structural head learns from; Z sources, Y citations."""
 
     source_Z: Tensor
-    """Rows of `masked_SK`."""
+    """Rows of `false_negative_mask_SK`."""
     citation_Y: Tensor
     """Positions among the batch's citations."""
     row_Y: Tensor
@@ -86,28 +83,41 @@ class Objective(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Compute the loss of a batch."""
-        h_BH = self.predictor.encoder(inputs.x_BF, inputs.links_BB)
+        h_BH = self.predictor.encoder(inputs.x_BF, inputs.adj_BB)
         source_SH = h_BH.index_select(0, inputs.source_S)
-        source_PH = source_SH.index_select(0, inputs.row_P)
+        source_PH = source_SH.index_select(0, inputs.source_index_P)
         target_P1H = h_BH.index_select(0, inputs.target_P)[:, None, :]
-        negative_SK = self.predictor.embedded(source_SH, h_BH.index_select(0, inputs.negative_K))
-        positive_P = self.predictor.embedded(source_PH, target_P1H).squeeze(1)
-        loss = self.loss(positive_P, negative_SK, inputs.masked_SK, inputs.row_P)
+        negative_SK = self.predictor.score_embeddings(
+            source_SH, h_BH.index_select(0, inputs.negative_K)
+        )
+        positive_P = self.predictor.score_embeddings(source_PH, target_P1H).squeeze(1)
+        loss = self.loss(
+            positive_P, negative_SK, inputs.false_negative_mask_SK, inputs.source_index_P
+        )
         if inputs.judged is not None:
-            loss = loss + self._judged(inputs.judged, positive_P, negative_SK, inputs.masked_SK)
+            loss = loss + self._judged(
+                inputs.judged, positive_P, negative_SK, inputs.false_negative_mask_SK
+            )
         return loss
 
     def _judged(
-        self, judged: Judged, positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor
+        self,
+        judged: Judged,
+        positive_P: Tensor,
+        negative_SK: Tensor,
+        false_negative_mask_SK: Tensor,
     ) -> Tensor:
-        positive_Y = self.predictor.joined(
+        positive_Y = self.predictor.add_structural_score(
             positive_P.index_select(0, judged.citation_Y), judged.structural_YD
         )
-        negative_ZK = self.predictor.joined(
+        negative_ZK = self.predictor.add_structural_score(
             negative_SK.index_select(0, judged.source_Z), judged.structural_ZKD
         )
         return self.loss(
-            positive_Y, negative_ZK, masked_SK.index_select(0, judged.source_Z), judged.row_Y
+            positive_Y,
+            negative_ZK,
+            false_negative_mask_SK.index_select(0, judged.source_Z),
+            judged.row_Y,
         )
 
 
@@ -120,26 +130,26 @@ def make_inputs(
     seed: tuple[int, ...],
 ) -> Inputs:
     """Gather all that a step needs for a part of the graph."""
-    most = MLP_NEGATIVES if config.model.predictor == "mlp" else config.train.num_negatives
+    predictor = PREDICTORS[config.model.predictor]
     batch = make_batch(
         part,
         references=graph.references,
         neighbors=graph.neighbors,
         day_N=graph.day_N,
-        negatives=min(most, config.train.num_negatives),
+        num_negatives=predictor.limit_negatives(config.train.num_negatives),
         seed=(*seed, 0),
     )
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     return Inputs(
-        x_BF=features_of(x_NF, batch.paper_B),
-        links_BB=sparse(batch.links, len(batch.paper_B)),
+        x_BF=gather_features(x_NF, batch.paper_B),
+        adj_BB=to_sparse_tensor(batch.adj, len(batch.paper_B)),
         source_S=torch.from_numpy(batch.source_S),
         target_P=torch.from_numpy(batch.target_P),
         negative_K=torch.from_numpy(batch.negative_K),
-        row_P=torch.from_numpy(batch.row_P),
-        masked_SK=torch.from_numpy(batch.masked_SK),
+        source_index_P=torch.from_numpy(batch.source_index_P),
+        false_negative_mask_SK=torch.from_numpy(batch.false_negative_mask_SK),
         judged=_judge(batch, structural, (*seed, 1))
-        if config.model.predictor == "structural"
+        if predictor.uses_structural_features
         else None,
     )
 
@@ -151,8 +161,8 @@ def _judge(batch: Batch, structural: StructuralFeatures, seed: tuple[int, ...]) 
         num_sources, min(STRUCTURAL_SOURCES, num_sources), replace=False
     )
     source_Z = np.sort(chosen)
-    citation_Y = np.flatnonzero(np.isin(batch.row_P, source_Z))
-    row_Y = np.searchsorted(source_Z, batch.row_P[citation_Y])
+    citation_Y = np.flatnonzero(np.isin(batch.source_index_P, source_Z))
+    row_Y = np.searchsorted(source_Z, batch.source_index_P[citation_Y])
     structural_YD, structural_ZKD = structural.for_batch(
         batch.paper_B[batch.source_S[source_Z]],
         row_Y,

@@ -17,8 +17,8 @@ from citeflow import files
 from citeflow.config import Config
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.metrics import ranks
-from citeflow.evaluation.scoring import part_of, score_held_out
+from citeflow.evaluation.metrics import rank_positives
+from citeflow.evaluation.scoring import sample_held_out, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
@@ -80,7 +80,10 @@ def fit(training: Training) -> None:
         training.group.world_size,
     )
     plan = PartitionSampler(
-        num_papers=papers, papers=train.nodes_per_batch, world_size=workers, seed=train.seed
+        num_papers=papers,
+        nodes_per_batch=train.nodes_per_batch,
+        world_size=workers,
+        seed=train.seed,
     )
     with contextlib.closing(_Batches(training, plan)) as batches:
         batches.wait()
@@ -177,7 +180,7 @@ class _Batches:
     def _make(self, step: int) -> Inputs:
         training = self._training
         return make_inputs(
-            self._plan.part(step, training.group.rank),
+            self._plan.partition(step, training.group.rank),
             graph=training.graph,
             structural=training.structural,
             config=training.config,
@@ -268,7 +271,7 @@ def _evaluate_if_due(training: Training, share: float) -> None:
 def _evaluate(training: Training) -> None:
     """Measure the validation MRR, the ranks sharing the work, and keep the model if it is the best so far."""
     group, progress = training.group, training.progress
-    part = part_of(
+    part = sample_held_out(
         training.graph.valid, most=VALIDATION_SOURCES, rank=group.rank, world_size=group.world_size
     )
     malloc_trim()
@@ -280,7 +283,9 @@ def _evaluate(training: Training) -> None:
         )
         is_finite = bool(score.isfinite().all())
         reciprocal = (
-            float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum()) if is_finite else math.nan
+            float((1 / rank_positives(score[:, 0], score[:, 1:]).double()).sum())
+            if is_finite
+            else math.nan
         )
     del embedding_NH
     malloc_trim()

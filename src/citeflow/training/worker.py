@@ -20,11 +20,13 @@ from citeflow.errors import CiteflowError, ConfigError, error_to_dict, to_user_e
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import calibrate
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import structural_features_of
+from citeflow.evaluation.scoring import build_structural_features
+from citeflow.evaluation.trained_model import TrainingResult
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
+from citeflow.report import StageCost, TrainSummary, stage_costs
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, lease
 from citeflow.training.checkpoint import Progress
@@ -114,7 +116,7 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
         return
     name = paths.place_of(run_dir, Path(job["log_dir"]))[1]
     with Watch(group, name, Path(job["log_dir"]), step=start.state.step) as watch:
-        structural = structural_features_of(graph, config.model)
+        structural = build_structural_features(graph, config.model)
         training = _begin(group, graph, structural, config, start, Path(job["log_dir"]), stops)
         try:
             with watch.fitting(training.progress):
@@ -141,13 +143,18 @@ def work(group: Group, run_dir: Path, job: files.Json) -> None:
             run_dir / "model",
             training.model,
             config=config,
-            structural=structural,
+            structural_features=structural.names,
             calibration=calibration,
-            train={**_facts(training), **seen.train},
-            used=seen.cost,
-            resources=seen.series,
-            history=training.progress.history,
-            evaluations=training.progress.evaluations,
+            result=TrainingResult(
+                summary=TrainSummary(**_facts(training), **seen.train),
+                stages={
+                    **stage_costs(graph.manifest),
+                    "train": StageCost(seconds=training.progress.seconds, **seen.cost),
+                },
+                history=training.progress.history,
+                evaluations=training.progress.evaluations,
+                resources=seen.series,
+            ),
             inputs=training.inputs,
         )
     group.sum(0)  # a job ends with its first worker that does

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from citeflow.config import Config
 from citeflow.evaluation import calibration, inference, scoring
 from citeflow.models import tensors
+from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
-from citeflow.training import objective
+from citeflow.tasks import citation_objective
 
 MIB = 2**20
 
@@ -44,6 +45,10 @@ class _Shape:
     def degree(self) -> float:
         return self.num_citations / self.num_papers
 
+    @property
+    def predictor(self) -> Predictor:
+        return PREDICTORS[self.config.model.predictor]
+
 
 def estimate(
     *, num_papers: int, num_features: int, num_citations: int, config: Config, workers: int
@@ -71,7 +76,7 @@ def estimate(
 
 def _measuring(shape: _Shape) -> float:
     """Mean and deviation of the features: a sample of them as float64, twice."""
-    stride = max(1, shape.num_papers // tensors.MEASURED)
+    stride = max(1, shape.num_papers // tensors.STATISTICS_SAMPLE)
     return shape.num_papers // stride * shape.num_features * 16
 
 
@@ -80,19 +85,23 @@ def _step(shape: _Shape, workers: int) -> float:
     train = shape.config.train
     model = shape.config.model
     sampler = PartitionSampler(
-        num_papers=shape.num_papers, papers=train.nodes_per_batch, world_size=workers, seed=0
+        num_papers=shape.num_papers,
+        nodes_per_batch=train.nodes_per_batch,
+        world_size=workers,
+        seed=0,
     )
     papers = shape.num_papers / sampler.num_partitions
     citations = shape.num_citations / sampler.num_partitions / FOLDS
     sources = min(papers, citations)
+    predictor = shape.predictor
     scores = 16.0 * sources * train.num_negatives
+    if predictor.activations_per_pair:
+        pairs = sources * predictor.limit_negatives(train.num_negatives) + citations
+        scores = predictor.activations_per_pair * pairs * model.hidden_channels * FLOAT
     structural = 0.0
-    if model.predictor == "mlp":
-        pairs = sources * min(objective.MLP_NEGATIVES, train.num_negatives) + citations
-        scores = 4 * pairs * model.hidden_channels * FLOAT
-    if model.predictor == "structural":
+    if predictor.uses_structural_features:
         paths = 200 * train.num_negatives + 480 * shape.degree**2
-        structural = objective.STRUCTURAL_SOURCES * paths
+        structural = citation_objective.STRUCTURAL_SOURCES * paths
     activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
     dense = FLOAT * (4 * papers * shape.num_features + activations)
     return dense + scores + structural + 100 * FOLDS * citations
@@ -101,7 +110,7 @@ def _step(shape: _Shape, workers: int) -> float:
 def _embedding(shape: _Shape) -> float:
     """A chunk of papers and all of their neighbors, in the first layer or in one above."""
     model = shape.config.model
-    papers = min(shape.num_papers, inference.PIECE)
+    papers = min(shape.num_papers, inference.CHUNK)
     neighbors = papers * (1 + OUTSIDE_NEIGHBORS * 2 * shape.degree)
     inputs = min(shape.num_papers, neighbors)
     first = 3 * inputs * shape.num_features + 4 * papers * model.hidden_channels
@@ -111,7 +120,7 @@ def _embedding(shape: _Shape) -> float:
 
 def _scoring(shape: _Shape) -> float:
     """Structural features of the pairs that are scored at once."""
-    if shape.config.model.predictor != "structural":
+    if not shape.predictor.uses_structural_features:
         return 0
     data = shape.config.data
     pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
@@ -120,9 +129,9 @@ def _scoring(shape: _Shape) -> float:
 
 def _calibration(shape: _Shape) -> float:
     """Path counts from all sources at once, on rank 0."""
-    if shape.config.model.predictor != "structural" or shape.config.train.loss == "bce":
+    if not shape.predictor.uses_structural_features or shape.config.train.loss == "bce":
         return 0
-    sources = min(calibration.MOST, shape.config.data.holdout * shape.num_papers)
+    sources = min(calibration.MAX_CITATIONS, shape.config.data.holdout * shape.num_papers)
     # The next hop leads to papers that are cited more than the average; fitted to three graphs.
     hubs = 1.2 * math.pow(shape.num_papers / shape.degree, 0.155)
     return 140 * sources * hubs * shape.degree**2

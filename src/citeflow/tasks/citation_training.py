@@ -16,16 +16,17 @@ from citeflow.errors import ConfigError
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import Calibration, calibrate
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.metrics import ranks
-from citeflow.evaluation.scoring import part_of, score_held_out, structural_features_of
+from citeflow.evaluation.metrics import rank_positives
+from citeflow.evaluation.scoring import build_structural_features, sample_held_out, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
 from citeflow.sampling import PartitionSampler
+from citeflow.report import stage_costs
 from citeflow.tasks.base import TrainResult
+from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
 from citeflow.training.distributed import Group
-from citeflow.training.objective import Inputs, Objective, make_inputs
 from citeflow.utils.system import malloc_trim
 
 MAX_VALIDATION_SOURCES = 2000
@@ -67,13 +68,13 @@ class LinkPrediction:
         self.graph = graph
         self.config = config
         self.group = group
-        self.structural = structural_features_of(graph, config.model)
+        self.structural = build_structural_features(graph, config.model)
         self.model = build_model(graph, self.structural, config).to(group.device)
         self.objective = Objective(self.model, config.train.loss)
         self.calibration = Calibration()
         self._sampler = PartitionSampler(
             num_papers=graph.num_papers,
-            papers=config.train.nodes_per_batch,
+            nodes_per_batch=config.train.nodes_per_batch,
             world_size=group.world_size,
             seed=config.train.seed,
         )
@@ -91,7 +92,7 @@ class LinkPrediction:
     def make_batch(self, step: int) -> Inputs:
         """Gather a partition of the graph with its targets and negatives."""
         return make_inputs(
-            self._sampler.part(step, self.group.rank),
+            self._sampler.partition(step, self.group.rank),
             graph=self.graph,
             structural=self.structural,
             config=self.config,
@@ -100,7 +101,7 @@ class LinkPrediction:
 
     def validate(self) -> tuple[float, int]:
         """Sum the reciprocal ranks of this rank's share of the held-out citations."""
-        part = part_of(
+        part = sample_held_out(
             self.graph.valid,
             most=MAX_VALIDATION_SOURCES,
             rank=self.group.rank,
@@ -119,7 +120,7 @@ class LinkPrediction:
         score = torch.from_numpy(score_held_out(self.model, embedding_NH, self.structural, part))
         if not score.isfinite().all():
             return math.nan
-        return float((1 / ranks(score[:, 0], score[:, 1:]).double()).sum())
+        return float((1 / rank_positives(score[:, 0], score[:, 1:]).double()).sum())
 
     def finish(self) -> None:
         """Calibrate the probabilities on the validation citations; rank 0 does it for all."""
@@ -135,20 +136,19 @@ class LinkPrediction:
 
     def save(self, folder: Path, result: TrainResult) -> None:
         """Write the TrainedModel."""
-        earlier = self.graph.manifest.facts.get("stages")
-        stages: dict[str, JsonValue] = dict(earlier) if isinstance(earlier, dict) else {}
-        stages["train"] = dict(result.resources.cost)
         trained_model.save(
             folder,
             self.model,
             config=self.config,
-            structural=self.structural,
+            structural_features=self.structural.names,
             calibration=self.calibration,
-            train=result.summary.model_dump(exclude_none=True),
-            used={"stages": stages},
-            resources=result.resources.series,
-            history=result.progress.history,
-            evaluations=result.progress.evaluations,
+            result=trained_model.TrainingResult(
+                summary=result.summary,
+                stages={**stage_costs(self.graph.manifest), "train": result.resources.cost},
+                history=result.progress.history,
+                evaluations=result.progress.evaluations,
+                resources=result.resources.series,
+            ),
             inputs=result.inputs,
         )
 

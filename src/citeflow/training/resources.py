@@ -25,12 +25,13 @@ from pydantic import JsonValue
 
 from citeflow import files
 from citeflow.paths import RunPaths
+from citeflow.report import StageCost
 from citeflow.reporting.tensorboard import ResourceLog
 from citeflow.training.checkpoint import Progress
 from citeflow.training.distributed import Group
 from citeflow.utils.logging import log
 from citeflow.utils.system import METRICS_PORT_VARIABLE
-from citeflow.utils.usage import COUNTERS, Usage, UsageReader, rates
+from citeflow.utils.usage import COUNTERS, StageMeter, Usage, UsageReader, rates
 
 INTERVAL_S = 1.0
 """Seconds between two samples, at first."""
@@ -85,11 +86,23 @@ class ResourceSummary:
     """`cpu_cores`: mean cores in use while they trained. `peak_memory_bytes`: highest memory, pages
     that ranks of one machine share counted once. Unknown figures are left out."""
 
-    cost: dict[str, float]
-    """By the names of `report.StageCost`; unknown figures are left out."""
+    cost: StageCost
+    """Cost of the training, of all ranks."""
 
     series: dict[str, JsonValue]
     """Content of resources.json: `seconds`, and for each of the `ranks` what it used until then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankUsage:
+    """What one rank used, as it sends it to the others."""
+
+    samples: list[Usage]
+    cpu_cores: float
+    """Mean cores in use while it trained."""
+    cpu_s: float
+    """CPU time of its whole work."""
+    peak_rss_bytes: float
 
 
 class Sampler:
@@ -225,6 +238,7 @@ class ResourceMonitor(contextlib.ExitStack):
         self._progress: Progress | None = None
         self._log: ResourceLog | None = None
         self._cpu_cores = 0.0
+        self._meter = StageMeter()
         self._sampler = Sampler(read or UsageReader().read, on_sample=self._show)
 
     def __enter__(self) -> "ResourceMonitor":
@@ -256,21 +270,28 @@ class ResourceMonitor(contextlib.ExitStack):
 
     def gather(self) -> ResourceSummary:
         """Summarize what all ranks used; every rank calls it."""
-        samples = self._sampler.samples_until_now()
-        of_ranks = self._group.all_gather_object(samples)
-        series, peak_bytes = summarize(of_ranks, self._group.local_world_size)
-        used = (samples[-1].read_bytes, samples[-1].written_bytes) if samples else (math.nan,) * 2
-        cpu_cores, cpu_s, read_bytes, written_bytes = self._group.all_reduce(
-            self._cpu_cores, time.process_time(), *used
+        mine = RankUsage(
+            samples=self._sampler.samples_until_now(),
+            cpu_cores=self._cpu_cores,
+            cpu_s=time.process_time(),
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         )
-        train = {"cpu_cores": cpu_cores, "peak_memory_bytes": peak_bytes}
+        ranks = self._group.all_gather_object(mine)
+        samples = [rank.samples for rank in ranks]
+        series, peak_bytes = summarize(samples, self._group.local_world_size)
+        latest = [each[-1] if each else None for each in samples]
         cost = {
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
-            "cpu_seconds": cpu_s,
-            "read_bytes": read_bytes,
-            "written_bytes": written_bytes,
+            **self._meter.cost(),
+            "peak_rss_bytes": max(rank.peak_rss_bytes for rank in ranks),
+            "cpu_seconds": sum(rank.cpu_s for rank in ranks),
+            "read_bytes": sum(usage.read_bytes if usage else math.nan for usage in latest),
+            "written_bytes": sum(usage.written_bytes if usage else math.nan for usage in latest),
         }
-        return ResourceSummary(train=_finite(train), cost=_finite(cost), series=series)
+        train = {
+            "cpu_cores": sum(rank.cpu_cores for rank in ranks),
+            "peak_memory_bytes": peak_bytes,
+        }
+        return ResourceSummary(train=_finite(train), cost=StageCost(**_finite(cost)), series=series)
 
     def metrics(self) -> dict[str, float]:
         """Return the current value of each metric; NaN where it is unknown yet."""

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.base import place_without_volume
+from components.base import request_resources_without_volume
 from components.xor_compare.component import xor_compare
 from components.xor_plot.component import xor_plot
 from components.xor_points.component import xor_points
@@ -10,7 +10,9 @@ from components.xor_train.component import xor_train
 
 
 def _place(task: dsl.PipelineTask, title: str) -> None:
-    place_without_volume(task, title, cpu=("200m", "1"), memory=("256Mi", "1Gi"), cached=False)
+    request_resources_without_volume(
+        task, title, cpu=("200m", "1"), memory=("256Mi", "1Gi"), cached=False
+    )
     task.set_env_variable("OMP_NUM_THREADS", "1")  # as many as the limit, whatever the node has
 
 

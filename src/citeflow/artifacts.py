@@ -38,7 +38,7 @@ class Metrics(Artifact, Protocol):
         """Add one figure."""
 
 
-def step(function: Callable[Given, Result]) -> Callable[Given, Result]:
+def component_entrypoint(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """End the process with the error's two lines and exit code, and leave the error where the caller finds it.
 
     In a loop, kfp.local goes on with other steps after one has failed, or was stopped; these end at once.

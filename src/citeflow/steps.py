@@ -7,7 +7,15 @@ from typing import Any, NamedTuple, Protocol
 import yaml
 
 from citeflow import config, files, paths, stages
-from citeflow.artifacts import Artifact, Metrics, carry, describe, find, log_figures, step
+from citeflow.artifacts import (
+    Artifact,
+    Metrics,
+    carry,
+    component_entrypoint,
+    describe,
+    find,
+    log_figures,
+)
 from citeflow.data.datasets import NAMED_DATASETS
 from citeflow.errors import UnavailableError
 from citeflow.kubeflow import params
@@ -38,7 +46,7 @@ class Settled(NamedTuple):
     data_resolved: str
 
 
-@step
+@component_entrypoint
 def download(
     dataset: str,
     preset: str,
@@ -81,7 +89,7 @@ def download(
     return Settled(sha256, name, config.to_yaml(resolved), data_resolved)
 
 
-@step
+@component_entrypoint
 def preprocess(
     raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact
 ) -> str:
@@ -91,7 +99,7 @@ def preprocess(
     return carry(graph, place, "PreparedGraph", data_root)
 
 
-@step
+@component_entrypoint
 def train(
     graph: Artifact,
     settings: str,
@@ -124,7 +132,7 @@ def train(
     return sha256
 
 
-@step
+@component_entrypoint
 def evaluate(
     model: Artifact,
     model_sha256: str,
@@ -147,7 +155,7 @@ def evaluate(
     return sha256
 
 
-@step
+@component_entrypoint
 def publish(
     report: Artifact,
     report_sha256: str,

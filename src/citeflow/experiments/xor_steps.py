@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet
 
 from citeflow import files
-from citeflow.artifacts import Artifact, Metrics, log_figures, step
+from citeflow.artifacts import Artifact, Metrics, component_entrypoint, log_figures
 from citeflow.experiments import xor
 from citeflow.experiments.xor import History, Points, XorSettings
 from citeflow.utils.logging import log
@@ -16,7 +16,7 @@ PLOTTED = 2_000
 """At most as many points are drawn; more hide each other."""
 
 
-@step
+@component_entrypoint
 def points(
     dims: int,
     train_points: int,
@@ -48,7 +48,7 @@ def points(
     log("xor", "has points", dims=dims, train=train_points, test=test_points)
 
 
-@step
+@component_entrypoint
 def plot(made: Artifact, out_dir: str, *, page: Artifact) -> None:
     """Draw the training points of the plane."""
     from citeflow.reporting import xor as reporting
@@ -60,7 +60,7 @@ def plot(made: Artifact, out_dir: str, *, page: Artifact) -> None:
     _put(text, page, out_dir, "points.html")
 
 
-@step
+@component_entrypoint
 def train(made: Artifact, hidden: int, *, history: Artifact, metrics: Metrics) -> None:
     """Fit one model; its figures after each epoch are the result."""
     found = xor.train(*_read(made), XorSettings.from_dict(made.metadata), hidden=hidden)
@@ -69,7 +69,7 @@ def train(made: Artifact, hidden: int, *, history: Artifact, metrics: Metrics) -
     log("xor", "trained", hidden=hidden, accuracy=found.test.accuracy[-1], loss=found.test.loss[-1])
 
 
-@step
+@component_entrypoint
 def compare(
     made: Artifact,
     without: Artifact,

@@ -36,7 +36,7 @@ _COLOUR = re.compile(r"\x1b\[\d+m")
 
 KEPT_LINES = 200
 
-NAMES = ("citation", "scaling", "compare", "tune", "xor")
+NAMES = ("citation", "scaling", "compare", "tune")
 """The pipelines, each a folder below `pipelines`."""
 
 

@@ -21,7 +21,6 @@ import yaml
 from citeflow import __version__, config, files, paths
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
 from citeflow.experiments import search_space, trials
-from citeflow.experiments.xor import XorSettings
 from citeflow.kubeflow import local_runner as pipeline
 from citeflow.kubeflow import params
 from citeflow.kubeflow.client import Server
@@ -137,8 +136,6 @@ def check(values: Mapping[str, Any]) -> None:
         ConfigError: a value is wrong.
     """
     if "dataset" not in values:
-        if "dims" in values:
-            XorSettings.from_dict(values)
         return
     settings = params.resolve(values)
     text = config.to_yaml(settings)

@@ -1,6 +1,6 @@
 """The report of a run: the typed content of `report.json` and `curves.json`.
 
-These are the product's central records: `evaluate` writes them, and the page, Markdown, TensorBoard,
+These are the product's central records. `evaluate` writes them; page, Markdown, TensorBoard,
 MLflow, the run page of KFP and the experiments read them. A metric is added in `Scores` (field),
 `evaluation/metrics.py` (its computation) and `reporting/formatting.py` (its label).
 """
@@ -110,7 +110,7 @@ class Report(_Open):
     """Costs of the stages, by name."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, as `report.json` holds them; figures that are unknown are left out."""
+        """Return plain values, as `report.json` holds them, without figures that are unknown."""
         values = self.model_dump(by_alias=True)
         for name in ("train", "stages"):
             values[name] = _without_none(values[name])

@@ -8,7 +8,7 @@ import yaml
 
 from citeflow import config, files, paths, stages
 from citeflow.artifacts import Artifact, Metrics, carry, describe, find, log_figures, step
-from citeflow.data.datasets import NAMED_DATASETS
+from citeflow.data.datasets import dataset_names
 from citeflow.errors import UnavailableError
 from citeflow.kubeflow import params
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
@@ -197,7 +197,7 @@ def _out_folder(out_dir: str, data_root: str, name: str) -> Path:
 def _source(dataset: str, data_root: str) -> str:
     """A folder or an archive on the volume may be named relative to `data_root`; all else stays as it is."""
     place = Path(data_root) / dataset
-    is_path = dataset and dataset not in NAMED_DATASETS and "://" not in dataset
+    is_path = dataset and dataset not in dataset_names() and "://" not in dataset
     return str(place) if is_path and place.exists() else dataset
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from citeflow import files
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.paths import RunPaths
 from citeflow.utils.logging import log
 from citeflow.utils.usage import spent
 
@@ -89,21 +90,11 @@ def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
     Returns:
         An EvalReport, `run_dir`/report.
     """
-    from citeflow.evaluation.evaluator import KIND, evaluate_model
+    from citeflow.evaluation import evaluator
 
-    def make() -> Path:
-        began = spent()
-        report, curves, inputs = evaluate_model(model, graph_dir=graph)
-        report["stages"] = {**_stages(model), "evaluate": _cost(began)}
-        with files.new_directory(run_dir / "report") as work:
-            files.write_json(work / "report.json", report)
-            files.write_json(work / "curves.json", curves)
-            files.write_manifest(
-                work, KIND, inputs=inputs, facts={"test_mrr": report["test"]["mrr"]}
-            )
-        return run_dir / "report"
-
-    return _timed("evaluate", model, make)
+    data_root = next(folder.parent for folder in run_dir.parents if folder.name == "runs")
+    run = RunPaths.of_folder(data_root, run_dir)
+    return _timed("evaluate", model, lambda: evaluator.evaluate(model, graph=graph, run=run))
 
 
 def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:

@@ -32,7 +32,7 @@ from citeflow.graph.csr import (
 )
 from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
-from citeflow.report import stage_costs
+from citeflow.report import StageCost, stage_costs
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
@@ -283,14 +283,15 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
+        stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
         costs: dict[str, JsonValue] = {
-            name: cost.model_dump(exclude_none=True) for name, cost in stage_costs(raw).items()
+            name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
         }
         files.write_manifest(
             work,
             KIND,
             inputs={"RawDataset": raw.sha256},
-            facts={**facts.model_dump(), "stages": {**costs, "preprocess": meter.cost()}},
+            facts={**facts.model_dump(), "stages": costs},
         )
     log("preprocess", "done", path=folder)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import files
+from citeflow import files, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.utils.logging import log
@@ -71,9 +71,8 @@ def train(
         if request:
             from citeflow.kubernetes.launch import train_on_cluster
 
-            return train_on_cluster(
-                graph, run_dir=run_dir, log_dir=log_dir, config=config, request=request
-            )
+            run = paths.RunPaths(*paths.place_of(run_dir, log_dir))
+            return train_on_cluster(graph, run, config=config, request=request)
         from citeflow.training.launch import train_locally
 
         return train_locally(

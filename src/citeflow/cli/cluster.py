@@ -12,6 +12,7 @@ from citeflow import files, paths
 from citeflow.cli import options
 from citeflow.errors import ConfigError
 from citeflow.kubernetes import job_spec as train_spec
+from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _add_launch(commands: "Commands") -> None:
     parser.add_argument(
         "--run-id", default=BY_HAND, metavar="ID", help="id of the pipeline run, if there is one"
     )
-    kinds = [name for name, kind in train_spec.LAUNCHERS.items() if kind]
+    kinds = list(LAUNCHERS)
     parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
     parser.add_argument(
         "--job", metavar="YAML", default="", help='what the job gets: a file, or "{cpu: 4}"'
@@ -81,19 +82,19 @@ def _launch(args: argparse.Namespace) -> None:
     )
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
-    from citeflow.kubernetes.launch import job_of_run
+    from citeflow.kubernetes.launch import render_job
     from citeflow.training.launch import job_of
 
-    spec, kind = (
-        train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers),
-        train_spec.LAUNCHERS[args.launcher],
-    )
+    spec = train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers)
     train_spec.check_mounted(spec, run_dir)
-    request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
+    request = JobRequest(
+        launcher=args.launcher, spec=spec, run_id=args.run_id, namespace=args.namespace
+    )
     if args.dry_run:
+        run = paths.RunPaths(options.data_root(args), args.run_name)
         task = job_of(args.graph, paths.log_folder(options.data_root(args), args.run_name), config)
         yaml.safe_dump(
-            job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False
+            render_job(request, run, namespace_of(args), task), sys.stdout, sort_keys=False
         )
         return
     files.read_manifest(args.graph, "PreparedGraph")

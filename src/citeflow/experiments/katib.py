@@ -19,8 +19,8 @@ from citeflow.experiments import search_space as spaces
 from citeflow.experiments.search_space import Choice, Parameter, Range, Space
 from citeflow.experiments.tuning import RANDOM_TRIALS, WARM_UP
 from citeflow.kubernetes.identity import JobIdentity
-from citeflow.kubernetes.job_objects import PYTORCH_JOB, render
 from citeflow.kubernetes.job_spec import JobSpec, check_mounted
+from citeflow.kubernetes.launchers import LAUNCHERS
 
 Json = dict[str, Any]
 
@@ -179,7 +179,7 @@ def _trial_spec(search: Search) -> Json:
         job_file=str(search.data_root / "runs" / run / "job.json"),
     )
     job: Json = json.loads(
-        json.dumps(render(PYTORCH_JOB, search.spec, place)).replace(place.name, name)
+        json.dumps(LAUNCHERS["pytorchjob"].render(search.spec, place)).replace(place.name, name)
     )
     job["metadata"] = {"labels": job["metadata"]["labels"]}  # Katib refuses a name or a namespace
     container = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from citeflow import config, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError
-from citeflow.kubernetes.job_spec import IMAGE, LAUNCHERS, JobRequest, check_mounted, from_yaml
+from citeflow.kubernetes.job_spec import IMAGE, JobRequest, check_mounted, from_yaml
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES, LAUNCHERS
 from citeflow.utils.logging import redact_url
 
 DEFAULTS = {
@@ -58,14 +59,14 @@ def job_request(
     run_dir: Path | None = None,
 ) -> JobRequest | None:
     """What a cluster is asked for, or None where the step trains itself; the text is checked in both cases."""
+    if launcher not in LAUNCHER_NAMES:
+        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(LAUNCHER_NAMES)}")
+    spec = from_yaml(job, workers=workers, image=image)
     if launcher not in LAUNCHERS:
-        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(LAUNCHERS)}")
-    request = JobRequest(
-        kind=LAUNCHERS[launcher], spec=from_yaml(job, workers=workers, image=image), run_id=run_id
-    )
-    if request.kind and run_dir:
-        check_mounted(request.spec, run_dir)
-    return request if request.kind else None
+        return None
+    if run_dir:
+        check_mounted(spec, run_dir)
+    return JobRequest(launcher=launcher, spec=spec, run_id=run_id)
 
 
 def _overrides(predictor: str, epochs: float, minutes: float) -> list[str]:

@@ -1,6 +1,6 @@
 """The report of a run: the typed content of `report.json` and `curves.json`.
 
-These are the product's central records: `evaluate` writes them, and the page, Markdown, TensorBoard,
+These are the product's central records. `evaluate` writes them; page, Markdown, TensorBoard,
 MLflow, the run page of KFP and the experiments read them. A metric is added in `Scores` (field),
 `evaluation/metrics.py` (its computation) and `reporting/formatting.py` (its label).
 """
@@ -91,6 +91,21 @@ class StageCost(_Open):
     sent_bytes: float | None = None
 
 
+def stage_costs(manifest: files.Manifest) -> dict[str, StageCost]:
+    """Return the costs that the manifest of an artifact names: of its own stage and those before.
+
+    Raises:
+        CorruptError: they are not what a stage writes.
+    """
+    costs = manifest.facts.get("stages", {})
+    if not isinstance(costs, dict):
+        raise CorruptError(f"manifest of a {manifest.kind} lacks costs", "stages")
+    return {
+        name: records.load(StageCost, cost, name=f"stages.{name}", error=CorruptError)
+        for name, cost in costs.items()
+    }
+
+
 class Report(_Open):
     """Content of `report.json`."""
 
@@ -110,7 +125,7 @@ class Report(_Open):
     """Costs of the stages, by name."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, as `report.json` holds them; figures that are unknown are left out."""
+        """Return plain values, as `report.json` holds them, without figures that are unknown."""
         values = self.model_dump(by_alias=True)
         for name in ("train", "stages"):
             values[name] = _without_none(values[name])

@@ -206,7 +206,6 @@ def test_a_host_without_a_scheme_is_refused(host):
         ("compare", {"epochs": 2, "minutes": 1}, "both set"),
         ("tune", {"trials": 0}, "trials: 0"),
         ("tune", {"space": "{train.lrr: [1]}"}, "train.lrr"),
-        ("xor", {"dims": 0}, "dims: 0"),
     ],
 )
 def test_what_the_first_steps_of_an_experiment_would_refuse_is_refused_before_it_is_sent(

@@ -10,7 +10,6 @@ from citeflow import __version__
 from citeflow.cli import (
     cluster,
     compile,
-    demo,
     doctor,
     experiments,
     predict,
@@ -20,7 +19,6 @@ from citeflow.cli import (
     submit,
     tune,
     verbs,
-    xor,
 )
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
 from citeflow.utils.signals import handle_signals
@@ -77,8 +75,6 @@ def _parser() -> argparse.ArgumentParser:
         runs,
         cluster,
         doctor,
-        demo,
-        xor,
     ):
         module.add_to(commands)
     return parser

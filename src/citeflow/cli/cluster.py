@@ -76,41 +76,28 @@ def _add_reap(commands: "Commands") -> None:
 
 
 def _launch(args: argparse.Namespace) -> None:
-    config, run_dir = (
-        options.resolved(args),
-        paths.run_folder(options.data_root(args), args.run_name),
-    )
+    config = options.resolved(args)
+    run = paths.RunPaths(options.data_root(args), args.run_name)
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
-    from citeflow.kubernetes.launch import render_job
-    from citeflow.training.launch import job_of
+    from citeflow.kubernetes.launch import render_job, train_on_cluster
+    from citeflow.training.launch import make_job
 
     spec = train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers)
-    train_spec.check_mounted(spec, run_dir)
+    train_spec.check_mounted(spec, run.folder)
     request = JobRequest(
         launcher=args.launcher, spec=spec, run_id=args.run_id, namespace=args.namespace
     )
     if args.dry_run:
-        run = paths.RunPaths(options.data_root(args), args.run_name)
-        task = job_of(args.graph, paths.log_folder(options.data_root(args), args.run_name), config)
+        task = make_job(args.graph, run, config)
         yaml.safe_dump(
             render_job(request, run, namespace_of(args), task), sys.stdout, sort_keys=False
         )
         return
     files.read_manifest(args.graph, "PreparedGraph")
     options.require("torch")
-    from citeflow import stages
-
-    log_dir = paths.log_folder(options.data_root(args), args.run_name)
-    place = stages.train(
-        args.graph,
-        run_dir=run_dir,
-        log_dir=log_dir,
-        config=config,
-        workers=args.workers,
-        request=request,
-    )
-    emit({"path": str(place), **files.read_manifest(place, "TrainedModel").facts})
+    model = train_on_cluster(args.graph, run, config=config, request=request)
+    emit({"path": str(model), **files.read_manifest(model, "TrainedModel").facts})
 
 
 def namespace_of(args: argparse.Namespace) -> str:

@@ -1,15 +1,13 @@
-"""`citeflow tune` and `citeflow katib`: a search for better settings, here or by Katib."""
+"""`citeflow tune`: search for better settings on this machine."""
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citeflow import config, files, paths, stages
 from citeflow.cli import options
-from citeflow.errors import ConfigError, UnavailableError
+from citeflow.errors import UnavailableError
 from citeflow.experiments import search_space as spaces
-from citeflow.kubernetes import job_spec as train_spec
 from citeflow.reporting import mlflow
 from citeflow.utils.logging import emit, log, redact_url
 
@@ -20,7 +18,7 @@ INSTALL = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
 
 
 def add_to(commands: "Commands") -> None:
-    """Add the commands."""
+    """Add the command."""
     tune = options.add_command(
         commands, "tune", _tune, "search for better settings on this machine"
     )
@@ -28,27 +26,6 @@ def add_to(commands: "Commands") -> None:
     _add_search(tune)
     options.add_run(tune)
     options.add_settings(tune)
-    katib = options.add_command(
-        commands, "katib", _katib, "print the same search as an Experiment of Katib"
-    )
-    katib.add_argument(
-        "graph", type=Path, help="folder that `preprocess` made, at the path where the pods see it"
-    )
-    katib.add_argument(
-        "--run-name", type=paths.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -"
-    )
-    _add_search(katib)
-    katib.add_argument(
-        "--job", metavar="YAML", default="", help='what each trial gets: a file, or "{cpu: 4}"'
-    )
-    katib.add_argument(
-        "--namespace", default="", metavar="NS", help="default: that of `kubectl create`"
-    )
-    katib.add_argument(
-        "--max-failed", type=int, default=3, metavar="N", help="trials that may fail (default: 3)"
-    )
-    options.add_data_root(katib)
-    options.add_settings(katib)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -119,25 +96,3 @@ def _require_optuna() -> None:
         options.require("optuna")
     except UnavailableError as error:
         raise UnavailableError(error.what, error.value, hint=INSTALL) from None
-
-
-def _katib(args: argparse.Namespace) -> None:
-    options.require("kubernetes", "kubeflow")
-    from citeflow.experiments.katib import Search, experiment, to_yaml
-
-    settings = options.resolved(args)
-    if args.max_failed < 0:
-        raise ConfigError("not a whole number of at least 0", args.max_failed)
-    search = Search(
-        name=args.run_name,
-        namespace=args.namespace,
-        graph=args.graph.expanduser().absolute(),
-        data_root=options.data_root(args),
-        base=settings,
-        space=spaces.from_yaml(options.yaml_text(args.space), settings),
-        spec=train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers),
-        trials=args.trials,
-        parallel=args.parallel,
-        max_failed=args.max_failed,
-    )
-    sys.stdout.write(to_yaml(experiment(search)))

@@ -13,6 +13,7 @@ from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.watcher import JobWatcher
 from citeflow.paths import RunPaths
+from citeflow.training.launch import WorkerJob, check_memory_budget, make_job, write_job
 
 
 def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: JobRequest) -> Path:
@@ -33,14 +34,12 @@ def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: Job
     """
     from citeflow.evaluation.trained_model import inputs_of
     from citeflow.graph.prepared import PreparedGraph
-    from citeflow.training import memory
-    from citeflow.training.launch import begin_job, job_of
 
     spec = request.spec
     check_mounted(spec, run.folder)
-    memory.foretell(graph, config, spec.processes, int(quantity(spec.memory)))
+    task = make_job(graph, run, config)
+    check_memory_budget(task, spec.processes, int(quantity(spec.memory)))
     client = connect(namespace=request.namespace)
-    task = job_of(graph, run.logs, config)
     inputs = inputs_of(PreparedGraph.open(graph), config, spec.world_size)
     watcher = JobWatcher(
         client=client,
@@ -49,18 +48,18 @@ def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: Job
         run=run,
         is_complete=lambda: is_complete(run.model, inputs),
     )
-    watcher.train(prepare=lambda: begin_job(run.folder, task))
+    watcher.train(prepare=lambda: write_job(task))
     return run.model
 
 
-def render_job(request: JobRequest, run: RunPaths, namespace: str, task: files.Json) -> KubeObject:
+def render_job(request: JobRequest, run: RunPaths, namespace: str, task: WorkerJob) -> KubeObject:
     """Render the job of a run; `task` is what its workers read."""
     identity = JobIdentity(
         namespace=namespace,
         run_id=request.run_id,
         run_name=run.folder.name,
         job_file=str(run.job_file),
-        task_sha256=files.sha256_of_json(task),
+        task_sha256=task.sha256,
         owner=owner_of_jobs(namespace),
     )
     return LAUNCHERS[request.launcher].render(request.spec, identity)

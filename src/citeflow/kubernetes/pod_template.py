@@ -13,8 +13,7 @@ from kubernetes import client as k8s
 from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_spec import USER, JobSpec, quantity
 from citeflow.kubernetes.job_status import KubeObject
-from citeflow.training.prometheus import PORT_VARIABLE
-from citeflow.utils.system import KEEP_MEMORY
+from citeflow.utils.system import MALLOC_TUNABLES, METRICS_PORT_VARIABLE, SAFE_PATH
 
 RENDEZVOUS_PORT = 23456
 """The training operator's own port, which its services and network policies know."""
@@ -91,13 +90,14 @@ def environment(spec: JobSpec) -> list[KubeObject]:
         "MPLCONFIGDIR": "/tmp/matplotlib",
         "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
         "PYTHONUNBUFFERED": "1",
+        **SAFE_PATH,
         "OMP_NUM_THREADS": str(threads),
         # torch 2.13's agents share a store by default. One that joins later then waits for an
         # address that the others, who know it, never write again. Without sharing, every round
         # of the rendezvous makes a store of its own.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "GLIBC_TUNABLES": ":".join(f"{name}={value}" for name, value in KEEP_MEMORY.items()),
-        PORT_VARIABLE: str(METRICS_PORT),
+        "GLIBC_TUNABLES": ":".join(f"{name}={value}" for name, value in MALLOC_TUNABLES.items()),
+        METRICS_PORT_VARIABLE: str(METRICS_PORT),
     }
     # $(POD_IP) in an argument is expanded only from variables that precede it.
     address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}

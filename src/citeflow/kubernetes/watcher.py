@@ -27,7 +27,7 @@ from citeflow.kubernetes.job_status import (
 from citeflow.kubernetes.launchers import Launcher
 from citeflow.kubernetes.logs import LogFollower
 from citeflow.paths import RunPaths
-from citeflow.training.launch import error_of_a_worker, is_final
+from citeflow.training.launch import is_final, read_error
 from citeflow.utils.logging import log
 
 POLL_S = 8.0
@@ -189,7 +189,7 @@ class JobWatcher:
         end = job.end if job else JobEnd(succeeded=False, reason="it was deleted")
         if self.is_complete():
             return self._has_ended(end)
-        error = error_of_a_worker(self.run.folder)
+        error = read_error(self.run.error_file)
         if error and is_final(error):
             self._stop(job, pods)
             raise error

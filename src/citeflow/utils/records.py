@@ -21,7 +21,7 @@ from pydantic import (
 from citeflow.errors import CiteflowError, ConfigError
 
 MAX_NUMBER = 2**63
-"""Numbers stay below it, on either side of 0, so that every reader of JSON and YAML can hold them."""
+"""Numbers stay below it, on either side of 0, so that every JSON and YAML reader can hold them."""
 
 WORDS = {
     "Input should be": "must be",

@@ -30,7 +30,7 @@ class Cluster:
         """The core API."""
         return k8s.CoreV1Api(self.client.api)
 
-    def read(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - untyped package
+    def read(self, call: Callable[..., Any], *args: object) -> Any:
         """Call a method of the kubernetes package; None for an object that there is not.
 
         Raises:

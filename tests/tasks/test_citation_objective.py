@@ -1,4 +1,4 @@
-"""A batch's loss and gradients equal a plain reckoning, citation by citation, in which no citation sees itself.
+"""The loss and its gradient against a loop over citations in which no citation sees itself.
 
 Legend: N papers, F features, P citations, K negatives, H width.
 """
@@ -19,8 +19,8 @@ from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.sampling import FOLDS, Partition
-from citeflow.training import objective
-from citeflow.training.objective import Objective, make_inputs
+from citeflow.tasks import citation_objective
+from citeflow.tasks.citation_objective import Objective, make_inputs
 
 NUM_PAPERS = 40
 PREDICTORS = ["dot", "mlp", "structural"]
@@ -36,7 +36,7 @@ def citations(share=0.1, seed=0):
 
 
 def graph_of(is_cited_NN, *, features=True):
-    """A PreparedGraph that lies nowhere; its arrays are read-only, as maps are."""
+    """A PreparedGraph without a folder; its arrays are read-only, as maps are."""
     rng = np.random.default_rng(9)
     references = build_csr(*np.nonzero(is_cited_NN), NUM_PAPERS)
     none = HeldOut(
@@ -48,7 +48,8 @@ def graph_of(is_cited_NN, *, features=True):
     x_NF.flags.writeable = False
     return PreparedGraph(
         path=Path(),
-        manifest={},
+        manifest=None,
+        facts=None,
         x_NF=x_NF if features else None,
         day_N=rng.integers(0, 4000, NUM_PAPERS).astype(np.int32),
         references=references,
@@ -107,8 +108,8 @@ def in_double(inputs):
             if isinstance(v, torch.Tensor) and v.is_floating_point()
         }
 
-    judged = inputs.judged and dataclasses.replace(inputs.judged, **widened(inputs.judged))
-    return dataclasses.replace(inputs, **widened(inputs), judged=judged)
+    structural_batch = inputs.structural and dataclasses.replace(inputs.structural, **widened(inputs.structural))
+    return dataclasses.replace(inputs, **widened(inputs), structural=structural_batch)
 
 
 def inside(is_cited_NN, part):
@@ -122,7 +123,7 @@ PARTS = [partition_of(), partition_of([3, 20], [22, 39], fold=1)]
 
 @pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(layers, part):
+def test_encoder_sees_the_partition_without_its_targets(layers, part):
     is_cited_NN = citations()
     config = config_of(num_layers=layers)
     graph = graph_of(is_cited_NN)
@@ -135,7 +136,7 @@ def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(l
     assert not torch.isclose(seen_NH[edge_2P[0]], unseen_NH[edge_2P[0]]).all(dim=1).any()
 
 
-def test_a_pair_that_cites_both_ways_is_hidden_both_ways():
+def test_inputs_hide_mutual_citations_both_ways():
     is_cited_NN = citations()
     graph, config = graph_of(is_cited_NN), config_of(num_layers=1)
     folds = [batch_of(graph, config, partition_of(fold=fold)) for fold in range(FOLDS)]
@@ -146,29 +147,29 @@ def test_a_pair_that_cites_both_ways_is_hidden_both_ways():
     assert sum(float(inputs.adj_BB.to_dense()[3, 5]) for _, inputs in folds) == FOLDS - 1
 
 
-def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
+def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
     """The loss from its definition: papers embedded without the batch, one citation after the other."""
     embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
     negative_K = part.paper_B[inputs.negative_K]
-    judged_P = [] if inputs.judged is None else inputs.judged.citation_Y.tolist()
-    terms, judged_terms = [], []
+    structural_P = [] if inputs.structural is None else inputs.structural.citation_Y.tolist()
+    terms, structural_terms = [], []
     for i, (s, t) in enumerate(edge_2P.T):
         is_wrong_K = (negative_K == s) | is_cited_NN[s, negative_K] | is_cited_NN[negative_K, s]
         is_wrong_K |= graph.day_N[negative_K] >= graph.day_N[s]
         candidate_K = np.append(t, negative_K[~is_wrong_K])
         score_K = model.score_embeddings(embedding_NH[[s]], embedding_NH[candidate_K])[0]
-        terms.append(one(score_K, loss))
-        if i in judged_P:
-            structural = unseeing(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
+        terms.append(loss_of_one(score_K, loss))
+        if i in structural_P:
+            structural = structural_without(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
             evidence_KD = structural.for_candidates(s[None], candidate_K[None])[0]
-            judged_terms.append(
-                one(model.add_structural_score(score_K, torch.from_numpy(evidence_KD)), loss)
+            structural_terms.append(
+                loss_of_one(model.add_structural_score(score_K, torch.from_numpy(evidence_KD)), loss)
             )
     total = torch.stack(terms).mean()
-    return total + torch.stack(judged_terms).mean() if judged_terms else total
+    return total + torch.stack(structural_terms).mean() if structural_terms else total
 
 
-def unseeing(is_cited_NN, edge_2P, config):
+def structural_without(is_cited_NN, edge_2P, config):
     """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
     structural, whole = (
         build_structural_features(graph_of(each), config)
@@ -182,7 +183,7 @@ def unseeing(is_cited_NN, edge_2P, config):
     return structural
 
 
-def one(score_K, loss):
+def loss_of_one(score_K, loss):
     """Loss of one citation, scored first, against its own negatives."""
     if loss == "info_nce":
         return cross_entropy(score_K[None], torch.tensor([0]))
@@ -195,24 +196,24 @@ def one(score_K, loss):
 @pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
 @pytest.mark.parametrize("loss", ["info_nce", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_the_loss_is_that_of_a_plain_reckoning(predictor, loss, part, monkeypatch):
+def test_objective_equals_a_loop_over_citations(predictor, loss, part, monkeypatch):
     """Evidence is that of the whole graph without the citations of the source in question."""
-    monkeypatch.setattr(objective, "JUDGED", 10)
+    monkeypatch.setattr(citation_objective, "STRUCTURAL_SOURCES", 10)
     is_cited_NN = citations()
     config, graph = config_of(predictor, loss), graph_of(is_cited_NN)
     model = model_of(config, graph)
     edge_2P, inputs = batch_of(graph, config, part)
     found = Objective(model, loss)(inputs)
-    assert (inputs.judged is not None) == (predictor == "structural")
+    assert (inputs.structural is not None) == (predictor == "structural")
     torch.testing.assert_close(
-        found, reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss)
+        found, loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss)
     )
 
 
 @pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
 @pytest.mark.parametrize("loss", ["info_nce", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_the_gradient_is_that_of_finite_differences(predictor, loss, aggregation):
+def test_objective_gradient_equals_finite_differences(predictor, loss, aggregation):
     graph, config = graph_of(citations()), config_of(predictor, loss, aggr=aggregation)
     model = model_of(config, graph).double()
     inputs = in_double(batch_of(graph, config)[1])
@@ -239,7 +240,7 @@ def slope(compute, inputs, parameter, direction, step=1e-6):
     return (values[0] - values[1]) / (2 * step)
 
 
-def test_a_batch_whose_negatives_are_all_masked_has_a_finite_loss():
+def test_objective_is_finite_where_all_negatives_are_masked():
     graph, config = graph_of(citations()), config_of()
     model = model_of(config, graph)
     inputs = batch_of(graph, config)[1]
@@ -257,14 +258,14 @@ def test_a_batch_whose_negatives_are_all_masked_has_a_finite_loss():
 
 @pytest.mark.parametrize("loss", ["info_nce", "bce"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor, loss):
+def test_objective_of_no_citation_is_zero_with_gradients(predictor, loss):
     """Every weight has a gradient all the same, for other ranks wait for it."""
     is_cited_NN = citations()
     is_cited_NN[10:20, 10:20] = False
     graph, config = graph_of(is_cited_NN), config_of(predictor, loss)
     model = model_of(config, graph)
     edge_2P, inputs = batch_of(graph, config, partition_of([10, 20]))
-    assert (edge_2P.shape, inputs.num_positives) == ((2, 0), 0)
+    assert (edge_2P.shape, inputs.num_samples) == ((2, 0), 0)
     found = Objective(model, loss)(inputs)
     found.backward()
     assert found == 0
@@ -274,60 +275,60 @@ def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor,
 
 
 @pytest.mark.parametrize("most", [1, 7, 10_000])
-def test_the_head_learns_from_some_of_the_sources_and_all_of_their_citations(monkeypatch, most):
-    monkeypatch.setattr(objective, "JUDGED", most)
+def test_structural_batch_has_all_citations_of_its_sources(monkeypatch, most):
+    monkeypatch.setattr(citation_objective, "STRUCTURAL_SOURCES", most)
     graph, config = graph_of(citations(0.2)), config_of()
     edge_2P, inputs = batch_of(graph, config, partition_of([2, 37]))
-    judged, num_sources = inputs.judged, len(inputs.source_S)
-    assert len(judged.source_Z) == min(most, num_sources)
-    assert judged.source_Z.tolist() == sorted(set(judged.source_Z.tolist()))
-    chosen = np.unique(edge_2P[0])[judged.source_Z.numpy()]
+    batch, num_sources = inputs.structural, len(inputs.source_S)
+    assert len(batch.source_Z) == min(most, num_sources)
+    assert batch.source_Z.tolist() == sorted(set(batch.source_Z.tolist()))
+    chosen = np.unique(edge_2P[0])[batch.source_Z.numpy()]
     expected_Y = np.flatnonzero(np.isin(edge_2P[0], chosen))
-    assert judged.citation_Y.tolist() == expected_Y.tolist()
-    assert np.array_equal(chosen[judged.row_Y.numpy()], edge_2P[0][expected_Y])
-    assert judged.structural_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
+    assert batch.citation_Y.tolist() == expected_Y.tolist()
+    assert np.array_equal(chosen[batch.source_index_Y.numpy()], edge_2P[0][expected_Y])
+    assert batch.structural_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
 
 
-def test_papers_have_their_own_features():
+def test_inputs_gather_the_papers_features():
     graph, part = graph_of(citations()), PARTS[1]
     _, inputs = batch_of(graph, config_of(), part)
     assert np.array_equal(inputs.x_BF.numpy(), graph.x_NF[part.paper_B])
 
 
 @pytest.mark.parametrize("features", [False, True])
-def test_papers_are_read_as_a_constant_where_that_is_asked_for(features):
+def test_inputs_are_constant_for_features_ones(features):
     _, inputs = batch_of(
         graph_of(citations(), features=features), config_of("dot", features="ones")
     )
     assert torch.equal(inputs.x_BF, torch.ones(NUM_PAPERS, 1))
 
 
-def test_papers_of_a_graph_without_features_can_be_told_apart():
+def test_inputs_without_features_differ_by_paper():
     graph = graph_of(citations(), features=False)
     (_, whole), (_, part) = (batch_of(graph, config_of("dot"), each) for each in PARTS)
     assert len(torch.unique(whole.x_BF, dim=0)) == NUM_PAPERS
     assert torch.equal(whole.x_BF[torch.from_numpy(PARTS[1].paper_B)], part.x_BF)
 
 
-def test_negatives_and_judged_sources_follow_from_the_seed(monkeypatch):
-    monkeypatch.setattr(objective, "JUDGED", 10)
+def test_inputs_follow_from_the_seed(monkeypatch):
+    monkeypatch.setattr(citation_objective, "STRUCTURAL_SOURCES", 10)
     graph = graph_of(citations())
     first, again, other = (
         batch_of(graph, config_of(), seed=seed)[1] for seed in (SEED, SEED, (1, 3, 3))
     )
     for drawn in (
         lambda inputs: inputs.negative_K.tolist(),
-        lambda inputs: inputs.judged.source_Z.tolist(),
+        lambda inputs: inputs.structural.source_Z.tolist(),
     ):
         assert drawn(first) == drawn(again) != drawn(other)
 
 
-def test_inputs_move_to_another_device_whole():
+def test_inputs_to_moves_every_tensor():
     graph, config = graph_of(citations()), config_of()
     inputs = batch_of(graph, config)[1]
     assert inputs.to(torch.device("cpu")) is inputs
     moved = inputs.to(torch.device("meta"))
-    for record in (moved, moved.judged):
+    for record in (moved, moved.structural):
         tensors = [getattr(record, field.name) for field in dataclasses.fields(record)]
         tensors = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
         assert tensors

@@ -26,15 +26,17 @@ CHOICES = {
 """Parameters that the run form offers as a drop-down."""
 
 
-def place(
+def request_resources(
     task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str], cached: bool
 ) -> None:
-    """Give a step everything that `place_without_volume` gives, and the volume."""
-    place_without_volume(task, task.name.capitalize(), cpu=cpu, memory=memory, cached=cached)
+    """Give a step everything that `request_resources_without_volume` gives, and the volume."""
+    request_resources_without_volume(
+        task, task.name.capitalize(), cpu=cpu, memory=memory, cached=cached
+    )
     kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
 
 
-def place_without_volume(
+def request_resources_without_volume(
     task: dsl.PipelineTask,
     title: str,
     *,

@@ -7,7 +7,7 @@ from kfp import dsl, kubernetes
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.reporting.mlflow.run_record import KFP_RUN_ID
-from components.base import place
+from components.base import request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
@@ -18,7 +18,7 @@ MLFLOW = "citeflow-mlflow"
 """The ConfigMap that says where MLflow is, and the Secret with what it takes to log in; each may be missing."""
 
 
-def begun(
+def download_task(
     *,
     dataset: str,
     preset: str,
@@ -49,11 +49,11 @@ def begun(
         job=job,
         data_root=data_root,
     )
-    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    request_resources(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     return raw
 
 
-def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
+def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
     """The step behind a download: the PreparedGraph."""
     graph = preprocess(
         raw=raw.outputs["raw"],
@@ -61,16 +61,16 @@ def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
         settings=raw.outputs["data_resolved"],
         data_root=data_root,
     )
-    place(graph, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
+    request_resources(graph, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
     return graph
 
 
-def learned_each(
+def train_each(
     trials: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
 ) -> dsl.Collected:
     """Every run of an experiment, one after the other, so that their times compare; returns the reports' digests."""
     with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        report = learned(
+        report = train_and_evaluate(
             graph,
             settings=trial.settings,
             workers=trial.workers,
@@ -82,20 +82,20 @@ def learned_each(
     return dsl.Collected(report.outputs["Output"])
 
 
-def place_training(task: dsl.PipelineTask) -> None:
+def request_training_resources(task: dsl.PipelineTask) -> None:
     """Give a step what it needs to train, or to make jobs that do and that end with its pod."""
-    place(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+    request_resources(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
     task.set_env_variable(IMAGE_VARIABLE, IMAGE)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
 
 
-def scored(
+def evaluate_and_publish(
     model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = ""
 ) -> dsl.PipelineTask:
     """Everything behind the training of one model; returns the step whose output is the digest of the report."""
     report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
-    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    request_resources(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
     published = publish(
         report=report.outputs["report"],
         report_sha256=report.outputs["Output"],
@@ -103,12 +103,12 @@ def scored(
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_mlflow_be_told(published)
+    request_resources(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _connect_to_mlflow(published)
     return report
 
 
-def learned(
+def train_and_evaluate(
     graph: dsl.PipelineTask,
     *,
     settings: str,
@@ -134,9 +134,9 @@ def learned(
         job=job,
         data_root=data_root,
     )
-    place_training(model)
+    request_training_resources(model)
     made = model.outputs
-    return scored(
+    return evaluate_and_publish(
         made["model"],
         made["Output"],
         graph=graph.outputs["graph"],
@@ -145,7 +145,7 @@ def learned(
     )
 
 
-def _let_mlflow_be_told(task: dsl.PipelineTask) -> None:
+def _connect_to_mlflow(task: dsl.PipelineTask) -> None:
     """Give a step the variables of MLflow's client, as far as somebody has set them for the namespace."""
     places = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
     secrets = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")

@@ -3,8 +3,8 @@
 from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
-from components.base import offer_choices, place
-from components.chains import begun, learned_each, prepared
+from components.base import offer_choices, request_resources
+from components.chains import download_task, preprocess_task, train_each
 from components.scaling_report.component import scaling_report
 from components.scaling_trials.component import scaling_trials
 
@@ -39,7 +39,7 @@ def scaling(
             below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -57,9 +57,9 @@ def scaling(
         launcher=launcher,
         data_root=data_root,
     )
-    place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    graph = prepared(raw, data_root)
-    reports = learned_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    graph = preprocess_task(raw, data_root)
+    reports = train_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = scaling_report(
         trials=trials.output,
         report_sha256s=reports,
@@ -68,7 +68,7 @@ def scaling(
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    request_resources(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 offer_choices(scaling)

@@ -3,8 +3,13 @@
 from kfp import dsl, kubernetes
 
 from citeflow.kubernetes.job_spec import MOUNT
-from components.base import offer_choices, place
-from components.chains import begun, place_training, prepared, scored
+from components.base import offer_choices, request_resources
+from components.chains import (
+    download_task,
+    evaluate_and_publish,
+    preprocess_task,
+    request_training_resources,
+)
 from components.tune_trials.component import tune_trials
 from components.tuning_report.component import tuning_report
 from components.tuning_trials.component import tuning_trials
@@ -13,7 +18,7 @@ SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
 """Where a cluster keeps the URL of the database, which holds a password."""
 
 
-def _let_study_be_reached(*tasks: dsl.PipelineTask) -> None:
+def _connect_to_study(*tasks: dsl.PipelineTask) -> None:
     """Give steps the URL of the study's database, where somebody has set one for the namespace."""
     for task in tasks:
         kubernetes.use_secret_as_env(
@@ -55,7 +60,7 @@ def tune(
             and job. A search of this name that was stopped goes on.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -65,7 +70,7 @@ def tune(
         job=job,
         data_root=data_root,
     )
-    graph = prepared(raw, data_root).outputs["graph"]
+    graph = preprocess_task(raw, data_root).outputs["graph"]
     shares = tuning_trials(
         graph=graph,
         settings=raw.outputs["resolved"],
@@ -76,7 +81,7 @@ def tune(
         run_name=raw.outputs["run"],
         data_root=data_root,
     )
-    place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    request_resources(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     with dsl.ParallelFor(shares.output, name="shares") as share:
         trained = tune_trials(
             graph=graph,
@@ -88,17 +93,17 @@ def tune(
             job=job,
             data_root=data_root,
         )
-        place_training(trained)
+        request_training_resources(trained)
     best = tuning_report(
         shares=dsl.Collected(trained.output),
         graph=graph,
         run_name=raw.outputs["run"],
         data_root=data_root,
     )
-    place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_study_be_reached(shares, trained, best)
+    request_resources(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _connect_to_study(shares, trained, best)
     made = best.outputs
-    scored(
+    evaluate_and_publish(
         made["model"],
         made["model_sha256"],
         graph=graph,

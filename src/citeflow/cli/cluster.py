@@ -78,8 +78,8 @@ def launch(
     run = RunPaths(data_root, run_name)
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
-    from citeflow.kubernetes.launch import job_of_run, train_on_cluster
-    from citeflow.training.launch import job_of
+    from citeflow.kubernetes.launch import render_job, train_on_cluster
+    from citeflow.training.launch import make_job
 
     spec = job_spec.from_yaml(job.job, workers=job.workers)
     job_spec.check_mounted(spec, run.folder)
@@ -87,8 +87,8 @@ def launch(
         launcher=job.launcher, spec=spec, run_id=job.run_id, namespace=job.namespace
     )
     if dry_run:
-        task = job_of(graph, run, resolved)
-        rendered = job_of_run(request, run, _namespace(job.namespace), task)
+        task = make_job(graph, run, resolved)
+        rendered = render_job(request, run, _namespace(job.namespace), task)
         yaml.safe_dump(rendered, sys.stdout, sort_keys=False)
         return
     files.read_manifest(graph, PREPARED_GRAPH)

@@ -67,11 +67,12 @@ def _check_cluster(
         yield Finding(status="note", what="cluster", value=value, hint=error.hint)
         return
     from citeflow.doctor import cluster, pipelines
-    from citeflow.kubernetes import client
+    from citeflow.kubernetes.client import connect
+    from citeflow.kubernetes.launchers import LAUNCHERS
 
     is_there = True
     try:
-        api = client.connect(namespace=connection.namespace or _default_namespace())
+        client = connect(namespace=connection.namespace or _default_namespace())
     except ConfigError as error:
         is_there = False
         is_wanted = connection.host or connection.namespace or service_account
@@ -83,11 +84,11 @@ def _check_cluster(
         )
     else:
         try:
-            for finding in cluster.check(api, launcher=launcher, service_account=service_account):
+            for finding in cluster.check(client, launcher=LAUNCHERS[launcher], service_account=service_account):
                 is_there = is_there and finding.what != "cluster"
                 yield finding
         finally:
-            api.client.close()
+            client.api.close()
     if is_there or connection.host or os.environ.get("KF_PIPELINES_ENDPOINT"):
         yield from pipelines.check(connection.connect)
 

@@ -31,4 +31,4 @@ def predict(folder: Path, paper: str, k: int, data_root: Path) -> None:
     from citeflow.evaluation import predict as prediction
 
     for row in prediction.predict(candidates[0], data_root=data_root, paper=paper, k=k):
-        emit(row)
+        emit(row.to_json())

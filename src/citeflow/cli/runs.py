@@ -11,7 +11,7 @@ from citeflow.kubeflow.client import TERMINAL, KfpClient
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
-    from citeflow.kubernetes.client import Api
+    from citeflow.kubernetes.client import KubeClient
 
 CANCEL_TIMEOUT_S = 300.0
 """How long a cancelled run may take to end; each of its pods has a grace period."""
@@ -69,10 +69,10 @@ def logs(run: str, follow: bool, step: str, connection: options.Connection) -> N
     options.require("kubernetes")
     from citeflow.kubeflow.run_logs import RunLogs
 
-    run_logs = RunLogs(api=_cluster(client), run_id=run_id, step=step)
+    run_logs = RunLogs(client=_connect_cluster(client), run_id=run_id, step=step)
     if follow:
         run_logs.follow(lambda: client.get_run(run_id).state in TERMINAL)
-    elif not run_logs.print_new():
+    elif not run_logs.poll():
         hint = "they are deleted some time after its end"
         raise NotFoundError("the run has no pods", run_id, hint=hint)
 
@@ -88,13 +88,13 @@ def cancel(run: str, connection: options.Connection) -> None:
     if found.state not in TERMINAL:
         client.terminate_run(found.run_id)
         log("runs", "asked to end", id=found.run_id)
-    api = _cluster(client)
-    deleted = _delete_jobs(api, found.run_id)
+    cluster = _connect_cluster(client)
+    deleted = _delete_jobs(cluster, found.run_id)
     try:
         found = client.wait_for_run(found.run_id, timeout_s=CANCEL_TIMEOUT_S)
     finally:
         # A step may have created another one meanwhile.
-        deleted += _delete_jobs(api, found.run_id)
+        deleted += _delete_jobs(cluster, found.run_id)
     emit({"run_id": found.run_id, "state": found.state, "deleted": deleted})
 
 
@@ -113,22 +113,21 @@ def _describe(client: KfpClient, run: Any) -> dict[str, Any]:
     }
 
 
-def _delete_jobs(api: "Api", run_id: str) -> list[str]:
+def _delete_jobs(cluster: "KubeClient", run_id: str) -> list[str]:
     """Delete the jobs of a run: Argo ends the pods of its steps only."""
-    from citeflow.kubernetes.client import KINDS
+    from citeflow.kubernetes.launchers import LAUNCHERS
 
     deleted = []
-    for kind in KINDS:
-        for job in api.jobs(kind):
-            is_of_run = job["metadata"].get("labels", {}).get("pipeline/runid") == run_id
-            name = job["metadata"]["name"]
-            if is_of_run and api.delete(kind, name):
-                log("runs", "deleted", job=f"{kind}/{name}")
-                deleted.append(f"{kind}/{name}")
+    for launcher in LAUNCHERS.values():
+        for job in cluster.jobs(launcher):
+            if job.run_id == run_id and cluster.delete(launcher, job.name):
+                name = f"{launcher.kind}/{job.name}"
+                log("runs", "deleted", job=name)
+                deleted.append(name)
     return deleted
 
 
-def _cluster(client: KfpClient) -> "Api":
+def _connect_cluster(client: KfpClient) -> "KubeClient":
     from citeflow.kubernetes import client as kubernetes
 
     return kubernetes.connect(namespace=client.pods_namespace)

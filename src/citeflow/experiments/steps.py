@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from citeflow import files, paths, stages
-from citeflow.artifacts import Artifact, Metrics, log_figures, step
+from citeflow.artifacts import Artifact, Metrics, component_entrypoint, log_figures
 from citeflow.experiments import comparison, comparison_page, scaling, scaling_page, trials
 from citeflow.utils import system
 from citeflow.utils.logging import log
@@ -13,7 +13,7 @@ from citeflow.utils.logging import log
 Json = dict[str, Any]
 
 
-@step
+@component_entrypoint
 def scaling_trials(
     settings: str,
     run: str,
@@ -31,7 +31,7 @@ def scaling_trials(
     return _begin("sweep", planned, run, data_root)
 
 
-@step
+@component_entrypoint
 def comparison_trials(
     settings: str, run: str, models: str, seeds: list[object], workers: int, *, data_root: str
 ) -> list[Json]:
@@ -41,7 +41,7 @@ def comparison_trials(
     )
 
 
-@step
+@component_entrypoint
 def scaling_report(
     items: list[Json],
     report_sha256s: list[str],
@@ -72,7 +72,7 @@ def scaling_report(
     log("sweep", "done", page=out / "scaling.html", tensorboard=f"--logdir {logs}")
 
 
-@step
+@component_entrypoint
 def comparison_report(
     items: list[Json],
     report_sha256s: list[str],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from citeflow import config, files, paths, stages
-from citeflow.artifacts import Artifact, Metrics, describe, find, log_figures, step
+from citeflow.artifacts import Artifact, Metrics, component_entrypoint, describe, find, log_figures
 from citeflow.config import Config
 from citeflow.errors import ConfigError, TrainingError
 from citeflow.experiments import search_space as spaces
@@ -29,7 +29,7 @@ class Found(NamedTuple):
     out_dir: str
 
 
-@step
+@component_entrypoint
 def tuning_trials(
     graph: Artifact,
     settings: str,
@@ -73,7 +73,7 @@ URL_KEY = "url"
 """Key of the Secret that holds the URL of the study's database."""
 
 
-@step
+@component_entrypoint
 def tune_trials(
     graph: Artifact,
     trials: str,
@@ -125,7 +125,7 @@ def evaluations(log_dir: Path) -> Sequence[float]:
     return list(found.values())
 
 
-@step
+@component_entrypoint
 def tuning_report(
     shares: Sequence[str],
     graph: Artifact,

@@ -149,7 +149,7 @@ def job_request(
         run_dir: folder of the run, which the pods have to see at the same path.
 
     Raises:
-        ConfigError: there is no such launcher, a setting is wrong, or the pods do not see `run_dir`.
+        ConfigError: there is no such launcher, a setting is wrong, or `run_dir` is not mounted.
     """
     names = [LOCAL, *LAUNCHERS]
     if launcher not in names:

@@ -6,7 +6,7 @@ from kfp import dsl, kubernetes
 
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
-from citeflow.reporting.mlflow.run_record import KFP_RUN_ID
+from citeflow.reporting.mlflow import KFP_RUN_ID
 from components.base import place
 from components.download.component import download
 from components.evaluate.component import evaluate

@@ -1,15 +1,13 @@
 """The five verbs, one function each: a directory in, a directory out, timed."""
 
 import contextlib
-import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import files
+from citeflow import files, paths
 from citeflow.config import Config
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.utils.logging import log
 from citeflow.utils.usage import spent
 
@@ -115,64 +113,11 @@ def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
     Raises:
         ConfigError: the results can not go there.
     """
-    from citeflow.reporting.page import render_page
-    from citeflow.reporting.tensorboard import publish_run
+    from citeflow.reporting.publish import publish as publish_results
 
-    began = spent()
-    check_folder(out_dir)
-    _check_replaceable(out_dir / "model")
-    files.verify(report, "EvalReport")
-    files.verify(model, "TrainedModel")
-    content, curves = (
-        files.read_json(report / "report.json"),
-        files.read_json(report / "curves.json"),
-    )
-    publish_run(log_dir, content, curves)
-    files.copy_directory(model, out_dir / "model")
-    content["stages"]["publish"] = _cost(began)
-    files.write_text(out_dir / "report.html", render_page(content, curves))
-    files.write_json(out_dir / "report.json", content)
-    log("publish", "done", report=out_dir / "report.html", logs=log_dir)
+    run = paths.RunPaths(*paths.place_of(report.parent, log_dir))
+    publish_results(report, model=model, run=run, out=out_dir)
     return out_dir
-
-
-def check_places(data_root: Path, out_dir: Path) -> None:
-    """Find out before any work whether it and its results can go where they shall.
-
-    Raises:
-        ConfigError: one of them is no folder or can not be written to, or `out_dir`/model is somebody's own.
-    """
-    check_folder(data_root)
-    check_folder(out_dir)
-    _check_replaceable(out_dir / "model")
-
-
-def check_folder(folder: Path) -> None:
-    """Find out whether a folder can be written to, or made.
-
-    Raises:
-        ConfigError: it can not.
-    """
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
-    if not nearest.is_dir():
-        raise ConfigError("a file where a folder belongs", nearest, hint="name another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError("folder cannot be written to", nearest, hint="name another folder")
-
-
-def _check_replaceable(model: Path) -> None:
-    """Publishing replaces a model that was published before, and nothing else."""
-    try:
-        is_model = (
-            not os.path.lexists(model)
-            or files.read_json(model / files.MANIFEST)["kind"] == "TrainedModel"
-        )
-    except (NotFoundError, CorruptError, NotADirectoryError, KeyError, TypeError):
-        is_model = False
-    if not is_model:
-        raise ConfigError(
-            "not a model of citeflow, and would be replaced", model, hint="name another folder"
-        )
 
 
 def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:

@@ -9,11 +9,11 @@ import yaml
 from citeflow import config, files, paths, stages
 from citeflow.artifacts import Artifact, Metrics, carry, describe, find, log_figures, step
 from citeflow.data.datasets import NAMED_DATASETS
-from citeflow.errors import UnavailableError
 from citeflow.kubeflow import params
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.report import Report
 from citeflow.reporting import markdown, mlflow
-from citeflow.utils.logging import log
+from citeflow.reporting.publish import check_output_folders
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
@@ -74,7 +74,7 @@ def download(
     name = run_name or paths.make_name(dataset, run_id[:8].lower())
     run_dir = paths.run_folder(Path(data_root), name)
     params.job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run_dir)
-    stages.check_places(Path(data_root), _out_folder(out_dir, data_root, name))
+    check_output_folders(Path(data_root), _out_folder(out_dir, data_root, name))
     place = stages.download(_source(dataset, data_root), data_root=Path(data_root), config=resolved)
     sha256 = carry(raw, place, "RawDataset", data_root)
     data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
@@ -170,24 +170,10 @@ def publish(
     lines = [
         f"- {markdown.escape(what)}: {markdown.escape(str(value))}" for what, value in where.items()
     ]
-    text = markdown.summary(files.read_json(out / "report.json"))
+    text = markdown.summary(Report.read(out))
     files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
-    _tell_trackers(place, name, model=trained, log_dir=log_dir, out_dir=out)
-
-
-def _tell_trackers(report: Path, name: str, *, model: Path, log_dir: Path, out_dir: Path) -> None:
-    """Tell MLflow of the run; a tracker that is away does not end an experiment, which has other runs to make.
-
-    Raises:
-        UnavailableError: MLflow does not answer, and the run is not part of an experiment.
-    """
-    try:
-        mlflow.publish_run(report, model=model, log_dir=log_dir, out_dir=out_dir)
-    except UnavailableError as error:
-        if not paths.is_trial(name):
-            raise
-        log("publish", "goes on without MLflow", why=f"{error.what}: {error.value}")
-        log("publish", "can tell it later", hint=error.hint)
+    run = paths.RunPaths(Path(data_root), name)
+    mlflow.log_run(place, model=trained, run=run, out=out, is_required=not run.is_trial)
 
 
 def _out_folder(out_dir: str, data_root: str, name: str) -> Path:
@@ -216,4 +202,4 @@ def _log_curves(classification: ClassificationMetrics, curves: dict[str, Any]) -
         [roc[name][index] for index in shown] for name in ("fpr", "tpr", "threshold")
     )
     classification.log_roc_curve(fpr, tpr, threshold)
-    classification.log_confusion_matrix(["no citation", "citation"], curves["confusion"]["matrix"])
+    classification.log_confusion_matrix(["no citation", "citation"], curves["confusion"])

@@ -17,14 +17,14 @@ PRELOAD = [
     "faults.killing",
     "citeflow.graph.prepared",
     "citeflow.evaluation.evaluator",
-    "citeflow.reporting.page",
+    "citeflow.reporting.html",
 ]
 PRELOAD += [
     "citeflow.data.datasets",
     "citeflow.reporting.tensorboard",
     "torch.utils.tensorboard.summary",
 ]
-PRELOAD += ["citeflow.reporting.charts", "matplotlib.figure", "matplotlib.backends.backend_svg"]
+PRELOAD += ["citeflow.reporting.plots", "matplotlib.figure", "matplotlib.backends.backend_svg"]
 CHANGES = {
     "os.mkdir",
     "os.rename",

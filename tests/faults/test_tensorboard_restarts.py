@@ -21,6 +21,7 @@ from tensorboard.data.grpc_provider import GrpcDataProvider, make_stub
 from tensorboard.data.server_ingester import NoDataServerError, get_server_binary
 
 from citeflow import files
+from citeflow.report import Curves, Report
 from citeflow.reporting.tensorboard import publish_run
 
 LAST = 260
@@ -179,10 +180,11 @@ def test_a_record_that_a_kill_cut_hides_nothing(log_dir, tmp_path, figure, read)
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("read", READERS)
-def test_what_is_published_is_read_after_all_starts(log_dir, tmp_path, figure, read):
+def test_what_is_published_is_read_after_all_starts(log_dir, tmp_path, figure, read, trained):
     files.copy_directory(log_dir, tmp_path / "logs" / "run")
-    report = {"dataset": "x", "test": {"mrr": 0.5}, "train": {"steps": LAST}}
-    publish_run(tmp_path / "logs" / "run", report, {})
+    report = Report.read(trained.report)
+    train = report.train.model_copy(update={"steps": LAST})
+    publish_run(tmp_path / "logs" / "run", report.model_copy(update={"train": train}), Curves())
     curves = read(tmp_path / "logs" / "run")
     assert [step for step, _ in curves["test/mrr"]] == [LAST]
     steps = [step for step, _ in curves["train/loss"]]

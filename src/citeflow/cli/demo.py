@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from citeflow import files
 from citeflow.cli import options
 from citeflow.errors import ConfigError, TrainingError
+from citeflow.reporting.publish import check_folder
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
@@ -38,12 +39,11 @@ def _call(args: argparse.Namespace) -> None:
             hint="must be at least 2, as one is killed and the others notice",
         )
     options.require("torch", "matplotlib", "tensorboard")
-    from citeflow import stages
     from citeflow.experiments import fault_demo
     from citeflow.reporting import recovery
 
     out = args.out.expanduser().absolute()
-    stages.check_folder(out)
+    check_folder(out)
     found = fault_demo.demonstrate(out / "data", workers=args.workers)
     page = out / "faults.html"
     files.write_text(page, recovery.render_recovery(found))

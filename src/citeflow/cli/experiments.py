@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, paths, stages
+from citeflow import config, paths
 from citeflow.cli import options
 from citeflow.kubeflow import local_runner
 from citeflow.kubeflow.submit import check, checked
 from citeflow.reporting import mlflow
+from citeflow.reporting.publish import check_folder
 from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _run(args: argparse.Namespace, name: str, given: dict[str, Any]) -> None:
     out = options.absolute(args.out) if args.out else paths.published_folder(root, run)
     options.require("kfp", "torch")
     mlflow.check()
-    stages.check_folder(root)
-    stages.check_folder(out)
+    check_folder(root)
+    check_folder(out)
     arguments = {
         "dataset": dataset,
         "run_name": run,

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import config, files, paths, stages
+from citeflow import config, files, paths
 from citeflow.cli import options
+from citeflow.report import Report
 from citeflow.reporting import markdown, mlflow
+from citeflow.reporting.publish import check_output_folders
 from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def _call(args: argparse.Namespace) -> None:
     out = options.absolute(args.out) if args.out else paths.published_folder(root, name)
     options.require("kfp", "torch")
     mlflow.check()
-    stages.check_places(root, out)
+    check_output_folders(root, out)
     log(
         "run",
         "starts",
@@ -61,7 +63,7 @@ def _call(args: argparse.Namespace) -> None:
 
 
 def _tell(report: dict[str, Any], out: Path, log_dir: Path) -> None:
-    print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
+    print(f"\n{markdown.table(Report.from_json(report))}", file=sys.stderr, flush=True)
     log("run", "done", page=out / "report.html", tensorboard=f"--logdir {log_dir.parent}")
     places = {
         "report": out / "report.json",

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citeflow import config, files, paths, stages
+from citeflow import config, files, paths
 from citeflow.cli import options
 from citeflow.errors import ConfigError, UnavailableError
 from citeflow.experiments import search_space as spaces
 from citeflow.kubernetes import job_spec as train_spec
 from citeflow.reporting import mlflow
+from citeflow.reporting.publish import check_output_folders
 from citeflow.utils.logging import emit, log, redact_url
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _tune(args: argparse.Namespace) -> None:
     options.require("kfp", "torch")
     _require_optuna()
     mlflow.check()
-    stages.check_places(root, out)
+    check_output_folders(root, out)
     log(
         "run",
         "starts",

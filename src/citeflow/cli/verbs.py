@@ -136,7 +136,8 @@ def _publish(args: argparse.Namespace) -> None:
     from citeflow.reporting import mlflow
 
     out = stages.publish(args.report, model=args.model, log_dir=log_dir, out_dir=args.out)
-    mlflow.publish_run(args.report, model=args.model, log_dir=log_dir, out_dir=out)
+    run = paths.RunPaths.of_folder(root, args.report.parent)
+    mlflow.log_run(args.report, model=args.model, run=run, out=out)
     emit({"path": str(out)})
 
 

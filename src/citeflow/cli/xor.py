@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citeflow import files, stages
+from citeflow import files
 from citeflow.cli import options
 from citeflow.experiments.xor import XorSettings
+from citeflow.reporting.publish import check_folder
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def _call(args: argparse.Namespace) -> None:
     name = options.run_name(args, "xor")
     out = args.out.expanduser().absolute() if args.out else root / "xor" / name
     options.require("kfp", "sklearn", "matplotlib")
-    stages.check_folder(root)
-    stages.check_folder(out)
+    check_folder(root)
+    check_folder(out)
     log("xor", "starts", name=name, **asdict(settings))
     options.run_pipeline(
         "xor", {**asdict(settings), "out_dir": str(out)}, root=root, verbose=args.verbose

@@ -187,7 +187,7 @@ def _curves(model: TrainedModel, graph: PreparedGraph, scored: Scored) -> files.
         "evaluations": model.evaluations,
         "resources": model.resources,
         "roc": metrics.roc_curve(positive_P, negative_PK.flatten()),
-        "confusion": {"matrix": metrics.confusion(positive_P, negative_PK[:, 0])},
+        "confusion": metrics.confusion(positive_P, negative_PK[:, 0]),
         "degrees": {
             "references": _degrees(graph.references),
             "citations": _degrees(graph.citations),

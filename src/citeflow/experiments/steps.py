@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from citeflow import files, paths, stages
+from citeflow import files, paths
 from citeflow.artifacts import Artifact, Metrics, log_figures, step
 from citeflow.experiments import comparison, comparison_page, scaling, scaling_page, trials
+from citeflow.reporting.publish import check_folder
 from citeflow.utils import system
 from citeflow.utils.logging import log
 
@@ -111,7 +112,7 @@ def comparison_report(
 
 def _begin(command: str, planned: Sequence[trials.Trial], run: str, data_root: str) -> list[Json]:
     """Find out whether the results can be written, before anything is trained."""
-    stages.check_folder(paths.published_folder(Path(data_root), run))
+    check_folder(paths.published_folder(Path(data_root), run))
     log(command, "has runs", num=len(planned), logs=paths.log_folder(Path(data_root), run))
     return [trial.item() for trial in planned]
 

@@ -1,14 +1,14 @@
 """The page of `citeflow demo faults`: a training that nobody disturbed, and one whose worker was killed."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from citeflow.reporting import page
-from citeflow.reporting.drawing import COLOURS, render
+from citeflow.reporting import html, plots
+from citeflow.reporting.html import Section
+from citeflow.reporting.plots import COLOURS
 from citeflow.reporting.tables import Table
 
 LABEL = "Steps over time, and validation MRR over steps, of both trainings"
@@ -61,16 +61,20 @@ class Recovery:
 
 def render_recovery(recovery: Recovery) -> str:
     """Both trainings in one plot, and what came of them, as a page of its own."""
-    svg = render("recovery", LABEL, lambda figure: _draw(figure, recovery), height=6.4)
+    plot = plots.draw(
+        "recovery",
+        lambda figure: _draw(figure, recovery),
+        title=LABEL,
+        caption=_caption(),
+        height=6.4,
+    )
     verdict = "the very same model" if recovery.is_equal else "another model"
-    body = [
-        '<p class="eyebrow">citeflow demo faults</p>\n<h1>A worker is killed</h1>',
-        f'<p class="headline">{escape(f"It ends with {verdict} as the training that nobody disturbed.")}</p>',
-        f"<section>\n<figure>\n{svg}\n<figcaption>{escape(_caption())}</figcaption>\n</figure>\n</section>",
-        page.rows(facts(recovery)),
-        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
-    ]
-    return page.document("A worker is killed · citeflow", "\n".join(body))
+    return html.render_page(
+        "A worker is killed",
+        [Section(rows=[[plot], [facts(recovery)]])],
+        kind="citeflow demo faults",
+        headline=f"It ends with {verdict} as the training that nobody disturbed.",
+    )
 
 
 def facts(recovery: Recovery) -> Table:

@@ -1,14 +1,15 @@
 """The pages of the XOR pipeline: the points of the plane, and a model without a hidden layer beside one with it."""
 
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from citeflow.reporting import page
-from citeflow.reporting.drawing import COLOURS, one, render
+from citeflow.reporting import html, plots
+from citeflow.reporting.html import Section
+from citeflow.reporting.plots import COLOURS
 from citeflow.reporting.tables import Table
 
 Json = dict[str, Any]
@@ -21,7 +22,6 @@ LOSS = (
     "Cross-entropy in bits per point: 1 is a guess, or worse, and 0 is certainty. Lower is better."
 )
 ACCURACY = "Share of the points that get their label: 0.5 is a guess. Higher is better."
-FOOTER = "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>"
 
 
 def render_points(x_N2: np.ndarray, label_N: np.ndarray, *, total: int) -> str:
@@ -33,16 +33,22 @@ def render_points(x_N2: np.ndarray, label_N: np.ndarray, *, total: int) -> str:
         total: how many points there are.
     """
     label = "Points of the unit square, coloured by the XOR of their rounded coordinates"
-    svg = render("points", label, one(lambda axes: _points(axes, x_N2, label_N)), height=5.2)
     shown = (
         f"The first {len(x_N2):,} of {total:,} training points."
         if len(x_N2) < total
         else "All training points."
     )
     caption = f"{shown} A point's label is the XOR of its rounded coordinates, so opposite quarters share one."
-    return _document("The points", "No straight line has all 0 on one side and all 1 on the other.", [
-        page.figure("Training points", svg, caption)
-    ])  # fmt: skip
+    plot = plots.draw_axes(
+        "points",
+        lambda axes: _points(axes, x_N2, label_N),
+        title="Training points",
+        caption=caption,
+        summary=label,
+        height=5.2,
+    )
+    headline = "No straight line has all 0 on one side and all 1 on the other."
+    return _document("The points", headline, [Section(rows=[[plot]])])
 
 
 def render_comparison(found: Json) -> str:
@@ -51,16 +57,21 @@ def render_comparison(found: Json) -> str:
     Args:
         found: content of xor.json.
     """
-    accuracy = render(
-        "accuracy", "Accuracy by epoch", one(lambda axes: _curves(axes, found, "accuracy", "share"))
+    accuracy = plots.draw_axes(
+        "accuracy",
+        lambda axes: _curves(axes, found, "accuracy", "share"),
+        title="Accuracy",
+        caption=ACCURACY,
     )
-    loss = render("loss", "Loss by epoch", one(lambda axes: _curves(axes, found, "loss", "bits")))
-    figures = [page.figure("Accuracy", accuracy, ACCURACY), page.figure("Loss", loss, LOSS)]
-    return _document("XOR", found["verdict"], [
-        page.grid(figures, "even"),
-        page.section("Results", page.card(table(found))),
-        page.section("Settings", page.card(settings(found))),
-    ])  # fmt: skip
+    loss = plots.draw_axes(
+        "loss", lambda axes: _curves(axes, found, "loss", "bits"), title="Loss", caption=LOSS
+    )
+    sections = [
+        Section(rows=[[accuracy, loss]]),
+        Section(title="Results", rows=[[table(found)]]),
+        Section(title="Settings", rows=[[settings(found)]]),
+    ]
+    return _document("XOR", found["verdict"], sections)
 
 
 def table(found: Json) -> Table:
@@ -104,12 +115,8 @@ def _row(name: str, model: Json) -> tuple[str, ...]:
     return (name, f"{model['parameters']:,}", *figures)
 
 
-def _document(title: str, headline: str, content: list[str]) -> str:
-    head = [
-        f'<p class="eyebrow">citeflow xor</p>\n<h1>{escape(title)}</h1>',
-        f'<p class="headline">{escape(headline)}</p>',
-    ]
-    return page.document(f"{escape(title)} · citeflow", "\n".join([*head, *content, FOOTER]))
+def _document(title: str, headline: str, sections: Sequence[Section]) -> str:
+    return html.render_page(title, sections, kind="citeflow xor", headline=headline)
 
 
 def _points(axes: Axes, x_N2: np.ndarray, label_N: np.ndarray) -> None:

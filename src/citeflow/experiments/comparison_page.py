@@ -1,7 +1,7 @@
 """The result of a comparison as Markdown and as a page with plots."""
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from citeflow.experiments.comparison import WINNER, Standing, headline
-from citeflow.reporting import axes as shared
-from citeflow.reporting import formatting, markdown, page
-from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
+from citeflow.reporting import formatting, html, markdown, plots
+from citeflow.reporting.html import Section
+from citeflow.reporting.plots import COLOURS, HEIGHT, Plot
 from citeflow.reporting.tables import Table
 
 LOOKS = ("blue", "vermillion", "green", "purple", "orange", "grey")
@@ -56,14 +56,13 @@ def draw_page(dataset: str, ranked: Sequence[Standing]) -> str:
     """
     is_known = all(curve for each in ranked for curve in each.curves)
     curves = [_curves(ranked, "epoch"), _curves(ranked, "seconds")] if is_known else []
-    body = [
-        f'<p class="eyebrow">citeflow model comparison</p>\n<h1>{escape(dataset)}</h1>',
-        f'<p class="headline">{escape(headline(ranked))}</p>',
-        page.card(_table(ranked), remark=HOW),
-        page.section("Figures", page.grid([_bars(ranked), *curves], "even")),
-        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
+    sections = [
+        Section(rows=[[replace(_table(ranked), remark=HOW)]]),
+        Section(title="Figures", rows=[[_bars(ranked), *curves]]),
     ]
-    return page.document(f"{escape(dataset)} · models · citeflow", "\n".join(body))
+    return html.render_page(
+        dataset, sections, kind="citeflow model comparison", headline=headline(ranked)
+    )
 
 
 def _table(ranked: Sequence[Standing]) -> Table:
@@ -97,7 +96,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _bars(ranked: Sequence[Standing]) -> str:
+def _bars(ranked: Sequence[Standing]) -> Plot:
     def draw(axes: Axes) -> None:
         for row, (each, colour) in enumerate(
             zip(reversed(ranked), reversed(_colours(ranked)), strict=True)
@@ -113,18 +112,20 @@ def _bars(ranked: Sequence[Standing]) -> str:
         axes.tick_params("y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
 
-    svg = render(
-        "models", "Test MRR of each model", one(draw), height=max(HEIGHT, 0.9 + 0.5 * len(ranked))
-    )
-    return page.figure(
-        "Test MRR", svg, "A point for each seed; the bar is their mean, the line their deviation."
+    return plots.draw_axes(
+        "models",
+        draw,
+        title="Test MRR",
+        caption="A point for each seed; the bar is their mean, the line their deviation.",
+        summary="Test MRR of each model",
+        height=max(HEIGHT, 0.9 + 0.5 * len(ranked)),
     )
 
 
-def _curves(ranked: Sequence[Standing], along: str) -> str:
+def _curves(ranked: Sequence[Standing], along: str) -> Plot:
     """Validation MRR of all models over epochs or over time."""
     longest = max(record["seconds"] for each in ranked for curve in each.curves for record in curve)
-    length, unit = shared.time_unit(longest) if along == "seconds" else (1.0, "")
+    length, unit = plots.time_unit(longest) if along == "seconds" else (1.0, "")
     label = f"Training time ({unit})" if along == "seconds" else "Epoch"
 
     def draw(axes: Axes) -> None:
@@ -142,18 +143,21 @@ def _curves(ranked: Sequence[Standing], along: str) -> str:
             )
             axes.plot(x / length, middle, color=colour, label=_short(each.name), **look)
         axes.set(xlabel=label, ylabel="Validation MRR", xlim=(0, None))
-        shared.legend_below(axes)
+        plots.legend_below(axes)
 
-    svg = render(
-        f"by-{along}", f"Validation MRR of all models over {label}", one(draw), height=HEIGHT + 0.4
+    return plots.draw_axes(
+        f"by-{along}",
+        draw,
+        title="Validation MRR over time" if along == "seconds" else "Validation MRR over epochs",
+        caption="Mean over the seeds, and one standard deviation to each side.",
+        summary=f"Validation MRR of all models over {label}",
+        height=HEIGHT + 0.4,
     )
-    title = "Validation MRR over time" if along == "seconds" else "Validation MRR over epochs"
-    return page.figure(title, svg, "Mean over the seeds, and one standard deviation to each side.")
 
 
 def _common(each: Standing, along: str) -> tuple[np.ndarray, np.ndarray]:
     """The part that the curves of all seeds have in common, and their values there, `[seeds, POINTS]`."""
-    curves = [shared.columns(curve, along, "valid_mrr") for curve in each.curves]
+    curves = [plots.columns(curve, along, "valid_mrr") for curve in each.curves]
     first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
     x = np.linspace(first, max(first, last), POINTS)
     return x, np.array([np.interp(x, at, mrr) for at, mrr in curves])

@@ -1,16 +1,16 @@
 """The result of a scaling sweep as Markdown and as a page with plots."""
 
 from collections.abc import Callable, Sequence
-from html import escape
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from citeflow.experiments.scaling import PUBLISHED, PUBLISHED_AS, Row
-from citeflow.reporting import axes as shared
-from citeflow.reporting import formatting, markdown, page
-from citeflow.reporting.drawing import COLOURS, one, render
+from citeflow.reporting import formatting, html, markdown, plots
+from citeflow.reporting.html import Section
+from citeflow.reporting.plots import COLOURS, Plot
 from citeflow.reporting.tables import Table
 
 LOOKS, MARKERS = ("blue", "vermillion", "green", "purple", "orange"), "osD^"
@@ -75,17 +75,21 @@ def draw_page(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
             rows,
         ),
     ]
-    body = [
-        f'<p class="eyebrow">citeflow scaling sweep</p>\n<h1>{escape(dataset)}</h1>',
-        f'<p class="headline">{escape(headline(rows))}</p>',
-        page.card(_table("This sweep", rows), remark=" ".join(_remarks(rows, cores))),
-        page.section("Figures", page.grid(figures, "even")),
-        page.section(
-            "Beside the published result", page.card(_published(), remark=PUBLISHED_REMARK)
+    sections = [
+        Section(
+            rows=[
+                [replace(_table("This sweep", rows), remark=" ".join(_remarks(rows, cores)))],
+            ]
         ),
-        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
+        Section(title="Figures", rows=[figures]),
+        Section(
+            title="Beside the published result",
+            rows=[[replace(_published(), remark=PUBLISHED_REMARK)]],
+        ),
     ]
-    return page.document(f"{escape(dataset)} · scaling · citeflow", "\n".join(body))
+    return html.render_page(
+        dataset, sections, kind="citeflow scaling sweep", headline=headline(rows)
+    )
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -146,14 +150,18 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _figure(
     title: str, caption: str, draw: Callable[[Axes, Sequence[Row]], None], rows: Sequence[Row]
-) -> str:
+) -> Plot:
     def fill(axes: Axes) -> None:
         draw(axes, rows)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        shared.legend_below(axes)
+        plots.legend_below(axes)
 
-    return page.figure(
-        title, render(title.lower().replace(" ", "-"), f"{title} by workers", one(fill)), caption
+    return plots.draw_axes(
+        title.lower().replace(" ", "-"),
+        fill,
+        title=title,
+        caption=caption,
+        summary=f"{title} by workers",
     )
 
 
@@ -173,7 +181,7 @@ def _by_epochs(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]
 
 
 def _time(axes: Axes, rows: Sequence[Row]) -> None:
-    length, unit = shared.time_unit(max(row.seconds for row in rows))
+    length, unit = plots.time_unit(max(row.seconds for row in rows))
     for label, found, look in _by_epochs(rows):
         axes.plot(
             [row.workers for row in found],
@@ -212,7 +220,7 @@ def _throughput(axes: Axes, rows: Sequence[Row]) -> None:
         )
     axes.set(xlabel="Workers", ylabel="Citations per second")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    axes.yaxis.set_major_formatter(FuncFormatter(shared.short))
+    axes.yaxis.set_major_formatter(FuncFormatter(plots.short))
 
 
 def _mrr(axes: Axes, rows: Sequence[Row]) -> None:

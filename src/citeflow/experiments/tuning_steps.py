@@ -15,6 +15,7 @@ from citeflow.experiments.tuning import Definition, Work
 from citeflow.kubeflow import params
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.reporting import tuning as pages
+from citeflow.reporting.publish import check_folder
 from citeflow.reporting.tuning import Search
 from citeflow.utils import termination_message
 from citeflow.utils.logging import log
@@ -48,7 +49,7 @@ def tuning_trials(
         raise ConfigError(
             "parallel trials need a database", f"parallel={parallel}", hint=f"{hint}, or take 1"
         )
-    stages.check_folder(paths.published_folder(Path(data_root), run))
+    check_folder(paths.published_folder(Path(data_root), run))
     base = config.from_yaml(settings)
     prepared = find(graph, "PreparedGraph", data_root)
     definition = Definition(

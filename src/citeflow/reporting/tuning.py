@@ -4,15 +4,15 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from citeflow.reporting import formatting, markdown, page, style
-from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
+from citeflow.reporting import formatting, html, markdown, plots
+from citeflow.reporting.html import Section, Text
+from citeflow.reporting.plots import COLOURS, HEIGHT, Plot
 from citeflow.reporting.tables import Table
 
 PRUNED = "pruned"
@@ -126,28 +126,23 @@ def as_markdown(search: Search, options: str) -> str:
 
 def as_html(search: Search, options: str) -> str:
     """The result, the trials and the figures as a page of its own."""
-    title = f"Search on {search.dataset}"
-    figures = "\n".join(_figure(*drawn) for drawn in (_history(search), _curves(search)) if drawn)
-    below = "".join(_figure(*drawn) for drawn in [_parameters(search)] if drawn)
-    body = [
-        f'<p class="eyebrow">citeflow tune · {escape(search.run)}</p>\n<h1>{escape(title)}</h1>',
-        f'<p class="headline">{escape(verdict(search))}</p>',
-        f'<section class="card">\n<h3>The best settings</h3>\n<pre>{escape(options)}</pre>\n'
-        f'<p class="remark">{escape(FLATTERED)}</p>\n</section>',
-        f'<section>\n<h2>Figures</h2>\n<div class="grid even">\n{figures}\n</div>\n</section>',
-        below and f"<section>\n<h2>By setting</h2>\n{below}\n</section>",
-        f'<section>\n<h2>Trials</h2>\n<div class="card">{page.rows(table(search))}</div>\n</section>',
-        "<footer>Made by citeflow. Everything on this page is in the file itself.</footer>",
+    drawn = [plot for plot in (_history(search), _curves(search)) if plot]
+    by_setting = _parameters(search)
+    sections = [
+        Section(rows=[[Text(title="The best settings", text=options, remark=FLATTERED)]]),
+        Section(title="Figures", rows=[drawn]),
+        *([Section(title="By setting", rows=[[by_setting]])] if by_setting else []),
+        Section(rows=[[table(search)]]),
     ]
-    return page.document(f"{escape(title)} · citeflow", "\n".join(body))
+    return html.render_page(
+        f"Search on {search.dataset}",
+        sections,
+        kind=f"citeflow tune · {search.run}",
+        headline=verdict(search),
+    )
 
 
-def _figure(title: str, caption: str, svg: str) -> str:
-    drawing = style.follow_theme(svg)
-    return f'<figure class="card">\n<h3>{title}</h3>\n{drawing}\n<figcaption>{caption}</figcaption>\n</figure>'
-
-
-def _history(search: Search) -> tuple[str, str, str] | None:
+def _history(search: Search) -> Plot | None:
     done = [trial for trial in search.tried if trial.valid_mrr is not None]
     if not done:
         return None
@@ -182,14 +177,17 @@ def _history(search: Search) -> tuple[str, str, str] | None:
         )
 
     caption = "A cross is a trial that was ended early, at the best it had reached."
-    return (
-        "Validation MRR by trial",
-        caption,
-        render("history", verdict(search), one(draw), height=HEIGHT + 0.4),
+    return plots.draw_axes(
+        "history",
+        draw,
+        title="Validation MRR by trial",
+        caption=caption,
+        summary=verdict(search),
+        height=HEIGHT + 0.4,
     )
 
 
-def _curves(search: Search) -> tuple[str, str, str] | None:
+def _curves(search: Search) -> Plot | None:
     if not any(trial.evaluations for trial in search.tried):
         return None
     best = search.best
@@ -210,7 +208,9 @@ def _curves(search: Search) -> tuple[str, str, str] | None:
         )
 
     caption = "Those that end early were worse than the median of the others at that point."
-    return "Training curves", caption, render("curves", caption, one(draw), height=HEIGHT + 0.4)
+    return plots.draw_axes(
+        "curves", draw, title="Training curves", caption=caption, height=HEIGHT + 0.4
+    )
 
 
 def _look(trial: Tried, best: Tried | None) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _look(trial: Tried, best: Tried | None) -> dict[str, Any]:
     return {"color": colour, "linewidth": 1.0, "alpha": 0.7, "marker": ".", "markersize": 3}
 
 
-def _parameters(search: Search) -> tuple[str, str, str] | None:
+def _parameters(search: Search) -> Plot | None:
     keys, done = _keys(search), [trial for trial in search.tried if trial.valid_mrr is not None]
     if not keys or len(done) < 2:
         return None
@@ -244,7 +244,9 @@ def _parameters(search: Search) -> tuple[str, str, str] | None:
         figure.supylabel("Validation MRR", fontsize=10.5, color=COLOURS["muted"])
 
     caption = "Blue is the best, green the default. Trials that were ended early are left out."
-    return "Complete trials", caption, render("parameters", caption, draw, height=0.3 + 1.75 * rows)
+    return plots.draw(
+        "parameters", draw, title="Complete trials", caption=caption, height=0.3 + 1.75 * rows
+    )
 
 
 def _scatter(axes: Axes, key: str, done: Sequence[Tried], search: Search) -> None:

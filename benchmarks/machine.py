@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from citeflow.graph.csr import Csr
-from citeflow.models.tensors import sparse
+from citeflow.models.tensors import to_sparse_tensor
 from citeflow.utils.system import environment
 
 REPETITIONS = 7
@@ -30,7 +30,7 @@ def figures() -> dict[str, float]:
     """Rates of this process, with the threads that it has."""
     x, w = torch.randn(ROWS, WIDTH), torch.randn(WIDTH, WIDTH)
     index_E = np.random.default_rng(0).integers(0, ROWS, ROWS * DEGREE, dtype=np.int32)
-    adjacency = sparse(Csr(np.arange(0, len(index_E) + 1, DEGREE), index_E), ROWS)
+    adjacency = to_sparse_tensor(Csr(np.arange(0, len(index_E) + 1, DEGREE), index_E), ROWS)
     large, copy = torch.ones(64 << 20), torch.empty(64 << 20)
     out = torch.empty(ROWS, WIDTH)
     return {

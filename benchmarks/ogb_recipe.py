@@ -22,9 +22,9 @@ from torch_geometric.nn import SAGEConv
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import metrics
-from citeflow.evaluation.scoring import pieces_of
+from citeflow.evaluation.scoring import iter_chunks
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.tensors import sparse
+from citeflow.models.tensors import to_sparse_tensor
 
 WIDTH, LAYERS, BATCH, LEARNING_RATE, TINY = 256, 3, 65_536, 5e-4, 1e-15
 
@@ -63,7 +63,7 @@ def train(
     torch.manual_seed(seed)
     assert graph.x_NF is not None
     x_NF = torch.from_numpy(np.array(graph.x_NF))
-    adjacency = sparse(graph.neighbors, graph.num_papers)
+    adjacency = to_sparse_tensor(graph.neighbors, graph.num_papers)
     source_E, target_E = torch.from_numpy(graph.references.edges()).long()
     model = Recipe(x_NF.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
@@ -110,10 +110,10 @@ def _evaluate(
 
 def _mrr(model: Recipe, h_NH: Tensor, held_out: HeldOut) -> float:
     ranks = []
-    for source_P, candidate_PK in pieces_of(held_out):
+    for source_P, candidate_PK in iter_chunks(held_out):
         source_P1H = h_NH[torch.from_numpy(source_P).long()][:, None]
         score_PK = model(source_P1H, h_NH[torch.from_numpy(candidate_PK).long()])
-        ranks.append(metrics.ranks(score_PK[:, 0], score_PK[:, 1:]))
+        ranks.append(metrics.rank_positives(score_PK[:, 0], score_PK[:, 1:]))
     return metrics.summarize(torch.cat(ranks))["mrr"]
 
 

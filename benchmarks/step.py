@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
 from citeflow.config import Config
-from citeflow.evaluation.scoring import structural_features_of
+from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.sampling import PartitionSampler
 from citeflow.training.objective import Inputs, Objective, make_inputs
@@ -46,17 +46,17 @@ class Steps:
 
     def __init__(self, graph: PreparedGraph, config: Config) -> None:
         self.graph, self.config = graph, config
-        self.structural = structural_features_of(graph, config.model)
+        self.structural = build_structural_features(graph, config.model)
         self.model = new_model(graph, self.structural, config)
         self.objective = Objective(self.model, config.train.loss)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr)
         self.plan = PartitionSampler(
-            num_papers=graph.num_papers, papers=config.train.nodes_per_batch, world_size=1, seed=0
+            num_papers=graph.num_papers, nodes_per_batch=config.train.nodes_per_batch, world_size=1, seed=0
         )
 
     def inputs(self, step: int) -> Inputs:
         """The batch of a step."""
-        part = self.plan.part(step, 0)
+        part = self.plan.partition(step, 0)
         return make_inputs(
             part,
             graph=self.graph,

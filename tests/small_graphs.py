@@ -5,7 +5,7 @@ Legend: N papers.
 
 import numpy as np
 
-from citeflow.graph.csr import build_csr, transpose, undirected
+from citeflow.graph.csr import build_csr, to_undirected, transpose
 
 
 def random_citations(num_papers, share, *, seed):
@@ -19,7 +19,7 @@ def random_citations(num_papers, share, *, seed):
 def csrs(is_cited_NN):
     """References, citations and neighbours."""
     references = build_csr(*np.nonzero(is_cited_NN), len(is_cited_NN))
-    return references, transpose(references), undirected(references)
+    return references, transpose(references), to_undirected(references)
 
 
 def random_days(num_papers, *, seed):

@@ -91,6 +91,21 @@ class StageCost(_Open):
     sent_bytes: float | None = None
 
 
+def stage_costs(manifest: files.Manifest) -> dict[str, StageCost]:
+    """Return the costs that the manifest of an artifact names: of its own stage and those before.
+
+    Raises:
+        CorruptError: they are not what a stage writes.
+    """
+    costs = manifest.facts.get("stages", {})
+    if not isinstance(costs, dict):
+        raise CorruptError(f"manifest of a {manifest.kind} lacks costs", "stages")
+    return {
+        name: records.load(StageCost, cost, name=f"stages.{name}", error=CorruptError)
+        for name, cost in costs.items()
+    }
+
+
 class Report(_Open):
     """Content of `report.json`."""
 

@@ -10,8 +10,8 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import calibration
 from citeflow.evaluation.calibration import Calibration, calibrate, fit_platt
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import score_held_out, structural_features_of
-from citeflow.graph.csr import build_csr, transpose, undirected
+from citeflow.evaluation.scoring import build_structural_features, score_held_out
+from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 
@@ -90,11 +90,11 @@ def trained():
         day_N=None,
         references=references,
         citations=transpose(references),
-        neighbors=undirected(references),
+        neighbors=to_undirected(references),
         valid=valid,
         test=valid,
     )
-    structural = structural_features_of(graph, ModelConfig())
+    structural = build_structural_features(graph, ModelConfig())
     model = LinkPredictor(
         4, len(structural.names), ModelConfig(hidden_channels=8), scaled=True
     ).eval()

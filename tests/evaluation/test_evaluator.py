@@ -17,7 +17,7 @@ from citeflow.evaluation import inference, scoring, trained_model
 from citeflow.evaluation.calibration import fit_platt
 from citeflow.evaluation.evaluator import evaluate_model
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import score_held_out, structural_features_of
+from citeflow.evaluation.scoring import build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph, write_prepared
 
 PARTS = ("valid", "test")
@@ -47,7 +47,7 @@ def model(trained):
 def score(graph, model):
     """Scores of both parts, the held-out citation in column 0."""
     structural, embedding_NH = (
-        structural_features_of(graph, model.config.model),
+        build_structural_features(graph, model.config.model),
         embed_all(model.predictor, graph),
     )
     return {
@@ -238,7 +238,7 @@ def test_curves_of_the_training_are_those_of_the_model(curves, model):
 
 
 def test_scores_do_not_depend_on_how_many_are_computed_at_once(graph, model, score, monkeypatch):
-    structural = structural_features_of(graph, model.config.model)
+    structural = build_structural_features(graph, model.config.model)
     monkeypatch.setattr(scoring, "PAIRS", 300)
     monkeypatch.setattr(inference, "PIECE", 33)
     pieces = score_held_out(
@@ -250,7 +250,7 @@ def test_scores_do_not_depend_on_how_many_are_computed_at_once(graph, model, sco
 @pytest.mark.parametrize(("most", "world_size"), [(80, 1), (80, 3), (7, 2), (2, 4)])
 def test_the_parts_of_all_ranks_are_an_even_sample_without_repetition(graph, most, world_size):
     parts = [
-        scoring.part_of(graph.valid, most=most, rank=rank, world_size=world_size)
+        scoring.sample_held_out(graph.valid, most=most, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     dealt = sorted(source for part in parts for source in part.source_P)

@@ -17,7 +17,7 @@ from whole_graphs import graph_of, model_of
 
 from citeflow.evaluation import inference
 from citeflow.evaluation.inference import embed_all
-from citeflow.models.tensors import encoder_input, features_of, sparse
+from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 
 NUM_PAPERS = 60
 PATIENCE_S = 120
@@ -33,8 +33,8 @@ def at_once(model, graph):
     x_NF = encoder_input(graph.x_NF, graph.num_papers, model.config)
     with torch.no_grad():
         return model.encoder(
-            features_of(x_NF, np.arange(graph.num_papers)),
-            sparse(graph.neighbors, graph.num_papers),
+            gather_features(x_NF, np.arange(graph.num_papers)),
+            to_sparse_tensor(graph.neighbors, graph.num_papers),
         )
 
 
@@ -91,7 +91,7 @@ class Some:
     def empty(self, num_rows, width):
         return torch.full((num_rows, width), torch.nan)
 
-    def exchange(self, x):
+    def all_gather_rows(self, x):
         self.exchanged.append(x.isnan().all(dim=1).logical_not().nonzero().flatten().tolist())
         x.nan_to_num_(0.0)
 

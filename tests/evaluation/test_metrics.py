@@ -69,19 +69,19 @@ def test_any_small_table_of_scores_is_ranked_as_ogb_ranks_it(evaluator, table):
 
 def test_ranks_do_not_depend_on_the_size_of_the_pieces(monkeypatch):
     pos_P, neg_PK = scores(101, seed=3).round(), scores(101, 7, seed=4).round()
-    whole = metrics.ranks(pos_P, neg_PK)
+    whole = metrics.rank_positives(pos_P, neg_PK)
     monkeypatch.setattr(metrics, "COMPARED_AT_ONCE", 20)
-    assert torch.equal(metrics.ranks(pos_P, neg_PK), whole)
+    assert torch.equal(metrics.rank_positives(pos_P, neg_PK), whole)
     assert whole.dtype == torch.float32
 
 
 def test_a_constant_score_gets_the_middle_rank():
-    assert metrics.ranks(torch.zeros(2), torch.zeros(2, 1000)).tolist() == [501.0, 501.0]
+    assert metrics.rank_positives(torch.zeros(2), torch.zeros(2, 1000)).tolist() == [501.0, 501.0]
 
 
 def test_the_best_score_ranks_first_and_the_worst_last():
     neg_PK = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
-    assert metrics.ranks(torch.tensor([4.0, 0.0]), neg_PK).tolist() == [1.0, 4.0]
+    assert metrics.rank_positives(torch.tensor([4.0, 0.0]), neg_PK).tolist() == [1.0, 4.0]
 
 
 def test_a_score_that_is_not_a_number_is_refused():
@@ -99,7 +99,7 @@ def test_a_score_that_is_not_a_number_is_refused():
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="shapes"):
-        metrics.ranks(torch.zeros(3), torch.zeros(2, 5))
+        metrics.rank_positives(torch.zeros(3), torch.zeros(2, 5))
     with pytest.raises(ValueError, match="one negative per positive"):
         metrics.accuracy(torch.zeros(3), torch.zeros(2))
 

@@ -13,11 +13,11 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import scoring
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import (
-    part_of,
-    pieces_of,
+    build_structural_features,
+    iter_chunks,
+    sample_held_out,
     score_candidates,
     score_held_out,
-    structural_features_of,
 )
 
 NUM_PAPERS = 60
@@ -32,7 +32,7 @@ def graph():
 def test_a_candidates_score_is_that_of_its_pair_alone(graph, predictor):
     model, structural = (
         model_of(graph, predictor=predictor),
-        structural_features_of(graph, ModelConfig()),
+        build_structural_features(graph, ModelConfig()),
     )
     embedding_NH = embed_all(model, graph)
     source_P, candidate_PK = (
@@ -55,7 +55,8 @@ def test_a_candidates_score_is_that_of_its_pair_alone(graph, predictor):
 @pytest.mark.parametrize(("hops", "num_evidence"), [(0, 4), (2, 9), (3, 13)])
 def test_evidence_is_as_long_as_the_configuration_says(graph, hops, num_evidence):
     assert (
-        len(structural_features_of(graph, ModelConfig(structural_hops=hops)).names) == num_evidence
+        len(build_structural_features(graph, ModelConfig(structural_hops=hops)).names)
+        == num_evidence
     )
 
 
@@ -66,7 +67,7 @@ def test_pieces_hold_every_citation_once_and_in_order_in_front_of_its_negatives(
 ):
     monkeypatch.setattr(scoring, "PAIRS", most_pairs)
     wanted = held_out(num_citations, NUM_PAPERS)
-    pieces = list(pieces_of(wanted))
+    pieces = list(iter_chunks(wanted))
     assert all(len(source_P) == len(candidate_PK) >= 1 for source_P, candidate_PK in pieces)
     assert all(
         candidate_PK.size <= most_pairs or len(candidate_PK) == 1 for _, candidate_PK in pieces
@@ -78,7 +79,7 @@ def test_pieces_hold_every_citation_once_and_in_order_in_front_of_its_negatives(
 
 
 def test_held_out_citations_score_as_their_candidates_do(graph):
-    model, structural = model_of(graph), structural_features_of(graph, ModelConfig())
+    model, structural = model_of(graph), build_structural_features(graph, ModelConfig())
     embedding_NH = embed_all(model, graph)
     valid = graph.valid
     candidate_PK = np.concatenate([valid.target_P[:, None], valid.negative_PK], axis=1)
@@ -99,7 +100,8 @@ def test_ranks_share_an_even_sample_and_each_citation_goes_to_one(total, most, w
         negative_PK=np.arange(total)[:, None],
     )
     parts = [
-        part_of(wanted, most=most, rank=rank, world_size=world_size) for rank in range(world_size)
+        sample_held_out(wanted, most=most, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     sizes = [len(part.source_P) for part in parts]
     chosen = np.sort(np.concatenate([part.source_P for part in parts]))

@@ -11,7 +11,7 @@ from citeflow.errors import CorruptError, NotFoundError
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import Calibration, calibrate
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import score_held_out, structural_features_of
+from citeflow.evaluation.scoring import build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.training import checkpoint, worker
 
@@ -28,7 +28,7 @@ def model(trained):
 
 def test_the_model_holds_the_best_weights_of_its_training(trained, graph):
     untrained = worker.new_model(
-        graph, structural_features_of(graph, trained.config.model), trained.config
+        graph, build_structural_features(graph, trained.config.model), trained.config
     )
     optimizer = torch.optim.Adam(untrained.parameters())
     inputs = trained_model.inputs_of(graph, trained.config, 1)
@@ -40,7 +40,7 @@ def test_the_model_holds_the_best_weights_of_its_training(trained, graph):
 
 
 def test_a_model_that_is_read_back_scores_as_its_training_measured(model, graph):
-    structural = structural_features_of(graph, model.config.model)
+    structural = build_structural_features(graph, model.config.model)
     score = torch.from_numpy(
         score_held_out(model.predictor, embed_all(model.predictor, graph), structural, graph.valid)
     )
@@ -61,7 +61,7 @@ def test_a_model_says_how_it_was_made(model, trained, graph):
     )
     assert told["train"]["steps"] == model.evaluations[-1]["step"]
     assert told["shape"]["evidence"] == list(
-        structural_features_of(graph, trained.config.model).names
+        build_structural_features(graph, trained.config.model).names
     )
     assert {"citeflow", "torch", "torch-geometric", "numpy"} <= set(told["versions"])
     assert model.manifest.facts["valid_mrr"] == told["valid_mrr"]
@@ -80,7 +80,7 @@ def test_the_curves_come_back_entry_by_entry(model):
 
 
 def test_the_calibration_is_that_of_the_best_weights(model, graph):
-    structural = structural_features_of(graph, model.config.model)
+    structural = build_structural_features(graph, model.config.model)
     embedding_NH = embed_all(model.predictor, graph)
     assert model.calibration == calibrate(
         model.predictor, embedding_NH, structural, graph.valid, loss="info_nce"

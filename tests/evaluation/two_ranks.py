@@ -25,7 +25,7 @@ PIECE = 15
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    inference.PIECE = PIECE
+    inference.CHUNK = PIECE
     with joined() as together:
         apart = Group(together.rank, together.world_size, together.device, local_world_size=1)
         for name, (num_papers, changes) in CASES.items():

@@ -10,8 +10,8 @@ import torch
 
 from citeflow.config import ModelConfig
 from citeflow.data.citation_graph import HeldOut
-from citeflow.evaluation.scoring import structural_features_of
-from citeflow.graph.csr import build_csr, transpose, undirected
+from citeflow.evaluation.scoring import build_structural_features
+from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.tensors import encoder_input
@@ -41,7 +41,7 @@ def graph_of(num_papers, *, features=True):
         day_N=rng.integers(0, 4000, num_papers).astype(np.int32),
         references=references,
         citations=transpose(references),
-        neighbors=undirected(references),
+        neighbors=to_undirected(references),
         valid=held_out(300, num_papers),
         test=held_out(10, num_papers),
     )
@@ -58,7 +58,7 @@ def model_of(graph, **changes):
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
     num_features = 1 if x_NF is None else x_NF.shape[1]
     model = LinkPredictor(
-        num_features, len(structural_features_of(graph, config).names), config, scaled=True
+        num_features, len(build_structural_features(graph, config).names), config, scaled=True
     ).eval()
     model.encoder.mean_F, model.encoder.scale_F = (
         torch.randn(num_features),

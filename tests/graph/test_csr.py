@@ -7,10 +7,10 @@ from citeflow.graph.csr import (
     Csr,
     build_csr,
     drop_self_and_duplicates,
-    inverse,
-    reordered,
+    inverse_permutation,
+    permute,
+    to_undirected,
     transpose,
-    undirected,
 )
 
 
@@ -41,7 +41,7 @@ def test_papers_without_references_have_empty_rows():
 
 def test_no_edges_make_empty_rows():
     csr = build_csr(*np.empty((2, 0), dtype=np.int32), 3)
-    assert (csr.num_rows, pairs(csr), pairs(undirected(csr)), pairs(transpose(csr))) == (
+    assert (csr.num_rows, pairs(csr), pairs(to_undirected(csr)), pairs(transpose(csr))) == (
         3,
         [],
         [],
@@ -65,8 +65,8 @@ def test_neighbours_are_the_union_of_both_directions_without_loops(edge_2E):
     both = {pair for i, j in pairs(csr) for pair in [(i, j), (j, i)] if i != j}
     assert any(i == j for i, j in pairs(csr))
     assert any((j, i) in pairs(csr) for i, j in pairs(csr) if i != j)
-    assert pairs(undirected(csr)) == sorted(both)
-    assert undirected(csr).ptr_N1.dtype == np.int64
+    assert pairs(to_undirected(csr)) == sorted(both)
+    assert to_undirected(csr).ptr_N1.dtype == np.int64
 
 
 def test_the_scipy_matrix_shares_the_neighbours_and_holds_ones(edge_2E):
@@ -97,7 +97,7 @@ def test_self_citations_and_repetitions_are_counted_and_dropped():
 def test_reordered_rows_hold_the_same_pairs_under_their_new_numbers(edge_2E):
     csr = build_csr(edge_2E[0], edge_2E[1], 20)
     order_N = np.random.default_rng(1).permutation(20).astype(np.int32)
-    made = reordered(csr, order_N)
+    made = permute(csr, order_N)
     assert sorted((order_N[i], order_N[j]) for i, j in pairs(made)) == pairs(csr)
     assert pairs(made) == sorted(pairs(made))
     assert (made.ptr_N1.dtype, made.index_E.dtype) == (np.int64, np.int32)
@@ -106,5 +106,5 @@ def test_reordered_rows_hold_the_same_pairs_under_their_new_numbers(edge_2E):
 
 def test_the_inverse_of_an_order_is_the_place_of_each_paper():
     order_N = np.array([2, 0, 3, 1], dtype=np.int32)
-    assert inverse(order_N).tolist() == [1, 3, 0, 2]
-    assert inverse(order_N).dtype == np.int32
+    assert inverse_permutation(order_N).tolist() == [1, 3, 0, 2]
+    assert inverse_permutation(order_N).dtype == np.int32

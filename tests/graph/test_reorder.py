@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from citeflow.graph.csr import build_csr, inverse, undirected
+from citeflow.graph.csr import build_csr, to_undirected
 from citeflow.graph.reorder import order_by_locality
 
 
 def graph_of(pairs, num_papers):
     source_E, target_E = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
-    return undirected(build_csr(source_E, target_E, num_papers))
+    return to_undirected(build_csr(source_E, target_E, num_papers))
 
 
 def communities(num_communities, size, seed=0, *, strangers=0.05):
@@ -25,7 +25,7 @@ def communities(num_communities, size, seed=0, *, strangers=0.05):
 
 
 def share_near(neighbors, order_N, distance):
-    place_2E = inverse(order_N)[neighbors.edges()]
+    place_2E = inverse_permutation(order_N)[neighbors.edges()]
     return np.mean(np.abs(place_2E[0] - place_2E[1]) < distance)
 
 

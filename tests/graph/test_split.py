@@ -50,7 +50,7 @@ def same(one, other):
 def test_the_protocol_holds_on_any_dated_graph(seed, num_days, share):
     edge_2E, day_N = random_graph(seed, num_days=num_days)
     everything = pairs(*edge_2E)
-    train_2E, valid, test = hold_out_by_date(edge_2E, day_N, share=share, negatives=30, seed=seed)
+    train_2E, valid, test = hold_out_by_date(edge_2E, day_N, share=share, num_negatives=30, seed=seed)
     held_valid, held_test = (pairs(part.source_P, part.target_P) for part in (valid, test))
 
     assert np.array_equal(valid.source_P, test.source_P)
@@ -71,13 +71,13 @@ def test_the_protocol_holds_on_any_dated_graph(seed, num_days, share):
 
 def test_every_source_keeps_a_reference():
     edge_2E, day_N = random_graph(1)
-    train_2E, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.5, negatives=5, seed=0)
+    train_2E, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=5, seed=0)
     assert np.isin(valid.source_P, train_2E[0]).all()
 
 
 def test_sources_are_the_newest_papers_that_can_give_two():
     edge_2E, day_N = random_graph(2)
-    _, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.1, negatives=5, seed=0)
+    _, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.1, num_negatives=5, seed=0)
     everything = pairs(*edge_2E)
 
     def can_give(paper):
@@ -95,7 +95,7 @@ def test_a_reference_to_a_later_or_equally_old_paper_is_never_held_out():
     day_N = np.array([0, 0, 0, 5, 5, 9], dtype=np.int32)
     edge_2E = np.array([[3, 3, 3, 3], [0, 1, 4, 5]], dtype=np.int32)
     for seed in range(20):
-        train_2E, valid, test = hold_out_by_date(edge_2E, day_N, share=0.5, negatives=9, seed=seed)
+        train_2E, valid, test = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=9, seed=seed)
         assert pairs(*train_2E) == {(3, 4), (3, 5)}
         assert {*valid.target_P.tolist(), *test.target_P.tolist()} == {0, 1}
         assert valid.negative_PK.tolist() == test.negative_PK.tolist() == [[2]]
@@ -105,7 +105,7 @@ def test_a_reference_that_cites_back_is_never_held_out():
     day_N = np.array([0, 0, 0, 0, 5], dtype=np.int32)
     edge_2E = np.array([[4, 4, 4, 0], [0, 1, 2, 4]], dtype=np.int32)
     for seed in range(20):
-        train_2E, *_ = hold_out_by_date(edge_2E, day_N, share=0.5, negatives=9, seed=seed)
+        train_2E, *_ = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=9, seed=seed)
         assert pairs(*train_2E) == {(4, 0), (0, 4)}
 
 
@@ -113,10 +113,10 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     edge_2E, day_N = random_graph(3)
 
     def by_date(seed):
-        return hold_out_by_date(edge_2E, day_N, share=0.2, negatives=20, seed=seed)
+        return hold_out_by_date(edge_2E, day_N, share=0.2, num_negatives=20, seed=seed)
 
     def at_random(seed):
-        return hold_out_at_random(edge_2E, num_papers=120, share=0.1, negatives=20, seed=seed)
+        return hold_out_at_random(edge_2E, num_papers=120, share=0.1, num_negatives=20, seed=seed)
 
     for split in (by_date, at_random):
         assert same(split(7), split(7))
@@ -134,14 +134,14 @@ def test_the_order_of_the_citations_does_not_change_a_dated_split():
 
 def test_validation_and_test_draw_different_candidates():
     edge_2E, day_N = random_graph(5)
-    _, valid, test = hold_out_by_date(edge_2E, day_N, share=0.2, negatives=20, seed=0)
+    _, valid, test = hold_out_by_date(edge_2E, day_N, share=0.2, num_negatives=20, seed=0)
     assert not np.array_equal(valid.negative_PK, test.negative_PK)
 
 
 def test_the_poorest_source_sets_the_number_of_candidates():
     day_N = np.array([0, 0, 0, 0, 0, 5, 6], dtype=np.int32)
     edge_2E = np.array([[5, 5, 5, 6, 6, 6], [0, 1, 2, 0, 1, 2]], dtype=np.int32)
-    _, valid, test = hold_out_by_date(edge_2E, day_N, share=0.5, negatives=1000, seed=0)
+    _, valid, test = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=1000, seed=0)
     assert valid.source_P.tolist() == [6, 5]
     assert valid.negative_PK.shape == test.negative_PK.shape == (2, 2)
     assert set(valid.negative_PK[1].tolist()) == {3, 4}
@@ -152,7 +152,7 @@ def test_candidates_are_drawn_evenly():
     edge_2E = np.array([[20, 20, 20], [3, 4, 19]], dtype=np.int32)
     counts = np.zeros(21, dtype=int)
     for seed in range(1500):
-        _, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.05, negatives=5, seed=seed)
+        _, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.05, num_negatives=5, seed=seed)
         counts[valid.negative_PK] += 1
     free = np.setdiff1d(np.arange(20), [3, 4, 19])
     assert counts.sum() == counts[free].sum() == 7500
@@ -166,7 +166,7 @@ def test_the_random_split_hides_both_directions_and_ranks_against_unlinked_paper
     edge_2E, _ = random_graph(seed, num_papers=60, num_edges=500, later=0.5)
     everything = pairs(*edge_2E)
     train_2E, valid, test = hold_out_at_random(
-        edge_2E, num_papers=60, share=share, negatives=30, seed=seed
+        edge_2E, num_papers=60, share=share, num_negatives=30, seed=seed
     )
     held = pairs(valid.source_P, valid.target_P) | pairs(test.source_P, test.target_P)
 
@@ -183,7 +183,7 @@ def test_the_random_split_hides_both_directions_and_ranks_against_unlinked_paper
 
 def test_the_random_split_takes_the_share_that_was_asked_for():
     edge_2E, _ = random_graph(6, later=0.5)
-    _, valid, test = hold_out_at_random(edge_2E, num_papers=120, share=0.05, negatives=20, seed=0)
+    _, valid, test = hold_out_at_random(edge_2E, num_papers=120, share=0.05, num_negatives=20, seed=0)
     assert len(valid.source_P) == len(test.source_P) == int(0.05 * edge_2E.shape[1])
     assert valid.negative_PK.shape == (len(valid.source_P), 20)
 
@@ -201,7 +201,7 @@ def test_the_random_split_takes_the_share_that_was_asked_for():
 def test_a_dated_graph_that_cannot_give_a_test_citation_is_refused(targets, days):
     edge_2E = np.array([[3] * len(targets), targets], dtype=np.int32)
     with pytest.raises(DataError, match="no test candidates") as caught:
-        hold_out_by_date(edge_2E, np.array(days, dtype=np.int32), share=0.5, negatives=10, seed=0)
+        hold_out_by_date(edge_2E, np.array(days, dtype=np.int32), share=0.5, num_negatives=10, seed=0)
     assert caught.value.hint
 
 
@@ -217,13 +217,13 @@ def test_a_dated_graph_that_cannot_give_a_test_citation_is_refused(targets, days
 def test_an_undated_graph_that_cannot_give_a_test_citation_is_refused(edges, num_papers):
     edge_2E = np.array(edges, dtype=np.int32)
     with pytest.raises(DataError, match="no test candidates") as caught:
-        hold_out_at_random(edge_2E, num_papers=num_papers, share=0.5, negatives=10, seed=0)
+        hold_out_at_random(edge_2E, num_papers=num_papers, share=0.5, num_negatives=10, seed=0)
     assert caught.value.hint
 
 
 def test_three_citations_are_enough_for_a_random_split():
     edge_2E = np.array([[0, 1, 2], [1, 2, 3]], dtype=np.int32)
     train_2E, valid, test = hold_out_at_random(
-        edge_2E, num_papers=4, share=0.05, negatives=1000, seed=0
+        edge_2E, num_papers=4, share=0.05, num_negatives=1000, seed=0
     )
     assert (train_2E.shape[1], len(valid.source_P), len(test.source_P)) == (1, 1, 1)

@@ -12,14 +12,14 @@ from citeflow.graph.csr import Csr
 from citeflow.models.link_predictor import (
     DotPredictor,
     Encoder,
-    HadamardPredictor,
     LinkPredictor,
+    MLPPredictor,
     StructuralHead,
     SymmetricSAGEConv,
     _dropped,
     _Propagate,
 )
-from citeflow.models.tensors import sparse
+from citeflow.models.tensors import to_sparse_tensor
 
 NUM_PAPERS, NUM_FEATURES = 30, 5
 AGGREGATIONS = ["mean", "add", "max"]
@@ -47,7 +47,11 @@ def links_of(is_cited_NN):
     """Who listens to whom: sparse, dense, and as a list of edges."""
     neighbors = csrs(is_cited_NN)[2]
     is_linked_NN = torch.from_numpy(is_cited_NN | is_cited_NN.T)
-    return sparse(neighbors, len(is_cited_NN)), is_linked_NN.float(), is_linked_NN.nonzero().T
+    return (
+        to_sparse_tensor(neighbors, len(is_cited_NN)),
+        is_linked_NN.float(),
+        is_linked_NN.nonzero().T,
+    )
 
 
 def aggregate(adjacency_NN, x, aggregation):
@@ -134,7 +138,7 @@ def test_papers_of_a_piece_are_embedded_as_in_the_whole_from_those_that_they_lis
     neighbors = csrs(is_cited_NN)[2]
     links_NN, _, _ = links_of(is_cited_NN)
     ptr = neighbors.ptr_N1[7:19]
-    links_BN = sparse(Csr(ptr - ptr[0], neighbors.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
+    links_BN = to_sparse_tensor(Csr(ptr - ptr[0], neighbors.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
     x = features()
     with torch.no_grad():
         torch.testing.assert_close(
@@ -145,8 +149,8 @@ def test_papers_of_a_piece_are_embedded_as_in_the_whole_from_those_that_they_lis
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_graph_without_any_link_leaves_every_paper_to_itself(aggregation):
     encoder = encoder_of(layers=1, aggr=aggregation)
-    conv, x = encoder.convs[0], encoder.entry(features())
-    links_NN = sparse(csrs(np.zeros((NUM_PAPERS, NUM_PAPERS), dtype=bool))[2], NUM_PAPERS)
+    conv, x = encoder.convs[0], encoder.transform_features(features())
+    links_NN = to_sparse_tensor(csrs(np.zeros((NUM_PAPERS, NUM_PAPERS), dtype=bool))[2], NUM_PAPERS)
     torch.testing.assert_close(encoder(features(), links_NN), conv.lin_r(x) + conv.lin_l.bias)
 
 
@@ -157,7 +161,7 @@ def test_without_layers_the_encoder_is_a_perceptron_on_the_features():
     expected = after(before((x_NF - encoder.mean_F) * encoder.scale_F).relu())
     assert len(encoder.convs) == 0
     torch.testing.assert_close(encoder(x_NF, torch.empty(0, 0)), expected)
-    torch.testing.assert_close(encoder.entry(x_NF), expected)
+    torch.testing.assert_close(encoder.transform_features(x_NF), expected)
 
 
 def test_dropout_acts_in_training_behind_every_layer_but_the_last():
@@ -218,7 +222,7 @@ def test_the_seed_preset_is_five_normalised_sums_of_width_256_on_a_constant():
     embedding_NH = encoder(torch.ones(NUM_PAPERS, 1), links_NN)
     torch.testing.assert_close(embedding_NH.norm(dim=1), torch.ones(NUM_PAPERS))
     model = LinkPredictor(1, 11, config, scaled=False)
-    assert not model.uses_evidence
+    assert not model.uses_structural_features
     assert list(model.predictor.parameters()) == []
 
 
@@ -228,7 +232,7 @@ def predictors():
     return {
         "dot": DotPredictor(scaled=False),
         "scaled dot": learned,
-        "hadamard": HadamardPredictor(6),
+        "hadamard": MLPPredictor(6),
     }
 
 
@@ -278,11 +282,13 @@ def test_only_the_structural_predictor_hears_the_evidence(predictor):
     model = LinkPredictor(
         NUM_FEATURES, 4, ModelConfig(hidden_channels=6, predictor=predictor), scaled=True
     )
-    score_SK = model.embedded(torch.randn(3, 6), torch.randn(5, 6))
-    joined = [model.joined(score_SK, torch.full((3, 5, 4), value)) for value in (0.0, 1.0)]
-    assert model.uses_evidence == (predictor == "structural")
-    assert torch.equal(*joined) != model.uses_evidence
-    assert model.uses_evidence or joined[0] is score_SK
+    score_SK = model.score_embeddings(torch.randn(3, 6), torch.randn(5, 6))
+    joined = [
+        model.add_structural_score(score_SK, torch.full((3, 5, 4), value)) for value in (0.0, 1.0)
+    ]
+    assert model.uses_structural_features == (predictor == "structural")
+    assert torch.equal(*joined) != model.uses_structural_features
+    assert model.uses_structural_features or joined[0] is score_SK
 
 
 def test_the_scale_of_the_features_is_saved_with_the_weights():

@@ -18,7 +18,7 @@ SEEDS = range(3)
 NUM_PAPERS = 11
 
 
-def structural_features_of(is_cited_NN, day_N=None, *, hops=3):
+def build_structural_features(is_cited_NN, day_N=None, *, hops=3):
     return StructuralFeatures(*csrs(is_cited_NN), day_N, hops=hops)
 
 
@@ -106,7 +106,7 @@ def test_the_baselines_are_those_of_networkx_and_popularity_is_the_citation_coun
     graph = networkx_graph(is_cited_NN)
     source_P = np.array(sorted(graph), dtype=np.int32)
     candidate_PK = np.array([[t for t in source_P if t != s] for s in source_P], dtype=np.int32)
-    scores = dict(structural_features_of(is_cited_NN, hops=0).baselines(source_P, candidate_PK))
+    scores = dict(build_structural_features(is_cited_NN, hops=0).baselines(source_P, candidate_PK))
     assert tuple(scores) == BASELINES
     for name, index in BASELINE_OF_NETWORKX.items():
         pairs = zip(source_P, candidate_PK, strict=True)
@@ -122,7 +122,7 @@ def test_the_baselines_are_those_of_networkx_and_popularity_is_the_citation_coun
 @pytest.mark.parametrize("name", BASELINE_OF_NETWORKX)
 def test_a_citations_evidence_is_networkxs_index_in_the_graph_without_it(name, seed):
     is_cited_NN = random_citations(25, 0.12, seed=seed)
-    structural = structural_features_of(is_cited_NN)
+    structural = build_structural_features(is_cited_NN)
     source_P, target_P = np.nonzero(is_cited_NN)
     column, scale = (
         structural.names.index(name),
@@ -141,7 +141,7 @@ def test_every_kind_equals_a_count_of_paths_one_by_one(seed, dated):
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=seed)
     day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
     source_P, target_P = all_pairs(NUM_PAPERS)
-    found_PD = structural_features_of(is_cited_NN, day_N).for_candidates(
+    found_PD = build_structural_features(is_cited_NN, day_N).for_candidates(
         source_P, target_P[:, None]
     )[:, 0]
     expected_PD = [
@@ -160,7 +160,7 @@ def test_a_last_hop_is_worth_the_same_from_either_side(hubs, from_walks, monkeyp
     candidate_PK = np.random.default_rng(3).integers(0, NUM_PAPERS, (NUM_PAPERS, 6))
     candidate_PK[:, 4] = candidate_PK[:, 1]
     source_P = np.arange(NUM_PAPERS)
-    found_PKD = structural_features_of(is_cited_NN).for_candidates(source_P, candidate_PK)
+    found_PKD = build_structural_features(is_cited_NN).for_candidates(source_P, candidate_PK)
     for s, candidate_K, found_KD in zip(source_P, candidate_PK, found_PKD, strict=True):
         expected_KD = [by_enumeration(is_cited_NN, None, s, t) for t in candidate_K]
         np.testing.assert_allclose(found_KD, expected_KD, rtol=1e-5, atol=1e-6)
@@ -168,19 +168,21 @@ def test_a_last_hop_is_worth_the_same_from_either_side(hubs, from_walks, monkeyp
 
 def test_citations_may_come_in_any_order():
     is_cited_NN = random_citations(20, 0.2, seed=13)
-    structural = structural_features_of(is_cited_NN)
+    structural = build_structural_features(is_cited_NN)
     source_P, target_P = np.nonzero(is_cited_NN)
-    source_S, row_P = np.unique(source_P, return_inverse=True)
-    own_PD, shared_SKD = structural.for_batch(source_S, row_P, target_P, np.arange(5))
-    mixed = np.random.default_rng(4).permutation(len(row_P))
-    mixed_PD, same_SKD = structural.for_batch(source_S, row_P[mixed], target_P[mixed], np.arange(5))
+    source_S, source_index_P = np.unique(source_P, return_inverse=True)
+    own_PD, shared_SKD = structural.for_batch(source_S, source_index_P, target_P, np.arange(5))
+    mixed = np.random.default_rng(4).permutation(len(source_index_P))
+    mixed_PD, same_SKD = structural.for_batch(
+        source_S, source_index_P[mixed], target_P[mixed], np.arange(5)
+    )
     np.testing.assert_allclose(mixed_PD, own_PD[mixed], rtol=1e-6)
     assert np.array_equal(same_SKD, shared_SKD)
     assert len(np.unique(own_PD, axis=0)) > len(own_PD) / 2
 
 
 def test_nothing_is_computed_of_the_graph_before_it_is_asked():
-    structural = structural_features_of(random_citations(20, 0.2, seed=14), hops=2)
+    structural = build_structural_features(random_citations(20, 0.2, seed=14), hops=2)
     assert len(structural.names) == 7
     assert (structural._weights, structural._degrees) == ({}, {})
     list(structural.baselines(np.array([0]), np.array([[1, 2]])))
@@ -193,7 +195,7 @@ def test_a_citation_is_counted_as_in_a_graph_that_never_had_it(seed, dated):
     is_cited_NN = random_citations(NUM_PAPERS, 0.3, seed=seed)
     day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
     source_P, target_P = np.nonzero(is_cited_NN)
-    found_PD = of_citations(structural_features_of(is_cited_NN, day_N), source_P, target_P)
+    found_PD = of_citations(build_structural_features(is_cited_NN, day_N), source_P, target_P)
     expected_PD = [
         by_enumeration(without(is_cited_NN, s, t), day_N, s, t)
         for s, t in zip(source_P, target_P, strict=True)
@@ -207,9 +209,9 @@ def test_a_citation_is_scored_as_a_candidate_of_the_graph_without_it(num_papers,
     is_cited_NN = random_citations(num_papers, share, seed=3)
     day_N = random_days(num_papers, seed=3)
     source_P, target_P = np.nonzero(is_cited_NN)
-    found_PD = of_citations(structural_features_of(is_cited_NN, day_N), source_P, target_P)
+    found_PD = of_citations(build_structural_features(is_cited_NN, day_N), source_P, target_P)
     for s, t, found_D in zip(source_P, target_P, found_PD, strict=True):
-        alone = structural_features_of(without(is_cited_NN, s, t), day_N)
+        alone = build_structural_features(without(is_cited_NN, s, t), day_N)
         np.testing.assert_allclose(
             found_D, alone.for_candidates(s[None], t[None, None])[0, 0], rtol=1e-5, atol=1e-6
         )
@@ -220,12 +222,12 @@ def test_candidates_are_looked_up_without_the_citations_that_they_are_told_from(
     source, targets = 0, np.flatnonzero(is_cited_NN[0])[:3]
     candidate_K = np.flatnonzero(~is_cited_NN[0])[1:]
     one = np.array([source])
-    _, shared_SKD = structural_features_of(is_cited_NN).for_batch(
+    _, shared_SKD = build_structural_features(is_cited_NN).for_batch(
         one, np.zeros(3, dtype=int), targets, candidate_K
     )
     fewer_NN = is_cited_NN.copy()
     fewer_NN[source, targets] = False
-    alone, whole = structural_features_of(fewer_NN), structural_features_of(is_cited_NN)
+    alone, whole = build_structural_features(fewer_NN), build_structural_features(is_cited_NN)
     alone._weights = whole._weights
     expected_KD = alone.for_candidates(one, candidate_K[None])[0]
     np.testing.assert_allclose(shared_SKD[0], expected_KD, rtol=1e-5, atol=1e-6)
@@ -234,7 +236,7 @@ def test_candidates_are_looked_up_without_the_citations_that_they_are_told_from(
 
 def test_a_citation_counted_as_if_it_were_none_would_see_itself():
     is_cited_NN = random_citations(24, 0.2, seed=4)
-    structural = structural_features_of(is_cited_NN)
+    structural = build_structural_features(is_cited_NN)
     source_P, target_P = np.nonzero(is_cited_NN)
     seen_PD = structural.for_candidates(source_P, target_P[:, None])[:, 0]
     unseen_PD = of_citations(structural, source_P, target_P)
@@ -246,12 +248,12 @@ def test_a_citation_counted_as_if_it_were_none_would_see_itself():
 def test_of_two_papers_that_cite_each_other_only_the_citation_asked_for_is_left_out():
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=5)
     is_cited_NN[[2, 7], [7, 2]] = True
-    found_D = of_citations(structural_features_of(is_cited_NN), np.array([2]), np.array([7]))[0]
+    found_D = of_citations(build_structural_features(is_cited_NN), np.array([2]), np.array([7]))[0]
     np.testing.assert_allclose(
         found_D, by_enumeration(without(is_cited_NN, 2, 7), None, 2, 7), rtol=1e-5
     )
     neither_NN = without(without(is_cited_NN, 2, 7), 7, 2)
-    names = structural_features_of(is_cited_NN).names
+    names = build_structural_features(is_cited_NN).names
     differs = ~np.isclose(found_D, by_enumeration(neither_NN, None, 2, 7), rtol=1e-5)
     assert [name for name, differ in zip(names, differs, strict=True) if differ] == [
         "references_given"
@@ -261,14 +263,16 @@ def test_of_two_papers_that_cite_each_other_only_the_citation_asked_for_is_left_
 def test_a_citation_alone_in_the_world_has_no_evidence():
     is_cited_NN = np.zeros((3, 3), dtype=bool)
     is_cited_NN[0, 1] = True
-    assert not of_citations(structural_features_of(is_cited_NN), np.array([0]), np.array([1])).any()
+    assert not of_citations(
+        build_structural_features(is_cited_NN), np.array([0]), np.array([1])
+    ).any()
 
 
 @pytest.mark.parametrize("hops", [0, 2, 3])
 @pytest.mark.parametrize("dated", [False, True])
 def test_shared_candidates_have_the_evidence_of_own_ones(hops, dated):
     is_cited_NN = random_citations(30, 0.15, seed=6)
-    structural = structural_features_of(
+    structural = build_structural_features(
         is_cited_NN, random_days(30, seed=6) if dated else None, hops=hops
     )
     source_S = np.array([4, 29, 0, 11], dtype=np.int32)
@@ -287,8 +291,8 @@ def test_fewer_hops_leave_out_the_longer_paths_and_nothing_else(hops, num_paths,
     is_cited_NN = random_citations(20, 0.2, seed=7)
     day_N = random_days(20, seed=7) if dated else None
     all_of_it, part = (
-        structural_features_of(is_cited_NN, day_N),
-        structural_features_of(is_cited_NN, day_N, hops=hops),
+        build_structural_features(is_cited_NN, day_N),
+        build_structural_features(is_cited_NN, day_N, hops=hops),
     )
     ends = ["popularity", "references_given"] + (["age", "citations_per_year"] if dated else [])
     assert list(part.names) == [path.name for path in PATHS[:num_paths]] + ends
@@ -301,14 +305,16 @@ def test_fewer_hops_leave_out_the_longer_paths_and_nothing_else(hops, num_paths,
 
 
 def test_names_are_distinct_and_the_baselines_are_among_them():
-    names = structural_features_of(random_citations(5, 0.5, seed=0), random_days(5, seed=0)).names
+    names = build_structural_features(
+        random_citations(5, 0.5, seed=0), random_days(5, seed=0)
+    ).names
     assert len(set(names)) == len(names)
     assert set(BASELINES) <= set(names)
 
 
 def test_a_paper_newer_than_its_source_has_no_age():
     is_cited_NN = random_citations(6, 0.4, seed=8)
-    structural = structural_features_of(
+    structural = build_structural_features(
         is_cited_NN, np.array([100, 500, 100, 0, 0, 0], dtype=np.int32)
     )
     age_K = structural.for_candidates(np.array([0]), np.array([[1, 2, 3]]))[
@@ -319,7 +325,7 @@ def test_a_paper_newer_than_its_source_has_no_age():
 
 def test_a_source_asked_twice_is_answered_twice():
     is_cited_NN = random_citations(20, 0.2, seed=9)
-    structural = structural_features_of(is_cited_NN)
+    structural = build_structural_features(is_cited_NN)
     source, targets = next(
         (s, np.flatnonzero(row)) for s, row in enumerate(is_cited_NN) if row.sum() > 2
     )
@@ -346,7 +352,7 @@ def test_asking_leaves_the_graph_as_it_was():
 
 def test_asking_for_candidates_in_pieces_gives_the_same_as_at_once():
     is_cited_NN = random_citations(20, 0.2, seed=11)
-    structural = structural_features_of(is_cited_NN)
+    structural = build_structural_features(is_cited_NN)
     source_P, candidate_PK = np.array([3, 7]), np.random.default_rng(2).integers(0, 20, (2, 10))
     pieces = [
         structural.for_candidates(source_P, candidate_PK[:, piece])

@@ -5,7 +5,13 @@ import torch
 from citeflow.config import ModelConfig
 from citeflow.graph.csr import Csr
 from citeflow.models import tensors
-from citeflow.models.tensors import RANDOM_WIDTH, encoder_input, features_of, mean_and_scale, sparse
+from citeflow.models.tensors import (
+    RANDOM_FEATURES,
+    encoder_input,
+    gather_features,
+    mean_and_scale,
+    to_sparse_tensor,
+)
 
 
 def random_features(num_papers=100, *, seed=0):
@@ -18,29 +24,29 @@ def random_features(num_papers=100, *, seed=0):
 def test_features_are_those_of_the_papers_asked_for():
     x_NF = random_features()
     papers = np.array([7, 3, 7, 99], dtype=np.int32)
-    assert np.array_equal(features_of(x_NF, papers).numpy(), x_NF[papers])
+    assert np.array_equal(gather_features(x_NF, papers).numpy(), x_NF[papers])
 
 
 def test_features_of_a_read_only_map_are_a_copy(tmp_path):
     np.save(tmp_path / "x.npy", random_features())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    features_of(mapped, np.arange(3)).add_(1)
+    gather_features(mapped, np.arange(3)).add_(1)
     assert np.array_equal(mapped, random_features())
 
 
 def test_papers_without_features_get_a_constant():
-    assert features_of(None, np.array([4, 2])).tolist() == [[1.0], [1.0]]
+    assert gather_features(None, np.array([4, 2])).tolist() == [[1.0], [1.0]]
 
 
 def test_rows_become_a_matrix_of_ones():
-    matrix = sparse(Csr(np.array([0, 2, 2, 3]), np.array([0, 2, 4], dtype=np.int32)), 5)
+    matrix = to_sparse_tensor(Csr(np.array([0, 2, 2, 3]), np.array([0, 2, 4], dtype=np.int32)), 5)
     assert matrix.layout == torch.sparse_csr
     assert matrix.crow_indices().dtype == matrix.col_indices().dtype == torch.int32
     assert (matrix @ torch.eye(5)).tolist() == [[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
 
 
 def test_a_matrix_without_entries_has_its_shape():
-    matrix = sparse(Csr(np.zeros(4, dtype=np.int64), np.empty(0, dtype=np.int32)), 6)
+    matrix = to_sparse_tensor(Csr(np.zeros(4, dtype=np.int64), np.empty(0, dtype=np.int32)), 6)
     assert matrix.shape == (3, 6)
     assert not (matrix @ torch.ones(6, 2)).any()
 
@@ -50,7 +56,7 @@ def test_an_encoder_reads_the_features_that_there_are_else_random_ones_and_none_
     assert encoder_input(x_NF, 100, ModelConfig()) is x_NF
     assert encoder_input(x_NF, 100, ModelConfig(features="ones")) is None
     drawn_NF = encoder_input(None, 100, ModelConfig())
-    assert (drawn_NF.shape, drawn_NF.dtype) == ((100, RANDOM_WIDTH), np.float32)
+    assert (drawn_NF.shape, drawn_NF.dtype) == ((100, RANDOM_FEATURES), np.float32)
     assert len(np.unique(drawn_NF, axis=0)) == 100
     tensors._random_features.cache_clear()
     assert np.array_equal(encoder_input(None, 100, ModelConfig()), drawn_NF)

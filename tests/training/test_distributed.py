@@ -108,7 +108,7 @@ def test_rows_go_from_each_rank_to_those_of_other_machines_only(monkeypatch, loc
         distributed.dist, "broadcast", lambda rows, src: sent.append((src, rows.flatten().tolist()))
     )
     monkeypatch.setattr(Group, "sum", lambda *_: None)
-    Group(0, 2, CPU, local_world_size).exchange(torch.arange(5.0)[:, None])
+    Group(0, 2, CPU, local_world_size).all_gather_rows(torch.arange(5.0)[:, None])
     assert sent == ([(0, [0, 1]), (1, [2, 3, 4])] if local_world_size == 1 else [])
 
 

@@ -19,7 +19,7 @@ from citeflow import config, files
 from citeflow.errors import ConfigError, NotFoundError, StoppedError, TrainingError, error_to_dict
 from citeflow.evaluation import metrics, trained_model
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import score_held_out, structural_features_of
+from citeflow.evaluation.scoring import build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.training import launch, worker
 from citeflow.training.distributed import Group
@@ -41,7 +41,7 @@ def events(log_dir, tag):
 
 
 def valid_mrr(predictor, graph):
-    structural = structural_features_of(graph, predictor.config)
+    structural = build_structural_features(graph, predictor.config)
     score = torch.from_numpy(
         score_held_out(predictor, embed_all(predictor, graph), structural, graph.valid)
     )
@@ -300,7 +300,7 @@ def test_the_validation_that_ranks_share_is_that_of_one_process(jobs, graph):
 def test_training_beats_the_untrained_model_and_popularity(jobs, graph):
     model = jobs["undisturbed"].model
     untrained = worker.new_model(
-        graph, structural_features_of(graph, model.config.model), model.config
+        graph, build_structural_features(graph, model.config.model), model.config
     )
     cited_N = graph.citations.degree_N
     valid = graph.valid

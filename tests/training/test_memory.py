@@ -79,13 +79,12 @@ def test_any_settings_have_an_estimate(predictor, figure):
 
 
 def test_the_estimate_knows_the_sizes_that_the_code_works_in(figure):
-    assert memory.MEASURED == tensors.MEASURED
-    assert memory.PIECE == inference.PIECE
+    assert memory.MEASURED == tensors.STATISTICS_SAMPLE
+    assert memory.PIECE == inference.CHUNK
     assert memory.PAIRS == scoring.PAIRS
-    assert memory.CALIBRATED == calibration.MOST
+    assert memory.CALIBRATED == calibration.MAX_CITATIONS
     assert memory.STRUCTURAL_SOURCES == objective.STRUCTURAL_SOURCES
-    assert memory.MLP_NEGATIVES == objective.MLP_NEGATIVES
-    figure(sizes_compared=6)
+    figure(sizes_compared=5)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from citeflow.config import Config, ModelConfig, TrainConfig
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import structural_features_of
-from citeflow.graph.csr import build_csr, transpose, undirected
+from citeflow.evaluation.scoring import build_structural_features
+from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.sampling import FOLDS, Partition
@@ -53,7 +53,7 @@ def graph_of(is_cited_NN, *, features=True):
         day_N=rng.integers(0, 4000, NUM_PAPERS).astype(np.int32),
         references=references,
         citations=transpose(references),
-        neighbors=undirected(references),
+        neighbors=to_undirected(references),
         valid=none,
         test=none,
     )
@@ -70,22 +70,22 @@ def config_of(predictor="structural", loss="info_nce", **model):
 
 def model_of(config, graph, seed=0):
     torch.manual_seed(seed)
-    num_evidence = len(structural_features_of(graph, config.model).names)
+    num_evidence = len(build_structural_features(graph, config.model).names)
     num_features = 1 if graph.x_NF is None else graph.x_NF.shape[1]
     return LinkPredictor(
         num_features, num_evidence, config.model, scaled=config.train.loss == "info_nce"
     )
 
 
-def part_of(*bounds, fold=0):
+def partition_of(*bounds, fold=0):
     return Partition(bounds_R2=np.array(bounds or [[0, NUM_PAPERS]]), epoch=0, fold=fold)
 
 
 def batch_of(graph, config, part=None, *, seed=SEED):
     """The citations that a step trains on, as papers of the graph, and what it gathers for them."""
-    part, structural = part or part_of(), structural_features_of(graph, config.model)
+    part, structural = part or partition_of(), build_structural_features(graph, config.model)
     inputs = make_inputs(part, graph=graph, structural=structural, config=config, seed=seed)
-    source_P, target_P = inputs.source_S[inputs.row_P], inputs.target_P
+    source_P, target_P = inputs.source_S[inputs.source_index_P], inputs.target_P
     return np.stack([part.paper_B[source_P], part.paper_B[target_P]]), inputs
 
 
@@ -117,7 +117,7 @@ def inside(is_cited_NN, part):
     return is_cited_NN & is_inside_N & is_inside_N[:, None]
 
 
-PARTS = [part_of(), part_of([3, 20], [22, 39], fold=1)]
+PARTS = [partition_of(), partition_of([3, 20], [22, 39], fold=1)]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
@@ -128,7 +128,7 @@ def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(l
     graph = graph_of(is_cited_NN)
     model = model_of(config, graph)
     edge_2P, inputs = batch_of(graph, config, part)
-    h_BH = model.encoder(inputs.x_BF, inputs.links_BB)
+    h_BH = model.encoder(inputs.x_BF, inputs.adj_BB)
     unseen_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
     seen_NH = embed_all(model, graph_of(inside(is_cited_NN, part)))
     torch.testing.assert_close(h_BH, unseen_NH[torch.from_numpy(part.paper_B)])
@@ -138,12 +138,12 @@ def test_a_batch_is_embedded_as_in_the_part_of_the_graph_without_its_citations(l
 def test_a_pair_that_cites_both_ways_is_hidden_both_ways():
     is_cited_NN = citations()
     graph, config = graph_of(is_cited_NN), config_of(num_layers=1)
-    folds = [batch_of(graph, config, part_of(fold=fold)) for fold in range(FOLDS)]
+    folds = [batch_of(graph, config, partition_of(fold=fold)) for fold in range(FOLDS)]
     [(edge_2P, inputs)] = [each for each in folds if (each[0] == [[3], [5]]).all(axis=0).any()]
     assert (edge_2P == [[5], [3]]).all(axis=0).any()
-    links_BB = inputs.links_BB.to_dense()
-    assert links_BB[3, 5] == links_BB[5, 3] == 0
-    assert sum(float(inputs.links_BB.to_dense()[3, 5]) for _, inputs in folds) == FOLDS - 1
+    adj_BB = inputs.adj_BB.to_dense()
+    assert adj_BB[3, 5] == adj_BB[5, 3] == 0
+    assert sum(float(inputs.adj_BB.to_dense()[3, 5]) for _, inputs in folds) == FOLDS - 1
 
 
 def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
@@ -156,12 +156,14 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
         is_wrong_K = (negative_K == s) | is_cited_NN[s, negative_K] | is_cited_NN[negative_K, s]
         is_wrong_K |= graph.day_N[negative_K] >= graph.day_N[s]
         candidate_K = np.append(t, negative_K[~is_wrong_K])
-        score_K = model.embedded(embedding_NH[[s]], embedding_NH[candidate_K])[0]
+        score_K = model.score_embeddings(embedding_NH[[s]], embedding_NH[candidate_K])[0]
         terms.append(one(score_K, loss))
         if i in judged_P:
             structural = unseeing(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
             evidence_KD = structural.for_candidates(s[None], candidate_K[None])[0]
-            judged_terms.append(one(model.joined(score_K, torch.from_numpy(evidence_KD)), loss))
+            judged_terms.append(
+                one(model.add_structural_score(score_K, torch.from_numpy(evidence_KD)), loss)
+            )
     total = torch.stack(terms).mean()
     return total + torch.stack(judged_terms).mean() if judged_terms else total
 
@@ -169,7 +171,7 @@ def reckoned(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
 def unseeing(is_cited_NN, edge_2P, config):
     """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
     structural, whole = (
-        structural_features_of(graph_of(each), config)
+        build_structural_features(graph_of(each), config)
         for each in (without(is_cited_NN, edge_2P), is_cited_NN)
     )
     for path in whole.paths:
@@ -241,7 +243,9 @@ def test_a_batch_whose_negatives_are_all_masked_has_a_finite_loss():
     graph, config = graph_of(citations()), config_of()
     model = model_of(config, graph)
     inputs = batch_of(graph, config)[1]
-    blind = dataclasses.replace(inputs, masked_SK=torch.ones_like(inputs.masked_SK))
+    blind = dataclasses.replace(
+        inputs, false_negative_mask_SK=torch.ones_like(inputs.false_negative_mask_SK)
+    )
     loss = Objective(model, "info_nce")(blind)
     loss.backward()
     assert loss.isfinite()
@@ -259,7 +263,7 @@ def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor,
     is_cited_NN[10:20, 10:20] = False
     graph, config = graph_of(is_cited_NN), config_of(predictor, loss)
     model = model_of(config, graph)
-    edge_2P, inputs = batch_of(graph, config, part_of([10, 20]))
+    edge_2P, inputs = batch_of(graph, config, partition_of([10, 20]))
     assert (edge_2P.shape, inputs.num_positives) == ((2, 0), 0)
     found = Objective(model, loss)(inputs)
     found.backward()
@@ -273,7 +277,7 @@ def test_a_part_without_a_citation_costs_nothing_and_pulls_at_nothing(predictor,
 def test_the_head_learns_from_some_of_the_sources_and_all_of_their_citations(monkeypatch, most):
     monkeypatch.setattr(objective, "JUDGED", most)
     graph, config = graph_of(citations(0.2)), config_of()
-    edge_2P, inputs = batch_of(graph, config, part_of([2, 37]))
+    edge_2P, inputs = batch_of(graph, config, partition_of([2, 37]))
     judged, num_sources = inputs.judged, len(inputs.source_S)
     assert len(judged.source_Z) == min(most, num_sources)
     assert judged.source_Z.tolist() == sorted(set(judged.source_Z.tolist()))
@@ -328,4 +332,4 @@ def test_inputs_move_to_another_device_whole():
         tensors = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
         assert tensors
         assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert moved.links_BB.shape == inputs.links_BB.shape
+    assert moved.adj_BB.shape == inputs.adj_BB.shape

@@ -16,9 +16,9 @@ from citeflow import config
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.metrics import mrr_and_hits
-from citeflow.evaluation.scoring import score_held_out, structural_features_of
+from citeflow.evaluation.scoring import build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.tensors import RANDOM_WIDTH
+from citeflow.models.tensors import RANDOM_FEATURES
 from citeflow.training import checkpoint, trainer, worker
 from citeflow.training.lease import claim
 from citeflow.training.preemption import StopRequests
@@ -62,7 +62,7 @@ def begin(prepared, group, tmp_path):
 
     def new(*overrides, name="run", stop_after=None):
         settings = config.load(overrides=[*prepared.settings, *QUICK, *overrides])
-        structural = structural_features_of(graph, settings.model)
+        structural = build_structural_features(graph, settings.model)
         model = worker.new_model(graph, structural, settings)
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.lr)
         state = checkpoint.read(tmp_path / name, {})
@@ -128,11 +128,11 @@ def test_the_best_model_is_kept_and_not_the_last(begin, monkeypatch):
     training = begin("train.num_validations=4")
     states, found = [], iter([0.2, 0.4, 0.4, 0.3])
 
-    def ranks(positive_P, negative_PK):
+    def rank_positives(positive_P, negative_PK):
         states.append(copied(training.model))
         return torch.full((len(positive_P),), 1 / next(found))
 
-    monkeypatch.setattr(trainer, "ranks", ranks)
+    monkeypatch.setattr(trainer, "rank_positives", rank_positives)
     fit(training)
     assert training.progress.best_mrr == pytest.approx(0.4)
     assert is_same(training.best, states[1])
@@ -434,7 +434,9 @@ def test_a_model_starts_the_same_from_the_same_seed(begin):
 
 def test_features_are_scaled_as_the_graph_measures_them(begin):
     training = begin()
-    scaled = training.model.encoder.entry(torch.from_numpy(np.array(training.graph.x_NF)))
+    scaled = training.model.encoder.transform_features(
+        torch.from_numpy(np.array(training.graph.x_NF))
+    )
     assert torch.allclose(scaled.mean(0), torch.zeros(128), atol=1e-5)
     assert torch.allclose(scaled.std(0, correction=0), torch.ones(128), atol=1e-4)
 
@@ -444,7 +446,7 @@ def test_a_graph_without_features_gets_random_ones_unless_a_constant_is_asked_fo
     bare = dataclasses.replace(training.graph, x_NF=None)
     assert (
         len(worker.new_model(bare, training.structural, training.config).encoder.mean_F)
-        == RANDOM_WIDTH
+        == RANDOM_FEATURES
     )
     training = begin("model.features=ones")
     training.graph = dataclasses.replace(training.graph, x_NF=None)

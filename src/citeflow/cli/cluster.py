@@ -82,7 +82,7 @@ def _launch(args: argparse.Namespace) -> None:
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
     from citeflow.kubernetes.launch import job_of_run
-    from citeflow.training.launch import job_of
+    from citeflow.training.launch import make_job
 
     spec, kind = (
         train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers),
@@ -91,7 +91,8 @@ def _launch(args: argparse.Namespace) -> None:
     train_spec.check_mounted(spec, run_dir)
     request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
     if args.dry_run:
-        task = job_of(args.graph, paths.log_folder(options.data_root(args), args.run_name), config)
+        run = paths.RunPaths(options.data_root(args), args.run_name)
+        task = make_job(args.graph, run, config)
         yaml.safe_dump(
             job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False
         )

@@ -34,7 +34,7 @@ def _call(args: argparse.Namespace) -> None:
     from citeflow.evaluation.predict import predict
 
     for row in predict(model, data_root=options.data_root(args), paper=args.paper, k=args.k):
-        emit(row)
+        emit(row.to_json())
 
 
 def _model(folder: Path) -> Path:

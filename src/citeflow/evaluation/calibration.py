@@ -1,37 +1,37 @@
-"""From logits that rank to logits that mean a probability.
+"""Calibration: turn logits that rank into logits that mean a probability.
 
-A contrastive loss does not see what all candidates of a source have in common, so its logits rank well and say nothing
-of probability. Platt scaling (1999), fitted on the validation citations and as many of their negatives, mends that and
-leaves every ranking as it is.
+InfoNCE does not see what all candidates of a source have in common, so its logits rank well and say
+nothing of probability. Platt scaling, fitted on the validation citations and as many of their
+negatives, mends that and leaves every ranking as it is (Platt 1999, Probabilistic Outputs for Support
+Vector Machines).
 
-Legend: P positives, K candidates.
+Legend: N papers, H hidden channels, P positives.
 """
 
 import dataclasses
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from citeflow.data.citation_graph import HeldOut
-from citeflow.evaluation.scoring import part_of, score_held_out
+from citeflow.evaluation.scoring import sample_held_out, score_held_out
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
+from citeflow.utils.records import Record
 
-MOST = 10_000
-"""Citations that two numbers are fitted to."""
+MAX_CITATIONS = 10_000
+"""Citations that the two numbers are fitted to, at most."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
+class Calibration(Record):
     """probability = sigmoid(slope * logit + offset), for as many negatives as citations."""
 
     slope: float = 1.0
     offset: float = 0.0
 
     def __call__(self, logit: Tensor) -> Tensor:
-        """Calibrated logits."""
+        """Return calibrated logits."""
         return self.slope * logit + self.offset
 
 
@@ -46,20 +46,24 @@ def calibrate(
     """Fit the calibration of a model; one trained by binary cross-entropy keeps its own logits."""
     if loss == "bce":
         return Calibration()
-    part = part_of(valid, most=MOST)
-    part = dataclasses.replace(part, negative_PK=part.negative_PK[:, :1])
-    score = torch.from_numpy(score_held_out(model, embedding_NH, structural, part))
-    return fit_platt(score[:, 0], score[:, 1])
+    sample = sample_held_out(valid, most=MAX_CITATIONS)
+    sample = dataclasses.replace(sample, negative_PK=sample.negative_PK[:, :1])
+    score_P2 = torch.from_numpy(score_held_out(model, embedding_NH, structural, sample))
+    return fit_platt(score_P2[:, 0], score_P2[:, 1])
 
 
-def fit_platt(pos_P: Tensor, neg_P: Tensor) -> Calibration:
-    """Fit slope and offset by maximum likelihood; the slope stays positive."""
-    logit = torch.cat([pos_P, neg_P]).double()
-    centre, spread = logit.mean(), logit.std(correction=0).clamp(min=1e-6)
-    z, label = (
-        (logit - centre) / spread,
-        torch.cat([torch.ones_like(pos_P), torch.zeros_like(neg_P)]).double(),
-    )
+def fit_platt(positive_P: Tensor, negative_P: Tensor) -> Calibration:
+    """Fit slope and offset by maximum likelihood; the slope stays positive.
+
+    This is not LogisticRegression of scikit-learn: the slope is e^w, since a negative one would turn
+    the ranking round; and both are fitted to standardized logits, with a penalty so small that it
+    matters only where the classes can be told apart without an error and the slope would be infinite.
+    """
+    logit = torch.cat([positive_P, negative_P]).double()
+    label = torch.cat([torch.ones_like(positive_P), torch.zeros_like(negative_P)]).double()
+    mean = logit.mean()
+    deviation = logit.std(correction=0).clamp(min=1e-6)
+    z = (logit - mean) / deviation
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -71,5 +75,5 @@ def fit_platt(pos_P: Tensor, neg_P: Tensor) -> Calibration:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    slope = (weights[0].exp() / spread).item()
-    return Calibration(slope=slope, offset=(weights[1] - slope * centre).item())
+    slope = (weights[0].exp() / deviation).item()
+    return Calibration(slope=slope, offset=(weights[1] - slope * mean).item())

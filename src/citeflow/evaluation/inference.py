@@ -1,6 +1,7 @@
-"""Embeds every paper, layer by layer, the ranks sharing the work.
+"""Full-graph inference: embed every paper layer by layer, the processes of a training sharing the work.
 
-Legend: N papers, B papers of a piece, C papers that they listen to, F features, H width.
+Legend: N papers, B papers of a chunk, C papers of its bipartite block (B and their neighbors),
+H hidden channels.
 """
 
 from typing import Protocol
@@ -13,58 +14,68 @@ from citeflow.data.features import release_pages
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.tensors import encoder_input, features_of, sparse
+from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 
-PIECE = 32_768
-"""Papers embedded at once."""
+CHUNK = 32_768
+"""Papers that are embedded at once."""
 
 
-class Ranks(Protocol):
+class RowSharing(Protocol):
     """Processes that each compute some rows of an array that all of them read."""
 
     def rows(self, num_rows: int) -> range:
-        """The rows that this process computes."""
+        """Return the rows that this process computes."""
 
     def empty(self, num_rows: int, width: int) -> Tensor:
-        """A float32 array in main memory."""
+        """Return a float32 array in main memory."""
 
-    def exchange(self, x: Tensor) -> None:
-        """Wait until every process has its rows done, and the others' rows are here."""
+    def all_gather_rows(self, x: Tensor) -> None:
+        """Wait until every process has computed its rows, and fetch those of other machines."""
 
 
-class Alone:
-    """One process does it all."""
+class SingleProcess:
+    """A process that computes all rows itself."""
 
     def rows(self, num_rows: int) -> range:
-        """All of them."""
+        """Return all rows."""
         return range(num_rows)
 
     def empty(self, num_rows: int, width: int) -> Tensor:
-        """An array of this process."""
+        """Return an array of this process."""
         return torch.empty(num_rows, width)
 
-    def exchange(self, x: Tensor) -> None:
-        """Nothing to wait for."""
+    def all_gather_rows(self, x: Tensor) -> None:
+        """Do nothing: there is nobody to wait for."""
 
 
 @torch.no_grad()
-def embed_all(model: LinkPredictor, graph: PreparedGraph, ranks: Ranks | None = None) -> Tensor:
-    """Embed every paper from all of its neighbours, [N, H]; the values of two layers are in memory at a time.
+def embed_all(
+    model: LinkPredictor, graph: PreparedGraph, sharing: RowSharing | None = None
+) -> Tensor:
+    """Embed every paper from all of its neighbors, with the values of two layers in memory at a time.
+
+    Neighbors are not sampled here: layer by layer each paper is computed once per layer, where chunks
+    of papers on their own would need the neighborhoods of all hops (as PyG's layer-wise inference).
 
     Args:
-        ranks: those that share the work and call this at the same time; None for this process alone.
+        model: the weights; it is in the mode that it was in before when this returns.
+        graph: the papers.
+        sharing: the processes that call this at the same time; None for this one alone.
+
+    Returns:
+        [N, H] in main memory.
     """
-    ranks = ranks or Alone()
+    sharing = sharing or SingleProcess()
     was_training = model.training
     model.eval()
     x_NH: Tensor | None = None
     for layer in range(max(1, model.config.num_layers)):
-        above_NH = ranks.empty(graph.num_papers, model.config.hidden_channels)
-        mine = ranks.rows(graph.num_papers)
-        for first in range(mine.start, mine.stop, PIECE):
-            piece = range(first, min(first + PIECE, mine.stop))
-            above_NH[piece.start : piece.stop] = _embed_piece(model, graph, piece, layer, x_NH)
-        ranks.exchange(above_NH)
+        above_NH = sharing.empty(graph.num_papers, model.config.hidden_channels)
+        own = sharing.rows(graph.num_papers)
+        for first in range(own.start, own.stop, CHUNK):
+            chunk = range(first, min(first + CHUNK, own.stop))
+            above_NH[chunk.start : chunk.stop] = _embed_chunk(model, graph, chunk, layer, x_NH)
+        sharing.all_gather_rows(above_NH)
         if x_NH is None and graph.x_NF is not None:
             release_pages(graph.x_NF)
         x_NH = above_NH
@@ -73,34 +84,36 @@ def embed_all(model: LinkPredictor, graph: PreparedGraph, ranks: Ranks | None = 
     return x_NH
 
 
-def _embed_piece(
-    model: LinkPredictor, graph: PreparedGraph, piece: range, layer: int, below_NH: Tensor | None
+def _embed_chunk(
+    model: LinkPredictor, graph: PreparedGraph, chunk: range, layer: int, below_NH: Tensor | None
 ) -> Tensor:
-    """Values of some papers in a layer from those of the layer below, or from the papers' features."""
-    encoder, config = model.encoder, model.config
-    paper_C, adjacency_BC = (
-        _listened_to(graph, piece) if config.num_layers else (np.array(piece), None)
-    )
+    """Compute a layer for some papers, from the layer below or from the papers' features."""
+    encoder = model.encoder
+    config = model.config
     device = encoder.mean_F.device
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
+    if not config.num_layers:
+        x_BF = gather_features(x_NF, np.array(chunk))
+        return encoder.transform_features(x_BF.to(device)).cpu()
+    paper_C, adj_BC = _bipartite_block(graph, chunk)
     if below_NH is None:
-        x_C = encoder.entry(
-            features_of(encoder_input(graph.x_NF, graph.num_papers, config), paper_C).to(device)
-        )
+        x_C = encoder.transform_features(gather_features(x_NF, paper_C).to(device))
     else:
         x_C = below_NH.index_select(0, torch.from_numpy(paper_C)).to(device)
-    if adjacency_BC is None:
-        return x_C.cpu()
-    own = int(np.searchsorted(paper_C, piece.start))
-    return encoder.layer(layer, x_C, x_C[own : own + len(piece)], adjacency_BC.to(device)).cpu()
+    # The papers of the chunk are consecutive, in the block as well: no neighbor lies between them.
+    first = int(np.searchsorted(paper_C, chunk.start))
+    x_B = x_C[first : first + len(chunk)]
+    return encoder.layer(layer, x_C, x_B, adj_BC.to(device)).cpu()
 
 
-def _listened_to(graph: PreparedGraph, piece: range) -> tuple[np.ndarray, Tensor]:
-    """Papers of a piece together with their neighbours, ascending, and who listens to whom, sparse [B, C]."""
-    ptr_B1 = graph.neighbors.ptr_N1[piece.start : piece.stop + 1]
+def _bipartite_block(graph: PreparedGraph, chunk: range) -> tuple[np.ndarray, Tensor]:
+    """Return the papers of a chunk with their neighbors, ascending, and the adjacency [B, C]."""
+    ptr_B1 = graph.neighbors.ptr_N1[chunk.start : chunk.stop + 1]
     index_E = graph.neighbors.index_E[ptr_B1[0] : ptr_B1[-1]]
-    place_N = np.zeros(graph.num_papers, dtype=np.int32)
-    place_N[index_E] = 1
-    place_N[piece.start : piece.stop] = 1
-    paper_C = np.flatnonzero(place_N)
-    place_N[paper_C] = np.arange(len(paper_C), dtype=np.int32)
-    return paper_C, sparse(Csr(ptr_B1 - ptr_B1[0], place_N[index_E]), len(paper_C))
+    position_N = np.zeros(graph.num_papers, dtype=np.int32)
+    position_N[index_E] = 1
+    position_N[chunk.start : chunk.stop] = 1
+    paper_C = np.flatnonzero(position_N)
+    position_N[paper_C] = np.arange(len(paper_C), dtype=np.int32)
+    adj = Csr(ptr_B1 - ptr_B1[0], position_N[index_E])
+    return paper_C, to_sparse_tensor(adj, len(paper_C))

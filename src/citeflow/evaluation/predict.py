@@ -1,11 +1,11 @@
-"""The most likely missing citations of one paper.
+"""Predict the missing citations of one paper.
 
 Legend: N papers, K candidates.
 """
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ import torch
 from citeflow import files
 from citeflow.errors import NotFoundError
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.inference import PIECE, embed_all
-from citeflow.evaluation.scoring import score_candidates, structural_features_of
+from citeflow.evaluation.inference import CHUNK, embed_all
+from citeflow.evaluation.scoring import build_structural_features, score_candidates
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.utils.logging import log
 
@@ -22,10 +22,30 @@ SEARCHED = 100_000
 """Identifiers that are compared with one that does not exist."""
 
 
-def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One paper that is probably missing from a list of references."""
+
+    rank: int
+    """1 for the likeliest."""
+    id: int | str
+    title: str | None
+    date: str | None
+    """ISO date, where it is known."""
+    logit: float
+    probability: float
+    """That of telling the paper from one random paper, not that of a citation among all papers."""
+
+    def to_json(self) -> dict[str, int | str | float]:
+        """Return plain values, without those that are unknown."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[Prediction]:
     """List the k papers that a paper most likely should cite and does not.
 
-    Candidates are all papers that it does not cite and, where dates are known, that are no newer than it.
+    Candidates are all papers that it does not cite and, where dates are known, that are no newer.
 
     Args:
         model: a TrainedModel.
@@ -33,42 +53,40 @@ def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[di
         paper: its identifier in the dataset.
         k: length of the list.
 
-    Returns:
-        Records with rank, id, title and date (where known), logit and probability, the likeliest first. The
-        probability is that of telling the paper from one random paper, not that of a citation among all papers.
-
     Raises:
         NotFoundError: there is no such model, graph or paper.
     """
     trained = trained_model.load(model)
     graph = PreparedGraph.open(find_graph(data_root, str(trained.manifest.inputs["PreparedGraph"])))
-    ids, titles = graph.ids(), graph.titles()
-    source = _row_of(paper, ids)
+    ids = graph.ids()
+    titles = graph.titles()
+    source = _find_row(paper, ids)
     candidate_K = _candidates(graph, source)
     log("predict", "scoring", paper=paper, candidates=len(candidate_K))
-    structural = structural_features_of(graph, trained.config.model)
+    structural = build_structural_features(graph, trained.config.model)
     embedding_NH = embed_all(trained.predictor, graph)
-    pieces = [candidate_K[first : first + PIECE] for first in range(0, len(candidate_K), PIECE)]
     source_1 = np.array([source], dtype=np.int32)
-    scored = [
-        score_candidates(trained.predictor, embedding_NH, structural, source_1, piece[None])[0]
-        for piece in pieces
-    ]
-    logit_K = np.concatenate(scored) if scored else np.empty(0, dtype=np.float32)
-    best = np.lexsort((candidate_K, -logit_K))[:k]
+    logit_K = np.empty(len(candidate_K), dtype=np.float32)
+    for first in range(0, len(candidate_K), CHUNK):
+        candidate_1K = candidate_K[None, first : first + CHUNK]
+        logit_K[first : first + CHUNK] = score_candidates(
+            trained.predictor, embedding_NH, structural, source_1, candidate_1K
+        )[0]
     probability_K = trained.calibration(torch.from_numpy(logit_K)).sigmoid().numpy()
-    return [
-        _record(
-            place,
-            int(candidate_K[i]),
-            float(logit_K[i]),
-            float(probability_K[i]),
-            graph,
-            ids,
-            titles,
+    predictions = []
+    for rank, i in enumerate(np.lexsort((candidate_K, -logit_K))[:k], start=1):
+        row = int(candidate_K[i])
+        predictions.append(
+            Prediction(
+                rank=rank,
+                id=ids[row],
+                title=titles[row] if titles is not None else None,
+                date=_date(graph, row),
+                logit=float(logit_K[i]),
+                probability=float(probability_K[i]),
+            )
         )
-        for place, i in enumerate(best, start=1)
-    ]
+    return predictions
 
 
 def find_graph(data_root: Path, sha256: str) -> Path:
@@ -87,7 +105,7 @@ def find_graph(data_root: Path, sha256: str) -> Path:
     )
 
 
-def _row_of(paper: str, ids: list[int] | list[str]) -> int:
+def _find_row(paper: str, ids: list[int] | list[str]) -> int:
     names = [str(each) for each in ids]
     try:
         return names.index(paper)
@@ -100,25 +118,12 @@ def _row_of(paper: str, ids: list[int] | list[str]) -> int:
 def _candidates(graph: PreparedGraph, source: int) -> np.ndarray:
     is_candidate_N = np.ones(graph.num_papers, dtype=bool)
     is_candidate_N[[source, *graph.references.row(source)]] = False
-    for part in (graph.valid, graph.test):
-        is_candidate_N[part.target_P[part.source_P == source]] = False
+    for held_out in (graph.valid, graph.test):
+        is_candidate_N[held_out.target_P[held_out.source_P == source]] = False
     if graph.day_N is not None:
         is_candidate_N &= graph.day_N <= graph.day_N[source]
     return np.flatnonzero(is_candidate_N).astype(np.int32)
 
 
-def _record(
-    place: int,
-    paper: int,
-    logit: float,
-    probability: float,
-    graph: PreparedGraph,
-    ids: list[int] | list[str],
-    titles: list[str] | None,
-) -> dict[str, Any]:
-    record: dict[str, Any] = {"rank": place, "id": ids[paper]}
-    if titles is not None:
-        record["title"] = titles[paper]
-    if graph.day_N is not None:
-        record["date"] = str(np.datetime64(int(graph.day_N[paper]), "D"))
-    return {**record, "logit": logit, "probability": probability}
+def _date(graph: PreparedGraph, row: int) -> str | None:
+    return None if graph.day_N is None else str(np.datetime64(int(graph.day_N[row]), "D"))

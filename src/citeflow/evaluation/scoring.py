@@ -1,6 +1,6 @@
-"""Scores from a trained model and the embeddings of all papers: the candidates of each source.
+"""Score the candidates of sources, from a trained model and the embeddings of all papers.
 
-Legend: N papers, H width, P sources, K candidates, D kinds of evidence.
+Legend: N papers, H hidden channels, P sources, K candidates, D structural features.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
 
 PAIRS = 1 << 17
-"""Pairs of a source and a candidate scored at once, which bounds the memory that scoring takes."""
+"""Pairs of a source and a candidate that are scored at once, which bounds the memory for it."""
 
 
-def structural_features_of(graph: PreparedGraph, config: ModelConfig) -> StructuralFeatures:
-    """The evidence that a graph's training citations hold."""
+def build_structural_features(graph: PreparedGraph, config: ModelConfig) -> StructuralFeatures:
+    """Return the structural features of pairs in a graph's training citations."""
     return StructuralFeatures(
         graph.references,
         graph.citations,
@@ -38,47 +38,47 @@ def score_candidates(
     source_P: np.ndarray,
     candidate_PK: np.ndarray,
 ) -> np.ndarray:
-    """Logits of each source's own candidates, float32 [P, K], source by source: so few embeddings stay in the cache."""
+    """Compute the logits of each source's own candidates, float32 [P, K]."""
     device = model.encoder.mean_F.device
-    evidence_PKD = (
-        torch.from_numpy(structural.for_candidates(source_P, candidate_PK))
-        if model.uses_evidence
-        else None
-    )
+    structural_PKD = None
+    if model.uses_structural_features:
+        structural_PKD = torch.from_numpy(structural.for_candidates(source_P, candidate_PK))
     scores = np.empty(candidate_PK.shape, dtype=np.float32)
+    # Source by source, so that the embeddings of one source's candidates stay in the cache.
     for i, source in enumerate(source_P.tolist()):
         target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_PK[i])).to(device)
-        score_1K = model.embedded(embedding_NH[source : source + 1].to(device), target_KH)
-        if evidence_PKD is not None:
-            score_1K = model.joined(score_1K, evidence_PKD[i : i + 1].to(device))
+        score_1K = model.score_embeddings(embedding_NH[source : source + 1].to(device), target_KH)
+        if structural_PKD is not None:
+            score_1K = model.add_structural_score(score_1K, structural_PKD[i : i + 1].to(device))
         scores[i] = score_1K.cpu().numpy()
     return scores
 
 
-def pieces_of(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sources with their candidates, the cited paper first and its negatives behind it, some sources at a time."""
-    sources = max(1, PAIRS // (1 + held_out.negative_PK.shape[1]))
-    for first in range(0, len(held_out.source_P), sources):
-        piece = slice(first, first + sources)
+def iter_chunks(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield some sources at a time with their candidates: the cited paper, then its negatives."""
+    size = max(1, PAIRS // (1 + held_out.negative_PK.shape[1]))
+    for first in range(0, len(held_out.source_P), size):
+        chunk = slice(first, first + size)
         candidate_PK = np.concatenate(
-            [held_out.target_P[piece, None], held_out.negative_PK[piece]], axis=1
+            [held_out.target_P[chunk, None], held_out.negative_PK[chunk]], axis=1
         )
-        yield np.asarray(held_out.source_P[piece]), candidate_PK
+        yield np.asarray(held_out.source_P[chunk]), candidate_PK
 
 
 def score_held_out(
     model: LinkPredictor, embedding_NH: Tensor, structural: StructuralFeatures, held_out: HeldOut
 ) -> np.ndarray:
-    """Logits of held-out citations (column 0) and of their negatives, float32 [P, 1 + K]."""
-    scored = [
-        score_candidates(model, embedding_NH, structural, source_P, candidate_PK)
-        for source_P, candidate_PK in pieces_of(held_out)
-    ]
-    return np.concatenate(scored)
+    """Compute the logits of held-out citations (column 0) and their negatives, float32 [P, 1 + K]."""
+    return np.concatenate(
+        [
+            score_candidates(model, embedding_NH, structural, source_P, candidate_PK)
+            for source_P, candidate_PK in iter_chunks(held_out)
+        ]
+    )
 
 
-def part_of(held_out: HeldOut, *, most: int, rank: int = 0, world_size: int = 1) -> HeldOut:
-    """An even sample of at most `most` held-out citations, dealt to the ranks."""
+def sample_held_out(held_out: HeldOut, *, most: int, rank: int = 0, world_size: int = 1) -> HeldOut:
+    """Return this rank's share of an even sample of at most `most` held-out citations."""
     total = len(held_out.source_P)
     chosen = np.linspace(0, total - 1, min(most, total)).astype(np.int64)[rank::world_size]
     return HeldOut(

@@ -1,24 +1,66 @@
-"""The TrainedModel: a directory with the weights as safetensors and all the rest as JSON."""
+"""The TrainedModel: a folder with the weights as safetensors and all the rest as JSON."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import safetensors.torch
+from pydantic import JsonValue
 from safetensors import SafetensorError
 
 from citeflow import __version__, files
-from citeflow import config as settings
 from citeflow.config import Config
 from citeflow.errors import CorruptError
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import StructuralFeatures
+from citeflow.report import StageCost, TrainSummary
+from citeflow.utils import records
+from citeflow.utils.records import Record
 
-KIND, RESOURCES = "TrainedModel", "resources.json"
+KIND = "TrainedModel"
+RESOURCES = "resources.json"
+REPAIR = "train it again, or copy it again"
+
+
+class ModelShape(Record):
+    """Dimensions that the weights were made for."""
+
+    num_features: int
+    """Width of the encoder's input."""
+    structural_features: tuple[str, ...]
+    """Structural features of a pair, by name, in the order of the weights."""
+    scaled: bool
+    """Dot products have a learned scale."""
+
+
+class ModelDetails(Record):
+    """Content of `model.json`."""
+
+    config: Config
+    shape: ModelShape
+    calibration: Calibration
+    train: TrainSummary
+    valid_mrr: float
+    """Validation MRR of these weights, the best that was measured."""
+    versions: dict[str, str]
+    """Versions of the packages that made it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingResult:
+    """How a model came about."""
+
+    summary: TrainSummary
+    stages: dict[str, StageCost]
+    """Costs of the training and of the stages before it."""
+    history: list[dict[str, float]]
+    """Records of training steps."""
+    evaluations: list[dict[str, float]]
+    """Records of validations."""
+    resources: dict[str, JsonValue]
+    """What the ranks used over time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,21 +70,25 @@ class TrainedModel:
     path: Path
     manifest: files.Manifest
     predictor: LinkPredictor
-    calibration: Calibration
-    config: Config
-    details: files.Json
-    """Content of model.json."""
+    details: ModelDetails
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]]
-    resources: files.Json
-    """What the ranks used over time; empty where a model was made before that was sampled."""
+    resources: dict[str, JsonValue]
+
+    @property
+    def config(self) -> Config:
+        """Settings that it was trained with."""
+        return self.details.config
+
+    @property
+    def calibration(self) -> Calibration:
+        """Map from its logits to calibrated ones."""
+        return self.details.calibration
 
 
-def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> files.Json:
-    """What a model depends on, by digest."""
-    decisive = {
-        name: section for name, section in config.to_dict().items() if name in ("model", "train")
-    }
+def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> dict[str, JsonValue]:
+    """Return the inputs that decide what model comes out, by digest."""
+    decisive = config.model_dump(include={"model", "train"})
     return {
         "PreparedGraph": graph.manifest.sha256,
         "config": files.sha256_of_json(decisive),
@@ -55,50 +101,48 @@ def save(
     model: LinkPredictor,
     *,
     config: Config,
-    structural: StructuralFeatures,
+    structural_features: tuple[str, ...],
     calibration: Calibration,
-    train: files.Json,
-    used: files.Json | None = None,
-    resources: files.Json | None = None,
-    history: list[dict[str, float]],
-    evaluations: list[dict[str, float]],
-    inputs: files.Json,
+    result: TrainingResult,
+    inputs: dict[str, JsonValue],
 ) -> None:
-    """Write a model with all that is needed to score with it again, and how it came about.
+    """Write a TrainedModel: all that is needed to score with it again, and how it came about.
 
     Args:
-        folder: where it is to be.
+        folder: its path.
         model: the weights.
         config: all settings.
-        evidence: names of what the weights are of.
-        calibration: from scores to probabilities.
-        train: what the report says of the training.
-        used: what the manifest says of its cost, by the names of a stage's cost.
-        resources: what was used over time.
-        history: records of the steps.
-        evaluations: records of the validations.
+        structural_features: names of the features of a pair, `StructuralFeatures.names`.
+        calibration: from logits to probabilities.
+        result: how it was trained.
         inputs: what it was made from, by digest.
     """
-    shape = {
-        "features": len(model.encoder.mean_F),
-        "evidence": list(structural.names),
-        "scaled": config.train.loss == "info_nce",
-    }
-    details: files.Json = {
-        "config": config.to_dict(),
-        "shape": shape,
-        "calibration": dataclasses.asdict(calibration),
-        "train": train,
-        "valid_mrr": max(each["valid_mrr"] for each in evaluations),
-        "versions": versions(),
+    shape = ModelShape(
+        num_features=len(model.encoder.mean_F),
+        structural_features=structural_features,
+        scaled=config.train.loss == "info_nce",
+    )
+    details = ModelDetails(
+        config=config,
+        shape=shape,
+        calibration=calibration,
+        train=result.summary,
+        valid_mrr=max(each["valid_mrr"] for each in result.evaluations),
+        versions=versions(),
+    )
+    facts = {
+        "valid_mrr": details.valid_mrr,
+        **result.summary.model_dump(exclude_none=True),
+        "stages": {
+            name: cost.model_dump(exclude_none=True) for name, cost in result.stages.items()
+        },
     }
     with files.new_directory(folder) as work:
         files.save_tensors(work / "model.safetensors", model.state_dict())
-        files.write_json(work / "model.json", details)
-        files.write_text(work / "history.jsonl", _lines(history))
-        files.write_text(work / "evaluations.jsonl", _lines(evaluations))
-        files.write_json(work / RESOURCES, resources or {})
-        facts = {"valid_mrr": details["valid_mrr"], **train, **(used or {})}
+        files.write_json(work / "model.json", details.model_dump(mode="json", exclude_none=True))
+        files.write_text(work / "history.jsonl", _to_lines(result.history))
+        files.write_text(work / "evaluations.jsonl", _to_lines(result.evaluations))
+        files.write_json(work / RESOURCES, result.resources)
         files.write_manifest(work, KIND, inputs=inputs, facts=facts)
 
 
@@ -110,43 +154,53 @@ def load(folder: Path) -> TrainedModel:
         CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
+    details = records.load(
+        ModelDetails,
+        files.read_json(folder / "model.json"),
+        name=str(folder / "model.json"),
+        error=CorruptError,
+        hint=REPAIR,
+    )
     try:
-        return _read(folder, manifest)
+        return TrainedModel(
+            path=folder,
+            manifest=manifest,
+            predictor=_load_weights(folder / "model.safetensors", details),
+            details=details,
+            history=_read_lines(folder / "history.jsonl"),
+            evaluations=_read_lines(folder / "evaluations.jsonl"),
+            resources=_read_resources(folder / RESOURCES),
+        )
     except (SafetensorError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        raise CorruptError(
-            "not a model of citeflow", folder, hint="train it again, or copy it again"
-        ) from None
+        raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
 
 
-def _read(folder: Path, manifest: files.Manifest) -> TrainedModel:
-    details = files.read_json(folder / "model.json")
-    config, shape = settings.from_dict(details["config"]), details["shape"]
+def _load_weights(file: Path, details: ModelDetails) -> LinkPredictor:
+    shape = details.shape
     predictor = LinkPredictor(
-        shape["features"], len(shape["evidence"]), config.model, scaled=shape["scaled"]
+        shape.num_features,
+        len(shape.structural_features),
+        details.config.model,
+        scaled=shape.scaled,
     )
-    predictor.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    return TrainedModel(
-        path=folder,
-        manifest=manifest,
-        predictor=predictor.eval(),
-        calibration=Calibration(**details["calibration"]),
-        config=config,
-        details=details,
-        history=_read_lines(folder / "history.jsonl"),
-        evaluations=_read_lines(folder / "evaluations.jsonl"),
-        resources=files.read_json(folder / RESOURCES) if (folder / RESOURCES).exists() else {},
-    )
+    predictor.load_state_dict(safetensors.torch.load_file(file))
+    return predictor.eval()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
+    """Return the versions of the packages that the figures depend on."""
     packages = ("torch", "torch-geometric", "numpy", "scipy")
     return {"citeflow": __version__, **{name: version(name) for name in packages}}
 
 
-def _lines(records: list[dict[str, float]]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+def _to_lines(entries: list[dict[str, float]]) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
 
 
 def _read_lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _read_resources(path: Path) -> dict[str, JsonValue]:
+    # A model that was made before resources were sampled has no such file.
+    return dict(files.read_json(path)) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""Sparse adjacency in compressed rows: int64 offsets, int32 neighbours, ascending within each row.
+"""Sparse adjacency in compressed rows: int64 offsets, int32 neighbors, ascending within each row.
 
 Legend: N papers, E citations, N1 = N + 1.
 """
@@ -13,10 +13,10 @@ from numpy.typing import DTypeLike
 
 @dataclass(frozen=True, slots=True)
 class Csr:
-    """Which papers each paper points to; no pair occurs twice."""
+    """Papers that each paper points to; no pair occurs twice."""
 
     ptr_N1: np.ndarray
-    """Where each row begins in `index_E`, int64; the last entry is E."""
+    """Offset of each row in `index_E`, int64; the last entry is E."""
 
     index_E: np.ndarray
     """Papers that the rows point to, int32."""
@@ -41,12 +41,14 @@ class Csr:
         return np.stack([source_E, self.index_E])
 
     def to_scipy(self, dtype: DTypeLike = np.float32) -> Any:
-        """The N x N matrix of ones as scipy.sparse.csr_matrix; `index_E` is shared with it, not copied."""
+        """Return the N x N matrix of ones as scipy.sparse.csr_matrix; it shares `index_E`."""
         values_E = np.ones(len(self.index_E), dtype=dtype)
         matrix = scipy.sparse.csr_matrix(
             (values_E, self.index_E, self.ptr_N1), shape=(self.num_rows, self.num_rows)
         )
-        matrix.has_sorted_indices = matrix.has_canonical_format = True
+        # Else scipy would check both, and sort the shared array in place.
+        matrix.has_sorted_indices = True
+        matrix.has_canonical_format = True
         return matrix
 
 
@@ -54,33 +56,32 @@ def build_csr(source_E: np.ndarray, target_E: np.ndarray, num_papers: int) -> Cs
     """Sort pairs into rows; a pair that is given twice is kept once."""
     shape = (num_papers, num_papers)
     values_E = np.ones(len(source_E), dtype=np.int8)
-    return _from_scipy(
-        scipy.sparse.coo_matrix((values_E, (source_E, target_E)), shape=shape).tocsr()
-    )
+    matrix = scipy.sparse.coo_matrix((values_E, (source_E, target_E)), shape=shape)
+    return _from_scipy(matrix.tocsr())
 
 
 def transpose(csr: Csr) -> Csr:
-    """Turn every pair round."""
+    """Reverse every pair."""
     return _from_scipy(csr.to_scipy(np.int8).tocsc())
 
 
-def reordered(csr: Csr, order_N: np.ndarray) -> Csr:
-    """The same pairs where row i is that of paper `order_N[i]`, which is a permutation."""
+def permute(csr: Csr, order_N: np.ndarray) -> Csr:
+    """Renumber the papers: row i of the result is paper `order_N[i]`, a permutation."""
     matrix = csr.to_scipy(np.int8)[order_N]
-    matrix.indices = inverse(order_N)[matrix.indices]
+    matrix.indices = inverse_permutation(order_N)[matrix.indices]
     matrix.has_sorted_indices = False
     return _from_scipy(matrix)
 
 
-def inverse(order_N: np.ndarray) -> np.ndarray:
-    """Place of each paper in an order that is a permutation, int32 [N]."""
-    place_N = np.empty(len(order_N), dtype=np.int32)
-    place_N[order_N] = np.arange(len(order_N), dtype=np.int32)
-    return place_N
+def inverse_permutation(order_N: np.ndarray) -> np.ndarray:
+    """Position of each paper in a permutation, int32 [N]."""
+    position_N = np.empty(len(order_N), dtype=np.int32)
+    position_N[order_N] = np.arange(len(order_N), dtype=np.int32)
+    return position_N
 
 
-def undirected(references: Csr) -> Csr:
-    """Neighbours in either direction, each once, without self-loops."""
+def to_undirected(references: Csr) -> Csr:
+    """Neighbors in either direction, each once, without self-loops."""
     source_E, target_E = references.edges()
     is_loop_E = source_E == target_E
     if is_loop_E.any():
@@ -92,8 +93,8 @@ def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.n
     """Clean a list of citations.
 
     Returns:
-        The citations that are left, int32, ordered by source, then target; how many cited themselves; how many of
-        the others were repetitions.
+        The citations that are left, int32, ordered by source, then target; the number of papers that
+        cited themselves; the number of repetitions among the others.
     """
     source_E, target_E = edge_2E[:, edge_2E[0] != edge_2E[1]]
     cleaned_2E = build_csr(source_E, target_E, num_papers).edges()
@@ -101,6 +102,6 @@ def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.n
 
 
 def _from_scipy(matrix: Any) -> Csr:
-    """Take over the arrays of a compressed matrix, whose values do not matter."""
+    """Take over the arrays of a compressed matrix; its values do not matter."""
     matrix.sum_duplicates()
     return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False))

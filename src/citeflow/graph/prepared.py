@@ -1,4 +1,4 @@
-"""The PreparedGraph: a directory of arrays that every worker maps into memory and shares with the others.
+"""The PreparedGraph: a folder of arrays that every worker maps into memory and shares with the others.
 
 Legend: N papers, E citations, F features, P held-out citations, K candidates.
 """
@@ -7,36 +7,42 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from pydantic import ConfigDict, JsonValue
 
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut
 from citeflow.data.datasets import read_raw
-from citeflow.data.features import release_pages
+from citeflow.data.features import NOT_AN_ARRAY, release_pages
 from citeflow.data.tables import reading
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import (
     Csr,
     build_csr,
     drop_self_and_duplicates,
-    inverse,
-    reordered,
+    inverse_permutation,
+    permute,
+    to_undirected,
     transpose,
-    undirected,
 )
-from citeflow.graph.maps import map_array, map_csr, map_held_out
 from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
+from citeflow.report import stage_costs
+from citeflow.utils import records
 from citeflow.utils.logging import log
+from citeflow.utils.records import Record
+from citeflow.utils.usage import StageMeter
 
 KIND = "PreparedGraph"
 FORMAT = 3
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
+
+REPAIR = "delete the folder and run preprocess again"
 
 BLOCK_ROWS = 1 << 16
 """Rows that are taken from a map at once."""
@@ -45,20 +51,56 @@ CHUNK_ROWS = 1 << 20
 """Rows of features that are put in order in memory."""
 
 
+class GraphFacts(Record):
+    """Facts in the manifest of a PreparedGraph: counts, and how it was split."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dataset: str
+    """Name or path of the dataset."""
+    split: Literal["own", "date", "random"]
+    """Split of the dataset itself, of the newest papers, or of random citations."""
+    num_papers: int
+    num_citations: int
+    """Citations that are left after cleaning, the held-out ones included."""
+    num_training_citations: int
+    num_valid: int
+    num_test: int
+    num_negatives: int
+    """Papers that each held-out citation is ranked against."""
+    num_features: int
+    """Width of the features; 0 where there are none."""
+    dates: bool
+    """Papers have dates."""
+    later_citations: int
+    """Training citations of a paper with a later date, which few real ones are."""
+    held_out_in_training: int
+    """Held-out citations that are training citations as well; only a dataset's own split has any."""
+    self_citations: int
+    """Dropped citations of a paper by itself."""
+    duplicates: int
+    """Dropped repetitions."""
+    unknown: int
+    """Dropped citations of papers that are not in the list of papers."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedGraph:
     """A citation graph ready for training; all arrays are read-only maps of files.
 
-    Papers are not in the order of the raw dataset: those that cite each other have rows near each other (see
-    `graph.locality`), so that a few thousand consecutive rows hold most of their own citations. `ids` tells which paper
-    a row is; every row number in here, those of the split included, is of this order.
+    Papers are not in the order of the raw dataset: those that cite each other have rows near each other
+    (see `graph.reorder`), so that a few thousand consecutive rows hold most of their own citations. All
+    row numbers, those of the split included, are of this order; `ids` names the paper of each row.
     """
 
     path: Path
-    """Where it lies."""
+    """Its folder."""
 
     manifest: files.Manifest
     """Content of its manifest.json."""
+
+    facts: GraphFacts
+    """Counts and names."""
 
     x_NF: np.ndarray | None
     """Features, float32."""
@@ -93,20 +135,17 @@ class PreparedGraph:
         return cls(
             path=path,
             manifest=manifest,
-            x_NF=map_array(path, "x") if "x.npy" in manifest.files else None,
-            day_N=map_array(path, "day") if "day.npy" in manifest.files else None,
-            references=map_csr(path, "references"),
-            citations=map_csr(path, "citations"),
-            neighbors=map_csr(path, "neighbors"),
-            valid=map_held_out(path, "valid"),
-            test=map_held_out(path, "test"),
+            facts=records.load(
+                GraphFacts, manifest.facts, name=KIND, error=CorruptError, hint=REPAIR
+            ),
+            x_NF=_map_array(path, "x") if "x.npy" in manifest.files else None,
+            day_N=_map_array(path, "day") if "day.npy" in manifest.files else None,
+            references=_map_csr(path, "references"),
+            citations=_map_csr(path, "citations"),
+            neighbors=_map_csr(path, "neighbors"),
+            valid=_map_held_out(path, "valid"),
+            test=_map_held_out(path, "test"),
         )
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Counts and names, as the manifest holds them."""
-        facts: dict[str, Any] = self.manifest.facts
-        return facts
 
     @property
     def num_papers(self) -> int:
@@ -114,17 +153,17 @@ class PreparedGraph:
         return self.references.num_rows
 
     def ids(self) -> list[int] | list[str]:
-        """Identifier of each paper."""
-        return self._paper_column("id")
+        """Read the identifier of each paper."""
+        return self._read_column("id")
 
     def titles(self) -> list[str] | None:
-        """Title of each paper, if the dataset has titles."""
+        """Read the title of each paper, if the dataset has titles."""
         file = self.path / "papers.parquet"
         with reading(file):
             names = pyarrow.parquet.read_schema(file).names
-        return self._paper_column("title") if "title" in names else None
+        return self._read_column("title") if "title" in names else None
 
-    def _paper_column(self, name: str) -> list[Any]:
+    def _read_column(self, name: str) -> list[Any]:
         file = self.path / "papers.parquet"
         with reading(file):
             table = pyarrow.parquet.read_table(file, columns=[name])
@@ -133,15 +172,20 @@ class PreparedGraph:
 
 
 def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
-    """Make the PreparedGraph of a raw dataset, or return the one that is there already; one that was cut is made anew.
+    """Make the PreparedGraph of a raw dataset, unless it is there already in one piece.
 
     Args:
         raw: a RawDataset.
         data_root: the shared folder; the result lies in its `prepared`.
+        config: how to read and split it.
+
+    Returns:
+        The folder of the PreparedGraph, named by the digest of all that it depends on.
 
     Raises:
         DataError: the dataset is malformed or too small.
     """
+    meter = StageMeter()
     manifest = files.read_manifest(raw, "RawDataset")
     key = {"raw": manifest.sha256, "data": config.model_dump(), "format": FORMAT}
     folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
@@ -149,13 +193,8 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         log("preprocess", "already there", path=folder)
         return folder
     log("preprocess", "reading", path=raw)
-    write_prepared(
-        read_raw(raw, config),
-        folder,
-        config=config,
-        inputs={"RawDataset": manifest.sha256},
-        dataset=str(manifest.facts.get("dataset", raw.name)),
-    )
+    # The graph is not held here: writing lets go of its parts one after the other.
+    write_prepared(read_raw(raw, config), folder, config=config, raw=manifest, meter=meter)
     return folder
 
 
@@ -168,9 +207,21 @@ def _is_whole(folder: Path) -> bool:
 
 
 def write_prepared(
-    graph: CitationGraph, folder: Path, *, config: DataConfig, inputs: files.Json, dataset: str = ""
+    graph: CitationGraph,
+    folder: Path,
+    *,
+    config: DataConfig,
+    raw: files.Manifest,
+    meter: StageMeter,
 ) -> None:
-    """Clean and split a graph, and write it as a PreparedGraph that appears at once.
+    """Clean, split and order a graph, and write it as a PreparedGraph that appears at once.
+
+    Args:
+        graph: as it was read.
+        folder: path of the PreparedGraph.
+        config: how to split it.
+        raw: manifest of the RawDataset.
+        meter: measures what the stage takes, for the manifest.
 
     Raises:
         DataError: it has one paper, no citation, or none that can be held out.
@@ -178,9 +229,10 @@ def write_prepared(
     num_papers = len(graph.id_N)
     if num_papers < 2:
         raise DataError("not enough papers", num_papers, hint="a citation takes two")
+    dataset = str(raw.facts.get("dataset", ""))
     num_given = graph.edge_2E.shape[1]
     edge_2E, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
-    graph = dataclasses.replace(graph, edge_2E=edge_2E)  # lets go of what was read
+    graph = dataclasses.replace(graph, edge_2E=edge_2E)
     log(
         "preprocess",
         "cleaned",
@@ -190,30 +242,38 @@ def write_prepared(
         repeated=num_duplicates,
     )
     if not edge_2E.shape[1]:
-        raise DataError(
-            "no citations to learn from",
-            dataset,
-            hint=f"{num_self} of {num_given} were self-citations",
-        )
+        hint = f"{num_self} of {num_given} were self-citations"
+        raise DataError("no citations to learn from", dataset, hint=hint)
     train_2E, valid, test = _split(graph, edge_2E, config)
     references = build_csr(train_2E[0], train_2E[1], num_papers)
-    facts = {
-        "dataset": dataset,
-        **_describe(graph, train_2E, valid, test),
-        "held_out_in_training": count_in_training(references, valid, test),
-        "self_citations": num_self,
-        "duplicates": num_duplicates,
-        "unknown": graph.counts.get("unknown", 0),
-    }
-    counts = {
-        "training": train_2E.shape[1],
-        "held_out": len(valid.source_P),
-        "negatives": test.negative_PK.shape[1],
-    }
-    log("preprocess", "split", **counts)
+    facts = GraphFacts(
+        dataset=dataset,
+        split=_split_kind(graph),
+        num_papers=num_papers,
+        num_citations=train_2E.shape[1] + len(valid.source_P) + len(test.source_P),
+        num_training_citations=train_2E.shape[1],
+        num_valid=len(valid.source_P),
+        num_test=len(test.source_P),
+        num_negatives=test.negative_PK.shape[1],
+        num_features=0 if graph.x_NF is None else graph.x_NF.shape[1],
+        dates=graph.day_N is not None,
+        later_citations=_count_later(train_2E, graph.day_N),
+        held_out_in_training=count_in_training(references, valid, test),
+        self_citations=num_self,
+        duplicates=num_duplicates,
+        unknown=graph.counts.get("unknown", 0),
+    )
+    log(
+        "preprocess",
+        "split",
+        training=facts.num_training_citations,
+        held_out=facts.num_valid,
+        negatives=facts.num_negatives,
+    )
+    # Citations are in `references` from here on; a large graph has no room for both.
     graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     del edge_2E, train_2E
-    neighbors = undirected(references)
+    neighbors = to_undirected(references)
     order_N = order_by_locality(neighbors, seed=config.seed)
     log("preprocess", "ordered")
     with files.new_directory(folder) as work:
@@ -223,41 +283,45 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
-        files.write_manifest(work, KIND, inputs=inputs, facts=facts)
-    log("preprocess", "written", path=folder)
+        costs: dict[str, JsonValue] = {
+            name: cost.model_dump(exclude_none=True) for name, cost in stage_costs(raw).items()
+        }
+        files.write_manifest(
+            work,
+            KIND,
+            inputs={"RawDataset": raw.sha256},
+            facts={**facts.model_dump(), "stages": {**costs, "preprocess": meter.cost()}},
+        )
+    log("preprocess", "done", path=folder)
 
 
-def _describe(
-    graph: CitationGraph, train_2E: np.ndarray, valid: HeldOut, test: HeldOut
-) -> files.Json:
-    by_protocol = "random" if graph.day_N is None else "date"
-    return {
-        "split": by_protocol if graph.split is None else "own",
-        "num_papers": len(graph.id_N),
-        "num_citations": train_2E.shape[1] + len(valid.source_P) + len(test.source_P),
-        "num_training_citations": train_2E.shape[1],
-        "num_valid": len(valid.source_P),
-        "num_test": len(test.source_P),
-        "num_negatives": test.negative_PK.shape[1],
-        "num_features": 0 if graph.x_NF is None else graph.x_NF.shape[1],
-        "dates": graph.day_N is not None,
-        "later_citations": _count_later(train_2E, graph.day_N),
-    }
+def _split_kind(graph: CitationGraph) -> Literal["own", "date", "random"]:
+    if graph.split is not None:
+        return "own"
+    return "random" if graph.day_N is None else "date"
 
 
 def _split(graph: CitationGraph, edge_2E: np.ndarray, config: DataConfig) -> Split:
     num_papers = len(graph.id_N)
     if graph.split is not None:
-        valid, test = graph.split.valid, graph.split.test
-        _check_held_out("valid", valid, num_papers)
-        _check_held_out("test", test, num_papers)
-        return edge_2E, valid, test
-    share, negatives, seed = config.holdout, config.eval_negatives, config.seed
+        _check_held_out("valid", graph.split.valid, num_papers)
+        _check_held_out("test", graph.split.test, num_papers)
+        return edge_2E, graph.split.valid, graph.split.test
     if graph.day_N is None:
         return hold_out_at_random(
-            edge_2E, num_papers=num_papers, share=share, negatives=negatives, seed=seed
+            edge_2E,
+            num_papers=num_papers,
+            share=config.holdout,
+            num_negatives=config.eval_negatives,
+            seed=config.seed,
         )
-    return hold_out_by_date(edge_2E, graph.day_N, share=share, negatives=negatives, seed=seed)
+    return hold_out_by_date(
+        edge_2E,
+        graph.day_N,
+        share=config.holdout,
+        num_negatives=config.eval_negatives,
+        seed=config.seed,
+    )
 
 
 def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
@@ -266,10 +330,9 @@ def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
         raise DataError(f"{name} split is empty or its parts differ in length", shape)
     for array in (held_out.source_P, held_out.target_P, held_out.negative_PK):
         if array.min() < 0 or array.max() >= num_papers:
-            wrong = array.min() if array.min() < 0 else array.max()
             raise DataError(
                 f"{name} split names a paper that does not exist",
-                wrong,
+                array.min() if array.min() < 0 else array.max(),
                 hint=f"rows are 0 to {num_papers - 1}",
             )
 
@@ -284,27 +347,30 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
         columns["title"] = pa.array(graph.title_N[order_N], type=pa.large_string())
     files.save_table(work / "papers.parquet", columns)
     if graph.x_NF is not None:
-        files.save_blocks(
-            work / "x.npy", _in_order(graph.x_NF, order_N), graph.x_NF.shape, np.float32
-        )
+        blocks = _permute_features(graph.x_NF, order_N)
+        files.save_blocks(work / "x.npy", blocks, graph.x_NF.shape, np.float32)
     if graph.day_N is not None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
 
 
-def _in_order(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:
-    """Features in another order, chunk by chunk; each chunk goes through a map once, from its front to its end."""
+def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield features in another order, chunk by chunk.
+
+    The features may be a map of a file that is larger than the memory. So each chunk reads the map from
+    its front to its end, in ascending rows, and not here and there.
+    """
     for row_C in np.array_split(order_N, range(CHUNK_ROWS, len(order_N), CHUNK_ROWS)):
         x_CF = np.empty((len(row_C), x_NF.shape[1]), np.float32)
         ascending = np.argsort(row_C)
-        for at_B in np.array_split(ascending, range(BLOCK_ROWS, len(row_C), BLOCK_ROWS)):
-            x_CF[at_B] = x_NF[row_C[at_B]]
+        for index_B in np.array_split(ascending, range(BLOCK_ROWS, len(row_C), BLOCK_ROWS)):
+            x_CF[index_B] = x_NF[row_C[index_B]]
             release_pages(x_NF)
         yield x_CF
 
 
 def _save_csrs(work: Path, references: Csr, neighbors: Csr, order_N: np.ndarray) -> None:
-    _save_csr(work, "neighbors", reordered(neighbors, order_N))
-    references = reordered(references, order_N)
+    _save_csr(work, "neighbors", permute(neighbors, order_N))
+    references = permute(references, order_N)
     _save_csr(work, "references", references)
     _save_csr(work, "citations", transpose(references))
 
@@ -314,13 +380,42 @@ def _save_csr(work: Path, name: str, csr: Csr) -> None:
     files.save_array(work / f"{name}_index.npy", csr.index_E)
 
 
-def _save_held_out(work: Path, part: str, held_out: HeldOut, order_N: np.ndarray) -> None:
-    place_N = inverse(order_N)
-    files.save_array(work / f"{part}_source.npy", place_N[held_out.source_P])
-    files.save_array(work / f"{part}_target.npy", place_N[held_out.target_P])
+def _save_held_out(work: Path, name: str, held_out: HeldOut, order_N: np.ndarray) -> None:
+    new_row_N = inverse_permutation(order_N)
+    files.save_array(work / f"{name}_source.npy", new_row_N[held_out.source_P])
+    files.save_array(work / f"{name}_target.npy", new_row_N[held_out.target_P])
     shape = held_out.negative_PK.shape
     blocks = (
-        place_N[held_out.negative_PK[start : start + BLOCK_ROWS]]
-        for start in range(0, shape[0], BLOCK_ROWS)
+        new_row_N[held_out.negative_PK[first : first + BLOCK_ROWS]]
+        for first in range(0, shape[0], BLOCK_ROWS)
     )
-    files.save_blocks(work / f"{part}_negative.npy", blocks, shape, np.int32)
+    files.save_blocks(work / f"{name}_negative.npy", blocks, shape, np.int32)
+
+
+def _map_array(path: Path, name: str) -> np.ndarray:
+    """Map `name`.npy.
+
+    Raises:
+        CorruptError: it is no array of numbers.
+    """
+    file = path / f"{name}.npy"
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (*NOT_AN_ARRAY, EOFError) as error:
+        # An errno tells a failure of the disk, which is not the file's.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CorruptError("not an array of numbers", file, hint=REPAIR) from None
+    return array
+
+
+def _map_csr(path: Path, name: str) -> Csr:
+    return Csr(_map_array(path, f"{name}_ptr"), _map_array(path, f"{name}_index"))
+
+
+def _map_held_out(path: Path, name: str) -> HeldOut:
+    return HeldOut(
+        source_P=_map_array(path, f"{name}_source"),
+        target_P=_map_array(path, f"{name}_target"),
+        negative_PK=_map_array(path, f"{name}_negative"),
+    )

@@ -12,7 +12,7 @@ import numpy as np
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import DataError
-from citeflow.graph.csr import Csr, build_csr, undirected
+from citeflow.graph.csr import Csr, build_csr, to_undirected
 
 Split = tuple[np.ndarray, HeldOut, HeldOut]
 """Training citations, int32 [2, E], with the two held-out parts."""
@@ -36,14 +36,14 @@ class _Timeline:
 
 
 def hold_out_by_date(
-    edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, negatives: int, seed: int
+    edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, num_negatives: int, seed: int
 ) -> Split:
     """Take two references from each of the newest papers: one for validation, one for test.
 
     Sources are the newest `share * N` papers (at least one) with 3 references or more, two of them eligible, and an
     older paper that they do not cite. A reference is eligible where it is older by at least a day and does not cite
     the source in return, since the undirected graph would otherwise still hold the answer. Candidates are drawn evenly
-    from the older papers that the source does not cite. K is `negatives`, or what the poorest source has, if less.
+    from the older papers that the source does not cite. K is `num_negatives`, or what the poorest source has, if less.
 
     Args:
         edge_2E: citations without self-citations and duplicates.
@@ -69,7 +69,7 @@ def hold_out_by_date(
         )
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = _pick_two(references, is_eligible_E, source_P, pick_rng)
-    num_candidates = min(negatives, int(num_free_N[source_P].min()))
+    num_candidates = min(num_negatives, int(num_free_N[source_P].min()))
     parts = [
         HeldOut(
             source_P=source_P,
@@ -82,7 +82,7 @@ def hold_out_by_date(
 
 
 def hold_out_at_random(
-    edge_2E: np.ndarray, *, num_papers: int, share: float, negatives: int, seed: int
+    edge_2E: np.ndarray, *, num_papers: int, share: float, num_negatives: int, seed: int
 ) -> Split:
     """Take random citations: `share * E` (at least one) for validation and as many for test.
 
@@ -96,7 +96,7 @@ def hold_out_at_random(
     Raises:
         DataError: fewer than two citations are eligible, or none would be left.
     """
-    neighbors = undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
+    neighbors = to_undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
     num_free_N = num_papers - 1 - neighbors.degree_N
     eligible = np.flatnonzero(~_has_reverse(edge_2E, num_papers) & (num_free_N[edge_2E[0]] > 0))
     num_edges = edge_2E.shape[1]
@@ -107,7 +107,7 @@ def hold_out_at_random(
         )
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = pick_rng.choice(eligible, size=(2, num_held), replace=False)
-    num_candidates = min(negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
+    num_candidates = min(num_negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
     parts = [
         HeldOut(
             source_P=edge_2E[0][pick_P],

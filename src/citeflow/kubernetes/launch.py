@@ -11,10 +11,12 @@ from citeflow.kubernetes.client import connect, own_namespace
 from citeflow.kubernetes.identity import JobIdentity, Owner
 from citeflow.kubernetes.job_objects import Json, render
 from citeflow.kubernetes.job_spec import JobRequest, check_mounted, quantity
+from citeflow.paths import RunPaths
+from citeflow.training.launch import WorkerJob, check_memory_budget, make_job, write_job
 
 
 def train_on_cluster(
-    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, request: JobRequest
+    graph: Path, run: RunPaths, *, config: Config, request: JobRequest
 ) -> Path:
     """Train in the pods of a job; the same call again takes the job over, or goes on from its checkpoint.
 
@@ -24,14 +26,13 @@ def train_on_cluster(
     """
     from citeflow.evaluation.trained_model import inputs_of
     from citeflow.graph.prepared import PreparedGraph
-    from citeflow.training import memory
-    from citeflow.training.launch import begin_job, job_of
 
     spec = request.spec
+    run_dir = run.folder
     check_mounted(spec, run_dir)
-    memory.foretell(graph, config, spec.processes, int(quantity(spec.memory)))
+    task = make_job(graph, run, config)
+    check_memory_budget(task, spec.processes, int(quantity(spec.memory)))
     api = connect(namespace=request.namespace)
-    task = job_of(graph, log_dir, config)
     inputs = inputs_of(PreparedGraph.open(graph), config, spec.world_size)
     watcher.run(
         watcher.Launch(
@@ -40,19 +41,19 @@ def train_on_cluster(
             run_dir=run_dir,
             is_complete=lambda: is_complete(run_dir / "model", inputs),
         ),
-        prepare=lambda: begin_job(run_dir, task),
+        prepare=lambda: write_job(task),
     )
     return run_dir / "model"
 
 
-def job_of_run(request: JobRequest, run_dir: Path, namespace: str, task: files.Json) -> Json:
+def job_of_run(request: JobRequest, run_dir: Path, namespace: str, task: WorkerJob) -> Json:
     """The object that is sent for a run; `task` is what its workers shall do."""
     place = JobIdentity(
         namespace=namespace,
         run_id=request.run_id,
         run_name=run_dir.name,
         job_file=str(run_dir / "job.json"),
-        task_sha256=files.sha256_of_json(task),
+        task_sha256=task.sha256,
         owner=this_pod(namespace),
     )
     return render(request.kind, request.spec, place)

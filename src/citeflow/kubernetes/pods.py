@@ -7,8 +7,7 @@ from kubernetes import client as k8s
 
 from citeflow.kubernetes.identity import JobIdentity, labels
 from citeflow.kubernetes.job_spec import USER, JobSpec, quantity
-from citeflow.training.prometheus import PORT_VARIABLE
-from citeflow.utils.system import KEEP_MEMORY
+from citeflow.utils.system import MALLOC_TUNABLES, METRICS_PORT_VARIABLE, SAFE_PATH
 
 Json = dict[str, Any]
 
@@ -85,16 +84,17 @@ def environment(spec: JobSpec) -> list[Json]:
     know it, never write again. Without sharing every round of the rendezvous makes a store of its own.
     """
     threads = max(1, math.floor(quantity(spec.cpu)) // spec.processes)
-    tunables = ":".join(f"{name}={value}" for name, value in KEEP_MEMORY.items())
+    tunables = ":".join(f"{name}={value}" for name, value in MALLOC_TUNABLES.items())
     values = {
         "HOME": "/tmp",
         "MPLCONFIGDIR": "/tmp/matplotlib",
         "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
         "PYTHONUNBUFFERED": "1",
+        **SAFE_PATH,
         "OMP_NUM_THREADS": str(threads),
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "GLIBC_TUNABLES": tunables,
-        PORT_VARIABLE: str(METRICS_PORT),
+        METRICS_PORT_VARIABLE: str(METRICS_PORT),
     }
     address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     return [address, *({"name": name, "value": value} for name, value in values.items())]

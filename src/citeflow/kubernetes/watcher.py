@@ -20,7 +20,7 @@ from citeflow.kubernetes.client import Api, Json
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_objects import SPEC_SHA256
 from citeflow.kubernetes.logs import LogFollower
-from citeflow.training.launch import error_of_a_worker, is_final
+from citeflow.training.launch import is_final, read_error
 from citeflow.utils.logging import log
 
 POLL_S = 8.0
@@ -205,7 +205,7 @@ def _is_over(
         elif not end.succeeded:
             log("launch", "has a complete model of a job that says it failed", reason=end.reason)
         return True
-    error = error_of_a_worker(launch.run_dir)
+    error = read_error(launch.run_dir / "error.json")
     if error and is_final(error):
         _end(launch, job, pods, follower)
         raise error

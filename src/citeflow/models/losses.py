@@ -10,15 +10,19 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 NEGLIGIBLE = -50.0
-"""A score this far below the best adds nothing to a sum; exp of what underflows is slow."""
+"""Scores this far below the best add nothing to a float32 sum, and exp is slow where it underflows."""
 
 
 class _MaskedLogSumExp(torch.autograd.Function):
-    """ln of the sum of e^score over what is not masked; the exponentials are computed once, for both ways."""
+    """Log of the sum of e^score over what is not masked.
+
+    torch.logsumexp keeps the scores for its backward pass and computes the exponentials again; here
+    they are computed once, for both.
+    """
 
     @staticmethod
-    def forward(ctx: Any, score_SK: Tensor, masked_SK: Tensor) -> Tensor:
-        share_SK = score_SK.masked_fill(masked_SK, -torch.inf)
+    def forward(ctx: Any, score_SK: Tensor, mask_SK: Tensor) -> Tensor:
+        share_SK = score_SK.masked_fill(mask_SK, -torch.inf)
         highest_S1 = share_SK.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(share_SK.dtype).min)
         share_SK.sub_(highest_S1).clamp_(min=NEGLIGIBLE).exp_()
         total_S1 = share_SK.sum(dim=1, keepdim=True)
@@ -31,31 +35,47 @@ class _MaskedLogSumExp(torch.autograd.Function):
         return share_SK * (gradient_S[0][:, None] / total_S1), None
 
 
-def info_nce(positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor, row_P: Tensor) -> Tensor:
-    """Mean of -ln(e^p / (e^p + sum of e^n)): each citation against the negatives of its source (van den Oord 2018).
+def info_nce(
+    positive_P: Tensor,
+    negative_SK: Tensor,
+    false_negative_mask_SK: Tensor,
+    source_index_P: Tensor,
+) -> Tensor:
+    """InfoNCE (van den Oord, Li & Vinyals, arXiv 1807.03748, equation 4), a sampled softmax.
+
+    Mean of -ln(e^p / (e^p + sum of e^n)) over the citations: each against the negatives of its source,
+    not against its source's other citations.
 
     Args:
         positive_P: logits of the citations.
         negative_SK: logits of the negatives.
-        masked_SK: True where a negative does not count.
-        row_P: row of `negative_SK` that each citation belongs to.
+        false_negative_mask_SK: True where a negative does not count.
+        source_index_P: row of `negative_SK` that each citation belongs to.
     """
-    all_S: Tensor = _MaskedLogSumExp.apply(negative_SK, masked_SK)  # type: ignore[no-untyped-call]
-    return _mean(torch.logaddexp(all_S.index_select(0, row_P), positive_P) - positive_P)
-
-
-def bce(positive_P: Tensor, negative_SK: Tensor, masked_SK: Tensor, row_P: Tensor) -> Tensor:
-    """Binary cross-entropy, the citations and the negatives weighing the same; arguments as for `info_nce`."""
-    counted_SK = (~masked_SK).to(negative_SK.dtype)
-    per_source_S = (softplus(negative_SK) * counted_SK).sum(dim=1) / counted_SK.sum(dim=1).clamp(
-        min=1
+    negatives_S: Tensor = _MaskedLogSumExp.apply(  # type: ignore[no-untyped-call]
+        negative_SK, false_negative_mask_SK
     )
-    return _mean(softplus(-positive_P)) + _mean(per_source_S.index_select(0, row_P))
+    total_P = torch.logaddexp(negatives_S.index_select(0, source_index_P), positive_P)
+    return _mean(total_P - positive_P)
+
+
+def bce(
+    positive_P: Tensor,
+    negative_SK: Tensor,
+    false_negative_mask_SK: Tensor,
+    source_index_P: Tensor,
+) -> Tensor:
+    """Binary cross-entropy, citations and negatives weighing the same; arguments as for `info_nce`."""
+    counts_SK = (~false_negative_mask_SK).to(negative_SK.dtype)
+    num_negatives_S = counts_SK.sum(dim=1).clamp(min=1)
+    per_source_S = (softplus(negative_SK) * counts_SK).sum(dim=1) / num_negatives_S
+    return _mean(softplus(-positive_P)) + _mean(per_source_S.index_select(0, source_index_P))
 
 
 def _mean(loss_P: Tensor) -> Tensor:
-    """Mean of the citations' losses; 0 where a part of the graph has no citation."""
+    """Mean over the citations; 0 rather than NaN for a partition that has none."""
     return loss_P.sum() / max(1, len(loss_P))
 
 
 LOSSES = {"info_nce": info_nce, "bce": bce}
+"""Losses by the name of `train.loss`."""

@@ -46,11 +46,12 @@ def begin(
     reached = rows_of(graph, source_S)
     ways_E = np.ones(len(reached.index_E), dtype=np.float32)
     if hidden is not None:
-        row_P, paper_P = hidden
+        source_index_P, paper_P = hidden
         row_E = np.repeat(np.arange(len(source_S)), reached.degree_N)
         ways_E[
             np.isin(
-                row_E * graph.num_rows + reached.index_E, row_P * np.int64(graph.num_rows) + paper_P
+                row_E * graph.num_rows + reached.index_E,
+                source_index_P * np.int64(graph.num_rows) + paper_P,
             )
         ] = 0
     return Walk(reached.ptr_N1, reached.index_E, ways_E)

@@ -104,7 +104,11 @@ class StructuralFeatures:
         return (*(path.name for path in self.paths), "popularity", "references_given", *dated)
 
     def for_batch(
-        self, source_S: np.ndarray, row_P: np.ndarray, target_P: np.ndarray, candidate_K: np.ndarray
+        self,
+        source_S: np.ndarray,
+        source_index_P: np.ndarray,
+        target_P: np.ndarray,
+        candidate_K: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Evidence for training citations and for the candidates that their sources share.
 
@@ -113,20 +117,23 @@ class StructuralFeatures:
 
         Args:
             source_S: citing papers.
-            row_P: row of `source_S` that each citation belongs to.
+            source_index_P: row of `source_S` that each citation belongs to.
             target_P: cited papers.
             candidate_K: papers that every source is compared with.
 
         Returns:
             float32 [P, D] and float32 [S, K, D].
         """
-        walks = self._walks(self.paths, source_S, hidden=(row_P, target_P))
-        order_P = np.argsort(row_P, kind="stable")
-        ptr_S1 = np.searchsorted(row_P[order_P], np.arange(len(source_S) + 1))
+        walks = self._walks(self.paths, source_S, hidden=(source_index_P, target_P))
+        order_P = np.argsort(source_index_P, kind="stable")
+        ptr_S1 = np.searchsorted(source_index_P[order_P], np.arange(len(source_S) + 1))
         sums = self._own(self.paths, walks, Csr(ptr_S1, target_P[order_P]))
         back_P = np.argsort(order_P)
         own_PD = self._features(
-            {name: sum_P[back_P] for name, sum_P in sums.items()}, source_S[row_P], target_P, own=1
+            {name: sum_P[back_P] for name, sum_P in sums.items()},
+            source_S[source_index_P],
+            target_P,
+            own=1,
         )
         shared = self._shared(walks, candidate_K, len(source_S))
         return own_PD, self._features(shared, source_S[:, None], candidate_K[None, :], own=0)

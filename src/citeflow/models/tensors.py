@@ -1,11 +1,10 @@
-"""From arrays of a graph to the tensors that a model computes with.
+"""Tensors that a model computes with, from the arrays of a graph.
 
 Legend: N papers, B papers of a subgraph, F features.
 """
 
 import functools
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +13,24 @@ from torch import Tensor
 from citeflow.config import ModelConfig
 from citeflow.graph.csr import Csr
 
-RANDOM_WIDTH = 64
-"""Random features of a paper in a graph without features."""
+RANDOM_FEATURES = 64
+"""Random features of each paper in a graph that has none."""
 
-MEASURED = 65_536
-"""Papers that mean and deviation of the features are measured on, or up to twice as many."""
+STATISTICS_SAMPLE = 65_536
+"""Papers, or up to twice as many, that mean and deviation of the features are taken from."""
 
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)")
-warnings.filterwarnings(
-    "ignore", message="The given NumPy array is not writable"
-)  # maps of files, only read
+# Maps of files are only read.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 def encoder_input(
     x_NF: np.ndarray | None, num_papers: int, config: ModelConfig
 ) -> np.ndarray | None:
-    """What an encoder reads of every paper: its features, random ones where there are none; None for a constant.
+    """Return the input of the encoder for all papers [N, F]; None stands for a constant.
 
-    By random features a paper can be told apart, and papers with common neighbours are alike (Sato, Yamada & Kashima
-    2021).
+    In a graph without features it is random: then papers can be told apart, and those with common
+    neighbors are embedded alike (Sato, Yamada & Kashima, arXiv 2002.03155).
     """
     if config.features == "ones":
         return None
@@ -41,30 +39,35 @@ def encoder_input(
 
 @functools.lru_cache(maxsize=1)
 def _random_features(num_papers: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((num_papers, RANDOM_WIDTH), dtype=np.float32)
+    shape = (num_papers, RANDOM_FEATURES)
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def features_of(x_NF: np.ndarray | None, papers: Any) -> Tensor:
-    """Rows of the encoder's input for some papers; a constant 1 for each where it is None."""
+def gather_features(x_NF: np.ndarray | None, paper_B: np.ndarray) -> Tensor:
+    """Return the rows of some papers [B, F]; a constant 1 for each where `x_NF` is None."""
     if x_NF is None:
-        return torch.ones(len(papers), 1)
-    return torch.from_numpy(np.ascontiguousarray(x_NF[papers]))
+        return torch.ones(len(paper_B), 1)
+    return torch.from_numpy(np.ascontiguousarray(x_NF[paper_B]))
 
 
-def sparse(csr: Csr, num_columns: int) -> Tensor:
-    """A sparse CSR matrix of ones with int32 indices."""
-    ptr_B1, index_E = (
-        torch.from_numpy(array.astype(np.int32, copy=False)) for array in (csr.ptr_N1, csr.index_E)
-    )
-    size = (csr.num_rows, num_columns)
+def to_sparse_tensor(adj: Csr, num_columns: int) -> Tensor:
+    """Return the matrix of ones as a sparse CSR tensor with int32 indices."""
+    ptr_B1 = torch.from_numpy(adj.ptr_N1.astype(np.int32, copy=False))
+    index_E = torch.from_numpy(adj.index_E.astype(np.int32, copy=False))
+    size = (adj.num_rows, num_columns)
     return torch.sparse_csr_tensor(
         ptr_B1, index_E, torch.ones(len(index_E)), size, check_invariants=False
     )
 
 
 def mean_and_scale(x_NF: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean of every feature and 1 / deviation (1 where a feature is constant), of an even sample of the papers."""
-    sample_SF = np.asarray(x_NF[:: max(1, len(x_NF) // MEASURED)], dtype=np.float64)
-    mean_F, deviation_F = sample_SF.mean(axis=0), sample_SF.std(axis=0)
+    """Measure every feature on an even sample of the papers.
+
+    Returns:
+        Mean [F], and 1 / standard deviation [F], which is 1 for a feature that is constant.
+    """
+    sample_SF = np.asarray(x_NF[:: max(1, len(x_NF) // STATISTICS_SAMPLE)], dtype=np.float64)
+    mean_F = sample_SF.mean(axis=0)
+    deviation_F = sample_SF.std(axis=0)
     scale_F = np.where(deviation_F > 1e-6, 1 / np.maximum(deviation_F, 1e-6), 1)
     return torch.from_numpy(mean_F).float(), torch.from_numpy(scale_F).float()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from citeflow.graph.csr import build_csr, to_undirected
+from citeflow.graph.csr import build_csr, inverse_permutation, to_undirected
 from citeflow.graph.reorder import order_by_locality
 
 

@@ -12,6 +12,7 @@ from citeflow import files, paths
 from citeflow.cli import options
 from citeflow.errors import ConfigError
 from citeflow.kubernetes import job_spec as train_spec
+from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _add_launch(commands: "Commands") -> None:
     parser.add_argument(
         "--run-id", default=BY_HAND, metavar="ID", help="id of the pipeline run, if there is one"
     )
-    kinds = [name for name, kind in train_spec.LAUNCHERS.items() if kind]
+    kinds = list(LAUNCHERS)
     parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
     parser.add_argument(
         "--job", metavar="YAML", default="", help='what the job gets: a file, or "{cpu: 4}"'
@@ -75,42 +76,28 @@ def _add_reap(commands: "Commands") -> None:
 
 
 def _launch(args: argparse.Namespace) -> None:
-    config, run_dir = (
-        options.resolved(args),
-        paths.run_folder(options.data_root(args), args.run_name),
-    )
+    config = options.resolved(args)
+    run = paths.RunPaths(options.data_root(args), args.run_name)
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
-    from citeflow.kubernetes.launch import job_of_run
+    from citeflow.kubernetes.launch import render_job, train_on_cluster
     from citeflow.training.launch import make_job
 
-    spec, kind = (
-        train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers),
-        train_spec.LAUNCHERS[args.launcher],
+    spec = train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers)
+    train_spec.check_mounted(spec, run.folder)
+    request = JobRequest(
+        launcher=args.launcher, spec=spec, run_id=args.run_id, namespace=args.namespace
     )
-    train_spec.check_mounted(spec, run_dir)
-    request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
     if args.dry_run:
-        run = paths.RunPaths(options.data_root(args), args.run_name)
         task = make_job(args.graph, run, config)
         yaml.safe_dump(
-            job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False
+            render_job(request, run, namespace_of(args), task), sys.stdout, sort_keys=False
         )
         return
     files.read_manifest(args.graph, "PreparedGraph")
     options.require("torch")
-    from citeflow import stages
-
-    log_dir = paths.log_folder(options.data_root(args), args.run_name)
-    place = stages.train(
-        args.graph,
-        run_dir=run_dir,
-        log_dir=log_dir,
-        config=config,
-        workers=args.workers,
-        request=request,
-    )
-    emit({"path": str(place), **files.read_manifest(place, "TrainedModel").facts})
+    model = train_on_cluster(args.graph, run, config=config, request=request)
+    emit({"path": str(model), **files.read_manifest(model, "TrainedModel").facts})
 
 
 def namespace_of(args: argparse.Namespace) -> str:

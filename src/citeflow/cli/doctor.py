@@ -11,7 +11,7 @@ from citeflow.cli.submit import add_connection, connected
 from citeflow.doctor import Finding, local, machine, show
 from citeflow.errors import ConfigError, UnavailableError
 from citeflow.kubeflow.client import STANDALONE
-from citeflow.kubernetes.job_spec import LAUNCHERS
+from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_to(commands: "Commands") -> None:
     parser = options.add_command(
         commands, "doctor", _call, "say what this machine or the cluster lacks; 69 if any"
     )
-    kinds = [name for name, kind in LAUNCHERS.items() if kind]
+    kinds = list(LAUNCHERS)
     parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
     parser.add_argument(
         "--service-account", default="", metavar="NAME", help="whose rights; by default your own"
@@ -88,10 +88,10 @@ def _cluster(args: argparse.Namespace) -> Iterator[Finding]:
         return
     try:
         yield from cluster.check(
-            found, launcher=args.launcher, service_account=args.service_account
+            found, launcher=LAUNCHERS[args.launcher], service_account=args.service_account
         )
     finally:
-        found.client.close()
+        found.api.close()
 
 
 def _default_namespace() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from citeflow import config, paths
 from citeflow.config import Config
-from citeflow.data.datasets import NAMED_DATASETS
+from citeflow.data.datasets import dataset_names
 from citeflow.errors import (
     INSTALL,
     ConfigError,
@@ -142,14 +142,14 @@ def dataset(text: str) -> str:
     Raises:
         NotFoundError: it is none of these.
     """
-    if text in NAMED_DATASETS or "://" in text:
+    if text in dataset_names() or "://" in text:
         return text
     path = Path(text).expanduser().absolute()
     if not path.exists():
         raise NotFoundError(
             "no such dataset",
             text,
-            hint=f"{', '.join(NAMED_DATASETS)}, a folder, an archive or a URL",
+            hint=f"{', '.join(dataset_names())}, a folder, an archive or a URL",
         )
     return str(path)
 

@@ -11,7 +11,7 @@ from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
     from citeflow.cli.options import Commands
-    from citeflow.kubernetes.client import Api
+    from citeflow.kubernetes.client import KubeClient
 
 CANCEL_S = 300.0
 """How long a cancelled run may take to end; each of its pods has a grace period."""
@@ -90,10 +90,10 @@ def _logs(args: argparse.Namespace) -> None:
     options.require("kubernetes")
     from citeflow.kubeflow.run_logs import RunLogs
 
-    logs = RunLogs(api=_cluster(server), run_id=run_id, step=args.step)
+    logs = RunLogs(client=_cluster(server), run_id=run_id, step=args.step)
     if args.follow:
         logs.follow(lambda: server.find_run(run_id).state in TERMINAL)
-    elif not logs.show():
+    elif not logs.poll():
         raise NotFoundError(
             "the run has no pods", run_id, hint="they are deleted some time after its end"
         )
@@ -114,23 +114,23 @@ def _cancel(args: argparse.Namespace) -> None:
     emit({"run_id": run.run_id, "state": run.state, "deleted": deleted})
 
 
-def _delete_jobs(api: "Api", run_id: str) -> list[str]:
+def _delete_jobs(api: "KubeClient", run_id: str) -> list[str]:
     """Delete what the run started: Argo ends the pods of its steps only."""
-    from citeflow.kubernetes.client import KINDS
+    from citeflow.kubernetes.launchers import LAUNCHERS
 
     mine = [
-        (kind, job["metadata"]["name"])
-        for kind in KINDS
-        for job in api.jobs(kind)
-        if job["metadata"].get("labels", {}).get("pipeline/runid") == run_id
+        (launcher, job.name)
+        for launcher in LAUNCHERS.values()
+        for job in api.jobs(launcher)
+        if job.run_id == run_id
     ]
-    deleted = [f"{kind}/{name}" for kind, name in mine if api.delete(kind, name)]
+    deleted = [f"{launcher.kind}/{name}" for launcher, name in mine if api.delete(launcher, name)]
     for name in deleted:
         log("runs", "deleted", job=name)
     return deleted
 
 
-def _cluster(server: Server) -> "Api":
+def _cluster(server: Server) -> "KubeClient":
     from citeflow.kubernetes import client as api
 
     return api.connect(namespace=server.pods_namespace)

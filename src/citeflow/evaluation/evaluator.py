@@ -188,8 +188,9 @@ def _map_chunks(
 ) -> Iterator[Result]:
     """Call a function with chunks of a split, and yield its results in order.
 
-    As many calls run at a time as torch may use cores, each of them on one. Few are waiting or done at
-    a time, so that memory does not grow with their number; `ThreadPoolExecutor.map` would submit all.
+    As many calls run at a time as torch may use cores, each of them on one. Few are waiting or done
+    at a time, so that memory does not grow with their number; `ThreadPoolExecutor.map` would submit
+    all.
     """
     threads = min(torch.get_num_threads(), num_cores())
     waiting: collections.deque[tuple[int, Future[Result]]] = collections.deque()

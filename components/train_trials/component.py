@@ -1,4 +1,4 @@
-"""Train some of the trials of a search, one after the other."""
+"""Train some of the trials of a search."""
 
 from kfp import dsl
 
@@ -6,7 +6,7 @@ from components.base import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def tune_trials(
+def train_trials(
     graph: dsl.Input[dsl.Dataset],
     trials: str,
     run_name: str,
@@ -23,16 +23,16 @@ def tune_trials(
         trials: Their numbers.
         run_name: Name of the search.
         workers: Number of training processes.
-        run_id: Id of the pipeline run, which each job gets as a label.
-        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job for each trial.
-        job: YAML text with what each job gets.
-        data_root: Where the shared volume is mounted.
+        run_id: Id of the pipeline run, a label of each job.
+        launcher: "local" trains in this pod; any other launcher creates a job for each trial.
+        job: YAML text with the settings of each job.
+        data_root: Mount path of the shared volume.
 
     Returns:
         Their numbers.
     """
-    from citeflow.experiments import tuning_steps
+    from citeflow.experiments import tuning
 
-    return tuning_steps.tune_trials(
+    return tuning.train_trials(
         graph, trials, run_name, workers, run_id, launcher, job, data_root=data_root
     )

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from citeflow.experiments.page import Figure, Section, render_page
 from citeflow.experiments.significance import Standing, Verdict, headline
-from citeflow.reporting import axes as shared
-from citeflow.reporting import formatting, markdown
-from citeflow.reporting.drawing import COLOURS, HEIGHT, one, render
+from citeflow.reporting import formatting, markdown, plots
+from citeflow.reporting.html import Section, render_page
+from citeflow.reporting.plots import COLOURS, HEIGHT, Plot
 from citeflow.reporting.tables import Table
 
 LOOKS = ("blue", "vermillion", "green", "purple", "orange", "grey")
@@ -61,20 +60,15 @@ def render_html(dataset: str, ranked: Sequence[Standing]) -> str:
     figures = [_draw_bars(ranked)]
     if all(curve for each in ranked for curve in each.curves):
         figures += [_draw_curves(ranked, "epoch"), _draw_curves(ranked, "seconds")]
+    sections = [Section(rows=[[_table(ranked)]]), Section(title="Figures", rows=[figures])]
     return render_page(
-        kind="model comparison",
-        title=dataset,
-        headline=headline(ranked),
-        sections=[
-            Section(table=_table(ranked), remark=REMARK),
-            Section(title="Figures", figures=figures),
-        ],
+        dataset, sections, kind="citeflow model comparison", headline=headline(ranked)
     )
 
 
 def _table(ranked: Sequence[Standing]) -> Table:
     rows = [_row(standing) for standing in ranked]
-    return Table(title="Models, best first", header=HEADER, rows=rows)
+    return Table(title="Models, best first", header=HEADER, rows=rows, remark=REMARK)
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
@@ -101,7 +95,7 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _draw_bars(ranked: Sequence[Standing]) -> Figure:
+def _draw_bars(ranked: Sequence[Standing]) -> Plot:
     def draw(axes: Axes) -> None:
         for row, standing in enumerate(ranked):
             colour = COLOURS[LOOKS[row % len(LOOKS)]]
@@ -116,20 +110,24 @@ def _draw_bars(ranked: Sequence[Standing]) -> Figure:
         axes.tick_params("y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
 
-    height = max(HEIGHT, 0.9 + 0.5 * len(ranked))
-    svg = render("models", "Test MRR of each model", one(draw), height=height)
-    caption = "A point for each seed; the bar is their mean, the line their standard deviation."
-    return Figure(title="Test MRR", svg=svg, caption=caption)
+    return plots.draw_axes(
+        "models",
+        draw,
+        title="Test MRR",
+        caption="A point for each seed; the bar is their mean, the line their standard deviation.",
+        summary="Of each model",
+        height=max(HEIGHT, 0.9 + 0.5 * len(ranked)),
+    )
 
 
-def _draw_curves(ranked: Sequence[Standing], along: str) -> Figure:
+def _draw_curves(ranked: Sequence[Standing], along: str) -> Plot:
     """Draw the validation MRR of all models over epochs or seconds."""
     length, label, over = 1.0, "Epoch", "epochs"
     if along == "seconds":
         longest = max(
             each["seconds"] for model in ranked for curve in model.curves for each in curve
         )
-        length, unit = shared.time_unit(longest)
+        length, unit = plots.time_unit(longest)
         label, over = f"Training time ({unit})", "time"
 
     def draw(axes: Axes) -> None:
@@ -145,12 +143,16 @@ def _draw_curves(ranked: Sequence[Standing], along: str) -> Figure:
             axes.fill_between(x / length, low, high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(x / length, center, color=colour, label=_label(standing), **look)
         axes.set(xlabel=label, ylabel="Validation MRR", xlim=(0, None))
-        shared.legend_below(axes)
+        plots.legend_below(axes)
 
-    title = f"Validation MRR over {over}"
-    svg = render(f"by-{along}", f"{title} of all models", one(draw), height=HEIGHT + 0.4)
-    caption = "Mean over the seeds, and one standard deviation to each side."
-    return Figure(title=title, svg=svg, caption=caption)
+    return plots.draw_axes(
+        f"by-{along}",
+        draw,
+        title=f"Validation MRR over {over}",
+        caption="Mean over the seeds, and one standard deviation to each side.",
+        summary="Of all models",
+        height=HEIGHT + 0.4,
+    )
 
 
 def _interpolate(standing: Standing, along: str) -> tuple[np.ndarray, np.ndarray]:

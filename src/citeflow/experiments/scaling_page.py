@@ -1,16 +1,16 @@
 """The result of a scaling experiment as Markdown and as a page with plots."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from citeflow.experiments.page import Figure, Section, render_page
 from citeflow.experiments.speedup import PUBLISHED, PUBLISHED_AS, Row
-from citeflow.reporting import axes as shared
-from citeflow.reporting import formatting, markdown
-from citeflow.reporting.drawing import COLOURS, one, render
+from citeflow.reporting import formatting, markdown, plots
+from citeflow.reporting.html import Section, render_page
+from citeflow.reporting.plots import COLOURS, Plot
 from citeflow.reporting.tables import Table
 
 # Five colours and four markers: the same number of both would repeat a look after five curves.
@@ -72,16 +72,14 @@ def render_html(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
         _figure("Throughput", "All workers together.", _draw_throughput, rows),
         _figure("Test MRR", mrr, _draw_mrr, rows),
     ]
-    own = Section(table=_table("This experiment", rows), remark=" ".join(_remarks(rows, cores)))
-    published = Section(
-        title="Beside the published result", table=_published(), remark=PUBLISHED_REMARK
-    )
-    return render_page(
-        kind="scaling",
-        title=dataset,
-        headline=headline(rows),
-        sections=[own, Section(title="Figures", figures=figures), published],
-    )
+    own = replace(_table("This experiment", rows), remark=" ".join(_remarks(rows, cores)))
+    published = replace(_published(), remark=PUBLISHED_REMARK)
+    sections = [
+        Section(rows=[[own]]),
+        Section(title="Figures", rows=[figures]),
+        Section(title="Beside the published result", rows=[[published]]),
+    ]
+    return render_page(dataset, sections, kind="citeflow scaling", headline=headline(rows))
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -119,14 +117,14 @@ def _table(title: str, rows: Sequence[Row], columns: Sequence[str] = tuple(COLUM
 
 def _figure(
     title: str, caption: str, draw: Callable[[Axes, Sequence[Row]], None], rows: Sequence[Row]
-) -> Figure:
+) -> Plot:
     def fill(axes: Axes) -> None:
         draw(axes, rows)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        shared.legend_below(axes)
+        plots.legend_below(axes)
 
-    svg = render(title.lower().replace(" ", "-"), f"{title} by workers", one(fill))
-    return Figure(title=title, svg=svg, caption=caption)
+    name = title.lower().replace(" ", "-")
+    return plots.draw_axes(name, fill, title=title, caption=caption, summary="By workers")
 
 
 def _curves(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
@@ -143,7 +141,7 @@ def _curves(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
 
 
 def _draw_time(axes: Axes, rows: Sequence[Row]) -> None:
-    length, unit = shared.time_unit(max(row.seconds for row in rows))
+    length, unit = plots.time_unit(max(row.seconds for row in rows))
     for label, part, look in _curves(rows):
         seconds = [row.seconds / length for row in part]
         axes.plot([row.workers for row in part], seconds, label=label, **look)
@@ -174,7 +172,7 @@ def _draw_throughput(axes: Axes, rows: Sequence[Row]) -> None:
         axes.plot([row.workers for row in part], rates, label=label, **look)
     axes.set(xlabel="Workers", ylabel="Citations per second")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    axes.yaxis.set_major_formatter(FuncFormatter(shared.short))
+    axes.yaxis.set_major_formatter(FuncFormatter(plots.short))
 
 
 def _draw_mrr(axes: Axes, rows: Sequence[Row]) -> None:

@@ -5,9 +5,8 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from html import escape
 
 import matplotlib.style
 import optuna
@@ -17,18 +16,18 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from citeflow.experiments.page import Figure, Section, render_page
 from citeflow.experiments.search_space import as_text
-from citeflow.reporting import formatting, markdown
-from citeflow.reporting.drawing import COLOURS, STYLE
+from citeflow.reporting import formatting, markdown, plots
+from citeflow.reporting.html import Section, Text, render_page
+from citeflow.reporting.plots import COLOURS, STYLE, Plot
 from citeflow.reporting.tables import Table
 
 OVERFITTED = (
     "The best of many trials looks better on the citations it was chosen by than it is; "
     "its test MRR, on citations that no trial has seen, is in report.html."
 )
-OPTUNA_COLOURS = {"#1f77b4": COLOURS["blue"], "#d62728": COLOURS["vermillion"]}
-"""Colours of Optuna's plots, and those in their place, which turn dark with the page."""
+OPTUNA_COLOURS = {"#1f77b4": "blue", "#d62728": "vermillion"}
+"""Colours of Optuna's plots, and the page's in their place, which turn dark with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,17 +125,21 @@ def render_markdown(result: SearchResult, options: str) -> str:
 
 def render_html(result: SearchResult, options: str) -> str:
     """Render the verdict, the options of the best trial, plots and table as a page."""
-    best = Section(title="The best settings", code=options, remark=OVERFITTED)
-    table = Section(title="Trials", table=build_table(result))
+    best = Text(title="The best settings", text=options, remark=OVERFITTED)
+    sections = [
+        Section(rows=[[best]]),
+        Section(title="Figures", rows=[_figures(result)]),
+        Section(title="Trials", rows=[[build_table(result)]]),
+    ]
     return render_page(
-        kind=f"search {result.run}",
-        title=result.dataset,
+        result.dataset,
+        sections,
+        kind=f"citeflow search {result.run}",
         headline=verdict(result),
-        sections=[best, Section(title="Figures", figures=_figures(result)), table],
     )
 
 
-def _figures(result: SearchResult) -> list[Figure]:
+def _figures(result: SearchResult) -> list[Plot]:
     """Draw Optuna's own plots of the trials, as far as there is something to plot."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
@@ -179,7 +182,7 @@ def _slice(study: optuna.Study, key: str) -> Axes:
     return axes
 
 
-def _figure(title: str, caption: str, plot: Callable[[], Axes]) -> Figure:
+def _figure(title: str, caption: str, plot: Callable[[], Axes]) -> Plot:
     """Draw with pyplot, as Optuna does, in the look of the other figures."""
     pyplot.switch_backend("agg")
     with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
@@ -194,22 +197,13 @@ def _figure(title: str, caption: str, plot: Callable[[], Axes]) -> Figure:
         if legend := axes.get_legend():
             legend.remove()  # it has a line for each trial; so has the table
         figure.set_facecolor("none")
-        svg = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(svg, format="svg", metadata=nothing)
+        name = re.sub(r"\W+", "-", title.lower())
+        drawn = plots.embed(figure, name, title=title, caption=caption)
         pyplot.close(figure)
-    return Figure(title=title, svg=_tidy(svg.getvalue(), title), caption=caption)
-
-
-def _tidy(svg: str, title: str) -> str:
-    """Make an SVG part of a page: ids that no other drawing has, a label, and the page's colours."""
-    prefix = re.sub(r"\W+", "-", title.lower())
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
+    svg = drawn.svg
     for theirs, ours in OPTUNA_COLOURS.items():
-        svg = svg.replace(theirs, ours)
-    return svg.replace(">", f' role="img" aria-label="{escape(title)}">', 1)
+        svg = svg.replace(theirs, f"var(--{ours})")
+    return replace(drawn, svg=svg)
 
 
 def _cell(value: bool | int | float | str | None) -> str:

@@ -126,11 +126,26 @@ def draw(
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         fill(figure)
-        buffer = io.StringIO()
-        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=no_metadata)
-    label = f"{title}. {summary}" if summary else title
-    return Plot(title=title, caption=caption, svg=_embed(buffer.getvalue(), name, label))
+        return embed(figure, name, title=title, caption=caption, summary=summary)
+
+
+def embed(figure: Figure, name: str, *, title: str, caption: str, summary: str = "") -> Plot:
+    """Make a drawn figure a plot that can stand beside others in a themed page.
+
+    The arguments are those of `draw`; the style of a page is in `STYLE`.
+    """
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=no_metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg ") :].strip()
+    for reference in (' id="', "url(#", 'href="#'):
+        svg = svg.replace(reference, f"{reference}{name}-")
+    for variable, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    label = escape(f"{title}. {summary}" if summary else title)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return Plot(title=title, caption=caption, svg=svg)
 
 
 def draw_axes(
@@ -151,16 +166,6 @@ def draw_axes(
         summary=summary,
         height=height,
     )
-
-
-def _embed(svg: str, name: str, label: str) -> str:
-    """Make a file of matplotlib's an element that can stand beside others in a themed page."""
-    svg = svg[svg.index("<svg ") :].strip()
-    for reference in (' id="', "url(#", 'href="#'):
-        svg = svg.replace(reference, f"{reference}{name}-")
-    for variable, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 
 def draw_report(report: Report, curves: Curves) -> list[Plot]:

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import pytest
 
 from citeflow import paths
 from citeflow.errors import ConfigError
+from citeflow.paths import RunPaths
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "..", "a b", "a" * 64, "a\n"])
-def test_a_name_that_could_not_name_a_folder_and_a_pod_is_refused(name):
+def test_check_name_refuses_what_names_no_pod(name):
     with pytest.raises(ConfigError, match="run name"):
         paths.check_name(name)
 
@@ -24,5 +27,17 @@ def test_a_name_that_could_not_name_a_folder_and_a_pod_is_refused(name):
         ("x" * 90, "x" * 61 + "-7"),
     ],
 )
-def test_a_run_is_named_after_its_dataset(dataset, name):
+def test_make_name_takes_the_dataset_without_secrets(dataset, name):
     assert paths.make_name(dataset, "7") == name
+
+
+@pytest.mark.parametrize("name", ["cora-7", "tune-7/trial-3"])
+def test_run_paths_are_found_from_the_folder(name):
+    run = RunPaths(Path("/data"), name)
+    assert run.logs == Path("/data/logs") / name
+    assert RunPaths.of_folder(Path("/data"), run.folder) == run
+    assert run.is_trial == ("/" in name)
+
+
+def test_run_paths_take_the_name_of_a_folder_elsewhere():
+    assert RunPaths.of_folder(Path("/data"), Path("/tmp/result")).name == "result"

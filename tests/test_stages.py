@@ -1,173 +1,350 @@
-"""The verbs from end to end, and what they note of their cost."""
+"""The five stages as the pipeline joins them, with artifacts as kfp hands them to a component."""
 
 import json
+import math
+import re
+from pathlib import Path
 
 import pytest
+from kfp import dsl
 
 from citeflow import config, files, stages
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.artifacts import LocalArtifact
+from citeflow.data import datasets
+from citeflow.errors import ConfigError, DataError
+from citeflow.evaluation import evaluator
+from citeflow.graph import prepared as prepared_graph
+from citeflow.kubernetes import launch as kubernetes_launch
+from citeflow.paths import RunPaths
+from citeflow.reporting import publish as publishing
+from citeflow.training import launch
+from citeflow.utils import termination_message
 
-BYTES = {"read_bytes", "written_bytes", "received_bytes", "sent_bytes"}
-VERBS = ["download", "preprocess", "train", "evaluate", "publish"]
-SMALL = config.load(overrides=["synthetic.num_papers=150", "data.eval_negatives=20"])
+STAGES = ["download", "preprocess", "train", "evaluate", "publish"]
+RUN = "synthetic-12345678"
+RUN_ID = "1234567890"
+FORM = {
+    "dataset": "synthetic",
+    "preset": "default",
+    "settings": "",
+    "predictor": "settings",
+    "epochs": 0.0,
+    "minutes": 0.0,
+    "workers": 2,
+    "run_name": "",
+    "out_dir": "",
+    "run_id": RUN_ID,
+    "launcher": "local",
+    "job": "",
+}
+"""The parameters of the citation pipeline that reach its first stage."""
 
 
-@pytest.fixture(scope="module")
-def published(trained, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
-    return stages.publish(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=out)
+def write_artifact(folder, kind, contents, **facts):
+    with files.new_directory(folder) as work:
+        for name, content in contents.items():
+            files.write_json(work / name, content)
+        files.write_manifest(work, kind, inputs={}, facts=facts)
+    return folder
 
 
-def stages_of(folder):
-    return files.read_json(folder / "manifest.json")["facts"].get("stages", {})
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "data")
 
 
-def test_every_noun_carries_the_cost_of_the_verbs_that_led_to_it(trained, published):
-    raw = next((trained.data_root / "raw").iterdir())
-    assert list(stages_of(raw)) == VERBS[:1]
-    assert list(stages_of(trained.graph)) == VERBS[:2]
-    assert list(stages_of(trained.model)) == VERBS[:3]
+@pytest.fixture
+def artifact(tmp_path):
+    """Makes an artifact as kfp hands it to a component."""
+
+    def new(kind, name):
+        return kind(name=name, uri=str(tmp_path / "artifacts" / name), metadata={})
+
+    return new
+
+
+@pytest.fixture
+def calls(trained, monkeypatch):
+    """Quick stand-ins for the library's functions; what each was called with, by stage."""
+    calls = {}
+    results = {name: json.loads((trained.report / name).read_text()) for name in REPORT_FILES}
+
+    def download(dataset, *, data_root, config):
+        calls["download"] = {"dataset": dataset, "config": config}
+        return write_artifact(data_root / "raw" / "a1", "RawDataset", {"x.json": 1}, dataset="cora")
+
+    def prepare(raw, *, data_root, config):
+        calls["preprocess"] = {"raw": raw, "config": config}
+        facts = {"num_papers": 7, "stages": {"download": {}}}
+        return write_artifact(data_root / "prepared" / "b2", "PreparedGraph", {"x.json": 2}, **facts)
+
+    def train(graph, run, **options):
+        calls["train"] = {"graph": graph, "run": run, **options}
+        facts = {"valid_mrr": 0.5, "seconds": 2}
+        return write_artifact(run.model, "TrainedModel", {"model.json": 3}, **facts)
+
+    def evaluate(model, *, graph, run):
+        calls["evaluate"] = {"model": model, "graph": graph}
+        return write_artifact(run.report, "EvalReport", results)
+
+    def publish(report, *, model, run, out):
+        calls["publish"] = {"report": report, "model": model, "run": run}
+        files.write_json(out / "report.json", results["report.json"])
+        files.write_text(out / "report.html", "<html></html>")
+
+    monkeypatch.setattr(datasets, "download_dataset", download)
+    monkeypatch.setattr(prepared_graph, "prepare", prepare)
+    monkeypatch.setattr(launch, "train_locally", train)
+    monkeypatch.setattr(kubernetes_launch, "train_on_cluster", train)
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(publishing, "publish", publish)
+    return calls
+
+
+REPORT_FILES = ("report.json", "curves.json")
+
+
+def download(root, raw, **given):
+    return stages.download(**{**FORM, **given}, data_root=root, raw=raw)
+
+
+@pytest.fixture
+def ran(calls, artifact, root):
+    """The artifacts of all five stages, one after the other."""
+    raw, graph = artifact(dsl.Dataset, "raw"), artifact(dsl.Dataset, "graph")
+    model, fitted = artifact(dsl.Model, "model"), artifact(dsl.Metrics, "fitted")
+    report, scores = artifact(dsl.Artifact, "report"), artifact(dsl.Metrics, "scores")
+    curves = artifact(dsl.ClassificationMetrics, "curves")
+    summary, page = artifact(dsl.Markdown, "summary"), artifact(dsl.HTML, "page")
+    settled = download(root, raw, settings="train: {lr: 0.5}")
+    stages.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
+    trained = stages.train(
+        graph, settled.resolved, 3, settled.run, RUN_ID, "local", "",
+        data_root=root, model=model, metrics=fitted,
+    )  # fmt: skip
+    scored = stages.evaluate(
+        model, trained, graph, data_root=root, report=report, metrics=scores, classification=curves
+    )
+    stages.publish(report, scored, model, "", data_root=root, summary=summary, page=page)
+    made = (raw, graph, model, fitted, report, scores, curves, summary, page)
+    return {artifact.name: artifact for artifact in made}
+
+
+def test_stages_find_what_the_stage_before_made(ran, calls, root):
+    run = RunPaths(Path(root), RUN)
+    graph = Path(root) / "prepared" / "b2"
+    assert calls["preprocess"]["raw"] == Path(root) / "raw" / "a1"
+    assert calls["train"]["graph"] == calls["evaluate"]["graph"] == graph
+    assert calls["evaluate"]["model"] == calls["publish"]["model"] == run.model
+    assert calls["publish"]["report"] == run.report
+    assert calls["publish"]["run"] == calls["train"]["run"] == run
+    assert (run.published / "report.html").is_file()
+
+
+def test_stages_hand_on_the_settings(ran, calls):
+    assert calls["train"]["config"].train.lr == 0.5
+    assert calls["train"]["workers"] == 3
+    # The graph depends on the section `data` alone, so that KFP's cache can serve it.
+    assert calls["preprocess"]["config"] == config.Config().data
+
+
+def test_stages_note_path_digest_and_facts_in_the_artifact(ran, root):
+    graph = ran["graph"]
+    manifest = files.read_manifest(Path(root) / "prepared" / "b2", "PreparedGraph")
+    assert json.loads(Path(graph.path).read_text())["kind"] == "PreparedGraph"
+    assert graph.metadata["location"] == "prepared/b2"
+    assert graph.metadata["num_papers"] == 7
+    assert graph.metadata["sha256"] == manifest.sha256
+    assert "stages" not in graph.metadata
+
+
+def test_train_hands_the_whole_model_to_kfp(ran):
+    assert files.verify(Path(ran["model"].path), "TrainedModel").facts["seconds"] == 2
+    assert ran["fitted"].metadata == {"valid_mrr": 0.5, "seconds": 2.0}
+
+
+def test_train_asks_the_cluster_for_the_job_of_the_form(calls, artifact, root, monkeypatch):
+    monkeypatch.setenv("CITEFLOW_TRAIN_IMAGE", "citeflow-train:1")
+    raw, graph = artifact(dsl.Dataset, "raw"), artifact(dsl.Dataset, "graph")
+    job = f"{{cpu: 3, volumes: {{mine: {root}}}}}"
+    settled = download(root, raw, launcher="pytorchjob", job=job, workers=5)
+    stages.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
+    stages.train(
+        graph, settled.resolved, 5, settled.run, RUN_ID, "pytorchjob", job,
+        data_root=root, model=artifact(dsl.Model, "m"), metrics=artifact(dsl.Metrics, "f"),
+    )  # fmt: skip
+    request = calls["train"]["request"]
+    assert (request.launcher, request.run_id) == ("pytorchjob", RUN_ID)
+    spec = request.spec
+    assert (spec.workers, spec.cpu, spec.image) == (5, "3", "citeflow-train:1")
+
+
+def test_evaluate_shows_scores_baselines_and_a_short_curve(ran, trained):
     report = json.loads((trained.report / "report.json").read_text())
-    assert list(report["stages"]) == VERBS[:4]
-    assert list(json.loads((published / "report.json").read_text())["stages"]) == VERBS
+    scores = ran["scores"].metadata
+    assert scores["test mrr"] == report["test"]["mrr"]
+    assert scores["test hits@10"] == report["test"]["hits@10"]
+    assert scores["adamic_adar mrr"] == report["baselines"]["adamic_adar"]["mrr"]
+    points = ran["curves"].metadata["confidenceMetrics"]
+    assert len(points) <= stages.ROC_POINTS
+    assert [points[0]["recall"], points[-1]["recall"]] == [0.0, 1.0]
+    assert all(math.isfinite(point["confidenceThreshold"]) for point in points)
 
 
-def test_costs_are_seconds_and_bytes(published):
-    for cost in json.loads((published / "report.json").read_text())["stages"].values():
-        assert {"seconds", "peak_rss_bytes", "cpu_seconds"} <= set(cost)
-        assert set(cost) <= {"seconds", "peak_rss_bytes", "cpu_seconds", *BYTES}
+def test_publish_shows_page_and_paths(ran):
+    text = Path(ran["summary"].path).read_text()
+    assert "published" in text
+    assert "logs" in text
+    assert "<html>" in Path(ran["page"].path).read_text()
+
+
+def test_publish_takes_a_folder_below_the_data_root(ran, root, artifact):
+    summary, page = artifact(dsl.Markdown, "summary2"), artifact(dsl.HTML, "page2")
+    stages.publish(ran["report"], "", ran["model"], "mine", data_root=root, summary=summary, page=page)
+    assert (Path(root) / "mine" / "report.html").is_file()
+
+
+def test_stages_take_the_artifacts_of_a_command(ran, root):
+    data_root = Path(root)
+    model = LocalArtifact.open(data_root / "runs" / RUN / "model", "TrainedModel", data_root)
+    graph = LocalArtifact.open(data_root / "prepared" / "b2", "PreparedGraph", data_root)
+    report = LocalArtifact()
+    digest = stages.evaluate(
+        model, "", graph, data_root=root, report=report, metrics=report, classification=report
+    )
+    assert report.metadata["sha256"] == digest
+    assert report.metadata["location"] == f"runs/{RUN}/report"
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "minutes", "predictor"),
+    [
+        ({}, 4.0, 5.0, "mlp"),
+        ({"epochs": 2.0}, 2.0, 0.0, "mlp"),
+        ({"minutes": 9.0}, 4.0, 9.0, "mlp"),
+        ({"predictor": "dot"}, 4.0, 5.0, "dot"),
+    ],
+)
+def test_download_lets_form_fields_override_settings(
+    calls, artifact, root, given, epochs, minutes, predictor
+):
+    settings = "{train: {epochs: 4, minutes: 5}, model: {predictor: mlp}}"
+    settled = download(root, artifact(dsl.Dataset, "raw"), settings=settings, **given)
+    resolved = config.from_yaml(settled.resolved)
+    assert (resolved.train.epochs, resolved.train.minutes) == (epochs, minutes)
+    assert resolved.model.predictor == predictor
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 1.0, "minutes": 1.0},
+        {"epochs": -1.0},
+        {"workers": 0},
+        {"preset": "best"},
+        {"settings": "train: {epoch: 1}"},
+        {"settings": "train: {papers: 1}"},
+        {"settings": "[1"},
+        {"predictor": "cosine"},
+        {"run_name": "../x"},
+        {"launcher": "mpijob"},
+        {"job": "[1"},
+        {"job": "{cpus: 2}"},
+        {"job": "{memory: lots}"},
+        {"launcher": "pytorchjob"},
+        {"out_dir": "taken"},
+    ],
+)
+def test_download_checks_the_form_before_it_fetches(calls, artifact, root, given, capsys):
+    (Path(root) / "taken" / "model").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        download(root, artifact(dsl.Dataset, "raw"), **given)
+    assert ended.value.code == ConfigError.exit_code
+    assert capsys.readouterr().err.startswith("error: ")
+    assert calls == {}
+
+
+def test_download_finds_a_dataset_below_the_data_root(calls, artifact, root):
+    (Path(root) / "sub" / "papers").mkdir(parents=True)
+    (Path(root) / "synthetic").mkdir()
+    raw = artifact(dsl.Dataset, "raw")
+    given = {"sub/papers": f"{root}/sub/papers", f"{root}/sub/papers": f"{root}/sub/papers"}
+    given |= {name: name for name in ("synthetic", "https://example.org/a.zip", "syntetic")}
+    for dataset, expected in given.items():
+        download(root, raw, dataset=dataset)
+        assert calls["download"]["dataset"] == expected
+
+
+def test_stages_leave_the_error_and_end_with_its_exit_code(
+    calls, artifact, root, tmp_path, monkeypatch, capsys
+):
+    def refuse(*args, **kwargs):
+        raise raised
+
+    monkeypatch.setattr(datasets, "download_dataset", refuse)
+    monkeypatch.setenv(termination_message.VARIABLE, str(tmp_path / "message"))
+    raised = DataError("bad row", "papers.csv:3", hint="mend it")
+    with pytest.raises(SystemExit) as ended:
+        download(root, artifact(dsl.Dataset, "raw"))
+    assert ended.value.code == 65
+    message = termination_message.read(tmp_path / "message")
+    assert str(message) == "error: bad row: papers.csv:3\nhint: mend it"
+    # The next stage of a loop, which kfp.local starts all the same, ends at once.
+    with pytest.raises(SystemExit) as ended:
+        stages.preprocess(None, "", "", data_root=root, graph=None)
+    assert ended.value.code == 65
+    (tmp_path / "message").unlink()
+    raised = OSError(28, "No space left on device", "/mnt/x")
+    with pytest.raises(SystemExit) as ended:
+        download(root, artifact(dsl.Dataset, "raw"))
+    assert ended.value.code == 70
+    assert capsys.readouterr().err.endswith("error: No space left on device: /mnt/x\n")
+
+
+def test_stages_let_a_bug_pass_with_its_traceback(calls, artifact, root, monkeypatch):
+    monkeypatch.setattr(datasets, "download_dataset", lambda *args, **kwargs: {}["x"])
+    with pytest.raises(KeyError):
+        download(root, artifact(dsl.Dataset, "raw"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_stages_refuse_an_artifact_that_is_gone(calls, artifact, root, capsys, replaced):
+    raw = artifact(dsl.Dataset, "raw")
+    settled = download(root, raw)
+    if replaced:
+        write_artifact(Path(root) / "raw" / "a1", "RawDataset", {"x.json": "another"})
+    else:
+        (Path(root) / "raw" / "a1" / "manifest.json").unlink()
+    with pytest.raises(SystemExit) as ended:
+        graph = artifact(dsl.Dataset, "graph")
+        stages.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
+    assert ended.value.code == (74 if replaced else 66)
+    error = capsys.readouterr().err
+    assert re.search(r"^error: .*the RawDataset .+\nhint: .+ caching off", error, re.MULTILINE)
+
+
+@pytest.mark.parametrize("location", ["", "/etc", "../up"])
+def test_stages_do_not_leave_the_volume(artifact, root, location, capsys):
+    raw = artifact(dsl.Dataset, "raw")
+    raw.metadata["location"] = location
+    with pytest.raises(SystemExit) as ended:
+        stages.preprocess(raw, "", "", data_root=root, graph=None)
+    assert ended.value.code == 74
+    assert "not an artifact of a RawDataset" in capsys.readouterr().err
+
+
+def test_artifacts_carry_costs_and_name_their_inputs(trained):
+    """Of a real run: each stage's cost is with all that came before it."""
+    raw = next((trained.data_root / "raw").iterdir())
+    folders = [raw, trained.graph, trained.model, trained.report]
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in folders]
+    for number, manifest in enumerate(manifests[:3]):
+        assert list(manifest["facts"]["stages"]) == STAGES[: number + 1]
+    report = json.loads((trained.report / "report.json").read_text())
+    assert list(report["stages"]) == STAGES[:4]
+    for cost in report["stages"].values():
         assert 0 <= cost["seconds"] < 600
         assert 0 < cost["cpu_seconds"] < 600
-        assert all(cost[name] >= 0 for name in BYTES & set(cost))
         assert 10**7 < cost["peak_rss_bytes"] < 10**11
-
-
-def test_the_note_of_the_cost_leaves_digest_and_files_as_they_were(trained):
-    for folder, kind in ((trained.graph, "PreparedGraph"), (trained.model, "TrainedModel")):
-        manifest = files.verify(folder, kind)
-        parts = {key: manifest[key] for key in ("kind", "inputs", "files")}
-        assert manifest.sha256 == files.sha256_of_json(parts)
-
-
-def test_each_noun_names_the_one_that_it_was_made_from(trained):
-    raw, graph = next((trained.data_root / "raw").iterdir()), trained.graph
-    digest = {
-        folder: files.read_json(folder / "manifest.json")["sha256"]
-        for folder in (raw, graph, trained.model)
-    }
-    for folder, source, kind in (
-        (graph, raw, "RawDataset"),
-        (trained.model, graph, "PreparedGraph"),
-        (trained.report, trained.model, "TrainedModel"),
-    ):
-        assert files.read_json(folder / "manifest.json")["inputs"][kind] == digest[source]
-
-
-def test_a_verb_that_finds_its_result_returns_it_with_the_cost_of_its_making(tmp_path):
-    raw = stages.download("synthetic", data_root=tmp_path, config=SMALL)
-    graph = stages.preprocess(raw, data_root=tmp_path, config=SMALL)
-    before = (graph / "manifest.json").read_bytes()
-    assert stages.download("synthetic", data_root=tmp_path, config=SMALL) == raw
-    assert stages.preprocess(raw, data_root=tmp_path, config=SMALL) == graph
-    assert (graph / "manifest.json").read_bytes() == before
-
-
-def test_other_settings_of_the_data_make_another_graph(tmp_path):
-    raw = stages.download("synthetic", data_root=tmp_path, config=SMALL)
-    other = config.load(overrides=["synthetic.num_papers=150", "data.eval_negatives=21"])
-    folders = {
-        stages.preprocess(raw, data_root=tmp_path, config=settings) for settings in (SMALL, other)
-    }
-    assert len(folders) == 2
-
-
-def test_what_is_published_is_the_report_a_page_and_the_whole_model(trained, published):
-    assert {path.name for path in published.iterdir()} == {"report.json", "report.html", "model"}
-    assert files.verify(published / "model", "TrainedModel") == files.verify(
-        trained.model, "TrainedModel"
-    )
-    report = json.loads((published / "report.json").read_text())
-    assert report["test"] == json.loads((trained.report / "report.json").read_text())["test"]
-    page = (published / "report.html").read_text()
-    assert "<html" in page
-    assert f"{report['test']['mrr']:.4f}" in page
-
-
-def test_publishing_again_replaces_what_was_published(trained, published):
-    files.write_text(published / "report.html", "old")
-    files.write_text(published / "model" / "left over", "old")
-    logs = sorted(path.name for path in trained.log_dir.iterdir())
-    stages.publish(trained.report, model=trained.model, log_dir=trained.log_dir, out_dir=published)
-    assert "<html" in (published / "report.html").read_text()
-    assert not (published / "model" / "left over").exists()
-    assert sorted(path.name for path in trained.log_dir.iterdir()) == logs
-
-
-@pytest.mark.parametrize("manifest", [None, "no JSON", "[]", "{}", '{"kind": "PreparedGraph"}'])
-def test_a_model_folder_that_is_somebody_s_own_is_not_replaced(trained, tmp_path, manifest):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine").touch()
-    if manifest is not None:
-        (tmp_path / "model" / "manifest.json").write_text(manifest)
-    for call in (
-        lambda: stages.check_places(tmp_path, tmp_path),
-        lambda: stages.publish(
-            trained.report, model=trained.model, log_dir=tmp_path / "log", out_dir=tmp_path
-        ),
-    ):
-        with pytest.raises(ConfigError, match="would be replaced"):
-            call()
-    assert (tmp_path / "model" / "mine").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_file_or_a_link_in_place_of_the_model_is_not_replaced(tmp_path):
-    (tmp_path / "model").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match="would be replaced"):
-        stages.check_places(tmp_path, tmp_path)
-    (tmp_path / "model").unlink()
-    (tmp_path / "model").touch()
-    with pytest.raises(ConfigError, match="would be replaced"):
-        stages.check_places(tmp_path, tmp_path)
-
-
-def test_a_place_that_is_or_lies_below_a_file_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    for places in ((tmp_path / "file", tmp_path), (tmp_path, tmp_path / "file" / "out")):
-        with pytest.raises(ConfigError, match=r"where a folder belongs: .*file\n"):
-            stages.check_places(*places)
-
-
-def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages.os, "access", lambda path, mode: path != tmp_path / "locked")
-    (tmp_path / "locked").mkdir()
-    stages.check_places(tmp_path / "new", tmp_path / "new" / "out")
-    with pytest.raises(ConfigError, match=r"cannot be written to: .*locked\n"):
-        stages.check_places(tmp_path / "locked" / "new", tmp_path)
-
-
-def test_a_damaged_report_is_not_published(trained, tmp_path):
-    files.copy_directory(trained.report, tmp_path / "report")
-    (tmp_path / "report" / "report.json").write_text("{}")
-    with pytest.raises(CorruptError, match=r"report\.json"):
-        stages.publish(
-            tmp_path / "report",
-            model=trained.model,
-            log_dir=tmp_path / "log",
-            out_dir=tmp_path / "out",
-        )
-    assert {path.name for path in tmp_path.iterdir()} == {"report"}
-
-
-def test_a_stage_without_its_input_leaves_nothing(tmp_path):
-    none = tmp_path / "none"
-    for stage in (
-        lambda: stages.preprocess(none, data_root=tmp_path, config=SMALL),
-        lambda: stages.evaluate(none, graph=none, run_dir=tmp_path / "run"),
-        lambda: stages.publish(
-            none, model=none, log_dir=tmp_path / "log", out_dir=tmp_path / "out"
-        ),
-    ):
-        with pytest.raises(NotFoundError, match="none"):
-            stage()
-    assert list(tmp_path.iterdir()) == []
+    for source, made in zip(manifests, manifests[1:], strict=False):
+        assert made["inputs"][source["kind"]] == source["sha256"]

@@ -29,7 +29,8 @@ def download(
     """Bring a dataset onto the shared volume, once the settings of the whole run have been checked.
 
     Args:
-        dataset: A name (synthetic, ogbl-citation2), a folder on the volume, or a URL of a packed citation folder.
+        dataset: A name (synthetic, ogbl-citation2), a folder on the volume, or the URL of an
+            archive of one.
         preset: Settings to start from.
         settings: YAML text, merged over the preset.
         predictor: What scores a pair, or "settings" to leave that to the settings.
@@ -37,10 +38,12 @@ def download(
         minutes: Time to train, or 0 to leave that to the settings.
         workers: Number of training processes, checked before anything is done.
         run_name: Name of the run; empty makes one from the dataset and the job.
-        out_dir: Folder for report and model, checked before anything is done; empty takes the folder of the run.
+        out_dir: Folder for report and model, checked before anything is done; empty takes the
+            folder of the run.
         run_id: Id of the pipeline run; what tells this run from others of the same dataset.
         launcher: What will start the training, checked before anything is done.
-        job: YAML text with what the job gets where the training is one, checked before anything is done.
+        job: YAML text with the resources of the job, if there is one, checked before anything is
+            done.
         data_root: A folder on the volume; a relative dataset or out_dir lies below it.
         raw: Manifest of the RawDataset.
 
@@ -50,9 +53,9 @@ def download(
         resolved: All settings of the run, as YAML text.
         data_resolved: Those of them that the PreparedGraph depends on.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    return steps.download(
+    return stages.download(
         dataset,
         preset,
         settings,

@@ -29,9 +29,9 @@ def evaluate(
     Returns:
         Digest of the EvalReport.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    return steps.evaluate(
+    return stages.evaluate(
         model,
         model_sha256,
         graph,

@@ -25,6 +25,6 @@ def preprocess(
     Returns:
         Digest of the PreparedGraph.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    return steps.preprocess(raw, raw_sha256, settings, data_root=data_root, graph=graph)
+    return stages.preprocess(raw, raw_sha256, settings, data_root=data_root, graph=graph)

@@ -21,13 +21,14 @@ def publish(
         report: The report of an EvalReport.
         report_sha256: Digest of the EvalReport.
         model: The TrainedModel that was evaluated.
-        out_dir: Folder for report and model, relative to data_root; empty takes the folder of the run on the volume.
+        out_dir: Folder for report and model, relative to data_root; empty takes the folder of the
+            run.
         data_root: Where the shared volume is mounted.
-        summary: Table of the results, and where everything lies.
+        summary: Table of the results, and their paths.
         page: The report with its plots, as one self-contained page.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    steps.publish(
+    stages.publish(
         report, report_sha256, model, out_dir, data_root=data_root, summary=summary, page=page
     )

@@ -26,8 +26,9 @@ def train(
         workers: Number of training processes.
         run_name: Name of the run, which its folders on the volume get.
         run_id: Id of the pipeline run, which the job gets as a label.
-        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and wait for it.
-        job: YAML text with what the job gets.
+        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and
+            wait for it.
+        job: YAML text with the resources of the job.
         data_root: Where the shared volume is mounted.
         model: The TrainedModel: weights as safetensors, everything else as JSON.
         metrics: Throughput, time and the best validation MRR.
@@ -35,9 +36,9 @@ def train(
     Returns:
         Digest of the TrainedModel.
     """
-    from citeflow import steps
+    from citeflow import stages
 
-    return steps.train(
+    return stages.train(
         graph,
         settings,
         workers,

@@ -1,10 +1,10 @@
-"""From a citation graph to a scored link predictor."""
+"""From a citation graph to a evaluate_and_publish link predictor."""
 
 from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices
-from components.chains import begun, learned, prepared
+from components.chains import download_task, preprocess_task, train_and_evaluate
 
 
 @dsl.pipeline(name="citation", display_name="Missing citations")
@@ -22,27 +22,31 @@ def citation(
     out_dir: str = "",
     data_root: str = MOUNT,
 ) -> None:
-    """Trains and scores a GraphSAGE link predictor that finds the citations which a citation network lacks.
+    """Train and score a GraphSAGE link predictor that finds citations missing from a network.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, for example
-            /mnt/citeflow/my-papers, or a URL of one. A relative path lies below data_root.
-        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
-        predictor: What scores a pair of papers; "settings" leaves it to them, all else overrides them.
-        epochs: Passes over the training citations; 0 leaves it to the settings, all else overrides them. Not together
-            with minutes.
-        minutes: Time to train; 0 leaves it to the settings, all else overrides them. Not together with epochs.
-        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
+        dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, for
+            example /mnt/citeflow/my-papers, or a URL of one. A relative path lies below data_root.
+        preset: Settings to start from; "seed" is the published student model that citeflow comes
+            from.
+        predictor: Scores a pair of papers; "settings" leaves the choice to the settings.
+        epochs: Passes over the training citations; 0 leaves it to the settings. Not together with
+            minutes.
+        minutes: Time to train; 0 leaves it to the settings. Not together with epochs.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
+            `citeflow settings` lists them.
         workers: Number of training processes; of pods, where a job trains.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
-        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}"; `citeflow launch --help` lists
-            all. Not used by "local".
-        run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset and job.
-        out_dir: Folder on the volume that gets report and model; empty takes runs/NAME/published. A relative path lies
-            below data_root.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
+            their own.
+        job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}";
+            `citeflow launch --help` lists all. Not used by "local".
+        run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from
+            dataset and run.
+        out_dir: Folder on the volume for report and model; empty takes runs/NAME/published. A
+            relative path lies below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -56,8 +60,8 @@ def citation(
         job=job,
         data_root=data_root,
     )
-    learned(
-        prepared(raw, data_root),
+    train_and_evaluate(
+        preprocess_task(raw, data_root),
         settings=raw.outputs["resolved"],
         workers=workers,
         run_name=raw.outputs["run"],

@@ -1,4 +1,4 @@
-"""Every error that a user can meet, with the exit code that the command ends with.
+"""Every error that a user can meet, with the exit code of the command.
 
 CiteflowError                 70   citeflow itself, or the system below it, failed
 ├── ConfigError               64   a setting or an option is wrong
@@ -9,21 +9,29 @@ CiteflowError                 70   citeflow itself, or the system below it, fail
 ├── TrainingError             75   training ended without a model (a worker died, a loss was not finite)
 └── StoppedError             143   somebody asked the work to stop; what was saved is kept
 
-128 and above say "run it again". Below, the same call fails again until something else changes.
+128 and above mean "run it again". Below, the same call fails until something else changes.
 """
+
+from collections.abc import Mapping
 
 INSTALL = "pip install '.[train,kfp]' in a checkout of citeflow"
 """The hint where a package is missing: no package index has citeflow."""
 
 
 class CiteflowError(Exception):
-    """An error told in one line, `error: <what>: <value>`, and a line that says what to do."""
+    """An error in one line, `error: <what>: <value>`, and a second line that says what to do."""
 
     exit_code = 70
 
-    def __init__(self, what: str, value: object = "", *, hint: str = "") -> None:
+    def __init__(
+        self, what: str, value: object = "", *, hint: str = "", exit_code: int | None = None
+    ) -> None:
         super().__init__(what, value, hint)
-        self.what, self.value, self.hint = what, str(value), hint
+        self.what = what
+        self.value = str(value)
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
 
     def __str__(self) -> str:
         line = f"error: {self.what}: {self.value}" if self.value else f"error: {self.what}"
@@ -73,39 +81,41 @@ class StoppedError(CiteflowError):
 
 
 def to_user_error(error: Exception) -> CiteflowError:
-    """Turn a failure of the system (no space, no permission), or a package that is missing, into an error to tell.
+    """Turn a failure of the system (no space, no permission) or a missing package into an error for
+    the user.
 
     Raises:
         Exception: the error itself, where it is neither: a bug, which needs its traceback.
     """
     if isinstance(error, CiteflowError):
         return error
-    if (
-        isinstance(error, ModuleNotFoundError)
-        and error.name
-        and error.name.partition(".")[0] != __package__
-    ):
-        return UnavailableError("package is not installed", error.name, hint=INSTALL)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package != __package__:
+            return UnavailableError("package is not installed", error.name, hint=INSTALL)
     if isinstance(error, OSError):
         return CiteflowError(error.strerror or type(error).__name__, error.filename or error)
     raise error
 
 
-def error_from_dict(record: dict[str, object]) -> CiteflowError:
-    """Rebuild an error from `to_record`'s dict, as a pipeline step leaves it for the command that started it."""
-    kinds = {kind.__name__: kind for kind in CiteflowError.__subclasses__()}
-    kind = kinds.get(str(record.get("kind")), CiteflowError)
-    error = kind(str(record.get("what")), record.get("value", ""), hint=str(record.get("hint", "")))
-    error.exit_code = int(str(record.get("exit_code", kind.exit_code)))
-    return error
-
-
-def error_to_dict(error: CiteflowError) -> dict[str, object]:
+def error_to_dict(error: CiteflowError) -> dict[str, str | int]:
     """Describe an error in plain values, so that it can cross from one process to another."""
-    record = {
+    return {
         "kind": type(error).__name__,
         "what": error.what,
         "value": error.value,
         "hint": error.hint,
+        "exit_code": error.exit_code,
     }
-    return {**record, "exit_code": error.exit_code}
+
+
+def error_from_dict(values: Mapping[str, object]) -> CiteflowError:
+    """Rebuild an error that `error_to_dict` has described."""
+    kinds = {kind.__name__: kind for kind in CiteflowError.__subclasses__()}
+    kind = kinds.get(str(values.get("kind")), CiteflowError)
+    return kind(
+        str(values.get("what")),
+        values.get("value", ""),
+        hint=str(values.get("hint", "")),
+        exit_code=int(str(values.get("exit_code", kind.exit_code))),
+    )

@@ -1,205 +1,273 @@
-"""The five verbs, one function each: a directory in, a directory out, timed."""
+"""The five stages of a run, one function each: artifacts in, artifacts out.
 
-import contextlib
+These are what the KFP components call, what `citeflow run` therefore executes here, and what the
+subcommands of the same names call. A stage finds its inputs on the volume, calls one function of
+the library, and fills in what the run page shows of the result.
+
+All are idempotent: what is there already, by content, is found and not made again; a training that
+was stopped is resumed from its last checkpoint.
+"""
+
 import os
-import resource
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
-from citeflow import files
-from citeflow.config import Config
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+import yaml
+
+from citeflow import config, files, paths
+from citeflow.artifacts import (
+    EVAL_REPORT,
+    PREPARED_GRAPH,
+    RAW_DATASET,
+    TRAINED_MODEL,
+    Artifact,
+    ClassificationMetrics,
+    Metrics,
+    component_entrypoint,
+    log_metrics,
+    resolve_artifact,
+    set_metadata,
+    write_manifest,
+)
+from citeflow.data.datasets import dataset_names
+from citeflow.errors import UnavailableError
+from citeflow.kubeflow.params import RunParams, job_request
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.paths import RunPaths
+from citeflow.report import Curves, Report
 from citeflow.utils.logging import log
-from citeflow.utils.usage import spent
 
-if TYPE_CHECKING:
-    from citeflow.kubernetes.job_spec import JobRequest
-
-COUNTED_BY_WORKERS = ("seconds", "cpu_seconds", "read_bytes", "written_bytes")
-"""Costs that a TrainedModel notes itself, of all its ranks."""
+ROC_POINTS = 100
+"""At most as many points of a ROC curve go to the run page, which keeps them in its database."""
 
 
-def download(dataset: str, *, data_root: Path, config: Config) -> Path:
-    """Bring a dataset here: a name (`synthetic`, `ogbl-citation2`), a citation folder, or the URL of one.
+class Settled(NamedTuple):
+    """What the first stage decides for all others."""
 
-    Returns:
-        A RawDataset in `data_root`/raw.
+    sha256: str
+    """Digest of the RawDataset."""
+    run: str
+    """Name of the run."""
+    resolved: str
+    """All settings, as YAML text."""
+    data_resolved: str
+    """Those that the PreparedGraph depends on: KFP takes the next stage from its cache by these."""
+
+
+def download(
+    dataset: str,
+    preset: str,
+    settings: str,
+    predictor: str,
+    epochs: float,
+    minutes: float,
+    workers: int,
+    run_name: str,
+    out_dir: str,
+    run_id: str,
+    launcher: str,
+    job: str,
+    *,
+    data_root: str,
+    raw: Artifact,
+) -> Settled:
+    """Check the parameters of the whole run, then bring its dataset onto the volume.
+
+    The arguments are those of the pipeline, `components/download` describes them.
     """
     from citeflow.data.datasets import download_dataset
+    from citeflow.reporting.publish import check_output_folders
 
-    return _timed(
-        "download", None, lambda: download_dataset(dataset, data_root=data_root, config=config)
-    )
+    with component_entrypoint():
+        params = RunParams.checked(
+            dataset=dataset,
+            preset=preset,
+            settings=settings,
+            predictor=predictor,
+            epochs=epochs,
+            minutes=minutes,
+            workers=workers,
+            run_name=run_name,
+            launcher=launcher,
+            job=job,
+        )
+        resolved = params.config()
+        run = RunPaths(
+            Path(data_root), run_name or paths.make_name(dataset, run_id[:8].lower())
+        )
+        # A training of an hour must not end with a folder that cannot be written to.
+        job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
+        check_output_folders(run.data_root, _output_folder(run, out_dir))
+        folder = download_dataset(
+            _on_volume(dataset, run.data_root), data_root=run.data_root, config=resolved
+        )
+        sha256 = write_manifest(raw, folder, RAW_DATASET, data_root)
+        data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
+        return Settled(sha256, run.name, config.to_yaml(resolved), data_resolved)
 
 
-def preprocess(raw: Path, *, data_root: Path, config: Config) -> Path:
-    """Read, check, clean and split a RawDataset.
-
-    Returns:
-        A PreparedGraph in `data_root`/prepared.
-    """
+def preprocess(
+    raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact
+) -> str:
+    """Read, check, clean and split a RawDataset; return the digest of the PreparedGraph."""
     from citeflow.graph.prepared import prepare
 
-    return _timed("preprocess", raw, lambda: prepare(raw, data_root=data_root, config=config.data))
+    with component_entrypoint():
+        source = resolve_artifact(raw, RAW_DATASET, data_root, raw_sha256)
+        data_config = config.from_yaml(settings).data
+        folder = prepare(source, data_root=Path(data_root), config=data_config)
+        return write_manifest(graph, folder, PREPARED_GRAPH, data_root)
 
 
 def train(
-    graph: Path,
-    *,
-    run_dir: Path,
-    log_dir: Path,
-    config: Config,
+    graph: Artifact,
+    settings: str,
     workers: int,
-    request: "JobRequest | None" = None,
-) -> Path:
-    """Fit a model; a run that was stopped goes on, one that is complete is returned as it is.
+    run_name: str,
+    run_id: str,
+    launcher: str,
+    job: str,
+    *,
+    data_root: str,
+    model: Artifact,
+    metrics: Metrics,
+) -> str:
+    """Fit a model, here or in a job on the cluster; return the digest of the TrainedModel."""
+    with component_entrypoint():
+        run = RunPaths(Path(data_root), run_name)
+        prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        resolved = config.from_yaml(settings)
+        request = job_request(
+            launcher,
+            job,
+            workers=workers,
+            run_id=run_id,
+            image=os.environ.get(IMAGE_VARIABLE, IMAGE),
+            run_dir=run.folder,
+        )
+        if request is None:
+            from citeflow.training.launch import train_locally
 
-    Args:
-        graph: a PreparedGraph.
-        run_dir: folder of the run.
-        log_dir: where TensorBoard looks.
-        config: all settings.
-        workers: number of processes, where they are started here.
-        request: the job that trains instead, on a cluster.
-
-    Returns:
-        A TrainedModel, `run_dir`/model.
-    """
-
-    def make() -> Path:
-        if request:
+            folder = train_locally(prepared, run, config=resolved, workers=workers)
+        else:
             from citeflow.kubernetes.launch import train_on_cluster
 
-            return train_on_cluster(
-                graph, run_dir=run_dir, log_dir=log_dir, config=config, request=request
-            )
-        from citeflow.training.launch import train_locally
-
-        return train_locally(
-            graph, run_dir=run_dir, log_dir=log_dir, config=config, workers=workers
-        )
-
-    return _timed("train", graph, make)
+            folder = train_on_cluster(prepared, run, config=resolved, request=request)
+        sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
+        if model.path:
+            files.copy_directory(folder, Path(model.path))
+        log_metrics(metrics, files.read_manifest(folder, TRAINED_MODEL).facts)
+        return sha256
 
 
-def evaluate(model: Path, *, graph: Path, run_dir: Path) -> Path:
-    """Rank the held-out citations.
-
-    Returns:
-        An EvalReport, `run_dir`/report.
-    """
+def evaluate(
+    model: Artifact,
+    model_sha256: str,
+    graph: Artifact,
+    *,
+    data_root: str,
+    report: Artifact,
+    metrics: Metrics,
+    classification: ClassificationMetrics,
+) -> str:
+    """Rank the held-out citations; return the digest of the EvalReport."""
     from citeflow.evaluation import evaluator
 
-    data_root = next(folder.parent for folder in run_dir.parents if folder.name == "runs")
-    run = RunPaths.of_folder(data_root, run_dir)
-    return _timed("evaluate", model, lambda: evaluator.evaluate(model, graph=graph, run=run))
+    with component_entrypoint():
+        trained = resolve_artifact(model, TRAINED_MODEL, data_root, model_sha256)
+        prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        run = RunPaths.of_folder(Path(data_root), trained.parent)
+        folder = evaluator.evaluate(trained, graph=prepared, run=run)
+        sha256 = set_metadata(report, folder, EVAL_REPORT, data_root)
+        if report.path:
+            files.copy_file(folder / "report.json", Path(report.path))
+        _log_scores(metrics, Report.read(folder))
+        _log_curves(classification, Curves.read(folder))
+        return sha256
 
 
-def publish(report: Path, *, model: Path, log_dir: Path, out_dir: Path) -> Path:
-    """Put report, page and model where people look for them, and the result into TensorBoard's logs.
+def publish(
+    report: Artifact,
+    report_sha256: str,
+    model: Artifact,
+    out_dir: str,
+    *,
+    data_root: str,
+    summary: Artifact,
+    page: Artifact,
+) -> Path:
+    """Put report, page, model and TensorBoard's logs where people look, and on the run page.
 
     Returns:
-        `out_dir`: report.json, report.html and model/.
+        The folder with report.json, report.html and model/.
+    """
+    from citeflow.reporting import markdown
+    from citeflow.reporting.publish import publish as publish_report
+
+    with component_entrypoint():
+        evaluated = resolve_artifact(report, EVAL_REPORT, data_root, report_sha256)
+        trained = resolve_artifact(model, TRAINED_MODEL, data_root)
+        run = RunPaths.of_folder(Path(data_root), evaluated.parent)
+        out = _output_folder(run, out_dir)
+        publish_report(evaluated, model=trained, run=run, out=out)
+        if page.path:
+            files.copy_file(out / "report.html", Path(page.path))
+        if summary.path:
+            where = {"Run": run.name, "Report and model": out, "TensorBoard logs": run.logs}
+            lines = [
+                f"- {markdown.escape(name)}: {markdown.escape(str(value))}"
+                for name, value in where.items()
+            ]
+            text = markdown.summary(Report.read(out))
+            files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
+        _publish_to_mlflow(evaluated, model=trained, run=run, out=out)
+        return out
+
+
+def _publish_to_mlflow(report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
+    """Log the run to MLflow, where that is set up.
 
     Raises:
-        ConfigError: the results can not go there.
+        UnavailableError: MLflow does not answer, and the run is not part of an experiment, whose
+            other runs must not be lost by it.
     """
-    from citeflow.reporting.page import render_page
-    from citeflow.reporting.tensorboard import publish_run
+    from citeflow.reporting import mlflow
 
-    began = spent()
-    check_folder(out_dir)
-    _check_replaceable(out_dir / "model")
-    files.verify(report, "EvalReport")
-    files.verify(model, "TrainedModel")
-    content, curves = (
-        files.read_json(report / "report.json"),
-        files.read_json(report / "curves.json"),
-    )
-    publish_run(log_dir, content, curves)
-    files.copy_directory(model, out_dir / "model")
-    content["stages"]["publish"] = _cost(began)
-    files.write_text(out_dir / "report.html", render_page(content, curves))
-    files.write_json(out_dir / "report.json", content)
-    log("publish", "done", report=out_dir / "report.html", logs=log_dir)
-    return out_dir
-
-
-def check_places(data_root: Path, out_dir: Path) -> None:
-    """Find out before any work whether it and its results can go where they shall.
-
-    Raises:
-        ConfigError: one of them is no folder or can not be written to, or `out_dir`/model is somebody's own.
-    """
-    check_folder(data_root)
-    check_folder(out_dir)
-    _check_replaceable(out_dir / "model")
-
-
-def check_folder(folder: Path) -> None:
-    """Find out whether a folder can be written to, or made.
-
-    Raises:
-        ConfigError: it can not.
-    """
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
-    if not nearest.is_dir():
-        raise ConfigError("a file where a folder belongs", nearest, hint="name another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError("folder cannot be written to", nearest, hint="name another folder")
-
-
-def _check_replaceable(model: Path) -> None:
-    """Publishing replaces a model that was published before, and nothing else."""
     try:
-        is_model = (
-            not os.path.lexists(model)
-            or files.read_json(model / files.MANIFEST)["kind"] == "TrainedModel"
-        )
-    except (NotFoundError, CorruptError, NotADirectoryError, KeyError, TypeError):
-        is_model = False
-    if not is_model:
-        raise ConfigError(
-            "not a model of citeflow, and would be replaced", model, hint="name another folder"
-        )
+        mlflow.publish_run(report, model=model, log_dir=run.logs, out_dir=out)
+    except UnavailableError as error:
+        if not run.is_trial:
+            raise
+        log("publish", "continues without MLflow", why=f"{error.what}: {error.value}")
+        log("publish", "can be repeated later", hint=error.hint)
 
 
-def _timed(verb: str, source: Path | None, make: Callable[[], Path]) -> Path:
-    """Run a verb, and note in the manifest of what it made what it and the verbs before it have cost."""
-    began = spent()
-    log(verb, "begins")
-    folder = make()
-    manifest: dict[str, Any] = files.read_json(folder / files.MANIFEST)
-    if "stages" not in manifest["facts"]:
-        cost = _cost(began)
-        for name in (
-            "peak_rss_bytes",
-            *COUNTED_BY_WORKERS,
-        ):  # which may have run in pods of their own
-            if name in manifest["facts"]:
-                cost[name] = max(cost.get(name, 0), manifest["facts"][name])
-        manifest["facts"]["stages"] = {**(_stages(source) if source else {}), verb: cost}
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # another process has just put the same result in its place
-            files.write_json(folder / files.MANIFEST, manifest)
-    log(verb, "done", seconds=round(spent()["seconds"] - began["seconds"], 1), path=folder)
-    return folder
+def _output_folder(run: RunPaths, out_dir: str) -> Path:
+    return run.data_root / out_dir if out_dir else run.published
 
 
-def _stages(folder: Path) -> dict[str, Any]:
-    stages: dict[str, Any] = files.read_json(folder / files.MANIFEST)["facts"].get("stages", {})
-    return stages
+def _on_volume(dataset: str, data_root: Path) -> str:
+    """Let a folder or an archive on the volume be named relative to the data root."""
+    is_path = dataset and dataset not in dataset_names() and "://" not in dataset
+    path = data_root / dataset
+    return str(path) if is_path and path.exists() else dataset
 
 
-def _cost(began: dict[str, float]) -> dict[str, float]:
-    """What was spent since, and the highest memory of this process or one that it started, in bytes."""
-    ended = spent()
-    used = [
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    counted = {name: ended[name] - value for name, value in began.items() if name in ended}
-    return {**counted, "peak_rss_bytes": max(used) * 1024}
+def _log_scores(metrics: Metrics, report: Report) -> None:
+    scores = report.test.model_dump(by_alias=True)
+    log_metrics(metrics, {f"test {name}": value for name, value in scores.items()})
+    baselines = report.baselines.items()
+    log_metrics(metrics, {f"{name} mrr": scores.mrr for name, scores in baselines})
+
+
+def _log_curves(classification: ClassificationMetrics, curves: Curves) -> None:
+    if curves.roc is None:
+        return
+    last = len(curves.roc.threshold) - 1
+    shown = sorted({round(last * point / (ROC_POINTS - 1)) for point in range(ROC_POINTS)})
+    classification.log_roc_curve(
+        [curves.roc.fpr[index] for index in shown],
+        [curves.roc.tpr[index] for index in shown],
+        [curves.roc.threshold[index] for index in shown],
+    )
+    classification.log_confusion_matrix(["no citation", "citation"], curves.confusion)

@@ -246,7 +246,7 @@ def test_a_million_entries_are_refused(refused, tmp_path):
 def test_what_is_really_written_is_counted_too(refused, tmp_path, monkeypatch):
     archive = make_zip(tmp_path / "a.zip", ("a", b"12"), ("b", b"345"))
     monkeypatch.setattr(
-        archive_module, "_checked", lambda _, entries, *__: {Path(e.name): e for e in entries}
+        archive_module, "_check", lambda _, entries, *__: {Path(e.name): e for e in entries}
     )
     refused(archive, "more bytes than it declares", max_bytes=4)
 

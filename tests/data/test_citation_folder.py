@@ -299,7 +299,7 @@ def test_words_of_title_and_abstract_become_features(tmp_path, suffix):
         "abstract": ["string theory", "string theory", "dark halos", "galaxies with dark halos"],
     }
 
-    graph = read(write_folder(tmp_path / "folder", papers, suffix=suffix), text_width=3)
+    graph = read(write_folder(tmp_path / "folder", papers, suffix=suffix), text_dim=3)
 
     assert graph.x_NF.shape == (4, 3)
     alike_NN = graph.x_NF @ graph.x_NF.T

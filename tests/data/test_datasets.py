@@ -14,7 +14,7 @@ from ogb_archive import write_ogb, zip_folder
 
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
-from citeflow.data import datasets as raw_module
+from citeflow.data import raw_store as raw_module
 from citeflow.data.datasets import download_dataset, read_raw
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
@@ -320,8 +320,8 @@ def test_two_downloads_at_once_fetch_once(root, server):
 
 
 def test_a_download_waits_for_another_process_but_not_for_ever(root, server, monkeypatch, capsys):
-    monkeypatch.setattr(raw_module, "LONGEST_WAIT_MIN", 2)
-    monkeypatch.setattr(raw_module, "TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(raw_module, "MAX_WAIT_MIN", 2)
+    monkeypatch.setattr(raw_module, "LOG_EVERY_S", 0.01)
     lock = root / "raw" / ".downloads" / files.sha256_of_json(server.url)[:16] / "download.lock"
     with files.exclusive(lock), pytest.raises(UnavailableError, match="another process"):
         download(server.url, root)

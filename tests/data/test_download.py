@@ -379,5 +379,5 @@ def test_progress_goes_to_stderr_now_and_then(server, target, monkeypatch, capsy
     quick(server.url, target)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "download fetching" in err
+    assert "download downloading" in err
     assert "of=40,000" in err

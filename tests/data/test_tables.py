@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from citeflow.data import tables
-from citeflow.data.columns import are_mostly_numbers, as_integers, numbers_of
-from citeflow.data.diagnosis import show
+from citeflow.data.tables import are_mostly_numbers, as_integers, as_numbers
+from citeflow.data.diagnosis import quote
 from citeflow.data.tables import open_table, read_all, read_batches
 from citeflow.errors import DataError, NotFoundError
 
@@ -156,27 +156,27 @@ def test_numbers_of_every_type_are_the_same_numbers(tmp_path, column):
     table = write(tmp_path, "id,w\na,1\nb,0\nc,1\n")
 
     np.testing.assert_array_equal(
-        numbers_of(table, "w", pa.chunked_array([column])), [1.0, 0.0, 1.0]
+        as_numbers(table, "w", pa.chunked_array([column])), [1.0, 0.0, 1.0]
     )
 
 
 def test_a_number_too_long_for_a_float_is_rounded(tmp_path):
     table = write(tmp_path, "id,w\na,9007199254740993\nb,1\n")
 
-    assert numbers_of(table, "w", read_all(table).column("w")).tolist() == [2.0**53, 1]
+    assert as_numbers(table, "w", read_all(table).column("w")).tolist() == [2.0**53, 1]
 
 
 def test_a_fault_is_counted_and_the_first_one_shown(tmp_path):
     table = write(tmp_path, "id,w\na,1\nb,x\nc,y\nd,1\n")
 
     with pytest.raises(DataError, match=r"line 3: column 'w' is not a number: 'x' \(and 1 more\)"):
-        numbers_of(table, "w", read_all(table).column("w"))
+        as_numbers(table, "w", read_all(table).column("w"))
 
 
 def test_a_value_is_shown_on_one_line_and_cut():
-    assert show("a\nb") == r"'a\nb'"
-    assert len(show("x" * 500)) == 60
-    assert show(None) == "nothing"
+    assert quote("a\nb") == r"'a\nb'"
+    assert len(quote("x" * 500)) == 60
+    assert quote(None) == "nothing"
 
 
 def test_a_folder_with_the_name_of_a_table_is_refused(tmp_path):

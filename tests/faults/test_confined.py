@@ -144,7 +144,7 @@ def training(place: Path) -> list[str]:
     return [*common, "--workers", "2", *with_settings(*SETTINGS)]
 
 
-def trains(confined, place, takes, figure):
+def trains(confined, place, takes):
     ended = confined(takes, *training(place))
     assert set(takes) <= set(ended.taken)
     assert ended.code == 0, ended.output
@@ -152,28 +152,26 @@ def trains(confined, place, takes, figure):
     assert (place / "data" / "runs" / "confined" / "model" / "model.safetensors").stat().st_uid == (
         STRANGER if "unknown user" in takes else 0
     )
-    figure(cases_passed=1)
 
 
 @pytest.mark.fault("F15")
-def test_two_workers_train_where_all_of_it_is_taken_at_once(confined, place, figure):
-    trains(confined, place, list(STEPS), figure)
+def test_two_workers_train_where_all_of_it_is_taken_at_once(confined, place):
+    trains(confined, place, list(STEPS))
 
 
 @pytest.mark.fault("F15", nightly=True)
 @pytest.mark.parametrize("taken", STEPS)
-def test_two_workers_train_where_one_thing_is_taken(confined, place, figure, taken):
-    trains(confined, place, [taken], figure)
+def test_two_workers_train_where_one_thing_is_taken(confined, place, taken):
+    trains(confined, place, [taken])
 
 
 @pytest.mark.fault("F15", nightly=True)
-def test_the_whole_pipeline_runs_where_all_of_it_is_taken_at_once(confined, place, figure):
+def test_the_whole_pipeline_runs_where_all_of_it_is_taken_at_once(confined, place):
     arguments = ["run", "--run-name", "all", "--data-root", str(place / "data"), "--workers", "2"]
     ended = confined(list(STEPS), *arguments, *with_settings(*DATASET, *SETTINGS))
     assert set(STEPS) <= set(ended.taken)
     assert ended.code == 0, ended.output
     assert list((place / "data").rglob("report.html"))
-    figure(cases_passed=1)
 
 
 def refused(ended: Ended) -> str:
@@ -185,27 +183,24 @@ def refused(ended: Ended) -> str:
 
 
 @pytest.mark.fault("F15", nightly=True)
-def test_a_data_root_that_can_not_be_written_to_is_told_before_training(confined, place, figure):
+def test_a_data_root_that_can_not_be_written_to_is_told_before_training(confined, place):
     ended = confined(list(STEPS), *training(place), more='mount -o remount,bind,ro "$DATA"')
     assert "Read-only file system" in refused(ended)
     assert "Traceback" not in ended.output
-    figure(cases_passed=1)
 
 
 @pytest.mark.fault("F15", nightly=True)
-def test_a_data_root_of_somebody_else_is_told_before_training(confined, place, figure):
+def test_a_data_root_of_somebody_else_is_told_before_training(confined, place):
     os.chown(place / "data", 0, 0)
     ended = confined(["no HOME", "unknown user"], *training(place))
     assert "Permission denied" in refused(ended)
     assert "Traceback" not in ended.output
-    figure(cases_passed=1)
 
 
 @pytest.mark.fault("F15", nightly=True)
-def test_no_room_for_what_the_workers_share_is_told_and_no_crash(confined, place, figure):
+def test_no_room_for_what_the_workers_share_is_told_and_no_crash(confined, place):
     full = "mount -t tmpfs -o size=64k,mode=1777 tmpfs $DATA/tmp; export TMPDIR=$DATA/tmp"
     (place / "data" / "tmp").mkdir(mode=0o777)
     ended = confined(["tiny /dev/shm"], *training(place), more=full)
     assert ended.taken == ["tiny /dev/shm"]
     assert "no room for an array that the workers share" in refused(ended)
-    figure(cases_passed=1)

@@ -127,7 +127,7 @@ INPUTS += [(publish, "model")]
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(("step", "noun"), INPUTS)
 def test_a_step_of_a_pipeline_says_at_once_that_its_input_is_gone(
-    artifacts, places, root, figure, monkeypatch, capsys, step, noun, damage
+    artifacts, places, root, monkeypatch, capsys, step, noun, damage
 ):
     begun = []
     monkeypatch.setattr(stages, step.__name__, lambda *_, **__: begun.append(step))
@@ -137,7 +137,6 @@ def test_a_step_of_a_pipeline_says_at_once_that_its_input_is_gone(
     with pytest.raises(SystemExit) as ended:
         step(artifacts, root)
     wasted = time.monotonic() - began
-    figure(artifacts_lost=1, begun_nevertheless=len(begun), wasted_s=wasted)
     told = capsys.readouterr().err
     assert ended.value.code in (66, 74)
     assert begun == []
@@ -163,11 +162,10 @@ class BegunError(Exception):
 @pytest.mark.parametrize(
     "metadata", [{}, {"location": ""}, {"location": "/etc"}, {"location": "raw/../../x"}]
 )
-def test_an_artifact_of_something_else_is_refused(artifacts, root, figure, capsys, metadata):
+def test_an_artifact_of_something_else_is_refused(artifacts, root, capsys, metadata):
     artifacts["raw"].metadata = {"sha256": artifacts["raw"].metadata["sha256"], **metadata}
     with pytest.raises(SystemExit) as ended:
         preprocess(artifacts, root)
-    figure(artifacts_lost=1)
     assert ended.value.code == 74
     assert "not an artifact of a RawDataset" in capsys.readouterr().err
 
@@ -187,7 +185,7 @@ COMMANDS = {
 @pytest.mark.parametrize("damage", [delete, unlist, lose_a_file, cut_a_file, swap])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_says_at_once_that_its_input_is_gone(
-    trained, places, root, figure, capsys, command, damage
+    trained, places, root, capsys, command, damage
 ):
     noun, words = COMMANDS[command]
     damage(places[noun], places["report" if noun == "raw" else "raw"])
@@ -197,7 +195,6 @@ def test_a_command_says_at_once_that_its_input_is_gone(
     began = time.monotonic()
     code = main([*words, *with_root])
     wasted = time.monotonic() - began
-    figure(artifacts_lost=1, wasted_s=wasted)
     told = capsys.readouterr()
     assert code in (66, 74)
     assert wasted < LIMIT_S

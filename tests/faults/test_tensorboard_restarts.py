@@ -138,7 +138,7 @@ def faults_of(steps, expected):
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("read", READERS)
-def test_a_curve_rises_by_one_step_after_the_other(log_dir, figure, read):
+def test_a_curve_rises_by_one_step_after_the_other(log_dir, read):
     curves = read(log_dir)
     assert {"train/loss", "train/lr", "valid/mrr"} <= set(curves)
     for tag, expected in {
@@ -146,13 +146,12 @@ def test_a_curve_rises_by_one_step_after_the_other(log_dir, figure, read):
         "valid/mrr": range(10, LAST + 1, 10),
     }.items():
         steps = [step for step, _ in curves[tag]]
-        figure(steps=len(steps), **faults_of(steps, expected))
         assert steps == list(expected), tag
 
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("read", READERS)
-def test_a_step_that_was_taken_twice_has_the_value_of_the_last_start(log_dir, figure, read):
+def test_a_step_that_was_taken_twice_has_the_value_of_the_last_start(log_dir, read):
     taken_by = {
         step: start for start, (first, last) in enumerate(STARTS) for step in range(first, last + 1)
     }
@@ -161,39 +160,35 @@ def test_a_step_that_was_taken_twice_has_the_value_of_the_last_start(log_dir, fi
     wrong = [
         step for step, start in taken_by.items() if abs(values[step] - clock(start)) > HOUR_S / 4
     ]
-    figure(steps_taken_twice=repeated, old_values=len(wrong))
     assert repeated > 0
     assert wrong == []
 
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("read", READERS)
-def test_a_record_that_a_kill_cut_hides_nothing(log_dir, tmp_path, figure, read):
+def test_a_record_that_a_kill_cut_hides_nothing(log_dir, tmp_path, read):
     files.copy_directory(log_dir, tmp_path / "logs" / "run")
     first, *_ = sorted((tmp_path / "logs" / "run").iterdir())
     first.write_bytes(first.read_bytes()[:-7])
     steps = [step for step, _ in read(tmp_path / "logs" / "run")["train/loss"]]
-    figure(records_cut=1, **faults_of(steps, range(1, LAST + 1)))
     assert steps == list(range(1, LAST + 1))
 
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("read", READERS)
-def test_what_is_published_is_read_after_all_starts(log_dir, tmp_path, figure, read):
+def test_what_is_published_is_read_after_all_starts(log_dir, tmp_path, read):
     files.copy_directory(log_dir, tmp_path / "logs" / "run")
     report = {"dataset": "x", "test": {"mrr": 0.5}, "train": {"steps": LAST}}
     publish_run(tmp_path / "logs" / "run", report, {})
     curves = read(tmp_path / "logs" / "run")
     assert [step for step, _ in curves["test/mrr"]] == [LAST]
     steps = [step for step, _ in curves["train/loss"]]
-    figure(**faults_of(steps, range(1, LAST + 1)))
     assert steps == list(range(1, LAST + 1))
 
 
 @pytest.mark.fault("F22")
-def test_every_start_writes_one_file_and_none_writes_to_another_s(log_dir, tmp_path, figure):
+def test_every_start_writes_one_file_and_none_writes_to_another_s(log_dir, tmp_path):
     names = sorted(path.name for path in log_dir.iterdir())
-    figure(starts=len(STARTS), files=len(names))
     assert len(names) == len(STARTS)
     first = (log_dir / names[0]).read_bytes()
     files.copy_directory(log_dir, tmp_path / "run")
@@ -204,7 +199,7 @@ def test_every_start_writes_one_file_and_none_writes_to_another_s(log_dir, tmp_p
 
 
 @pytest.mark.fault("F22", nightly=True)
-def test_of_two_ranks_that_are_killed_and_start_again_only_one_writes(prepared, tmp_path, figure):
+def test_of_two_ranks_that_are_killed_and_start_again_only_one_writes(prepared, tmp_path):
     logs, starts, kills = tmp_path / "logs" / "r", 0, 0
     told = [
         "train",
@@ -231,7 +226,6 @@ def test_of_two_ranks_that_are_killed_and_start_again_only_one_writes(prepared, 
         kills += len(family) >= 3
         assert (process.wait(60) == 0) == (evaluations == 99)
     written = [path for path in logs.iterdir() if path.is_file()]
-    figure(starts=starts, files=len(written))
     assert kills == 2
     assert len(written) == starts
 

@@ -4,6 +4,7 @@ Installing takes minutes and an index that pip is configured for, so this part r
 as root, with a python3.11 that every user may run.
 """
 
+import base64
 import functools
 import importlib.util
 import os
@@ -187,7 +188,10 @@ def test_the_pipeline_runs_in_a_step_image(start, checkout):
 
 
 def test_the_xor_pipeline_runs_in_a_small_image(start, checkout):
-    assert '"as_known": true' in ended(start("small", "bash", "-euc", script(checkout, "small")))
+    command = ["tar", "--create", "--gzip", "pipeline.yaml", "run.py"]
+    packed = subprocess.run(command, cwd=checkout / "examples/xor", stdout=subprocess.PIPE)
+    given = f"XOR={base64.b64encode(packed.stdout).decode()}\n"
+    assert "as known" in ended(start("small", "bash", "-euc", given + script(checkout, "small")))
 
 
 def test_tensorboard_answers_below_its_prefix_and_only_there(start, checkout):
@@ -207,7 +211,7 @@ def test_images_are_tried_without_rights_and_with_nothing_to_write_to_but_tmp(ch
     ):
         assert option in text
     assert text.count("docker run ") == text.count('docker run "${confined[@]}"') == len(IMAGES)
-    programs = ("citeflow train", "citeflow run", "citeflow xor", "tensorboard --")
+    programs = ("citeflow train", "citeflow run", "run.py", "tensorboard --")
     assert all(
         program in script(checkout, image) for image, program in zip(IMAGES, programs, strict=True)
     )

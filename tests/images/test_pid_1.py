@@ -88,7 +88,7 @@ def test_a_first_process_without_a_handler_would_stay(begin):
     assert psutil.wait_procs([process], timeout=0.3)[1] == [process]
 
 
-def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch, figure):
+def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch):
     python, *arguments = said(checkout / "manifests" / "base", "CronJob", "citeflow-reaper")
     assert python == "python3"
     with KubeApi() as kube:
@@ -96,10 +96,9 @@ def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, m
         kube.outage()
         process = begin([sys.executable, *arguments], lambda told: "waits for the API" in told)
         assert number_inside(process) == 1
-        figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
 
 
-def test_tensorboard_ends(begin, checkout, tmp_path, figure):
+def test_tensorboard_ends(begin, checkout, tmp_path):
     program, *arguments = said(
         checkout / "manifests" / "components" / "web", "Deployment", "citeflow-tensorboard"
     )
@@ -114,20 +113,16 @@ def test_tensorboard_ends(begin, checkout, tmp_path, figure):
         [sys.executable, "-m", "tensorboard.main", *own], lambda told: "/tensorboard/" in told
     )
     assert number_inside(process) == 1
-    figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
 
 
-def test_an_init_passes_the_signal_on(begin, tmp_path, figure):
+def test_an_init_passes_the_signal_on(begin, tmp_path):
     if shutil.which("tini") is None:
         pytest.skip("tini, the init of the images, is not installed")
     process = begin(["tini", "--", *DEAF], lambda told: "ready" in told)
     assert number_inside(process) == 1
-    figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
 
 
-def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(
-    begin, checkout, figure
-):
+def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(begin, checkout):
     job = yaml.safe_load(
         (checkout / "tests" / "kubernetes" / "golden" / "pytorchjob.yaml").read_text()
     )
@@ -147,7 +142,6 @@ def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(
     pause = begin([*PAUSE, sys.executable, *own], lambda told: answers(port))
     (torchrun,) = pause.children()
     assert (number_inside(pause), number_inside(torchrun)) == (1, 2)
-    figure(sigterm_to_end_ms=milliseconds_to_end(torchrun), programs=1)
 
 
 def answers(port):

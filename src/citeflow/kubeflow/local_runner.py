@@ -1,14 +1,14 @@
-"""Run a compiled pipeline on this machine: the very file that is uploaded to a cluster, through kfp.local.
+"""Run a compiled pipeline on this machine: the very file that is uploaded to a cluster, by kfp.local.
 
-kfp.local has habits that this module undoes: it deletes the workspace that it was given, prints everything in colour on
-stdout, tells a failed step only by name, and repeats a step that can never succeed after long waits.
+kfp.local has habits that this module undoes. It deletes the workspace that it was given, prints
+everything in color on stdout, names a failed step but not its error, and retries a step that can
+never succeed after long waits.
 """
 
 import builtins
 import collections
 import contextlib
 import importlib.resources
-import importlib.util
 import io
 import logging
 import os
@@ -18,7 +18,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -27,21 +26,24 @@ from citeflow.kubeflow.pipeline_spec import tasks
 from citeflow.utils import termination_message
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
-"""A line of `console.log`."""
+"""A line of `logging.log`."""
 
 _NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |error: |hint: |-+$|$")
-"""A line of kfp's own, or one that is told again at the end."""
+"""A line of kfp's own, or one that is printed again at the end."""
 
-_COLOUR = re.compile(r"\x1b\[\d+m")
+_COLOR = re.compile(r"\x1b\[\d+m")
 
 KEPT_LINES = 200
+"""Lines of a step's output that are kept for the case that it fails."""
 
-NAMES = ("citation", "scaling", "compare", "tune", "xor")
+NAMES = ("citation", "scaling", "compare", "tune")
 """The pipelines, each a folder below `pipelines`."""
+
+Argument = str | int | float | bool | list[str] | list[int] | list[float]
 
 
 def compiled(name: str = "citation") -> Path:
-    """A compiled pipeline, one of NAMES: that of the checkout, or else the one that was installed with the package.
+    """Return a compiled pipeline: that of the checkout, or else the one installed with the package.
 
     Raises:
         NotFoundError: there is neither.
@@ -54,121 +56,119 @@ def compiled(name: str = "citation") -> Path:
     raise NotFoundError("no compiled pipeline", in_checkout, hint="run `citeflow compile`")
 
 
-def run(
-    arguments: Mapping[str, Any], *, scratch: Path, name: str = "citation", verbose: bool = False
+def run_pipeline(
+    pipeline: Path, arguments: Mapping[str, Argument], *, scratch: Path, verbose: bool = False
 ) -> None:
-    """Run a pipeline to its end, with the steps' progress on stderr.
+    """Run a compiled pipeline to its end, with the progress of its steps on stderr.
 
     Args:
+        pipeline: the compiled file.
         arguments: values of its parameters.
-        name: one of NAMES.
         scratch: where the artifacts lie meanwhile; a folder below it is made and removed.
         verbose: show everything that kfp and the steps print.
 
     Raises:
-        CiteflowError: a step failed; the very error that it ended with, where it said so.
+        CiteflowError: a step failed; the very error that it ended with, where it left one.
         UnavailableError: kfp is not installed.
     """
+    text = _without_retries(pipeline.read_text())
     scratch.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=scratch, prefix=".pipeline-") as folder,
         tempfile.TemporaryDirectory(prefix="citeflow-") as temporary,
     ):
-        left = Path(temporary) / "error.json"
-        output = _Output(verbose)
+        message = Path(temporary) / "error.json"
+        output = _StepOutput(verbose)
+        environment = {
+            termination_message.VARIABLE: str(message),
+            "TMPDIR": temporary,
+            # kfp starts each step with `python -m`: what lies in the working folder is no code.
+            "PYTHONSAFEPATH": "1",
+        }
         try:
-            with (
-                _kept_apart(output),
-                _environment({termination_message.VARIABLE: str(left), "TMPDIR": temporary}),
-            ):
-                _execute(compiled(name).read_text(), arguments, Path(folder))
+            with _captured(output), _environment(environment):
+                # Imported as late as this: it takes a second, and binds what `print` is.
+                try:
+                    from kfp import components, local
+                except ImportError:
+                    raise UnavailableError("kfp is not installed", hint=INSTALL) from None
+                local.init(
+                    runner=local.SubprocessRunner(use_venv=False),
+                    pipeline_root=f"{folder}/artifacts",
+                    workspace_root=f"{folder}/workspace",
+                )
+                with warnings.catch_warnings():
+                    ignored = "Task .* have no effect in the current local runner"
+                    warnings.filterwarnings("ignore", ignored, UserWarning)
+                    components.load_component_from_text(text)(**arguments)
         except RuntimeError as failure:
-            raise _cause(left, output, failure) from None
-
-
-def _execute(text: str, arguments: Mapping[str, Any], folder: Path) -> None:
-    _hide_a_folder_named_docker()
-    try:
-        from kfp import components, local
-    except ImportError:
-        raise UnavailableError("kfp is not installed", hint=INSTALL) from None
-    pipeline = components.load_component_from_text(_without_retries(text))
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(folder / "artifacts"),
-        workspace_root=str(folder / "workspace"),
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Task .* have no effect in the current local runner", UserWarning
-        )
-        pipeline(**arguments)
-
-
-def _hide_a_folder_named_docker() -> None:
-    """kfp.local imports the package `docker` if there is one, and takes a checkout's folder of this name for it."""
-    spec = importlib.util.find_spec("docker")
-    if spec is not None and spec.origin is None:
-        sys.modules["docker"] = None  # type: ignore[assignment]
+            raise _error_of_step(message, output, failure) from None
 
 
 def _without_retries(text: str) -> str:
-    """A step that fails here fails for good; kfp.local would wait and try again whatever the reason."""
+    """Drop retry policies: a failure here is final, and kfp.local would wait before each attempt."""
     documents = list(yaml.safe_load_all(text))
     for task in tasks(documents[0]):
         task.pop("retryPolicy", None)
     return yaml.safe_dump_all(documents)
 
 
-def _cause(left: Path, output: "_Output", failure: RuntimeError) -> CiteflowError:
-    """The error that a step told, or one that only names the step; where its message may not do, its last lines too."""
-    told = termination_message.read(left)
-    if told is None or isinstance(told, TrainingError):
+def _error_of_step(message: Path, output: "_StepOutput", failure: RuntimeError) -> CiteflowError:
+    """Return the error that a step left, or else one that names the step.
+
+    Where the message may not explain enough, the last lines of the step are printed as well.
+    """
+    error = termination_message.read(message)
+    if error is None or isinstance(error, TrainingError):
         sys.stderr.writelines(output.traceback())
-    step = re.search("Inner task failed: '([^']*)'", _COLOUR.sub("", str(failure)))
-    name = step[1] if step else str(failure)
-    return told or CiteflowError(
-        "a step of the pipeline failed", name, hint="see what it printed above"
-    )
+    if error is not None:
+        return error
+    match = re.search("Inner task failed: '([^']*)'", _COLOR.sub("", str(failure)))
+    name = match[1] if match else str(failure)
+    return CiteflowError("a step of the pipeline failed", name, hint="see what it printed above")
 
 
-class _Output(io.TextIOBase):
-    """Stands in for stdout while kfp runs: lets progress through to stderr and keeps the last of the rest."""
+class _StepOutput(io.TextIOBase):
+    """Stands in for stdout while kfp runs: passes progress on to stderr and keeps the last of the
+    rest."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
-        self._others: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
-        self._begun = ""
+        self._kept: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+        self._partial_line = ""
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        *whole, self._begun = (self._begun + text).split("\n")
-        for line in whole:
-            self._line(line.removeprefix("    "))
+        *lines, self._partial_line = (self._partial_line + text).split("\n")
+        for line in lines:
+            self._write_line(line.removeprefix("    "))
         return len(text)
 
-    def _line(self, line: str) -> None:
-        told = line.lstrip()  # kfp indents a loop once more
-        if self.verbose or _PROGRESS.match(told):
-            sys.stderr.write(f"{line if self.verbose else told}\n")
+    def _write_line(self, line: str) -> None:
+        unindented = line.lstrip()  # kfp indents the steps of a loop once more
+        if self.verbose or _PROGRESS.match(unindented):
+            # Not print(): kfp has replaced it by one that indents.
+            sys.stderr.write(f"{line if self.verbose else unindented}\n")
             sys.stderr.flush()
         elif not _NOISE.match(line):
-            self._others.append(f"{line}\n")
+            self._kept.append(f"{line}\n")
 
     def traceback(self) -> list[str]:
-        """The last lines that were kept back, from the first traceback among them if there is one."""
-        lines = list(self._others)
+        """Return the lines kept back, from the first traceback on if there is one."""
+        lines = list(self._kept)
         starts = [index for index, line in enumerate(lines) if line.startswith("Traceback ")]
         return lines[starts[0] :] if starts else lines
 
 
 @contextlib.contextmanager
-def _kept_apart(output: _Output) -> Iterator[None]:
-    """Send what kfp prints to `output`, and put back what it may leave changed."""
+def _captured(output: _StepOutput) -> Iterator[None]:
+    """Send what kfp prints to `output`, and restore what it may leave changed."""
     root = logging.getLogger()
-    old_print, old_handlers, old_level = builtins.print, root.handlers[:], root.level
+    old_print = builtins.print
+    old_handlers = root.handlers[:]
+    old_level = root.level
     try:
         with contextlib.redirect_stdout(output):
             yield

@@ -1,12 +1,12 @@
-"""The ranks that train together: joining, one small sum per step, shared arrays, and a bound on every wait."""
+"""The process group of a training: collectives of torch.distributed, each with a timeout."""
 
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -15,124 +15,139 @@ from torch import Tensor
 from citeflow.errors import CiteflowError, error_from_dict, error_to_dict, to_user_error
 from citeflow.training.shared_memory import shared_array, unshare
 
-JOIN_TIMEOUT_S = 300
-"""Longest wait for another rank outside of a step: at the start, for its share of an evaluation, for a checkpoint."""
+GROUP_TIMEOUT_S = 300
+"""Longest wait for another rank outside of a step: at start, validation or checkpoint."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """This process among those that train together."""
+    """The process group, as one of its ranks sees it."""
 
     rank: int
     world_size: int
     device: torch.device
     local_world_size: int = 1
-    """How many of them are on this machine."""
+    """Ranks on this machine."""
 
-    in_step: dist.ProcessGroup | None = field(default=None, compare=False)
-    """The same ranks with less patience, for what every step waits for; None for the patience of all the rest."""
+    step_group: dist.ProcessGroup | None = field(default=None, compare=False)
+    """The same ranks with a shorter timeout, for the collectives of a step; None for the default
+    group."""
 
     @property
-    def is_first(self) -> bool:
-        """Whether this rank writes, logs and keeps the time."""
+    def is_main(self) -> bool:
+        """True on rank 0, which writes and logs."""
         return self.rank == 0
 
-    def sum(self, *values: float) -> list[float]:
-        """Add values up over all ranks; every rank calls it with as many values, and gets the same sums."""
-        return self._sum(values, None)
+    @property
+    def is_local_main(self) -> bool:
+        """True on the first rank of each machine."""
+        return self.rank % self.local_world_size == 0
 
-    def sum_in_step(self, *values: float) -> list[float]:
-        """As `sum`, where the other ranks can not be far behind."""
-        return self._sum(values, self.in_step)
+    def barrier(self) -> None:
+        """Block until every rank is here."""
+        dist.barrier()
 
-    def _sum(self, values: tuple[float, ...], group: dist.ProcessGroup | None) -> list[float]:
+    def all_reduce(self, *values: float) -> list[float]:
+        """Sum values over all ranks, in float64; every rank gets the same sums."""
+        return self._all_reduce(values, None)
+
+    def all_reduce_in_step(self, *values: float) -> list[float]:
+        """Sum as `all_reduce` does, with the timeout of a step."""
+        return self._all_reduce(values, self.step_group)
+
+    def _all_reduce(
+        self, values: tuple[float, ...], group: dist.ProcessGroup | None
+    ) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total, group=group)
         sums: list[float] = total.tolist()
         return sums
 
-    def from_first(self, *values: float) -> list[float]:
-        """Values of rank 0, on every rank."""
-        return self.sum(*(value if self.is_first else 0.0 for value in values))
+    def broadcast_in_step(self, value: float) -> float:
+        """Return rank 0's value on every rank, with the timeout of a step."""
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.broadcast(tensor, src=0, group=self.step_group)
+        return tensor.item()
 
-    def ask_first(self, make: Callable[[], bytes]) -> bytes:
-        """What rank 0 makes, on every rank, so that no two of them see different things on a disk.
+    def broadcast_object(self, make: Callable[[], T]) -> T:
+        """Return on every rank what `make` returns on rank 0, where alone it is called.
+
+        So no two ranks act on different views of a disk.
 
         Raises:
-            CiteflowError: rank 0's, on every rank, so that none waits for the others.
+            CiteflowError: `make` failed on rank 0; raised on every rank, so that none waits for it.
         """
-        content, error = b"", b""
-        if self.is_first:
+        message: list[object] = [None, None]
+        if self.is_main:
             try:
-                content = make()
-            except (CiteflowError, OSError) as raised:
-                error = json.dumps(error_to_dict(to_user_error(raised))).encode()
-        if error := self._bytes_from_first(error):
-            raise error_from_dict(json.loads(error))
-        return self._bytes_from_first(content)
+                message[0] = make()
+            except (CiteflowError, OSError) as error:
+                message[1] = error_to_dict(to_user_error(error))
+        dist.broadcast_object_list(message, src=0)
+        result, error_record = message
+        if error_record is not None:
+            raise error_from_dict(cast(dict[str, object], error_record))
+        return cast(T, result)
 
-    def _bytes_from_first(self, content: bytes) -> bytes:
-        (size,) = self.from_first(len(content))
-        buffer = torch.zeros(int(size), dtype=torch.uint8)
-        if self.is_first:
-            buffer[:] = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)[
-                : len(content)
-            ]
-        if size:
-            dist.broadcast(buffer, src=0)
-        return buffer.numpy().tobytes()
+    def all_gather_object(self, value: T) -> list[T]:
+        """Return what every rank gave, in the order of the ranks."""
+        gathered: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return cast(list[T], gathered)
 
     def rows(self, num_rows: int) -> range:
-        """The rows of a large array that this rank computes."""
-        return _rows_of(self.rank, self.world_size, num_rows)
+        """Return the rows of a large array that this rank computes."""
+        return _rows_of_rank(self.rank, self.world_size, num_rows)
 
     def empty(self, num_rows: int, width: int) -> Tensor:
-        """A float32 array in main memory that the ranks of this machine have in common.
+        """Allocate a float32 array in main memory, one for all ranks of this machine.
 
         Raises:
             UnavailableError: neither shared memory nor the disk has room for it.
         """
         if self.local_world_size == 1:
             return torch.empty(num_rows, width)
-        machine, local_rank = divmod(self.rank, self.local_world_size)
-        (token,) = self.from_first(secrets.randbits(48))
-        name, array = f"citeflow-{token:.0f}-{machine}", None
-        for turn in ("create", "open"):
-            if (turn == "create") == (local_rank == 0):
-                array = torch.from_numpy(
-                    shared_array(name, (num_rows, width), create=turn == "create")
-                )
-            self.sum(0)
-        if local_rank == 0:
+        token = self.broadcast_object(lambda: secrets.token_hex(6))
+        name = f"citeflow-{token}-{self.rank // self.local_world_size}"
+        shape = (num_rows, width)
+        created = shared_array(name, shape, create=True) if self.is_local_main else None
+        self.barrier()
+        array = shared_array(name, shape, create=False) if created is None else created
+        self.barrier()
+        if self.is_local_main:
             unshare(name)
-        assert array is not None
-        return array
+        return torch.from_numpy(array)
 
     def all_gather_rows(self, x: Tensor) -> None:
-        """Wait until every rank has its rows of an array done; rows that another machine computed come from there."""
-        self.sum(0)
+        """Complete an array of which every rank has computed its own rows.
+
+        Ranks of one machine share its memory, so only rows of other machines are sent.
+        """
+        self.barrier()
         if self.local_world_size == self.world_size:
             return
         for rank in range(self.world_size):
-            mine = _rows_of(rank, self.world_size, len(x))
-            dist.broadcast(x[mine.start : mine.stop], src=rank)
+            rows = _rows_of_rank(rank, self.world_size, len(x))
+            dist.broadcast(x[rows.start : rows.stop], src=rank)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether an error says that another rank is gone, or was waited for too long."""
+    """Return True if an error says that another rank is gone, or did not answer in time."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
-def _rows_of(rank: int, world_size: int, num_rows: int) -> range:
+def _rows_of_rank(rank: int, world_size: int, num_rows: int) -> range:
     return range(rank * num_rows // world_size, (rank + 1) * num_rows // world_size)
 
 
 @contextlib.contextmanager
-def joined(step_timeout_s: float = JOIN_TIMEOUT_S) -> Iterator[Group]:
-    """Join the ranks that torchrun started, and leave them at the end.
+def init_group(step_timeout_s: float = GROUP_TIMEOUT_S) -> Iterator[Group]:
+    """Join the ranks that torchrun started, and leave them at the end of the block.
 
-    With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo; arrays in main memory are
-    exchanged by gloo in both cases.
+    With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo. Arrays
+    in main memory go through gloo in both cases.
 
     Args:
         step_timeout_s: longest wait for another rank within a step.
@@ -143,9 +158,11 @@ def joined(step_timeout_s: float = JOIN_TIMEOUT_S) -> Iterator[Group]:
     if on_gpu:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=JOIN_TIMEOUT_S))
+    dist.init_process_group(backend, timeout=timedelta(seconds=GROUP_TIMEOUT_S))
     try:
-        in_step = dist.new_group(timeout=timedelta(seconds=step_timeout_s))
-        yield Group(dist.get_rank(), dist.get_world_size(), device, local_world_size, in_step)
+        # A rank that hangs in a step is noticed within seconds, while one that reads a cold disk or
+        # computes its share of a validation may take minutes: two timeouts take two groups.
+        step_group = dist.new_group(timeout=timedelta(seconds=step_timeout_s))
+        yield Group(dist.get_rank(), dist.get_world_size(), device, local_world_size, step_group)
     finally:
         dist.destroy_process_group()

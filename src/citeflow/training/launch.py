@@ -1,4 +1,4 @@
-"""Starts the ranks of a training on this machine, through torchrun, and turns their end into a model or an error."""
+"""Starts the workers of a training on this machine through torchrun, and awaits model or error."""
 
 import contextlib
 import os
@@ -10,118 +10,187 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
+from pydantic import JsonValue
 
 from citeflow import files
-from citeflow.config import Config
+from citeflow.config import Config, RecoveryConfig
 from citeflow.errors import (
     CiteflowError,
+    CorruptError,
     NotFoundError,
     StoppedError,
     TrainingError,
     error_from_dict,
 )
-from citeflow.training import memory
+from citeflow.paths import RunPaths
+from citeflow.tasks import CITATION, get_task
 from citeflow.training.lease import NO_PROGRESS
 from citeflow.training.preemption import stop_with_parent
-from citeflow.utils.system import environment, memory_limit, oom_kills
+from citeflow.utils import records
+from citeflow.utils.logging import log
+from citeflow.utils.records import Record
+from citeflow.utils.system import memory_limit, oom_kills, worker_environment
 
 WORKER = "citeflow.training.worker"
-RESTARTS = 20
-"""How often torchrun may start the workers again; attempts without progress end much earlier."""
+
+MAX_RESTARTS = 20
+"""How often torchrun may start the workers again; starts without progress end much earlier."""
 
 POLL_S = 0.2
+
 GRACE_S = 60
-"""torchrun gives its workers 30 s to save before it kills them."""
+"""Time that torchrun gets to end; it gives its workers 30 s of it to save."""
 
+MIB = 2**20
+
+# Every start of the workers gets a rendezvous store of its own. In the one that torchrun shares by
+# default, they find addresses of workers that have died.
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Every start of the workers meets in a store of its own; in torchrun's they find addresses of those that are dead."""
 
 
-def train_locally(
-    graph: Path, *, run_dir: Path, log_dir: Path, config: Config, workers: int
-) -> Path:
-    """Train with `workers` processes; a run that was stopped goes on from its checkpoint.
+class WorkerJob(Record):
+    """Content of job.json: everything that a worker has to know, here and in a pod."""
+
+    task: str = CITATION
+    """Key in `citeflow.tasks.TASKS`."""
+
+    data: Path
+    """Prepared data: a PreparedGraph for citations."""
+
+    data_root: Path
+    """Folder that holds the runs and their logs."""
+
+    run: str
+    """Name of the run."""
+
+    launch: str = ""
+    """Token of the command that started the workers; every launch has one of its own."""
+
+    config: dict[str, JsonValue]
+    """All settings by section and key, which the task reads into its own record."""
+
+    @property
+    def paths(self) -> RunPaths:
+        """Paths of the run."""
+        return RunPaths(self.data_root, self.run)
+
+    @property
+    def recovery(self) -> RecoveryConfig:
+        """Settings of the recovery from faults, which every task has."""
+        return records.load(RecoveryConfig, self.config.get("recovery", {}), name="recovery")
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything but the launch: what two launches of one training share."""
+        return files.sha256_of_json(self.model_dump(mode="json", exclude={"launch"}))
+
+
+def make_job(data: Path, run: RunPaths, config: Config, *, task: str = CITATION) -> WorkerJob:
+    """Describe a training for its workers, which may be started in another folder."""
+    return WorkerJob(
+        task=task,
+        data=data.absolute(),
+        data_root=run.data_root.absolute(),
+        run=run.name,
+        config=config.to_dict(),
+    )
+
+
+def write_job(job: WorkerJob) -> None:
+    """Write job.json, with a launch token of its own."""
+    launched = job.model_copy(update={"launch": secrets.token_hex(8)})
+    files.write_json(job.paths.job_file, launched.model_dump(mode="json"))
+
+
+def read_job(file: Path) -> WorkerJob:
+    """Read job.json.
+
+    Raises:
+        NotFoundError: there is none.
+        CorruptError: it is not what `write_job` writes.
+    """
+    hint = "run the command that started the training again"
+    return records.load(
+        WorkerJob, files.read_json(file), name=str(file), error=CorruptError, hint=hint
+    )
+
+
+def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -> Path:
+    """Train with `workers` processes; a run that was stopped is resumed from its checkpoint.
+
+    Returns:
+        The TrainedModel.
 
     Raises:
         UnavailableError: another process trains this run.
         StoppedError: SIGTERM came.
         TrainingError: a worker ended without a model.
-        CiteflowError: whatever error a worker left behind.
+        CiteflowError: the error that a worker reported.
     """
-    advice = memory.foretell(graph, config, workers, memory_limit())
-    with files.exclusive(run_dir / "train.lock"):
+    job = make_job(graph, run, config)
+    with files.exclusive(run.lock_file):
         kills = oom_kills()
-        files.delete(run_dir, "error.json")
-        begin_job(run_dir, job_of(graph, log_dir, config))
-        command = [*_torchrun(workers), str(run_dir / "job.json")]
-        code, was_stopped = _run(
-            command, {**environment(os.environ, workers), **OWN_STORE}, run_dir
-        )
-    error = error_of_a_worker(run_dir)
-    if (
-        code != 0
-        and not was_stopped
-        and oom_kills() > kills
-        and (error is None or error.what == NO_PROGRESS)
-    ):
-        raise TrainingError("out of memory", advice, hint=memory.HINT)
-    if error and (is_final(error) or (code != 0 and was_stopped)):
+        files.delete(run.folder, run.error_file.name)
+        write_job(job)
+        command = [*torchrun_command(workers), str(run.job_file)]
+        environment = {**worker_environment(os.environ, workers), **OWN_STORE}
+        exit_code, was_stopped = run_workers(command, environment, run)
+    error = read_error(run.error_file)
+    # A worker that is killed leaves no error, and the third in a row reports a lack of progress.
+    is_unexplained = error is None or error.what == NO_PROGRESS
+    if exit_code != 0 and not was_stopped and is_unexplained and oom_kills() > kills:
+        raise _out_of_memory(job, workers)
+    if error and (is_final(error) or (exit_code != 0 and was_stopped)):
         raise error
-    if code != 0 and was_stopped:
+    if exit_code != 0 and was_stopped:
         hint = "run it again; it goes on from its last checkpoint, if there is one"
         raise StoppedError("training was asked to stop", "outside of a step", hint=hint)
-    if code != 0:
-        hint = "the worker's own last lines are above; run the same command to go on from the checkpoint"
-        raise TrainingError("a training worker ended with exit code", code, hint=hint)
-    return run_dir / "model"
+    if exit_code != 0:
+        hint = (
+            "the worker's own last lines are above; run the same command to go on from the "
+            "checkpoint"
+        )
+        raise TrainingError("a training worker ended with exit code", exit_code, hint=hint)
+    return run.model
 
 
-def job_of(graph: Path, log_dir: Path, config: Config) -> files.Json:
-    """What a worker has to know of its task."""
-    return {
-        "graph": str(graph.absolute()),
-        "log_dir": str(log_dir.absolute()),
-        "config": config.to_dict(),
-    }
-
-
-def error_of_a_worker(run_dir: Path) -> CiteflowError | None:
-    """The error that a worker left, as far as it can be read just now."""
+def read_error(file: Path) -> CiteflowError | None:
+    """Return the error that a worker reported, if it can be read at the moment."""
     try:
-        return error_from_dict(files.read_json(run_dir / "error.json"))
+        return error_from_dict(files.read_json(file))
     except (NotFoundError, OSError):
         return None
 
 
 def is_final(error: CiteflowError) -> bool:
-    """Whether it is useless to start the workers again; a worker that was asked to stop can go on."""
+    """Return True if starting the workers again is useless; one that was stopped can resume."""
     return error.exit_code < 128
 
 
-def begin_job(run_dir: Path, task: files.Json) -> None:
-    """Write the job file that the workers read, for a launch of its own."""
-    files.write_json(run_dir / "job.json", {**task, "launch": secrets.token_hex(8)})
-
-
-def _torchrun(workers: int) -> list[str]:
-    launcher = [
+def torchrun_command(workers: int) -> list[str]:
+    """Return the command that starts the workers, up to the arguments of the worker."""
+    return [
         sys.executable,
+        "-P",  # a file torch.py in the working folder is data, never code
         "-m",
         "torch.distributed.run",
         "--standalone",
         "--nproc-per-node",
         str(workers),
+        "--max-restarts",
+        str(MAX_RESTARTS),
+        "-m",
+        WORKER,
     ]
-    return [*launcher, "--max-restarts", str(RESTARTS), "-m", WORKER]
 
 
-def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tuple[int, bool]:
-    """Run to the end; a SIGTERM that comes meanwhile is passed on, so that the workers can save.
+def run_workers(command: list[str], environment: dict[str, str], run: RunPaths) -> tuple[int, bool]:
+    """Run torchrun to its end; a SIGTERM is forwarded once, so that the workers can save.
 
     Args:
         command: torchrun, which starts all workers again when one is lost.
-        environment: of the workers.
-        run_dir: where they leave errors.
+        environment: of torchrun and the workers.
+        run: the run, where workers leave an error.
 
     Returns:
         The exit code, and whether a SIGTERM came.
@@ -129,14 +198,15 @@ def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tupl
     received: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for process in (
-            running if len(received) == 1 else []
-        ):  # a second signal makes torchrun leave its workers behind
-            process.send_signal(number)
+        # A second signal would make torchrun end and leave its workers behind.
+        if len(received) == 1:
+            for process in running:
+                process.send_signal(number)
 
-    parent, old = os.getpid(), signal.signal(signal.SIGTERM, pass_on)
+    parent = os.getpid()
+    old = signal.signal(signal.SIGTERM, forward)
     try:
         process = subprocess.Popen(
             command, env=environment, preexec_fn=lambda: stop_with_parent(parent.__eq__)
@@ -144,7 +214,7 @@ def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tupl
         running.append(process)
         if received:
             process.terminate()
-        return _wait(process, run_dir, received), bool(received)
+        return _wait(process, run, received), bool(received)
     finally:
         signal.signal(signal.SIGTERM, old)
         for process in running:
@@ -152,18 +222,46 @@ def _run(command: list[str], environment: dict[str, str], run_dir: Path) -> tupl
                 _end(process, ask=not received)
 
 
-def _wait(process: subprocess.Popen[bytes], run_dir: Path, received: list[int]) -> int:
-    """Wait for torchrun, and end it where a worker says that another attempt would end as this one."""
+def _out_of_memory(job: WorkerJob, workers: int) -> TrainingError:
+    task = get_task(job.task)
+    needed = task.memory_needed(job.data, job.config, workers)
+    return TrainingError(
+        "out of memory", compare_memory(needed, memory_limit()), hint=task.memory_hint
+    )
+
+
+def check_memory_budget(job: WorkerJob, workers: int, allowed: int) -> None:
+    """Log a warning where a training is likely to need more memory than it may use.
+
+    Args:
+        job: the training.
+        workers: processes that share the memory.
+        allowed: bytes.
+    """
+    task = get_task(job.task)
+    needed = task.memory_needed(job.data, job.config, workers)
+    if needed > allowed:
+        advice = compare_memory(needed, allowed)
+        log("train", "may run out of memory", advice=advice, hint=task.memory_hint)
+
+
+def compare_memory(needed: int, allowed: int) -> str:
+    """Say in one line how much memory is needed and allowed."""
+    return f"needs about {needed // MIB:,} MiB, limit {allowed // MIB:,} MiB"
+
+
+def _wait(process: subprocess.Popen[bytes], run: RunPaths, received: list[int]) -> int:
+    """Wait for torchrun; end it where a worker reports what would come again."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(POLL_S)
-        error = None if received else error_of_a_worker(run_dir)
+        error = None if received else read_error(run.error_file)
         if error and is_final(error):
             return _end(process)
 
 
 def _end(process: subprocess.Popen[bytes], *, ask: bool = True) -> int:
-    """Let torchrun end its workers, once; kill all of them if that takes too long."""
+    """Let torchrun end its workers; kill all of them if that takes too long."""
     if ask:
         process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):

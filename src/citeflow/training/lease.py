@@ -1,7 +1,8 @@
-"""The attempts at a run, one file each: who may write into its folder, and whether it gets anywhere.
+"""The lease on a run: a fencing token that decides who may write into the run's folder.
 
-Every time that the workers start, rank 0 claims the next number. The highest one owns the run, so that workers which
-were cut off and come back find out before their next write. Attempts that begin no later than those before are counted.
+Every time the workers start, rank 0 acquires the next number, one file each. The highest number
+holds the run, so workers that were cut off and come back find out before their next write. The
+files also count the starts that made no progress.
 """
 
 import re
@@ -9,35 +10,58 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from citeflow import files
 from citeflow.errors import CorruptError, TrainingError
+from citeflow.utils import records
+from citeflow.utils.records import Record
 
-MOST_WITHOUT_PROGRESS = 3
-"""Attempts of one launch that may begin at the same step; a fault that comes again will come once more."""
+MAX_STARTS_WITHOUT_PROGRESS = 3
+"""Starts of one launch that may begin at the same step; a fault that came thrice comes again."""
 
-LOOK_AGAIN_S = 0.2
-"""A shared disk may show for some seconds what was there before another claimed."""
+RETRY_S = 0.2
+"""A shared disk may hide for some seconds that another start took the number."""
 
-NO_PROGRESS = f"{MOST_WITHOUT_PROGRESS} attempts ended without progress beyond step"
+NO_PROGRESS = f"{MAX_STARTS_WITHOUT_PROGRESS} attempts ended without progress beyond step"
 _NAME = re.compile(r"(\d{5})\.json")
 
 
-class LeaseLost(Exception):  # noqa: N818 - it is no error, and nobody is to be told but the log
-    """Another attempt owns the run, which this one may no longer write to."""
+class LeaseLost(SystemExit):
+    """Another start of the workers holds the run, which this one may no longer write to.
+
+    A SystemExit, as no library on the way may take it for a failure of its own: this worker has
+    nothing left to do, and nothing to report but a line in its log.
+    """
+
+
+class LeaseRecord(Record):
+    """Content of a lease's file."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    launch: str
+    """Token of the command that started the workers."""
+
+    step: int
+    """Step that this start of the workers resumed from."""
+
+    wall_time: float = 0.0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """One start of the workers, as rank 0 knows it."""
+    """A number that was acquired."""
 
     folder: Path
     number: int
 
     def assert_held(self) -> None:
-        """Find out, before something is written, whether the run still belongs to this attempt.
+        """Check, before each write, that this is still the highest number.
 
         Raises:
-            TakenOver: it does not.
+            LeaseLost: it is not.
         """
         newest = max(_numbers(self.folder), default=0)
         if newest < self.number:
@@ -46,52 +70,46 @@ class Lease:
             raise LeaseLost(f"attempt {newest} has taken over from attempt {self.number}")
 
 
-def claim(folder: Path, *, launch: str, step: int) -> Lease:
-    """Begin the next attempt.
+def acquire(folder: Path, *, launch: str, step: int) -> Lease:
+    """Take the next number.
 
     Args:
-        folder: of the attempts of the run.
-        launch: names what started the workers; they may start often within a launch.
-        step: where this attempt begins.
+        folder: of the leases of the run.
+        launch: token of the command that started the workers; torchrun may start them often.
+        step: step that the workers resume from.
 
     Raises:
-        TrainingError: the last attempts of this launch began no earlier.
-        TakenOver: another launch has taken over from this one.
+        TrainingError: the last starts of this launch resumed from no earlier step.
+        LeaseLost: another launch has taken over from this one.
     """
     while True:
         numbers = _numbers(folder)
         earlier = [_read(folder / _name(number)) for number in numbers]
-        _require_owner(earlier, launch)
-        _require_progress([each["step"] for each in earlier if each["launch"] == launch], step)
+        _check_owner(earlier, launch)
+        _check_progress([each.step for each in earlier if each.launch == launch], step)
         number = numbers[-1] + 1 if numbers else 1
-        content = {"launch": launch, "step": step, "wall_time": time.time()}
-        if files.create_json(folder / _name(number), content):
+        record = LeaseRecord(launch=launch, step=step, wall_time=time.time())
+        if files.create_json(folder / _name(number), record.model_dump()):
             return Lease(folder=folder, number=number)
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(RETRY_S)
 
 
-def _read(path: Path) -> files.Json:
-    content: files.Json = files.read_json(path)
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("step"), int)
-        or "launch" not in content
-    ):
-        raise CorruptError(
-            "not an attempt of citeflow", path, hint="delete the folder of the attempts"
-        )
-    return content
+def _read(path: Path) -> LeaseRecord:
+    hint = "delete the folder of the attempts"
+    return records.load(
+        LeaseRecord, files.read_json(path), name=str(path), error=CorruptError, hint=hint
+    )
 
 
-def _require_owner(earlier: list[files.Json], launch: str) -> None:
-    launches = [each["launch"] for each in earlier]
+def _check_owner(earlier: list[LeaseRecord], launch: str) -> None:
+    launches = [each.launch for each in earlier]
     if launch in launches and launches[-1] != launch:
         raise LeaseLost(f"attempt {len(launches)} belongs to a later launch")
 
 
-def _require_progress(steps: list[int], step: int) -> None:
-    last = steps[-MOST_WITHOUT_PROGRESS:]
-    if len(last) == MOST_WITHOUT_PROGRESS and last[0] >= step:
+def _check_progress(steps: list[int], step: int) -> None:
+    last = steps[-MAX_STARTS_WITHOUT_PROGRESS:]
+    if len(last) == MAX_STARTS_WITHOUT_PROGRESS and last[0] >= step:
         hint = "what ended them is in the log above; mend it, and run it again"
         raise TrainingError(NO_PROGRESS, step, hint=hint)
 

@@ -13,64 +13,70 @@ from citeflow.errors import StoppedError
 PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
 
 
-class StopRequests:
-    """Ends this process at once where nothing is lost by it; while steps are taken, it waits until the ranks agree.
+class PreemptionHandler:
+    """Handles requests to stop: at once, or, while steps are taken, when all ranks agree on it.
 
-    An end at once is a SystemExit, and no error to tell: torchrun asks the others in the same way where one is lost.
+    An exit at once is a SystemExit and no error to report: torchrun stops the other workers with
+    the same signal when one of them is lost.
     """
 
     def __init__(self) -> None:
-        self._asked, self._waits = False, False
+        self._requested = False
+        self._deferred = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._handle)
 
-    def __call__(self) -> bool:
-        """Whether somebody asked."""
-        return self._asked
+    @property
+    def requested(self) -> bool:
+        """True once a signal came."""
+        return self._requested
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Let requests wait within the block, which asks for them itself."""
-        with self._waiting(True):
+    def deferred(self) -> Iterator[None]:
+        """Keep requests within the block, which polls `requested` itself."""
+        with self._set_deferred(True):
             yield
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
+    def immediate(self) -> Iterator[None]:
         """Let requests end the block.
 
         Raises:
-            SystemExit: somebody asked, or does so meanwhile.
+            SystemExit: a signal came before, or comes within the block.
         """
-        with self._waiting(False):
-            if self._asked:
+        with self._set_deferred(False):
+            if self._requested:
                 sys.exit(StoppedError.exit_code)
             yield
 
     @contextlib.contextmanager
-    def _waiting(self, waits: bool) -> Iterator[None]:
-        before, self._waits = self._waits, waits
+    def _set_deferred(self, deferred: bool) -> Iterator[None]:
+        before = self._deferred
+        self._deferred = deferred
         try:
             yield
         finally:
-            self._waits = before
+            self._deferred = before
 
-    def _ask(self, *_: object) -> None:
-        is_first, self._asked = not self._asked, True
-        if is_first and not self._waits:
+    def _handle(self, *_: object) -> None:
+        is_repeated = self._requested
+        self._requested = True
+        if not is_repeated and not self._deferred:
             sys.exit(StoppedError.exit_code)
 
 
-def end_undisturbed() -> None:
-    """Let no request disturb what a process does after its work."""
+def ignore_signals() -> None:
+    """Ignore requests to stop from here on: the work is done, only the process has to end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
-    """Let this process get a SIGTERM when the one that started it is gone, so that nothing is left running.
+    """Ask the kernel for a SIGTERM when the parent process dies, so that no orphan keeps running.
 
     Args:
-        is_parent: whether a process id is that of the one which started this one; if not, it is gone already.
+        is_parent: tells by its process id whether a process is the parent; if the one above this
+            process is not, the parent has died already.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if not is_parent(os.getppid()):
@@ -78,7 +84,7 @@ def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
 
 
 def is_torchrun(process: int) -> bool:
-    """Whether a process is torchrun, as far as can be seen."""
+    """Return True if a process is torchrun, judging by its command line."""
     try:
         command = Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Arrays that the processes of one machine have in common."""
+"""Arrays that the processes of one machine share."""
 
 import contextlib
 import math
@@ -11,19 +11,20 @@ import numpy as np
 
 from citeflow.errors import UnavailableError
 
+SHARED_MEMORY = Path("/dev/shm")
+
 
 def shared_array(name: str, shape: tuple[int, ...], *, create: bool) -> np.ndarray:
-    """An array of float32 that the processes of this machine share, in shared memory or, without room there, on disk.
-
-    Every page is reserved when it is created, so that a lack of room is an error here and no crash later.
+    """Create or open a float32 array in shared memory or, where that is full, in a temporary file.
 
     Raises:
-        UnavailableError: there is no room for it.
+        UnavailableError: neither has room for it.
     """
     size = math.prod(shape) * np.dtype(np.float32).itemsize
-    for path in _shared_places(name) if create else filter(Path.exists, _shared_places(name)):
+    candidates = _paths(name) if create else [path for path in _paths(name) if path.exists()]
+    for path in candidates:
         try:
-            return _map_shared(path, size, create).view(np.float32).reshape(shape)
+            return _map(path, size, create).view(np.float32).reshape(shape)
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -33,17 +34,18 @@ def shared_array(name: str, shape: tuple[int, ...], *, create: bool) -> np.ndarr
 
 
 def unshare(name: str) -> None:
-    """Take the name of a shared array away; it lives until the last process that has it ends."""
-    for path in _shared_places(name):
+    """Remove the name of a shared array; its memory lives until the last process unmaps it."""
+    for path in _paths(name):
         path.unlink(missing_ok=True)
 
 
-def _shared_places(name: str) -> list[Path]:
-    return [Path("/dev/shm") / name, Path(tempfile.gettempdir()) / name]
+def _paths(name: str) -> list[Path]:
+    return [SHARED_MEMORY / name, Path(tempfile.gettempdir()) / name]
 
 
-def _map_shared(path: Path, size: int, create: bool) -> np.ndarray:
+def _map(path: Path, size: int, create: bool) -> np.ndarray:
     with path.open("x+b" if create else "r+b") as file:
         if create:
+            # Without it, a lack of room is a SIGBUS at the first write to a page and no error here.
             os.posix_fallocate(file.fileno(), 0, max(1, size))
         return np.frombuffer(mmap.mmap(file.fileno(), max(1, size)), dtype=np.uint8, count=size)

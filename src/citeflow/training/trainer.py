@@ -1,343 +1,402 @@
-"""The training loop: step, agree with the other ranks, and now and then measure, keep the best and save."""
+"""The training loop: step, agree with the other ranks, and now and then validate and save."""
 
 import contextlib
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from citeflow import files
-from citeflow.config import Config
 from citeflow.errors import StoppedError, TrainingError
-from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.metrics import rank_positives
-from citeflow.evaluation.scoring import sample_held_out, score_held_out
-from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.link_predictor import LinkPredictor
-from citeflow.models.structural import StructuralFeatures
+from citeflow.paths import RunPaths
+from citeflow.report import TrainSummary
 from citeflow.reporting.tensorboard import RunLog
-from citeflow.sampling import PartitionSampler
+from citeflow.tasks.base import Batch, OpenTask, Trainable
 from citeflow.training import checkpoint
-from citeflow.training.checkpoint import Progress
+from citeflow.training.checkpoint import Progress, SavedState
 from citeflow.training.distributed import Group
 from citeflow.training.lease import Lease
-from citeflow.training.objective import Inputs, Objective, make_inputs
-from citeflow.training.preemption import StopRequests
+from citeflow.training.preemption import PreemptionHandler
+from citeflow.training.resources import ResourceSummary
 from citeflow.training.schedule import learning_rate
 from citeflow.utils.logging import log
-from citeflow.utils.system import malloc_trim
 
-AGAIN = "run it again"
-VALIDATION_SOURCES = 2000
-"""Held-out citations that a validation during training looks at."""
-RECORD_EVERY_S, RECORD_SHARE = 1.0, 0.001
-"""Time between two records of the history: so much, or so much of the time that has passed; it stays short in a day."""
+RECORD_EVERY_S = 1.0
+"""Time between two records of the history; a longer one in a long training."""
+
+RECORD_SHARE = 0.001
+"""The same as a share of the time that has passed, so that the history of a day stays short."""
+
+SCORE = "valid_mrr"
+"""Key of the validation score in records and logs, which readers of them know by this name."""
+
+LOWER_LR = "lower train.lr, or set train.max_grad_norm"
 
 
-@dataclass(kw_only=True, slots=True)
-class Training:
-    """Everything that the loop works on."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumePoint:
+    """What rank 0 found on the disk, and every rank continues from."""
 
-    graph: PreparedGraph
-    structural: StructuralFeatures
-    config: Config
-    group: Group
-    model: LinkPredictor
-    optimizer: torch.optim.Optimizer
-    progress: Progress
-    best: dict[str, Tensor]
-    attempt: Lease
-    """Whose checkpoints go to `checkpoints`, as long as it owns the run."""
-
-    checkpoints: Path
-    inputs: files.Json
+    lease: Lease
+    inputs: dict[str, JsonValue]
     """Digests of what the run is made from; a checkpoint of anything else is refused."""
-    run_log: RunLog | None
-    """Of rank 0."""
-    stops: StopRequests
-    saved: tuple[int, int] = (-1, -1)
-    """Place of the last checkpoint."""
+
+    state: SavedState
 
 
-def fit(training: Training) -> None:
-    """Train to the end; `training.best` holds the model with the best validation MRR, `progress` how it came about.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedTraining:
+    """A training as its task saves it."""
 
-    Raises:
-        StoppedError: a rank was asked to stop; the checkpoint holds all steps that were taken.
-        TrainingError: a loss, a gradient or a score was not finite.
-        TakenOver: another attempt owns the run.
-    """
-    train, papers, workers = (
-        training.config.train,
-        training.graph.num_papers,
-        training.group.world_size,
-    )
-    plan = PartitionSampler(
-        num_papers=papers,
-        nodes_per_batch=train.nodes_per_batch,
-        world_size=workers,
-        seed=train.seed,
-    )
-    with contextlib.closing(_Batches(training, plan)) as batches:
-        batches.wait()
-        training.group.sum(0)  # the first batch takes long where the disk is cold
-        with training.stops.waiting():
-            _train(training, _Clock(training, plan), batches)
-            _save(training)
-    with training.stops.at_once():
-        if (
-            not training.progress.evaluations
-            or training.progress.evaluations[-1]["step"] < training.progress.step
-        ):
-            _evaluate(training)
-    _save(training)
+    progress: Progress
+    summary: TrainSummary
+    resources: ResourceSummary
+    inputs: dict[str, JsonValue]
 
 
-def _train(training: Training, clock: "_Clock", batches: "_Batches") -> None:
-    ddp = _in_parallel(training)
-    share = clock.share(training)
-    while share < 1:
-        _evaluate_if_due(training, share)
-        inputs = batches.take(training.progress.step)
-        loss = _forward_backward(training, ddp, inputs)
-        mean_loss, positives, stops = _agree(training, loss, inputs.num_positives)
-        _update(training, share)
-        training.progress.step += 1
-        training.progress.positives += round(positives)
-        share = clock.share(training)
-        _record(training, clock, mean_loss)
-        if training.progress.step % training.config.recovery.checkpoint_steps == 0:
-            _save(training)
-        if stops:
-            _save(training)
-            where = "" if training.saved == training.progress.place else ", not saved"
-            raise StoppedError(
-                "training was asked to stop", f"step {training.progress.step}{where}", hint=AGAIN
+class Trainer:
+    """Trains a model by DistributedDataParallel, and resumes where an earlier process stopped."""
+
+    def __init__(
+        self,
+        task: OpenTask,
+        run: RunPaths,
+        start: ResumePoint,
+        *,
+        group: Group,
+        preemption: PreemptionHandler,
+        checkpoint_steps: int,
+    ) -> None:
+        """Build the model, and load the checkpoint into it.
+
+        Args:
+            task: the task, with its data and settings.
+            run: paths of the run.
+            start: what to resume from.
+            group: the process group.
+            preemption: requests to stop.
+            checkpoint_steps: steps between two checkpoints.
+        """
+        self.settings = task.train
+        self.run = run
+        self.group = group
+        self.preemption = preemption
+        self.trainable: Trainable = task.begin(group)
+        self.model = self.trainable.model
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.lr)
+        self.lease = start.lease
+        self.inputs = start.inputs
+        self.checkpoint_steps = checkpoint_steps
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self.resume(start.state)
+        # The buffers (mean and scale of the features) are the same on every rank and never change.
+        self.ddp = DistributedDataParallel(
+            self.trainable.objective,
+            process_group=group.step_group,
+            forward_sync_buffers=False,
+        )
+        self.run_log: RunLog | None = None
+        self._saved = self.progress.key if self.progress.step else None
+        self._started_at = 0.0
+        self._recorded_at = 0.0
+        self._recorded_samples = 0
+
+    def resume(self, state: SavedState) -> None:
+        """Load a checkpoint: model, optimizer, best model and progress."""
+        self.progress, self.best = checkpoint.restore(
+            state, model=self.model, optimizer=self.optimizer
+        )
+        if self.group.is_main:
+            log(
+                "train",
+                "resuming" if self.progress.step else "starting",
+                step=self.progress.step,
+                attempt=self.lease.number,
+                workers=self.group.world_size,
+                parameters=self.num_parameters,
+                threads=torch.get_num_threads(),
+                device=str(self.group.device),
             )
 
+    def fit(self) -> None:
+        """Train to the end; `best` then holds the model with the best validation score.
 
-def _in_parallel(training: Training) -> DistributedDataParallel:
-    """The objective, its gradients averaged over the ranks in the same order before a restart and after it.
+        Raises:
+            StoppedError: a rank was asked to stop; the checkpoint holds every step that was taken.
+            TrainingError: a loss, a gradient, a score or a weight was not finite.
+            LeaseLost: another start of the workers holds the run.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.group.is_main:
+                self.run_log = _open_run_log(self.run, self.progress)
+                stack.callback(self.run_log.close)
+            batches = Prefetcher(self.trainable, self.progress.step)
+            stack.callback(batches.close)
+            batches.wait()
+            self.group.barrier()  # the first batch takes long where the disk is cold
+            self._start_clock()
+            share = self._share_done()
+            if share < 1:
+                self._rebuild_buckets(batches.peek())
+                self._start_clock()
+            with self.preemption.deferred():
+                while share < 1:
+                    self._validate_if_due(share)
+                    loss, stop = self.train_step(batches.take(self.progress.step), share)
+                    share = self._share_done()
+                    self._record(loss)
+                    if self.progress.step % self.checkpoint_steps == 0:
+                        self.save()
+                    if stop:
+                        self._stop()
+                self.save()
+            batches.close()
+            with self.preemption.immediate():
+                if not self._is_validated:
+                    self.validate()
+            self.save()
 
-    DDP lays its buckets out anew after the first step of a process, but not where it looks for unused parameters.
-    """
-    how: dict[str, Any] = {"forward_sync_buffers": False, "find_unused_parameters": True}
-    objective = Objective(training.model, training.config.train.loss)
-    return DistributedDataParallel(objective, process_group=training.group.in_step, **how)
+    def train_step(self, batch: Batch, share: float) -> tuple[float, bool]:
+        """Take one optimizer step.
 
+        Args:
+            batch: the input of this rank.
+            share: share of the training that is done, which the learning rate follows.
 
-class _Clock:
-    """How much of the training is done, the same on every rank."""
+        Returns:
+            The mean loss of all ranks, and whether one of them was asked to stop.
+        """
+        progress = self.progress
+        local_loss = self._forward_backward(batch)
+        total_loss, samples, stop = self.group.all_reduce_in_step(
+            local_loss.item(), batch.num_samples, self.preemption.requested
+        )
+        self._check_finite("loss is", total_loss)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.settings.max_grad_norm or math.inf
+        )
+        # The gradient is the mean over all ranks, so all of them come to the same verdict.
+        self._check_finite("gradient is", norm.item())
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings.lr, progress.step, share)
+        self.optimizer.step()
+        progress.step += 1
+        progress.samples += round(samples)
+        return total_loss / self.group.world_size, stop > 0
 
-    def __init__(self, training: Training, plan: PartitionSampler) -> None:
-        self._began = time.monotonic() - training.progress.seconds
-        self._steps = max(1, math.ceil(training.config.train.epochs * plan.steps_per_epoch))
-        self.recorded_at, self.recorded_positives = (
-            training.progress.seconds,
-            training.progress.positives,
+    def validate(self) -> None:
+        """Measure the score, the ranks sharing the work, and keep the model if it is the best."""
+        progress = self.progress
+        total, count = self.group.all_reduce(*self.trainable.validate())
+        self._check_finite("scores are", total)
+        score = total / count
+        progress.evaluations.append({**self._position(), SCORE: score})
+        if score > progress.best_score:
+            progress.best_score = score
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        if self.group.is_main:
+            latest = progress.evaluations[-1]
+            loss = {"loss": progress.history[-1]["loss"]} if progress.history else {}
+            facts = {**loss, "epoch": latest["epoch"], SCORE: score}
+            log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, **facts)
+        if self.run_log:
+            self.run_log.evaluation(progress.evaluations[-1])
+
+    def save(self) -> None:
+        """Write a checkpoint if there is anything new; no rank continues before it is on the disk.
+
+        A write that fails is logged, and ends nothing: earlier checkpoints are whole, and the next
+        write may find room.
+        """
+        if self._saved == self.progress.key:
+            return
+        weights = self.model.state_dict().values()
+        self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
+        if self.group.is_main:
+            self.lease.assert_held()
+        if self.group.broadcast_object(self._write_checkpoint):
+            self._saved = self.progress.key
+
+    def load_best(self) -> None:
+        """Load the model with the best validation score."""
+        self.model.load_state_dict(self.best)
+
+    def finished(self, resources: ResourceSummary) -> FinishedTraining:
+        """Return what the model's files say of the training."""
+        progress = self.progress
+        used = {name: resources.train.get(name) for name in ("cpu_cores", "peak_memory_bytes")}
+        summary = TrainSummary(
+            workers=self.group.world_size,
+            epochs=progress.samples / self.trainable.samples_per_epoch,
+            steps=progress.step,
+            positives=progress.samples,
+            seconds=progress.seconds,
+            positives_per_s=progress.samples / max(progress.seconds, 1e-9),
+            parameters=self.num_parameters,
+            **used,
+        )
+        return FinishedTraining(
+            progress=progress, summary=summary, resources=resources, inputs=self.inputs
         )
 
-    def share(self, training: Training) -> float:
-        """Share of the training that is done, by rank 0's clock or by epochs; reaches 1 at the end."""
-        train, progress = training.config.train, training.progress
-        progress.seconds = time.monotonic() - self._began
-        if not train.minutes:
-            return progress.step / self._steps
-        return training.group.sum_in_step(
-            training.group.is_first * progress.seconds / (60 * train.minutes)
-        )[0]
+    @property
+    def num_parameters(self) -> int:
+        """Weights that are trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def _forward_backward(self, batch: Batch) -> Tensor:
+        # Seeded by step and rank, so that the dropout of a resumed training is what it would have
+        # been.
+        seed = (self.settings.seed, self.progress.step, self.group.rank)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss: Tensor = self.ddp(batch.to(self.group.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _rebuild_buckets(self, batch: Batch) -> None:
+        """Run one backward pass whose gradients are dropped.
+
+        In the first forward pass after the first backward pass of a process, DDP rebuilds its
+        buckets in the order in which the gradients were ready. With three workers and more, gloo
+        adds up in an order that depends on where in its bucket a gradient is. So the first step of
+        a resumed process would have other bits than the same step of a process that ran through,
+        unless no step is taken with the layout that a process starts with.
+        """
+        self._forward_backward(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _validate_if_due(self, share: float) -> None:
+        due = int(share * self.settings.num_validations)
+        if due > self.progress.validations_due:
+            self.save()
+            self.progress.validations_due = due
+            with self.preemption.immediate():
+                self.validate()
+            self.save()
+
+    @property
+    def _is_validated(self) -> bool:
+        evaluations = self.progress.evaluations
+        return bool(evaluations) and evaluations[-1]["step"] >= self.progress.step
+
+    def _stop(self) -> None:
+        self.save()
+        suffix = "" if self._saved == self.progress.key else ", not saved"
+        step = f"step {self.progress.step}{suffix}"
+        raise StoppedError("training was asked to stop", step, hint="run it again")
+
+    def _start_clock(self) -> None:
+        self._started_at = time.monotonic() - self.progress.seconds
+        self._recorded_at = self.progress.seconds
+        self._recorded_samples = self.progress.samples
+
+    def _share_done(self) -> float:
+        """Return the share of the training that is done, the same on every rank; 1 at the end."""
+        self.progress.seconds = time.monotonic() - self._started_at
+        if self.settings.minutes:
+            share = self.progress.seconds / (60 * self.settings.minutes)
+            return self.group.broadcast_in_step(share)
+        num_steps = max(1, math.ceil(self.settings.epochs * self.trainable.steps_per_epoch))
+        return self.progress.step / num_steps
+
+    def _record(self, loss: float) -> None:
+        progress = self.progress
+        passed = progress.seconds - self._recorded_at
+        interval = max(RECORD_EVERY_S, RECORD_SHARE * progress.seconds)
+        if not self.group.is_main or (progress.history and passed < interval):
+            return
+        record = {
+            **self._position(),
+            "loss": loss,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "positives_per_s": (progress.samples - self._recorded_samples) / passed,
+        }
+        self._recorded_at = progress.seconds
+        self._recorded_samples = progress.samples
+        progress.history.append(record)
+        if self.run_log:
+            self.run_log.step(record)
+
+    def _position(self) -> dict[str, float]:
+        return {
+            "step": self.progress.step,
+            "epoch": self.progress.samples / self.trainable.samples_per_epoch,
+            "seconds": self.progress.seconds,
+            "wall_time": time.time(),
+        }
+
+    def _write_checkpoint(self) -> bool:
+        try:
+            checkpoint.save(
+                self.run.checkpoints,
+                model=self.model,
+                optimizer=self.optimizer,
+                best=self.best,
+                progress=self.progress,
+                inputs=self.inputs,
+            )
+        except OSError as error:
+            log(
+                "train",
+                "could not save a checkpoint",
+                step=self.progress.step,
+                why=error.strerror,
+                path=error.filename,
+            )
+            return False
+        return True
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            step = f"{value} at step {self.progress.step}"
+            raise TrainingError(f"the {what} not finite", step, hint=LOWER_LR)
 
 
-class _Batches:
+class Prefetcher:
     """Makes the batch of the next step on a thread, while this step is computed."""
 
-    def __init__(self, training: Training, plan: PartitionSampler) -> None:
-        self._training, self._plan = training, plan
+    def __init__(self, trainable: Trainable, step: int) -> None:
+        self._trainable = trainable
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
-        self._next = self._thread.submit(self._make, training.progress.step)
-
-    def take(self, step: int) -> Inputs:
-        """The batch of a step; steps are taken one after the other."""
-        inputs = self._next.result()
-        self._next = self._thread.submit(self._make, step + 1)
-        return inputs
+        self._next = self._thread.submit(trainable.make_batch, step)
 
     def wait(self) -> None:
         """Wait until the next batch is made."""
         self._next.exception()
 
+    def peek(self) -> Batch:
+        """Return the next batch without taking it."""
+        return self._next.result()
+
+    def take(self, step: int) -> Batch:
+        """Return the batch of a step, and start to make the one of the step after it."""
+        batch = self._next.result()
+        self._next = self._thread.submit(self._trainable.make_batch, step + 1)
+        return batch
+
     def close(self) -> None:
         """Wait for the thread to end."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _make(self, step: int) -> Inputs:
-        training = self._training
-        return make_inputs(
-            self._plan.partition(step, training.group.rank),
-            graph=training.graph,
-            structural=training.structural,
-            config=training.config,
-            seed=_seed(training, step),
-        )
 
+def _open_run_log(run: RunPaths, progress: Progress) -> RunLog:
+    """Open the curves of a run, purged behind the step that is resumed from.
 
-def _seed(training: Training, step: int) -> tuple[int, int, int]:
-    return training.config.train.seed, step, training.group.rank
-
-
-def _forward_backward(training: Training, ddp: DistributedDataParallel, inputs: Inputs) -> Tensor:
-    torch.manual_seed(
-        int(np.random.SeedSequence(_seed(training, training.progress.step)).generate_state(1)[0])
-    )
-    training.optimizer.zero_grad(set_to_none=True)
-    loss: Tensor = ddp(inputs.to(training.group.device))
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
-
-
-def _agree(training: Training, loss: Tensor, num_positives: int) -> tuple[float, float, float]:
-    """Mean loss, citations trained on and requests to stop, over all ranks, before anything is changed."""
-    group = training.group
-    total_loss, positives, stops = group.sum_in_step(loss.item(), num_positives, training.stops())
-    _require_finite("loss is", total_loss, training.progress.step)
-    return total_loss / group.world_size, positives, stops
-
-
-def _require_finite(what: str, total: float, step: int) -> None:
-    if not math.isfinite(total):
-        raise TrainingError(
-            f"the {what} not finite",
-            f"{total} at step {step}",
-            hint="lower train.lr, or set train.max_grad_norm",
-        )
-
-
-def _update(training: Training, share: float) -> None:
-    train = training.config.train
-    norm = torch.nn.utils.clip_grad_norm_(
-        training.model.parameters(), train.max_grad_norm or math.inf
-    )
-    _require_finite(
-        "gradient is", norm.item(), training.progress.step
-    )  # the mean of all ranks, and so the same on all
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate(train.lr, training.progress.step, share)
-    training.optimizer.step()
-
-
-def _record(training: Training, clock: _Clock, loss: float) -> None:
-    progress = training.progress
-    passed = progress.seconds - clock.recorded_at
-    if not training.group.is_first or (
-        progress.history and passed < max(RECORD_EVERY_S, RECORD_SHARE * progress.seconds)
+    Records of that very step may have been shown after its checkpoint was written, and so be purged
+    as well: they are written again.
+    """
+    run_log = RunLog(run.logs, purge_step=progress.step or None)
+    for add, records in (
+        (run_log.step, progress.history),
+        (run_log.evaluation, progress.evaluations),
     ):
-        return
-    speed = (progress.positives - clock.recorded_positives) / passed
-    clock.recorded_at, clock.recorded_positives = progress.seconds, progress.positives
-    entry = {**_position(training), "loss": loss, "lr": training.optimizer.param_groups[0]["lr"]}
-    progress.history.append({**entry, "positives_per_s": speed})
-    if training.run_log:
-        training.run_log.step(progress.history[-1])
-
-
-def _position(training: Training) -> dict[str, float]:
-    progress = training.progress
-    epoch = progress.positives / max(1, len(training.graph.references.index_E))
-    return {
-        "step": progress.step,
-        "epoch": epoch,
-        "seconds": progress.seconds,
-        "wall_time": time.time(),
-    }
-
-
-def _evaluate_if_due(training: Training, share: float) -> None:
-    part = int(share * training.config.train.num_validations)
-    if part > training.progress.evaluated_part:
-        _save(training)
-        training.progress.evaluated_part = part
-        with training.stops.at_once():
-            _evaluate(training)
-        _save(training)
-
-
-def _evaluate(training: Training) -> None:
-    """Measure the validation MRR, the ranks sharing the work, and keep the model if it is the best so far."""
-    group, progress = training.group, training.progress
-    part = sample_held_out(
-        training.graph.valid, most=VALIDATION_SOURCES, rank=group.rank, world_size=group.world_size
-    )
-    malloc_trim()
-    embedding_NH = embed_all(training.model, training.graph, group)
-    reciprocal = 0.0
-    if len(part.source_P):
-        score = torch.from_numpy(
-            score_held_out(training.model, embedding_NH, training.structural, part)
-        )
-        is_finite = bool(score.isfinite().all())
-        reciprocal = (
-            float((1 / rank_positives(score[:, 0], score[:, 1:]).double()).sum())
-            if is_finite
-            else math.nan
-        )
-    del embedding_NH
-    malloc_trim()
-    total, count = group.sum(reciprocal, len(part.source_P))
-    _require_finite("scores are", total, progress.step)
-    mrr = total / count
-    progress.evaluations.append({**_position(training), "valid_mrr": mrr})
-    if mrr > progress.best_mrr:
-        progress.best_mrr = mrr
-        training.best = {name: value.clone() for name, value in training.model.state_dict().items()}
-    if group.is_first:
-        _tell(training)
-
-
-def _tell(training: Training) -> None:
-    progress = training.progress
-    facts = {"loss": progress.history[-1]["loss"]} if progress.history else {}
-    facts |= {name: progress.evaluations[-1][name] for name in ("epoch", "valid_mrr")}
-    log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, **facts)
-    if training.run_log:
-        training.run_log.evaluation(progress.evaluations[-1])
-
-
-def _save(training: Training) -> None:
-    """Write a checkpoint, if there is anything new to save; no rank goes on before it is written."""
-    if training.saved == training.progress.place:
-        return
-    progress, failed = training.progress, False
-    total = sum(float(value.abs().max()) for value in training.model.state_dict().values())
-    _require_finite("weights are", total, progress.step)
-    if training.group.is_first:
-        training.attempt.assert_held()
-        failed = _write(training)
-    if not training.group.sum(failed)[0]:
-        training.saved = progress.place
-
-
-def _write(training: Training) -> bool:
-    """Write a checkpoint; returns whether that failed: those before are whole, and the next one may find room."""
-    state: dict[str, Any] = {
-        name: getattr(training, name) for name in ("model", "optimizer", "best", "progress")
-    }
-    try:
-        checkpoint.save(training.checkpoints, inputs=training.inputs, **state)
-    except OSError as error:
-        step = training.progress.step
-        log(
-            "train",
-            "could not save a checkpoint",
-            step=step,
-            why=error.strerror,
-            path=error.filename,
-        )
-        return True
-    return False
+        if records and records[-1]["step"] == progress.step:
+            add(records[-1])
+    return run_log

@@ -21,7 +21,7 @@ from pydantic import (
 from citeflow.errors import CiteflowError, ConfigError
 
 MAX_NUMBER = 2**63
-"""Numbers stay below it, on either side of 0, so that every reader of JSON and YAML can hold them."""
+"""Numbers stay below it, on either side of 0, so that every JSON and YAML reader can hold them."""
 
 WORDS = {
     "Input should be": "must be",
@@ -179,7 +179,7 @@ def _to_user_error(
         if path in renamed:
             return error("setting was renamed", name, hint=f"it is now {renamed[path]}")
         known = field_names(record)
-        suggestion = nearest(path, [*known, *record.model_fields])
+        suggestion = nearest(path, dict.fromkeys([*known, *record.model_fields]))
         return error("unknown setting", name, hint=hint or suggestion)
     if first["type"] == "missing":
         return error("a setting is missing", name, hint=hint)

@@ -1,0 +1,165 @@
+"""The seam between training and what is trained: everything that a task has to provide.
+
+The trainer, the process group, checkpoints, leases and launchers know these protocols and no task.
+A new task is a module that implements `Task`, and one line in `citeflow.tasks.TASKS`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import JsonValue
+
+from citeflow.paths import RunPaths
+from citeflow.report import TrainSummary
+
+if TYPE_CHECKING:  # a launcher reads this module, and has no use for torch
+    import torch
+    from torch import nn
+
+    from citeflow.training.checkpoint import Progress
+    from citeflow.training.distributed import Group
+    from citeflow.training.resources import ResourceSummary
+
+Settings = Mapping[str, JsonValue]
+"""All settings of a run as plain values; each task has a record of its own for them."""
+
+
+class TrainSettings(Protocol):
+    """The settings that the trainer itself needs."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the samples; not used where `minutes` is set."""
+
+    @property
+    def minutes(self) -> float:
+        """Time to train; 0 trains for `epochs`."""
+
+    @property
+    def lr(self) -> float:
+        """Highest learning rate of Adam."""
+
+    @property
+    def max_grad_norm(self) -> float:
+        """Gradients are clipped to this norm; 0 does not clip."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def num_validations(self) -> int:
+        """How often the score is measured during training."""
+
+
+class Batch(Protocol):
+    """The input of one step."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in it."""
+
+    def to(self, device: "torch.device") -> "Batch":
+        """Return the same batch on a device."""
+
+
+class Trainable(Protocol):
+    """A model in training on one rank."""
+
+    @property
+    def model(self) -> "nn.Module":
+        """The weights, which checkpoints hold."""
+
+    @property
+    def objective(self) -> "nn.Module":
+        """The model with its loss: takes a batch, returns the loss; DDP wraps it."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which all ranks together see every sample about once."""
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of the data."""
+
+    def make_batch(self, step: int) -> Batch:
+        """Make the batch of a step; called on a background thread.
+
+        It must follow from the seed, the step and the rank alone, so that a resumed training sees
+        the batches that it would have seen.
+        """
+
+    def validate(self) -> tuple[float, int]:
+        """Measure the score on this rank's share of the validation samples.
+
+        Returns:
+            The sum of the scores of its samples, NaN if one is not finite, and their number.
+        """
+
+    def finish(self) -> None:
+        """Do what follows the training, such as a calibration; every rank calls it."""
+
+    def save(self, folder: Path, result: "TrainResult") -> None:
+        """Write the TrainedModel; rank 0 calls it."""
+
+
+class TrainResult(Protocol):
+    """What the trainer reports of a training."""
+
+    @property
+    def progress(self) -> "Progress":
+        """History, validations and best score."""
+
+    @property
+    def summary(self) -> TrainSummary:
+        """Facts for the report."""
+
+    @property
+    def resources(self) -> "ResourceSummary":
+        """What the ranks used."""
+
+    @property
+    def inputs(self) -> dict[str, JsonValue]:
+        """Digests of what the model was made from."""
+
+
+class OpenTask(Protocol):
+    """A task with its data and settings."""
+
+    @property
+    def train(self) -> TrainSettings:
+        """Settings of the trainer."""
+
+    def inputs(self, world_size: int) -> dict[str, JsonValue]:
+        """Return what the model depends on, by digest: a checkpoint of anything else is refused."""
+
+    def begin(self, group: "Group") -> Trainable:
+        """Build the untrained model, the same on every rank."""
+
+
+class Task(Protocol):
+    """Something that can be trained, evaluated and reported."""
+
+    @property
+    def name(self) -> str:
+        """Key in TASKS, and in job.json."""
+
+    @property
+    def memory_hint(self) -> str:
+        """Settings that lower the need for memory."""
+
+    def prepare(self, dataset: str, *, data_root: Path, settings: Settings) -> Path:
+        """Download and preprocess a dataset; return the folder that the workers read."""
+
+    def open(self, data: Path, settings: Settings) -> OpenTask:
+        """Open prepared data for training."""
+
+    def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
+        """Estimate the peak memory of the workers of one machine together, in bytes."""
+
+    def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
+        """Measure a TrainedModel on the test split; return the EvalReport."""
+
+    def page(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
+        """Publish report, page and model."""

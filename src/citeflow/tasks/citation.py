@@ -1,0 +1,63 @@
+"""The citation task: link prediction in a citation graph.
+
+The modules that need torch are imported where they are used, so that a launcher stays small.
+"""
+
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from citeflow import config, files
+from citeflow.paths import RunPaths
+from citeflow.tasks.base import OpenTask, Settings
+
+
+class CitationTask:
+    """GraphSAGE link prediction; the first implementation of `Task`."""
+
+    name = "citation"
+    memory_hint = (
+        "lower train.nodes_per_batch or model.hidden_channels, start fewer workers, or raise the "
+        "limit"
+    )
+
+    def prepare(self, dataset: str, *, data_root: Path, settings: Settings) -> Path:
+        """Make the PreparedGraph of a dataset."""
+        from citeflow.data.datasets import download_dataset
+        from citeflow.graph.prepared import prepare
+
+        resolved = config.from_dict(settings)
+        raw = download_dataset(dataset, data_root=data_root, config=resolved)
+        return prepare(raw, data_root=data_root, config=resolved.data)
+
+    def open(self, data: Path, settings: Settings) -> OpenTask:
+        """Map a PreparedGraph into memory."""
+        from citeflow.graph.prepared import PreparedGraph
+        from citeflow.tasks.citation_training import OpenCitationTask
+
+        return OpenCitationTask(PreparedGraph.open(data), config.from_dict(settings))
+
+    def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
+        """Estimate the peak memory of the workers of one machine together, in bytes."""
+        from citeflow.tasks.citation_memory import estimate
+
+        manifest = files.read_manifest(data, "PreparedGraph")
+        return estimate(
+            num_papers=int(manifest.number("num_papers")),
+            num_features=int(manifest.number("num_features")),
+            num_citations=int(manifest.number("num_training_citations")),
+            config=config.from_dict(settings),
+            workers=workers,
+        )
+
+    def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
+        """Rank the held-out citations of the test split."""
+        from citeflow.evaluation.evaluator import evaluate
+
+        return evaluate(model, graph=data, run=run)
+
+    def page(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
+        """Publish report, page and model."""
+        from citeflow.reporting.publish import publish
+
+        publish(report, model=model, run=run, out=out)

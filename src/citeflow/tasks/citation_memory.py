@@ -1,0 +1,137 @@
+"""An estimate of the memory that a training of citations needs, fitted to peaks that were measured.
+
+It counts what the kernel cannot take back: private memory of all processes (the command, torchrun,
+the workers), shared memory, and the mapped pages in constant use, which are torch's code and the
+citations. Features and negatives of the evaluation are left out, as they are read once, in pieces.
+
+Legend: N papers, E citations, F features, H hidden channels.
+"""
+
+import math
+from dataclasses import dataclass
+
+from citeflow.config import Config
+from citeflow.evaluation import calibration, inference, scoring
+from citeflow.models import tensors
+from citeflow.models.predictors import PREDICTORS, Predictor
+from citeflow.sampling import FOLDS, PartitionSampler
+from citeflow.tasks import citation_objective
+
+MIB = 2**20
+
+COMMAND = 180 * MIB
+"""The command and torchrun together."""
+
+LIBRARIES = 140 * MIB
+"""Code of Python and torch, which all processes share."""
+
+WORKER = 285 * MIB
+"""A worker that has imported everything and read nothing."""
+
+OUTSIDE_NEIGHBORS = 0.25
+"""Neighbors outside of a chunk of papers, per citation of the chunk; 0.2 to 0.3 was measured."""
+
+FLOAT = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shape:
+    num_papers: int
+    num_features: int
+    num_citations: int
+    config: Config
+
+    @property
+    def degree(self) -> float:
+        return self.num_citations / self.num_papers
+
+    @property
+    def predictor(self) -> Predictor:
+        return PREDICTORS[self.config.model.predictor]
+
+
+def estimate(
+    *, num_papers: int, num_features: int, num_citations: int, config: Config, workers: int
+) -> int:
+    """Return the bytes that all processes of one machine need at their peak, to about a fifth."""
+    shape = _Shape(
+        num_papers=num_papers,
+        num_features=num_features or 1,
+        num_citations=num_citations,
+        config=config,
+    )
+    model = config.model
+    layer = num_papers * model.hidden_channels * FLOAT
+    embedding = _embedding(shape)
+    # The phases of a training; the highest of them counts.
+    measuring = workers * _measuring(shape)
+    stepping = workers * _step(shape, workers)
+    validating = workers * max(embedding, _scoring(shape))
+    validating += min(2, max(1, model.num_layers)) * layer
+    calibrating = workers * embedding + max(0, _calibration(shape) - embedding) + layer
+    peak = round(max(measuring, stepping, validating, calibrating))
+    graph = 16 * num_citations + 28 * num_papers
+    return COMMAND + LIBRARIES + graph + workers * WORKER + peak
+
+
+def _measuring(shape: _Shape) -> float:
+    """Mean and deviation of the features: a sample of them as float64, twice."""
+    stride = max(1, shape.num_papers // tensors.STATISTICS_SAMPLE)
+    return shape.num_papers // stride * shape.num_features * 16
+
+
+def _step(shape: _Shape, workers: int) -> float:
+    """A batch and the next one, activations and their gradients, scores, path counts."""
+    train = shape.config.train
+    model = shape.config.model
+    sampler = PartitionSampler(
+        num_papers=shape.num_papers,
+        nodes_per_batch=train.nodes_per_batch,
+        world_size=workers,
+        seed=0,
+    )
+    papers = shape.num_papers / sampler.num_partitions
+    citations = shape.num_citations / sampler.num_partitions / FOLDS
+    sources = min(papers, citations)
+    predictor = shape.predictor
+    scores = 16.0 * sources * train.num_negatives
+    if predictor.activations_per_pair:
+        pairs = sources * predictor.limit_negatives(train.num_negatives) + citations
+        scores = predictor.activations_per_pair * pairs * model.hidden_channels * FLOAT
+    structural = 0.0
+    if predictor.uses_structural_features:
+        paths = 200 * train.num_negatives + 480 * shape.degree**2
+        structural = citation_objective.STRUCTURAL_SOURCES * paths
+    activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
+    dense = FLOAT * (4 * papers * shape.num_features + activations)
+    return dense + scores + structural + 100 * FOLDS * citations
+
+
+def _embedding(shape: _Shape) -> float:
+    """A chunk of papers and all of their neighbors, in the first layer or in one above."""
+    model = shape.config.model
+    papers = min(shape.num_papers, inference.CHUNK)
+    neighbors = papers * (1 + OUTSIDE_NEIGHBORS * 2 * shape.degree)
+    inputs = min(shape.num_papers, neighbors)
+    first = 3 * inputs * shape.num_features + 4 * papers * model.hidden_channels
+    above = (inputs + 5 * papers) * model.hidden_channels if model.num_layers > 1 else 0
+    return FLOAT * max(first, above)
+
+
+def _scoring(shape: _Shape) -> float:
+    """Structural features of the pairs that are scored at once."""
+    if not shape.predictor.uses_structural_features:
+        return 0
+    data = shape.config.data
+    pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
+    return pairs * (100 + 100 * shape.degree)
+
+
+def _calibration(shape: _Shape) -> float:
+    """Path counts from all sources at once, on rank 0."""
+    if not shape.predictor.uses_structural_features or shape.config.train.loss == "bce":
+        return 0
+    sources = min(calibration.MAX_CITATIONS, shape.config.data.holdout * shape.num_papers)
+    # The next hop leads to papers that are cited more than the average; fitted to three graphs.
+    hubs = 1.2 * math.pow(shape.num_papers / shape.degree, 0.155)
+    return 140 * sources * hubs * shape.degree**2

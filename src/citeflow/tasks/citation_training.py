@@ -1,0 +1,167 @@
+"""The citation task on one rank: model, batches, validation, calibration.
+
+Legend: N papers, H hidden channels.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from citeflow.config import Config, TrainConfig
+from citeflow.data.citation_graph import HeldOut
+from citeflow.errors import ConfigError
+from citeflow.evaluation import trained_model
+from citeflow.evaluation.calibration import Calibration, calibrate
+from citeflow.evaluation.inference import embed_all
+from citeflow.evaluation.metrics import rank_positives
+from citeflow.evaluation.scoring import build_structural_features, sample_held_out, score_held_out
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.structural import StructuralFeatures
+from citeflow.models.tensors import encoder_input, mean_and_scale
+from citeflow.sampling import PartitionSampler
+from citeflow.report import stage_costs
+from citeflow.tasks.base import TrainResult
+from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
+from citeflow.training.distributed import Group
+from citeflow.utils.system import malloc_trim
+
+MAX_VALIDATION_SOURCES = 2000
+"""Held-out citations that a validation during training ranks."""
+
+
+class OpenCitationTask:
+    """A PreparedGraph, and the settings to train on it."""
+
+    def __init__(self, graph: PreparedGraph, config: Config) -> None:
+        self.graph = graph
+        self.config = config
+
+    @property
+    def train(self) -> TrainConfig:
+        """Settings of the trainer."""
+        return self.config.train
+
+    def inputs(self, world_size: int) -> dict[str, JsonValue]:
+        """Return digests of graph and settings, and the number of workers."""
+        return trained_model.inputs_of(self.graph, self.config, world_size)
+
+    def begin(self, group: Group) -> "LinkPrediction":
+        """Build the untrained model.
+
+        Raises:
+            ConfigError: the settings cannot run on a GPU.
+        """
+        if group.device.type == "cuda" and self.config.model.aggr == "max":
+            hint = "PyG has no sparse maximum on a GPU; take mean or add"
+            raise ConfigError("model.aggr", "max", hint=hint)
+        return LinkPrediction(self.graph, self.config, group)
+
+
+class LinkPrediction:
+    """A link predictor in training."""
+
+    def __init__(self, graph: PreparedGraph, config: Config, group: Group) -> None:
+        self.graph = graph
+        self.config = config
+        self.group = group
+        self.structural = build_structural_features(graph, config.model)
+        self.model = build_model(graph, self.structural, config).to(group.device)
+        self.objective = Objective(self.model, config.train.loss)
+        self.calibration = Calibration()
+        self._sampler = PartitionSampler(
+            num_papers=graph.num_papers,
+            nodes_per_batch=config.train.nodes_per_batch,
+            world_size=group.world_size,
+            seed=config.train.seed,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which the ranks see every partition in every supervision fold."""
+        return self._sampler.steps_per_epoch
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Training citations."""
+        return max(1, len(self.graph.references.index_E))
+
+    def make_batch(self, step: int) -> Inputs:
+        """Gather a partition of the graph with its targets and negatives."""
+        return make_inputs(
+            self._sampler.partition(step, self.group.rank),
+            graph=self.graph,
+            structural=self.structural,
+            config=self.config,
+            seed=(self.config.train.seed, step, self.group.rank),
+        )
+
+    def validate(self) -> tuple[float, int]:
+        """Sum the reciprocal ranks of this rank's share of the held-out citations."""
+        part = sample_held_out(
+            self.graph.valid,
+            most=MAX_VALIDATION_SOURCES,
+            rank=self.group.rank,
+            world_size=self.group.world_size,
+        )
+        # The heap keeps what the last step has freed; the embeddings need the room, and so does the
+        # next step afterwards.
+        malloc_trim()
+        embedding_NH = embed_all(self.model, self.graph, self.group)
+        reciprocal = self._sum_reciprocal_ranks(embedding_NH, part) if len(part.source_P) else 0.0
+        del embedding_NH
+        malloc_trim()
+        return reciprocal, len(part.source_P)
+
+    def _sum_reciprocal_ranks(self, embedding_NH: Tensor, part: HeldOut) -> float:
+        score = torch.from_numpy(score_held_out(self.model, embedding_NH, self.structural, part))
+        if not score.isfinite().all():
+            return math.nan
+        return float((1 / rank_positives(score[:, 0], score[:, 1:]).double()).sum())
+
+    def finish(self) -> None:
+        """Calibrate the probabilities on the validation citations; rank 0 does it for all."""
+        embedding_NH = embed_all(self.model, self.graph, self.group)
+        if self.group.is_main:
+            self.calibration = calibrate(
+                self.model,
+                embedding_NH,
+                self.structural,
+                self.graph.valid,
+                loss=self.config.train.loss,
+            )
+
+    def save(self, folder: Path, result: TrainResult) -> None:
+        """Write the TrainedModel."""
+        trained_model.save(
+            folder,
+            self.model,
+            config=self.config,
+            structural_features=self.structural.names,
+            calibration=self.calibration,
+            result=trained_model.TrainingResult(
+                summary=result.summary,
+                stages={**stage_costs(self.graph.manifest), "train": result.resources.cost},
+                history=result.progress.history,
+                evaluations=result.progress.evaluations,
+                resources=result.resources.series,
+            ),
+            inputs=result.inputs,
+        )
+
+
+def build_model(
+    graph: PreparedGraph, structural: StructuralFeatures, config: Config
+) -> LinkPredictor:
+    """Build an untrained model for a graph, the same on every rank."""
+    torch.manual_seed(config.train.seed)
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
+    num_features = 1 if x_NF is None else x_NF.shape[1]
+    scaled = config.train.loss == "info_nce"
+    model = LinkPredictor(num_features, len(structural.names), config.model, scaled=scaled)
+    if x_NF is not None:
+        model.encoder.mean_F, model.encoder.scale_F = mean_and_scale(x_NF)
+    return model

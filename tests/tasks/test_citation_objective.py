@@ -108,7 +108,9 @@ def in_double(inputs):
             if isinstance(v, torch.Tensor) and v.is_floating_point()
         }
 
-    structural_batch = inputs.structural and dataclasses.replace(inputs.structural, **widened(inputs.structural))
+    structural_batch = inputs.structural and dataclasses.replace(
+        inputs.structural, **widened(inputs.structural)
+    )
     return dataclasses.replace(inputs, **widened(inputs), structural=structural_batch)
 
 
@@ -163,7 +165,9 @@ def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
             structural = structural_without(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
             evidence_KD = structural.for_candidates(s[None], candidate_K[None])[0]
             structural_terms.append(
-                loss_of_one(model.add_structural_score(score_K, torch.from_numpy(evidence_KD)), loss)
+                loss_of_one(
+                    model.add_structural_score(score_K, torch.from_numpy(evidence_KD)), loss
+                )
             )
     total = torch.stack(terms).mean()
     return total + torch.stack(structural_terms).mean() if structural_terms else total

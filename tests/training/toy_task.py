@@ -58,7 +58,11 @@ class ToyTrainable:
     def validate(self):
         self.task.on_validate(self.model)
         weight = next(self.model.parameters())
-        score = float(weight.detach().abs().mean()) if self.task.scores is None else next(self.task.scores)
+        score = (
+            float(weight.detach().abs().mean())
+            if self.task.scores is None
+            else next(self.task.scores)
+        )
         return score * 10, 10
 
     def finish(self):

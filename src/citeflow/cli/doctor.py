@@ -84,7 +84,9 @@ def _check_cluster(
         )
     else:
         try:
-            for finding in cluster.check(client, launcher=LAUNCHERS[launcher], service_account=service_account):
+            for finding in cluster.check(
+                client, launcher=LAUNCHERS[launcher], service_account=service_account
+            ):
                 is_there = is_there and finding.what != "cluster"
                 yield finding
         finally:

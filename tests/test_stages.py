@@ -76,7 +76,9 @@ def calls(trained, monkeypatch):
     def prepare(raw, *, data_root, config):
         calls["preprocess"] = {"raw": raw, "config": config}
         facts = {"num_papers": 7, "stages": {"download": {}}}
-        return write_artifact(data_root / "prepared" / "b2", "PreparedGraph", {"x.json": 2}, **facts)
+        return write_artifact(
+            data_root / "prepared" / "b2", "PreparedGraph", {"x.json": 2}, **facts
+        )
 
     def train(graph, run, **options):
         calls["train"] = {"graph": graph, "run": run, **options}
@@ -200,7 +202,9 @@ def test_publish_shows_page_and_paths(ran):
 
 def test_publish_takes_a_folder_below_the_data_root(ran, root, artifact):
     summary, page = artifact(dsl.Markdown, "summary2"), artifact(dsl.HTML, "page2")
-    stages.publish(ran["report"], "", ran["model"], "mine", data_root=root, summary=summary, page=page)
+    stages.publish(
+        ran["report"], "", ran["model"], "mine", data_root=root, summary=summary, page=page
+    )
     assert (Path(root) / "mine" / "report.html").is_file()
 
 

@@ -52,6 +52,10 @@ class Scores(_Open):
     num_negatives: int
     """Papers that each of them is ranked against."""
 
+    def figures(self) -> dict[str, float]:
+        """Return all figures by their names in `report.json`."""
+        return self.model_dump(by_alias=True)
+
 
 class BaselineScores(_Open):
     """Figures of a predictor that needs no training, on the test split."""
@@ -167,6 +171,30 @@ class YearScore(_Open):
     num: int
 
 
+class RankResources(_Open):
+    """What one rank used over time, an entry per moment; None where it was not sampled."""
+
+    rank: int
+    cpu_cores: list[float | None] = Field(default_factory=list)
+    container_cpu_cores: list[float | None] = Field(default_factory=list)
+    read_bytes_per_s: list[float | None] = Field(default_factory=list)
+    written_bytes_per_s: list[float | None] = Field(default_factory=list)
+    received_bytes_per_s: list[float | None] = Field(default_factory=list)
+    sent_bytes_per_s: list[float | None] = Field(default_factory=list)
+    memory_bytes: list[float | None] = Field(default_factory=list)
+    """Resident memory, highest since the moment before."""
+    shared_bytes: list[float | None] = Field(default_factory=list)
+    container_bytes: list[float | None] = Field(default_factory=list)
+
+
+class Resources(_Open):
+    """What the ranks used over time: content of `resources.json` of a TrainedModel."""
+
+    seconds: list[float] = Field(default_factory=list)
+    """Moments, since the workers started."""
+    ranks: list[RankResources] = Field(default_factory=list)
+
+
 class Curves(_Open):
     """Content of `curves.json`: what the plots of a report show. An empty one draws nothing."""
 
@@ -174,8 +202,7 @@ class Curves(_Open):
     """Records of training steps: step, epoch, seconds, loss, lr, positives_per_s."""
     evaluations: list[dict[str, float]] = Field(default_factory=list)
     """Records of validations: step, epoch, seconds, valid_mrr."""
-    resources: dict[str, JsonValue] = Field(default_factory=dict)
-    """What the ranks used over time."""
+    resources: Resources = Field(default_factory=Resources)
     roc: RocCurve | None = None
     confusion: list[list[int]] = Field(default_factory=list)
     """Rows: no citation, citation; columns: predicted as such."""

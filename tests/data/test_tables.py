@@ -6,9 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from citeflow.data import tables
-from citeflow.data.tables import are_mostly_numbers, as_integers, as_numbers
 from citeflow.data.diagnosis import quote
-from citeflow.data.tables import open_table, read_all, read_batches
+from citeflow.data.tables import (
+    are_mostly_numbers,
+    as_integers,
+    as_numbers,
+    open_table,
+    read_all,
+    read_batches,
+)
 from citeflow.errors import DataError, NotFoundError
 
 

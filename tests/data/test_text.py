@@ -38,9 +38,7 @@ def test_vectors_have_the_width_that_was_asked_and_length_one():
 
 
 def test_the_same_texts_and_seed_give_the_same_bits():
-    first, second, other = (
-        tfidf_features(many_texts(), width=16, seed=seed) for seed in (3, 3, 4)
-    )
+    first, second, other = (tfidf_features(many_texts(), width=16, seed=seed) for seed in (3, 3, 4))
 
     assert first.tobytes() == second.tobytes()
     assert first.tobytes() != other.tobytes()

@@ -76,7 +76,11 @@ def test_the_rows_have_another_order_but_citations_and_split_are_those_of_the_gr
     assert not np.array_equal(row_N, np.arange(50))
     edge_2E, _, _ = drop_self_and_duplicates(graph.edge_2E, 50)
     train_2E, valid, test = hold_out_by_date(
-        edge_2E, graph.day_N, share=CONFIG.holdout, num_negatives=CONFIG.eval_negatives, seed=CONFIG.seed
+        edge_2E,
+        graph.day_N,
+        share=CONFIG.holdout,
+        num_negatives=CONFIG.eval_negatives,
+        seed=CONFIG.seed,
     )
     assert pairs_in(*prepared.references.edges(), row_N) == set(map(tuple, train_2E.T.tolist()))
     for made, expected in [(prepared.valid, valid), (prepared.test, test)]:

@@ -50,7 +50,9 @@ def same(one, other):
 def test_the_protocol_holds_on_any_dated_graph(seed, num_days, share):
     edge_2E, day_N = random_graph(seed, num_days=num_days)
     everything = pairs(*edge_2E)
-    train_2E, valid, test = hold_out_by_date(edge_2E, day_N, share=share, num_negatives=30, seed=seed)
+    train_2E, valid, test = hold_out_by_date(
+        edge_2E, day_N, share=share, num_negatives=30, seed=seed
+    )
     held_valid, held_test = (pairs(part.source_P, part.target_P) for part in (valid, test))
 
     assert np.array_equal(valid.source_P, test.source_P)
@@ -95,7 +97,9 @@ def test_a_reference_to_a_later_or_equally_old_paper_is_never_held_out():
     day_N = np.array([0, 0, 0, 5, 5, 9], dtype=np.int32)
     edge_2E = np.array([[3, 3, 3, 3], [0, 1, 4, 5]], dtype=np.int32)
     for seed in range(20):
-        train_2E, valid, test = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=9, seed=seed)
+        train_2E, valid, test = hold_out_by_date(
+            edge_2E, day_N, share=0.5, num_negatives=9, seed=seed
+        )
         assert pairs(*train_2E) == {(3, 4), (3, 5)}
         assert {*valid.target_P.tolist(), *test.target_P.tolist()} == {0, 1}
         assert valid.negative_PK.tolist() == test.negative_PK.tolist() == [[2]]
@@ -183,7 +187,9 @@ def test_the_random_split_hides_both_directions_and_ranks_against_unlinked_paper
 
 def test_the_random_split_takes_the_share_that_was_asked_for():
     edge_2E, _ = random_graph(6, later=0.5)
-    _, valid, test = hold_out_at_random(edge_2E, num_papers=120, share=0.05, num_negatives=20, seed=0)
+    _, valid, test = hold_out_at_random(
+        edge_2E, num_papers=120, share=0.05, num_negatives=20, seed=0
+    )
     assert len(valid.source_P) == len(test.source_P) == int(0.05 * edge_2E.shape[1])
     assert valid.negative_PK.shape == (len(valid.source_P), 20)
 
@@ -201,7 +207,9 @@ def test_the_random_split_takes_the_share_that_was_asked_for():
 def test_a_dated_graph_that_cannot_give_a_test_citation_is_refused(targets, days):
     edge_2E = np.array([[3] * len(targets), targets], dtype=np.int32)
     with pytest.raises(DataError, match="no test candidates") as caught:
-        hold_out_by_date(edge_2E, np.array(days, dtype=np.int32), share=0.5, num_negatives=10, seed=0)
+        hold_out_by_date(
+            edge_2E, np.array(days, dtype=np.int32), share=0.5, num_negatives=10, seed=0
+        )
     assert caught.value.hint
 
 

@@ -82,15 +82,14 @@ def launched(kube, api, run_dir, kind):
         kube.remove("pods", NAMESPACE, name)
 
 
-def compared(granted, used, figure):
+def compared(granted, used):
     """Hand over how many rights there are, and how many of them are spare or missing; returns those."""
     spare, missing = granted - used, used - granted
-    figure(rights=len(granted), granted_minus_used=len(spare), used_minus_granted=len(missing))
     return spare, missing
 
 
 @pytest.mark.fault("F38")
-def test_the_launcher_has_the_rights_that_it_uses(granted, tmp_path, figure):
+def test_the_launcher_has_the_rights_that_it_uses(granted, tmp_path):
     with KubeApi() as kube, TrainingOperator(kube, script=lambda pod: ["begins", 60.0]):
         api = connect(kube.url)
         for kind in KINDS:
@@ -98,11 +97,11 @@ def test_the_launcher_has_the_rights_that_it_uses(granted, tmp_path, figure):
         api.client.rest_client.pool_manager.clear()
         used = kube.verbs_used()
     assert {request.namespace for request in kube.requests} == {NAMESPACE}
-    assert compared(granted("citeflow-launcher"), used, figure) == (set(), set())
+    assert compared(granted("citeflow-launcher"), used) == (set(), set())
 
 
 @pytest.mark.fault("F38")
-def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch, figure):
+def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch):
     monkeypatch.setattr(reaper, "GRACE_S", -1.0)
     monkeypatch.setattr(reaper, "YOUNG_S", -1.0)
     metadata = {
@@ -119,4 +118,4 @@ def test_the_reaper_has_the_rights_that_it_uses(kube, api, granted, monkeypatch,
     assert len(reaper.reap(api)) == 2
     used = kube.verbs_used()
     assert {request.namespace for request in kube.requests} == {NAMESPACE}
-    assert compared(granted("citeflow-reaper"), used, figure) == (set(), set())
+    assert compared(granted("citeflow-reaper"), used) == (set(), set())

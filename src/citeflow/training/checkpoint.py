@@ -50,10 +50,10 @@ class Progress(Record):
     best_score: float = Field(-1.0, alias="best_mrr")
     """Best validation score so far: that of the model in `best`."""
 
-    history: list[dict[str, float]] = []
+    history: list[dict[str, float]] = Field(default_factory=list)
     """Records of steps."""
 
-    evaluations: list[dict[str, float]] = []
+    evaluations: list[dict[str, float]] = Field(default_factory=list)
     """Records of validations."""
 
     @property

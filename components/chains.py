@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from citeflow.reporting.mlflow.run_record import KFP_RUN_ID
+from citeflow.reporting.mlflow import KFP_RUN_ID
 from kfp import dsl, kubernetes
 
 from citeflow.kubernetes.identity import RUN_ID

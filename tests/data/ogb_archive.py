@@ -48,7 +48,7 @@ def write_table(path: Path, array: np.ndarray) -> None:
 
 
 def write_ogb(folder: Path, **save_options: Any) -> tuple[Arrays, dict[str, dict[str, Any]]]:
-    """Write raw/ and split/time/ as OGB packs them, and give what was written."""
+    """Write raw/ and split/time/ as OGB packs them, and return what was written."""
     import torch
 
     arrays = make_arrays()

@@ -18,6 +18,10 @@ from citeflow.errors import CiteflowError, TrainingError
 from citeflow.kubeflow import local_runner
 from citeflow.kubeflow.pipelines import PIPELINES
 
+SCORES = {
+    "mrr": 0.5, "hits@1": 0.25, "hits@3": 0.5, "hits@10": 0.75, "accuracy": 0.9, "auc": 0.9,
+    "num_positives": 1, "num_negatives": 1,
+}  # fmt: skip
 REPORT = {
     "dataset": "cora",
     "num_papers": 2,
@@ -25,8 +29,8 @@ REPORT = {
     "facts": {},
     "config": config.Config().to_dict(),
     "versions": {},
-    "valid": {"mrr": 0.5},
-    "test": {"mrr": 0.5, "hits@1": 0.25, "hits@3": 0.5, "hits@10": 0.75},
+    "valid": SCORES,
+    "test": SCORES,
     "baselines": {"adamic_adar": {"mrr": 0.25}},
     "train": {
         "workers": 1, "epochs": 1.0, "steps": 1, "positives": 1, "seconds": 1.0,

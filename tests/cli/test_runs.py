@@ -8,6 +8,7 @@ from fakes.kube_api import KubeApi
 from citeflow.cli.main import main
 from citeflow.kubeflow import run_logs
 from citeflow.kubernetes import client as cluster_api
+from citeflow.kubernetes.launchers import LAUNCHERS
 
 RUN = "pipeline/runid"
 TOKEN = "planted-token-3f9a"
@@ -19,7 +20,7 @@ def cluster(monkeypatch):
     with KubeApi() as kube:
 
         def connect(*, namespace):
-            return cluster_api.Api(client=kube.client(retries=False), namespace=namespace)
+            return cluster_api.KubeClient(api=kube.client(retries=False), namespace=namespace)
 
         monkeypatch.setattr(cluster_api, "connect", connect)
         monkeypatch.setattr(run_logs, "POLL_S", 0.01)
@@ -49,11 +50,14 @@ def submit(call):
 
 
 def pod(run_id, name, stage, container):
+    of_worker = {launcher.container: launcher.pod_label for launcher in LAUNCHERS.values()}
     labels = {
         RUN: run_id,
         "app.kubernetes.io/part-of": "citeflow",
         "app.kubernetes.io/component": stage,
     }
+    if container in of_worker:
+        labels[of_worker[container]] = "job"
     names = ("wait", container)
     shared = {"restartCount": 0, "ready": True, "image": "i", "imageID": "i"}
     statuses = [{"name": each, "state": {"running": {}}, **shared} for each in names]
@@ -170,7 +174,7 @@ def test_runs_logs_has_the_working_containers_of_all_pods(kfp, cluster, submit, 
     for name, stage, container in [
         ("citation-x-1", "train", "main"),
         ("job-worker-1", "train", "pytorch"),
-        ("job-node-0-1", "train", "node"),
+        ("job-node-0-1-x7k2q", "train", "node"),
         ("citation-x-2", "evaluate", "main"),
     ]:
         cluster.put(pod(run_id, name, stage, container))
@@ -181,7 +185,7 @@ def test_runs_logs_has_the_working_containers_of_all_pods(kfp, cluster, submit, 
     labels = {
         "train": "citation-x-1",
         "train worker-1": "job-worker-1",
-        "train node-0-1": "job-node-0-1",
+        "train node-0-1": "job-node-0-1-x7k2q",
         "evaluate": "citation-x-2",
     }
     expected = [
@@ -240,7 +244,7 @@ def test_runs_cancel_deletes_the_jobs_of_an_ended_run(kfp, cluster, call, submit
 def test_runs_cancel_takes_a_cluster_without_the_kinds(kfp, monkeypatch, call, submit):
     run_id = submit()["run_id"]
     with KubeApi(without=("pytorchjobs", "trainjobs")) as kube:
-        api = cluster_api.Api(client=kube.client(retries=False), namespace="kubeflow")
+        api = cluster_api.KubeClient(api=kube.client(retries=False), namespace="kubeflow")
         monkeypatch.setattr(cluster_api, "connect", lambda namespace: api)
         code, (result,), _ = call("runs", "cancel", run_id)
     assert (code, result["deleted"]) == (0, [])

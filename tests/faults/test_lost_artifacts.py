@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from citeflow import config, files, stages, steps
-from citeflow.cli import main
+from citeflow.cli.main import main
 
 LIMIT_S = 1.0
 NOUNS = {

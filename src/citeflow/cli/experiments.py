@@ -161,9 +161,10 @@ def _run_pipeline(
     from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.kubeflow.submit import typed_parameters
     from citeflow.reporting import mlflow
+    from citeflow.reporting.publish import check_folder
 
     mlflow.check()
-    options.check_writable(paths.data_root)
+    check_folder(paths.data_root)
     compiled = PIPELINES[name].compiled()
     shared = {
         "dataset": local.dataset,

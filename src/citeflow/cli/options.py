@@ -56,8 +56,10 @@ class OutputFolder(Folder):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Check it before any work is done."""
+        from citeflow.reporting.publish import check_folder
+
         folder = super().convert(value, param, ctx)
-        check_writable(folder)
+        check_folder(folder)
         return folder
 
 
@@ -343,19 +345,6 @@ def resumable(run_name: str) -> Iterator[None]:
     except TrainingError:
         log("run", "can be resumed", add=f"--run-name {run_name}")
         raise
-
-
-def check_writable(folder: Path) -> None:
-    """Check that a folder can be written to, or made.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        raise ConfigError("a file where a folder belongs", existing, hint="name another folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError("folder cannot be written to", existing, hint="name another folder")
 
 
 def require(*packages: str, hint: str = INSTALL) -> None:

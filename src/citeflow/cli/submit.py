@@ -10,11 +10,10 @@ from citeflow import config
 from citeflow.cli import options
 from citeflow.errors import ConfigError
 from citeflow.kubeflow.client import KfpClient, check_succeeded
-from citeflow.kubeflow.params import LOCAL
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import Package, RunOptions, plan, upload
 from citeflow.kubeflow.submit import submit as submit_run
-from citeflow.kubernetes.launchers import LAUNCHERS
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 from citeflow.utils.logging import emit, log
 
 timeout = click.option(
@@ -79,7 +78,7 @@ parameter_options = options.grouped(
     ParameterOptions,
     click.option("--dataset", metavar="D", help="Name, folder on the volume, or URL."),
     click.option("--workers", metavar="N", help="Training processes."),
-    click.option("--launcher", metavar="L", help=f"One of {', '.join([LOCAL, *LAUNCHERS])}."),
+    click.option("--launcher", metavar="L", help=f"One of {', '.join(LAUNCHER_NAMES)}."),
     options.job,
     click.option(
         "--param", multiple=True, metavar="KEY=VALUE", help="Any other parameter; repeatable."

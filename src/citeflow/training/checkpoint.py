@@ -49,7 +49,7 @@ Number = Annotated[float, WrapValidator(_check_only)]
 
 
 class Progress(Record):
-    """How far a training has come; the trainer updates it after every step."""
+    """Progress of a training; the trainer updates it after every step."""
 
     model_config = ConfigDict(frozen=False, strict=True, populate_by_name=True)
 
@@ -198,7 +198,9 @@ def _parse_progress(state: SavedState) -> Progress:
     return progress
 
 
-def _check_inputs(folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]) -> None:
+def _check_inputs(
+    folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]
+) -> None:
     differing = [
         f"{key} {found.get(key)}, now {value}"
         for key, value in inputs.items()

@@ -208,7 +208,7 @@ def _check_inputs(
     ]
     if differing:
         hint = f"choose another run name, or delete {folder} to start afresh"
-        what = "the run was begun with other data, settings or workers"
+        what = "the run was started with other data, settings or workers"
         raise ConfigError(what, ", ".join(differing), hint=hint)
 
 

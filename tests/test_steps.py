@@ -5,19 +5,16 @@ from pathlib import Path
 
 import pytest
 from kfp import dsl
+from sample_run import sample_report
 
 from citeflow import config, files, stages, steps
 from citeflow.errors import ConfigError, DataError
 from citeflow.utils import termination_message
 
-REPORT = {
-    "dataset": "synthetic",
-    "test": {"mrr": 0.5, "hits@10": 0.75, "num_positives": 4},
-    "baselines": {"adamic_adar": {"mrr": 0.25}},
-}
+REPORT = sample_report().to_json()
 CURVES = {
     "roc": {name: [index / 500 for index in range(501)] for name in ("fpr", "tpr", "threshold")},
-    "confusion": {"matrix": [[3, 1], [2, 2]]},
+    "confusion": [[3, 1], [2, 2]],
 }
 
 
@@ -196,8 +193,8 @@ def test_the_model_artifact_is_the_whole_model(ran):
 
 def test_the_run_page_gets_figures_and_baselines(ran):
     assert ran["fitted"].metadata == {"valid_mrr": 0.5, "seconds": 2.0}
-    assert ran["scores"].metadata["test mrr"] == 0.5
-    assert ran["scores"].metadata["adamic_adar mrr"] == 0.25
+    assert ran["scores"].metadata["test mrr"] == 0.7518
+    assert ran["scores"].metadata["adamic_adar mrr"] == 0.6694
 
 
 def test_the_curve_on_the_run_page_is_short_and_keeps_its_ends(ran):

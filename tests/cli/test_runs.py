@@ -20,7 +20,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(kfpapi, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(kfpapi, "PATIENCE_S", 0.3)
     monkeypatch.setattr(kfpserver, "SHORTEST_PAUSE_S", 0.01)
-    monkeypatch.setattr(run_logs, "AGAIN_S", 0.01)
+    monkeypatch.setattr(run_logs, "POLL_S", 0.01)
     from kfp import client
 
     monkeypatch.setattr(
@@ -42,7 +42,7 @@ def cluster(monkeypatch):
     with KubeApi() as kube:
 
         def connect(*, namespace):
-            return cluster_api.Api(client=kube.client(retries=False), namespace=namespace)
+            return cluster_api.KubeClient(api=kube.client(retries=False), namespace=namespace)
 
         monkeypatch.setattr(cluster_api, "connect", connect)
         yield kube
@@ -268,7 +268,7 @@ def test_a_run_that_has_ended_is_not_asked_to_but_its_jobs_go(kfp, cluster, capf
 def test_a_cluster_that_knows_no_such_jobs_is_no_error(kfp, monkeypatch, capfd):
     run_id = submitted(capfd)["run_id"]
     with KubeApi(without=("pytorchjobs", "trainjobs")) as kube:
-        api = cluster_api.Api(client=kube.client(retries=False), namespace="kubeflow")
+        api = cluster_api.KubeClient(api=kube.client(retries=False), namespace="kubeflow")
         monkeypatch.setattr(cluster_api, "connect", lambda namespace: api)
         code, (told,), _ = called(capfd, "runs", "cancel", run_id)
     assert (code, told["deleted"]) == (0, [])

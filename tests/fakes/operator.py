@@ -90,7 +90,10 @@ class TrainingOperator:
         with self.store.changed:
             for container in list(self.containers.values()):
                 self._look_after(container)
-            for plural, reconcile in (("pytorchjobs", self._pytorchjob), ("trainjobs", self._trainjob)):
+            for plural, reconcile in (
+                ("pytorchjobs", self._pytorchjob),
+                ("trainjobs", self._trainjob),
+            ):
                 if plural in self.store.kinds:
                     for job in self.store.list(plural):
                         status = copy.deepcopy(job.get("status") or {})

@@ -344,7 +344,11 @@ def digest(launcher, spec=None, **changes):
 
 def test_digest_tells_every_setting_apart(launcher):
     plain = digest(launcher)
-    same = {name for name, value in CHANGES.items() if digest(launcher, JobSpec(**{name: value})) == plain}
+    same = {
+        name
+        for name, value in CHANGES.items()
+        if digest(launcher, JobSpec(**{name: value})) == plain
+    }
     assert same == UNSAID[launcher.name]
     assert set(JobSpec.model_fields) == {*CHANGES, "gpu_resource"}
     assert digest(launcher, owner=STEP) == plain

@@ -129,9 +129,7 @@ def test_reap_deletes_the_job_of_a_pod_that_never_ran(cluster, kube):
 
 def test_reap_keeps_adopted_jobs(cluster):
     cluster.workflow("Running")
-    name = cluster.job(
-        cluster.step(phase="Failed", ended_s_ago=10_000), cluster.step("step-2")
-    )
+    name = cluster.job(cluster.step(phase="Failed", ended_s_ago=10_000), cluster.step("step-2"))
     assert cluster.reap() == []
     assert cluster.left() == [name]
 

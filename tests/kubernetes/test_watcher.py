@@ -407,7 +407,9 @@ def test_train_leaves_foreign_jobs_alone(kube, client, tmp_path, change):
     assert kube.list("pytorchjobs") == before
 
 
-def test_train_waits_for_the_end_of_a_foreign_job(start, kube, client, tmp_path, monkeypatch, listen):
+def test_train_waits_for_the_end_of_a_foreign_job(
+    start, kube, client, tmp_path, monkeypatch, listen
+):
     stderr = listen()
     monkeypatch.setattr(watcher, "FOREIGN_JOB_S", 20)
     create(client, tmp_path, run_id="an-earlier-run")

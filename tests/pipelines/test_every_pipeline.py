@@ -4,7 +4,8 @@ from kfp import components
 
 from citeflow.kubeflow import local_runner, submit
 from citeflow.kubeflow.pipeline_spec import tasks
-from citeflow.kubernetes.job_spec import LAUNCHERS, USER
+from citeflow.kubernetes.job_spec import USER
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 
 FOLDERS = ("components", "pipelines")
 
@@ -61,7 +62,7 @@ def test_every_parameter_is_described(spec):
 
 def test_the_form_offers_every_launcher(spec):
     launcher = spec["root"]["inputDefinitions"]["parameters"].get("launcher")
-    assert launcher is None or launcher["literals"] == list(LAUNCHERS)
+    assert launcher is None or launcher["literals"] == list(LAUNCHER_NAMES)
 
 
 def test_every_step_is_tried_again_and_says_what_it_needs(spec, steps):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from faults.plugin import pytest_collection_modifyitems, pytest_configure  # noqa: F401
 
-from citeflow import config, files, stages
+from citeflow import config, files
 from citeflow.config import Config
+from citeflow.paths import RunPaths
 
 SETTINGS = [
     "synthetic.num_papers=400",
@@ -46,10 +47,17 @@ class Prepared:
 class Trained(Prepared):
     """A model of that graph, and its report."""
 
-    run_dir: Path
-    log_dir: Path
+    run: RunPaths
     model: Path
     report: Path
+
+    @property
+    def run_dir(self) -> Path:
+        return self.run.folder
+
+    @property
+    def log_dir(self) -> Path:
+        return self.run.logs
 
 
 @pytest.fixture
@@ -66,22 +74,26 @@ def checkout() -> Path:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Prepared:
     """Four hundred papers with text ids, titles, years and features."""
-    root, settings = tmp_path_factory.mktemp("prepared"), config.load(overrides=SETTINGS)
+    from citeflow.data.datasets import download_dataset
+    from citeflow.graph.prepared import prepare
+
+    root = tmp_path_factory.mktemp("prepared")
+    settings = config.load(overrides=SETTINGS)
     missing = _write_folder(root / "papers", settings)
-    raw = stages.download(str(root / "papers"), data_root=root, config=settings)
-    graph = stages.preprocess(raw, data_root=root, config=settings)
+    raw = download_dataset(str(root / "papers"), data_root=root, config=settings)
+    graph = prepare(raw, data_root=root, config=settings.data)
     return Prepared(data_root=root, graph=graph, settings=SETTINGS, missing=missing)
 
 
 @pytest.fixture(scope="session")
 def train_alone():
-    """The stage `train`, its one worker being this process."""
+    """`train_locally`, its one worker being this process."""
     from citeflow.training import launch
 
-    def train(graph: Path, run_dir: Path, log_dir: Path, settings: Config) -> Path:
+    def train(graph: Path, run: RunPaths, settings: Config) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(launch, "_run", _train_alone)
-            return stages.train(graph, run_dir=run_dir, log_dir=log_dir, config=settings, workers=1)
+            patch.setattr(launch, "run_workers", run_worker_here)
+            return launch.train_locally(graph, run, config=settings, workers=1)
 
     return train
 
@@ -89,27 +101,46 @@ def train_alone():
 @pytest.fixture(scope="session")
 def trained(prepared, train_alone) -> Trained:
     """What `train` and `evaluate` leave."""
-    run_dir, log_dir = (prepared.data_root / part / "small" for part in ("runs", "logs"))
-    model = train_alone(prepared.graph, run_dir, log_dir, prepared.config)
-    report = stages.evaluate(model, graph=prepared.graph, run_dir=run_dir)
-    return Trained(**vars(prepared), run_dir=run_dir, log_dir=log_dir, model=model, report=report)
+    from citeflow.evaluation.evaluator import evaluate
+
+    run = RunPaths(prepared.data_root, "small")
+    model = train_alone(prepared.graph, run, prepared.config)
+    report = evaluate(model, graph=prepared.graph, run=run)
+    return Trained(**vars(prepared), run=run, model=model, report=report)
 
 
 @pytest.fixture(scope="module")
 def group():
     """This process as the only rank."""
-    with alone() as group:
+    from citeflow.training.distributed import init_group
+
+    with single_rank_environment(), init_group() as group:
         yield group
 
 
-@contextlib.contextmanager
-def alone():
-    """Join a group of one."""
-    from citeflow.training.distributed import joined
+@pytest.fixture
+def signal_handlers():
+    """Restore the signal handlers of this process."""
+    with restored_signal_handlers():
+        yield
 
+
+@contextlib.contextmanager
+def restored_signal_handlers():
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def single_rank_environment():
+    """Set the variables of torchrun for a group of one."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    rank = {
+    variables = {
         "RANK": 0,
         "LOCAL_RANK": 0,
         "LOCAL_WORLD_SIZE": 1,
@@ -118,24 +149,20 @@ def alone():
         "MASTER_PORT": port,
     }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in rank.items():
+        for name, value in variables.items():
             patch.setenv(name, str(value))
-        with joined() as group:
-            yield group
+        yield
 
 
-def _train_alone(command, environment, given_up) -> tuple[int, bool]:
-    """Do what torchrun would let one worker do."""
+def run_worker_here(command, environment, run) -> tuple[int, bool]:
+    """Do in this process what torchrun would let one worker do."""
     from citeflow.training import worker
 
-    job = Path(command[-1])
-    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with alone() as group:
-            worker.work(group, job.parent, files.read_json(job))
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with restored_signal_handlers(), single_rank_environment():
+        try:
+            worker.main(command[command.index(worker.__name__) + 1 :])
+        except SystemExit as ended:
+            return ended.code, False
     return 0, False
 
 

@@ -1,4 +1,4 @@
-"""How training time depends on the number of workers."""
+"""Training time over numbers of workers and of epochs."""
 
 from kfp import dsl
 
@@ -22,21 +22,26 @@ def scaling(
     out_dir: str = "",
     data_root: str = MOUNT,
 ) -> None:
-    """Trains with every number of workers for every number of epochs, one after the other, and compares their times.
+    """Train with each number of workers for each number of epochs, and compare the times.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
-            relative path lies below data_root.
+        dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, or a
+            URL of one. A relative path lies below data_root.
         workers: Numbers of training processes; of pods, where jobs train.
         epochs: Numbers of passes over the training citations.
-        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
-        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
-        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
-        run_name: Name of the sweep in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset
-            and job. Its runs are named like m-1-w-3-e-10: one master, 3 more workers, 10 epochs.
-        out_dir: Folder on the volume that gets table and page; empty takes runs/NAME/published. A relative path lies
-            below data_root.
+        preset: Settings to start from; "seed" is the published student model that citeflow comes
+            from.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
+            `citeflow settings` lists them.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
+            their own.
+        job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
+            used by "local".
+        run_name: Name of the experiment in TensorBoard and on the volume, of a-z, 0-9 and -; empty
+            makes one from dataset and run. Its trainings are named like m-1-w-3-e-10: one master,
+            3 more workers, 10 epochs.
+        out_dir: Folder on the volume for table and page; empty takes runs/NAME/published. A
+            relative path lies below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
     raw = download_task(

@@ -1,4 +1,4 @@
-"""A search for better settings."""
+"""Search for better settings."""
 
 from kfp import dsl, kubernetes
 
@@ -10,19 +10,22 @@ from components.chains import (
     preprocess_task,
     request_training_resources,
 )
-from components.tune_trials.component import tune_trials
+from components.create_study.component import create_study
+from components.train_trials.component import train_trials
 from components.tuning_report.component import tuning_report
-from components.tuning_trials.component import tuning_trials
 
-SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
-"""Where a cluster keeps the URL of the database, which holds a password."""
+SECRET = "citeflow-study"
+"""Secret with the URL of the study's database under the key `url`: the URL holds a password."""
 
 
 def _connect_to_study(*tasks: dsl.PipelineTask) -> None:
-    """Give steps the URL of the study's database, where somebody has set one for the namespace."""
+    """Give tasks the URL of the study's database, where the namespace has one."""
     for task in tasks:
         kubernetes.use_secret_as_env(
-            task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True
+            task,
+            secret_name=SECRET,
+            secret_key_to_env={"url": "CITEFLOW_STUDY_STORAGE"},
+            optional=True,
         )
 
 
@@ -40,24 +43,29 @@ def tune(
     run_name: str = "",
     data_root: str = MOUNT,
 ) -> None:
-    """Trains with many settings, each chosen by what those before it have reached, and scores the best model.
+    """Train with many settings, each sampled from what the earlier ones reached; score the best.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
-            relative path lies below data_root.
-        trials: Number of trainings; the first has the settings that the search starts from. Those that are clearly
-            worse than others are ended early.
-        parallel: How many are trained at a time. More than one needs a database on a cluster, whose URL the Secret
-            citeflow-study holds.
-        space: YAML text with the settings to search, for example "{train.lr: {low: 0.001, high: 0.1, log: true},
-            model.hidden_channels: [64, 128]}"; empty searches learning rate, negatives, dropout, width and layers.
-        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
-        settings: YAML text merged over the preset, for example "train: {epochs: 5}"; `citeflow settings` lists them.
+        dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, or a
+            URL of one. A relative path lies below data_root.
+        trials: Number of trainings; the first has the settings that the search starts from. Those
+            that are clearly worse than others are pruned.
+        parallel: Number of trainings at a time. More than one needs a database on a cluster, whose
+            URL the Secret citeflow-study holds.
+        space: YAML text with the settings to search, for example "{train.lr: {low: 0.001, high:
+            0.1, log: true}, model.hidden_channels: [64, 128]}"; empty searches learning rate,
+            negatives, dropout, hidden channels and layers.
+        preset: Settings to start from; "seed" is the published student model that citeflow comes
+            from.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
+            `citeflow settings` lists them.
         workers: Number of training processes of a trial; of pods, where jobs train.
-        launcher: "local" trains in the step Tune; "pytorchjob" and "trainjob" let pods of their own train each trial.
-        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
-        run_name: Name of the search in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset
-            and job. A search of this name that was stopped goes on.
+        launcher: "local" trains in the step Train trials; "pytorchjob" and "trainjob" train in
+            pods of their own.
+        job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
+            used by "local".
+        run_name: Name of the search in TensorBoard and on the volume, of a-z, 0-9 and -; empty
+            makes one from dataset and run. A search of this name that was stopped is resumed.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
     raw = download_task(
@@ -71,7 +79,7 @@ def tune(
         data_root=data_root,
     )
     graph = preprocess_task(raw, data_root).outputs["graph"]
-    shares = tuning_trials(
+    shares = create_study(
         graph=graph,
         settings=raw.outputs["resolved"],
         space=space,
@@ -83,7 +91,7 @@ def tune(
     )
     request_resources(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     with dsl.ParallelFor(shares.output, name="shares") as share:
-        trained = tune_trials(
+        trained = train_trials(
             graph=graph,
             trials=share.trials,
             run_name=share.run,
@@ -102,13 +110,12 @@ def tune(
     )
     request_resources(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _connect_to_study(shares, trained, best)
-    made = best.outputs
     evaluate_and_publish(
-        made["model"],
-        made["model_sha256"],
+        best.outputs["model"],
+        best.outputs["model_sha256"],
         graph=graph,
         data_root=data_root,
-        out_dir=made["out_dir"],
+        out_dir=best.outputs["out_dir"],
     )
 
 

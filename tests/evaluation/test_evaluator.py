@@ -219,7 +219,7 @@ def test_the_roc_curve_climbs_from_corner_to_corner_and_holds_the_area(curves, p
 
 
 def test_the_confusion_matrix_is_the_accuracy(report, curves):
-    (tn, fp), (fn, tp) = curves["confusion"]["matrix"]
+    (tn, fp), (fn, tp) = curves["confusion"]
     assert tn + fp == fn + tp == report["test"]["num_positives"]
     assert (tn + tp) / (tn + fp + fn + tp) == report["test"]["accuracy"]
 

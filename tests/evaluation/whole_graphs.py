@@ -36,7 +36,8 @@ def graph_of(num_papers, *, features=True):
     references = build_csr(*np.nonzero(is_cited_NN), num_papers)
     graph = PreparedGraph(
         path=Path(),
-        manifest={},
+        manifest=None,
+        facts=None,
         x_NF=rng.normal(size=(num_papers, NUM_FEATURES)).astype(np.float32) if features else None,
         day_N=rng.integers(0, 4000, num_papers).astype(np.int32),
         references=references,

@@ -16,7 +16,7 @@ CITEFLOW = """
 import sys
 from citeflow.training import launch
 launch.WORKER = "faults.disturbed_worker"
-from citeflow.cli import main
+from citeflow.cli.main import main
 sys.exit(main())
 """
 

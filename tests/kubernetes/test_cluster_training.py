@@ -1,4 +1,4 @@
-"""Real training in the pods of a job: each is a process with torchrun, as the operator starts it."""
+"""Real training in the pods of a job: each pod is a process with torchrun."""
 
 import time
 
@@ -12,6 +12,7 @@ from citeflow import config, files
 from citeflow.data.datasets import download_dataset
 from citeflow.graph.prepared import prepare
 from citeflow.kubeflow import local_runner
+from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes import launch, watcher
 from citeflow.kubernetes.job_spec import JobRequest, JobSpec
 from citeflow.paths import RunPaths
@@ -126,7 +127,9 @@ def test_compiled_pipeline_trains_in_pods(tmp_path, monkeypatch, capfd):
             "out_dir": str(tmp_path / "out"),
             "data_root": str(root),
         }
-        local_runner.run(arguments, scratch=root, verbose=True)
+        local_runner.run_pipeline(
+            PIPELINES["citation"].compiled(), arguments, scratch=root, verbose=True
+        )
         assert len(kube.list("pytorchjobs")) == 1
     report = files.read_json(tmp_path / "out" / "report.json")
     assert report["train"]["workers"] == 2

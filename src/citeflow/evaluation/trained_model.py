@@ -50,7 +50,7 @@ class ModelDetails(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """How a model came about."""
+    """Facts of a training."""
 
     summary: TrainSummary
     stages: dict[str, StageCost]
@@ -60,7 +60,7 @@ class TrainingResult:
     evaluations: list[dict[str, float]]
     """Records of validations."""
     resources: dict[str, JsonValue]
-    """What the ranks used over time."""
+    """Resources of the ranks over time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -101,20 +101,6 @@ class RunRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """When the runs of a recurring run start."""
-
-    cron: str
-    """Second, minute, hour, day, month, weekday."""
-
-    max_concurrency: int = 1
-    """Runs at a time."""
-
-    catchup: bool = False
-    """Whether runs that were missed are made up for."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class KfpClient:
     """A server that answers, and the namespace of this user's runs. Methods return kfp's models."""
 
@@ -211,16 +197,25 @@ class KfpClient:
 
         return self._create(find, self.kfp.runs.run_service_create_run, body)
 
-    def create_recurring_run(self, request: RunRequest, schedule: Schedule) -> Any:
-        """Create a recurring run, once."""
+    def create_recurring_run(
+        self, request: RunRequest, *, cron: str, max_concurrency: int, catchup: bool
+    ) -> Any:
+        """Create a recurring run, once.
+
+        Args:
+            request: each of its runs.
+            cron: second, minute, hour, day, month, weekday.
+            max_concurrency: runs at a time.
+            catchup: whether runs that were missed are made up for.
+        """
         api = self.kfp.recurring_runs
-        cron = self._model("CronSchedule", cron=schedule.cron)
+        schedule = self._model("CronSchedule", cron=cron)
         body = self._model(
             "RecurringRun",
             mode="ENABLE",
-            trigger=self._model("Trigger", cron_schedule=cron),
-            max_concurrency=str(schedule.max_concurrency),
-            no_catchup=not schedule.catchup,
+            trigger=self._model("Trigger", cron_schedule=schedule),
+            max_concurrency=str(max_concurrency),
+            no_catchup=not catchup,
             **self._run_fields(request),
         )
 
@@ -295,7 +290,7 @@ class KfpClient:
         return self.url(f"runs/details/{run_id}")
 
     def url(self, route: str) -> str:
-        """Return the URL of a page: of the Central Dashboard in multi-user mode, else of KFP's UI."""
+        """Return the URL of a page of the Central Dashboard (multi-user) or of the UI of KFP."""
         base = os.environ.get("KF_PIPELINES_UI_ENDPOINT") or self.host
         base = redact_url(base).rstrip("/") or "/pipeline"
         if self.namespace:
@@ -358,7 +353,7 @@ class KfpClient:
                     return found
             raise
 
-    def _namespace(self) -> dict[str, str]:
+    def _namespace(self) -> dict[str, Any]:
         return {"namespace": self.namespace} if self.namespace else {}
 
     def _model(self, kind: str, /, **values: Any) -> Any:
@@ -391,8 +386,8 @@ def connect(
     """Find a server that answers. What is not given is found as kfp.Client does.
 
     Args:
-        host: URL of the API or the UI; by default $KF_PIPELINES_ENDPOINT, the service in the cluster
-            of this pod, or the service as the kubeconfig reaches it.
+        host: URL of the API or the UI; by default $KF_PIPELINES_ENDPOINT, the service in the
+            cluster of this pod, or the service as the kubeconfig reaches it.
         namespace: that of your profile in multi-user mode; else that of the pods of the server's
             runs, by default kubeflow.
         token_file: the bearer token, read again for each request; by default what
@@ -437,11 +432,26 @@ def check_succeeded(run: Any) -> None:
     if run.state == CANCELED:
         raise StoppedError("the run was cancelled", run.run_id)
     if run.state != SUCCEEDED:
-        tasks = (run.run_details.task_details if run.run_details else None) or []
-        names = {task.display_name for task in tasks if task.state == FAILED}
-        failed = ", ".join(sorted(name for name in names if name))
+        failed = ", ".join(failed_stages(run))
         what = f"the run ended as {run.state}" + (f" at {failed}" if failed else "")
         raise TrainingError(what, run.run_id, hint=f"`citeflow runs logs {run.run_id}`")
+
+
+def failed_stages(run: Any) -> list[str]:
+    """Return the stages of a run that failed.
+
+    The server reports Argo's nodes as tasks too: the workflow and its root, drivers, executors, and
+    the retries of each with a number in brackets. They are left out.
+    """
+    stages = set()
+    for task in (run.run_details.task_details if run.run_details else None) or []:
+        name = re.sub(r"\(\d+\)$", "", task.display_name or "")
+        pods = [child.pod_name for child in task.child_tasks or [] if child.pod_name]
+        workflows = {pod.rpartition("-")[0] for pod in pods}
+        is_node = name in {"root", "executor", *workflows} or name.endswith("-driver")
+        if task.state == FAILED and name and not is_node:
+            stages.add(name)
+    return sorted(stages)
 
 
 def _client_class() -> Any:
@@ -552,7 +562,7 @@ def _login_error(host: str, answer: str) -> ConfigError:
 
 
 def _message(body: object) -> str:
-    """Return the message of an error: `message` of gRPC, `error_message` of uploads, or the text."""
+    """Return the message of an error of gRPC, of an upload, or plain text."""
     text = body if isinstance(body, str) else ""
     with contextlib.suppress(ValueError, AttributeError):
         values = json.loads(text)

@@ -15,12 +15,12 @@ from citeflow import config, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError
 from citeflow.kubernetes.job_spec import IMAGE, JobRequest, check_mounted, from_yaml
-from citeflow.kubernetes.launchers import LAUNCHERS
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 from citeflow.utils import records
 from citeflow.utils.logging import redact_url
 from citeflow.utils.records import Float, Int, Record, Str
 
-LOCAL = "local"
+LOCAL = LAUNCHER_NAMES[0]
 """The launcher that needs no cluster: torchrun in the stage itself."""
 
 FROM_SETTINGS = "settings"
@@ -52,7 +52,7 @@ class RunParams(Record):
     """Training processes; pods, where a job trains."""
 
     launcher: Str = LOCAL
-    """What starts the training: `local`, or one of `LAUNCHERS`."""
+    """What starts the training: one of `LAUNCHER_NAMES`."""
 
     job: Str = ""
     """YAML text with the settings of such a job."""
@@ -141,7 +141,7 @@ def job_request(
     """Read what a cluster is asked for; None where the stage trains by itself.
 
     Args:
-        launcher: `local`, or one of LAUNCHERS.
+        launcher: one of LAUNCHER_NAMES.
         job: YAML text with the settings of the job; it is checked in either case.
         workers: number of pods, where the text does not say.
         run_id: id of the pipeline run.
@@ -149,11 +149,11 @@ def job_request(
         run_dir: folder of the run, which the pods have to see at the same path.
 
     Raises:
-        ConfigError: there is no such launcher, a setting is wrong, or the pods do not see `run_dir`.
+        ConfigError: there is no such launcher, a setting is wrong, or `run_dir` is not mounted.
     """
-    names = [LOCAL, *LAUNCHERS]
-    if launcher not in names:
-        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(names)}")
+    if launcher not in LAUNCHER_NAMES:
+        hint = f"one of {', '.join(LAUNCHER_NAMES)}"
+        raise ConfigError("launcher", launcher, hint=hint)
     spec = from_yaml(job, workers=workers, image=image)
     if launcher == LOCAL:
         return None

@@ -22,7 +22,7 @@ import yaml
 
 from citeflow import __version__, files, paths
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
-from citeflow.kubeflow.client import KfpClient, RunRequest, Schedule
+from citeflow.kubeflow.client import KfpClient, RunRequest
 from citeflow.kubeflow.pipeline_spec import with_images, without_cache
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.utils.logging import log
@@ -65,8 +65,8 @@ class Package:
     train_image: str = ""
     """Image of the workers of a job; by default the compiled one."""
 
-    use_cache: bool = True
-    """Off, every stage runs: a version of its own, as a run cannot ask for that."""
+    no_cache: bool = False
+    """Every stage runs: a version of its own, as a run cannot ask for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +82,14 @@ class RunOptions:
     service_account: str = ""
     """That the stages run as; by default what the server has set."""
 
-    schedule: Schedule | None = None
-    """Makes it a recurring run."""
+    cron: str = ""
+    """Makes it a recurring run: second, minute, hour, day, month, weekday."""
+
+    max_concurrency: int = 1
+    """Runs of a recurring run at a time."""
+
+    catchup: bool = False
+    """Whether runs that a recurring run missed are made up for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +104,10 @@ class SubmissionPlan:
     experiment: str
     run_name: str
     parameters: Mapping[str, Any]
-    service_account: str = ""
-    schedule: Schedule | None = None
+    service_account: str
+    cron: str
+    max_concurrency: int
+    catchup: bool
 
     @property
     def sha256(self) -> str:
@@ -121,6 +129,10 @@ class Upload:
     version_id: str
     version: str
     url: str
+
+    def describe(self) -> dict[str, str]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +181,7 @@ def plan(
         step_image=package.step_image,
         train_image=package.train_image,
     )
-    if not package.use_cache:
+    if package.no_cache:
         text = without_cache(text)
     check_readable(text)
     values = typed_parameters(text, parameters or {})
@@ -183,7 +195,9 @@ def plan(
         run_name=options.run_name or paths.make_name(subject, time.strftime("%Y%m%d-%H%M%S")),
         parameters=values,
         service_account=options.service_account,
-        schedule=_checked_schedule(options.schedule),
+        cron=_checked_cron(options.cron),
+        max_concurrency=options.max_concurrency,
+        catchup=options.catchup,
     )
 
 
@@ -236,16 +250,21 @@ def submit(client: KfpClient, planned: SubmissionPlan) -> Submission:
     )
     run_id = ""
     recurring_run_id = ""
-    if planned.schedule is None:
+    if planned.cron:
+        recurring = client.create_recurring_run(
+            request,
+            cron=planned.cron,
+            max_concurrency=planned.max_concurrency,
+            catchup=planned.catchup,
+        )
+        recurring_run_id = recurring.recurring_run_id
+        state = recurring.status
+        url = client.url(f"recurringrun/details/{recurring_run_id}")
+    else:
         run = client.create_run(request)
         run_id = run.run_id
         state = run.state
         url = client.run_url(run_id)
-    else:
-        recurring = client.create_recurring_run(request, planned.schedule)
-        recurring_run_id = recurring.recurring_run_id
-        state = recurring.status
-        url = client.url(f"recurringrun/details/{recurring_run_id}")
     return Submission(
         pipeline_id=uploaded.pipeline_id,
         version_id=uploaded.version_id,
@@ -359,12 +378,10 @@ def _experiment_name(given: str) -> str:
     return override or given or default or DEFAULT_EXPERIMENT
 
 
-def _checked_schedule(schedule: Schedule | None) -> Schedule | None:
+def _checked_cron(cron: str) -> str:
     """Refuse a crontab of five fields, which the server would read as another schedule."""
-    if schedule is None:
-        return None
-    parts = schedule.cron.split()
-    if not schedule.cron.startswith("@") and len(parts) != CRON_FIELDS:
+    parts = cron.split()
+    if cron and not cron.startswith("@") and len(parts) != CRON_FIELDS:
         hint = "second, minute, hour, day, month, weekday: '0 0 3 * * 1' is Monday at three"
-        raise ConfigError("not a schedule of six fields", schedule.cron, hint=hint)
-    return dataclasses.replace(schedule, cron=" ".join(parts))
+        raise ConfigError("not a schedule of six fields", cron, hint=hint)
+    return " ".join(parts)

@@ -16,7 +16,7 @@ from citeflow.errors import CiteflowError, error_from_dict, error_to_dict, to_us
 from citeflow.training.shared_memory import shared_array, unshare
 
 GROUP_TIMEOUT_S = 300
-"""Longest wait for another rank outside of a step: at the start, in a validation, at a checkpoint."""
+"""Longest wait for another rank outside of a step: at start, validation or checkpoint."""
 
 T = TypeVar("T")
 

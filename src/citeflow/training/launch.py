@@ -136,10 +136,10 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
         environment = {**worker_environment(os.environ, workers), **OWN_STORE}
         exit_code, was_stopped = run_workers(command, environment, run)
     error = read_error(run.error_file)
-    if exit_code != 0 and not was_stopped and oom_kills() > kills:
-        # A worker that is killed leaves no error, and after three of them there is no progress.
-        if error is None or error.what == NO_PROGRESS:
-            raise _out_of_memory(job, workers)
+    # A worker that is killed leaves no error, and the third in a row reports a lack of progress.
+    is_unexplained = error is None or error.what == NO_PROGRESS
+    if exit_code != 0 and not was_stopped and is_unexplained and oom_kills() > kills:
+        raise _out_of_memory(job, workers)
     if error and (is_final(error) or (exit_code != 0 and was_stopped)):
         raise error
     if exit_code != 0 and was_stopped:

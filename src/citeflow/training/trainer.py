@@ -40,7 +40,7 @@ LOWER_LR = "lower train.lr, or set train.max_grad_norm"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumePoint:
-    """What rank 0 found on the disk, and every rank continues from."""
+    """The state that rank 0 found on the disk, from which every rank continues."""
 
     lease: Lease
     inputs: dict[str, JsonValue]
@@ -101,11 +101,11 @@ class Trainer:
             process_group=group.step_group,
             forward_sync_buffers=False,
         )
-        self.run_log = _open_run_log(run, self.progress) if group.is_main else None
+        self.run_log: RunLog | None = None
         self._saved = self.progress.key if self.progress.step else None
         self._started_at = 0.0
-        self._recorded_at = self.progress.seconds
-        self._recorded_samples = self.progress.samples
+        self._recorded_at = 0.0
+        self._recorded_samples = 0
 
     def resume(self, state: SavedState) -> None:
         """Load a checkpoint: model, optimizer, best model and progress."""
@@ -133,7 +133,8 @@ class Trainer:
             LeaseLost: another start of the workers holds the run.
         """
         with contextlib.ExitStack() as stack:
-            if self.run_log:
+            if self.group.is_main:
+                self.run_log = _open_run_log(self.run, self.progress)
                 stack.callback(self.run_log.close)
             batches = Prefetcher(self.trainable, self.progress.step)
             stack.callback(batches.close)
@@ -293,6 +294,8 @@ class Trainer:
 
     def _start_clock(self) -> None:
         self._started_at = time.monotonic() - self.progress.seconds
+        self._recorded_at = self.progress.seconds
+        self._recorded_samples = self.progress.samples
 
     def _share_done(self) -> float:
         """Return the share of the training that is done, the same on every rank; 1 at the end."""

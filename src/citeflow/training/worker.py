@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch.distributed as dist
@@ -44,11 +44,11 @@ LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Failures of a disk that the next start of the workers would meet as well."""
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train as the job file says."""
     if dist.is_torchelastic_launched():
         stop_with_parent(is_torchrun)
-    args = _parser().parse_args()
+    args = _parser().parse_args(argv)
     with report_errors(args.job.with_name(ERROR_FILE)):
         job = job_of(args)
         bind_to_cores(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))

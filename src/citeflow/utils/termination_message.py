@@ -1,4 +1,8 @@
-"""How the error of a pipeline's step reaches whoever started it: by a file, as Kubernetes' termination message does."""
+"""The error of a component, passed in a file to the process that started it.
+
+In a pod it is Kubernetes' termination message; the local runner names the file in an environment
+variable.
+"""
 
 import contextlib
 import json
@@ -12,54 +16,60 @@ from citeflow import errors, files
 from citeflow.errors import CiteflowError, TrainingError
 
 VARIABLE = "CITEFLOW_TERMINATION_LOG"
-"""Environment variable that names the file."""
+"""Environment variable with the path of the file."""
 
-OF_A_POD = Path("/dev/termination-log")
-"""The file that Kubernetes reads a container's last words from."""
+POD_PATH = Path("/dev/termination-log")
+"""File that Kubernetes reads the termination message of a container from."""
 
 
 def write(error: CiteflowError) -> None:
-    """Write the error where it is looked for, if anybody looks."""
-    named = os.environ.get(VARIABLE)
-    path = Path(named) if named else OF_A_POD
-    if named or (path.exists() and os.access(path, os.W_OK)):
+    """Write an error to the shared file or the termination log, where there is one."""
+    shared = os.environ.get(VARIABLE)
+    path = Path(shared) if shared else POD_PATH
+    if shared or (path.exists() and os.access(path, os.W_OK)):
+        # Kubernetes mounts this one file: it cannot be replaced, only overwritten.
         files.write_in_place(path, json.dumps(errors.error_to_dict(error)))
 
 
 def read(path: Path | None = None) -> CiteflowError | None:
-    """The error that a step has left in a file, or that one was killed; by default in the file that the steps share."""
-    named = path or os.environ.get(VARIABLE)
-    return _read(Path(named)) or _killed(Path(named)) if named else None
+    """Return the error that a component has written, or one that says that it was killed.
+
+    Args:
+        path: the file; by default the one that the environment variable names.
+    """
+    shared = path or os.environ.get(VARIABLE)
+    if not shared:
+        return None
+    file = Path(shared)
+    if file.is_file():
+        return errors.error_from_dict(files.read_json(file))
+    return _find_killed(file)
 
 
 @contextlib.contextmanager
 def alive_marker() -> Iterator[None]:
-    """Note, where the steps share a file, that this process is at work, for as long as it is."""
-    named = os.environ.get(VARIABLE)
-    mark = Path(f"{named}.{os.getpid()}") if named else None
-    if mark:
-        files.write_in_place(mark, "")
+    """Keep a marker file with the process id beside the shared file during the block.
+
+    A process that is killed (SIGKILL, out of memory) leaves it, which is all that it can say.
+    """
+    shared = os.environ.get(VARIABLE)
+    if not shared:
+        yield
+        return
+    marker = Path(f"{shared}.{os.getpid()}")
+    files.write_in_place(marker, "")
     try:
         yield
     finally:
-        if mark:
-            files.delete(mark.parent, mark.name)
+        files.delete(marker.parent, marker.name)
 
 
-def _killed(path: Path) -> CiteflowError | None:
-    """An error where a step has ended without a word."""
-    for mark in path.parent.glob(f"{path.name}.*"):
-        if (
-            not psutil.pid_exists(int(mark.suffix[1:])) and mark.exists()
-        ):  # it might just have ended well
-            hint = (
-                "it may have needed more memory than there is; run the same command again to go on"
-            )
-            return TrainingError(
-                "a step of the pipeline was killed", "before it could say why", hint=hint
-            )
+def _find_killed(path: Path) -> CiteflowError | None:
+    for marker in path.parent.glob(f"{path.name}.*"):
+        is_alive = psutil.pid_exists(int(marker.suffix[1:]))
+        # Looked for again, since the process may have removed it and ended well in between.
+        if not is_alive and marker.exists():
+            hint = "it may have run out of memory; run the same command again to continue"
+            what = "a step of the pipeline was killed"
+            return TrainingError(what, "before it could say why", hint=hint)
     return None
-
-
-def _read(path: Path) -> CiteflowError | None:
-    return errors.error_from_dict(files.read_json(path)) if path.is_file() else None

@@ -14,12 +14,12 @@ from citeflow.artifacts import LocalArtifact
 from citeflow.data import datasets
 from citeflow.errors import ConfigError, DataError
 from citeflow.evaluation import evaluator
+from citeflow.files import termination_message
 from citeflow.graph import prepared as prepared_graph
 from citeflow.kubernetes import launch as kubernetes_launch
 from citeflow.paths import RunPaths
 from citeflow.reporting import publish as publishing
 from citeflow.training import launch
-from citeflow.utils import termination_message
 
 STAGES = ["download", "preprocess", "train", "evaluate", "publish"]
 RUN = "synthetic-12345678"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from citeflow.errors import DataError
-from citeflow.utils import termination_message
+from citeflow.files import termination_message
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_alive_marker_of_a_killed_process_is_an_error(shared):
         assert len(list(shared.parent.iterdir())) == 1
         assert termination_message.read() is None
     assert list(shared.parent.iterdir()) == []
-    code = "import os; from citeflow.utils import termination_message as message; "
+    code = "import os; from citeflow.files import termination_message as message; "
     code += "marker = message.alive_marker(); marker.__enter__(); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
     assert "was killed" in str(termination_message.read())

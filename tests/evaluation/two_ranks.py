@@ -1,7 +1,7 @@
-"""One of two ranks that embed the same graphs: `python two_ranks.py FOLDER`, with torchrun's variables.
+"""One of two ranks that embed the same graphs: `two_ranks.py FOLDER` with torchrun's variables.
 
-Each case runs twice: with both ranks on one machine, and with each on a machine of its own. Every rank
-writes what it has at the end.
+Each case runs twice: with both ranks on one machine, and with each on a machine of its own. Every
+rank writes what it has at the end.
 """
 
 import sys

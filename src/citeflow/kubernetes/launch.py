@@ -15,9 +15,7 @@ from citeflow.paths import RunPaths
 from citeflow.training.launch import WorkerJob, check_memory_budget, make_job, write_job
 
 
-def train_on_cluster(
-    graph: Path, run: RunPaths, *, config: Config, request: JobRequest
-) -> Path:
+def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: JobRequest) -> Path:
     """Train in the pods of a job; the same call again takes the job over, or goes on from its checkpoint.
 
     Raises:

@@ -198,7 +198,9 @@ def _parse_progress(state: SavedState) -> Progress:
     return progress
 
 
-def _check_inputs(folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]) -> None:
+def _check_inputs(
+    folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]
+) -> None:
     differing = [
         f"{key} {found.get(key)}, now {value}"
         for key, value in inputs.items()

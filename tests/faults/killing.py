@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from citeflow import config, files, stages
+from citeflow.utils.usage import StageMeter
 
 PRELOAD = [
     "faults.killing",
@@ -48,6 +49,7 @@ def context():
 def verb(name, root):
     """Run one verb with folders below `root`, its clock and its memory taken out of the results."""
     stages._cost = lambda _began: {"seconds": 1.0, "peak_rss_bytes": 1}
+    StageMeter.cost = lambda _self: {"seconds": 1.0, "peak_rss_bytes": 1.0}
     settings = config.load(overrides=(root / "settings").read_text().splitlines())
     run_dir = root / "runs/small"
     if name == "download":

@@ -1,4 +1,4 @@
-"""The command `citeflow`: stdout is data, stderr is log, and the exit code tells kinds of errors."""
+"""The command `citeflow`: stdout is data, stderr is log, the exit code is the kind of an error."""
 
 import importlib
 import os

@@ -1,6 +1,6 @@
 """Citation folders with one fault each, and the words that the error must have.
 
-`Case.build` gets a path where nothing exists yet. Most cases change one file of a small good folder.
+`Case.build` gets a path where nothing exists yet. Most change one file of a small good folder.
 """
 
 import gzip

@@ -376,7 +376,9 @@ def check_report(report: Json | None) -> float:
 def check_artifacts(trial: Trial, run_id: str) -> dict[str, dict[str, str]]:
     """Every artifact of the pipeline has a place in the object store; returns them."""
     found = artifacts.outputs_of(step_pods(trial, run_id))
-    lacking = artifacts.differences(found, artifacts.expected(PIPELINES["citation"].compiled().read_text()))
+    lacking = artifacts.differences(
+        found, artifacts.expected(PIPELINES["citation"].compiled().read_text())
+    )
     require(not lacking, f"artifacts that no step of the run makes: {lacking}")
     return found
 
@@ -432,7 +434,9 @@ def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
         ids = trial.made["pipeline_id"], trial.made["version_id"]
         yield (
             "version",
-            lambda: trial.server.call(client.pipelines.pipeline_service_delete_pipeline_version, *ids),
+            lambda: trial.server.call(
+                client.pipelines.pipeline_service_delete_pipeline_version, *ids
+            ),
         )
         yield "pipeline", lambda: _delete_empty_pipeline(trial)
     if names:
@@ -449,7 +453,9 @@ def _end_run(trial: Trial, run_id: str) -> None:
 
 def _delete_empty_pipeline(trial: Trial) -> None:
     calls, pipeline_id = trial.server.kfp.pipelines, trial.made["pipeline_id"]
-    if not trial.server.call(calls.pipeline_service_list_pipeline_versions, pipeline_id).pipeline_versions:
+    if not trial.server.call(
+        calls.pipeline_service_list_pipeline_versions, pipeline_id
+    ).pipeline_versions:
         trial.server.call(calls.pipeline_service_delete_pipeline, pipeline_id)
 
 

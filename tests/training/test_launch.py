@@ -27,7 +27,11 @@ from citeflow.training.distributed import Group
 STEPS, EVALUATIONS = 48, 6
 MINUTES = 0.03
 PATIENCE_S = 120
-CITEFLOW = [sys.executable, "-c", "import sys; from citeflow.cli.main import main; sys.exit(main())"]
+CITEFLOW = [
+    sys.executable,
+    "-c",
+    "import sys; from citeflow.cli.main import main; sys.exit(main())",
+]
 
 
 def events(log_dir, tag):

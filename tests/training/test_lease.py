@@ -1,4 +1,4 @@
-"""Attempts at a run: numbered, owned by the newest, and ended when they get nowhere."""
+"""The lease: numbered, held by the newest, and refused to starts without progress."""
 
 import os
 import shutil
@@ -8,8 +8,7 @@ import pytest
 
 from citeflow import files
 from citeflow.errors import CorruptError, TrainingError
-from citeflow.training import lease
-from citeflow.training.lease import LeaseLost, claim
+from citeflow.training.lease import LeaseLost, acquire
 
 ROUNDS = 20
 FORKS = pytest.mark.filterwarnings(
@@ -17,33 +16,33 @@ FORKS = pytest.mark.filterwarnings(
 )  # Python 3.12 fears for the other threads' locks
 
 
-def claim_all(folder, steps, launch="one"):
-    return [claim(folder, launch=launch, step=step).number for step in steps]
+def acquire_all(folder, steps, launch="one"):
+    return [acquire(folder, launch=launch, step=step).number for step in steps]
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_attempts_are_numbered_from_one_and_say_where_they_begin(tmp_path):
-    assert claim_all(tmp_path / "attempts", [0, 10]) == [1, 2]
+def test_acquire_numbers_from_one_and_records_the_start(tmp_path):
+    assert acquire_all(tmp_path / "attempts", [0, 10]) == [1, 2]
     assert names(tmp_path / "attempts") == ["00001.json", "00002.json"]
     told = files.read_json(tmp_path / "attempts" / "00002.json")
     assert (told["launch"], told["step"]) == ("one", 10)
     assert abs(told["wall_time"] - time.time()) < 60
 
 
-def test_the_newest_attempt_may_write_and_no_other(tmp_path):
-    first = claim(tmp_path, launch="one", step=0)
+def test_assert_held_holds_for_the_newest_only(tmp_path):
+    first = acquire(tmp_path, launch="one", step=0)
     first.assert_held()
-    second = claim(tmp_path, launch="two", step=0)
+    second = acquire(tmp_path, launch="two", step=0)
     second.assert_held()
     with pytest.raises(LeaseLost, match="attempt 2 has taken over from attempt 1"):
         first.assert_held()
 
 
-def test_an_attempt_whose_run_was_deleted_may_not_write(tmp_path):
-    attempt = claim(tmp_path / "attempts", launch="one", step=0)
+def test_assert_held_fails_where_the_run_was_deleted(tmp_path):
+    attempt = acquire(tmp_path / "attempts", launch="one", step=0)
     shutil.rmtree(tmp_path / "attempts")
     with pytest.raises(LeaseLost):
         attempt.assert_held()
@@ -53,13 +52,13 @@ def test_an_attempt_whose_run_was_deleted_may_not_write(tmp_path):
 @pytest.mark.parametrize(
     "steps", [[0, 0, 0], [5, 5, 5], [0, 10, 20, 20, 20], [20, 10, 10], [20, 15, 10]]
 )
-def test_three_attempts_in_a_row_without_progress_are_the_last(tmp_path, figure, steps):
-    claim_all(tmp_path, steps)
+def test_acquire_refuses_a_fourth_start_without_progress(tmp_path, figure, steps):
+    acquire_all(tmp_path, steps)
     before = names(tmp_path)
     with pytest.raises(
         TrainingError, match=f"3 attempts ended without progress beyond step: {steps[-1]}"
     ) as caught:
-        claim(tmp_path, launch="one", step=steps[-1])
+        acquire(tmp_path, launch="one", step=steps[-1])
     assert caught.value.exit_code == 75
     assert "the log above" in caught.value.hint
     assert names(tmp_path) == before
@@ -70,27 +69,27 @@ def test_three_attempts_in_a_row_without_progress_are_the_last(tmp_path, figure,
 @pytest.mark.parametrize(
     "steps", [[0, 0], [0, 0, 10, 10, 20, 20, 30], list(range(0, 500, 10)), [0, 0, 1, 1, 2]]
 )
-def test_attempts_that_get_further_may_be_as_many_as_it_takes(tmp_path, figure, steps):
-    claim_all(tmp_path, steps)
-    assert claim(tmp_path, launch="one", step=steps[-1]).number == len(steps) + 1
+def test_acquire_allows_any_number_of_starts_with_progress(tmp_path, figure, steps):
+    acquire_all(tmp_path, steps)
+    assert acquire(tmp_path, launch="one", step=steps[-1]).number == len(steps) + 1
     figure(rows_of_attempts_that_go_on=1)
 
 
 @pytest.mark.fault("F10")
-def test_another_launch_has_attempts_of_its_own(tmp_path, figure):
-    claim_all(tmp_path, [5, 5, 5])
-    assert claim_all(tmp_path, [5, 5, 5], launch="two") == [4, 5, 6]
+def test_acquire_counts_the_starts_of_each_launch(tmp_path, figure):
+    acquire_all(tmp_path, [5, 5, 5])
+    assert acquire_all(tmp_path, [5, 5, 5], launch="two") == [4, 5, 6]
     with pytest.raises(TrainingError):
-        claim(tmp_path, launch="two", step=5)
+        acquire(tmp_path, launch="two", step=5)
     figure(rows_of_attempts_ended=1)
 
 
 @FORKS
 @pytest.mark.fault("F20")
-def test_of_two_that_claim_at_once_each_gets_a_number_of_its_own(tmp_path, figure):
+def test_acquire_of_two_processes_gives_two_numbers(tmp_path, figure):
     for turn in range(ROUNDS):
         folder, (wait, go) = tmp_path / str(turn), os.pipe()
-        children = [_claim_in_a_child(folder, launch, wait, go) for launch in ("one", "two")]
+        children = [_acquire_in_a_child(folder, launch, wait, go) for launch in ("one", "two")]
         os.close(go)
         os.close(wait)
         numbers = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
@@ -101,7 +100,7 @@ def test_of_two_that_claim_at_once_each_gets_a_number_of_its_own(tmp_path, figur
     figure(rounds_of_two_claims=ROUNDS, numbers_given_twice=0)
 
 
-def _claim_in_a_child(folder, launch, wait, go):
+def _acquire_in_a_child(folder, launch, wait, go):
     child = os.fork()
     if child:
         return child
@@ -109,15 +108,15 @@ def _claim_in_a_child(folder, launch, wait, go):
     try:
         os.close(go)
         os.read(wait, 1)  # comes back when the last that could write has closed it: all at once
-        number = claim(folder, launch=launch, step=0).number
+        number = acquire(folder, launch=launch, step=0).number
     finally:
         os._exit(number)
 
 
 @pytest.mark.fault("F20")
-def test_one_who_sees_an_old_list_takes_the_next_number_nevertheless(tmp_path, monkeypatch, figure):
+def test_acquire_retries_on_a_stale_directory_listing(tmp_path, monkeypatch, figure):
     """As a shared disk may show it: what another has just claimed comes into sight late."""
-    claim(tmp_path, launch="one", step=0)
+    acquire(tmp_path, launch="one", step=0)
     real, late = os.listdir, []
 
     def listdir(folder):
@@ -125,39 +124,35 @@ def test_one_who_sees_an_old_list_takes_the_next_number_nevertheless(tmp_path, m
         return [] if len(late) <= 3 else real(folder)
 
     monkeypatch.setattr(os, "listdir", listdir)
-    assert claim(tmp_path, launch="two", step=0).number == 2
+    assert acquire(tmp_path, launch="two", step=0).number == 2
     assert files.read_json(tmp_path / "00001.json")["launch"] == "one"
     assert len(late) > 3
     figure(numbers_given_twice=0)
 
 
 @pytest.mark.fault("F20")
-def test_a_launch_that_was_taken_over_can_not_claim_again(tmp_path, figure):
-    claim_all(tmp_path, [0, 0])
-    claim(tmp_path, launch="two", step=0)
+def test_acquire_refuses_a_launch_that_was_taken_over(tmp_path, figure):
+    acquire_all(tmp_path, [0, 0])
+    acquire(tmp_path, launch="two", step=0)
     before = names(tmp_path)
     for _ in range(3):
         with pytest.raises(LeaseLost, match="belongs to a later launch"):
-            claim(tmp_path, launch="one", step=100)
+            acquire(tmp_path, launch="one", step=100)
     assert names(tmp_path) == before
-    assert claim(tmp_path, launch="two", step=0).number == 4
+    assert acquire(tmp_path, launch="two", step=0).number == 4
     figure(claims_refused=3)
 
 
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", '{"launch": "one", "step": "0"}', "[" * 100_000]
 )
-def test_an_attempt_that_is_none_is_told_by_name(tmp_path, content):
+def test_acquire_names_a_file_that_is_no_lease(tmp_path, content):
     files.write_text(tmp_path / "00001.json", content)
     with pytest.raises(CorruptError, match=r"00001\.json"):
-        claim(tmp_path, launch="one", step=0)
+        acquire(tmp_path, launch="one", step=0)
 
 
-def test_what_is_no_attempt_is_not_counted(tmp_path):
+def test_acquire_ignores_other_files(tmp_path):
     for name in ("1.json", "00007.json.bak", "notes"):
         files.write_text(tmp_path / name, "mine")
-    assert claim(tmp_path, launch="one", step=0).number == 1
-
-
-def test_the_limit_is_three():
-    assert lease.MOST_WITHOUT_PROGRESS == 3
+    assert acquire(tmp_path, launch="one", step=0).number == 1

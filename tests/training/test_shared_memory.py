@@ -21,7 +21,8 @@ def places(tmp_path, monkeypatch):
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     memory.mkdir()
     disk.mkdir()
-    monkeypatch.setattr(shared_memory, "_shared_places", lambda name: [memory / name, disk / name])
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", memory)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
     return memory, disk
 
 
@@ -37,15 +38,7 @@ def full(monkeypatch, *folders):
     monkeypatch.setattr(os, "posix_fallocate", allocate)
 
 
-def test_the_places_are_shared_memory_and_then_the_folder_for_temporary_files(
-    monkeypatch, tmp_path
-):
-    monkeypatch.undo()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert shared_memory._shared_places("name") == [Path("/dev/shm/name"), tmp_path / "name"]
-
-
-def test_each_sees_what_the_others_write_even_when_the_name_is_gone(places):
+def test_shared_array_outlives_its_name(places):
     first = shared_array(NAME, (3, 4), create=True)
     second = shared_array(NAME, (3, 4), create=False)
     assert (first.shape, first.dtype, second.shape, second.dtype) == (
@@ -66,7 +59,7 @@ def test_each_sees_what_the_others_write_even_when_the_name_is_gone(places):
 @pytest.mark.filterwarnings(
     "ignore:.*fork:DeprecationWarning"
 )  # Python 3.12 fears for the other threads' locks
-def test_another_process_sees_it_as_well():
+def test_shared_array_is_shared_with_a_child_process():
     mine = shared_array(NAME, (2, 2), create=True)
     child = os.fork()
     if child == 0:
@@ -76,17 +69,17 @@ def test_another_process_sees_it_as_well():
     assert mine.tolist() == [[0, 0], [3, 4]]
 
 
-def test_an_array_begins_with_zeros_where_another_had_its_name():
+def test_shared_array_begins_with_zeros():
     shared_array(NAME, (3, 4), create=True)[:] = 1
     assert not shared_array(NAME, (2, 2), create=True).any()
 
 
-def test_an_array_may_be_empty():
+def test_shared_array_may_be_empty():
     assert shared_array(NAME, (0, 4), create=True).shape == (0, 4)
     assert shared_array(NAME, (0, 4), create=False).shape == (0, 4)
 
 
-def test_without_room_in_shared_memory_it_is_on_the_disk_for_all_of_them(places, monkeypatch):
+def test_shared_array_falls_back_to_the_disk(places, monkeypatch):
     memory, disk = places
     full(monkeypatch, memory)
     first = shared_array(NAME, (3, 4), create=True)
@@ -100,14 +93,12 @@ def test_without_room_in_shared_memory_it_is_on_the_disk_for_all_of_them(places,
     assert not list(disk.iterdir())
 
 
-def test_all_of_its_memory_is_taken_at_once(places):
+def test_shared_array_reserves_its_pages(places):
     shared_array(NAME, (1000, 1000), create=True)
     assert (places[0] / NAME).stat().st_blocks * 512 >= 4_000_000
 
 
-def test_without_any_room_it_says_how_much_was_wanted_and_what_to_do_and_leaves_nothing(
-    places, monkeypatch
-):
+def test_shared_array_without_room_says_how_much(places, monkeypatch):
     full(monkeypatch, *places)
     with pytest.raises(UnavailableError, match="4,000,000 bytes") as caught:
         shared_array(NAME, (1000, 1000), create=True)
@@ -115,6 +106,6 @@ def test_without_any_room_it_says_how_much_was_wanted_and_what_to_do_and_leaves_
     assert not any(any(place.iterdir()) for place in places)
 
 
-def test_a_name_that_is_gone_can_be_taken_away_again():
+def test_unshare_of_an_unknown_name():
     unshare(NAME)
     unshare(NAME)

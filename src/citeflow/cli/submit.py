@@ -65,7 +65,7 @@ class ParameterOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mode:
-    """The extent of a submission: planned, uploaded, started or waited for."""
+    """Extent of a submission."""
 
     dry_run: bool
     upload_only: bool

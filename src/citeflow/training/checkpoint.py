@@ -5,12 +5,21 @@ epoch follow from the seed and the step. So the step is the state of every gener
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import safetensors.torch
 import torch
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -30,8 +39,17 @@ START_AGAIN = "delete the folder of the checkpoints to start afresh, or bring on
 _NAME = re.compile(r"step-\d{8}")
 
 
+def _check_only(value: float, check: ValidatorFunctionWrapHandler) -> float:
+    """Validate a number without converting it: a step stays a whole number in the records."""
+    check(value)
+    return value
+
+
+Number = Annotated[float, WrapValidator(_check_only)]
+
+
 class Progress(Record):
-    """How far a training has come; the trainer updates it after every step."""
+    """Progress of a training; the trainer updates it after every step."""
 
     model_config = ConfigDict(frozen=False, strict=True, populate_by_name=True)
 
@@ -50,10 +68,10 @@ class Progress(Record):
     best_score: float = Field(-1.0, alias="best_mrr")
     """Best validation score so far: that of the model in `best`."""
 
-    history: list[dict[str, float]] = Field(default_factory=list)
+    history: list[dict[str, Number]] = Field(default_factory=list)
     """Records of steps."""
 
-    evaluations: list[dict[str, float]] = Field(default_factory=list)
+    evaluations: list[dict[str, Number]] = Field(default_factory=list)
     """Records of validations."""
 
     @property
@@ -83,7 +101,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     best: dict[str, Tensor],
     progress: Progress,
-    inputs: files.Json,
+    inputs: Mapping[str, JsonValue],
 ) -> None:
     """Write the checkpoint of a step, then delete those that are no longer needed.
 
@@ -101,7 +119,7 @@ def save(
     _delete_old(folder)
 
 
-def read(folder: Path, inputs: files.Json) -> SavedState:
+def read(folder: Path, inputs: Mapping[str, JsonValue]) -> SavedState:
     """Read the newest checkpoint that is whole; a fresh start where there is none at all.
 
     Damaged ones are reported in the log.
@@ -157,7 +175,7 @@ def restore(
 
 
 @files.again_if_stale
-def _read(path: Path) -> tuple[files.Json, SavedState]:
+def _read(path: Path) -> tuple[dict[str, JsonValue], SavedState]:
     """Return the inputs that a checkpoint was made from, and its content."""
     manifest = files.verify(path, KIND)
     step = int(path.name.removeprefix("step-"))
@@ -180,7 +198,9 @@ def _parse_progress(state: SavedState) -> Progress:
     return progress
 
 
-def _check_inputs(folder: Path, found: files.Json, inputs: files.Json) -> None:
+def _check_inputs(
+    folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]
+) -> None:
     differing = [
         f"{key} {found.get(key)}, now {value}"
         for key, value in inputs.items()
@@ -188,7 +208,7 @@ def _check_inputs(folder: Path, found: files.Json, inputs: files.Json) -> None:
     ]
     if differing:
         hint = f"choose another run name, or delete {folder} to start afresh"
-        what = "the run was begun with other data, settings or workers"
+        what = "the run was started with other data, settings or workers"
         raise ConfigError(what, ", ".join(differing), hint=hint)
 
 

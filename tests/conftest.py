@@ -124,7 +124,8 @@ def signal_handlers():
 
 
 def _write_folder(folder: Path, settings: Config) -> tuple[str, str]:
-    """Write a citation folder without the citation that most others point to; returns the ids of its two papers."""
+    """Write a citation folder without the citation that most others point to; returns the ids of
+    its two papers."""
     from citeflow.data.synthetic import make_synthetic
 
     graph = make_synthetic(settings.synthetic)

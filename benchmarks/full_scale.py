@@ -90,7 +90,7 @@ def _run(stages: dict[str, Any], name: str, arguments: list[str]) -> dict[str, A
     command = [
         sys.executable,
         "-c",
-        "from citeflow.cli import main; main()",
+        "from citeflow.cli.main import main; main()",
         name.split()[0],
         *arguments,
     ]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from citeflow.training.objective import Inputs, Objective, make_inputs
 from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
@@ -24,7 +25,6 @@ from citeflow.config import Config
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.sampling import PartitionSampler
-from citeflow.training.objective import Inputs, Objective, make_inputs
 from citeflow.training.worker import new_model
 from citeflow.utils.system import environment
 
@@ -51,7 +51,10 @@ class Steps:
         self.objective = Objective(self.model, config.train.loss)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr)
         self.plan = PartitionSampler(
-            num_papers=graph.num_papers, nodes_per_batch=config.train.nodes_per_batch, world_size=1, seed=0
+            num_papers=graph.num_papers,
+            nodes_per_batch=config.train.nodes_per_batch,
+            world_size=1,
+            seed=0,
         )
 
     def inputs(self, step: int) -> Inputs:

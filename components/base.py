@@ -1,4 +1,4 @@
-"""What the components and pipelines share: the image of a step, and what each step asks for."""
+"""Image, resources and form of every task in the pipelines."""
 
 from typing import Any
 
@@ -9,14 +9,10 @@ from citeflow import __version__
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT, USER
 
 IMAGE = f"citeflow-step:{__version__}-python3.11"
-"""Image of a step; it holds citeflow and kfp, so that a step installs nothing when it starts."""
-
-SMALL_IMAGE = f"citeflow-small:{__version__}-python3.11"
-"""Image of steps that need neither torch nor a volume."""
+"""Image of a task; it holds citeflow and kfp, so that nothing is installed when a task starts."""
 
 RETRY_WITHIN = "30 days"
-"""Argo gives up, and ends a retry that runs, so long after the *first* attempt began; it is no limit of the pauses."""
-
+"""Argo ends a retry that runs so long after the *first* attempt; it does not limit the pauses."""
 
 CHOICES = {
     "preset": ["default", "seed"],
@@ -26,24 +22,18 @@ CHOICES = {
 """Parameters that the run form offers as a drop-down."""
 
 
-def place(
+def request_resources(
     task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str], cached: bool
 ) -> None:
-    """Give a step everything that `place_without_volume` gives, and the volume."""
-    place_without_volume(task, task.name.capitalize(), cpu=cpu, memory=memory, cached=cached)
-    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+    """Set title, labels, user, retries and volume of a task.
 
-
-def place_without_volume(
-    task: dsl.PipelineTask,
-    title: str,
-    *,
-    cpu: tuple[str, str],
-    memory: tuple[str, str],
-    cached: bool,
-) -> None:
-    """Give a step its title, labels, user and retries, and what it asks for and may use of cpu and memory."""
-    task.set_display_name(title).set_caching_options(cached)
+    Args:
+        task: the task.
+        cpu: request and limit.
+        memory: request and limit.
+        cached: whether KFP may take its outputs from an earlier run.
+    """
+    task.set_display_name(task.name.replace("-", " ").capitalize()).set_caching_options(cached)
     task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
     task.set_memory_request(memory[0]).set_memory_limit(memory[1])
     task.set_retry(
@@ -52,6 +42,7 @@ def place_without_volume(
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.name)
+    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
 
 
 def offer_choices(pipeline: Any) -> None:

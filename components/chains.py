@@ -1,4 +1,4 @@
-"""Steps that several pipelines have in a row."""
+"""Tasks that several pipelines have in a row."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from kfp import dsl, kubernetes
 
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
-from citeflow.reporting.mlflow.run_record import KFP_RUN_ID
-from components.base import place
+from citeflow.reporting.mlflow import KFP_RUN_ID
+from components.base import request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
@@ -15,10 +15,10 @@ from components.publish.component import publish
 from components.train.component import train
 
 MLFLOW = "citeflow-mlflow"
-"""The ConfigMap that says where MLflow is, and the Secret with what it takes to log in; each may be missing."""
+"""ConfigMap with the address of MLflow, and Secret with its credentials; each may be missing."""
 
 
-def begun(
+def download_task(
     *,
     dataset: str,
     preset: str,
@@ -33,8 +33,8 @@ def begun(
     workers: int = 1,
     out_dir: str = "",
 ) -> dsl.PipelineTask:
-    """The first step: name, settings and folders of the run, and the RawDataset."""
-    raw = download(
+    """Add the first task: it checks the parameters of the run and downloads its dataset."""
+    task = download(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -49,28 +49,31 @@ def begun(
         job=job,
         data_root=data_root,
     )
-    place(raw, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    return raw
+    request_resources(task, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    return task
 
 
-def prepared(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
-    """The step behind a download: the PreparedGraph."""
-    graph = preprocess(
+def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
+    """Add the task that makes a PreparedGraph of a download."""
+    task = preprocess(
         raw=raw.outputs["raw"],
         raw_sha256=raw.outputs["sha256"],
         settings=raw.outputs["data_resolved"],
         data_root=data_root,
     )
-    place(graph, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
-    return graph
+    request_resources(task, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
+    return task
 
 
-def learned_each(
+def train_each(
     trials: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
 ) -> dsl.Collected:
-    """Every run of an experiment, one after the other, so that their times compare; returns the reports' digests."""
+    """Add a loop over the trials of an experiment; return the digests of their reports.
+
+    The trials run one after the other: on shared cores, their times would not compare.
+    """
     with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        report = learned(
+        report = train_and_evaluate(
             graph,
             settings=trial.settings,
             workers=trial.workers,
@@ -82,20 +85,20 @@ def learned_each(
     return dsl.Collected(report.outputs["Output"])
 
 
-def place_training(task: dsl.PipelineTask) -> None:
-    """Give a step what it needs to train, or to make jobs that do and that end with its pod."""
-    place(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+def request_training_resources(task: dsl.PipelineTask) -> None:
+    """Set what a task needs to train, or to create jobs that train and end with its pod."""
+    request_resources(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
     task.set_env_variable(IMAGE_VARIABLE, IMAGE)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
 
 
-def scored(
+def evaluate_and_publish(
     model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = ""
 ) -> dsl.PipelineTask:
-    """Everything behind the training of one model; returns the step whose output is the digest of the report."""
+    """Add the tasks behind a training; return the one whose output is the report's digest."""
     report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
-    place(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    request_resources(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
     published = publish(
         report=report.outputs["report"],
         report_sha256=report.outputs["Output"],
@@ -103,12 +106,12 @@ def scored(
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_mlflow_be_told(published)
+    request_resources(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _connect_to_mlflow(published)
     return report
 
 
-def learned(
+def train_and_evaluate(
     graph: dsl.PipelineTask,
     *,
     settings: str,
@@ -119,10 +122,10 @@ def learned(
     data_root: str,
     out_dir: str = "",
 ) -> dsl.PipelineTask:
-    """Everything behind the PreparedGraph of one run; returns the step whose output is the digest of the report.
+    """Add the tasks behind a PreparedGraph; return the one whose output is the report's digest.
 
-    In a loop, kfp.local hands the item over in place of a parameter that another step made: there, settings, workers
-    and name have to be parts of the item.
+    In a loop, settings, workers and run_name have to be parts of the item: kfp.local puts the item
+    in the place of any parameter that another task made.
     """
     model = train(
         graph=graph.outputs["graph"],
@@ -134,22 +137,23 @@ def learned(
         job=job,
         data_root=data_root,
     )
-    place_training(model)
-    made = model.outputs
-    return scored(
-        made["model"],
-        made["Output"],
+    request_training_resources(model)
+    return evaluate_and_publish(
+        model.outputs["model"],
+        model.outputs["Output"],
         graph=graph.outputs["graph"],
         data_root=data_root,
         out_dir=out_dir,
     )
 
 
-def _let_mlflow_be_told(task: dsl.PipelineTask) -> None:
-    """Give a step the variables of MLflow's client, as far as somebody has set them for the namespace."""
-    places = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+def _connect_to_mlflow(task: dsl.PipelineTask) -> None:
+    """Give a task the variables of MLflow's client that are set in the namespace."""
+    addresses = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
     secrets = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-    kubernetes.use_config_map_as_env(task, MLFLOW, {name: name for name in places}, optional=True)
+    kubernetes.use_config_map_as_env(
+        task, MLFLOW, {name: name for name in addresses}, optional=True
+    )
     kubernetes.use_secret_as_env(task, MLFLOW, {name: name for name in secrets}, optional=True)
     kubernetes.use_field_path_as_env(
         task, env_name=KFP_RUN_ID, field_path=f"metadata.labels['{RUN_ID}']"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tries the images out as Kubernetes will run them: any uid, no rights, nothing to write to but /tmp, no network.
+# Test the images as Kubernetes runs them: any uid, no rights, nothing to write to but /tmp, no network.
 # Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE
 set -euo pipefail
 train=$1 step=$2 small=$3 tensorboard=$4
@@ -9,7 +9,7 @@ confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs /tmp:mode=17
 echo 'train: two workers on a small graph, without kfp'
 docker run "${confined[@]}" "$train" bash -eu -s <<'INSIDE'
 cd /tmp
-small='--set synthetic.papers=400 --set train.minutes=0.1'
+small='--set synthetic.num_papers=400 --set train.minutes=0.1'
 path() { python3 -c 'import json, sys; print(json.load(sys.stdin)["path"])'; }
 raw=$(python3 -m citeflow download synthetic $small | path)
 graph=$(python3 -m citeflow preprocess "$raw" $small | path)
@@ -20,15 +20,16 @@ INSIDE
 echo 'step: the whole pipeline, as it is uploaded'
 docker run "${confined[@]}" "$step" bash -eu -s <<'INSIDE'
 cd /tmp
-python3 -m citeflow run --dataset synthetic --set synthetic.papers=400 --set train.minutes=0.1
+python3 -m citeflow run --dataset synthetic --set synthetic.num_papers=400 --set train.minutes=0.1
 INSIDE
 
-echo 'small: the XOR pipeline, without torch'
-docker run "${confined[@]}" "$small" bash -eu -s <<'INSIDE'
+echo 'small: the XOR example, without torch'
+tar --create examples/xor | docker run "${confined[@]}" "$small" bash -euc '
 cd /tmp
-python3 -m citeflow xor
-if python3 -c 'import torch' 2> /dev/null; then exit 1; fi
-INSIDE
+tar --extract
+python3 examples/xor/run.py
+if python3 -c "import torch" 2> /dev/null; then exit 1; fi
+'
 
 echo 'tensorboard: answers below its prefix, and only there'
 docker run "${confined[@]}" --entrypoint bash "$tensorboard" -eu -s <<'INSIDE'
@@ -54,4 +55,4 @@ PYTHON
 kill $server
 wait $server
 INSIDE
-echo 'all four do'
+echo 'all four work'

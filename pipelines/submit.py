@@ -1,13 +1,15 @@
-"""Run the citation pipeline on Kubeflow Pipelines from Python: `python pipelines/submit.py --host URL`.
+"""Run the citation pipeline on Kubeflow Pipelines from Python: `python pipelines/submit.py`.
 
-What `citeflow submit` does, in four steps; change the constants, or import the same functions into a notebook.
+This is `citeflow submit` in four calls; change the constants, or copy the calls into a notebook.
 """
 
-import argparse
 import sys
 
+import click
+
 from citeflow.errors import CiteflowError
-from citeflow.kubeflow import client, submit
+from citeflow.kubeflow.client import check_succeeded, connect
+from citeflow.kubeflow.submit import RunOptions, plan, submit
 
 EXPERIMENT = "citeflow"
 PARAMETERS = {
@@ -19,31 +21,21 @@ PARAMETERS = {
 WAIT_S = 6 * 3600.0
 
 
-def main() -> None:
-    """Upload, run, wait.
-
-    Raises:
-        CiteflowError: told in two lines by `str`, with its `exit_code`.
-    """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--host", default="", help="URL of Kubeflow Pipelines (default: as kfp.Client finds it)"
-    )
-    parser.add_argument(
-        "--namespace", default="", help="of your profile, on an installation for several users"
-    )
-    args = parser.parse_args()
-
-    planned = submit.plan(PARAMETERS, experiment=EXPERIMENT)
-    server = client.connect(host=args.host, namespace=args.namespace)
-    made = submit.submit(server, planned)
-    print(f"{made['version']}: {made['url']}")
-    client.check_ended_well(server.wait(made["run_id"], timeout_s=WAIT_S))
-
-
-if __name__ == "__main__":
+@click.command()
+@click.option("--host", default="", help="URL of Kubeflow Pipelines; else as kfp.Client finds it.")
+@click.option("--namespace", default="", help="Of your profile, where several users share it.")
+def main(host: str, namespace: str) -> None:
+    """Upload the citation pipeline, run it, and wait for its end."""
     try:
-        main()
+        planned = plan(PARAMETERS, options=RunOptions(experiment=EXPERIMENT))
+        client = connect(host=host, namespace=namespace)
+        submission = submit(client, planned)
+        print(f"{submission.version}: {submission.url}")
+        check_succeeded(client.wait_for_run(submission.run_id, timeout_s=WAIT_S))
     except CiteflowError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from citeflow.cli import main
+from citeflow.cli.main import main
 
 
 @pytest.fixture(scope="module")

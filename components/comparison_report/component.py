@@ -1,4 +1,4 @@
-"""Put the table and the plots of a model comparison where people look."""
+"""Publish the table and the plots of a model comparison."""
 
 from kfp import dsl
 
@@ -16,21 +16,21 @@ def comparison_report(
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
-    """Put the table and the plots of a model comparison where people look.
+    """Publish the table and the plots of a model comparison.
 
     Args:
-        trials: The runs of the comparison.
+        trials: Trainings of the comparison.
         report_sha256s: Digests of their reports.
         run: Name of the comparison.
-        out_dir: Folder for table and page, relative to data_root; empty takes that of the comparison on the volume.
-        data_root: Where the shared volume is mounted.
+        out_dir: Folder for table and page, relative to data_root; empty takes runs/NAME/published.
+        data_root: Mount path of the shared volume.
         summary: The table.
         page: The table with plots, as one self-contained page.
         metrics: Mean test MRR of each model.
     """
-    from citeflow.experiments import steps
+    from citeflow.experiments import comparison
 
-    steps.comparison_report(
+    comparison.comparison_report(
         trials,
         report_sha256s,
         run,

@@ -1,4 +1,4 @@
-"""Settle the runs of a model comparison."""
+"""Plan the trainings of a model comparison."""
 
 from kfp import dsl
 
@@ -9,19 +9,19 @@ from components.base import IMAGE
 def comparison_trials(
     settings: str, run: str, models: str, seeds: list, workers: int, data_root: str
 ) -> list:
-    """Settle the runs of a model comparison: every model with every seed.
+    """Plan the trainings of a model comparison: each model with each seed.
 
     Args:
-        settings: YAML text with the settings that all models have in common.
+        settings: YAML text with the settings that all models share.
         run: Name of the comparison.
         models: YAML text with the settings of each model, by its name.
         seeds: Seeds of weights and batches.
         workers: Number of training processes.
-        data_root: Where the shared volume is mounted.
+        data_root: Mount path of the shared volume.
 
     Returns:
-        Name, workers and settings of each run.
+        Name, workers and settings of each training.
     """
-    from citeflow.experiments import steps
+    from citeflow.experiments import comparison
 
-    return steps.comparison_trials(settings, run, models, seeds, workers, data_root=data_root)
+    return comparison.comparison_trials(settings, run, models, seeds, workers, data_root=data_root)

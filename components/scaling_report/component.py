@@ -1,4 +1,4 @@
-"""Put the table and the plots of a scaling sweep where people look."""
+"""Publish the table and the plots of a scaling experiment."""
 
 from kfp import dsl
 
@@ -17,22 +17,22 @@ def scaling_report(
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
-    """Put the table and the plots of a scaling sweep where people look.
+    """Publish the table and the plots of a scaling experiment.
 
     Args:
-        trials: The runs of the sweep.
+        trials: Trainings of the experiment.
         report_sha256s: Digests of their reports.
-        run: Name of the sweep.
-        launcher: What trained; "local" shares one machine.
-        out_dir: Folder for table and page, relative to data_root; empty takes the folder of the sweep on the volume.
-        data_root: Where the shared volume is mounted.
+        run: Name of the experiment.
+        launcher: What trained; the workers of "local" share one machine.
+        out_dir: Folder for table and page, relative to data_root; empty takes runs/NAME/published.
+        data_root: Mount path of the shared volume.
         summary: The table.
         page: The table with plots, as one self-contained page.
-        metrics: Speed-up of each run.
+        metrics: Speed-up of each training.
     """
-    from citeflow.experiments import steps
+    from citeflow.experiments import scaling
 
-    steps.scaling_report(
+    scaling.scaling_report(
         trials,
         report_sha256s,
         run,

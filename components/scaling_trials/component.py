@@ -1,4 +1,4 @@
-"""Settle the runs of a scaling sweep."""
+"""Plan the trainings of a scaling experiment."""
 
 from kfp import dsl
 
@@ -9,19 +9,19 @@ from components.base import IMAGE
 def scaling_trials(
     settings: str, run: str, workers: list, epochs: list, launcher: str, data_root: str
 ) -> list:
-    """Settle the runs of a scaling sweep: every number of workers with every number of epochs.
+    """Plan the trainings of a scaling experiment: each number of workers with each of epochs.
 
     Args:
         settings: YAML text with all settings but the epochs.
-        run: Name of the sweep.
+        run: Name of the experiment.
         workers: Numbers of workers.
         epochs: Numbers of passes over the training citations.
-        launcher: What trains; "local" shares one machine.
-        data_root: Where the shared volume is mounted.
+        launcher: What trains; the workers of "local" share one machine.
+        data_root: Mount path of the shared volume.
 
     Returns:
-        Name, workers and settings of each run.
+        Name, workers and settings of each training.
     """
-    from citeflow.experiments import steps
+    from citeflow.experiments import scaling
 
-    return steps.scaling_trials(settings, run, workers, epochs, launcher, data_root=data_root)
+    return scaling.scaling_trials(settings, run, workers, epochs, launcher, data_root=data_root)

@@ -1,4 +1,4 @@
-"""Show the trials of a search, and hand on the best one's model."""
+"""Publish the trials of a search, and return the best model."""
 
 from typing import NamedTuple
 
@@ -17,25 +17,26 @@ def tuning_report(
     page: dsl.Output[dsl.HTML],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-) -> NamedTuple("Found", [("model_sha256", str), ("out_dir", str)]):
-    """Show the trials of a search, and hand on the best one's model.
+) -> NamedTuple("BestTrial", [("model_sha256", str), ("out_dir", str)]):
+    """Publish the trials of a search, and return the best model.
 
     Args:
-        shares: Numbers of the trials that were trained.
+        shares: Numbers of the trials that each process trained.
         graph: Manifest of the PreparedGraph.
         run_name: Name of the search.
-        data_root: Where the shared volume is mounted.
-        summary: Table of the trials, and whether the best one beats the settings that the search began with.
+        data_root: Mount path of the shared volume.
+        summary: Table of the trials, and whether the best one beats the initial settings.
         page: The same with plots, as one self-contained page.
         model: The TrainedModel with the best validation MRR.
-        metrics: The best validation MRR, and that of the settings that the search began with.
+        metrics: The best validation MRR, and that of the initial settings.
 
     Returns:
-        Digest of the best model, and the folder with the results, relative to data_root.
+        model_sha256: Digest of the best model.
+        out_dir: Folder with the results, relative to data_root.
     """
-    from citeflow.experiments import tuning_steps
+    from citeflow.experiments import tuning
 
-    return tuning_steps.tuning_report(
+    return tuning.tuning_report(
         shares,
         graph,
         run_name,

@@ -1,10 +1,10 @@
-"""From a citation graph to a scored link predictor."""
+"""From a citation graph to a evaluate_and_publish link predictor."""
 
 from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices
-from components.chains import begun, learned, prepared
+from components.chains import download_task, preprocess_task, train_and_evaluate
 
 
 @dsl.pipeline(name="citation", display_name="Missing citations")
@@ -46,7 +46,7 @@ def citation(
             relative path lies below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -60,8 +60,8 @@ def citation(
         job=job,
         data_root=data_root,
     )
-    learned(
-        prepared(raw, data_root),
+    train_and_evaluate(
+        preprocess_task(raw, data_root),
         settings=raw.outputs["resolved"],
         workers=workers,
         run_name=raw.outputs["run"],

@@ -1,16 +1,21 @@
-"""Which of several models is best."""
+"""Comparison of several models over several seeds."""
 
 from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
-from components.base import offer_choices, place
-from components.chains import begun, learned_each, prepared
+from components.base import offer_choices, request_resources
+from components.chains import download_task, preprocess_task, train_each
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 
-MODELS = "{structural: {}, dot: {model: {predictor: dot}}, features: {model: {predictor: dot, num_layers: 0}}}"
-"""GraphSAGE with the evidence of a pair, GraphSAGE alone, and a perceptron on the features alone. One line, as kfp
-writes defaults into a comment."""
+MODELS = (
+    "{structural: {}, dot: {model: {predictor: dot}}, "
+    "features: {model: {predictor: dot, num_layers: 0}}}"
+)
+"""GraphSAGE with structural features, GraphSAGE alone, and a perceptron on the features of papers.
+
+One line, as kfp writes defaults into a comment.
+"""
 
 
 @dsl.pipeline(name="compare", display_name="Comparison of models")
@@ -29,27 +34,32 @@ def compare(
     out_dir: str = "",
     data_root: str = MOUNT,
 ) -> None:
-    """Trains every model with every seed, one after the other, and says which is best and whether by more than noise.
+    """Train each model with each seed, and rank the models with a test of their differences.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
-            relative path lies below data_root.
+        dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, or a
+            URL of one. A relative path lies below data_root.
         models: YAML text with the settings of each model by its name, over those below.
         seeds: Seeds of weights, batches and negatives; three or more tell a difference from noise.
-        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
-        epochs: Passes over the training citations; 0 leaves it to the settings. Not together with minutes.
+        preset: Settings to start from; "seed" is the published student model that citeflow comes
+            from.
+        epochs: Passes over the training citations; 0 leaves it to the settings. Not together with
+            minutes.
         minutes: Time to train; 0 leaves it to the settings. Not together with epochs.
-        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
+            `citeflow settings` lists them.
         workers: Number of training processes; of pods, where jobs train.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
-        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
-        run_name: Name of the comparison in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from
-            dataset and job. Its runs are named like dot-seed-0.
-        out_dir: Folder on the volume that gets table and page; empty takes runs/NAME/published. A relative path lies
-            below data_root.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
+            their own.
+        job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
+            used by "local".
+        run_name: Name of the comparison in TensorBoard and on the volume, of a-z, 0-9 and -; empty
+            makes one from dataset and run. Its trainings are named like dot-seed-0.
+        out_dir: Folder on the volume for table and page; empty takes runs/NAME/published. A
+            relative path lies below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -70,9 +80,9 @@ def compare(
         workers=workers,
         data_root=data_root,
     )
-    place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    graph = prepared(raw, data_root)
-    reports = learned_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    graph = preprocess_task(raw, data_root)
+    reports = train_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = comparison_report(
         trials=trials.output,
         report_sha256s=reports,
@@ -80,7 +90,7 @@ def compare(
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    request_resources(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 offer_choices(compare)

@@ -1,10 +1,10 @@
-"""How training time depends on the number of workers."""
+"""Training time over numbers of workers and of epochs."""
 
 from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
-from components.base import offer_choices, place
-from components.chains import begun, learned_each, prepared
+from components.base import offer_choices, request_resources
+from components.chains import download_task, preprocess_task, train_each
 from components.scaling_report.component import scaling_report
 from components.scaling_trials.component import scaling_trials
 
@@ -22,24 +22,29 @@ def scaling(
     out_dir: str = "",
     data_root: str = MOUNT,
 ) -> None:
-    """Trains with every number of workers for every number of epochs, one after the other, and compares their times.
+    """Train with each number of workers for each number of epochs, and compare the times.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
-            relative path lies below data_root.
+        dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, or a
+            URL of one. A relative path lies below data_root.
         workers: Numbers of training processes; of pods, where jobs train.
         epochs: Numbers of passes over the training citations.
-        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
-        settings: YAML text merged over the preset, for example "train: {lr: 0.001}"; `citeflow settings` lists them.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" let pods of their own do it.
-        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
-        run_name: Name of the sweep in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset
-            and job. Its runs are named like m-1-w-3-e-10: one master, 3 more workers, 10 epochs.
-        out_dir: Folder on the volume that gets table and page; empty takes runs/NAME/published. A relative path lies
-            below data_root.
+        preset: Settings to start from; "seed" is the published student model that citeflow comes
+            from.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
+            `citeflow settings` lists them.
+        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
+            their own.
+        job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
+            used by "local".
+        run_name: Name of the experiment in TensorBoard and on the volume, of a-z, 0-9 and -; empty
+            makes one from dataset and run. Its trainings are named like m-1-w-3-e-10: one master,
+            3 more workers, 10 epochs.
+        out_dir: Folder on the volume for table and page; empty takes runs/NAME/published. A
+            relative path lies below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -57,9 +62,9 @@ def scaling(
         launcher=launcher,
         data_root=data_root,
     )
-    place(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    graph = prepared(raw, data_root)
-    reports = learned_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    graph = preprocess_task(raw, data_root)
+    reports = train_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = scaling_report(
         trials=trials.output,
         report_sha256s=reports,
@@ -68,7 +73,7 @@ def scaling(
         out_dir=out_dir,
         data_root=data_root,
     )
-    place(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    request_resources(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
 
 
 offer_choices(scaling)

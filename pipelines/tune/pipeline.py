@@ -1,23 +1,31 @@
-"""A search for better settings."""
+"""Search for better settings."""
 
 from kfp import dsl, kubernetes
 
 from citeflow.kubernetes.job_spec import MOUNT
-from components.base import offer_choices, place
-from components.chains import begun, place_training, prepared, scored
-from components.tune_trials.component import tune_trials
+from components.base import offer_choices, request_resources
+from components.chains import (
+    download_task,
+    evaluate_and_publish,
+    preprocess_task,
+    request_training_resources,
+)
+from components.create_study.component import create_study
+from components.train_trials.component import train_trials
 from components.tuning_report.component import tuning_report
-from components.tuning_trials.component import tuning_trials
 
-SECRET, SECRET_KEY, VARIABLE = "citeflow-study", "url", "CITEFLOW_STUDY_STORAGE"
-"""Where a cluster keeps the URL of the database, which holds a password."""
+SECRET = "citeflow-study"
+"""Secret with the URL of the study's database under the key `url`: the URL holds a password."""
 
 
-def _let_study_be_reached(*tasks: dsl.PipelineTask) -> None:
-    """Give steps the URL of the study's database, where somebody has set one for the namespace."""
+def _connect_to_study(*tasks: dsl.PipelineTask) -> None:
+    """Give tasks the URL of the study's database, where the namespace has one."""
     for task in tasks:
         kubernetes.use_secret_as_env(
-            task, secret_name=SECRET, secret_key_to_env={SECRET_KEY: VARIABLE}, optional=True
+            task,
+            secret_name=SECRET,
+            secret_key_to_env={"url": "CITEFLOW_STUDY_STORAGE"},
+            optional=True,
         )
 
 
@@ -35,27 +43,32 @@ def tune(
     run_name: str = "",
     data_root: str = MOUNT,
 ) -> None:
-    """Trains with many settings, each chosen by what those before it have reached, and scores the best model.
+    """Train with many settings, each sampled from what the earlier ones reached; score the best.
 
     Args:
-        dataset: "synthetic" (made on the spot), "ogbl-citation2", a citation folder on the volume, or a URL of one. A
-            relative path lies below data_root.
-        trials: Number of trainings; the first has the settings that the search starts from. Those that are clearly
-            worse than others are ended early.
-        parallel: How many are trained at a time. More than one needs a database on a cluster, whose URL the Secret
-            citeflow-study holds.
-        space: YAML text with the settings to search, for example "{train.lr: {low: 0.001, high: 0.1, log: true},
-            model.hidden_channels: [64, 128]}"; empty searches learning rate, negatives, dropout, width and layers.
-        preset: Settings to start from; "seed" is the published student model that citeflow grew out of.
-        settings: YAML text merged over the preset, for example "train: {epochs: 5}"; `citeflow settings` lists them.
+        dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, or a
+            URL of one. A relative path lies below data_root.
+        trials: Number of trainings; the first has the settings that the search starts from. Those
+            that are clearly worse than others are pruned.
+        parallel: Number of trainings at a time. More than one needs a database on a cluster, whose
+            URL the Secret citeflow-study holds.
+        space: YAML text with the settings to search, for example "{train.lr: {low: 0.001, high:
+            0.1, log: true}, model.hidden_channels: [64, 128]}"; empty searches learning rate,
+            negatives, dropout, hidden channels and layers.
+        preset: Settings to start from; "seed" is the published student model that citeflow comes
+            from.
+        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
+            `citeflow settings` lists them.
         workers: Number of training processes of a trial; of pods, where jobs train.
-        launcher: "local" trains in the step Tune; "pytorchjob" and "trainjob" let pods of their own train each trial.
-        job: YAML text with what such a job gets, for example "{cpu: 4, memory: 16Gi}". Not used by "local".
-        run_name: Name of the search in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from dataset
-            and job. A search of this name that was stopped goes on.
+        launcher: "local" trains in the step Train trials; "pytorchjob" and "trainjob" train in
+            pods of their own.
+        job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
+            used by "local".
+        run_name: Name of the search in TensorBoard and on the volume, of a-z, 0-9 and -; empty
+            makes one from dataset and run. A search of this name that was stopped is resumed.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
-    raw = begun(
+    raw = download_task(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -65,8 +78,8 @@ def tune(
         job=job,
         data_root=data_root,
     )
-    graph = prepared(raw, data_root).outputs["graph"]
-    shares = tuning_trials(
+    graph = preprocess_task(raw, data_root).outputs["graph"]
+    shares = create_study(
         graph=graph,
         settings=raw.outputs["resolved"],
         space=space,
@@ -76,9 +89,9 @@ def tune(
         run_name=raw.outputs["run"],
         data_root=data_root,
     )
-    place(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    request_resources(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     with dsl.ParallelFor(shares.output, name="shares") as share:
-        trained = tune_trials(
+        trained = train_trials(
             graph=graph,
             trials=share.trials,
             run_name=share.run,
@@ -88,22 +101,21 @@ def tune(
             job=job,
             data_root=data_root,
         )
-        place_training(trained)
+        request_training_resources(trained)
     best = tuning_report(
         shares=dsl.Collected(trained.output),
         graph=graph,
         run_name=raw.outputs["run"],
         data_root=data_root,
     )
-    place(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    _let_study_be_reached(shares, trained, best)
-    made = best.outputs
-    scored(
-        made["model"],
-        made["model_sha256"],
+    request_resources(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    _connect_to_study(shares, trained, best)
+    evaluate_and_publish(
+        best.outputs["model"],
+        best.outputs["model_sha256"],
         graph=graph,
         data_root=data_root,
-        out_dir=made["out_dir"],
+        out_dir=best.outputs["out_dir"],
     )
 
 

@@ -52,6 +52,10 @@ class Scores(_Open):
     num_negatives: int
     """Papers that each of them is ranked against."""
 
+    def figures(self) -> dict[str, float]:
+        """Return all figures by their names in `report.json`."""
+        return self.model_dump(by_alias=True)
+
 
 class BaselineScores(_Open):
     """Figures of a predictor that needs no training, on the test split."""
@@ -60,7 +64,7 @@ class BaselineScores(_Open):
 
 
 class TrainSummary(_Open):
-    """How the model came about."""
+    """Facts of the training."""
 
     workers: int
     epochs: float
@@ -78,7 +82,7 @@ class TrainSummary(_Open):
 
 
 class StageCost(_Open):
-    """What one stage took; None where the system does not say."""
+    """The resources that one stage took; None where the system does not say."""
 
     seconds: float | None = None
     cpu_seconds: float | None = None
@@ -167,6 +171,30 @@ class YearScore(_Open):
     num: int
 
 
+class RankResources(_Open):
+    """Resources of one rank over time, an entry per moment; None where it was not sampled."""
+
+    rank: int
+    cpu_cores: list[float | None] = Field(default_factory=list)
+    container_cpu_cores: list[float | None] = Field(default_factory=list)
+    read_bytes_per_s: list[float | None] = Field(default_factory=list)
+    written_bytes_per_s: list[float | None] = Field(default_factory=list)
+    received_bytes_per_s: list[float | None] = Field(default_factory=list)
+    sent_bytes_per_s: list[float | None] = Field(default_factory=list)
+    memory_bytes: list[float | None] = Field(default_factory=list)
+    """Resident memory, highest since the moment before."""
+    shared_bytes: list[float | None] = Field(default_factory=list)
+    container_bytes: list[float | None] = Field(default_factory=list)
+
+
+class Resources(_Open):
+    """Resources of the ranks over time: content of `resources.json` of a TrainedModel."""
+
+    seconds: list[float] = Field(default_factory=list)
+    """Moments, since the workers started."""
+    ranks: list[RankResources] = Field(default_factory=list)
+
+
 class Curves(_Open):
     """Content of `curves.json`: what the plots of a report show. An empty one draws nothing."""
 
@@ -174,8 +202,7 @@ class Curves(_Open):
     """Records of training steps: step, epoch, seconds, loss, lr, positives_per_s."""
     evaluations: list[dict[str, float]] = Field(default_factory=list)
     """Records of validations: step, epoch, seconds, valid_mrr."""
-    resources: dict[str, JsonValue] = Field(default_factory=dict)
-    """What the ranks used over time."""
+    resources: Resources = Field(default_factory=Resources)
     roc: RocCurve | None = None
     confusion: list[list[int]] = Field(default_factory=list)
     """Rows: no citation, citation; columns: predicted as such."""

@@ -1,22 +1,23 @@
-"""Mini-batches: the partition of the graph that a training step works on, and its positives and negatives.
+"""Mini-batches: the partition of the graph that a step trains on, with its positives.
 
 Everything follows from seed, step and rank, so any rank can make any batch again after a restart.
 
-Papers are stored in an order where those that cite each other are near (`graph.reorder`). A sweep over
-the graph cuts this order into segments of consecutive papers, at other points each time, and deals them
-into partitions at random; a step of one rank trains on one partition, with all edges inside it, as
-ClusterGCN does (Chiang et al., arXiv 1905.07953, section 3.2). So each paper is embedded once per step for
-all the citations that it takes part in. Segments of consecutive papers stand in for the METIS clusters of
-ClusterGCN: they hold most of their own edges as well, they cost nothing, and cutting elsewhere in each
-sweep lets every edge lie inside a partition now and then.
+Papers are stored in an order where those that cite each other are near (`graph.reorder`). A sweep
+over the graph cuts this order into segments of consecutive papers, at other points each time, and
+deals them into partitions at random; a step of one rank trains on one partition, with all edges
+inside it, as ClusterGCN does (Chiang et al., arXiv 1905.07953, section 3.2). So each paper is
+embedded once per step for all the citations that it takes part in. Segments of consecutive papers
+stand in for the METIS clusters of
+ClusterGCN: they hold most of their own edges as well, they cost nothing, and cutting elsewhere in
+each sweep lets every edge lie inside a partition now and then.
 
-Supervision folds: a citation is a target (a positive of the loss) in one sweep of every `FOLDS`, and in
-that sweep it carries no message, in either direction. If it did, the encoder would learn to find edges
-that it is shown; at test time the citation that is asked for is never in the graph. In the other sweeps it
-is a message like any other.
+Supervision folds: a citation is a target (a positive of the loss) in one sweep of every `FOLDS`,
+and in that sweep it carries no message, in either direction. If it did, the encoder would learn to
+find edges that it is shown; at test time the citation that is asked for is never in the graph. In
+the other sweeps it is a message like any other.
 
-Legend: N papers, B papers of a batch, R ranges of papers, E edges, P citations of a batch, S sources,
-K shared negatives.
+Legend: N papers, B papers of a batch, R ranges of papers, E edges, P citations of a batch, S
+sources, K shared negatives.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ SEGMENTS = 4
 """Segments in a partition: more of them make batches more alike, and cut more edges."""
 
 MIN_PARTITIONS = 6
-"""Partitions of a sweep at least, as long as they are not too small: small graphs learn more from more steps."""
+"""Partitions of a sweep at least, as long as they are not too small: small graphs learn more from
+more steps."""
 
 MIN_PARTITION_PAPERS = 2000
 """Papers of a partition below which a graph is not cut any further."""
@@ -59,7 +61,7 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """A subgraph, and citations in it to tell from shared negatives. Papers are indices into `paper_B`."""
+    """A subgraph, with positives and shared negatives; papers are indices into `paper_B`."""
 
     paper_B: np.ndarray
     """Rows of the whole graph, ascending."""
@@ -80,7 +82,8 @@ class Batch:
     """Random papers, which all sources share."""
 
     false_negative_mask_SK: np.ndarray
-    """True where a negative is none for this source: linked to it, itself, or not older where dates are known."""
+    """True where a negative is none for this source: linked to it, itself, or not older where dates
+    are known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,10 +143,10 @@ def make_batch(
     num_negatives: int,
     seed: Sequence[int],
 ) -> Batch:
-    """Cut a partition out of the graph, with its targets and random papers of it as their negatives.
+    """Cut a partition out of the graph, with targets, and random papers of it as negatives.
 
-    Negatives come from the partition, because its papers are embedded anyway; they are shared by all
-    sources, so that scoring them is one matrix product.
+    Negatives come from the partition, because its papers are embedded anyway; they are shared by
+    all sources, so that scoring them is one matrix product.
 
     Args:
         partition: the papers, and the supervision fold.
@@ -216,9 +219,9 @@ def _supervision_fold(
 ) -> np.ndarray:
     """Return the fold in which each pair of papers is a target.
 
-    It is a hash of the pair, so no fold is stored for an edge, and every rank finds the same one. Both
-    directions of a pair have one key, or the edge back would give the target away. The epoch is part of
-    it, so that other pairs are targets together in every epoch.
+    It is a hash of the pair, so no fold is stored for an edge, and every rank finds the same one.
+    Both directions of a pair have one key, or the edge back would give the target away. The epoch
+    is part of it, so that other pairs are targets together in every epoch.
     """
     low_E = np.minimum(a_E, b_E)
     high_E = np.maximum(a_E, b_E)
@@ -265,8 +268,8 @@ def _false_negatives(
 ) -> np.ndarray:
     """Mark the shared negatives that a source may not be compared with, bool [S, K].
 
-    Held-out citations go to older papers, and so do their negatives; a paper that is not older would be
-    a negative that its date gives away.
+    Held-out citations go to older papers, and so do their negatives; a paper that is not older
+    would be a negative that its date gives away.
     """
     mask_SK: np.ndarray = source_S[:, None] == negative_K[None, :]
     if day_B is not None:
@@ -280,7 +283,7 @@ def _false_negatives(
 
 
 def _index_of(papers: np.ndarray, num_papers: int) -> np.ndarray:
-    """Index of each paper in an array of distinct ones, int32 [B]; -1 where it is not among them."""
+    """Index of each paper in an array of distinct ones, or -1; int32 [B]."""
     index_B = np.full(num_papers, -1, dtype=np.int32)
     index_B[papers] = np.arange(len(papers), dtype=np.int32)
     return index_B

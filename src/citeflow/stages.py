@@ -30,19 +30,17 @@ from citeflow.artifacts import (
     write_manifest,
 )
 from citeflow.data.datasets import dataset_names
-from citeflow.errors import UnavailableError
 from citeflow.kubeflow.params import RunParams, job_request
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
-from citeflow.utils.logging import log
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
 
 
 class Settled(NamedTuple):
-    """What the first stage decides for all others."""
+    """Decisions of the first stage for all others."""
 
     sha256: str
     """Digest of the RawDataset."""
@@ -199,7 +197,7 @@ def publish(
     Returns:
         The folder with report.json, report.html and model/.
     """
-    from citeflow.reporting import markdown
+    from citeflow.reporting import markdown, mlflow
     from citeflow.reporting.publish import publish as publish_report
 
     with component_entrypoint():
@@ -218,26 +216,9 @@ def publish(
             ]
             text = markdown.summary(Report.read(out))
             files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
-        _publish_to_mlflow(evaluated, model=trained, run=run, out=out)
+        # An experiment has other runs, which MLflow being away must not end.
+        mlflow.log_run(evaluated, model=trained, run=run, out=out, is_required=not run.is_trial)
         return out
-
-
-def _publish_to_mlflow(report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
-    """Log the run to MLflow, where that is set up.
-
-    Raises:
-        UnavailableError: MLflow does not answer, and the run is not part of an experiment, whose
-            other runs must not be lost by it.
-    """
-    from citeflow.reporting import mlflow
-
-    try:
-        mlflow.publish_run(report, model=model, log_dir=run.logs, out_dir=out)
-    except UnavailableError as error:
-        if not run.is_trial:
-            raise
-        log("publish", "continues without MLflow", why=f"{error.what}: {error.value}")
-        log("publish", "can be repeated later", hint=error.hint)
 
 
 def _output_folder(run: RunPaths, out_dir: str) -> Path:

@@ -5,35 +5,13 @@ import pytest
 from fakes.kfp_server import serving
 from fakes.kube_api import KubeApi
 
-from citeflow.cli import main
-from citeflow.kubeflow import api as kfpapi
-from citeflow.kubeflow import client as kfpserver
+from citeflow.cli.main import main
 from citeflow.kubeflow import run_logs
 from citeflow.kubernetes import client as cluster_api
+from citeflow.kubernetes.launchers import LAUNCHERS
 
 RUN = "pipeline/runid"
 TOKEN = "planted-token-3f9a"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(kfpapi, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(kfpapi, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(kfpserver, "SHORTEST_PAUSE_S", 0.01)
-    monkeypatch.setattr(run_logs, "AGAIN_S", 0.01)
-    from kfp import client
-
-    monkeypatch.setattr(
-        client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json")
-    )
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def kfp(monkeypatch):
-    with serving() as server:
-        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
-        yield server
 
 
 @pytest.fixture
@@ -42,72 +20,74 @@ def cluster(monkeypatch):
     with KubeApi() as kube:
 
         def connect(*, namespace):
-            return cluster_api.Api(client=kube.client(retries=False), namespace=namespace)
+            return cluster_api.KubeClient(api=kube.client(retries=False), namespace=namespace)
 
         monkeypatch.setattr(cluster_api, "connect", connect)
+        monkeypatch.setattr(run_logs, "POLL_S", 0.01)
         yield kube
 
 
-def called(capfd, *arguments):
-    """Exit code, objects on stdout, text on stderr."""
-    code = main(list(arguments))
-    out, err = capfd.readouterr()
-    return code, [json.loads(line) for line in out.splitlines()], err
+@pytest.fixture
+def call(capfd):
+    """Runs a command; returns its exit code, the objects on stdout and the text on stderr."""
+
+    def call(*argv):
+        code = main(list(argv))
+        out, err = capfd.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return call
 
 
-def submitted(capfd, *arguments):
-    code, (made,), _ = called(capfd, "submit", "--run-name", "one", *arguments)
-    assert code == 0
-    return made
+@pytest.fixture
+def submit(call):
+    def submit(*argv):
+        code, (submitted,), _ = call("submit", "--run-name", "one", *argv)
+        assert code == 0
+        return submitted
+
+    return submit
 
 
-def pod(run_id, name, step, container):
+def pod(run_id, name, stage, container):
+    of_worker = {launcher.container: launcher.pod_label for launcher in LAUNCHERS.values()}
     labels = {
         RUN: run_id,
         "app.kubernetes.io/part-of": "citeflow",
-        "app.kubernetes.io/component": step,
+        "app.kubernetes.io/component": stage,
     }
-    state = {
-        "name": container,
-        "restartCount": 0,
-        "ready": True,
-        "image": "i",
-        "imageID": "i",
-        "state": {"running": {}},
-    }
-    sidecar = {**state, "name": "wait"}
+    if container in of_worker:
+        labels[of_worker[container]] = "job"
+    names = ("wait", container)
+    shared = {"restartCount": 0, "ready": True, "image": "i", "imageID": "i"}
+    statuses = [{"name": each, "state": {"running": {}}, **shared} for each in names]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": "kubeflow", "labels": labels},
-        "spec": {"containers": [{"name": "wait", "image": "i"}, {"name": container, "image": "i"}]},
-        "status": {"phase": "Running", "containerStatuses": [sidecar, state]},
+        "spec": {"containers": [{"name": each, "image": "i"} for each in names]},
+        "status": {"phase": "Running", "containerStatuses": statuses},
     }
 
 
 def job(run_id, name):
     labels = {RUN: run_id, "app.kubernetes.io/managed-by": "citeflow"}
-    meta = {"name": name, "namespace": "kubeflow", "labels": labels}
-    return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta, "spec": {}}
+    metadata = {"name": name, "namespace": "kubeflow", "labels": labels}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": metadata,
+        "spec": {},
+    }
 
 
-def test_options_become_parameters_of_the_run(kfp, capfd, tmp_path):
+def test_submit_turns_options_into_parameters(kfp, submit, tmp_path):
     (tmp_path / "job.yaml").write_text("cpu: 2\n")
-    options = [
-        "--dataset",
-        "/mnt/citeflow/papers",
-        "--workers",
-        "4",
-        "--launcher",
-        "pytorchjob",
-        "--job",
-        "job.yaml",
-    ]
-    made = submitted(
-        capfd, *options, "--preset", "seed", "--set", "train.epochs=3", "--param", "minutes=5"
-    )
+    argv = ["--dataset", "/mnt/citeflow/papers", "--workers", "4", "--launcher", "pytorchjob"]
+    argv += ["--job", "job.yaml", "--preset", "seed", "--set", "train.epochs=3"]
+    submitted = submit(*argv, "--param", "minutes=5")
     parameters = kfp.state.runs[0].runtime_config.parameters
-    wanted = {
+    expected = {
         "dataset": "/mnt/citeflow/papers",
         "workers": 4,
         "launcher": "pytorchjob",
@@ -116,17 +96,14 @@ def test_options_become_parameters_of_the_run(kfp, capfd, tmp_path):
         "settings": "train:\n  epochs: 3.0\n",
         "minutes": 5.0,
     }
-    assert {name: parameters[name] for name in wanted} == wanted
-    assert made["state"] == "PENDING"
+    assert {name: parameters[name] for name in expected} == expected
+    assert submitted["state"] == "PENDING"
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("argv", "message"),
     [
-        (
-            ["--param", "worker=3"],
-            "unknown parameter of the pipeline: worker\nhint: did you mean workers",
-        ),
+        (["--param", "worker=3"], "pipeline: worker\nhint: did you mean workers"),
         (["--workers", "3", "--param", "workers=4"], "parameter is given twice: workers"),
         (["--param", "workers"], "not of the form KEY=VALUE"),
         (["--set", "train.epoch=3"], "unknown setting: train.epoch"),
@@ -135,140 +112,141 @@ def test_options_become_parameters_of_the_run(kfp, capfd, tmp_path):
         (["--host", f"http://me:{TOKEN}@127.0.0.1:1"], "no user, password or query in --host"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_sent(kfp, capfd, options, words):
-    code, out, err = called(capfd, "submit", *options)
+def test_submit_reports_a_mistake_before_it_sends(kfp, call, argv, message):
+    code, out, err = call("submit", *argv)
     assert (code, out, kfp.state.seen) == (64, [], [])
-    assert words in err
+    assert message in err
     assert TOKEN not in err
 
 
-def test_a_dry_run_prints_the_request_and_sends_nothing(kfp, capfd):
-    code, (told,), _ = called(
-        capfd, "submit", "--dry-run", "--step-image", "step:2", "--run-name", "one"
-    )
+def test_submit_dry_run_sends_nothing(kfp, call):
+    argv = ["--dry-run", "--step-image", "step:2", "--recurring", "0 0 3 * * 1", "--catchup"]
+    code, (planned,), _ = call("submit", *argv)
     assert (code, kfp.state.seen) == (0, [])
-    assert told["parameters"]["workers"] == 2
-    assert len(told["sha256"]) == 64
-    assert told["version"].startswith("citeflow-")
+    assert planned["parameters"]["workers"] == 2
+    assert len(planned["sha256"]) == 64
+    assert planned["version"].startswith("citeflow-")
+    assert (planned["cron"], planned["catchup"]) == ("0 0 3 * * 1", True)
 
 
-def test_an_upload_alone_starts_no_run(kfp, capfd):
-    code, (made,), _ = called(capfd, "submit", "--upload-only")
+def test_submit_upload_only_starts_no_run(kfp, call):
+    code, (uploaded,), _ = call("submit", "--upload-only")
+    ids = (uploaded["pipeline_id"], uploaded["version_id"])
     assert code == 0
-    assert made["url"].endswith(
-        f"/#/pipelines/details/{made['pipeline_id']}/version/{made['version_id']}"
-    )
+    assert uploaded["url"].endswith("/#/pipelines/details/{}/version/{}".format(*ids))
     assert (len(kfp.state.versions), kfp.state.runs) == (1, [])
 
 
 @pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 75), ("CANCELED", 143)])
-def test_waiting_ends_with_the_state_of_the_run_and_its_exit_code(kfp, capfd, state, code):
+def test_wait_ends_with_the_exit_code_of_the_run(kfp, call, state, code):
     kfp.state.states = ["PENDING", "RUNNING", state]
-    given, (made,), err = called(capfd, "submit", "--wait")
-    assert (given, made["state"]) == (code, state)
+    waited, (run,), err = call("submit", "--wait")
+    assert (waited, run["state"]) == (code, state)
     assert "run running" in err
-    watched, (again,), _ = called(capfd, "runs", "watch", made["run_id"])
+    watched, (again,), _ = call("runs", "watch", run["run_id"])
     assert (watched, again["state"]) == (code, state)
+    assert again["finished"] is not None
 
 
-def test_a_token_is_in_no_output_and_not_among_the_arguments(capfd, tmp_path):
+def test_token_is_in_no_output(kfp, call, tmp_path):
     (tmp_path / "token").write_text(TOKEN)
-    with serving(token=TOKEN) as kfp:
-        arguments = ["submit", "--host", kfp.url, "--token-file", "token", "--upload-only"]
-        code, out, err = called(capfd, *arguments)
+    with serving(token=TOKEN) as server:
+        argv = ["--host", server.url, "--token-file", "token", "--upload-only"]
+        code, out, err = call("submit", *argv)
         assert code == 0
-        assert TOKEN not in f"{out} {err} {sys.argv} {kfp.state.uploaded}"
-        assert kfp.state.seen[-1].headers["authorization"] == f"Bearer {TOKEN}"
+        assert TOKEN not in f"{out} {err} {sys.argv} {server.state.uploaded}"
+        assert server.state.seen[-1].headers["authorization"] == f"Bearer {TOKEN}"
 
 
-def test_runs_are_listed_the_newest_first_each_with_its_launcher(kfp, capfd):
-    submitted(capfd, "--launcher", "trainjob")
-    submitted(capfd, "--experiment", "other")
-    code, (newest, oldest), _ = called(capfd, "runs", "list")
+def test_runs_list_has_the_newest_first(kfp, call, submit):
+    submit("--launcher", "trainjob")
+    submit("--experiment", "other")
+    code, (newest, oldest), _ = call("runs", "list")
     assert (code, newest["launcher"], oldest["launcher"]) == (0, "local", "trainjob")
     assert (newest["name"], newest["state"], newest["finished"]) == ("one", "PENDING", None)
-    assert called(capfd, "runs", "list", "--experiment", "other")[1] == [newest]
-    assert called(capfd, "runs", "list", "--limit", "1")[1] == [newest]
-    assert called(capfd, "runs", "list", "--experiment", "none")[0] == 66
+    assert call("runs", "list", "--experiment", "other")[1] == [newest]
+    assert call("runs", "list", "--limit", "1")[1] == [newest]
+    assert call("runs", "list", "--experiment", "none")[0] == 66
 
 
-def test_logs_are_those_of_the_containers_that_work_in_all_pods_of_the_run(kfp, cluster, capfd):
-    run_id = submitted(capfd)["run_id"]
-    for name, step, container in [
+def test_runs_logs_has_the_working_containers_of_all_pods(kfp, cluster, submit, capfd):
+    run_id = submit()["run_id"]
+    for name, stage, container in [
         ("citation-x-1", "train", "main"),
         ("job-worker-1", "train", "pytorch"),
+        ("job-node-0-1-x7k2q", "train", "node"),
+        ("citation-x-2", "evaluate", "main"),
     ]:
-        cluster.put(pod(run_id, name, step, container))
-        cluster.write_log("kubeflow", name, f"from {name}\nagain", container)
-        cluster.write_log("kubeflow", name, "of no interest", "wait")
-    cluster.put(pod(run_id, "citation-x-2", "evaluate", "main"))
-    cluster.write_log("kubeflow", "citation-x-2", "mrr", "main")
+        cluster.put(pod(run_id, name, stage, container))
+        cluster.write_log("kubeflow", name, f"from {name}\nagain")
     cluster.put(pod("another", "other", "train", "main"))
     assert main(["runs", "logs", "one"]) == 0
-    lines = sorted(capfd.readouterr().out.splitlines())
-    train = [
-        "train worker-1 | again",
-        "train worker-1 | from job-worker-1",
-        "train | again",
-        "train | from citation-x-1",
+    labels = {
+        "train": "citation-x-1",
+        "train worker-1": "job-worker-1",
+        "train node-0-1": "job-node-0-1-x7k2q",
+        "evaluate": "citation-x-2",
+    }
+    expected = [
+        f"{label} | {line}" for label, name in labels.items() for line in (f"from {name}", "again")
     ]
-    assert lines == sorted([*train, "evaluate | mrr"])
+    assert sorted(capfd.readouterr().out.splitlines()) == sorted(expected)
+    asked = [each for each in cluster.requests if each.path.endswith("/log")]
+    containers = sorted(each.query["container"] for each in asked)
+    assert containers == ["main", "main", "node", "pytorch"]
     assert main(["runs", "logs", "one", "--step", "evaluate"]) == 0
-    assert capfd.readouterr().out == "evaluate | mrr\n"
+    assert capfd.readouterr().out == "evaluate | from citation-x-2\nevaluate | again\n"
 
 
-def test_followed_logs_end_with_the_run_and_show_each_line_once(kfp, cluster, capfd):
-    run_id = submitted(capfd)["run_id"]
+def test_runs_logs_follow_shows_each_line_once(kfp, cluster, submit, capfd):
+    run_id = submit()["run_id"]
     kfp.state.states = ["RUNNING"] * 4 + ["SUCCEEDED"]
     cluster.put(pod(run_id, "citation-x-1", "train", "main"))
-    cluster.write_log("kubeflow", "citation-x-1", "first", "main")
-    count = 0
+    cluster.write_log("kubeflow", "citation-x-1", "first")
+    reads = 0
 
     def write(number, request, when):
-        nonlocal count
+        nonlocal reads
         if when == "after" and request.resource == "pods":
-            count += 1
-            if count == 2:
-                cluster.write_log("kubeflow", "citation-x-1", "second", "main")
+            reads += 1
+            if reads == 2:
+                cluster.write_log("kubeflow", "citation-x-1", "second")
 
     cluster.on_request(write)
     assert main(["runs", "logs", run_id, "--follow"]) == 0
     assert capfd.readouterr().out == "train | first\ntrain | second\n"
-    assert count >= 4
+    assert reads >= 4
 
 
-def test_logs_of_a_run_without_pods_are_an_error(kfp, cluster, capfd):
-    run_id = submitted(capfd)["run_id"]
-    code, _, err = called(capfd, "runs", "logs", run_id)
+def test_runs_logs_reports_a_run_without_pods(kfp, cluster, call, submit):
+    code, _, err = call("runs", "logs", submit()["run_id"])
     assert (code, "the run has no pods" in err) == (66, True)
 
 
-def test_a_cancelled_run_is_waited_for_and_its_jobs_are_deleted(kfp, cluster, capfd):
-    run_id = submitted(capfd)["run_id"]
+def test_runs_cancel_waits_and_deletes_the_jobs(kfp, cluster, call, submit):
+    run_id = submit()["run_id"]
     cluster.put(job(run_id, "mine"))
     cluster.put(job("another", "theirs"))
-    code, (told,), err = called(capfd, "runs", "cancel", "one")
-    assert (code, told) == (
-        0,
-        {"run_id": run_id, "state": "CANCELED", "deleted": ["PyTorchJob/mine"]},
-    )
+    code, (result,), err = call("runs", "cancel", "one")
+    expected = {"run_id": run_id, "state": "CANCELED", "deleted": ["PyTorchJob/mine"]}
+    assert (code, result) == (0, expected)
     assert [each["metadata"]["name"] for each in cluster.list("pytorchjobs")] == ["theirs"]
     assert "deleted job=PyTorchJob/mine" in err
 
 
-def test_a_run_that_has_ended_is_not_asked_to_but_its_jobs_go(kfp, cluster, capfd):
-    run_id = submitted(capfd)["run_id"]
+def test_runs_cancel_deletes_the_jobs_of_an_ended_run(kfp, cluster, call, submit):
+    run_id = submit()["run_id"]
     kfp.state.states = ["FAILED"]
     cluster.put(job(run_id, "left"))
-    code, (told,), _ = called(capfd, "runs", "cancel", run_id)
-    assert (code, told["state"], told["deleted"]) == (0, "FAILED", ["PyTorchJob/left"])
+    code, (result,), _ = call("runs", "cancel", run_id)
+    assert (code, result["state"], result["deleted"]) == (0, "FAILED", ["PyTorchJob/left"])
     assert not kfp.calls("POST", f"/runs/{run_id}")
 
 
-def test_a_cluster_that_knows_no_such_jobs_is_no_error(kfp, monkeypatch, capfd):
-    run_id = submitted(capfd)["run_id"]
+def test_runs_cancel_takes_a_cluster_without_the_kinds(kfp, monkeypatch, call, submit):
+    run_id = submit()["run_id"]
     with KubeApi(without=("pytorchjobs", "trainjobs")) as kube:
-        api = cluster_api.Api(client=kube.client(retries=False), namespace="kubeflow")
+        api = cluster_api.KubeClient(api=kube.client(retries=False), namespace="kubeflow")
         monkeypatch.setattr(cluster_api, "connect", lambda namespace: api)
-        code, (told,), _ = called(capfd, "runs", "cancel", run_id)
-    assert (code, told["deleted"]) == (0, [])
+        code, (result,), _ = call("runs", "cancel", run_id)
+    assert (code, result["deleted"]) == (0, [])

@@ -2,11 +2,13 @@
 
 import contextlib
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Fault = Callable[["Handler"], None]
+LOGIN_PAGE = b"<!doctype html><title>Log in</title>"
 
 
 class FaultServer(ThreadingHTTPServer):
@@ -25,7 +27,13 @@ class FaultServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/file.zip"
+        scheme = "https" if isinstance(self.socket, ssl.SSLSocket) else "http"
+        return f"{scheme}://127.0.0.1:{self.server_address[1]}/file.zip"
+
+    @property
+    def ranges(self) -> list[str | None]:
+        """The ranges that were requested."""
+        return [headers.get("Range") for _, headers in self.requests]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append((self.path, dict(self.headers)))
         self.server.num_faults += bool(self.server.script)
-        fault = self.server.script.pop(0) if self.server.script else serve
+        fault = self.server.script.pop(0) if self.server.script else cut_after(1 << 40)
         with contextlib.suppress(ConnectionError):
             fault(self)
 
@@ -44,52 +52,30 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response_only(status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
         self.server.sent_bytes += len(body)
 
-    def wanted_offset(self) -> int:
-        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        is_same = self.headers.get("If-Range", self.server.etag) == self.server.etag
-        return int(found[1]) if found and is_same else 0
-
-    def head_of(self, offset: int) -> tuple[int, dict[str, str]]:
-        size = len(self.server.content)
-        headers = {"Content-Length": str(size - offset)}
-        if self.server.etag:
-            headers["ETag"] = self.server.etag
-        if not offset:
-            return 200, headers
-        return 206, {**headers, "Content-Range": f"bytes {offset}-{size - 1}/{size}"}
-
-
-def serve(handler: Handler) -> None:
-    cut_after(1 << 40)(handler)
-
 
 def cut_after(num_bytes: int) -> Fault:
-    def fault(handler: Handler) -> None:
-        offset = handler.wanted_offset()
-        handler.answer(
-            *handler.head_of(offset), handler.server.content[offset : offset + num_bytes]
-        )
-
-    return fault
-
-
-def declared_short(num_bytes: int) -> Fault:
-    """The first bytes with a Content-Length as if they were all."""
+    """Serve as asked, but close the connection after some bytes."""
 
     def fault(handler: Handler) -> None:
-        handler.answer(200, {"Content-Length": str(num_bytes)}, handler.server.content[:num_bytes])
+        server = handler.server
+        match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        is_same = handler.headers.get("If-Range", server.etag) == server.etag
+        offset = int(match[1]) if match and is_same else 0
+        size = len(server.content)
+        headers = {"Content-Length": str(size - offset)}
+        if server.etag:
+            headers["ETag"] = server.etag
+        if offset:
+            headers["Content-Range"] = f"bytes {offset}-{size - 1}/{size}"
+        body = server.content[offset : offset + num_bytes]
+        handler.answer(206 if offset else 200, headers, body)
 
     return fault
-
-
-def undeclared(num_bytes: int) -> Fault:
-    """The first bytes without a word on how many there should be."""
-    return lambda handler: handler.answer(200, {}, handler.server.content[:num_bytes])
 
 
 def stall_after(num_bytes: int) -> Fault:
@@ -102,37 +88,35 @@ def stall_after(num_bytes: int) -> Fault:
 
 def drip(handler: Handler) -> None:
     """One byte at a time, each well before any timeout."""
-    handler.answer(*handler.head_of(0))
+    handler.answer(200, {"Content-Length": str(len(handler.server.content))})
     while not handler.server.closing.wait(0.02):
         handler.wfile.write(b"x")
 
 
-def whole_again(handler: Handler) -> None:
-    """Takes no notice of a range."""
-    handler.answer(
-        200, {"Content-Length": str(len(handler.server.content))}, handler.server.content
-    )
+def send(status: int, body: bytes = b"", **headers: str) -> Fault:
+    """A fixed answer; without Content_Length the end of the connection ends it."""
+    return lambda handler: handler.answer(status, headers, body)
 
 
-def status(code: int, **headers: str) -> Fault:
-    return lambda handler: handler.answer(
-        code, {name.replace("_", "-"): value for name, value in headers.items()}
-    )
+def first_bytes(num_bytes: int, *, declared: bool) -> Fault:
+    """The first bytes, as if they were all."""
+    headers = {"Content-Length": str(num_bytes)} if declared else {}
+    return lambda handler: handler.answer(200, headers, handler.server.content[:num_bytes])
 
 
-def partial(content_range: str, body: bytes) -> Fault:
-    headers = {"Content-Range": content_range, "Content-Length": str(len(body))}
-    return lambda handler: handler.answer(206, headers, body)
-
-
-def page(handler: Handler) -> None:
-    body = b"<!doctype html><title>Log in</title>"
-    handler.answer(200, {"Content-Length": str(len(body)), "Content-Type": "text/html"}, body)
+def half_a_chunk(handler: Handler) -> None:
+    """A chunked body that ends inside a chunk."""
+    handler.protocol_version = "HTTP/1.1"
+    headers = {"Transfer-Encoding": "chunked", "Connection": "close"}
+    handler.answer(200, headers, b"ff\r\nonly a part")
+    handler.close_connection = True
 
 
 @contextlib.contextmanager
-def serving(content: bytes) -> Iterator[FaultServer]:
+def serving(content: bytes, *, tls: ssl.SSLContext | None = None) -> Iterator[FaultServer]:
     with FaultServer(content) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

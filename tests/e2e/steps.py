@@ -18,10 +18,10 @@ from kubernetes import client as k8s
 from kubernetes import stream
 
 from citeflow.errors import CiteflowError, ConfigError, UnavailableError
-from citeflow.kubeflow import api as kfpapi
-from citeflow.kubeflow import client as kfpserver
-from citeflow.kubeflow import local_runner, submit
-from citeflow.kubeflow.client import SUCCEEDED, TERMINAL, Server
+from citeflow.kubeflow import client as kfp_client
+from citeflow.kubeflow import submit
+from citeflow.kubeflow.client import SUCCEEDED, TERMINAL, KfpClient
+from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes import client as cluster_api
 from citeflow.kubernetes.client import KINDS, Api, Json
 from citeflow.kubernetes.identity import RUN_ID
@@ -60,7 +60,7 @@ class Trial:
 
     options: Options
     api: Api
-    server: Server
+    server: KfpClient
     tag: str
     """Tells this trial from others, in all names."""
 
@@ -106,7 +106,7 @@ def connect(options: Options, api: Api) -> Trial:
 
     Raises: CiteflowError, where that does not answer, or refuses."""
     token = Path(options.token_file) if options.token_file else None
-    server = kfpserver.connect(host=options.host, namespace=options.namespace, token_file=token)
+    server = kfp_client.connect(host=options.host, namespace=options.namespace, token_file=token)
     tag, seed = secrets.token_hex(3), secrets.randbelow(10**9)
     helper = Helper(
         api=api, image=options.step_image, tag=tag, timeout_s=min(300.0, 60 * options.minutes)
@@ -129,7 +129,7 @@ def settings(trial: Trial, epochs: int) -> str:
     )
 
 
-def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submit.Plan:
+def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submit.SubmissionPlan:
     """A run that takes nothing from a cache."""
     options, name = trial.options, trial.name(what)
     job = {
@@ -149,27 +149,29 @@ def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submit.Plan:
     }
     return submit.plan(
         parameters,
-        pipeline_name=PIPELINE,
-        version=f"e2e-{trial.tag}",
-        experiment=PIPELINE,
-        run_name=name,
-        step_image=options.step_image,
-        train_image=options.train_image,
-        use_cache=False,
-        service_account=options.service_account,
+        submit.Package(
+            name=PIPELINE,
+            version=f"e2e-{trial.tag}",
+            step_image=options.step_image,
+            train_image=options.train_image,
+            no_cache=True,
+        ),
+        submit.RunOptions(
+            experiment=PIPELINE, run_name=name, service_account=options.service_account
+        ),
     )
 
 
 def upload(trial: Trial) -> Json:
     """Upload the pipeline as a new version."""
-    made = submit.upload(trial.server, plan(trial))
+    made = submit.upload(trial.server, plan(trial)).describe()
     trial.made = {name: made[name] for name in ("pipeline_id", "version_id")}
     return made
 
 
 def start(trial: Trial, what: str, epochs: int = 0) -> str:
     """Start a run; returns its id."""
-    run_id = submit.submit(trial.server, plan(trial, what, epochs))["run_id"]
+    run_id = submit.submit(trial.server, plan(trial, what, epochs)).run_id
     trial.runs[trial.name(what)] = run_id
     return run_id
 
@@ -177,7 +179,7 @@ def start(trial: Trial, what: str, epochs: int = 0) -> str:
 def finish(trial: Trial, run_id: str) -> Any:
     """Wait for a run that shall succeed; its logs' ends are shown if it does not."""
     try:
-        run = trial.server.wait(run_id, timeout_s=trial.timeout_s)
+        run = trial.server.wait_for_run(run_id, timeout_s=trial.timeout_s)
     except CiteflowError as error:
         show_logs(trial, run_id)
         raise AssertionError(str(error)) from None
@@ -243,7 +245,7 @@ def training(trial: Trial, run_id: str) -> Json:
     """The job of a run, once its workers train; that there is one is a part of it."""
 
     def look() -> Json | None:
-        run = trial.server.find_run(run_id)
+        run = trial.server.get_run(run_id)
         if run.state in TERMINAL:
             show_logs(trial, run_id)
             raise AssertionError(
@@ -374,7 +376,9 @@ def check_report(report: Json | None) -> float:
 def check_artifacts(trial: Trial, run_id: str) -> dict[str, dict[str, str]]:
     """Every artifact of the pipeline has a place in the object store; returns them."""
     found = artifacts.outputs_of(step_pods(trial, run_id))
-    lacking = artifacts.differences(found, artifacts.expected(local_runner.compiled().read_text()))
+    lacking = artifacts.differences(
+        found, artifacts.expected(PIPELINES["citation"].compiled().read_text())
+    )
     require(not lacking, f"artifacts that no step of the run makes: {lacking}")
     return found
 
@@ -415,7 +419,7 @@ def _failures(actions: Iterator[tuple[str, Callable[[], Any]]]) -> Iterator[str]
 
 
 def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
-    client, names = trial.server.client, list(trial.runs)
+    client, names = trial.server.kfp, list(trial.runs)
     for run_id in trial.runs.values():
         yield f"run {run_id}", lambda run_id=run_id: _end_run(trial, run_id)
         yield f"jobs of {run_id}", lambda run_id=run_id: _delete_jobs(trial, run_id)
@@ -424,13 +428,15 @@ def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
     for run_id in trial.runs.values():
         yield (
             f"run {run_id}",
-            lambda run_id=run_id: kfpapi.ask(client.runs.run_service_delete_run, run_id),
+            lambda run_id=run_id: trial.server.call(client.runs.run_service_delete_run, run_id),
         )
     if trial.made:
         ids = trial.made["pipeline_id"], trial.made["version_id"]
         yield (
             "version",
-            lambda: kfpapi.ask(client.pipelines.pipeline_service_delete_pipeline_version, *ids),
+            lambda: trial.server.call(
+                client.pipelines.pipeline_service_delete_pipeline_version, *ids
+            ),
         )
         yield "pipeline", lambda: _delete_empty_pipeline(trial)
     if names:
@@ -440,22 +446,24 @@ def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def _end_run(trial: Trial, run_id: str) -> None:
-    if trial.server.find_run(run_id).state not in TERMINAL:
-        trial.server.terminate(run_id)
-        trial.server.wait(run_id, timeout_s=ORPHAN_S)
+    if trial.server.get_run(run_id).state not in TERMINAL:
+        trial.server.terminate_run(run_id)
+        trial.server.wait_for_run(run_id, timeout_s=ORPHAN_S)
 
 
 def _delete_empty_pipeline(trial: Trial) -> None:
-    calls, pipeline_id = trial.server.client.pipelines, trial.made["pipeline_id"]
-    if not kfpapi.ask(calls.pipeline_service_list_pipeline_versions, pipeline_id).pipeline_versions:
-        kfpapi.ask(calls.pipeline_service_delete_pipeline, pipeline_id)
+    calls, pipeline_id = trial.server.kfp.pipelines, trial.made["pipeline_id"]
+    if not trial.server.call(
+        calls.pipeline_service_list_pipeline_versions, pipeline_id
+    ).pipeline_versions:
+        trial.server.call(calls.pipeline_service_delete_pipeline, pipeline_id)
 
 
 def _delete_empty_experiment(trial: Trial) -> None:
     found = trial.server.find_experiment(PIPELINE)
-    if found and not trial.server.runs(experiment_id=found.experiment_id):
-        kfpapi.ask(
-            trial.server.client.experiments.experiment_service_delete_experiment,
+    if found and not trial.server.list_runs(experiment_id=found.experiment_id):
+        trial.server.call(
+            trial.server.kfp.experiments.experiment_service_delete_experiment,
             found.experiment_id,
         )
 

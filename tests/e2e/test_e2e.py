@@ -8,7 +8,7 @@ import urllib.error
 import pytest
 from kubernetes import client as k8s
 
-from citeflow.cli import main
+from citeflow.cli.main import main
 from citeflow.kubernetes.job_spec import CLAIM
 from e2e import artifacts, steps
 from e2e.helper import FACTS, LIMITED

@@ -1,3 +1,5 @@
+"""One small run of each experiment, from the command line, on one prepared graph."""
+
 import csv
 import json
 import os
@@ -9,127 +11,141 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
-from citeflow.cli import main
+from citeflow import config, files
+from citeflow.cli.main import main
+from citeflow.experiments import study
+from citeflow.paths import RunPaths
 
-SMALL = {
-    "synthetic": {"papers": 600},
-    "train": {"epochs": 1, "evaluations": 2, "papers": 300},
-    "model": {"width": 8},
-}
+SMALL = (
+    "synthetic.num_papers=300",
+    "data.eval_negatives=20",
+    "data.holdout=0.2",
+    "model.hidden_channels=8",
+    "train.nodes_per_batch=150",
+    "train.epochs=1",
+    "train.num_validations=1",
+)
 
 
 @pytest.fixture(scope="module")
-def common(tmp_path_factory):
-    """Options of a small experiment, and its data root."""
-    folder = tmp_path_factory.mktemp("experiments")
-    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    return [
-        "--config",
-        str(folder / "small.yaml"),
-        "--data-root",
-        str(folder / "data"),
-    ], folder / "data"
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("experiments")
 
 
-def test_a_sweep_leaves_a_table_a_page_and_runs_for_tensorboard(common, capsys):
-    options, root = common
-    assert (
-        main(["sweep", "--workers", "1,3", "--epochs", "2", "--run-name", "small-sweep", *options])
-        == 0
-    )
-    out, told = capsys.readouterr()
-    made = json.loads(out)
-    rows = list(csv.DictReader(Path(made["table"]).read_text().splitlines()))
-    assert [(row["workers"], row["epochs"]) for row in rows] == [("1", "2.0"), ("3", "2.0")]
+@pytest.fixture(scope="module")
+def options(root):
+    settings = [part for each in SMALL for part in ("--set", each)]
+    return ["--data-root", str(root), *settings]
+
+
+def rows_of(table):
+    return list(csv.DictReader(Path(table).read_text().splitlines()))
+
+
+def test_scaling_leaves_a_table_a_page_and_runs_for_tensorboard(root, options, capsys):
+    command = ["scaling", "--workers", "1,2", "--epochs", "1", "--run-name", "small-scaling"]
+    assert main([*command, *options]) == 0
+    made = json.loads(capsys.readouterr().out)
+    rows = rows_of(made["table"])
+    assert [(row["workers"], row["epochs"]) for row in rows] == [("1", "1.0"), ("2", "1.0")]
     assert all(float(row["seconds"]) > 0 and 0 < float(row["mrr"]) <= 1 for row in rows)
-    assert all(
-        float(row["cpu_cores"]) > 0 and float(row["peak_memory_bytes"]) > 1e7 for row in rows
-    )
-    assert float(rows[0]["speed_up"]) == 1
     assert Path(made["page"]).read_text().count("<svg") == 4
-    logs = root / "logs" / "small-sweep"
-    assert {path.name for path in logs.iterdir()} == {"m-1-w-0-e-2", "m-1-w-2-e-2"}
+    logs = root / "logs" / "small-scaling"
+    assert {path.name for path in logs.iterdir()} == {"m-1-w-0-e-1", "m-1-w-1-e-1"}
     assert all(list(path.glob("events.*")) for path in logs.iterdir())
-    assert (root / "runs" / "small-sweep" / "m-1-w-2-e-2" / "published" / "report.html").is_file()
-    if os.cpu_count() < 3:
-        assert "has more workers than cores" in told
-        assert "More workers than cores" in told
+    assert (root / "runs/small-scaling/m-1-w-1-e-1/published/report.html").is_file()
 
 
-def test_a_comparison_names_a_winner(common, capsys):
-    options, root = common
+def test_compare_names_a_winner(root, options, capsys):
     models = "{wide: {}, narrow: {model: {hidden_channels: 2, predictor: dot}}}"
-    given = ["--models", models, "--seeds", "3", "--workers", "1", "--run-name", "small-comparison"]
-    assert main(["compare", *given, *options]) == 0
-    out, told = capsys.readouterr()
+    command = ["compare", "--models", models, "--seeds", "3", "--workers", "1"]
+    assert main([*command, "--run-name", "small-comparison", *options]) == 0
+    out, err = capsys.readouterr()
     made = json.loads(out)
-    rows = list(csv.DictReader(Path(made["table"]).read_text().splitlines()))
+    rows = rows_of(made["table"])
     assert {(row["model"], row["seed"]) for row in rows} == {("narrow", "3"), ("wide", "3")}
-    assert "has the highest validation MRR" in told
+    assert "has the highest validation MRR" in err
     assert Path(made["page"]).read_text().count("<svg") == 3
-    report = json.loads(
-        (root / "runs/small-comparison/narrow-seed-3/published/report.json").read_text()
-    )
-    assert report["config"]["model"]["width"] == 2
-    assert report["config"]["train"]["seed"] == 3
 
 
-def test_a_sweep_that_is_stopped_ends_at_once_and_goes_on_where_it_was(common):
-    options, root = common
+def test_tune_leaves_the_best_model_and_its_settings(root, options, capsys):
+    command = ["tune", "--trials", "2", "--parallel", "2", "--run-name", "small-search"]
+    space = "{train.lr: {low: 0.01, high: 0.02}}"
+    assert main([*command, "--space", space, *options]) == 0
+    made = json.loads(capsys.readouterr().out)
+    out = root / "runs" / "small-search" / "published"
+    names = [
+        "best.yaml",
+        "model",
+        "report.html",
+        "report.json",
+        "trials.csv",
+        "tuning.html",
+        "tuning.json",
+    ]
+    assert set(names) <= set(files.names_in(out))
+    trials = study.read_trials(RunPaths(root, "small-search"), 2)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2
+    options_of_best = made["options"].replace("--set ", "").split()
+    best = config.load(file=out / "best.yaml")
+    assert config.load(overrides=options_of_best).train.lr == best.train.lr
+    assert "default settings" in made["verdict"]
+
+
+def test_scaling_that_is_stopped_ends_at_once(root, options):
     command = [
         sys.executable,
         "-m",
         "citeflow",
-        "sweep",
+        "scaling",
         "--workers",
         "1",
         "--epochs",
-        "1,400,500",
-        *options,
+        "1,2000,3000",
     ]
-    command += ["--run-name", "stopped", "--set", "synthetic.num_papers=1200"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*command, "--run-name", "stopped", *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
-    second = root / "runs" / "stopped" / "m-1-w-0-e-400" / "checkpoints"
+    runs = root / "runs" / "stopped"
     deadline = time.monotonic() + 300
-    while not list(second.glob("step-*")):
+    while not list((runs / "m-1-w-0-e-2000" / "checkpoints").glob("step-*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.2)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "--run-name stopped" in told
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert alive == []
-    assert not (root / "runs" / "stopped" / "m-1-w-0-e-500").exists()
-    assert (root / "runs" / "stopped" / "m-1-w-0-e-1" / "model" / "manifest.json").is_file()
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "--run-name stopped" in messages
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert not (runs / "m-1-w-0-e-3000").exists()
+    assert (runs / "m-1-w-0-e-1" / "model" / "manifest.json").is_file()
 
 
-def test_a_run_that_fails_ends_the_whole_sweep_with_its_own_error(common, capsys):
-    options, root = common
-    given = ["--workers", "1", "--epochs", "1,2", "--run-name", "failing", "--set", "train.lr=1e18"]
-    assert main(["sweep", *given, "--set", "train.max_grad_norm=0", *options]) == 75
+def test_scaling_ends_with_the_error_of_a_training(root, options, capsys):
+    command = ["scaling", "--workers", "1", "--epochs", "1,2", "--run-name", "failing", *options]
+    assert main([*command, "--set", "train.lr=1e18", "--set", "train.max_grad_norm=0"]) == 75
     assert "not finite" in capsys.readouterr().err
     assert not (root / "runs" / "failing" / "m-1-w-0-e-2").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["sweep", "--workers", "1,x"], "not numbers"),
-        (["sweep", "--workers", "0"], "workers: 0"),
-        (["sweep", "--epochs", "-1"], "epochs: -1"),
+        (["scaling", "--workers", "1,x"], "numbers"),
+        (["scaling", "--workers", "0"], "workers: 0"),
+        (["scaling", "--epochs", "-1"], "epochs: -1"),
         (["compare", "--models", "{a: {}}"], "two models"),
-        (["compare", "--models", "missing.yaml"], "no such file"),
         (["compare", "--seeds", "-1"], "seeds"),
+        (["tune", "--space", "{train.lrr: [1, 2]}"], "train.lrr"),
     ],
 )
-def test_a_wrong_option_ends_the_command_before_any_work(arguments, told, tmp_path, capsys):
-    assert main([*arguments, "--data-root", str(tmp_path / "data")]) in (64, 66)
-    assert told in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()
+def test_wrong_option_ends_a_command_before_any_work(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--data-root", str(tmp_path / "data")]) == 64
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "data" / "runs").exists()
+    assert os.listdir(tmp_path) in ([], ["data"])

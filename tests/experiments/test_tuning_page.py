@@ -1,97 +1,115 @@
 import dataclasses
 
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
 
-from citeflow.reporting import tuning as pages
-from citeflow.reporting.tuning import Search, Tried
+from citeflow.experiments.tuning_page import (
+    SearchResult,
+    build_table,
+    render_html,
+    render_markdown,
+    to_csv,
+    verdict,
+)
+
+SPACE = {
+    "train.lr": FloatDistribution(0.001, 0.1, log=True),
+    "model.hidden_channels": CategoricalDistribution([64, 128]),
+    "model.predictor": CategoricalDistribution(["dot", "mlp"]),
+}
 
 
-def tried(number, mrr, state="complete", **values):
-    values = values or {
+def trial(number, mrr, state=TrialState.COMPLETE):
+    values = {
         "train.lr": 0.01 * (number + 1),
         "model.hidden_channels": 64,
-        "model.predictor": "dot",
+        "model.predictor": "mlp" if number else "dot",
     }
-    curve = [0.1, mrr or 0.05]
-    return Tried(
-        number=number, state=state, valid_mrr=mrr, values=values, seconds=61.0, evaluations=curve
+    made = create_trial(
+        state=state,
+        value=mrr,
+        params=values,
+        distributions=SPACE,
+        user_attrs={"values": values, "seconds": 61.0},
+        intermediate_values={1: 0.1, 2: mrr or 0.05},
     )
+    made.number = number
+    return made
 
 
-SEARCH = Search(
+RESULT = SearchResult(
     run="s",
     dataset="<cora>",
-    tried=[
-        tried(0, 0.3),
-        tried(1, 0.25),
-        tried(2, None, "pruned"),
-        tried(3, 0.35),
-        tried(4, None, "fail"),
+    trials=[
+        trial(0, 0.3),
+        trial(1, 0.25),
+        trial(2, None, TrialState.PRUNED),
+        trial(3, 0.35),
+        trial(4, None, TrialState.FAIL),
     ],
-    log_keys=frozenset({"train.lr"}),
 )
 
 
-def search(*trials):
-    return dataclasses.replace(SEARCH, tried=trials)
+def result(*trials):
+    return dataclasses.replace(RESULT, trials=trials)
 
 
 @pytest.mark.parametrize(
-    ("trials", "told"),
+    ("trials", "sentence"),
     [
         (
-            SEARCH.tried,
+            RESULT.trials,
             "Trial 3 beats the default settings by 0.0500 (validation MRR 0.3500 against 0.3000).",
         ),
         (
-            [tried(0, 0.3), tried(1, 0.2)],
+            [trial(0, 0.3), trial(1, 0.2)],
             "No trial beats the default settings (validation MRR 0.3000) in 1 other trial.",
         ),
-        ([tried(0, 0.3), tried(1, 0.3)], "No trial beats the default settings"),
+        ([trial(0, 0.3), trial(1, 0.3)], "No trial beats the default settings"),
         (
-            [tried(0, None, "fail"), tried(1, 0.2)],
+            [trial(0, None, TrialState.FAIL), trial(1, 0.2)],
             "Trial 1 is the best (validation MRR 0.2000); the default settings",
         ),
-        ([tried(0, None, "fail")], "No trial has ended with a model."),
+        ([trial(0, None, TrialState.FAIL)], "No trial has ended with a model."),
         ([], "No trial has ended with a model."),
     ],
 )
-def test_the_verdict_says_whether_the_best_beats_the_default(trials, told):
-    assert pages.verdict(search(*trials)).startswith(told)
+def test_verdict_compares_the_best_with_the_default(trials, sentence):
+    assert verdict(result(*trials)).startswith(sentence)
 
 
-def test_the_table_has_the_best_first_and_says_what_became_of_the_others():
-    rows = pages.table(SEARCH).rows
+def test_table_has_the_best_first_and_the_state_of_the_others():
+    rows = build_table(RESULT).rows
     assert [row[0] for row in rows] == ["3", "0 (default)", "1", "2", "4"]
     assert [row[1] for row in rows] == ["0.3500", "0.3000", "0.2500", "pruned", "fail"]
-    assert rows[0][2:] == ("0.04", "64", "dot", "1 min 01 s")
+    assert rows[0][2:] == ("0.04", "64", "mlp", "1 min 01 s")
 
 
-def test_the_values_can_be_read_by_other_programs():
-    lines = pages.as_csv(SEARCH).splitlines()
+def test_csv_has_a_line_for_each_trial():
+    lines = to_csv(RESULT).splitlines()
     assert (
         lines[0] == "trial,state,valid_mrr,seconds,train.lr,model.hidden_channels,model.predictor"
     )
-    assert lines[3] == "2,pruned,,61.0,0.03,64,dot"
+    assert lines[3] == "2,pruned,,61.0,0.03,64,mlp"
 
 
-def test_the_page_is_whole_and_shows_nothing_unescaped():
-    text = pages.as_html(SEARCH, "--set train.lr=0.04")
-    assert text.count("<svg") == 3
+def test_html_is_whole_and_escaped():
+    text = render_html(RESULT, "--set train.lr=0.04")
+    assert text.count("<svg") == 4  # a single value of hidden_channels has no figure
     assert "&lt;cora&gt;" in text
-    assert "<cora>" not in text
-    assert "mathdefault" not in text
-    assert "<script" not in text
+    assert not [bad for bad in ("<cora>", "mathdefault", "<script", "#1f77b4") if bad in text]
+    ids = [part.split('"')[0] for part in text.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize(
-    "trials", [[], [tried(0, 0.3)], [tried(0, None, "pruned"), tried(1, None, "waiting")]]
+    "trials",
+    [[], [trial(0, 0.3)], [trial(0, None, TrialState.PRUNED), trial(1, None, TrialState.WAITING)]],
 )
-def test_a_page_of_few_trials_can_be_drawn(trials):
-    assert pages.verdict(search(*trials)) in pages.as_html(search(*trials), "").replace(
-        "&#x27;", "'"
-    )
+def test_html_of_few_trials_has_the_verdict(trials):
+    assert verdict(result(*trials)) in render_html(result(*trials), "").replace("&#x27;", "'")
 
 
-def test_the_markdown_has_the_options_to_copy():
-    assert "    --set train.lr=0.04\n" in pages.as_markdown(SEARCH, "--set train.lr=0.04")
+def test_markdown_has_the_options_to_copy():
+    assert "    --set train.lr=0.04\n" in render_markdown(RESULT, "--set train.lr=0.04")

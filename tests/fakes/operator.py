@@ -1,179 +1,378 @@
-"""The training operator and the kubelet of an in-memory cluster."""
+"""The operators of PyTorchJobs and TrainJobs, and the kubelet, of a cluster in memory."""
 
 import contextlib
+import copy
+import re
+import socket
 import threading
-from datetime import UTC, datetime, timedelta
+import time
+from dataclasses import dataclass, field
 
-from . import pytorchjobs, trainjobs
-from .kube_api import KubeApi
-from .kube_objects import ApiError, timestamp
-from .kubelet import Kubelet, Script
+from .kube_api import ApiError, container_status, timestamp
+from .processes import Process, command_of
 
-RECONCILERS = {"PyTorchJob": pytorchjobs.reconcile, "TrainJob": trainjobs.reconcile}
+LABEL = "training.kubeflow.org/"
+
+
+@dataclass(kw_only=True)
+class Container:
+    """The one container of a pod."""
+
+    namespace: str
+    pod: str
+    uid: str
+    job: str
+    port: int
+    process: Process | None = None
+    steps: object = field(default_factory=lambda: iter(()))
+    wake: float = 0.0
+    restart_at: float | None = None
+    kill_at: float | None = None
 
 
 class TrainingOperator:
-    """`with TrainingOperator(api):` works by itself; without the `with`, each `step` is one round of work.
+    """`with TrainingOperator(kube):` works by itself; `settle` is for tests without a thread.
 
-    Pods wait for `start` and `finish`, do what `script(pod)` says (a str is logged, a float waits so many seconds, an
-    int ends the container with this exit code, a function is called), or are `real` and run their command. In a real
-    pod's command and environment, the keys of `replace` become its values, and `environment` is what its image sets."""
+    Pods wait for `start` and `finish`, or are `real` and run their command, or do what `script`
+    yields for a pod: a str is logged, a float waits so many seconds, an int ends the container with
+    this exit code, a function is called.
+    """
 
     def __init__(
-        self,
-        api: KubeApi,
-        *,
-        real: bool = False,
-        script: Script | None = None,
-        restart_delay: float = 0.05,
-        grace: float = 5.0,
-        replace: dict[str, str] | None = None,
-        environment: dict[str, str] | None = None,
-        cwd: str | None = None,
-        cleans_all_at_limit: bool = False,
-        interval: float = 0.02,
-    ) -> None:
-        self.api, self.store = api, api.store
-        self.kubelet = Kubelet(
-            api,
-            real=real,
-            script=script,
-            restart_delay=restart_delay,
-            grace=grace,
-            replace=replace or {},
-            environment=environment or {},
-            cwd=cwd,
-        )
-        self.start, self.finish, self.evict = (
-            self.kubelet.start,
-            self.kubelet.finish,
-            self.kubelet.evict,
-        )
-        self.hold, self.keep_unscheduled = self.kubelet.hold, self.kubelet.keep_unscheduled
-        self.stuck = self.kubelet.stuck
-        self.cleans_all_at_limit = cleans_all_at_limit
-        """Whether a job that reached its backoffLimit or deadline loses all its pods, as up to v1.9.3."""
-        self.interval = interval
-        self._ahead = timedelta()
-        self._is_closing = False
-        self._error: Exception | None = None
+        self, kube, *, real=False, script=None, restart_delay=0.05, grace=5.0, cleans_all=False
+    ):
+        self.kube = kube
+        self.store = kube.store
+        self.real = real
+        self.script = script
+        self.restart_delay = restart_delay
+        self.grace = grace
+        self.cleans_all = cleans_all
+        """Whether a job that reached its limits loses all its pods, as up to v1.9.3."""
+        self.containers = {}
+        self._ports = {}
+        self._closing = False
+        self._error = None
         self._thread = threading.Thread(target=self._work)
-        api.validators.setdefault("PyTorchJob", pytorchjobs.validate)
+        self.store.delete_pod = self._delete_pod
 
-    def __enter__(self) -> "TrainingOperator":
+    def __enter__(self):
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the thread and every process. Raises: what went wrong in the thread."""
+    def __exit__(self, *_):
         with self.store.changed:
-            self._is_closing = True
+            self._closing = True
             self.store.changed.notify_all()
-        if self._thread.ident:
-            self._thread.join(10)
-        self.kubelet.close()
+        self._thread.join(10)
+        for container in list(self.containers.values()):
+            self._forget(container)
         if self._error:
             raise self._error
 
-    def step(self) -> None:
-        """One round: look after the pods, then after the jobs."""
-        with self.store.changed:
-            self.kubelet.step()
-            for kind in [kind for kind in self.store.kinds if kind.kind in RECONCILERS]:
-                for job in self.store.list(kind, ""):
-                    RECONCILERS[kind.kind](self, job)
-
-    def settle(self) -> None:
-        """Step until nothing changes any more."""
+    def settle(self):
         version = None
         while version != self.store.version:
             version = self.store.version
-            self.step()
+            self._step()
 
-    def advance(self, seconds: float) -> None:
-        """Let the operator's clock, which deadlines and TTLs go by, jump ahead."""
-        self._ahead += timedelta(seconds=seconds)
+    def _work(self):
+        try:
+            while not self._closing:
+                self._step()
+                with self.store.changed:
+                    if not self._closing:
+                        self.store.changed.wait(0.02)
+        except Exception as error:
+            self._error = error
 
-    def write(self, pod: str, text: str) -> None:
-        """Add lines to the log of a pod."""
-        container = next(
-            found for found in reversed(self.kubelet.containers.values()) if found.pod == pod
-        )
-        self.api.write_log(container.namespace, pod, text)
+    def _step(self):
+        with self.store.changed:
+            for container in list(self.containers.values()):
+                self._look_after(container)
+            for plural, reconcile in (
+                ("pytorchjobs", self._pytorchjob),
+                ("trainjobs", self._trainjob),
+            ):
+                if plural in self.store.kinds:
+                    for job in self.store.list(plural):
+                        status = copy.deepcopy(job.get("status") or {})
+                        reconcile(job, status)
+                        meta = job["metadata"]
+                        if status != job.get("status"):
+                            with contextlib.suppress(ApiError):
+                                place = (plural, meta["namespace"], meta["name"])
+                                self.store.patch(*place, {"status": status})
 
-    # For the reconcilers
+    # The operators
 
-    def timestamp(self) -> str:
-        return timestamp(datetime.now(UTC) + self._ahead)
+    def _pytorchjob(self, job, status):
+        policy = job["spec"]["runPolicy"]
+        pods = self._pods_of(job)
+        if not status.get("conditions"):
+            set_condition(status, "Created", "PyTorchJobCreated")
+        if is_true(status, "Succeeded") or is_true(status, "Failed"):
+            for pod in pods:
+                if pod["status"]["phase"] in ("Pending", "Running"):
+                    self._delete(pod)
+            return
+        if policy.get("suspend"):
+            set_condition(status, "Suspended", "PyTorchJobSuspended")
+            return
+        if is_true(status, "Suspended"):
+            set_condition(status, "Suspended", "PyTorchJobResumed", "False")
+        status.setdefault("startTime", timestamp())
+        restarts = sum(container_status(pod).get("restartCount", 0) for pod in pods)
+        if restarts >= max(policy["backoffLimit"], 1):
+            for pod in pods if self.cleans_all else []:
+                self._delete(pod)
+            set_condition(status, "Failed", "PyTorchJobFailed")
+            return
+        spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+        by_name = {pod["metadata"]["name"]: pod for pod in pods}
+        for index in range(spec["replicas"]):
+            name = f"{job['metadata']['name']}-worker-{index}"
+            if name not in by_name:
+                labels = {
+                    f"{LABEL}job-name": job["metadata"]["name"],
+                    f"{LABEL}replica-type": "worker",
+                    f"{LABEL}replica-index": str(index),
+                }
+                template = copy.deepcopy(spec["template"])
+                template["spec"]["restartPolicy"] = spec["restartPolicy"]
+                # The arguments of torchrun precede this.
+                env = [{"name": "PET_NNODES", "value": "99"}]
+                template["spec"]["containers"][0]["env"] += env
+                self._create_pod(job, name, labels, template)
+            elif by_name[name]["status"]["phase"] == "Failed":
+                self._delete(by_name[name])
+        phases = [pod["status"]["phase"] for pod in pods]
+        if "Succeeded" in phases:
+            status["completionTime"] = timestamp()
+            set_condition(status, "Succeeded", "PyTorchJobSucceeded")
+        elif "Running" in phases:
+            set_condition(status, "Running", "PyTorchJobRunning")
 
-    def seconds_since(self, start: str) -> float:
-        return pytorchjobs.seconds_between(start, datetime.now(UTC) + self._ahead)
+    def _trainjob(self, job, status):
+        pods = self._pods_of(job)
+        if is_true(status, "Complete") or is_true(status, "Failed"):
+            return
+        trainer = job["spec"]["trainer"]
+        name = job["metadata"]["name"]
+        there = {pod["metadata"]["name"] for pod in pods}
+        for index in range(trainer["numNodes"]):
+            pod_name = f"{name}-node-0-{index}"
+            if pod_name not in there:
+                (patch,) = job["spec"]["runtimePatches"]
+                (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+                template = copy.deepcopy(node["template"]["spec"]["template"])
+                container = {key: trainer[key] for key in ("image", "command", "args", "env")}
+                container |= {"name": "node", "resources": trainer["resourcesPerNode"]}
+                template["spec"] |= {"containers": [container], "restartPolicy": "OnFailure"}
+                labels = {"jobset.sigs.k8s.io/jobset-name": name}
+                self._create_pod(job, pod_name, labels, template)
+        phases = [pod["status"]["phase"] for pod in pods]
+        restarts = sum(container_status(pod).get("restartCount", 0) for pod in pods)
+        if phases.count("Succeeded") == trainer["numNodes"]:
+            set_condition(status, "Complete", "JobsCompleted")
+        elif "Failed" in phases or restarts > 6:
+            set_condition(status, "Failed", "FailedJobs")
 
-    def pods_of(self, job: dict) -> list[dict]:
+    def _pods_of(self, job):
         uid = job["metadata"]["uid"]
-        pods = self.store.list(self.store.kind_of("pods"), job["metadata"]["namespace"])
         return [
             pod
-            for pod in pods
+            for pod in self.store.list("pods", job["metadata"]["namespace"])
             if uid in [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or []]
         ]
 
-    def create_pod(self, job: dict, name: str, labels: dict, template: dict) -> None:
-        """A pod and a service of the same name; a pod of an earlier job may be in the way for a while."""
-        space, given = job["metadata"]["namespace"], template.get("metadata") or {}
-        owner = {
-            "apiVersion": job["apiVersion"],
-            "kind": job["kind"],
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
-        owner |= {"name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
-        meta = {
-            "name": name,
-            "ownerReferences": [owner],
-            "annotations": given.get("annotations") or {},
-        }
-        meta["labels"] = {**(given.get("labels") or {}), **labels}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
+    def _create_pod(self, job, name, labels, template):
+        """Create a pod and its service; a pod of an earlier job may be in the way for a while."""
+        meta = job["metadata"]
+        owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": True}
+        owner |= {"name": meta["name"], "uid": meta["uid"]}
+        given = template["metadata"]
+        metadata = {"name": name, "ownerReferences": [owner], "annotations": given["annotations"]}
+        metadata["labels"] = {**given["labels"], **labels}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         with contextlib.suppress(ApiError):
-            self.kubelet.accept(self.store.create(self.store.kind_of("pods"), space, pod), job)
-        service = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "ownerReferences": [owner]},
-        }
+            pod = self.store.create("pods", meta["namespace"], pod)
+            port = self._ports.setdefault(meta["uid"], free_port())
+            uid = pod["metadata"]["uid"]
+            self.containers[uid] = Container(
+                namespace=meta["namespace"], pod=name, uid=uid, job=meta["name"], port=port
+            )
+            self.hold(name, "ContainerCreating")
         with contextlib.suppress(ApiError):
-            service["spec"] = {"clusterIP": "None", "selector": labels}
-            self.store.create(self.store.kind_of("services"), space, service)
+            service = {"apiVersion": "v1", "kind": "Service"}
+            service["metadata"] = {"name": name, "ownerReferences": [owner]}
+            self.store.create("services", meta["namespace"], service)
 
-    def delete_pod(self, pod: dict) -> None:
-        place = (pod["metadata"]["namespace"], pod["metadata"]["name"])
-        for plural in ("pods", "services"):
-            with contextlib.suppress(ApiError):
-                self.store.delete(self.store.kind_of(plural), *place)
+    def _delete(self, pod):
+        meta = pod["metadata"]
+        with contextlib.suppress(ApiError):
+            self.store.delete("services", meta["namespace"], meta["name"])
+        self._delete_pod(("pods", meta["namespace"], meta["name"]))
 
-    def delete_job(self, job: dict) -> None:
-        kind = self.store.kind_of(job["kind"])
-        self.store.delete(kind, job["metadata"]["namespace"], job["metadata"]["name"])
+    # The kubelet
 
-    def write_status(self, job: dict, status: dict) -> None:
-        place = (
-            self.store.kind_of(job["kind"]),
-            job["metadata"]["namespace"],
-            job["metadata"]["name"],
-        )
-        if place in self.store.objects and status != job.get("status"):
-            self.store.update(*place, {**job, "status": status}, part="status")
+    def delete_pod(self, namespace, name):
+        """Delete a pod as kubectl does: its container gets time to end."""
+        with self.store.changed:
+            self._delete_pod(("pods", namespace, name))
 
-    def _work(self) -> None:
-        try:
-            while not self._is_closing:
-                self.step()
-                with self.store.changed:
-                    if not self._is_closing:
-                        self.store.changed.wait(self.interval)
-        except Exception as error:
-            self._error = error
+    def _delete_pod(self, key):
+        pod = self.store.objects[key]
+        container = self.containers.get(pod["metadata"]["uid"])
+        if container and container.process and pod["status"]["phase"] == "Running":
+            if "deletionTimestamp" not in pod["metadata"]:
+                self.store.patch(*key, {"metadata": {"deletionTimestamp": timestamp()}})
+        else:
+            self.store.delete(*key)
+
+    def start(self, name):
+        """Start a container, for the first time or again."""
+        container, state = self._find(name)
+        state["restartCount"] += container.restart_at is not None
+        container.restart_at = None
+        state |= {"state": {"running": {"startedAt": timestamp()}}, "ready": True}
+        self._write(container, state, "Running")
+        pod = self.kube.get("pods", container.namespace, container.pod)
+        if self.real:
+            argv, environment = command_of(pod, lambda text: localized(text, container))
+            container.process = Process(argv, environment, container.uid)
+        elif self.script:
+            container.steps = iter(self.script(pod))
+
+    def finish(self, name, exit_code, reason=""):
+        """End a container; it starts again where its restart policy says so."""
+        container, state = self._find(name)
+        container.process = None
+        container.steps = iter(())
+        end = {"exitCode": exit_code, "reason": reason or ("Error" if exit_code else "Completed")}
+        end["finishedAt"] = timestamp()
+        pod = self.kube.get("pods", container.namespace, container.pod)
+        state["ready"] = False
+        if exit_code and "deletionTimestamp" not in pod["metadata"]:
+            container.restart_at = time.monotonic() + self.restart_delay
+            waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting"}
+            state |= {"state": {"waiting": waiting}, "lastState": {"terminated": end}}
+            self._write(container, state, "Running")
+        else:
+            state["state"] = {"terminated": end}
+            self._write(container, state, "Failed" if exit_code else "Succeeded")
+
+    def hold(self, name, reason):
+        """Keep a pod Pending for a reason such as ImagePullBackOff."""
+        container, state = self._find(name)
+        state["state"] = {"waiting": {"reason": reason, "message": ""}}
+        self._write(container, state, "Pending")
+
+    def keep_unscheduled(self, name, message):
+        container, _ = self._find(name)
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        status = {"phase": "Pending", "conditions": [{**condition, "message": message}]}
+        status["containerStatuses"] = None
+        self.kube.patch("pods", container.namespace, name, {"status": status})
+
+    def write(self, name, text):
+        container, _ = self._find(name)
+        self.kube.write_log(container.namespace, name, text)
+
+    def _look_after(self, container):
+        pod = self.kube.get("pods", container.namespace, container.pod)
+        is_gone = pod is None or pod["metadata"]["uid"] != container.uid
+        while not is_gone and container.process and container.process.lines:
+            at, line = container.process.lines.popleft()
+            self.kube.write_log(container.namespace, container.pod, line, at=at)
+        if is_gone:
+            self._forget(container)
+        elif "deletionTimestamp" in pod["metadata"]:
+            self._end(container)
+        elif pod["status"]["phase"] == "Pending" and (self.real or self.script):
+            self.start(container.pod)
+        elif container.restart_at is not None:
+            if time.monotonic() >= container.restart_at:
+                self.start(container.pod)
+        elif pod["status"]["phase"] == "Running":
+            self._advance(container)
+
+    def _advance(self, container):
+        if container.process:
+            code = container.process.exit_code()
+            if code is not None and not container.process.lines:
+                self.finish(container.pod, code)
+            return
+        while time.monotonic() >= container.wake:
+            action = next(container.steps, None)
+            if isinstance(action, str):
+                self.kube.write_log(container.namespace, container.pod, action)
+            elif isinstance(action, float):
+                container.wake = time.monotonic() + action
+            elif isinstance(action, int):
+                self.finish(container.pod, action)
+            elif action:
+                action()
+            else:
+                return
+
+    def _end(self, container):
+        """Bring the process of a deleted pod to its end."""
+        process = container.process
+        if process and container.kill_at is None:
+            process.terminate()
+            container.kill_at = time.monotonic() + self.grace
+        elif process and process.exit_code() is None and time.monotonic() >= container.kill_at:
+            process.kill()
+        if not process or process.exit_code() is not None:
+            self._forget(container)
+            self.store.delete("pods", container.namespace, container.pod)
+
+    def _forget(self, container):
+        if container.process:
+            container.process.kill()
+        self.containers.pop(container.uid, None)
+
+    def _find(self, name):
+        """Return the newest pod of a name, and the state of its container."""
+        container = next(found for found in reversed(self.containers.values()) if found.pod == name)
+        pod = self.kube.get("pods", container.namespace, name)
+        first = pod["spec"]["containers"][0]
+        new = {"name": first["name"], "image": first["image"], "imageID": "", "ready": False}
+        new |= {"restartCount": 0, "state": {}, "lastState": {}}
+        return container, container_status(pod) or new
+
+    def _write(self, container, state, phase):
+        ip = {} if phase == "Pending" else {"podIP": "127.0.0.1"}
+        conditions = [{"type": "PodScheduled", "status": "True"}]
+        status = {"phase": phase, "conditions": conditions, "containerStatuses": [state], **ip}
+        patch = {"spec": {"nodeName": "node-0"}, "status": status}
+        self.kube.patch("pods", container.namespace, container.pod, patch)
+
+
+def set_condition(status, type_, reason, value="True"):
+    """Set a condition; the end of a job makes Running false."""
+    conditions = status.setdefault("conditions", [])
+    if any((old["type"], old["status"]) == (type_, value) for old in conditions):
+        return
+    kept = [old for old in conditions if old["type"] != type_]
+    if type_ in ("Failed", "Succeeded"):
+        kept = [{**old, "status": "False"} if old["type"] == "Running" else old for old in kept]
+    new = {"type": type_, "status": value, "reason": reason, "message": f"is {type_.lower()}"}
+    status["conditions"] = [*kept, {**new, "lastTransitionTime": timestamp()}]
+
+
+def is_true(status, type_):
+    conditions = status.get("conditions") or []
+    return any((each["type"], each["status"]) == (type_, "True") for each in conditions)
+
+
+def localized(text, container):
+    """Replace the names of pods and the fixed port: there is only localhost here."""
+    hosts = rf"\b{re.escape(container.job)}-(worker|node-0)-\d+(\.[-a-z0-9.]+)?\b"
+    return re.sub(r"(?<![\w.])23456\b", str(container.port), re.sub(hosts, "127.0.0.1", text))
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]

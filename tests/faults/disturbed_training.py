@@ -1,4 +1,4 @@
-"""Trainings of sixty steps by two real workers, to which something happens."""
+"""Trainings of sixty steps by real workers, with planned faults."""
 
 import contextlib
 import json
@@ -16,7 +16,8 @@ from citeflow.training import launch
 from citeflow.training.checkpoint import KEPT
 from faults import disturbed_worker
 
-STEPS, BETWEEN_CHECKPOINTS = 60, 10
+STEPS = 60
+BETWEEN_CHECKPOINTS = 10
 SETTINGS = [
     "train.epochs=7.5",
     "train.num_validations=2",
@@ -28,10 +29,10 @@ TESTS = str(Path(__file__).resolve().parents[1])
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What a worker does at a place of its training; None means any."""
+    """A fault of a worker at a point of its training; None means any."""
 
     what: str
-    place: str = "step"
+    at: str = "step"
     step: int | None = None
     rank: int | None = 1
     attempt: int | None = 1
@@ -45,17 +46,15 @@ class Training:
 
     def __init__(self, prepared, run_dir, *overrides, workers=2):
         self.workers = workers
-        self.graph, self.run_dir, self.log_dir = (
-            prepared.graph,
-            run_dir,
-            run_dir.parent / f"{run_dir.name}-log",
-        )
+        self.graph = prepared.graph
+        self.run_dir = run_dir
+        self.log_dir = run_dir.parent / f"{run_dir.name}-log"
         self.overrides = [*prepared.settings, *SETTINGS, *overrides]
         self.file = run_dir.parent / f"{run_dir.name}-events.jsonl"
 
     @contextlib.contextmanager
     def disturbed(self, *faults):
-        """Let the workers that start meanwhile have these faults."""
+        """Give these faults to the workers that start within the block."""
         with pytest.MonkeyPatch.context() as patch:
             plan = {"events": str(self.file), "faults": [asdict(fault) for fault in faults]}
             patch.setenv(disturbed_worker.VARIABLE, json.dumps(plan))
@@ -64,20 +63,16 @@ class Training:
             yield
 
     def launch(self, *faults, meanwhile=None):
-        """Train with faults; `meanwhile` is called on a thread of its own.
-
-        Returns:
-            The digest of the model.
-        """
-        where = {
-            "run_dir": self.run_dir,
-            "log_dir": self.log_dir,
-            "config": config.load(overrides=self.overrides),
-        }
+        """Train with faults, and call `meanwhile` on a thread; returns the model's digest."""
+        settings = config.load(overrides=self.overrides)
         with self.disturbed(*faults), Meanwhile(meanwhile):
-            began = time.monotonic()
-            launch.train_locally(self.graph, **where, workers=self.workers)
-            self.seconds = time.monotonic() - began
+            launch.train_locally(
+                self.graph,
+                run_dir=self.run_dir,
+                log_dir=self.log_dir,
+                config=settings,
+                workers=self.workers,
+            )
         return self.digest
 
     @property
@@ -85,79 +80,65 @@ class Training:
         return files.sha256_of_file(self.run_dir / "model" / "model.safetensors")
 
     def events(self, event, **facts):
-        """What the workers told, in the order of time."""
+        """The events of the workers, in the order of time."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         wanted = {"event": event, **facts}
-        return [told for told in map(json.loads, lines) if wanted.items() <= told.items()]
+        return [line for line in map(json.loads, lines) if wanted.items() <= line.items()]
 
     def wait_for(self, event, *, number=1, **facts):
-        """The events of a kind, once there are so many of them."""
+        """Wait until there are so many events of a kind; returns them."""
         end = time.monotonic() + PATIENCE_S
-        while len(found := self.events(event, **facts)) < number:
+        while len(events := self.events(event, **facts)) < number:
             assert time.monotonic() < end, f"{event} does not come"
             time.sleep(0.02)
-        return found
+        return events
 
     @property
     def starts(self):
-        """Where each attempt began, from the run's own record."""
-        return [
-            files.read_json(path)["step"]
-            for path in sorted((self.run_dir / "attempts").glob("*.json"))
-        ]
+        """The first step of each attempt, from the run's own record."""
+        leases = sorted((self.run_dir / "attempts").glob("*.json"))
+        return [files.read_json(path)["step"] for path in leases]
 
     @property
     def checkpoints(self):
-        """Steps of the checkpoints, each of them verified; anything else in their folder is a failure."""
-        places = sorted((self.run_dir / "checkpoints").iterdir())
-        return [files.verify(place, "Checkpoint").facts["step"] for place in places]
+        """Steps of the checkpoints, each verified; any other file in their folder is a failure."""
+        folders = sorted((self.run_dir / "checkpoints").iterdir())
+        return [files.verify(folder, "Checkpoint").facts["step"] for folder in folders]
 
-    def told(self, name):
+    def record(self, name):
         """The model's own record: its `history` or its `evaluations`."""
-        return [
-            json.loads(line)
-            for line in (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()
-        ]
+        lines = (self.run_dir / "model" / f"{name}.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
 
     def curve(self, name, value):
-        """A value of it by step."""
-        return {entry["step"]: entry[value] for entry in self.told(name)}
+        """A value of a record by step."""
+        return {entry["step"]: entry[value] for entry in self.record(name)}
 
-    def kills(self):
-        """Of each kill: the steps done again, and the seconds until the other worker left and until all went on."""
-        begun = {told["attempt"]: told for told in self.events("began")}
-        for kill in self.events("fired", what="kill"):
-            (left,) = self.events("left", attempt=kill["attempt"])
-            again = begun[kill["attempt"] + 1]
-            yield kill["step"] - again["step"], left["at"] - kill["at"], again["at"] - kill["at"]
-
-    def require_as(self, undisturbed):
-        """The model and all that is told of it are those of another run; no step is told twice, and none is missing."""
-        assert self.digest == undisturbed.digest
-        assert self.curve("evaluations", "valid_mrr") == undisturbed.curve(
-            "evaluations", "valid_mrr"
-        )
-        assert self.curve("history", "loss") == undisturbed.curve("history", "loss")
-        steps = [entry["step"] for entry in self.told("history")]
-        assert steps == list(range(1, STEPS + 1))
+    def require_as(self, other):
+        """Require model, losses and scores of another run; no step comes twice or is missing."""
+        assert self.digest == other.digest
+        for name, value in (("evaluations", "valid_mrr"), ("history", "loss")):
+            assert self.curve(name, value) == other.curve(name, value)
+        assert [entry["step"] for entry in self.record("history")] == list(range(1, STEPS + 1))
 
     def require_tidy(self):
-        """Nothing but whole checkpoints, and no more of them than are kept; nothing half-written beside them."""
+        """Require whole checkpoints, no more than are kept, and no unfinished file."""
         assert len(self.checkpoints) <= KEPT
         assert [path for path in self.run_dir.rglob("*") if path.name.startswith(".")] == []
 
     def mixed_attempts(self):
-        """Attempts of which not every worker knows the same number and first step."""
-        begun = {(told["pid"], told["number"], told["step"]) for told in self.events("began")}
-        return [one for one in begun if sum(one[1:] == other[1:] for other in begun) != 2]
+        """Attempts of which not every worker has the same number and first step."""
+        began = {(line["pid"], line["number"], line["step"]) for line in self.events("began")}
+        return [one for one in began if sum(one[1:] == other[1:] for other in began) != 2]
 
 
 class Meanwhile(threading.Thread):
-    """Something that happens during a block; its failure is the block's."""
+    """A function that runs during a block; its failure is the block's."""
 
     def __init__(self, act):
         super().__init__()
-        self.act, self.error = act, None
+        self.act = act
+        self.error = None
 
     def __enter__(self):
         if self.act:
@@ -177,11 +158,12 @@ class Meanwhile(threading.Thread):
 
 
 def family(pid=None):
-    """torchrun, which a process started (this one, if none is given), and its workers by rank; as many as there are."""
+    """Return torchrun, child of a process (by default of this one), and its workers by rank."""
     parent, found = psutil.Process(pid), {}
     for process in parent.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            rank, is_torchrun = process.environ().get("RANK"), process.ppid() == parent.pid
+            rank = process.environ().get("RANK")
+            is_torchrun = process.ppid() == parent.pid
             if disturbed_worker.__name__ in process.cmdline() and (rank or is_torchrun):
                 found[-1 if is_torchrun else int(rank)] = process
     return [found[rank] for rank in sorted(found)]

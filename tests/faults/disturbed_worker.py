@@ -1,7 +1,7 @@
-"""A worker of a training in which something goes wrong, by a plan in the environment; else it is the real one.
+"""The real worker, with the faults that a plan in the environment gives it.
 
-Every event is a line of a file: `began` its first step (with the number of the run's attempt), `fired` a fault, `left`
-for ever (with its exit code).
+Every event is a line of a file: `began` its first step (with the number of the run's attempt),
+`fired` a fault, `left` for ever (with its exit code).
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from citeflow import files
 from citeflow.training import trainer, worker
 
 VARIABLE = "DISTURBED_WORKER"
-PLACES = {
+POINTS = {
     "step": (trainer, "_forward_backward"),
     "agree": (trainer, "_agree"),
     "update": (trainer, "_update"),
@@ -27,11 +27,11 @@ PLACES = {
     "save": (files, "write_manifest"),
     "calibrate": (worker, "calibrate"),
 }
-"""Functions before which a fault can fire; in a save all is written by then but the manifest."""
+"""Functions before which a fault can fire; in a save everything but the manifest is written then."""
 
 
 def hold_lock(seconds):
-    """Let no other thread run Python."""
+    """Keep the interpreter's lock, so that no other thread runs."""
     while seconds:  # a signal ends a sleep early
         seconds = ctypes.PyDLL(None).sleep(int(seconds))
 
@@ -50,70 +50,61 @@ FAULTS = {
 
 
 class Disturbance:
-    """The part of the plan that is about this worker, and where its training is."""
+    """The part of the plan for this worker, and the step of its training."""
 
     def __init__(self, events, faults):
-        self.events, self.step, self.has_begun = Path(events), None, False
-        self.rank, self.attempt = (
-            int(os.environ["RANK"]),
-            1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"]),
-        )
+        self.events = Path(events)
+        self.step = None
+        self.has_begun = False
+        self.rank = int(os.environ["RANK"])
+        self.attempt = 1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"])
         mine = [fault for fault in faults if fault["rank"] in (self.rank, None)]
         self.faults = [fault for fault in mine if fault["attempt"] in (self.attempt, None)]
 
     def note(self, event, **facts):
-        """Add a line to the file of events, which all workers write to."""
-        line = {
-            "event": event,
-            "rank": self.rank,
-            "attempt": self.attempt,
-            "pid": os.getpid(),
-            "step": self.step,
-        }
+        """Append a line to the file of events, which all workers write to."""
+        line = {"event": event, "rank": self.rank, "attempt": self.attempt, "pid": os.getpid()}
+        line |= {"step": self.step, "at": time.monotonic(), **facts}
         with self.events.open("a") as stream:
-            stream.write(json.dumps({**line, "at": time.monotonic(), **facts}) + "\n")
+            stream.write(json.dumps(line) + "\n")
 
-    def due(self, place):
-        """The faults of here and now."""
+    def due(self, point):
+        """Yield the faults planned for this point and step."""
         for fault in self.faults:
-            if fault["place"] == place and fault["step"] in (self.step, None):
-                self.note("fired", what=fault["what"], place=place)
+            if fault["at"] == point and fault["step"] in (self.step, None):
+                self.note("fired", what=fault["what"], point=point)
                 yield fault
 
-    def fire(self, place):
-        """Do what is planned for here and now."""
-        for fault in self.due(place):
+    def fire(self, point):
+        for fault in self.due(point):
             FAULTS[fault["what"]](fault["seconds"])
 
-    def before(self, place):
-        """Put the faults of a place before its function."""
-        module, name = PLACES[place]
+    def before(self, point):
+        """Fire the faults of a point before its function."""
+        module, name = POINTS[point]
         function = getattr(module, name)
 
         @functools.wraps(function)
         def disturbed(*args, **kwargs):
-            if place in ("step", "evaluate"):
+            if point in ("step", "evaluate"):
                 self.step = args[0].progress.step
-            if place == "step" and not self.has_begun:
+            if point == "step" and not self.has_begun:
                 self.note("began", number=args[0].attempt.number)
                 self.has_begun = True
-            self.fire(place)
+            self.fire(point)
             return function(*args, **kwargs)
 
         setattr(module, name, disturbed)
 
     def spoil(self):
-        """Let the loss of a step, or its gradients alone, be no numbers."""
+        """Make the loss of a step, or its gradients alone, NaN."""
         forward = trainer.Objective.forward
 
         def spoiled(objective, inputs):
             loss = forward(objective, inputs)
             for fault in self.due("loss"):
-                loss = (
-                    loss * torch.nan
-                    if fault["what"] == "spoil loss"
-                    else loss + torch.sqrt(0 * loss)
-                )
+                is_loss = fault["what"] == "spoil loss"
+                loss = loss * torch.nan if is_loss else loss + torch.sqrt(0 * loss)
             return loss
 
         trainer.Objective.forward = spoiled
@@ -121,13 +112,13 @@ class Disturbance:
 
 def main():
     disturbance = Disturbance(**json.loads(os.environ[VARIABLE]))
-    for place in PLACES:
-        disturbance.before(place)
+    for point in POINTS:
+        disturbance.before(point)
     disturbance.spoil()
     trainer.RECORD_EVERY_S = 0  # so that every step can be compared
     disturbance.fire("start")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        worker.is_torchrun = lambda process: True  # a test has started it, which stays as long
+        worker.is_torchrun = lambda process: True  # the test that started it stays as its parent
     try:
         worker.main()
     finally:

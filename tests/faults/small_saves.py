@@ -1,4 +1,4 @@
-"""Checkpoints of a few hundred bytes, and a disk on which every call of a save can be counted, ended or refused."""
+"""Checkpoints of a few hundred bytes, and a disk whose every call can be counted, cut or refused."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import threading
 import types
 from pathlib import Path
 
@@ -21,15 +20,15 @@ from citeflow.training.checkpoint import Progress
 from citeflow.training.lease import claim
 
 INPUTS = {"PreparedGraph": "a" * 64, "config": "b" * 64, "workers": 2}
-FORKS = pytest.mark.filterwarnings(
-    "ignore:.*fork:DeprecationWarning"
-)  # Python 3.12 fears for the other threads' locks
+FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+"""Python 3.12 warns of the locks of other threads."""
+
 NAMES = ("open", "fsync", "replace", "link", "unlink", "mkdir", "rmdir", "chmod")
 CLONE_NEWNS = 0x20000  # of Linux' <linux/sched.h>
 
 
 def save(folder, step, seed=None):
-    """A checkpoint whose tensors follow from its step, or from a seed."""
+    """Save a checkpoint whose tensors follow from its step, or from a seed."""
     torch.manual_seed(step if seed is None else seed)
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -47,12 +46,12 @@ def read(folder):
 
 
 def left_behind(folder):
-    """Whatever lies in a folder besides whole checkpoints."""
+    """Return the names in a folder besides whole checkpoints."""
     return sorted(name for name in files.names_in(folder) if not name.startswith("step-"))
 
 
 class Torn:
-    """A file that is told of each write when half of it is done."""
+    """A file that calls a function in the middle of each write."""
 
     def __init__(self, file, tell):
         self._file, self._tell = file, tell
@@ -75,8 +74,8 @@ class Torn:
 
 
 @contextlib.contextmanager
-def told(tell):
-    """Tell of every call that the product makes of the disk, by its name, before it is made; nothing waits for it."""
+def watched(tell):
+    """Call a function with the name of each disk operation before it; fsync does nothing."""
 
     def wrapped(name, real):
         def call(*args, **kwargs):
@@ -92,37 +91,23 @@ def told(tell):
 
     with pytest.MonkeyPatch.context() as patch:
         for name in NAMES:
-            patch.setattr(
-                os, name, wrapped(name, getattr(os, name) if name != "fsync" else lambda _: None)
-            )
+            real = (lambda _: None) if name == "fsync" else getattr(os, name)
+            patch.setattr(os, name, wrapped(name, real))
         patch.setattr(io, "open", opened)
         patch.setattr(replacing, "_exchange", wrapped("exchange", replacing._exchange))
         yield
 
 
 def calls_of(work):
-    """Names of the calls that some work makes."""
+    """Return the names of the calls that some work makes."""
     names = []
-    with told(names.append):
+    with watched(names.append):
         work()
     return names
 
 
-class Turn:
-    """Does something at the so-many-th call, counted from 1."""
-
-    def __init__(self, turn, act):
-        self._numbers, self._turn, self._act = itertools.count(1), turn, act
-        self.fired = 0
-
-    def __call__(self, name):
-        if next(self._numbers) == self._turn:
-            self.fired += 1
-            self._act(name)
-
-
 def in_a_child(work):
-    """Do some work in a process of its own; returns its exit code, negative for a signal."""
+    """Do some work in a child process; returns its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -134,11 +119,11 @@ def in_a_child(work):
 
 
 class DeadError(BaseException):
-    """Stands for the end of a process: nothing that it would have cleaned up is."""
+    """The end of a process: its clean-up does not run."""
 
 
 def dies_at(turn, work):
-    """Do some work whose process ends at its so-many-th call, and makes none after that; whether it did."""
+    """Do some work that is cut at one call and makes none after it; returns whether it was."""
     numbers = itertools.count(1)
 
     def die(_):
@@ -146,30 +131,30 @@ def dies_at(turn, work):
             raise DeadError
 
     try:
-        with told(die):
+        with watched(die):
             work()
     except DeadError:
         return True
     return False
 
 
-def refusing(number, turn):
-    """Fails the so-many-th call with an error number, as a disk does."""
+class Refusing:
+    """Fails one call, counted from 1, with an error number, as a disk does."""
 
-    def refuse(name):
-        raise OSError(number, os.strerror(number), name)
+    def __init__(self, number, turn):
+        self._number = number
+        self._left = turn
+        self.fired = 0
 
-    return Turn(turn, refuse)
+    def __call__(self, name):
+        self._left -= 1
+        if self._left == 0:
+            self.fired += 1
+            raise OSError(self._number, os.strerror(self._number), name)
 
 
 def traced(work, *options, out):
-    """Do some work in a process that strace watches; returns its exit code, negative for a signal.
-
-    Args:
-        work: what to do.
-        options: of strace.
-        out: where the trace goes.
-    """
+    """Do some work in a child under strace; returns its exit code, negative for a signal."""
     if shutil.which("strace") is None:
         pytest.skip("it needs strace")
     begin, go = os.pipe()
@@ -194,7 +179,7 @@ def traced(work, *options, out):
 
 
 def on_a_small_disk(folder, size, work):
-    """Do some work in a process for which a folder is a disk of so many bytes; returns its exit code."""
+    """Do some work in a child for which a folder is a disk of so many bytes; returns its exit code."""
     if os.geteuid() != 0:
         pytest.skip("it needs root, to mount a small disk")
 
@@ -216,23 +201,8 @@ def on_a_small_disk(folder, size, work):
     return code
 
 
-class Barrier:
-    """Two ranks that are threads of this process, joined for sums and for what rank 0 sends."""
-
-    def __init__(self, world_size=2):
-        self._barrier, self._given = threading.Barrier(world_size, timeout=30), {}
-
-    def exchange(self, rank, value):
-        """What each rank gave, in the order of the ranks."""
-        self._given[rank] = value
-        self._barrier.wait()
-        given = [self._given[each] for each in sorted(self._given)]
-        self._barrier.wait()
-        return given
-
-
 class Ranks:
-    """One rank, which agrees with itself."""
+    """The only rank."""
 
     is_first = True
 
@@ -241,7 +211,7 @@ class Ranks:
 
 
 def training_on(folder, launch="one"):
-    """As much of a training as saving needs."""
+    """Return as much of a training as saving needs."""
     model = torch.nn.Linear(30, 20)
     return types.SimpleNamespace(
         progress=Progress(),
@@ -256,15 +226,15 @@ def training_on(folder, launch="one"):
     )
 
 
-def go_on(training, steps):
-    """Take steps, and save after each."""
+def take_steps(training, steps):
+    """Count steps, and save after each."""
     for _ in range(steps):
         training.progress.step += 1
         trainer._save(training)
 
 
 def copied(source: Path, target: Path) -> Path:
-    """A folder as it was, in the place of another."""
+    """Replace a folder by a copy of another."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     return target

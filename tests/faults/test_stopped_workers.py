@@ -1,8 +1,9 @@
-"""SIGTERM in every phase: the workers save if there is anything new, end soon, and leave nothing half-written."""
+"""Rows F6 and F7: SIGTERM in every phase; the workers save what is new, end soon, and leave nothing half-written."""
 
 import os
 import signal
 import time
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -11,114 +12,104 @@ from citeflow.errors import StoppedError
 from faults.disturbed_training import Fault, family
 
 LATEST_END_S = 20
-IN_STEP = Fault(what="pause", step=25, rank=None, seconds=1)
 
 
-def stop(run, figure, *faults, wait_for, then_s=0.0, times=1):
-    """Train until a fault has fired, and stop the launcher then, which is this process; returns the error.
+class Phase(NamedTuple):
+    """A point of the training at which the launcher is stopped."""
 
-    All processes are gone in time, and the last they did was to end.
-    """
+    faults: list[Fault]
+    """What holds the workers there."""
+
+    resumes_at: int
+    """The first step of the next launch."""
+
+    number: int = 2
+    """So many faults fire before the stop."""
+
+    then_s: float = 0.0
+    signals: int = 1
+
+
+PHASES = [
+    Phase([Fault(what="pause", at="start", rank=None, seconds=5)], 0),
+    Phase(
+        [
+            Fault(what="pause", at="start", rank=0),
+            Fault(what="pause", at="start", seconds=15),
+        ],
+        0,
+        then_s=2.0,
+    ),
+    Phase([Fault(what="pause", step=25, rank=None, seconds=1)], 26),
+    Phase([Fault(what="pause", at="evaluate", step=30, rank=None, seconds=4)], 30),
+    Phase([Fault(what="pause", at="save", step=39, rank=0, seconds=2)], 41, number=1),
+    Phase([Fault(what="pause", step=45, rank=None, seconds=1)], 46, signals=2),
+    Phase([Fault(what="pause", at="calibrate", rank=0, seconds=4)], 60, number=1),
+]
+"""Start-up, joining, a step, an evaluation, a save, a step (with two signals), the calibration."""
+
+
+def stop(run, phase):
+    """Train until the faults of a phase have fired, and stop this process, the launcher."""
     asked, processes = [], []
+    before = len(run.events("fired"))
 
     def ask():
-        run.wait_for("fired", **wait_for)
+        run.wait_for("fired", number=before + phase.number)
         processes.extend(family())
-        time.sleep(then_s)
+        time.sleep(phase.then_s)
         asked.append(time.monotonic())
-        for _ in range(times):
+        for _ in range(phase.signals):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.3)
 
     with pytest.raises(StoppedError) as caught:
-        run.launch(*faults, meanwhile=ask)
-    seconds = time.monotonic() - asked[0] - 0.3 * times
-    assert seconds < LATEST_END_S
+        run.launch(*phase.faults, meanwhile=ask)
+    assert time.monotonic() - asked[0] - 0.3 * phase.signals < LATEST_END_S
     assert len(processes) == 3
     assert not any(map(psutil.Process.is_running, processes))
     assert caught.value.exit_code == 143
     assert not (run.run_dir / "model").exists()
-    figure(sigterm_to_exit_max_s=round(seconds, 1))
-    return caught.value
 
 
 @pytest.mark.fault("F6", nightly=True)
-def test_the_launcher_is_stopped_and_both_workers_save_the_same_step(run, undisturbed, figure):
-    error = stop(run, figure, IN_STEP, wait_for={"number": 2})
-    assert error.value == "step 26"
-    assert {told["code"] for told in run.events("left")} == {143}
-    assert run.checkpoints == [20, 26]
-    run.launch()
-    assert run.starts == [0, 26]
-    run.require_as(undisturbed)
-    figure(stops=1, saved_the_same_step=1, steps_redone=0)
-
-
-@pytest.mark.fault("F6", nightly=True)
-@pytest.mark.parametrize("ranks", [(0, 1), (0,), (1,)])
-def test_workers_that_are_stopped_save_the_same_step_and_go_on_without_the_launcher(
-    run, undisturbed, figure, ranks
-):
-    ended = []
-
-    def ask():
-        run.wait_for("fired", number=2)
-        _, *workers = family()
-        began = time.monotonic()
-        for rank in ranks:
-            workers[rank].terminate()
-        told = run.wait_for("left", number=2, attempt=1)
-        psutil.wait_procs(workers, timeout=LATEST_END_S)
-        ended.append((time.monotonic() - began, {each["code"] for each in told}))
-
-    run.launch(IN_STEP, meanwhile=ask)
-    ((seconds, codes),) = ended
-    assert codes == {143}
-    assert seconds < LATEST_END_S
-    assert run.starts == [0, 26]
-    assert run.mixed_attempts() == []
-    run.require_as(undisturbed)
-    figure(stops=1, saved_the_same_step=1, steps_redone=0, sigterm_to_exit_max_s=round(seconds, 1))
-
-
-PHASES = {
-    "start-up": (
-        [Fault(what="pause", place="start", rank=None, seconds=5)],
-        {"number": 2},
-        0.0,
-        [],
-    ),
-    "joining": (
-        [
-            Fault(what="pause", place="start", rank=0),
-            Fault(what="pause", place="start", seconds=15),
-        ],
-        {"number": 2},
-        2.0,
-        [],
-    ),
-    "evaluation": (
-        [Fault(what="pause", place="evaluate", step=30, rank=None, seconds=4)],
-        {"number": 2},
-        0.0,
-        [30],
-    ),
-    "save": ([Fault(what="pause", place="save", step=39, rank=0, seconds=2)], {}, 0.0, [41]),
-    "twice": ([IN_STEP], {"number": 2}, 0.0, [26]),
-    "calibration": ([Fault(what="pause", place="calibrate", rank=0, seconds=4)], {}, 0.0, [60]),
-}
-"""By phase: what holds the workers there, what is waited for, how much longer, and where training goes on from."""
-
-
 @pytest.mark.fault("F7", nightly=True)
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_stop_in_any_phase_leaves_nothing_half_written(run, undisturbed, figure, phase):
-    faults, wait_for, then_s, resumes_at = PHASES[phase]
-    stop(run, figure, *faults, wait_for=wait_for, then_s=then_s, times=2 if phase == "twice" else 1)
-    if resumes_at:
-        run.require_tidy()
+def test_stops_in_every_phase_leave_nothing_half_written(run, undisturbed):
+    resumed_at = 0
+    for phase in PHASES:
+        stop(run, phase)
+        if resumed_at:
+            assert run.starts[-1] == resumed_at
+        if resumed_at := phase.resumes_at:
+            run.require_tidy()
+            assert run.checkpoints[-1] == resumed_at
     run.launch()
-    assert run.starts[-1:] == (resumes_at or [0])
+    assert run.starts[-1] == resumed_at
     run.require_tidy()
     run.require_as(undisturbed)
-    figure(phases=1)
+
+
+@pytest.mark.fault("F6", nightly=True)
+def test_stopped_workers_save_the_same_step_and_continue_without_the_launcher(run, undisturbed):
+    stops = [(25, (0, 1)), (35, (0,)), (45, (1,))]
+    faults = [
+        Fault(what="pause", step=step, rank=None, seconds=1, attempt=attempt)
+        for attempt, (step, _) in enumerate(stops, start=1)
+    ]
+
+    def ask():
+        for attempt, (_, ranks) in enumerate(stops, start=1):
+            run.wait_for("fired", number=2, attempt=attempt)
+            _, *workers = family()
+            began = time.monotonic()
+            for rank in ranks:
+                workers[rank].terminate()
+            left = run.wait_for("left", number=2, attempt=attempt)
+            assert {event["code"] for event in left} == {143}
+            psutil.wait_procs(workers, timeout=LATEST_END_S)
+            assert time.monotonic() - began < LATEST_END_S
+
+    run.launch(*faults, meanwhile=ask)
+    assert run.starts == [0, 26, 36, 46]
+    assert run.mixed_attempts() == []
+    run.require_as(undisturbed)

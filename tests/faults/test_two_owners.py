@@ -1,4 +1,4 @@
-"""Rows F20 and F10: two jobs on one run, of which the newer owns it; and a job that gets nowhere."""
+"""Rows F20 and F10: two jobs on one run, of which the newer owns it; and a job without progress."""
 
 import contextlib
 import json
@@ -18,84 +18,64 @@ from citeflow.training import launch
 from citeflow.training.lease import LeaseLost, claim
 from faults import disturbed_worker
 from faults.disturbed_training import TESTS, Fault, Training
-from faults.small_saves import go_on, read, training_on
+from faults.small_saves import read, take_steps, training_on
 
 PATIENCE_S = 120
 FROZEN_AT = 12
 
 
 def snapshot(folder):
-    """Everything in a folder, and when it was written last."""
-    return {
-        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
-        for path in sorted(folder.rglob("*"))
-    }
+    """Return every file in a folder with its size and the time of its last change."""
+    states = {path: path.stat() for path in folder.rglob("*")}
+    return {str(path): (state.st_mtime_ns, state.st_size) for path, state in states.items()}
 
 
 @pytest.mark.fault("F20")
-def test_the_older_of_two_stops_before_its_next_write(tmp_path, figure):
+def test_older_of_two_stops_before_its_next_write(tmp_path):
     older = training_on(tmp_path, launch="older")
-    go_on(older, 2)
+    take_steps(older, 2)
     newer = training_on(tmp_path, launch="newer")
     before = snapshot(tmp_path)
     for _ in range(3):
         with pytest.raises(LeaseLost, match="attempt 2 has taken over from attempt 1"):
-            go_on(older, 1)
+            take_steps(older, 1)
     assert snapshot(tmp_path) == before
     newer.progress.step = 2
-    go_on(newer, 1)
+    take_steps(newer, 1)
     assert read(newer.checkpoints).step == 3
-    figure(writes_refused=3, mixed_files=0)
 
 
 @pytest.mark.fault("F20")
-def test_a_second_training_of_a_run_on_one_machine_is_refused_before_it_changes_anything(
-    prepared, tmp_path, figure
-):
-    run_dir = tmp_path / "run"
-    with files.exclusive(run_dir / "train.lock"):
-        files.write_text(run_dir / "job.json", "of the first")
-        before = snapshot(run_dir)
-        with pytest.raises(
-            UnavailableError, match=r"another process is at work on this: .*train\.lock"
-        ):
-            launch.train_locally(
-                prepared.graph, run_dir=run_dir, log_dir=tmp_path, config=prepared.config, workers=2
-            )
-    assert snapshot(run_dir) == before
-    figure(launches_refused=1, mixed_files=0)
+def test_second_training_of_a_run_is_refused_before_it_changes_anything(prepared, tmp_path):
+    run = Training(prepared, tmp_path / "run")
+    with files.exclusive(run.run_dir / "train.lock"):
+        files.write_text(run.run_dir / "job.json", "of the first")
+        before = snapshot(run.run_dir)
+        with pytest.raises(UnavailableError, match=r"another process is at work on this: .*lock"):
+            run.launch()
+    assert snapshot(run.run_dir) == before
 
 
 @contextlib.contextmanager
 def frozen_worker(job_file, events):
-    """A real worker, alone, that stands still at a step until it is woken."""
+    """Start a real worker, alone, that stands still at a step until SIGCONT."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    ranks = {
-        "RANK": 0,
-        "LOCAL_RANK": 0,
-        "WORLD_SIZE": 1,
-        "LOCAL_WORLD_SIZE": 1,
-        "TORCHELASTIC_RESTART_COUNT": 0,
-    }
-    freeze = {
-        "what": "freeze",
-        "place": "step",
-        "step": FROZEN_AT,
-        "rank": 0,
-        "attempt": 1,
-        "seconds": 0,
-    }
-    plan = {"events": str(events), "faults": [freeze]}
-    extra = {
-        **{name: str(value) for name, value in ranks.items()},
+    freeze = {"what": "freeze", "at": "step", "step": FROZEN_AT, "rank": 0, "attempt": 1}
+    plan = {"events": str(events), "faults": [{**freeze, "seconds": 0}]}
+    variables = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_WORLD_SIZE": "1",
+        "TORCHELASTIC_RESTART_COUNT": "0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "PYTHONPATH": os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH")))),
         disturbed_worker.VARIABLE: json.dumps(plan),
     }
     command = [sys.executable, "-m", disturbed_worker.__name__, str(job_file)]
-    process = subprocess.Popen(command, env={**os.environ, **extra})
+    process = subprocess.Popen(command, env={**os.environ, **variables})
     try:
         end = time.monotonic() + PATIENCE_S
         while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
@@ -110,16 +90,17 @@ def frozen_worker(job_file, events):
 
 
 @pytest.mark.fault("F20", nightly=True)
-def test_a_worker_that_was_frozen_while_another_job_finished_its_run_leaves_it_as_it_is(
-    prepared, train_alone, tmp_path, figure
+def test_worker_frozen_while_another_job_finished_its_run_leaves_it_alone(
+    prepared, train_alone, tmp_path
 ):
-    run_dir, log_dir = tmp_path / "run", tmp_path / "logs"
+    run_dir = tmp_path / "run"
+    log_dir = tmp_path / "logs"
     overrides = [*prepared.settings, "recovery.checkpoint_steps=5", "train.epochs=3"]
     settings = config.load(overrides=overrides)
     launch.begin_job(run_dir, launch.job_of(prepared.graph, log_dir / "older", settings))
     with frozen_worker(run_dir / "job.json", tmp_path / "events.jsonl") as older:
-        checkpoints = run_dir / "checkpoints"
-        assert 0 < int(max(files.names_in(checkpoints)).removeprefix("step-")) <= FROZEN_AT
+        newest = max(files.names_in(run_dir / "checkpoints"))
+        assert 0 < int(newest.removeprefix("step-")) <= FROZEN_AT
         model = train_alone(prepared.graph, run_dir, log_dir / "newer", settings)
         before = snapshot(run_dir)
         os.kill(older.pid, signal.SIGCONT)
@@ -132,34 +113,21 @@ def test_a_worker_that_was_frozen_while_another_job_finished_its_run_leaves_it_a
     first = files.read_json(run_dir / "attempts" / "00001.json")
     with pytest.raises(LeaseLost):
         claim(run_dir / "attempts", launch=first["launch"], step=10**6)
-    figure(frozen_and_woken=1, mixed_files=0)
 
 
 @pytest.mark.fault("F10", nightly=True)
-def test_a_fault_that_comes_again_at_one_step_ends_the_training_after_three_attempts(
-    prepared, tmp_path, figure
-):
-    training = Training(prepared, tmp_path / "run")
-    began = time.monotonic()
-    with pytest.raises(
-        TrainingError, match="3 attempts ended without progress beyond step: 0"
-    ) as caught:
-        training.launch(Fault(what="fail", step=5, attempt=None))
-    seconds = time.monotonic() - began
-    assert caught.value.exit_code == 75
-    assert "the log above" in caught.value.hint
-    assert len(training.events("fired")) == 3
-    assert [told["step"] for told in training.events("fired")] == [5, 5, 5]
-    assert len(files.names_in(training.run_dir / "attempts")) == 3
-    assert files.read_json(training.run_dir / "error.json")["exit_code"] == 75
-    figure(attempts=3, seconds_to_end=seconds)
+def test_three_attempts_without_progress_end_the_training(run):
+    with pytest.raises(TrainingError, match="3 attempts ended without progress beyond step: 0"):
+        run.launch(Fault(what="fail", step=5, attempt=None))
+    assert [event["step"] for event in run.events("fired")] == [5, 5, 5]
+    assert len(files.names_in(run.run_dir / "attempts")) == 3
+    assert files.read_json(run.run_dir / "error.json")["exit_code"] == 75
 
 
 @pytest.mark.fault("F10", nightly=True)
-def test_faults_with_checkpoints_between_them_do_not_end_the_training(prepared, tmp_path, figure):
+def test_failures_with_checkpoints_between_them_do_not_end_the_training(prepared, tmp_path):
     training = Training(prepared, tmp_path / "run", "recovery.checkpoint_steps=4", "train.epochs=3")
     faults = [Fault(what="fail", step=5 * attempt, attempt=attempt) for attempt in (1, 2, 3, 4)]
     training.launch(*faults)
     assert len(training.events("fired")) == 4
     assert len(files.names_in(training.run_dir / "attempts")) == 5
-    figure(failures_with_progress=4, trained_nevertheless=1)

@@ -1,4 +1,4 @@
-"""Two nodes, a torchrun on each: one of them vanishes from the network, or comes late."""
+"""Rows F2 and F4: two nodes, a torchrun on each; one vanishes from the network, dies, or comes late."""
 
 import contextlib
 import os
@@ -16,67 +16,52 @@ from citeflow.training import launch
 from faults import disturbed_worker
 from faults.disturbed_training import PATIENCE_S, Fault, Training
 
-TIMEOUT_S, MARGIN_S = 5, 10
+TIMEOUT_S = 5
+MARGIN_S = 10
 LATE_S = 10
 PORT = 29533
 
 
 class Nodes:
-    """As many torchruns as addresses, the first of which is where they meet; one that ends is started again."""
+    """A torchrun for each address, the first of which is the rendezvous; one that ends is restarted."""
 
     def __init__(self, run, addresses, prefixes, interface):
-        self.run, self.addresses, self.prefixes, self.interface = (
-            run,
-            addresses,
-            prefixes,
-            interface,
-        )
-        self.running, self.ended = {}, 0
+        self.run = run
+        self.addresses = addresses
+        self.prefixes = prefixes
+        self.interface = interface
+        self.running = {}
+        self.ended = 0
         settings = config.load(overrides=run.overrides)
         launch.begin_job(run.run_dir, launch.job_of(run.graph, run.log_dir, settings))
 
     def start(self, node):
         """Start a node's torchrun, as its pod does."""
-        address = self.addresses[node]
         command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nnodes=2",
-            "--nproc-per-node=1",
-        ]
-        command += [
-            "--max-restarts=10",
-            "--rdzv-backend=c10d",
+            *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
+            *("--max-restarts=10", "--rdzv-backend=c10d", "--rdzv-id=r"),
             f"--rdzv-endpoint={self.addresses[0]}:{PORT}",
-        ]
-        command += [
-            "--rdzv-id=r",
             f"--rdzv-conf=join_timeout=120,read_timeout=120,is_host={node == 0}",
-            f"--local-addr={address}",
+            f"--local-addr={self.addresses[node]}",
+            *("-m", disturbed_worker.__name__, str(self.run.run_dir / "job.json")),
         ]
-        command += ["-m", disturbed_worker.__name__, str(self.run.run_dir / "job.json")]
-        environment = {
-            **os.environ,
-            **launch.OWN_STORE,
-            "OMP_NUM_THREADS": "1",
-            "GLOO_SOCKET_IFNAME": self.interface,
-        }
+        own = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": self.interface}
         self.running[node] = subprocess.Popen(
-            [*self.prefixes[node], *command], env=environment, start_new_session=True
+            [*self.prefixes[node], *command],
+            env={**os.environ, **launch.OWN_STORE, **own},
+            start_new_session=True,
         )
 
     def train(self):
-        """Wait for the model, starting again what ends before."""
+        """Wait for the model, and restart what ends before."""
         end = time.monotonic() + PATIENCE_S
         while not (self.run.run_dir / "model").exists():
             assert time.monotonic() < end, "no model"
             assert not (self.run.run_dir / "error.json").exists()
-            for node in [
-                node for node, process in self.running.items() if process.poll() is not None
-            ]:
-                self.ended += 1
-                self.start(node)
+            for node, process in list(self.running.items()):
+                if process.poll() is not None:
+                    self.ended += 1
+                    self.start(node)
             time.sleep(0.2)
         assert [process.wait(PATIENCE_S) for process in self.running.values()] == [0, 0]
 
@@ -101,40 +86,26 @@ def nodes(run, addresses=("127.0.0.1", "127.0.0.1"), prefixes=((), ()), interfac
 
 
 @pytest.mark.fault("F4", nightly=True)
-def test_a_node_of_rank_0_that_comes_late_is_waited_for(run, undisturbed, figure):
-    with run.disturbed(), nodes(run) as both:
+def test_node_of_rank_0_comes_late_and_dies_later(run, undisturbed):
+    """Its torchrun and its worker are gone at once, and come again."""
+    with run.disturbed(Fault(what="pause", step=25, rank=None, seconds=2)), nodes(run) as both:
         both.start(1)
         time.sleep(LATE_S)
         assert run.events("began") == []
         both.start(0)
-        both.train()
-    assert run.starts == [0]
-    assert run.mixed_attempts() == []
-    run.require_as(undisturbed)
-    figure(mixed_attempts=0, node_late_s=float(LATE_S))
-
-
-@pytest.mark.fault("F4", nightly=True)
-def test_where_the_node_dies_at_which_all_meet_they_meet_again(run, undisturbed, figure):
-    """Its torchrun and its worker are gone at once, and come again; the other finds no more of it than that."""
-    with run.disturbed(Fault(what="pause", step=25, rank=None, seconds=2)), nodes(run) as both:
-        for node in (0, 1):
-            both.start(node)
         run.wait_for("fired", number=2)
         torchrun = psutil.Process(both.running[0].pid)
-        began = time.monotonic()
         for process in [torchrun, *torchrun.children()]:
             process.kill()
         both.train()
     assert both.ended >= 1
+    assert run.starts[0] == 0
     assert run.mixed_attempts() == []
     run.require_as(undisturbed)
-    again = [told["at"] for told in run.events("began") if told["number"] > 1]
-    figure(mixed_attempts=0, train_again_after_s=round(min(again) - began, 1))
 
 
 class Link:
-    """Two network namespaces, and a link between them that can be taken away."""
+    """Two network namespaces, and a link between them that can be removed."""
 
     def __init__(self):
         self.names = [f"citeflow-{os.getpid()}-{node}" for node in (0, 1)]
@@ -143,43 +114,30 @@ class Link:
 
     def __enter__(self):
         for name in self.names:
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        self.bring()
+            ip(f"netns add {name}")
+            ip(f"-n {name} link set lo up")
+        self.connect()
         return self
 
     def __exit__(self, *_):
         for name in self.names:
-            ip("netns", "delete", name)
+            ip(f"netns delete {name}")
 
-    def bring(self):
-        """Make the link, and give both ends their addresses."""
+    def connect(self):
         first, second = self.names
-        ip(
-            "-n",
-            first,
-            "link",
-            "add",
-            "eth0",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            second,
-        )
+        ip(f"-n {first} link add eth0 type veth peer name eth0 netns {second}")
         for name, address in zip(self.names, self.addresses, strict=True):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
+            ip(f"-n {name} address add {address}/24 dev eth0")
+            ip(f"-n {name} link set eth0 up")
 
-    def take_away(self):
-        """Let neither end hear of the other any more; nobody is told."""
-        ip("-n", self.names[0], "link", "delete", "eth0")
+    def disconnect(self):
+        """Remove the link; neither end gets a word of it."""
+        ip(f"-n {self.names[0]} link delete eth0")
 
 
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=MARGIN_S)
+def ip(arguments):
+    command = ["ip", *arguments.split()]
+    subprocess.run(command, check=True, capture_output=True, timeout=MARGIN_S)
 
 
 def has_namespaces():
@@ -191,31 +149,29 @@ def has_namespaces():
 
 
 @pytest.mark.fault("F2", nightly=True)
-def test_a_worker_that_vanishes_from_the_network_is_lost_after_the_timeout(
-    prepared, tmp_path, undisturbed, figure
+def test_worker_that_vanishes_from_the_network_is_lost_after_the_timeout(
+    prepared, tmp_path, undisturbed
 ):
     if not has_namespaces():
-        pytest.skip("this machine lets nobody make network namespaces")
+        pytest.skip("network namespaces are not permitted here")
     run = Training(prepared, tmp_path / "run", f"recovery.step_timeout_s={TIMEOUT_S}")
     pause = Fault(what="pause", step=25, rank=None, seconds=1)
-    with (
-        run.disturbed(pause),
-        Link() as link,
-        nodes(run, link.addresses, link.prefixes, "eth0") as both,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run.disturbed(pause))
+        link = stack.enter_context(Link())
+        both = stack.enter_context(nodes(run, link.addresses, link.prefixes, "eth0"))
         for node in (0, 1):
             both.start(node)
         run.wait_for("fired", number=2)
-        link.take_away()
-        resumed = max(told["at"] for told in run.events("fired")) + pause.seconds
+        link.disconnect()
+        resumed = max(event["at"] for event in run.events("fired")) + pause.seconds
         left = run.wait_for("left", number=2)
-        link.bring()
+        link.connect()
         both.train()
-    seconds = [told["at"] - resumed for told in left]
-    assert [told["code"] for told in left] == [1, 1]
+    seconds = [event["at"] - resumed for event in left]
+    assert [event["code"] for event in left] == [1, 1]
     assert min(seconds) > TIMEOUT_S - 1
     assert max(seconds) < TIMEOUT_S + MARGIN_S
     assert run.starts[:2] == [0, 20]
     assert run.mixed_attempts() == []
     run.require_as(undisturbed)
-    figure(exit_minus_timeout_s=round(max(seconds) - TIMEOUT_S, 1))

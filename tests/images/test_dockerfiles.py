@@ -10,47 +10,44 @@ import pytest
 from dockerfiles import IMAGES, environment, file, instructions, last, of_image, stages
 
 PINNED = re.compile(r"python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}")
+SENT = ["docker", "pipelines", "pyproject.toml", "LICENSE", "README.md", "src"]
 
 
-each_image = pytest.mark.parametrize("image", IMAGES)
-
-
-@pytest.fixture
-def text(checkout):
-    return file(checkout).read_text()
-
-
-def test_hadolint_has_nothing_to_say(checkout, text):
+def test_dockerfile_passes_hadolint(checkout):
     beside = Path(sys.executable).parent
     hadolint = shutil.which("hadolint", path=f"{beside}{os.pathsep}{os.environ['PATH']}")
-    result = subprocess.run(
-        [hadolint, "--no-color", file(checkout)], capture_output=True, text=True, timeout=30
-    )
+    command = [hadolint, "--no-color", file(checkout)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (result.returncode, result.stdout) == (0, "")
-    assert "hadolint ignore" not in text
+    assert "hadolint ignore" not in file(checkout).read_text()
 
 
-def test_every_image_stands_on_one_base_that_is_slim_pinned_by_digest_and_can_be_chosen(checkout):
+def test_images_share_one_slim_base_that_is_pinned_by_digest(checkout):
     first = instructions(checkout)[0]
     assert first.name == "ARG"
     assert PINNED.fullmatch(first.text.removeprefix("PYTHON="))
     every = stages(checkout)
     assert set(IMAGES) < set(every)
     assert {below for below, _ in every.values()} <= {"${PYTHON}", *every}
+    assert every["train"][0] == every["step"][0] == "libraries"
 
 
-@each_image
-def test_the_image_runs_as_a_user_without_rights(checkout, image):
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_runs_without_rights_below_an_init_and_has_labels(checkout, image):
     assert last(checkout, image, "USER").text == "1000:1000"
-
-
-@each_image
-def test_an_init_is_process_1_and_no_shell_is_between(checkout, image):
     assert last(checkout, image, "ENTRYPOINT").argv[:2] == ["tini", "--"]
     assert isinstance(last(checkout, image, "CMD").argv, list)
+    variables = environment(checkout, image)
+    assert variables["HOME"] == "/tmp"
+    assert variables["USER"]
+    label = of_image(checkout, image)[-1]
+    assert label.name == "LABEL"
+    assert f'image.title="citeflow-{image}"' in label.text
+    for key in ("description", "version", "revision", "base.name"):
+        assert f"org.opencontainers.image.{key}=" in label.text
 
 
-def test_nothing_is_fetched_but_by_pip_with_hashes_and_from_debian(checkout):
+def test_packages_come_from_pip_with_hashes_or_from_debian(checkout):
     names = {each.name for each in instructions(checkout)}
     assert names.isdisjoint({"ADD", "HEALTHCHECK", "SHELL", "ONBUILD", "VOLUME"})
     for run in [each.text for each in instructions(checkout) if each.name == "RUN"]:
@@ -62,99 +59,45 @@ def test_nothing_is_fetched_but_by_pip_with_hashes_and_from_debian(checkout):
         assert "apt-get install" not in run or "rm -rf /var/lib/apt/lists/*" in run
 
 
-def test_no_index_and_no_secret_is_written_into_an_image(text):
+def test_dockerfile_has_no_index_secret_or_latest_tag(checkout):
+    text = file(checkout).read_text()
     assert "://" not in text
-    assert not re.search(r"index-url|password|token|ARG PIP|ENV PIP", text, re.I)
-    assert all(
-        "type=secret,id=pip,target=/etc/pip.conf" in run
-        for run in re.findall(r"--mount=type=secret\S*", text)
-    )
-
-
-def test_names_of_images_have_a_version(text):
-    assert ":latest" not in text
-
-
-@each_image
-def test_labels_say_what_the_image_is(checkout, image):
-    label = of_image(checkout, image)[-1]
-    assert label.name == "LABEL"
-    assert f'image.title="citeflow-{image}"' in label.text
-    for key in ("description", "version", "revision", "base.name"):
-        assert f"org.opencontainers.image.{key}=" in label.text
+    assert not re.search(r"index-url|password|token|ARG PIP|ENV PIP|:latest", text, re.I)
+    mounts = re.findall(r"--mount=type=secret\S*", text)
+    assert set(mounts) == {"--mount=type=secret,id=pip,target=/etc/pip.conf"}
 
 
 @pytest.mark.parametrize("image", ["train", "step"])
-def test_what_changes_often_comes_after_what_changes_seldom(checkout, image):
+def test_layers_that_change_often_come_last(checkout, image):
     whole = "\n".join(each.text for each in of_image(checkout, image))
     order = ["apt-get install", "/torch.txt", "/requirements.txt", "/wheel/*.whl", "opencontainers"]
     assert sorted(order, key=whole.index) == order
 
 
-def test_step_and_train_share_their_large_layers(checkout):
-    every = stages(checkout)
-    assert every["train"][0] == every["step"][0] == "libraries"
-    assert "torch" in " ".join(each.text for each in every["libraries"][1])
-
-
 @pytest.mark.parametrize("image", ["small", "tensorboard"])
-def test_images_without_torch_read_none_of_its_locks(checkout, image):
+def test_image_without_torch_reads_only_its_own_locks(checkout, image):
     whole = " ".join(each.text for each in of_image(checkout, image))
     assert set(re.findall(r"docker/(\w+)/", whole)) == {image}
 
 
-@each_image
-def test_no_cache_needs_a_home(checkout, image):
-    variables = environment(checkout, image)
-    assert variables["HOME"] == "/tmp"
-    assert variables["USER"]
-    assert all(
-        value.startswith("/tmp") for name, value in variables.items() if name.endswith("DIR")
-    )
-
-
-def test_only_what_is_copied_is_sent_to_the_builder(checkout):
-    kept = [
-        line
-        for line in (checkout / ".dockerignore").read_text().splitlines()
-        if not line.startswith("#")
-    ]
+def test_copied_files_exist_and_nothing_else_is_sent_to_the_builder(checkout):
+    lines = (checkout / ".dockerignore").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("#")]
     assert kept[0] == "*"
-    allowed = [line.removeprefix("!") for line in kept if line.startswith("!")]
-    assert allowed == [
-        "docker/**/*.txt",
-        "pipelines/*/pipeline.yaml",
-        "pyproject.toml",
-        "README.md",
-        "src/citeflow",
-    ]
-
-
-def test_what_is_copied_exists_and_is_sent_to_the_builder(checkout):
+    allowed = [line.removeprefix("!").split("/")[0] for line in kept if line.startswith("!")]
+    assert sorted(allowed) == sorted(SENT)
     copies = [each.text for each in instructions(checkout) if each.name == "COPY"]
     for source in [word for text in copies for word in text.split()[:-1]]:
         for torch in ("cpu", "cuda"):
-            copied = source.replace("${TORCH}", torch)
-            assert list(checkout.glob(copied))
-            assert copied.split("/")[0] in {
-                "docker",
-                "pipelines",
-                "pyproject.toml",
-                "README.md",
-                "src",
-            }
+            assert list(checkout.glob(source.replace("${TORCH}", torch)))
+            assert source.split("/")[0] in SENT
 
 
-def test_the_wheel_holds_every_pipeline_that_is_compiled(checkout):
+def test_wheel_holds_every_compiled_pipeline(checkout):
     settings = tomllib.loads((checkout / "pyproject.toml").read_text())
-    held = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    files = {
-        path.relative_to(checkout).as_posix(): path.parent.name
-        for path in checkout.glob("pipelines/*/*.yaml")
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    names = [path.parent.name for path in checkout.glob("pipelines/*/pipeline.yaml")]
+    assert wheel["force-include"] == {
+        f"pipelines/{name}/pipeline.yaml": f"citeflow/compiled/{name}.yaml" for name in names
     }
-    wanted = {
-        path: f"citeflow/compiled/{name}.yaml"
-        for path, name in files.items()
-        if path.endswith("pipeline.yaml")
-    }
-    assert held == wanted
+    assert (checkout / "src/citeflow/py.typed").exists()

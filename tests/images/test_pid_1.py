@@ -1,6 +1,6 @@
-"""SIGTERM ends what pods run, as the first process of a process namespace, which Linux spares the signals it ignores.
+"""Row F8: SIGTERM ends the command of a pod as process 1, which Linux spares the signals without a handler.
 
-A pod's command takes the place of an image's init, so it is tried without one; workers have the pause container's.
+A pod's command replaces an image's init, so it is tested without one; workers have the pause container's.
 """
 
 import shutil
@@ -26,17 +26,17 @@ pytestmark = pytest.mark.fault("F8")
 
 @pytest.fixture
 def begin(tmp_path):
-    """Start a command alone in a process namespace; returns its process once it has printed some words."""
+    """Start a command alone in a process namespace; returns its process once it is ready."""
     if subprocess.run([*ALONE, "true"], capture_output=True, timeout=10).returncode:
-        pytest.skip("no process namespace may be made here: `unshare --pid` needs root")
+        pytest.skip("`unshare --pid` needs root")
     running = []
 
     def begin(command, is_ready):
-        with (tmp_path / "told").open("w") as told:
+        with (tmp_path / "output").open("w") as output:
             running.append(
-                subprocess.Popen([*ALONE, *command], stdout=told, stderr=subprocess.STDOUT)
+                subprocess.Popen([*ALONE, *command], stdout=output, stderr=subprocess.STDOUT)
             )
-        eventually(lambda: is_ready((tmp_path / "told").read_text()), running[-1])
+        eventually(lambda: is_ready((tmp_path / "output").read_text()), running[-1])
         return psutil.Process(running[-1].pid).children()[0]
 
     yield begin
@@ -54,7 +54,7 @@ def eventually(condition, process):
 
 
 def number_inside(process):
-    """The number of a process in its own namespace."""
+    """Return the number of a process in its own namespace."""
     (line,) = [
         line
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
@@ -63,16 +63,14 @@ def number_inside(process):
     return int(line.split()[-1])
 
 
-def milliseconds_to_end(process):
-    began = time.monotonic()
+def require_end(process):
     process.terminate()
     psutil.wait_procs([process], timeout=LIMIT_S)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return 1000 * (time.monotonic() - began)
 
 
-def said(folder, kind, name):
-    """The only container of a pod of the manifests, as its argv."""
+def argv_of(folder, kind, name):
+    """Return the argv of the only container of a pod of the manifests."""
     (thing,) = [
         each for each in render(folder) if (each["kind"], each["metadata"]["name"]) == (kind, name)
     ]
@@ -82,25 +80,25 @@ def said(folder, kind, name):
 
 
 def test_a_first_process_without_a_handler_would_stay(begin):
-    process = begin(DEAF, lambda told: "ready" in told)
+    process = begin(DEAF, lambda output: "ready" in output)
     assert number_inside(process) == 1
     process.terminate()
     assert psutil.wait_procs([process], timeout=0.3)[1] == [process]
 
 
-def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch, figure):
-    python, *arguments = said(checkout / "manifests" / "base", "CronJob", "citeflow-reaper")
+def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch):
+    python, *arguments = argv_of(checkout / "manifests" / "base", "CronJob", "citeflow-reaper")
     assert python == "python3"
     with KubeApi() as kube:
         monkeypatch.setenv("KUBECONFIG", str(kube.write_kubeconfig(tmp_path / "config")))
         kube.outage()
-        process = begin([sys.executable, *arguments], lambda told: "waits for the API" in told)
+        process = begin([sys.executable, *arguments], lambda output: "waits for the API" in output)
         assert number_inside(process) == 1
-        figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
+        require_end(process)
 
 
-def test_tensorboard_ends(begin, checkout, tmp_path, figure):
-    program, *arguments = said(
+def test_tensorboard_ends(begin, checkout, tmp_path):
+    program, *arguments = argv_of(
         checkout / "manifests" / "components" / "web", "Deployment", "citeflow-tensorboard"
     )
     assert program == "tensorboard"
@@ -111,23 +109,21 @@ def test_tensorboard_ends(begin, checkout, tmp_path, figure):
     }
     own = [replaced.get(each.partition("=")[0], each) for each in arguments]
     process = begin(
-        [sys.executable, "-m", "tensorboard.main", *own], lambda told: "/tensorboard/" in told
+        [sys.executable, "-m", "tensorboard.main", *own], lambda output: "/tensorboard/" in output
     )
     assert number_inside(process) == 1
-    figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
+    require_end(process)
 
 
-def test_an_init_passes_the_signal_on(begin, tmp_path, figure):
+def test_an_init_passes_the_signal_on(begin, tmp_path):
     if shutil.which("tini") is None:
         pytest.skip("tini, the init of the images, is not installed")
-    process = begin(["tini", "--", *DEAF], lambda told: "ready" in told)
+    process = begin(["tini", "--", *DEAF], lambda output: "ready" in output)
     assert number_inside(process) == 1
-    figure(sigterm_to_end_ms=milliseconds_to_end(process), programs=1)
+    require_end(process)
 
 
-def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(
-    begin, checkout, figure
-):
+def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(begin, checkout):
     job = yaml.safe_load(
         (checkout / "tests" / "kubernetes" / "golden" / "pytorchjob.yaml").read_text()
     )
@@ -144,10 +140,10 @@ def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(
     own = [replaced.get(each.partition("=")[0], each) for each in words]
     assert python == "python3"
     assert "--nnodes=2" in own
-    pause = begin([*PAUSE, sys.executable, *own], lambda told: answers(port))
+    pause = begin([*PAUSE, sys.executable, *own], lambda _: answers(port))
     (torchrun,) = pause.children()
     assert (number_inside(pause), number_inside(torchrun)) == (1, 2)
-    figure(sigterm_to_end_ms=milliseconds_to_end(torchrun), programs=1)
+    require_end(torchrun)
 
 
 def answers(port):

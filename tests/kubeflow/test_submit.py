@@ -5,200 +5,129 @@ import yaml
 
 from citeflow import __version__
 from citeflow.errors import CiteflowError, ConfigError
-from citeflow.kubeflow import api, local_runner, pipeline_spec, submit
+from citeflow.kubeflow.pipeline_spec import with_images
+from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import (
-    checked,
+    Package,
+    RunOptions,
+    check_readable,
     plan,
-    validate,
+    typed_parameters,
     version_name,
-    with_images,
-    without_cache,
 )
-from citeflow.kubernetes.job_spec import IMAGE
 
-TEXT = local_runner.compiled().read_text()
-
-
-def executors(text):
-    spec = next(yaml.safe_load_all(text))
-    return [each["container"]["image"] for each in spec["deploymentSpec"]["executors"].values()]
+TEXT = PIPELINES["citation"].compiled().read_text()
 
 
-def test_no_other_image_leaves_the_compiled_file_as_it_is():
-    assert with_images(TEXT) is TEXT
-
-
-def test_another_step_image_is_that_of_every_step_and_kfp_can_read_the_result():
-    changed = with_images(TEXT, step_image="registry.example/step@sha256:12")
-    assert set(executors(changed)) == {"registry.example/step@sha256:12"}
-    assert len(executors(changed)) == len(executors(TEXT))
-    validate(changed)
-
-
-def test_other_images_change_nothing_but_images():
-    changed = with_images(TEXT, step_image="step:2", train_image="train:2")
-    assert "train:2" in changed
-    assert IMAGE not in changed
-    step = executors(TEXT)[0]
-    back = [pipeline_spec._replaced(each, "step:2", step) for each in yaml.safe_load_all(changed)]
-    back = [pipeline_spec._replaced(each, "train:2", IMAGE) for each in back]
-    assert back == list(yaml.safe_load_all(TEXT))
-    assert len(back) == 2
-
-
-def test_a_worker_image_for_a_pipeline_without_workers_is_an_error():
-    with pytest.raises(ConfigError, match="no image for workers"):
-        with_images(TEXT.replace(IMAGE, "other"), train_image="train:2")
-
-
-def test_without_cache_no_step_is_cached_and_with_it_some_are():
-    def cached(text):
-        tasks = next(yaml.safe_load_all(text))["root"]["dag"]["tasks"].values()
-        return [task for task in tasks if task.get("cachingOptions", {}).get("enableCache")]
-
-    assert cached(TEXT)
-    assert not cached(without_cache(TEXT))
-    validate(without_cache(TEXT))
-
-
-def test_what_kfp_can_not_read_is_an_error():
+def test_check_readable_reports_what_kfp_cannot_read():
     with pytest.raises(CiteflowError, match="not a pipeline that kfp can read"):
-        validate("components: [1, 2]\n")
+        check_readable("components: [1, 2]\n")
 
 
-def test_parameters_get_the_types_of_the_pipeline_and_the_rest_its_defaults():
-    values = checked(
-        TEXT, {"workers": "4", "epochs": "1e-1", "settings": "train: {lr: 0.1}", "dataset": 17}
-    )
-    assert values["workers"] == 4
-    assert isinstance(values["workers"], int)
-    assert values["epochs"] == 0.1
-    assert values["settings"] == "train: {lr: 0.1}"
-    assert values["dataset"] == "17"
+def test_typed_parameters_have_the_types_and_defaults_of_the_pipeline():
+    given = {"workers": "4", "epochs": "1e-1", "settings": "train: {lr: 0.1}", "dataset": 17}
+    values = typed_parameters(TEXT, given)
+    known = next(yaml.safe_load_all(TEXT))["root"]["inputDefinitions"]["parameters"]
+    assert set(values) == set(known)
+    assert type(values["workers"]) is int
+    expected = {"workers": 4, "epochs": 0.1, "settings": given["settings"], "dataset": "17"}
+    assert {name: values[name] for name in expected} == expected
     assert values["data_root"] == "/mnt/citeflow"
 
 
-def test_every_parameter_of_the_pipeline_has_a_default_that_fits_it():
-    known = next(yaml.safe_load_all(TEXT))["root"]["inputDefinitions"]["parameters"]
-    assert set(checked(TEXT, {})) == set(known)
-
-
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ({"worker": 2}, "unknown parameter of the pipeline: worker\nhint: did you mean workers"),
-        ({"workers": "two"}, "workers: two\nhint: must be a whole number"),
+        ({"workers": "two"}, "workers: two\nhint: must be a number"),
         ({"workers": 2.5}, "must be a whole number"),
         ({"preset": "sed"}, "preset: sed\nhint: one of default, seed"),
         ({"launcher": "pytorch"}, "launcher: pytorch\nhint: one of local, pytorchjob, trainjob"),
     ],
 )
-def test_a_wrong_parameter_is_told_with_what_would_be_right(given, words):
+def test_typed_parameters_name_what_would_be_right(given, message):
     with pytest.raises(ConfigError) as caught:
-        checked(TEXT, given)
-    assert words in str(caught.value)
+        typed_parameters(TEXT, given)
+    assert message in str(caught.value)
 
 
-def test_lists_mappings_and_parameters_without_a_default_are_checked_too():
+def test_typed_parameters_check_lists_mappings_and_required_ones():
     kinds = {"many": "LIST", "named": "STRUCT", "flag": "BOOLEAN"}
-    spec = {
-        "root": {
-            "inputDefinitions": {
-                "parameters": {name: {"parameterType": kinds[name]} for name in kinds}
-            }
-        }
-    }
+    parameters = {name: {"parameterType": kind} for name, kind in kinds.items()}
+    text = yaml.safe_dump({"root": {"inputDefinitions": {"parameters": parameters}}})
     given = {"many": "[1, 2]", "named": {"a": 1}, "flag": "true"}
-    assert checked(yaml.safe_dump(spec), given) == {"many": [1, 2], "named": {"a": 1}, "flag": True}
+    typed = {"many": [1, 2], "named": {"a": 1}, "flag": True}
+    assert typed_parameters(text, given) == typed
     with pytest.raises(ConfigError, match="must be a list"):
-        checked(yaml.safe_dump(spec), {**given, "many": "{}"})
+        typed_parameters(text, {**given, "many": "{}"})
     with pytest.raises(ConfigError, match="is missing: flag"):
-        checked(yaml.safe_dump(spec), {"many": [], "named": {}})
+        typed_parameters(text, {"many": [], "named": {}})
+
+
+@pytest.mark.parametrize("given", ["1,3", "[1, 3]", [1, 3]])
+def test_plan_takes_lists_with_commas_alone(given):
+    assert plan({"workers": given}, Package(pipeline="scaling")).parameters["workers"] == [1, 3]
 
 
 @pytest.fixture
-def committed(tmp_path, monkeypatch):
-    """A checkout of its own, whose commit holds the pipeline; returns the pipeline's file."""
+def committed(tmp_path):
+    """A compiled pipeline in a checkout of its own, whose commit holds it."""
     path = tmp_path / "pipelines" / "citation" / "pipeline.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(TEXT)
-    who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "one"]):
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    monkeypatch.setattr(local_runner, "compiled", lambda *name: path)
     return path
 
 
-def test_a_version_is_named_after_the_commit_that_holds_its_text(committed):
-    sha = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=committed.parent, capture_output=True, text=True
-    ).stdout
-    assert version_name(TEXT) == f"citeflow-{__version__}+{sha[:7]}"
+def test_version_name_is_the_commit_that_holds_the_text(committed):
+    command = ["git", "rev-parse", "HEAD"]
+    head = subprocess.run(command, cwd=committed.parent, capture_output=True, text=True)
+    name = version_name(TEXT, committed)
+    assert name == f"citeflow-{__version__}+{head.stdout[:7]}"
+    changed = [with_images(TEXT, step_image=f"step:{number}") for number in (2, 3)]
+    names = {version_name(text, committed) for text in changed}
+    assert len(names) == 2
+    assert all(each.startswith(f"{name}-") for each in names)
 
 
-def test_a_text_that_is_not_committed_adds_its_digest_so_that_no_name_means_two_contents(committed):
-    base, changed = version_name(TEXT), version_name(with_images(TEXT, step_image="step:2"))
-    assert changed.startswith(f"{base}-")
-    assert version_name(with_images(TEXT, step_image="step:3")) != changed
-
-
-def test_outside_of_a_checkout_the_digest_names_the_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(local_runner, "compiled", lambda *name: tmp_path / "pipeline.yaml")
+def test_version_name_is_the_digest_outside_of_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    name = version_name(TEXT)
+    name = version_name(TEXT, tmp_path / "pipeline.yaml")
     assert name.startswith(f"citeflow-{__version__}+")
-    assert version_name(TEXT + "\n") != name
+    assert version_name(TEXT + "\n", tmp_path / "pipeline.yaml") != name
 
 
-def test_a_schedule_as_of_crontab_is_refused_since_the_server_would_read_it_as_another():
+def test_plan_refuses_a_crontab_of_five_fields():
     with pytest.raises(ConfigError, match="six fields"):
-        plan(cron="0 3 * * 1")
-    assert plan(cron="0 0  3 * * 1").cron == "0 0 3 * * 1"
+        plan(options=RunOptions(cron="0 3 * * 1"))
+    assert plan(options=RunOptions(cron="0 0  3 * * 1")).cron == "0 0 3 * * 1"
 
 
-def test_the_experiment_is_the_one_that_kfp_would_take(monkeypatch):
+def test_plan_takes_the_experiment_that_kfp_would_take(monkeypatch):
+    mine = RunOptions(experiment="mine")
     assert plan().experiment == "citeflow"
     monkeypatch.setenv("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "team")
     assert plan().experiment == "team"
-    assert plan(experiment="mine").experiment == "mine"
+    assert plan(options=mine).experiment == "mine"
     monkeypatch.setenv("KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME", "always")
-    assert plan(experiment="mine").experiment == "always"
+    assert plan(options=mine).experiment == "always"
+
+
+def test_plan_names_the_nearest_pipeline():
+    with pytest.raises(ConfigError, match="no such pipeline: scalin\nhint: did you mean scaling"):
+        plan(package=Package(pipeline="scalin"))
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("pipeline", "given", "message"),
     [
-        ({"workers": 0}, "workers: 0"),
-        ({"epochs": 3, "minutes": 2}, "epochs and minutes are both set"),
-        ({"run_name": "A_B"}, "run name: A_B"),
-        ({"settings": "nosuch: {a: 1}"}, "unknown section: nosuch"),
-        ({"job": "{cpuu: 4}"}, "unknown setting: job.cpuu"),
-        (
-            {"dataset": "https://user:secret@host/x.zip"},
-            "a URL with a password: https://host/x.zip",
-        ),
-        ({"dataset": "http://[secret"}, "dataset: a malformed URL"),
-    ],
-)
-def test_what_the_first_step_would_refuse_is_refused_before_anything_is_sent(given, told):
-    with pytest.raises(ConfigError) as caught:
-        submit.plan(given)
-    assert told in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("host", ["localhost:8080", "ftp://host"])
-def test_a_host_without_a_scheme_is_refused(host):
-    with pytest.raises(ConfigError, match="--host"):
-        api.connect(host=host)
-
-
-@pytest.mark.parametrize(
-    ("compiled", "given", "told"),
-    [
-        ("scaling", {"dataset": "https://me:s3cret@host/x.zip"}, "password"),
-        ("compare", {"dataset": "https://me:s3cret@host/x.zip"}, "password"),
-        ("tune", {"dataset": "https://me:s3cret@host/x.zip"}, "password"),
+        ("citation", {"workers": 0}, "workers: 0"),
+        ("citation", {"settings": "nosuch: {a: 1}"}, "nosuch"),
+        ("scaling", {"dataset": "https://me:s3cret@host/x.zip"}, "a URL with a password: https"),
+        ("compare", {"dataset": "https://me:s3cret@host/x.zip"}, "a URL with a password: https"),
+        ("tune", {"dataset": "https://me:s3cret@host/x.zip"}, "a URL with a password: https"),
         ("scaling", {"workers": [0]}, "workers: 0"),
         ("scaling", {"workers": "[1.5]"}, "workers: 1.5"),
         ("scaling", {"job": "{cpuu: 4}"}, "cpuu"),
@@ -206,16 +135,9 @@ def test_a_host_without_a_scheme_is_refused(host):
         ("compare", {"epochs": 2, "minutes": 1}, "both set"),
         ("tune", {"trials": 0}, "trials: 0"),
         ("tune", {"space": "{train.lrr: [1]}"}, "train.lrr"),
-        ("xor", {"dims": 0}, "dims: 0"),
     ],
 )
-def test_what_the_first_steps_of_an_experiment_would_refuse_is_refused_before_it_is_sent(
-    compiled, given, told
-):
-    with pytest.raises(ConfigError, match=told):
-        plan(given, compiled=compiled)
-
-
-@pytest.mark.parametrize("given", ["1,3", "[1, 3]", [1, 3]])
-def test_a_list_may_be_written_with_commas_alone(given):
-    assert plan({"workers": given}, compiled="scaling").parameters["workers"] == [1, 3]
+def test_plan_refuses_what_the_first_stages_would(pipeline, given, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        plan(given, Package(pipeline=pipeline))
+    assert "s3cret" not in str(caught.value)

@@ -3,20 +3,19 @@
 import sys
 from pathlib import Path
 
-from clusters import connect, launch_of
+from clusters import connect, watcher_of
 
 from citeflow.errors import CiteflowError
 from citeflow.kubernetes.identity import Owner
-from citeflow.kubernetes.watcher import run
 from citeflow.utils.signals import handle_signals
 
 
-def attempt(url: str, run_dir: str, name: str, uid: str) -> None:
-    """Create or take over the job, and stay until its model is there; ends with 0 if it is, as a step does."""
+def attempt(url, root, name, uid):
+    """Create or adopt the job, and wait for its model; the exit code is that of a step."""
     sys.stderr = open("/dev/null", "w")  # noqa: SIM115
-    launch = launch_of(connect(url), Path(run_dir), owner=Owner(name=name, uid=uid))
+    watcher = watcher_of(connect(url), Path(root), owner=Owner(name=name, uid=uid))
     try:
         with handle_signals():
-            run(launch, lambda: (Path(run_dir) / "job.json").write_text("{}"))
+            watcher.train(lambda: watcher.run.job_file.write_text("{}"))
     except CiteflowError as error:
         sys.exit(error.exit_code)

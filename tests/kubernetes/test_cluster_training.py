@@ -1,123 +1,137 @@
-"""Real training in the pods of a job: every pod is a process with torchrun, started by the operator in memory."""
+"""Real training in the pods of a job: each pod is a process with torchrun."""
 
 import time
 
-import psutil
 import pytest
+import yaml
 from clusters import NAMESPACE, connect
 from fakes.kube_api import KubeApi
 from fakes.operator import TrainingOperator
 
-from citeflow import config, files, stages
-from citeflow.kubernetes import launch as cluster_train
-from citeflow.kubernetes import watcher
+from citeflow import config, files
+from citeflow.data.datasets import download_dataset
+from citeflow.graph.prepared import prepare
+from citeflow.kubeflow import local_runner
+from citeflow.kubeflow.pipelines import PIPELINES
+from citeflow.kubernetes import launch, watcher
 from citeflow.kubernetes.job_spec import JobRequest, JobSpec
+from citeflow.paths import RunPaths
 
-SETTINGS = ["model.predictor=dot", "train.epochs=60", "train.num_validations=20"]
+SETTINGS = [
+    "synthetic.num_papers=400",
+    "data.holdout=0.2",
+    "data.eval_negatives=50",
+    "model.hidden_channels=16",
+    "model.predictor=dot",
+    "train.epochs=24",
+    "train.nodes_per_batch=100",
+    "train.num_negatives=64",
+    "train.lr=0.01",
+    "train.num_validations=8",
+]
+CONFIG = config.load(overrides=SETTINGS)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Look at the job all the time, as a test can."""
-    monkeypatch.setattr(watcher, "SEEN_LATE_S", 2)
-
-
-def train(prepared, name, kind, monkeypatch, *, during=None):
-    """The stage `train` as a job of two pods; `during(kube)` is called at each of the launcher's pauses."""
-    root = prepared.data_root
-    request = JobRequest(
-        kind=kind, spec=JobSpec(volumes={"citeflow-data": str(root)}), run_id="a-run"
-    )
-
-    def sleep(seconds):
-        time.sleep(0.2)
-        if during:
-            during(kube)
-
-    with KubeApi() as kube, TrainingOperator(kube, real=True, restart_delay=0.2, grace=20):
-        monkeypatch.setattr(
-            cluster_train, "connect", lambda **given: connect(kube.url, sleep=sleep)
-        )
-        return stages.train(
-            prepared.graph,
-            run_dir=root / "runs" / name,
-            log_dir=root / "logs" / name,
-            config=config.load(overrides=[*prepared.settings, *SETTINGS]),
-            workers=2,
-            request=request,
-        )
+    monkeypatch.setattr(watcher, "VISIBILITY_DELAY_S", 2)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(prepared):
-    """The digest of the model that two pods make which nobody disturbs, and the model."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        model = train(prepared, "undisturbed", "PyTorchJob", monkeypatch)
-    return digest(model), model
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("volume")
+
+
+@pytest.fixture(scope="module")
+def graph(root):
+    raw = download_dataset("synthetic", data_root=root, config=CONFIG)
+    return prepare(raw, data_root=root, config=CONFIG.data)
+
+
+@pytest.fixture(scope="module")
+def train(root, graph):
+    """Train in two pods; `during(kube, operator, run)` is called at each pause of the launcher."""
+
+    def train(name, launcher, during=None):
+        run = RunPaths(root, name)
+        spec = JobSpec(volumes={"citeflow-data": str(root)})
+        request = JobRequest(launcher=launcher, spec=spec, run_id="a-run")
+
+        def sleep(seconds):
+            time.sleep(0.2)
+            if during and run.checkpoints.exists():
+                during(kube, operator)
+
+        with (
+            KubeApi() as kube,
+            TrainingOperator(kube, real=True, restart_delay=0.2, grace=20) as operator,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(launch, "connect", lambda **_: connect(kube.url, sleep=sleep))
+            return launch.train_on_cluster(graph, run, config=CONFIG, request=request)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train):
+    """The model of two pods that nobody disturbs."""
+    return train("undisturbed", "pytorchjob")
 
 
 def digest(model):
     return files.sha256_of_file(model / "model.safetensors")
 
 
-def test_pods_make_the_model_and_its_logs(prepared, undisturbed):
-    manifest = files.verify(undisturbed[1], "TrainedModel")
+def test_train_on_cluster_makes_model_and_logs(root, undisturbed):
+    manifest = files.verify(undisturbed, "TrainedModel")
     assert manifest.inputs["workers"] == 2
     assert manifest.facts["valid_mrr"] > 0.1
-    assert list((prepared.data_root / "logs" / "undisturbed").glob("events.*"))
-
-
-def test_a_train_job_makes_the_same_model(prepared, undisturbed, monkeypatch):
-    assert digest(train(prepared, "trainjob", "TrainJob", monkeypatch)) == undisturbed[0]
+    assert list((root / "logs" / "undisturbed").glob("events.*"))
 
 
 @pytest.mark.fault("F4")
-@pytest.mark.parametrize("victim", ["worker-0", "worker-1"])
-def test_a_pod_that_is_deleted_during_training_changes_nothing(
-    prepared, undisturbed, monkeypatch, figure, victim
-):
+@pytest.mark.parametrize(
+    ("launcher", "victim"), [("pytorchjob", "worker-0"), ("trainjob", "node-0-1")]
+)
+def test_train_on_cluster_deleted_pod_changes_no_bit(train, undisturbed, launcher, victim):
     uids = []
 
-    def delete(kube):
-        pod = next(
-            (pod for pod in kube.list("pods") if pod["metadata"]["name"].endswith(victim)), None
-        )
-        if (
-            pod
-            and not uids
-            and (prepared.data_root / "runs" / f"without-{victim}" / "checkpoints").exists()
-        ):
-            kube.store.delete(kube.store.kind_of("pods"), NAMESPACE, pod["metadata"]["name"])
-            uids.append(pod["metadata"]["uid"])
-        if pod and uids and pod["metadata"]["uid"] not in uids:
-            uids.append(pod["metadata"]["uid"])
+    def delete(kube, operator):
+        for pod in kube.list("pods"):
+            meta = pod["metadata"]
+            if meta["name"].endswith(victim) and meta["uid"] not in uids:
+                if not uids:
+                    operator.delete_pod(NAMESPACE, meta["name"])
+                uids.append(meta["uid"])
 
-    model = train(prepared, f"without-{victim}", "PyTorchJob", monkeypatch, during=delete)
+    model = train(f"deleted-{launcher}", launcher, delete)
     assert len(uids) == 2
-    assert digest(model) == undisturbed[0]
-    figure(pods_deleted=1)
+    assert digest(model) == digest(undisturbed)
 
 
-def is_worker(process):
-    try:
-        return "citeflow.training.worker" in process.cmdline()[2:4]
-    except psutil.Error:
-        return False
-
-
-@pytest.mark.fault("F1")
-def test_a_worker_process_that_is_killed_changes_nothing(
-    prepared, undisturbed, monkeypatch, figure
-):
-    killed = []
-
-    def kill(kube):
-        if not killed and (prepared.data_root / "runs" / "killed" / "checkpoints").exists():
-            process = next(filter(is_worker, psutil.Process().children(recursive=True)))
-            process.kill()
-            killed.append(process.pid)
-
-    model = train(prepared, "killed", "PyTorchJob", monkeypatch, during=kill)
-    assert killed
-    assert digest(model) == undisturbed[0]
-    figure(identical=1, runs=1, kills=1)
+def test_compiled_pipeline_trains_in_pods(tmp_path, monkeypatch, capfd):
+    """From the download to the report; only the cluster is a stand-in."""
+    root = tmp_path / "data"
+    root.mkdir()
+    with KubeApi() as kube, TrainingOperator(kube, real=True):
+        kubeconfig = kube.write_kubeconfig(tmp_path / "kubeconfig", NAMESPACE)
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        settings = config.load(overrides=[*SETTINGS, "train.epochs=3", "train.num_validations=3"])
+        arguments = {
+            "settings": config.to_yaml(settings),
+            "workers": 2,
+            "launcher": "pytorchjob",
+            "job": yaml.safe_dump({"volumes": {"citeflow-data": str(root)}, "cpu": 1}),
+            "run_name": "as-a-job",
+            "out_dir": str(tmp_path / "out"),
+            "data_root": str(root),
+        }
+        local_runner.run_pipeline(
+            PIPELINES["citation"].compiled(), arguments, scratch=root, verbose=True
+        )
+        assert len(kube.list("pytorchjobs")) == 1
+    report = files.read_json(tmp_path / "out" / "report.json")
+    assert report["train"]["workers"] == 2
+    assert report["test"]["mrr"] > 0.05
+    assert "worker-0 | " in capfd.readouterr().err

@@ -1,7 +1,5 @@
-"""What a training asks of a cluster, as text."""
-
 import contextlib
-import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,11 +54,11 @@ ANYTHING = st.recursive(
 
 
 @given(spec=SPECS)
-def test_the_text_of_a_spec_gives_it_back(spec):
+def test_to_yaml_round_trips(spec):
     assert from_yaml(to_yaml(spec)) == spec
 
 
-def test_no_text_asks_for_the_defaults():
+def test_from_yaml_without_text_is_the_default():
     assert (
         from_yaml("")
         == from_yaml("null")
@@ -70,17 +68,17 @@ def test_no_text_asks_for_the_defaults():
     )
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(JobSpec)])
-def test_a_setting_without_a_value_is_left_at_its_default(name):
+@pytest.mark.parametrize("name", list(JobSpec.model_fields))
+def test_from_yaml_takes_null_for_the_default(name):
     assert from_yaml(f"{name}:") == from_yaml(f"{name}: null") == JobSpec()
 
 
-def test_what_the_text_leaves_out_is_taken_from_the_caller():
-    spec = from_yaml("{cpu: 4}", workers=7, image="mine:1", cpu="2")
+def test_from_yaml_overrides_the_caller():
+    spec = from_yaml("{cpu: 4}", workers=7, image="mine:1")
     assert (spec.cpu, spec.workers, spec.image) == ("4", 7, "mine:1")
 
 
-def test_numbers_and_texts_are_read_as_people_write_them():
+def test_from_yaml_reads_numbers_and_text_alike():
     text = """
         workers: "3"
         cpu: 0.5
@@ -88,8 +86,8 @@ def test_numbers_and_texts_are_read_as_people_write_them():
         deadline_hours: 1e-1
         keep_hours: 2
         gpus: 1.0
-        volumes: {citeflow-data: /mnt/citeflow, 7: /seven}
-        node_selector: {cloud.google.com/gke-spot: true, zone: 4}
+        volumes: {citeflow-data: /mnt/citeflow, "7": /seven}
+        node_selector: {cloud.google.com/gke-spot: "true", zone: 4}
         image_pull_secrets: [one, two]
         tolerations: [{key: nvidia.com/gpu, operator: Exists}]
     """
@@ -105,83 +103,47 @@ def test_numbers_and_texts_are_read_as_people_write_them():
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
-        ("workers: 0", "job.workers: 0", "1 to 10000"),
-        ("workers: -2", "job.workers: -2", "1 to 10000"),
-        ("workers: 10001", "job.workers: 10001", "1 to 10000"),
+        ("workers: 0", "job.workers: 0", "at least 1"),
+        ("workers: 10001", "job.workers: 10001", "at most 10000"),
         ("workers: 2.5", "job.workers: 2.5", "a whole number"),
-        ("workers: two", "job.workers: two", "a whole number"),
-        ("workers: true", "job.workers: True", "a whole number"),
+        ("workers: two", "job.workers: two", "a number"),
+        ("workers: true", "job.workers: True", "a number"),
         ("workers: [2]", "job.workers: [2]", "a whole number"),
-        ("gpus: -1", "job.gpus: -1", "0 or more"),
-        ("gpus: .nan", "job.gpus: nan", "a whole number"),
-        ("gpus: .inf", "job.gpus: inf", "a whole number"),
+        ("gpus: -1", "job.gpus: -1", "at least 0"),
+        ("gpus: .inf", "job.gpus: inf", "a number"),
         ("image: ''", "job.image", "with its version or digest"),
-        ("image: citeflow-train", "job.image: citeflow-train", "with its version or digest"),
         ("image: 'repo:5000/train'", "job.image: repo:5000/train", "with its version or digest"),
-        (
-            "image: 'repo/citeflow-train:latest'",
-            "job.image: repo/citeflow-train:latest",
-            "not :latest",
-        ),
-        (
-            "image_pull_policy: Sometimes",
-            "job.image_pull_policy: Sometimes",
-            "IfNotPresent, Always, Never",
-        ),
-        ("image_pull_policy: never", "job.image_pull_policy: never", "IfNotPresent, Always, Never"),
-        ("image_pull_secrets: one", "job.image_pull_secrets: one", "a list of names"),
-        ("image_pull_secrets: [1]", "job.image_pull_secrets: [1]", "a list of names"),
-        ("image_pull_secrets: {a: b}", "job.image_pull_secrets", "a list of names"),
-        ("cpu: many", "job.cpu: many", "such as 2 or 8Gi"),
+        ("image: 'train:latest'", "job.image: train:latest", "not :latest"),
+        ("image_pull_policy: never", "job.image_pull_policy: never", "'Never'"),
+        ("image_pull_secrets: one", "job.image_pull_secrets: one", "tuple"),
+        ("cpu: 4Gi", "job.cpu: 4Gi", "cores such as 2 or 500m"),
         ("cpu: 0", "job.cpu: 0", "such as 2 or 8Gi"),
         ("cpu: -1", "job.cpu: -1", "such as 2 or 8Gi"),
-        ("cpu: [1]", "job.cpu: [1]", "a text"),
-        ("queue: {a: b}", "job.queue", "a text"),
-        ("image: [a]", "job.image", "a text"),
-        ("runtime: true", "job.runtime: True", "a text"),
-        ("cpu: 8Gi", "job.cpu: 8Gi", "cores such as 2 or 500m"),
         ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "which is 4Gi"),
+        ("memory: 256Mi", "job.shared_memory: 512Mi", "which is 256Mi"),
         ("memory: 8GB", "job.memory: 8GB", "such as 2 or 8Gi"),
-        ("memory: 8 Gi", "job.memory: 8 Gi", "such as 2 or 8Gi"),
-        ("memory: 8gi", "job.memory: 8gi", "such as 2 or 8Gi"),
         ("shared_memory: ''", "job.shared_memory", "such as 2 or 8Gi"),
         ("volumes: {citeflow-data: mnt}", "job.volumes", "claim: /path"),
-        ("volumes: {citeflow-data: }", "job.volumes", "claim: /path"),
-        ("volumes: {a: /x, b: /x}", "job.volumes", "each once"),
-        ("volumes: {a: /tmp}", "job.volumes", "claim: /path"),
+        ("volumes: {a: /x, b: /x}", "job.volumes", "each path once"),
         ("volumes: {a: /dev/shm}", "job.volumes", "claim: /path"),
         ("volumes: {a: '/x:y'}", "job.volumes", "claim: /path"),
-        ("volumes: {a: /}", "job.volumes", "claim: /path"),
-        ("volumes: [citeflow-data]", "job.volumes: ['citeflow-data']", "keys and values"),
-        ("volumes: /mnt", "job.volumes: /mnt", "keys and values"),
-        ("node_selector: spot", "job.node_selector: spot", "keys and values"),
-        ("tolerations: {key: a}", "job.tolerations", "a list of keys and values"),
-        ("tolerations: [spot]", "job.tolerations: ['spot']", "a list of keys and values"),
-        ("deadline_hours: 0", "job.deadline_hours: 0.0", "above 0"),
-        ("deadline_hours: 8761", "job.deadline_hours: 8761.0", "at most a year"),
-        ("deadline_hours: tomorrow", "job.deadline_hours: tomorrow", "a number"),
+        ("volumes: /mnt", "job.volumes must hold keys and values: /mnt", ""),
+        ("node_selector: {spot: true}", "job.node_selector.spot: True", "string"),
+        ("tolerations: [spot]", "job.tolerations.0 must hold keys and values: spot", ""),
+        ("deadline_hours: 0", "job.deadline_hours: 0", "above 0"),
+        ("deadline_hours: 8761", "job.deadline_hours: 8761", "at most 8760"),
         ("deadline_hours: .nan", "job.deadline_hours: nan", "a number"),
-        ("keep_hours: -1", "job.keep_hours: -1.0", "0 to a year"),
-        ("restarts: -1", "job.restarts: -1", "0 or more"),
+        ("keep_hours: -1", "job.keep_hours: -1", "at least 0"),
         ("worker: 3", "unknown setting: job.worker", "did you mean workers"),
-        ("memroy: 3Gi", "unknown setting: job.memroy", "did you mean memory"),
         ("nodeSelector: {}", "unknown setting: job.nodeSelector", "did you mean node_selector"),
-        ("zzz: 1", "unknown setting: job.zzz", "one of workers, image"),
         ("2: 3", "unknown setting: job.2", "one of workers"),
-        ("[1, 2]", "job must hold keys and values: list", "{cpu: 4, memory: 16Gi}"),
-        ("[]", "job must hold keys and values: list", "{cpu: 4, memory: 16Gi}"),
-        ("0", "job must hold keys and values: int", "{cpu: 4, memory: 16Gi}"),
-        ("''", "job must hold keys and values: str", "{cpu: 4, memory: 16Gi}"),
-        ("false", "job must hold keys and values: bool", "{cpu: 4, memory: 16Gi}"),
-        ("four cores", "job must hold keys and values: str", "{cpu: 4, memory: 16Gi}"),
+        ("[1, 2]", "job must hold keys and values: list", ""),
+        ("four cores", "job must hold keys and values: str", ""),
         ("{cpu: 4", "job is not YAML", ""),
-        ("\t- a: b: c", "job is not YAML", ""),
-        ("queue: 2026-99-99", "job is not YAML", ""),
         ("!!python/object:os.system {}", "job is not YAML", ""),
-        ("a: 1\n--- \nb: 2", "job is not YAML", ""),
     ],
 )
-def test_a_wrong_value_is_told_with_what_would_fit(text, what, hint):
+def test_from_yaml_names_the_wrong_field(text, what, hint):
     with pytest.raises(ConfigError) as told:
         from_yaml(text)
     assert what in str(told.value).splitlines()[0]
@@ -189,23 +151,12 @@ def test_a_wrong_value_is_told_with_what_would_fit(text, what, hint):
     assert told.value.exit_code == 64
 
 
-@given(
-    key=st.sampled_from([field.name for field in dataclasses.fields(JobSpec)])
-    | st.text(max_size=9),
-    value=ANYTHING,
-)
-def test_any_value_gives_a_spec_or_an_error_to_tell(key, value):
+@given(key=st.sampled_from(sorted(JobSpec.model_fields)) | st.text(max_size=9), value=ANYTHING)
+def test_from_yaml_returns_a_spec_or_an_error(key, value):
     text = yaml.safe_dump({key: value}, allow_unicode=True)
     with contextlib.suppress(ConfigError):
         spec = from_yaml(text)
         assert from_yaml(to_yaml(spec)) == spec
-
-
-def test_a_spec_made_in_code_is_checked_as_well():
-    with pytest.raises(ConfigError, match="workers"):
-        JobSpec(workers=0)
-    with pytest.raises(ConfigError, match="cpu"):
-        dataclasses.replace(JobSpec(), cpu="none")
 
 
 @pytest.mark.parametrize(
@@ -214,55 +165,55 @@ def test_a_spec_made_in_code_is_checked_as_well():
         ("2", 2),
         ("0.5", 0.5),
         ("500m", 0.5),
-        ("1500m", 1.5),
         ("8Gi", 8 * 2**30),
-        ("8G", 8e9),
         ("1.5Gi", 1.5 * 2**30),
-        ("64Mi", 64 * 2**20),
+        ("8G", 8e9),
         ("1k", 1000),
         ("1Ki", 1024),
-        ("1T", 1e12),
         ("1Ti", 2**40),
-        ("", 0),
-        ("-1", 0),
-        ("8gb", 0),
-        ("8K", 0),
-        ("Gi", 0),
-        (".5", 0),
-        ("1.", 0),
-        ("1e3", 0),
-        ("8Gi ", 0),
-        ("8Gi\n", 0),
+        ("1e3", 1000),
+        ("2E2", 200),
+        ("1E", 1e18),
     ],
 )
-def test_a_quantity_is_read_as_kubernetes_reads_it_and_anything_else_is_none(text, value):
-    assert quantity(text) == pytest.approx(value)
+def test_quantity_is_read_as_kubernetes_does(text, value):
+    assert float(quantity(text)) == pytest.approx(value)
 
 
-def test_every_gpu_has_a_process_and_a_pod_without_one_has_a_single_process():
+@pytest.mark.parametrize("text", ["", "-1", "8gb", "Gi", "1_0", " 8", "8Gi\n", "nan", "Infinity"])
+def test_quantity_refuses_other_text(text):
+    with pytest.raises(ValueError, match="quantity"):
+        quantity(text)
+
+
+def test_every_gpu_has_a_process():
     assert (JobSpec(workers=3).processes, JobSpec(workers=3).world_size) == (1, 3)
-    assert (JobSpec(workers=3, gpus=4).processes, JobSpec(workers=3, gpus=4).world_size) == (
-        4,
-        12,
-    )
+    assert JobSpec(workers=3, gpus=4).world_size == 12
+
+
+def test_job_spec_needs_no_kubernetes_package(monkeypatch):
+    """The command line's help has the defaults, with and without the extra `kfp`."""
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    monkeypatch.setitem(sys.modules, "kubernetes.utils", None)
+    assert yaml.safe_load(to_yaml(JobSpec()))["workers"] == 2
 
 
 @pytest.mark.parametrize("folder", ["/mnt/citeflow", "/mnt/citeflow/runs/a", "/mnt/citeflow/"])
-def test_a_folder_on_a_volume_of_the_pods_is_seen_by_them(folder):
+def test_check_mounted_takes_folders_of_a_volume(folder):
     check_mounted(JobSpec(), Path(folder))
 
 
 @pytest.mark.parametrize(
     "folder", ["/mnt", "/mnt/citeflow2/runs", "/", "/home/me/citeflow-data/runs/a"]
 )
-def test_a_folder_elsewhere_is_refused_with_where_it_should_be(folder):
+def test_check_mounted_refuses_other_folders(folder):
     with pytest.raises(ConfigError, match="do not see the folder") as told:
         check_mounted(JobSpec(), Path(folder))
     assert told.value.value == folder
     assert "/mnt/citeflow" in told.value.hint
 
 
-def test_any_of_several_volumes_will_do():
+def test_check_mounted_takes_any_volume():
     spec = JobSpec(volumes={"a": "/a", "b": "/b"})
     check_mounted(spec, Path("/b/runs"))
     with pytest.raises(ConfigError, match="/c/runs") as told:

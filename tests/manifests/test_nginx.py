@@ -181,7 +181,7 @@ def test_published_reports_are_served_with_their_type_and_confined(port, name, k
 
 
 def test_the_report_page_allows_itself_no_more_than_nginx_does(folder):
-    from citeflow.reporting.page import POLICY
+    from citeflow.reporting.html import POLICY
 
     (policy,) = re.findall(
         r'Content-Security-Policy "([^"]*)"', (folder / "components/web/nginx.conf").read_text()

@@ -3,7 +3,8 @@ import yaml
 from kfp import components
 
 from citeflow.config import PRESETS, ModelConfig
-from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, LAUNCHERS, USER, JobSpec
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, USER, JobSpec
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 
 VERBS = {"download", "preprocess", "train", "evaluate", "publish"}
 
@@ -114,7 +115,7 @@ def test_the_drop_downs_offer_exactly_what_the_settings_accept(spec):
     assert parameters["preset"]["literals"] == list(PRESETS)
     accepted = ModelConfig.__annotations__["predictor"].__args__
     assert parameters["predictor"]["literals"] == ["settings", *accepted]
-    assert parameters["launcher"]["literals"] == list(LAUNCHERS)
+    assert parameters["launcher"]["literals"] == list(LAUNCHER_NAMES)
 
 
 def test_a_step_may_be_tried_again_as_long_as_a_job_may_run(tasks):

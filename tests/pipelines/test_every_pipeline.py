@@ -2,21 +2,23 @@ import pytest
 import yaml
 from kfp import components
 
-from citeflow.kubeflow import local_runner, submit
+from citeflow.kubeflow import submit
 from citeflow.kubeflow.pipeline_spec import tasks
-from citeflow.kubernetes.job_spec import LAUNCHERS, USER
+from citeflow.kubeflow.pipelines import PIPELINES
+from citeflow.kubernetes.job_spec import USER
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 
 FOLDERS = ("components", "pipelines")
 
 
-@pytest.fixture(scope="module", params=local_runner.NAMES)
+@pytest.fixture(scope="module", params=PIPELINES)
 def name(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def text(name):
-    return local_runner.compiled(name).read_text()
+    return PIPELINES[name].compiled().read_text()
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +39,7 @@ def steps(spec):
 
 
 def test_the_names_are_the_folders(checkout):
-    assert set(local_runner.NAMES) == {
-        path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")
-    }
+    assert set(PIPELINES) == {path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")}
 
 
 def test_kfp_loads_it(name, text):
@@ -47,7 +47,7 @@ def test_kfp_loads_it(name, text):
 
 
 def test_it_can_be_submitted_as_it_is(name):
-    planned = submit.plan({}, compiled=name)
+    planned = submit.plan({}, submit.Package(pipeline=name))
     assert (planned.pipeline, planned.run_name.startswith(name)) == (
         name,
         "dataset" not in planned.parameters,
@@ -61,7 +61,7 @@ def test_every_parameter_is_described(spec):
 
 def test_the_form_offers_every_launcher(spec):
     launcher = spec["root"]["inputDefinitions"]["parameters"].get("launcher")
-    assert launcher is None or launcher["literals"] == list(LAUNCHERS)
+    assert launcher is None or launcher["literals"] == list(LAUNCHER_NAMES)
 
 
 def test_every_step_is_tried_again_and_says_what_it_needs(spec, steps):
@@ -116,7 +116,7 @@ def test_nothing_secret_can_be_a_parameter(spec):
 
 def test_every_asset_has_metadata_of_the_catalogue_s_form(checkout):
     definitions = [path for folder in FOLDERS for path in checkout.glob(f"{folder}/*/[cp]*.py")]
-    assert len(definitions) > len(local_runner.NAMES)
+    assert len(definitions) > len(PIPELINES)
     for definition in definitions:
         metadata = yaml.safe_load((definition.parent / "metadata.yaml").read_text())
         assert metadata["name"] == definition.parent.name

@@ -5,12 +5,13 @@ from citeflow import config, files
 from citeflow.experiments import tuning
 from citeflow.experiments.tuning import STORAGE_VARIABLE
 from citeflow.kubeflow import local_runner
+from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 
 
 @pytest.fixture(scope="module")
 def documents():
-    return list(yaml.safe_load_all(local_runner.compiled("tune").read_text()))
+    return list(yaml.safe_load_all(PIPELINES["tune"].compiled().read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_a_search_with_two_trials_at_a_time_runs_here(prepared, tmp_path):
         "run_name": "s",
         "data_root": str(tmp_path),
     }
-    local_runner.run(arguments, name="tune", scratch=tmp_path)
+    local_runner.run_pipeline(PIPELINES["tune"].compiled(), arguments, scratch=tmp_path)
     out = tmp_path / "runs" / "s" / "published"
     wanted = {
         "best.yaml",

@@ -1,132 +1,119 @@
 """`citeflow launch` and `citeflow reap`: jobs on a cluster, without a pipeline."""
 
-import argparse
 import contextlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import click
 import yaml
 
-from citeflow import files, paths
+from citeflow import files
+from citeflow.artifacts import PREPARED_GRAPH, TRAINED_MODEL
 from citeflow.cli import options
+from citeflow.cli.stages import RUN_ID
 from citeflow.errors import ConfigError
-from citeflow.kubernetes import job_spec as train_spec
+from citeflow.kubernetes import job_spec
+from citeflow.kubernetes.launchers import LAUNCHERS
+from citeflow.paths import RunPaths
 from citeflow.utils.logging import emit
 
-if TYPE_CHECKING:
-    from citeflow.cli.options import Commands
+REAP_PATIENCE_S = 60.0
 
-BY_HAND = "by-hand"
-"""Stands in for the id of a run where there is none."""
+launcher = click.option(
+    "--launcher",
+    type=click.Choice(list(LAUNCHERS)),
+    default=next(iter(LAUNCHERS)),
+    show_default=True,
+    help="Kind of the job.",
+)
 
-
-def add_to(commands: "Commands") -> None:
-    """Add the commands."""
-    _add_launch(commands)
-    _add_reap(commands)
-
-
-def _add_launch(commands: "Commands") -> None:
-    parser = options.add_command(
-        commands, "launch", _launch, "train in the pods of a job on a cluster"
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"settings of a job and their defaults, for --job:\n\n{train_spec.to_yaml(train_spec.JobSpec())}"
-    parser.add_argument(
-        "graph", type=Path, help="folder that `preprocess` made, at the path where the pods see it"
-    )
-    parser.add_argument(
-        "--run-name", type=paths.check_name, required=True, metavar="NAME", help="a-z, 0-9 and -"
-    )
-    parser.add_argument(
-        "--run-id", default=BY_HAND, metavar="ID", help="id of the pipeline run, if there is one"
-    )
-    kinds = [name for name, kind in train_spec.LAUNCHERS.items() if kind]
-    parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
-    parser.add_argument(
-        "--job", metavar="YAML", default="", help='what the job gets: a file, or "{cpu: 4}"'
-    )
-    parser.add_argument(
-        "--namespace",
-        default="",
-        metavar="NS",
-        help="default: that of this pod, or of the kubeconfig",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the object that would be sent, and end"
-    )
-    options.add_workers(parser)
-    options.add_data_root(parser)
-    options.add_settings(parser)
+JOB_DEFAULTS = job_spec.to_yaml(job_spec.JobSpec())
 
 
-def _add_reap(commands: "Commands") -> None:
-    parser = options.add_command(
-        commands, "reap", _reap, "delete jobs whose pipeline run or step has ended"
-    )
-    parser.add_argument(
-        "--namespace",
-        default="",
-        metavar="NS",
-        help="default: that of this pod, or of the kubeconfig",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only say which")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobOptions:
+    """The job that trains."""
+
+    run_id: str
+    launcher: str
+    job: str
+    namespace: str
+    workers: int
 
 
-def _launch(args: argparse.Namespace) -> None:
-    config, run_dir = (
-        options.resolved(args),
-        paths.run_folder(options.data_root(args), args.run_name),
-    )
+job_options = options.grouped(
+    "job",
+    JobOptions,
+    click.option(
+        "--run-id", default=RUN_ID, metavar="ID", help="Id of the pipeline run, if there is one."
+    ),
+    launcher,
+    options.job,
+    options.namespace,
+    options.workers,
+)
+
+
+@click.command(epilog=f"\b\nSettings of a job and their defaults, for --job:\n\b\n{JOB_DEFAULTS}")
+@click.argument("graph", type=options.Folder())
+@options.run_name
+@job_options
+@click.option("--dry-run", is_flag=True, help="Print the object that would be sent, and end.")
+@options.data_root
+@options.settings
+def launch(
+    graph: Path,
+    run_name: str,
+    job: JobOptions,
+    dry_run: bool,
+    data_root: Path,
+    settings: options.Settings,
+) -> None:
+    """Train in the pods of a job on a cluster.
+
+    GRAPH is the folder that `preprocess` made, at the path where the pods see it.
+    """
+    resolved = settings.resolve()
+    run = RunPaths(data_root, run_name)
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
-    from citeflow.kubernetes.launch import job_of_run
+    from citeflow.kubernetes.launch import render_job, train_on_cluster
     from citeflow.training.launch import make_job
 
-    spec, kind = (
-        train_spec.from_yaml(options.yaml_text(args.job), workers=args.workers),
-        train_spec.LAUNCHERS[args.launcher],
+    spec = job_spec.from_yaml(job.job, workers=job.workers)
+    job_spec.check_mounted(spec, run.folder)
+    request = JobRequest(
+        launcher=job.launcher, spec=spec, run_id=job.run_id, namespace=job.namespace
     )
-    train_spec.check_mounted(spec, run_dir)
-    request = JobRequest(kind=kind, spec=spec, run_id=args.run_id, namespace=args.namespace)
-    if args.dry_run:
-        run = paths.RunPaths(options.data_root(args), args.run_name)
-        task = make_job(args.graph, run, config)
-        yaml.safe_dump(
-            job_of_run(request, run_dir, namespace_of(args), task), sys.stdout, sort_keys=False
-        )
+    if dry_run:
+        task = make_job(graph, run, resolved)
+        rendered = render_job(request, run, _namespace(job.namespace), task)
+        yaml.safe_dump(rendered, sys.stdout, sort_keys=False)
         return
-    files.read_manifest(args.graph, "PreparedGraph")
+    files.read_manifest(graph, PREPARED_GRAPH)
     options.require("torch")
-    from citeflow import stages
-
-    log_dir = paths.log_folder(options.data_root(args), args.run_name)
-    place = stages.train(
-        args.graph,
-        run_dir=run_dir,
-        log_dir=log_dir,
-        config=config,
-        workers=args.workers,
-        request=request,
-    )
-    emit({"path": str(place), **files.read_manifest(place, "TrainedModel").facts})
+    folder = train_on_cluster(graph, run, config=resolved, request=request)
+    emit({"path": str(folder), **files.read_manifest(folder, TRAINED_MODEL).facts})
 
 
-def namespace_of(args: argparse.Namespace) -> str:
-    """Where a job would be created, without asking the cluster."""
+@click.command()
+@options.namespace
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+def reap(namespace: str, dry_run: bool) -> None:
+    """Delete jobs whose pipeline run or step has ended."""
+    options.require("kubernetes")
+    from citeflow.kubernetes.client import connect
+    from citeflow.kubernetes.reaper import reap as delete_orphans
+
+    api = connect(namespace=namespace, patience_s=REAP_PATIENCE_S)
+    emit({"deleted": delete_orphans(api, dry_run=dry_run)})
+
+
+def _namespace(namespace: str) -> str:
+    """Return the namespace of a job without asking the cluster."""
     from citeflow.kubernetes.client import connect
 
     with contextlib.suppress(ConfigError):
-        return connect(namespace=args.namespace).namespace
-    return args.namespace or "default"
-
-
-def _reap(args: argparse.Namespace) -> None:
-    options.require("kubernetes")
-    from citeflow.kubernetes.client import connect
-    from citeflow.kubernetes.reaper import reap
-
-    emit(
-        {"deleted": reap(connect(namespace=args.namespace, patience_s=60.0), dry_run=args.dry_run)}
-    )
+        return connect(namespace=namespace).namespace
+    return namespace or "default"

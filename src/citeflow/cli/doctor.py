@@ -1,101 +1,103 @@
-"""`citeflow doctor`: what is missing, and what to do about it."""
+"""`citeflow doctor`: prerequisites that are missing, and what to do about each."""
 
-import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import click
 
 from citeflow.cli import options
-from citeflow.cli.submit import add_connection, connected
+from citeflow.cli.cluster import launcher as launcher_option
 from citeflow.doctor import Finding, local, machine, show
 from citeflow.errors import ConfigError, UnavailableError
-from citeflow.kubeflow.client import STANDALONE
-from citeflow.kubernetes.job_spec import LAUNCHERS
 from citeflow.utils.logging import emit
 
-if TYPE_CHECKING:
-    from citeflow.cli.options import Commands
 
-
-def add_to(commands: "Commands") -> None:
-    """Add the command."""
-    parser = options.add_command(
-        commands, "doctor", _call, "say what this machine or the cluster lacks; 69 if any"
-    )
-    kinds = [name for name, kind in LAUNCHERS.items() if kind]
-    parser.add_argument("--launcher", choices=kinds, default=kinds[0], help=f"default: {kinds[0]}")
-    parser.add_argument(
-        "--service-account", default="", metavar="NAME", help="whose rights; by default your own"
-    )
-    parser.add_argument(
-        "--local", action="store_true", help="this machine only, and what a local run ignores"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object per check")
-    options.add_data_root(parser)
-    add_connection(parser)
-
-
-def _call(args: argparse.Namespace) -> None:
+@click.command()
+@launcher_option
+@click.option(
+    "--service-account", default="", metavar="NAME", help="Whose rights; by default your own."
+)
+@click.option(
+    "--local",
+    "is_local",
+    is_flag=True,
+    help="Check this machine only, and say what a local run ignores.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
+@options.data_root
+@options.connection
+def doctor(
+    launcher: str,
+    service_account: str,
+    is_local: bool,
+    as_json: bool,
+    data_root: Path,
+    connection: options.Connection,
+) -> None:
+    """Name what this machine or the cluster lacks."""
     missing = []
-    for found in _findings(args):
-        if args.json:
-            emit(asdict(found))
-        else:
-            show(found)
-        missing += [found.what] if found.status == "missing" else []
+    for finding in machine.check(data_root, trains_here=is_local):
+        missing += _report(finding, as_json)
+    findings = local.check() if is_local else _check_cluster(launcher, service_account, connection)
+    for finding in findings:
+        missing += _report(finding, as_json)
     if missing:
         raise UnavailableError("missing", ", ".join(missing), hint="the lines above say what to do")
 
 
-def _findings(args: argparse.Namespace) -> Iterator[Finding]:
-    yield from machine.check(options.data_root(args), trains_here=args.local)
-    if args.local:
-        yield from local.check()
-        return
+def _report(finding: Finding, as_json: bool) -> list[str]:
+    """Print a finding; return what is missing."""
+    if as_json:
+        emit(asdict(finding))
+    else:
+        show(finding)
+    return [finding.what] if finding.status == "missing" else []
+
+
+def _check_cluster(
+    launcher: str, service_account: str, connection: options.Connection
+) -> Iterator[Finding]:
+    """Check the cluster, and Kubeflow Pipelines where there may be some."""
     try:
         options.require("kfp", "kubernetes", "kubeflow")
     except UnavailableError as error:
+        value = f"not looked at: no package {error.value}"
+        yield Finding(status="note", what="cluster", value=value, hint=error.hint)
+        return
+    from citeflow.doctor import cluster, pipelines
+    from citeflow.kubernetes.client import connect
+    from citeflow.kubernetes.launchers import LAUNCHERS
+
+    is_there = True
+    try:
+        client = connect(namespace=connection.namespace or _default_namespace())
+    except ConfigError as error:
+        is_there = False
+        is_wanted = connection.host or connection.namespace or service_account
         yield Finding(
-            status="note",
+            status="missing" if is_wanted else "note",
             what="cluster",
-            value=f"not looked at: no package {error.value}",
+            value=f"not looked at: {error.what}: {error.value}",
             hint=error.hint,
         )
-        return
-    is_there = True
-    for found in _cluster(args):
-        is_there = is_there and found.what != "cluster"
-        yield found
-    if args.host or is_there or os.environ.get("KF_PIPELINES_ENDPOINT"):
-        from citeflow.doctor import pipelines
-
-        yield from pipelines.check(lambda: connected(args))
-
-
-def _cluster(args: argparse.Namespace) -> Iterator[Finding]:
-    from citeflow.doctor import cluster
-    from citeflow.kubernetes import client
-
-    try:
-        found = client.connect(namespace=args.namespace or _default_namespace())
-    except ConfigError as error:
-        value = f"not looked at: {error.what}: {error.value}"
-        is_asked = args.host or args.namespace or args.service_account
-        yield Finding(
-            status="missing" if is_asked else "note", what="cluster", value=value, hint=error.hint
-        )
-        return
-    try:
-        yield from cluster.check(
-            found, launcher=args.launcher, service_account=args.service_account
-        )
-    finally:
-        found.client.close()
+    else:
+        try:
+            for finding in cluster.check(
+                client, launcher=LAUNCHERS[launcher], service_account=service_account
+            ):
+                is_there = is_there and finding.what != "cluster"
+                yield finding
+        finally:
+            client.api.close()
+    if is_there or connection.host or os.environ.get("KF_PIPELINES_ENDPOINT"):
+        yield from pipelines.check(connection.connect)
 
 
 def _default_namespace() -> str:
-    """That of the pod this runs in, which `connect` knows; elsewhere that of Kubeflow Pipelines alone."""
+    """Return that of this pod, which `connect` finds, or that of Kubeflow Pipelines alone."""
+    from citeflow.kubeflow.client import STANDALONE
     from citeflow.kubernetes.client import SERVICE_ACCOUNT
 
     return "" if (SERVICE_ACCOUNT / "token").is_file() else STANDALONE

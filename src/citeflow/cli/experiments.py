@@ -1,108 +1,198 @@
-"""`citeflow sweep` and `citeflow compare`: many runs here, and one table of them."""
+"""`citeflow scaling`, `compare` and `tune`: many runs on this machine, and one table of them."""
 
-import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from citeflow import config, paths, stages
+import click
+
+from citeflow import config, files
 from citeflow.cli import options
-from citeflow.kubeflow import local_runner
-from citeflow.kubeflow.submit import check, checked
-from citeflow.reporting import mlflow
+from citeflow.config import Config
+from citeflow.paths import RunPaths
+from citeflow.report import Report
 from citeflow.utils.logging import emit, log, redact_url
 
-if TYPE_CHECKING:
-    from citeflow.cli.options import Commands
+INSTALL_TUNE = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
 
 
-def add_to(commands: "Commands") -> None:
-    """Add the commands."""
-    _add_sweep(commands)
-    _add_compare(commands)
+@click.command()
+@click.option("--workers", type=options.Numbers(), default="1,2", show_default=True)
+@click.option("--epochs", type=options.Numbers(), default="10", show_default=True)
+@options.output
+@options.local_run
+@options.settings
+def scaling(
+    workers: list[float],
+    epochs: list[float],
+    out: Path | None,
+    local: options.LocalRun,
+    settings: options.Settings,
+) -> None:
+    """Train with several numbers of workers and of epochs."""
+    paths = local.paths()
+    folder = out or paths.published
+    own = {"workers": workers, "epochs": epochs, "out_dir": str(folder)}
+    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.resolve())
+    _report_table(folder, "scaling", paths)
 
 
-def _add_sweep(commands: "Commands") -> None:
-    parser = options.add_command(
-        commands, "sweep", _sweep, "train with several numbers of workers and of epochs"
-    )
-    parser.add_argument(
-        "--workers", type=options.numbers, default=[1, 2], metavar="N,N", help="(default: 1,2)"
-    )
-    parser.add_argument(
-        "--epochs", type=options.numbers, default=[10], metavar="N,N", help="(default: 10)"
-    )
-    _add_common(parser)
+@click.command()
+@click.option(
+    "--models",
+    type=options.YamlText(),
+    help="Settings of each model by name: a YAML file, or text such as"
+    " '{sage: {}, dot: {model: {predictor: dot}}}'; by default the predictors, and features alone.",
+)
+@click.option("--seeds", type=options.Numbers(), default="0,1,2", show_default=True)
+@options.workers
+@options.output
+@options.local_run
+@options.settings
+def compare(
+    models: str | None,
+    seeds: list[float],
+    workers: int,
+    out: Path | None,
+    local: options.LocalRun,
+    settings: options.Settings,
+) -> None:
+    """Train several models with several seeds."""
+    paths = local.paths()
+    folder = out or paths.published
+    own: dict[str, object] = {"seeds": seeds, "workers": workers, "out_dir": str(folder)}
+    if models:
+        own["models"] = models
+    _run_pipeline("compare", own, paths=paths, local=local, settings=settings.resolve())
+    _report_table(folder, "comparison", paths)
 
 
-def _add_compare(commands: "Commands") -> None:
-    parser = options.add_command(
-        commands, "compare", _compare, "train several models with several seeds"
-    )
-    told = "YAML file, or text such as '{sage: {}, dot: {model: {predictor: dot}}}'"
-    parser.add_argument(
-        "--models", metavar="FILE", help=f"{told} (default: the predictors, and features alone)"
-    )
-    parser.add_argument(
-        "--seeds", type=options.numbers, default=[0, 1, 2], metavar="N,N", help="(default: 0,1,2)"
-    )
-    options.add_workers(parser)
-    _add_common(parser)
+def _search_space_help() -> str:
+    from citeflow.experiments.search_space import DEFAULT
+
+    return f"\b\nThe space that is searched without --space:\n{DEFAULT}"
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    options.add_dataset(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for table and page (default: below data root)",
-    )
-    options.add_run(parser)
-    options.add_settings(parser)
+class SearchCommand(click.Command):
+    """A command whose help ends with the search space that is the default."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Import the search space as late as this."""
+        self.epilog = _search_space_help()
+        super().format_epilog(ctx, formatter)
 
 
-def _sweep(args: argparse.Namespace) -> None:
-    settings = config.to_yaml(options.resolved(args))
-    _run(args, "scaling", {"settings": settings, "workers": args.workers, "epochs": args.epochs})
-
-
-def _compare(args: argparse.Namespace) -> None:
-    settings = config.to_yaml(options.resolved(args))
-    models = options.yaml_text(args.models) if args.models else _default("compare", "models")
-    given = {"settings": settings, "models": models, "seeds": args.seeds, "workers": args.workers}
-    _run(args, "compare", given)
-
-
-def _run(args: argparse.Namespace, name: str, given: dict[str, Any]) -> None:
-    """Run a pipeline here; its table goes to stderr, the places of its results to stdout."""
-    dataset, root = options.dataset(args.dataset), options.data_root(args)
-    run = options.run_name(args, dataset)
-    out = options.absolute(args.out) if args.out else paths.published_folder(root, run)
+@click.command(cls=SearchCommand)
+@click.option(
+    "--space",
+    type=options.YamlText(),
+    default="",
+    help="Settings to search: a YAML file, or text such as"
+    " '{train.lr: {low: 0.001, high: 0.1, log: true}, model.hidden_channels: [64, 128]}'.",
+)
+@click.option("--trials", type=options.POSITIVE, default=12, show_default=True, metavar="N")
+@click.option(
+    "--parallel",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Trials at a time.",
+)
+@click.option(
+    "--workers",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Training processes of each trial.",
+)
+@options.local_run
+@options.settings
+def tune(
+    space: str,
+    trials: int,
+    parallel: int,
+    workers: int,
+    local: options.LocalRun,
+    settings: options.Settings,
+) -> None:
+    """Search for better settings on this machine."""
     options.require("kfp", "torch")
+    options.require("optuna", hint=INSTALL_TUNE)
+    paths = local.paths()
+    own = {"space": space, "trials": trials, "parallel": parallel, "workers": workers}
+    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.resolve())
+    folder = paths.published
+    _print_table(folder / "tuning.md")
+    emit(
+        {
+            "page": str(folder / "tuning.html"),
+            "trials": str(folder / "trials.csv"),
+            "settings": str(folder / "best.yaml"),
+            "report": str(folder / "report.html"),
+            "model": str(folder / "model"),
+            "logs": str(paths.logs),
+            **files.read_json(folder / "tuning.json"),
+            "test": Report.read(folder).test.model_dump(by_alias=True),
+        }
+    )
+
+
+def _run_pipeline(
+    name: str,
+    own: Mapping[str, object],
+    *,
+    paths: RunPaths,
+    local: options.LocalRun,
+    settings: Config,
+) -> None:
+    """Check the parameters of an experiment's pipeline and run it on this machine.
+
+    Args:
+        name: one of PIPELINES.
+        own: the parameters that a single run does not have.
+        paths: those of the experiment.
+        local: the dataset, and how to run.
+        settings: those that all runs have in common.
+    """
+    options.require("kfp", "torch")
+    from citeflow.kubeflow import local_runner
+    from citeflow.kubeflow.pipelines import PIPELINES
+    from citeflow.kubeflow.submit import typed_parameters
+    from citeflow.reporting import mlflow
+    from citeflow.reporting.publish import check_folder
+
     mlflow.check()
-    stages.check_folder(root)
-    stages.check_folder(out)
-    arguments = {
-        "dataset": dataset,
-        "run_name": run,
-        "out_dir": str(out),
-        "data_root": str(root),
-        **given,
+    check_folder(paths.data_root)
+    compiled = PIPELINES[name].compiled()
+    shared = {
+        "dataset": local.dataset,
+        "settings": config.to_yaml(settings),
+        "run_name": paths.name,
+        "data_root": str(paths.data_root),
     }
-    check(arguments)
-    log("run", "starts", name=run, dataset=redact_url(dataset), data_root=root)
-    options.run_pipeline(name, arguments, root=root, verbose=args.verbose)
-    stem = {"scaling": "scaling", "compare": "comparison"}[name]
-    print(f"\n{(out / f'{stem}.md').read_text()}", file=sys.stderr, flush=True)
-    places = {
-        "table": out / f"{stem}.csv",
-        "page": out / f"{stem}.html",
-        "logs": paths.log_folder(root, run),
-    }
-    emit({name: str(place) for name, place in places.items()})
+    arguments = typed_parameters(compiled.read_text(), {**shared, **own})
+    PIPELINES[name].validate(arguments)
+    dataset = redact_url(local.dataset)
+    log("run", "starts", name=paths.name, dataset=dataset, data_root=paths.data_root)
+    with options.resumable(paths.name):
+        local_runner.run_pipeline(
+            compiled, arguments, scratch=paths.data_root, verbose=local.verbose
+        )
 
 
-def _default(name: str, parameter: str) -> str:
-    """What a compiled pipeline does where it is told nothing else."""
-    return str(checked(local_runner.compiled(name).read_text(), {})[parameter])
+def _report_table(folder: Path, stem: str, paths: RunPaths) -> None:
+    """Print an experiment's table for people, and the paths of its results for programs."""
+    _print_table(folder / f"{stem}.md")
+    emit(
+        {
+            "table": str(folder / f"{stem}.csv"),
+            "page": str(folder / f"{stem}.html"),
+            "logs": str(paths.logs),
+        }
+    )
+
+
+def _print_table(markdown: Path) -> None:
+    print(f"\n{markdown.read_text()}", file=sys.stderr, flush=True)

@@ -1,16 +1,21 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share: their types, their decorators, and the records they fill."""
 
-import argparse
+import contextlib
+import dataclasses
+import functools
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
 
 from citeflow import config, paths
 from citeflow.config import Config
-from citeflow.data.datasets import NAMED_DATASETS
 from citeflow.errors import (
     INSTALL,
     ConfigError,
@@ -19,179 +24,335 @@ from citeflow.errors import (
     TrainingError,
     UnavailableError,
 )
-from citeflow.kubeflow import local_runner
-from citeflow.utils import termination_message
+from citeflow.files import termination_message
+from citeflow.paths import RunPaths
 from citeflow.utils.logging import log
 from citeflow.utils.signals import handle_signals
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATA_ROOT_VARIABLE = "CITEFLOW_DATA_ROOT"
+DEFAULT_DATA_ROOT = "citeflow-data"
+DEFAULT_PRESET = "default"
 
 
-def add_command(
-    commands: "Commands", name: str, call: Callable[[argparse.Namespace], None], summary: str
-) -> argparse.ArgumentParser:
-    """Add a subcommand that `call` carries out."""
-    parser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
-    )
-    parser.set_defaults(call=call)
-    return parser
+class Folder(click.Path):
+    """A folder, as a path that does not depend on the working directory; links stay as they are."""
+
+    def __init__(self) -> None:
+        """Take any path that is no file."""
+        super().__init__(file_okay=False, path_type=Path)
+        self.name = "DIR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make the path absolute, without `..`."""
+        absolute = os.path.abspath(Path(value).expanduser())
+        super().convert(absolute, param, ctx)
+        return Path(absolute)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add `--preset`, `--config` and `--set`."""
-    group = parser.add_argument_group("settings, each over the one before")
-    group.add_argument(
-        "--preset", default="default", metavar="NAME", help=f"one of {', '.join(config.PRESETS)}"
-    )
-    group.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file, as `citeflow settings` prints it"
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one setting, train.epochs=3",
-    )
+class OutputFolder(Folder):
+    """A folder that can be written to, or made."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Check it before any work is done."""
+        from citeflow.reporting.publish import check_folder
+
+        folder = super().convert(value, param, ctx)
+        check_folder(folder)
+        return folder
 
 
-def add_data_root(parser: argparse.ArgumentParser) -> None:
-    """Add `--data-root`."""
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        default=Path(os.environ.get("CITEFLOW_DATA_ROOT", "citeflow-data")),
-        help="folder of all data, models and logs (default: $CITEFLOW_DATA_ROOT or ./citeflow-data)",
-    )
+class RunName(click.ParamType):  # type: ignore[type-arg]
+    """A name for a folder, a pod and a TensorBoard run."""
+
+    name = "NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the name."""
+        return paths.check_name(value)
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add `--workers`."""
-    parser.add_argument(
-        "--workers", type=positive, default=2, metavar="N", help="training processes (default: 2)"
-    )
+class Dataset(click.ParamType):  # type: ignore[type-arg]
+    """A dataset by name or URL, or a folder or an archive as an absolute path."""
+
+    name = "DATASET"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Find the dataset."""
+        from citeflow.data.datasets import dataset_names
+
+        if value in dataset_names() or "://" in value:
+            return value
+        path = Path(value).expanduser().absolute()
+        if not path.exists():
+            hint = f"{', '.join(dataset_names())}, a folder, an archive or a URL"
+            raise NotFoundError("no such dataset", value, hint=hint)
+        return str(path)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete names of datasets, and files."""
+        from citeflow.data.datasets import dataset_names
+
+        names = [name for name in dataset_names() if name.startswith(incomplete)]
+        files = [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(name) for name in names] or files
 
 
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Add `--dataset`."""
-    told = "synthetic (default), ogbl-citation2, a folder, an archive or a URL"
-    parser.add_argument("--dataset", default="synthetic", help=told, metavar="D")
+class YamlText(click.ParamType):  # type: ignore[type-arg]
+    """YAML text, or the name of a file with such text: text has a colon followed by a space."""
+
+    name = "YAML"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read the file, if it is one."""
+        if not value or ": " in value or "\n" in value or value.lstrip().startswith("{"):
+            return value
+        try:
+            return Path(value).expanduser().read_text()
+        except (OSError, UnicodeDecodeError):
+            hint = 'a YAML file, or text such as "{cpu: 4}"'
+            raise NotFoundError("no such file", value, hint=hint) from None
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add what every pipeline that runs here has: `--run-name`, `--verbose` and `--data-root`."""
-    parser.add_argument(
-        "--run-name", type=paths.check_name, metavar="NAME", help="default: dataset, date and time"
-    )
-    parser.add_argument(
-        "--verbose", action="store_true", help="show everything that kfp and the steps print"
-    )
-    add_data_root(parser)
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Numbers with commas between them."""
+
+    name = "N,N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
+        """Split the text."""
+        try:
+            return [float(part) for part in str(value).split(",")]
+        except ValueError:
+            what = "not numbers with commas between them"
+            raise ConfigError(what, value, hint="such as 1,2,4") from None
 
 
-def run_name(args: argparse.Namespace, source: str) -> str:
-    """The name that the options give, or one made of the dataset's name or whatever else the run is about."""
-    given: str | None = args.run_name
-    return given or paths.make_name(source, time.strftime("%Y%m%d-%H%M%S"))
+FILE = click.Path(path_type=Path)
+POSITIVE = click.IntRange(min=1)
 
 
-def run_pipeline(name: str, arguments: Mapping[str, Any], *, root: Path, verbose: bool) -> None:
-    """Run a compiled pipeline here; if it ends early, say how it goes on.
+def grouped(name: str, record: type[Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Make a decorator that adds options to a command and passes them on as one record.
 
     Args:
-        name: one of `pipeline.NAMES`.
-        arguments: its parameters, `run_name` among them.
-        root: the data root.
-        verbose: show everything that kfp and the steps print.
-
-    Raises:
-        CiteflowError: as `pipeline.run`.
+        name: the argument of the command that gets the record.
+        record: a dataclass, one field per option.
+        options: decorators made by `click.option`.
     """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def fill_record(*args: Any, **kwargs: Any) -> Any:
+            fields = dataclasses.fields(record)
+            kwargs[name] = record(**{field.name: kwargs.pop(field.name) for field in fields})
+            return command(*args, **kwargs)
+
+        decorated: Any = fill_record
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Settings, each over the one before."""
+
+    preset: str
+    config_file: Path | None
+    overrides: tuple[str, ...]
+
+    def resolve(self) -> Config:
+        """Read them all.
+
+        Raises:
+            ConfigError, NotFoundError: one of them is wrong, or the file does not exist.
+        """
+        return config.load(preset=self.preset, file=self.config_file, overrides=self.overrides)
+
+
+settings = grouped(
+    "settings",
+    Settings,
+    click.option(
+        "--preset",
+        type=click.Choice(list(config.PRESETS)),
+        default=DEFAULT_PRESET,
+        show_default=True,
+        help="Settings to start from.",
+    ),
+    click.option(
+        "--config",
+        "config_file",
+        type=FILE,
+        metavar="FILE",
+        help="YAML file over the preset, as `citeflow settings` prints it.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="One setting over both, such as train.epochs=3; repeatable.",
+    ),
+)
+
+data_root = click.option(
+    "--data-root",
+    type=Folder(),
+    envvar=DATA_ROOT_VARIABLE,
+    default=DEFAULT_DATA_ROOT,
+    show_default=True,
+    show_envvar=True,
+    help="Folder of all data, models and logs.",
+)
+
+workers = click.option(
+    "--workers",
+    type=POSITIVE,
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Training processes.",
+)
+
+run_name = click.option("--run-name", type=RunName(), required=True, help="Of a-z, 0-9 and -.")
+
+output = click.option(
+    "--out",
+    type=OutputFolder(),
+    help="Folder for the results; by default below the data root.",
+)
+
+job = click.option(
+    "--job",
+    type=YamlText(),
+    default="",
+    help='Resources of each pod of a job: a YAML file, or text such as "{cpu: 4}".',
+)
+
+namespace = click.option(
+    "--namespace",
+    default="",
+    metavar="NS",
+    help="By default that of this pod, or of the kubeconfig.",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalRun:
+    """A pipeline that runs on this machine."""
+
+    dataset: str
+    run_name: str | None
+    verbose: bool
+    data_root: Path
+
+    def paths(self) -> RunPaths:
+        """Return the paths of the run; make a name from dataset and time if there is none."""
+        suffix = time.strftime("%Y%m%d-%H%M%S")
+        return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
+
+
+local_run = grouped(
+    "local",
+    LocalRun,
+    click.option(
+        "--dataset",
+        type=Dataset(),
+        default="synthetic",
+        show_default=True,
+        help="Name of a dataset, a folder, an archive or a URL.",
+    ),
+    click.option("--run-name", type=RunName(), help="By default dataset, date and time."),
+    click.option("--verbose", is_flag=True, help="Show everything that kfp and the stages print."),
+    data_root,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """A server of Kubeflow Pipelines, and the credentials for it."""
+
+    host: str
+    namespace: str
+    token_file: Path | None
+    ssl_ca_cert: Path | None
+
+    def connect(self) -> Any:
+        """Return a KfpClient.
+
+        Raises:
+            ConfigError: the host holds a secret, or the server refuses us.
+            UnavailableError: kfp is not installed, or the server does not answer.
+        """
+        from citeflow.kubeflow.client import connect
+        from citeflow.utils.logging import redact_url
+
+        shown = redact_url(self.host)
+        if shown.rstrip("/") != self.host.rstrip("/"):
+            what = "no user, password or query in --host"
+            raise ConfigError(what, shown, hint="--token-file FILE")
+        return connect(**dataclasses.asdict(self))
+
+
+connection = grouped(
+    "connection",
+    Connection,
+    click.option(
+        "--host",
+        default="",
+        metavar="URL",
+        help="Of the server's API or UI; by default $KF_PIPELINES_ENDPOINT, or as kfp finds it.",
+    ),
+    click.option(
+        "--namespace",
+        default="",
+        metavar="NS",
+        help="Of your profile, or of the pods; by default kubeflow.",
+    ),
+    click.option(
+        "--token-file",
+        type=FILE,
+        metavar="FILE",
+        help="Bearer token; read again when it changes.",
+    ),
+    click.option(
+        "--ssl-ca-cert",
+        type=FILE,
+        metavar="FILE",
+        help="Certificate authority of the server, PEM.",
+    ),
+)
+
+
+@contextlib.contextmanager
+def resumable(run_name: str) -> Iterator[None]:
+    """Run a pipeline that a signal ends, its steps first; say how to resume one that ends early."""
     try:
         with handle_signals(termination_message.write):
-            local_runner.run(arguments, name=name, scratch=root, verbose=verbose)
-    except (StoppedError, TrainingError) as error:
-        if "run_name" in arguments:
-            log("run", "can go on", add=f"--run-name {arguments['run_name']}")
-            if isinstance(error, StoppedError):
-                error.hint = f"the same command with --run-name {arguments['run_name']} goes on"
+            yield
+    except StoppedError as error:
+        hint = f"the same command with --run-name {run_name} resumes it"
+        raise StoppedError(error.what, error.value, hint=hint, exit_code=error.exit_code) from None
+    except TrainingError:
+        log("run", "can be resumed", add=f"--run-name {run_name}")
         raise
 
 
-def resolved(args: argparse.Namespace) -> Config:
-    """The settings that the options ask for."""
-    return config.load(preset=args.preset, file=args.config, overrides=args.set)
-
-
-def data_root(args: argparse.Namespace) -> Path:
-    """Where all data lies, as a path that does not depend on the working directory."""
-    return absolute(args.data_root)
-
-
-def absolute(path: str | Path) -> Path:
-    """A path that does not depend on the working directory, without `..`, and links as they are."""
-    return Path(os.path.abspath(Path(path).expanduser()))
-
-
-def dataset(text: str) -> str:
-    """A dataset's name or URL as it is, a folder or an archive as an absolute path.
-
-    Raises:
-        NotFoundError: it is none of these.
-    """
-    if text in NAMED_DATASETS or "://" in text:
-        return text
-    path = Path(text).expanduser().absolute()
-    if not path.exists():
-        raise NotFoundError(
-            "no such dataset",
-            text,
-            hint=f"{', '.join(NAMED_DATASETS)}, a folder, an archive or a URL",
-        )
-    return str(path)
-
-
-def yaml_text(given: str) -> str:
-    """YAML text as it is; what has no colon is the name of a file with such text.
-
-    Raises:
-        NotFoundError: there is no such file.
-    """
-    if not given or ": " in given or "\n" in given or given.lstrip().startswith("{"):
-        return given
-    try:
-        return Path(given).expanduser().read_text()
-    except OSError:
-        hint = 'a YAML file, or text such as "{cpu: 4}"'
-        raise NotFoundError("no such file", given, hint=hint) from None
-
-
-def require(*packages: str) -> None:
-    """Find out before any work whether packages are installed, without importing them.
+def require(*packages: str, hint: str = INSTALL) -> None:
+    """Check before any work that packages are installed, without importing them.
 
     Raises:
         UnavailableError: one is not.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise UnavailableError("package is not installed", package, hint=INSTALL)
-
-
-def numbers(text: str) -> list[float]:
-    """Numbers with commas between them, for argparse."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(
-            "not numbers with commas between them", text, hint="such as 1,2,4"
-        ) from None
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("not a whole number of at least 1", text)
-    return int(text)
+            raise UnavailableError("package is not installed", package, hint=hint)

@@ -1,46 +1,34 @@
 """`citeflow predict`: the citations that a paper most likely lacks."""
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import click
 
 from citeflow.cli import options
 from citeflow.errors import NotFoundError
 from citeflow.utils.logging import emit
 
-if TYPE_CHECKING:
-    from citeflow.cli.options import Commands
 
+@click.command()
+@click.option(
+    "--run",
+    "folder",
+    type=options.Folder(),
+    required=True,
+    help="The --out folder of a run, or a model.",
+)
+@click.option("--paper", required=True, metavar="ID", help="The paper's id in the dataset.")
+@click.option(
+    "-k", type=options.POSITIVE, default=10, show_default=True, metavar="K", help="How many."
+)
+@options.data_root
+def predict(folder: Path, paper: str, k: int, data_root: Path) -> None:
+    """List the most likely missing citations of a paper."""
+    candidates = [path for path in (folder / "model", folder) if (path / "model.json").is_file()]
+    if not candidates:
+        hint = "name the --out folder of a run, or its model"
+        raise NotFoundError("no model here", folder, hint=hint)
+    from citeflow.evaluation import predict as prediction
 
-def add_to(commands: "Commands") -> None:
-    """Add the command."""
-    parser = options.add_command(
-        commands, "predict", _call, "list the most likely missing citations of a paper"
-    )
-    parser.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="what `run --out` named, or a model"
-    )
-    parser.add_argument(
-        "--paper", required=True, metavar="ID", help="the paper's id in the dataset"
-    )
-    parser.add_argument(
-        "-k", type=options.positive, default=10, metavar="K", help="how many (default: 10)"
-    )
-    options.add_data_root(parser)
-
-
-def _call(args: argparse.Namespace) -> None:
-    model = _model(args.run)
-    from citeflow.evaluation.predict import predict
-
-    for row in predict(model, data_root=options.data_root(args), paper=args.paper, k=args.k):
+    for row in prediction.predict(candidates[0], data_root=data_root, paper=paper, k=k):
         emit(row.to_json())
-
-
-def _model(folder: Path) -> Path:
-    for place in (folder / "model", folder):
-        if (place / "model.json").is_file():
-            return place
-    raise NotFoundError(
-        "no model here", folder, hint="name the --out folder of a run, or its model"
-    )

@@ -1,136 +1,133 @@
 """`citeflow runs`: the runs on Kubeflow Pipelines, listed, followed, ended."""
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from citeflow.cli import options
-from citeflow.cli.submit import add_connection, add_wait, connected, finish
+from citeflow.cli.submit import timeout, wait_for_run
 from citeflow.errors import NotFoundError
-from citeflow.kubeflow.client import TERMINAL, Server
+from citeflow.kubeflow.client import TERMINAL, KfpClient
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
-    from citeflow.cli.options import Commands
-    from citeflow.kubernetes.client import Api
+    from citeflow.kubernetes.client import KubeClient
 
-CANCEL_S = 300.0
+CANCEL_TIMEOUT_S = 300.0
 """How long a cancelled run may take to end; each of its pods has a grace period."""
 
-
-def add_to(commands: "Commands") -> None:
-    """Add the command."""
-    parser = commands.add_parser(
-        "runs", help="list, watch, read or cancel runs on Kubeflow Pipelines", allow_abbrev=False
-    )
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listing = options.add_command(verbs, "list", _list, "one JSON object per run, the newest first")
-    listing.add_argument("--experiment", default="", metavar="NAME", help="only its runs")
-    listing.add_argument(
-        "--limit", type=options.positive, default=20, metavar="N", help="at most (default: 20)"
-    )
-    watch = _with_run(
-        options.add_command(verbs, "watch", _watch, "wait for a run to end; 75 if it failed")
-    )
-    add_wait(watch)
-    logs = _with_run(
-        options.add_command(verbs, "logs", _logs, "print what the pods of a run wrote")
-    )
-    logs.add_argument("--follow", action="store_true", help="until the run has ended")
-    logs.add_argument("--step", default="", metavar="STEP", help="only of this step, such as train")
-    _with_run(
-        options.add_command(
-            verbs, "cancel", _cancel, "end a run and delete the jobs that it started"
-        )
-    )
-    for each in verbs.choices.values():
-        add_connection(each)
+run_argument = click.argument("run")
 
 
-def _with_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("run", metavar="RUN", help="its id, or its name: the newest of that name")
-    return parser
+@click.group(no_args_is_help=False)
+def runs() -> None:
+    """List, watch, read or cancel runs on Kubeflow Pipelines.
+
+    RUN is the id of a run, or a name: the newest run of that name.
+    """
 
 
-def _list(args: argparse.Namespace) -> None:
-    server = connected(args)
-    where: dict[str, Any] = {}
-    if args.experiment:
-        experiment = server.find_experiment(args.experiment)
-        if experiment is None:
-            raise NotFoundError("no such experiment", args.experiment)
-        where["experiment_id"] = experiment.experiment_id
-    for run in server.runs(limit=args.limit, **where):
-        emit(_described(server, run))
+@runs.command("list")
+@click.option("--experiment", default="", metavar="NAME", help="Only its runs.")
+@click.option(
+    "--limit", type=options.POSITIVE, default=20, show_default=True, metavar="N", help="At most."
+)
+@options.connection
+def list_(experiment: str, limit: int, connection: options.Connection) -> None:
+    """Print one JSON object per run, the newest first."""
+    client = connection.connect()
+    experiment_id = ""
+    if experiment:
+        found = client.find_experiment(experiment)
+        if found is None:
+            raise NotFoundError("no such experiment", experiment)
+        experiment_id = found.experiment_id
+    for run in client.list_runs(experiment_id=experiment_id, limit=limit):
+        emit(_describe(client, run))
 
 
-def _described(server: Server, run: Any) -> dict[str, Any]:
+@runs.command()
+@run_argument
+@timeout
+@options.connection
+def watch(run: str, timeout_minutes: int, connection: options.Connection) -> None:
+    """Wait for a run to end; exit code 75 if it failed."""
+    client = connection.connect()
+    found = client.get_run(run)
+    wait_for_run(client, found.run_id, _describe(client, found), timeout_minutes)
+
+
+@runs.command()
+@run_argument
+@click.option("--follow", is_flag=True, help="Until the run has ended.")
+@click.option("--step", default="", metavar="STEP", help="Only of this stage, such as train.")
+@options.connection
+def logs(run: str, follow: bool, step: str, connection: options.Connection) -> None:
+    """Print what the pods of a run wrote."""
+    client = connection.connect()
+    run_id = client.get_run(run).run_id
+    options.require("kubernetes")
+    from citeflow.kubeflow.run_logs import RunLogs
+
+    run_logs = RunLogs(client=_connect_cluster(client), run_id=run_id, step=step)
+    if follow:
+        run_logs.follow(lambda: client.get_run(run_id).state in TERMINAL)
+    elif not run_logs.poll():
+        hint = "they are deleted some time after its end"
+        raise NotFoundError("the run has no pods", run_id, hint=hint)
+
+
+@runs.command()
+@run_argument
+@options.connection
+def cancel(run: str, connection: options.Connection) -> None:
+    """End a run and delete the jobs that it started."""
+    client = connection.connect()
+    found = client.get_run(run)
+    options.require("kubernetes")
+    if found.state not in TERMINAL:
+        client.terminate_run(found.run_id)
+        log("runs", "asked to end", id=found.run_id)
+    cluster = _connect_cluster(client)
+    deleted = _delete_jobs(cluster, found.run_id)
+    try:
+        found = client.wait_for_run(found.run_id, timeout_s=CANCEL_TIMEOUT_S)
+    finally:
+        # A step may have created another one meanwhile.
+        deleted += _delete_jobs(cluster, found.run_id)
+    emit({"run_id": found.run_id, "state": found.state, "deleted": deleted})
+
+
+def _describe(client: KfpClient, run: Any) -> dict[str, Any]:
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    times = {
-        "created": run.created_at,
-        "finished": run.finished_at if run.state in TERMINAL else None,
-    }
+    # The server gives a run that has not ended a time in 1970.
+    finished_at = run.finished_at if run.state in TERMINAL else None
     return {
         "run_id": run.run_id,
         "name": run.display_name,
         "state": run.state,
-        **{name: time.isoformat() if time else None for name, time in times.items()},
+        "created": run.created_at.isoformat() if run.created_at else None,
+        "finished": finished_at.isoformat() if finished_at else None,
         "launcher": parameters.get("launcher"),
-        "url": server.run_page(run.run_id),
+        "url": client.run_url(run.run_id),
     }
 
 
-def _watch(args: argparse.Namespace) -> None:
-    server = connected(args)
-    finish(server, _described(server, server.find_run(args.run)), args.timeout_minutes)
+def _delete_jobs(cluster: "KubeClient", run_id: str) -> list[str]:
+    """Delete the jobs of a run: Argo ends the pods of its steps only."""
+    from citeflow.kubernetes.launchers import LAUNCHERS
 
-
-def _logs(args: argparse.Namespace) -> None:
-    server = connected(args)
-    run_id = server.find_run(args.run).run_id
-    options.require("kubernetes")
-    from citeflow.kubeflow.run_logs import RunLogs
-
-    logs = RunLogs(api=_cluster(server), run_id=run_id, step=args.step)
-    if args.follow:
-        logs.follow(lambda: server.find_run(run_id).state in TERMINAL)
-    elif not logs.show():
-        raise NotFoundError(
-            "the run has no pods", run_id, hint="they are deleted some time after its end"
-        )
-
-
-def _cancel(args: argparse.Namespace) -> None:
-    server = connected(args)
-    run = server.find_run(args.run)
-    options.require("kubernetes")
-    if run.state not in TERMINAL:
-        server.terminate(run.run_id)
-        log("runs", "asked to end", id=run.run_id)
-    deleted = _delete_jobs(_cluster(server), run.run_id)
-    try:
-        run = server.wait(run.run_id, timeout_s=CANCEL_S)
-    finally:
-        deleted += _delete_jobs(_cluster(server), run.run_id)  # what a step has created meanwhile
-    emit({"run_id": run.run_id, "state": run.state, "deleted": deleted})
-
-
-def _delete_jobs(api: "Api", run_id: str) -> list[str]:
-    """Delete what the run started: Argo ends the pods of its steps only."""
-    from citeflow.kubernetes.client import KINDS
-
-    mine = [
-        (kind, job["metadata"]["name"])
-        for kind in KINDS
-        for job in api.jobs(kind)
-        if job["metadata"].get("labels", {}).get("pipeline/runid") == run_id
-    ]
-    deleted = [f"{kind}/{name}" for kind, name in mine if api.delete(kind, name)]
-    for name in deleted:
-        log("runs", "deleted", job=name)
+    deleted = []
+    for launcher in LAUNCHERS.values():
+        for job in cluster.jobs(launcher):
+            if job.run_id == run_id and cluster.delete(launcher, job.name):
+                name = f"{launcher.kind}/{job.name}"
+                log("runs", "deleted", job=name)
+                deleted.append(name)
     return deleted
 
 
-def _cluster(server: Server) -> "Api":
-    from citeflow.kubernetes import client as api
+def _connect_cluster(client: KfpClient) -> "KubeClient":
+    from citeflow.kubernetes import client as kubernetes
 
-    return api.connect(namespace=server.pods_namespace)
+    return kubernetes.connect(namespace=client.pods_namespace)

@@ -1,240 +1,223 @@
 """`citeflow submit`: upload the pipeline to Kubeflow Pipelines and run it there."""
 
-import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+import click
 import yaml
 
 from citeflow import config
 from citeflow.cli import options
-from citeflow.errors import ConfigError, NotFoundError
-from citeflow.kubeflow import local_runner, submit
-from citeflow.kubeflow.client import Server, check_ended_well, connect
-from citeflow.utils.logging import emit, log, redact_url
+from citeflow.errors import ConfigError
+from citeflow.kubeflow.client import KfpClient, check_succeeded
+from citeflow.kubeflow.pipelines import PIPELINES
+from citeflow.kubeflow.submit import Package, RunOptions, plan, upload
+from citeflow.kubeflow.submit import submit as submit_run
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.utils.logging import emit, log
 
-if TYPE_CHECKING:
-    from citeflow.cli.options import Commands
-
-NAMED = ("dataset", "workers", "launcher")
-"""Parameters of the pipeline that have an option of their own."""
-
-
-def add_to(commands: "Commands") -> None:
-    """Add the command."""
-    parser = options.add_command(
-        commands, "submit", _call, "run the pipeline on Kubeflow Pipelines"
-    )
-    add_connection(parser)
-    _add_run(parser)
-    _add_package(parser)
-    options.add_settings(parser)
+timeout = click.option(
+    "--timeout-minutes",
+    type=options.POSITIVE,
+    default=24 * 60,
+    show_default=True,
+    metavar="N",
+    help="Longest wait.",
+)
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where the server is and who asks."""
-    group = parser.add_argument_group("server, by default found as kfp.Client does")
-    group.add_argument(
-        "--host",
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterOptions:
+    """Parameters of the pipeline; those that have an option of their own, and any."""
+
+    dataset: str | None
+    workers: str | None
+    launcher: str | None
+    job: str
+    param: tuple[str, ...]
+
+    def values(self, settings: options.Settings) -> dict[str, Any]:
+        """Return what the options give, by the names of the pipeline's parameters.
+
+        Raises:
+            ConfigError: one is not of the form KEY=VALUE, or is given twice.
+        """
+        values: dict[str, Any] = {}
+        for name in ("dataset", "workers", "launcher"):
+            if getattr(self, name) is not None:
+                values[name] = getattr(self, name)
+        if settings.preset != options.DEFAULT_PRESET:
+            values["preset"] = settings.preset
+        if settings.config_file or settings.overrides:
+            values["settings"] = _changed_settings(settings)
+        if self.job:
+            values["job"] = self.job
+        for pair in self.param:
+            name, equals, value = pair.partition("=")
+            if not equals:
+                hint = "for example --param epochs=3"
+                raise ConfigError("not of the form KEY=VALUE", pair, hint=hint)
+            if name in values:
+                raise ConfigError("parameter is given twice", name)
+            values[name] = value
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mode:
+    """Extent of a submission."""
+
+    dry_run: bool
+    upload_only: bool
+    wait: bool
+    timeout_minutes: int
+
+
+parameter_options = options.grouped(
+    "parameters",
+    ParameterOptions,
+    click.option("--dataset", metavar="D", help="Name, folder on the volume, or URL."),
+    click.option("--workers", metavar="N", help="Training processes."),
+    click.option("--launcher", metavar="L", help=f"One of {', '.join(LAUNCHER_NAMES)}."),
+    options.job,
+    click.option(
+        "--param", multiple=True, metavar="KEY=VALUE", help="Any other parameter; repeatable."
+    ),
+)
+
+package_options = options.grouped(
+    "package",
+    Package,
+    click.option(
+        "--pipeline", type=click.Choice(list(PIPELINES)), default="citation", show_default=True
+    ),
+    click.option(
+        "--pipeline-name",
+        "name",
         default="",
-        metavar="URL",
-        help="of its API or UI (default: $KF_PIPELINES_ENDPOINT)",
-    )
-    group.add_argument(
-        "--namespace", default="", metavar="NS", help="of your profile, or of the pods (kubeflow)"
-    )
-    group.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="bearer token; read again when it changes"
-    )
-    group.add_argument(
-        "--ssl-ca-cert", type=Path, metavar="FILE", help="certificate authority of the server, PEM"
-    )
-
-
-def add_wait(parser: argparse.ArgumentParser) -> None:
-    """Add `--timeout-minutes`."""
-    parser.add_argument(
-        "--timeout-minutes",
-        type=options.positive,
-        default=1440,
-        metavar="N",
-        help="longest wait (default: a day)",
-    )
-
-
-def connected(args: argparse.Namespace) -> Server:
-    """The server that the options name."""
-    if redact_url(args.host).rstrip("/") != args.host.rstrip("/"):
-        raise ConfigError(
-            "no user, password or query in --host",
-            redact_url(args.host),
-            hint="--token-file FILE",
-        )
-    return connect(
-        host=args.host,
-        namespace=args.namespace,
-        token_file=args.token_file,
-        ssl_ca_cert=args.ssl_ca_cert,
-    )
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("run")
-    group.add_argument(
-        "--dataset", metavar="D", help="synthetic, ogbl-citation2, a folder on the volume, or a URL"
-    )
-    group.add_argument("--workers", metavar="N", help="training processes")
-    group.add_argument("--launcher", metavar="L", help="local, pytorchjob or trainjob")
-    group.add_argument(
-        "--job",
-        metavar="YAML",
+        metavar="NAME",
+        help="Name on the server; by default that of the pipeline.",
+    ),
+    click.option(
+        "--pipeline-version",
+        "version",
         default="",
-        help='what each pod of a job gets: a file, or "{cpu: 4}"',
-    )
-    group.add_argument(
-        "--param", action="append", default=[], metavar="KEY=VALUE", help="any parameter"
-    )
-    group.add_argument(
-        "--experiment", default="", metavar="NAME", help="made if there is none (default: citeflow)"
-    )
-    group.add_argument(
-        "--run-name", default="", metavar="NAME", help="on the run page (default: dataset and time)"
-    )
-    group.add_argument(
-        "--service-account", default="", metavar="NAME", help="that the steps run as"
-    )
-    group.add_argument(
-        "--recurring", default="", metavar="CRON", help="a recurring run; six fields, seconds first"
-    )
-    group.add_argument(
+        metavar="NAME",
+        help="By default citeflow-VERSION+COMMIT.",
+    ),
+    click.option("--step-image", default="", metavar="IMAGE", help="Image of every stage."),
+    click.option(
+        "--train-image", default="", metavar="IMAGE", help="Image of the workers of a job."
+    ),
+    click.option("--no-cache", is_flag=True, help="Run every stage, whatever was computed before."),
+)
+
+run_options = options.grouped(
+    "run",
+    RunOptions,
+    click.option(
+        "--experiment",
+        default="",
+        metavar="NAME",
+        help="Created if there is none; by default citeflow.",
+    ),
+    click.option(
+        "--run-name",
+        default="",
+        metavar="NAME",
+        help="On the run page; by default dataset and time.",
+    ),
+    click.option(
+        "--service-account", default="", metavar="NAME", help="Account that the stages run as."
+    ),
+    click.option(
+        "--recurring",
+        "cron",
+        default="",
+        metavar="CRON",
+        help="Make it a recurring run; six fields, seconds first.",
+    ),
+    click.option(
         "--max-concurrency",
-        type=options.positive,
+        type=options.POSITIVE,
         default=1,
+        show_default=True,
         metavar="N",
-        help="of a recurring run",
-    )
-    group.add_argument(
-        "--catchup", action="store_true", help="make up for runs that a recurring run missed"
-    )
-    group.add_argument(
+        help="Runs of a recurring run at a time.",
+    ),
+    click.option("--catchup", is_flag=True, help="Make up for runs that a recurring run missed."),
+)
+
+mode_options = options.grouped(
+    "mode",
+    Mode,
+    click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing."),
+    click.option("--upload-only", is_flag=True, help="Start no run."),
+    click.option(
         "--wait",
-        action="store_true",
-        help="until the run has ended; 75 if it failed, 143 if cancelled",
-    )
-    add_wait(group)  # type: ignore[arg-type]
-    group.add_argument(
-        "--dry-run", action="store_true", help="print what would be sent, and send nothing"
-    )
+        is_flag=True,
+        help="Until the run has ended; exit code 75 if it failed, 143 if it was cancelled.",
+    ),
+    timeout,
+)
 
 
-def _add_package(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("pipeline")
-    group.add_argument(
-        "--pipeline", default="citation", choices=local_runner.NAMES, help="(default: citation)"
-    )
-    group.add_argument(
-        "--pipeline-name", default="", metavar="NAME", help="on the server (default: as --pipeline)"
-    )
-    group.add_argument(
-        "--pipeline-version", default="", metavar="NAME", help="default: citeflow-VERSION+COMMIT"
-    )
-    group.add_argument("--step-image", default="", metavar="IMAGE", help="of every step")
-    group.add_argument(
-        "--train-image", default="", metavar="IMAGE", help="of a PyTorchJob's or TrainJob's workers"
-    )
-    group.add_argument(
-        "--no-cache", action="store_true", help="run every step, whatever was computed before"
-    )
-    group.add_argument("--upload-only", action="store_true", help="start no run")
-
-
-def _call(args: argparse.Namespace) -> None:
-    if args.recurring and args.wait:
-        raise ConfigError(
-            "--wait is for one run",
-            "--recurring",
-            hint="`citeflow runs watch RUN` waits for another",
-        )
-    planned = submit.plan(
-        _parameters(args),
-        compiled=args.pipeline,
-        pipeline_name=args.pipeline_name,
-        version=args.pipeline_version,
-        experiment=args.experiment,
-        run_name=args.run_name,
-        step_image=args.step_image,
-        train_image=args.train_image,
-        use_cache=not args.no_cache,
-        service_account=args.service_account,
-        cron=args.recurring,
-        max_concurrency=args.max_concurrency,
-        catchup=args.catchup,
-    )
-    if args.dry_run:
-        emit(submit.described(planned))
+@click.command()
+@options.connection
+@parameter_options
+@run_options
+@package_options
+@options.settings
+@mode_options
+def submit(
+    connection: options.Connection,
+    parameters: ParameterOptions,
+    run: RunOptions,
+    package: Package,
+    settings: options.Settings,
+    mode: Mode,
+) -> None:
+    """Run a pipeline on Kubeflow Pipelines."""
+    if run.cron and mode.wait:
+        hint = "`citeflow runs watch RUN` waits for another"
+        raise ConfigError("--wait is for one run", "--recurring", hint=hint)
+    planned = plan(parameters.values(settings), package, run)
+    if mode.dry_run:
+        emit(planned.describe())
         return
-    server = connected(args)
-    if args.upload_only:
-        emit(submit.upload(server, planned))
+    client = connection.connect()
+    if mode.upload_only:
+        emit(upload(client, planned).describe())
         return
-    made = submit.submit(server, planned)
-    log("submit", "see", page=made["url"])
-    if args.wait:
-        finish(server, made, args.timeout_minutes)
+    submitted = submit_run(client, planned)
+    log("submit", "see", page=submitted.url)
+    if mode.wait:
+        wait_for_run(client, submitted.run_id, submitted.describe(), mode.timeout_minutes)
     else:
-        emit(made)
+        emit(submitted.describe())
 
 
-def finish(server: Server, made: dict[str, Any], timeout_minutes: int) -> None:
-    """Wait for a run to end and print what is known of it, whichever way it ends.
+def wait_for_run(
+    client: KfpClient, run_id: str, facts: dict[str, Any], timeout_minutes: int
+) -> None:
+    """Wait for a run to end and print its facts, however it ends.
 
     Raises:
         TrainingError, StoppedError: it did not succeed.
         UnavailableError: it has not ended in time.
     """
-    run = server.wait(made["run_id"], timeout_s=60.0 * timeout_minutes)
-    emit({**made, "state": run.state})
-    check_ended_well(run)
+    run = client.wait_for_run(run_id, timeout_s=60.0 * timeout_minutes)
+    emit({**facts, "state": run.state})
+    check_succeeded(run)
 
 
-def _parameters(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of the pipeline's parameters."""
-    given: dict[str, Any] = {
-        name: getattr(args, name) for name in NAMED if getattr(args, name) is not None
-    }
-    if args.preset != "default":
-        given["preset"] = args.preset
-    if args.config or args.set:
-        given["settings"] = _differences(args)
-    if args.job:
-        given["job"] = options.yaml_text(args.job)
-    for pair in args.param:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(
-                "not of the form KEY=VALUE", pair, hint="for example --param epochs=3"
-            )
-        if name in given:
-            raise ConfigError("parameter is given twice", name)
-        given[name] = value
-    return given
-
-
-def _differences(args: argparse.Namespace) -> str:
-    """The settings that are not as the preset has them, as YAML text: what stays legible in the run form."""
-    wanted, preset = options.resolved(args).to_dict(), config.load(preset=args.preset).to_dict()
-    changed = {
-        name: {key: value for key, value in section.items() if value != preset[name][key]}
-        for name, section in wanted.items()
-    }
-    changed = {name: section for name, section in changed.items() if section}
+def _changed_settings(settings: options.Settings) -> str:
+    """Return the settings that differ from the preset's as YAML: what stays legible in a form."""
+    wanted = settings.resolve().to_dict()
+    preset = config.load(preset=settings.preset).to_dict()
+    changed = {}
+    for section, values in wanted.items():
+        different = {key: value for key, value in values.items() if value != preset[section][key]}
+        if different:
+            changed[section] = different
     return yaml.safe_dump(changed, sort_keys=False) if changed else ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (FileNotFoundError, IsADirectoryError):
-        raise NotFoundError("no such file", path) from None
-    except UnicodeDecodeError:
-        raise ConfigError("not a text file", path) from None

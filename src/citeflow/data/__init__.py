@@ -1,0 +1,1 @@
+"""Datasets: named ones, citation folders and archives, downloaded, stored and read."""

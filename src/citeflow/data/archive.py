@@ -1,7 +1,10 @@
-"""Archives from elsewhere: every entry is looked at before the first one is written.
+"""Unpack archives from elsewhere: every entry is checked before the first one is written.
 
-Refused are names that lead outside, links and devices, names that occur twice, more entries or more bytes than
-allowed, and whatever does not match its checksum.
+Refused are names that lead outside, links and devices, names that occur twice, more entries or more
+bytes than allowed, and content that does not match its checksum.
+
+`tarfile`'s filter "data" and `zipfile` cover the first two only, each by its own rules; here
+both go through the same checks.
 """
 
 import contextlib
@@ -36,7 +39,7 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What the standard library raises on a damaged, encrypted or unknown archive."""
+"""Errors of the standard library on a damaged, encrypted or unknown archive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +51,16 @@ class _Entry:
     open: Callable[[], IO[bytes] | None]
 
 
-class _InPieces:
-    """A file that is not read in large pieces: tarfile takes the size of a long name from the archive, and obeys."""
+class _SmallReads:
+    """A file that refuses large reads.
+
+    tarfile reads a long name or a pax header of the size that the archive claims, into memory.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.tell, self.seek = file, file.tell, file.seek
+        self._file = file
+        self.tell = file.tell
+        self.seek = file.seek
 
     def read(self, size: int) -> bytes:
         if size > _READ_BYTES:
@@ -63,7 +71,7 @@ class _InPieces:
 def extract(
     archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Unpack a .zip, .tar or .tar.gz, told apart by content, as `extract_zip` does."""
+    """Unpack a .zip, .tar or .tar.gz, told apart by content; otherwise as `extract_zip`."""
     unpack = extract_zip if zipfile.is_zipfile(archive) else extract_tar
     unpack(archive, target, max_bytes=max_bytes, max_files=max_files)
 
@@ -75,17 +83,20 @@ def extract_zip(
 
     Args:
         archive: the file.
-        target: a directory that is being made, such as `files.new_directory` gives: its maker removes it on an error.
-        max_bytes: most bytes of all entries together, as declared and as really written.
-        max_files: most entries.
+        target: a temporary directory, as of `files.new_directory`, which is removed on an error.
+        max_bytes: limit of all entries together, as declared and as really written.
+        max_files: limit of entries.
 
     Raises:
-        DataError: the archive is damaged or wants something that is refused.
+        DataError: the archive is damaged or hostile.
         NotFoundError: there is no such file.
     """
-    with _refuse_damage(archive), zipfile.ZipFile(archive) as opened:
-        entries = [_entry_of_zip(opened, info) for info in opened.infolist()]
-        _write(archive, _checked(archive, entries, max_bytes, max_files), target, max_bytes)
+    with _damage_as_data_error(archive), zipfile.ZipFile(archive) as opened:
+        infos = opened.infolist()
+        entries = _check(
+            archive, (_entry_of_zip(opened, info) for info in infos), max_bytes, max_files
+        )
+        _write(archive, entries, target, max_bytes)
 
 
 def extract_tar(
@@ -93,11 +104,11 @@ def extract_tar(
 ) -> None:
     """Unpack a .tar or .tar.gz; arguments and errors as for `extract_zip`."""
     with (
-        _refuse_damage(archive),
+        _damage_as_data_error(archive),
         _open_plain(archive) as plain,
-        tarfile.open(fileobj=cast(IO[bytes], _InPieces(plain)), mode="r:") as opened,
+        tarfile.open(fileobj=cast(IO[bytes], _SmallReads(plain)), mode="r:") as opened,
     ):
-        entries = _checked(
+        entries = _check(
             archive, (_entry_of_tar(opened, info) for info in opened), max_bytes, max_files
         )
         _require_end(archive, plain)
@@ -105,7 +116,7 @@ def extract_tar(
 
 
 @contextlib.contextmanager
-def _refuse_damage(archive: Path) -> Iterator[None]:
+def _damage_as_data_error(archive: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -123,17 +134,15 @@ def _one_line(error: Exception) -> str:
 def _hint(archive: Path) -> str:
     with archive.open("rb") as file:
         is_markup = file.read(512).lstrip().startswith(b"<")
-    return (
-        "it is a web page: the server wants a login, or a proxy answered"
-        if is_markup
-        else "fetch or pack it again"
-    )
+    if is_markup:
+        return "it is a web page: the server wants a login, or a proxy answered"
+    return "download or pack it again"
 
 
 def _entry_of_zip(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry:
-    kind = stat.S_IFMT(info.external_attr >> 16)
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was packed on Windows
     return _Entry(
-        name=info.orig_filename,
+        name=info.orig_filename,  # `filename` ends at a zero byte, which would hide the rest
         size_bytes=info.file_size,
         is_folder=info.is_dir() and kind in (0, stat.S_IFDIR),
         is_file=not info.is_dir() and kind in (0, stat.S_IFREG),
@@ -158,16 +167,19 @@ def _open_plain(archive: Path) -> IO[bytes]:
 
 
 def _require_end(archive: Path, plain: IO[bytes]) -> None:
-    """Read up to the end of a gzip stream, for only there stands its checksum."""
+    # The checksum of a gzip stream is at its end, and gzip compares it only when it gets there.
     if len(plain.read(_READ_BYTES)) == _READ_BYTES:
         raise DataError("more data behind the end of the archive", archive.name)
 
 
-def _checked(
+def _check(
     archive: Path, entries: Iterable[_Entry], max_bytes: int, max_files: int
 ) -> dict[PurePosixPath, _Entry]:
-    """The files to write, by safe relative path; entries are taken one by one, so that a bomb ends it early."""
-    found: dict[PurePosixPath, _Entry] = {}
+    """Return the files to write, by safe relative path; folders are made as their files need them.
+
+    Entries are taken one by one, so that one archive of a million ends at the limit.
+    """
+    checked: dict[PurePosixPath, _Entry] = {}
     total_bytes = 0
     for count, entry in enumerate(entries, start=1):
         total_bytes += entry.size_bytes
@@ -176,12 +188,12 @@ def _checked(
                 f"archive with more than {max_files:,} entries or {max_bytes:,} bytes", archive.name
             )
         path = _safe_path(archive, entry)
-        if path in found:
+        if path in checked:
             raise _refusal(archive, "the same name twice", entry)
         if path.parts:
-            found[path] = entry
-    plain = {path: entry for path, entry in found.items() if not entry.is_folder}
-    for path in found:
+            checked[path] = entry
+    plain = {path: entry for path, entry in checked.items() if not entry.is_folder}
+    for path in checked:
         for parent in path.parents:
             if parent in plain:
                 raise _refusal(archive, "a file that is also a folder", plain[parent])
@@ -190,6 +202,7 @@ def _checked(
 
 def _safe_path(archive: Path, entry: _Entry) -> PurePosixPath:
     path = PurePosixPath(entry.name)
+    # Backslashes and colons are plain characters here, but lead outside where Windows reads them.
     if path.is_absolute() or ".." in path.parts or any(mark in entry.name for mark in "\\:\0"):
         raise _refusal(archive, "a name that leads outside", entry)
     if not entry.is_file and not entry.is_folder:
@@ -206,6 +219,7 @@ def _refusal(archive: Path, what: str, entry: _Entry) -> DataError:
 def _write(
     archive: Path, entries: dict[PurePosixPath, _Entry], target: Path, max_bytes: int
 ) -> None:
+    # Counted again as they are written: the declared sizes are the archive's own word.
     left_bytes = max_bytes
     for path, entry in entries.items():
         files.save_chunks(target / path, _chunks(archive, entry, left_bytes))

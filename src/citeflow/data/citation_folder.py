@@ -1,9 +1,9 @@
-"""The citation folder, which is how users bring a network of their own.
+"""The citation folder: the format in which users bring a network of their own.
 
-`papers` (CSV, gzipped CSV or Parquet) has a column `id` and may have `year` or `date`, `title` and `abstract`; its
-other columns of numbers are features, as is `features.npy` [papers, F], one row per paper in the order of the table.
-`citations` has the columns `citing` and `cited`. Ids are compared as text, so that 7 and "7" are one paper and "07" is
-another.
+`papers` (CSV, gzipped CSV or Parquet) has a column `id` and may have `year` or `date`, `title` and
+`abstract`; its other columns of numbers are features, as is `features.npy` [papers, F], one row per
+paper in the order of the table. `citations` has the columns `citing` and `cited`. Ids are compared
+as text, so that 7 and "7" are one paper and "07" is another.
 
 Legend: N papers, E citations, F features, B citations of one batch.
 """
@@ -19,26 +19,59 @@ import pyarrow.compute as pc
 
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph
-from citeflow.data.columns import (
+from citeflow.data.diagnosis import quote
+from citeflow.data.features import FEATURES, read_features
+from citeflow.data.tables import (
+    SUFFIXES,
     Column,
+    TableFile,
     as_integers,
+    as_mask,
+    as_numbers,
     as_text,
     is_number,
     is_text,
-    mask_of,
-    numbers_of,
+    open_table,
+    read_all,
+    read_batches,
     require_values,
 )
-from citeflow.data.diagnosis import show
-from citeflow.data.features import read_features
-from citeflow.data.tables import TableFile, open_table, read_all, read_batches
-from citeflow.data.text import vectors_of_text
+from citeflow.data.text import tfidf_features
 from citeflow.errors import DataError, NotFoundError
 from citeflow.utils.logging import log
+
+TABLES = ("papers", "citations")
+DESCRIPTION = (
+    f"a citation folder holds papers and citations, each as {', '.join(SUFFIXES)}, "
+    f"and may hold {FEATURES}"
+)
 
 ISO_DATE = r"^\d{4}(-\d{2}(-\d{2}([T ].*)?)?)?$"
 FIRST_DAY = (date.min - date(1970, 1, 1)).days
 LAST_DAY = (date.max - date(1970, 1, 1)).days
+
+
+def find_files(folder: Path) -> tuple[str, ...]:
+    """List the files of a citation folder, by name; other files in it are none of ours.
+
+    Raises:
+        NotFoundError: a table is missing.
+        DataError: a table exists twice.
+    """
+    names: list[str] = []
+    missing = []
+    for table in TABLES:
+        candidates = [f"{table}{suffix}" for suffix in SUFFIXES]
+        present = [name for name in candidates if (folder / name).is_file()]
+        if len(present) > 1:
+            what = f"{folder} has the same table twice"
+            raise DataError(what, ", ".join(present), hint="keep one of them")
+        if not present:
+            missing.append(f"no {table} table")
+        names += present
+    if missing:
+        raise NotFoundError(" and ".join(missing), folder, hint=DESCRIPTION)
+    return (*names, FEATURES) if (folder / FEATURES).is_file() else tuple(names)
 
 
 def read_folder(folder: Path, config: DataConfig) -> CitationGraph:
@@ -46,7 +79,8 @@ def read_folder(folder: Path, config: DataConfig) -> CitationGraph:
 
     Raises:
         NotFoundError: the folder or one of its tables is missing.
-        DataError: something in it is wrong; the message names the file, the row, the value and how many there are.
+        DataError: something in it is wrong; the message names the file, the row, the value and how
+            many rows have the same fault.
     """
     if not folder.exists():
         raise NotFoundError("no such folder", folder)
@@ -58,11 +92,11 @@ def read_folder(folder: Path, config: DataConfig) -> CitationGraph:
     columns = dict(zip(data.column_names, data.columns, strict=True))
     ids = _read_ids(papers, columns["id"])
     texts = {
-        name: _text(papers, name, columns[name])
+        name: _read_text(papers, name, columns[name])
         for name in ("title", "abstract")
         if name in columns
     }
-    day_N = _days(papers, columns)
+    day_N = _read_days(papers, columns)
     x_NF = read_features(folder, papers, columns)
     if x_NF is None and texts:
         x_NF = _features_of_text(texts, config)
@@ -83,14 +117,15 @@ class _Ids:
     """Ids in the order of the papers: int64 if all of them are whole numbers, else text."""
 
     are_rows: bool
-    """Whether each id is the row of its paper, so that nothing has to be looked up."""
+    """True if each id is the row of its paper, so that no lookup table is needed."""
 
     def rows_of(self, key_B: Column) -> np.ndarray:
-        """Rows of the papers with these ids, int32, -1 where there is none."""
+        """Look up the rows of papers by id, int32; -1 for an id that no paper has."""
         integer_B = as_integers(key_B) if pa.types.is_integer(self.key.type) else None
         if integer_B is None:
-            row_B = pc.index_in(_trimmed(key_B), value_set=as_text(self.key))
+            row_B = pc.index_in(_trim(key_B), value_set=as_text(self.key))
         elif self.are_rows:
+            # The ids of most large datasets: no hash lookup for every citation.
             row_B = np.asarray(integer_B)
             return np.where((row_B >= 0) & (row_B < len(self.key)), row_B, -1).astype(np.int32)
         else:
@@ -98,35 +133,29 @@ class _Ids:
         return np.asarray(pc.fill_null(row_B, -1), dtype=np.int32)
 
 
-def _trimmed(key: Column) -> Column:
+def _trim(key: Column) -> Column:
     return pc.utf8_trim_whitespace(as_text(key))
 
 
 def _as_objects(column: Column) -> np.ndarray:
-    return (
-        np.asarray(column) if pa.types.is_integer(column.type) else np.asarray(column, dtype=object)
-    )
+    if pa.types.is_integer(column.type):
+        return np.asarray(column)
+    return np.asarray(column, dtype=object)
 
 
-def _require_type(table: TableFile, name: str, kind: pa.DataType, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise DataError(
-            f"{table.path}: column {show(name)} has the wrong type",
-            kind,
-            hint=f"it must hold {wanted}",
-        )
+def _wrong_type(table: TableFile, name: str, column: Column, wanted: str) -> DataError:
+    what = f"{table.path}: column {quote(name)} has the wrong type"
+    return DataError(what, column.type, hint=f"it must hold {wanted}")
 
 
 def _require_key(table: TableFile, name: str, column: Column) -> None:
-    kind = column.type
-    _require_type(
-        table, name, kind, is_text(kind) or pa.types.is_integer(kind), "text or whole numbers"
-    )
+    if not is_text(column.type) and not pa.types.is_integer(column.type):
+        raise _wrong_type(table, name, column, "text or whole numbers")
 
 
 def _read_ids(papers: TableFile, column: Column) -> _Ids:
     _require_key(papers, "id", column)
-    text_N = _trimmed(column).combine_chunks()
+    text_N = _trim(column).combine_chunks()
     require_values(papers, "id", text_N)
     integer_N = as_integers(text_N)
     key_N = text_N if integer_N is None else integer_N
@@ -135,7 +164,7 @@ def _read_ids(papers: TableFile, column: Column) -> _Ids:
     if len(key_N) < 2:
         raise DataError(
             f"{papers.path} has one paper",
-            show(key_N[0].as_py()),
+            quote(key_N[0].as_py()),
             hint="a network needs at least two",
         )
     are_rows = integer_N is not None and np.array_equal(np.asarray(key_N), np.arange(len(key_N)))
@@ -143,30 +172,29 @@ def _read_ids(papers: TableFile, column: Column) -> _Ids:
 
 
 def _repeated_id(papers: TableFile, key_N: Column) -> DataError:
-    first: dict[object, int] = {}
-    pairs = [
-        (first[key], row)
+    row_of: dict[object, int] = {}
+    repeated = [
+        (row_of[key], row)
         for row, key in enumerate(key_N.to_pylist())
-        if first.setdefault(key, row) != row
+        if row_of.setdefault(key, row) != row
     ]
-    one, two = pairs[0]
-    more = f" (and {len(pairs) - 1:,} more)" if len(pairs) > 1 else ""
-    value = f"{show(key_N[one].as_py())}, first on {papers.where(one).rpartition(', ')[2]}{more}"
+    original, repetition = repeated[0]
+    more = f" (and {len(repeated) - 1:,} more)" if len(repeated) > 1 else ""
+    first_line = papers.where(original).rpartition(", ")[2]
     return DataError(
-        f"{papers.where(two)}: id appears a second time",
-        value,
+        f"{papers.where(repetition)}: id appears a second time",
+        f"{quote(key_N[original].as_py())}, first on {first_line}{more}",
         hint="each paper needs an id of its own",
     )
 
 
-def _text(papers: TableFile, name: str, column: Column) -> Column:
-    _require_type(
-        papers, name, column.type, is_text(column.type) or pa.types.is_null(column.type), "text"
-    )
+def _read_text(papers: TableFile, name: str, column: Column) -> Column:
+    if not is_text(column.type) and not pa.types.is_null(column.type):
+        raise _wrong_type(papers, name, column, "text")
     return as_text(column)
 
 
-def _days(papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None:
+def _read_days(papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None:
     if "year" in columns and "date" in columns:
         raise DataError(
             f"{papers.path} has two columns of time", "year, date", hint="keep one of them"
@@ -179,32 +207,25 @@ def _days(papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray | None
 
 
 def _days_of_years(papers: TableFile, column: Column) -> np.ndarray:
-    kind = column.type
-    _require_type(
-        papers, "year", kind, is_text(kind) or is_number(kind), "whole numbers such as 1999"
-    )
-    year_N = numbers_of(papers, "year", column)
+    if not is_text(column.type) and not is_number(column.type):
+        raise _wrong_type(papers, "year", column, "whole numbers such as 1999")
+    year_N = as_numbers(papers, "year", column)
     is_bad = ~((year_N >= 1) & (year_N <= 9999) & (year_N == np.floor(year_N)))
     if is_bad.any():
         raise papers.bad_value(
             "year", is_bad, column, "is not a year", hint="a whole number from 1 to 9999"
         )
-    return (
-        (year_N.astype(np.int64) - 1970)
-        .astype("datetime64[Y]")
-        .astype("datetime64[D]")
-        .astype(np.int32)
-    )
+    first_of_january_N = (year_N.astype(np.int64) - 1970).astype("datetime64[Y]")
+    return first_of_january_N.astype("datetime64[D]").astype(np.int32)
 
 
 def _days_of_dates(papers: TableFile, column: Column) -> np.ndarray:
     kind = column.type
     is_time = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
-    _require_type(
-        papers, "date", kind, is_time or is_text(kind), "dates or text such as 1999-12-31"
-    )
+    if not is_time and not is_text(kind):
+        raise _wrong_type(papers, "date", column, "dates or text such as 1999-12-31")
     if not is_time:
-        column = _trimmed(column)
+        column = _trim(column)
     require_values(papers, "date", column)
     day_N = column if is_time else _parse_dates(papers, column)
     day_N = np.asarray(day_N.cast(pa.date32()).cast(pa.int32()))
@@ -217,14 +238,15 @@ def _days_of_dates(papers: TableFile, column: Column) -> np.ndarray:
 
 
 def _parse_dates(papers: TableFile, text_N: Column) -> Column:
-    is_bad = ~mask_of(pc.match_substring_regex(text_N, ISO_DATE))
+    is_bad = ~as_mask(pc.match_substring_regex(text_N, ISO_DATE))
     if not is_bad.any():
         day_N = pc.utf8_slice_codeunits(text_N, 0, 10)
-        for part in (r"^(\d{4})$", r"^(\d{4}-\d{2})$"):
-            day_N = pc.replace_substring_regex(day_N, part, r"\1-01")
+        # 1999 becomes 1999-01, and 1999-01 becomes 1999-01-01.
+        for short in (r"^(\d{4})$", r"^(\d{4}-\d{2})$"):
+            day_N = pc.replace_substring_regex(day_N, short, r"\1-01")
         try:
             return day_N.cast(pa.date32())
-        except pa.ArrowInvalid:
+        except pa.ArrowInvalid:  # 30 February, which Arrow does not locate
             is_bad = np.array([not _is_date(text) for text in day_N.to_pylist()])
     raise papers.bad_value(
         "date", is_bad, text_N, "is not a date", hint="ISO dates, such as 1999-12-31"
@@ -240,8 +262,8 @@ def _is_date(text: str) -> bool:
 
 
 def _features_of_text(texts: Mapping[str, Column], config: DataConfig) -> np.ndarray | None:
-    joined = pc.binary_join_element_wise(*texts.values(), "\n")
-    x_NF = vectors_of_text(joined.to_pylist(), width=config.text_dim, seed=config.seed)
+    text_N = pc.binary_join_element_wise(*texts.values(), "\n")
+    x_NF = tfidf_features(text_N.to_pylist(), width=config.text_dim, seed=config.seed)
     if x_NF is None:
         log("data", "text ignored, no two papers share a word")
     return x_NF
@@ -250,25 +272,30 @@ def _features_of_text(texts: Mapping[str, Column], config: DataConfig) -> np.nda
 def _read_citations(
     citations: TableFile, ids: _Ids, papers: TableFile, config: DataConfig
 ) -> tuple[np.ndarray, int]:
-    parts, num_rows, first = [], 0, None
+    parts = []
+    num_rows = 0
+    first_unknown = None
     for batch in read_batches(citations, ["citing", "cited"]):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             _require_key(citations, name, column)
         edge_2B = np.stack([ids.rows_of(column) for column in batch.columns])
-        if first is None and (edge_2B < 0).any():
-            first = _first_unknown(batch, edge_2B, num_rows)
+        if first_unknown is None and (edge_2B < 0).any():
+            first_unknown = _first_unknown(batch, edge_2B, num_rows)
         parts.append(edge_2B[:, (edge_2B >= 0).all(axis=0)])
         num_rows += batch.num_rows
     edge_2E = np.concatenate(parts, axis=1)
+    # Arrow keeps what it has read for its next allocation; here that is most of the memory in use.
     del parts
     pa.default_memory_pool().release_unused()
     num_unknown = num_rows - edge_2E.shape[1]
-    if first and config.unknown == "error":
-        row, name, key = first
-        what = f"{citations.where(row)}: column {show(name)} is not an id of {papers.path.name}"
+    if first_unknown and config.unknown == "error":
+        row, name, key = first_unknown
+        what = f"{citations.where(row)}: column {quote(name)} is not an id of {papers.path.name}"
         hint = "add the paper, or leave such citations out with --set data.unknown=drop"
         raise DataError(
-            what, f"{show(key)} ({num_unknown:,} such citation{'s' * (num_unknown > 1)})", hint=hint
+            what,
+            f"{quote(key)} ({num_unknown:,} such citation{'s' * (num_unknown > 1)})",
+            hint=hint,
         )
     if num_unknown == num_rows:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What every reader of a raw dataset returns.
+"""The citation graph that every reader of a raw dataset returns.
 
 Legend: N papers, E citations, F features, P held-out citations, K candidates.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """Citations of one part of a split, each with the papers that it is ranked against."""
+    """Held-out citations of one split, each with the candidates that it is ranked against."""
 
     source_P: np.ndarray
     """Row of the citing paper, int32."""
@@ -19,12 +19,12 @@ class HeldOut:
     """Row of the cited paper, int32."""
 
     negative_PK: np.ndarray
-    """Rows of papers that the source does not cite, int32."""
+    """Rows of papers that the source does not cite, int32: its negative samples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnSplit:
-    """A split that a dataset brings itself; the graph's `edge_2E` holds its training citations only."""
+    """A split that comes with a dataset; `edge_2E` of its graph holds training citations only."""
 
     valid: HeldOut
     test: HeldOut
@@ -32,10 +32,11 @@ class OwnSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CitationGraph:
-    """A citation network as it was read: nothing dropped yet but citations of unknown papers, if that was asked."""
+    """A citation network as it was read, before it is cleaned and split."""
 
     edge_2E: np.ndarray
-    """Rows of citing and cited paper, int32, in the order of the file; self-citations and duplicates included."""
+    """Rows of citing and cited paper, int32, in the order of the file, with self-citations and
+    duplicates. Citations of unknown papers are dropped already, with `data.unknown=drop`."""
 
     id_N: np.ndarray
     """Identifier of each paper, an array of int64 or of str objects."""
@@ -53,4 +54,4 @@ class CitationGraph:
     """The dataset's own split."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    """What the reader dropped, by reason."""
+    """Number of citations that the reader dropped, by reason."""

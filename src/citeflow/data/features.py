@@ -1,4 +1,4 @@
-"""Features of papers: the columns of numbers in their table, and `features.npy` beside it.
+"""Features of papers: the numeric columns of their table, and `features.npy` beside it.
 
 Legend: N papers, F features, B papers of one block.
 """
@@ -10,16 +10,17 @@ from tokenize import TokenError
 
 import numpy as np
 
-from citeflow.data.columns import (
+from citeflow.data.diagnosis import first_line, quote
+from citeflow.data.tables import (
+    KNOWN_COLUMNS,
     Column,
+    TableFile,
     are_mostly_numbers,
+    as_numbers,
     as_text,
     is_number,
     is_text,
-    numbers_of,
 )
-from citeflow.data.diagnosis import show
-from citeflow.data.tables import KNOWN, TableFile
 from citeflow.errors import DataError
 from citeflow.utils.logging import log
 
@@ -27,18 +28,21 @@ FEATURES = "features.npy"
 BLOCK_ROWS = 1 << 16
 
 NOT_AN_ARRAY = (ValueError, OSError, OverflowError, SyntaxError, TokenError)
-"""What numpy raises on a file that is no array; it parses the header as Python."""
+"""Errors of numpy on a file that is no array; it parses the header as Python."""
 
 
 def read_features(
     folder: Path, papers: TableFile, columns: Mapping[str, Column]
 ) -> np.ndarray | None:
-    """Features [N, F] as finite float32, those of `features.npy` first; None where there are none.
+    """Read the features [N, F] of papers as finite float32, those of `features.npy` first.
 
-    An array of float32 with no columns beside it is returned as a read-only map of its file.
+    Returns:
+        None where there are none. An array of float32 with no columns beside it stays on the disk:
+        the result is a read-only map of its file.
 
     Raises:
-        DataError: a value is missing, not a number or not finite, or the array does not fit the papers.
+        DataError: a value is missing, not a number or not finite, or the array has another number
+            of rows than the papers.
     """
     parts = []
     if (folder / FEATURES).exists():
@@ -46,9 +50,9 @@ def read_features(
     numbers = {
         name: column
         for name, column in columns.items()
-        if name not in KNOWN and _is_feature(name, column)
+        if name not in KNOWN_COLUMNS and _is_feature(name, column)
     }
-    ignored = [show(name) for name in columns if name not in KNOWN and name not in numbers]
+    ignored = [quote(name) for name in columns if name not in KNOWN_COLUMNS | numbers.keys()]
     if ignored:
         log("data", "columns ignored, not numbers", file=papers.path, columns=", ".join(ignored))
     if numbers:
@@ -59,13 +63,18 @@ def read_features(
 
 
 def release_pages(array: np.ndarray) -> None:
-    """Let go of the pages of a mapped file, which come back when they are read again; other arrays stay as they are."""
+    """Drop the pages of a memory-mapped file; other arrays stay as they are.
+
+    Pages that are read again come back from the file. Without this, one pass over a file counts as
+    resident memory of the process, and a container with a limit evicts what is needed instead.
+    """
     if isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_feature(name: str, column: Column) -> bool:
-    """Whether a column holds numbers; one of text does if most of its values are numbers, so that a typo is noticed."""
+    """True for numbers, and for text that is mostly numbers, so that a typo is an error."""
+    # The columns that pandas writes for its index, in CSV and in Parquet.
     is_index = name == "" or name.startswith("__index_level_")
     if is_index:
         return False
@@ -76,7 +85,7 @@ def _numeric_columns(papers: TableFile, columns: Mapping[str, Column]) -> np.nda
     x_NF = np.empty((len(next(iter(columns.values()))), len(columns)), np.float32)
     for index, (name, column) in enumerate(columns.items()):
         with np.errstate(over="ignore"):
-            x_NF[:, index] = numbers_of(papers, name, column)
+            x_NF[:, index] = as_numbers(papers, name, column)
         is_bad = ~np.isfinite(x_NF[:, index])
         if is_bad.any():
             raise papers.bad_value(name, is_bad, column, "is not a finite number")
@@ -87,10 +96,7 @@ def _read_array(path: Path, num_papers: int) -> np.ndarray:
     try:
         given_NF = np.lib.format.open_memmap(path, mode="r")
     except NOT_AN_ARRAY as error:
-        raise DataError(
-            f"{path} is not a usable .npy array",
-            (str(error) or type(error).__name__).splitlines()[0],
-        ) from None
+        raise DataError(f"{path} is not a usable .npy array", first_line(error)) from None
     if given_NF.dtype.kind not in "biuf":
         raise DataError(
             f"{path} does not hold real numbers", given_NF.dtype, hint="save it as float32"
@@ -105,10 +111,11 @@ def _read_array(path: Path, num_papers: int) -> np.ndarray:
 
 
 def _as_finite(path: Path, given_NF: np.ndarray) -> np.ndarray:
-    """Check a mapped array block by block; it stays on the disk if it is float32 already, and is copied if not."""
+    """Check a mapped array block by block; float32 stays on the disk, other types are converted."""
     is_float32 = given_NF.dtype == np.float32 and given_NF.flags.c_contiguous
     x_NF = given_NF if is_float32 else np.empty(given_NF.shape, np.float32)
-    num_bad, first = 0, (0, 0)
+    num_bad = 0
+    first_bad = (0, 0)
     for start in range(0, len(x_NF), BLOCK_ROWS):
         x_BF = x_NF[start : start + BLOCK_ROWS]
         if not is_float32:
@@ -116,11 +123,11 @@ def _as_finite(path: Path, given_NF: np.ndarray) -> np.ndarray:
                 x_BF[:] = given_NF[start : start + BLOCK_ROWS]
         bad = np.argwhere(~np.isfinite(x_BF))
         if len(bad) and not num_bad:
-            first = start + int(bad[0, 0]), int(bad[0, 1])
+            first_bad = (start + int(bad[0, 0]), int(bad[0, 1]))
         num_bad += len(bad)
         release_pages(given_NF)
     if num_bad:
         more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""
-        where = f"{path}, row {first[0] + 1}, column {first[1] + 1}"
-        raise DataError(f"{where}: not a finite number", f"{given_NF[first]}{more}")
+        where = f"{path}, row {first_bad[0] + 1}, column {first_bad[1] + 1}"
+        raise DataError(f"{where}: not a finite number", f"{given_NF[first_bad]}{more}")
     return x_NF

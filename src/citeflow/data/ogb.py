@@ -1,8 +1,12 @@
-"""Reads a dataset in the raw layout of the Open Graph Benchmark, as ogbl-citation2 is packed.
+"""The raw layout of the Open Graph Benchmark, in which ogbl-citation2 is packed.
 
-    raw/     edge.csv.gz, num-node-list.csv.gz, num-edge-list.csv.gz, and optional node-feat.csv.gz, node_year.csv.gz;
-             tables without a header
-    split/time/     train.pt, valid.pt, test.pt: source_node and target_node; the last two also target_node_neg
+    raw/          edge.csv.gz, num-node-list.csv.gz, num-edge-list.csv.gz, and optional
+                  node-feat.csv.gz, node_year.csv.gz: tables without a header
+    split/time/   train.pt, valid.pt, test.pt: source_node and target_node; the last two also
+                  target_node_neg
+
+OGB's own package loads the split by an unrestricted unpickler and asks on the terminal before it
+downloads.
 
 Legend: N papers, E citations, F features, C columns, R rows, P held-out citations, K candidates.
 """
@@ -30,6 +34,7 @@ REQUIRED = (
     "split/time/test.pt",
 )
 OPTIONAL = ("raw/node-feat.csv.gz", "raw/node_year.csv.gz")
+DESCRIPTION = f"OGB's raw layout holds {', '.join(REQUIRED)}"
 
 BLOCK_BYTES = 16 << 20
 LAST_YEAR = 9999
@@ -37,7 +42,7 @@ LAST_YEAR = 9999
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OgbTables:
-    """What the tables under raw/ hold, before the split is looked at."""
+    """Content of the tables under raw/, without the split."""
 
     edge_2E: np.ndarray
     """Rows of citing and cited paper, int32."""
@@ -51,8 +56,20 @@ class OgbTables:
     """Year of each paper, int32."""
 
 
+def find_files(folder: Path) -> tuple[str, ...]:
+    """List the files of a dataset in this layout, by relative path.
+
+    Raises:
+        NotFoundError: a required one is missing.
+    """
+    for name in REQUIRED:
+        if not (folder / name).is_file():
+            raise NotFoundError("no such file", folder / name, hint=DESCRIPTION)
+    return (*REQUIRED, *(name for name in OPTIONAL if (folder / name).is_file()))
+
+
 def read_ogb(folder: Path) -> CitationGraph:
-    """Read the papers, and the citations as OGB's split divides them; ids are OGB's node numbers.
+    """Read papers, citations and OGB's split; ids are OGB's node numbers.
 
     Args:
         folder: holds raw/ and split/.
@@ -64,11 +81,9 @@ def read_ogb(folder: Path) -> CitationGraph:
     tables = read_tables(folder / "raw")
     log("preprocess", "reading", file="split/time")
     edge_2E = _read_train(folder / "split" / "time" / "train.pt", tables.num_papers)
-    valid, test = (
-        _read_held_out(folder / "split" / "time" / name, tables.num_papers)
-        for name in ("valid.pt", "test.pt")
-    )
-    _require_all_split(folder, tables, [edge_2E.shape[1], len(valid.source_P), len(test.source_P)])
+    valid = _read_held_out(folder / "split" / "time" / "valid.pt", tables.num_papers)
+    test = _read_held_out(folder / "split" / "time" / "test.pt", tables.num_papers)
+    _check_split_sizes(folder, tables, [edge_2E.shape[1], len(valid.source_P), len(test.source_P)])
     return CitationGraph(
         edge_2E=edge_2E,
         id_N=np.arange(tables.num_papers, dtype=np.int64),
@@ -79,11 +94,11 @@ def read_ogb(folder: Path) -> CitationGraph:
 
 
 def read_tables(raw: Path) -> OgbTables:
-    """Read the tables under raw/; arguments and errors as for `read_ogb`."""
-    num_papers, num_citations = (
-        _read_count(raw / f"num-{what}-list.csv.gz") for what in ("node", "edge")
-    )
-    features, years = raw / "node-feat.csv.gz", raw / "node_year.csv.gz"
+    """Read the tables under raw/; errors as for `read_ogb`."""
+    num_papers = _read_count(raw / "num-node-list.csv.gz")
+    num_citations = _read_count(raw / "num-edge-list.csv.gz")
+    features = raw / "node-feat.csv.gz"
+    years = raw / "node_year.csv.gz"
     return OgbTables(
         edge_2E=_read_edges(raw / "edge.csv.gz", num_citations, num_papers),
         num_papers=num_papers,
@@ -132,7 +147,7 @@ def _first_of_january(year_N: np.ndarray) -> np.ndarray:
 def _read_numbers(
     path: Path, num_rows: int, dtype: np.dtype, *, num_columns: int | None = None
 ) -> np.ndarray:
-    """A table without header, in blocks, as [R, C]; all columns of the first line where none are asked for."""
+    """Read a table without header as [R, C]; C is that of the first line unless it is given."""
     if not path.is_file():
         raise NotFoundError(
             "no such file", path, hint="the dataset is not complete; download it again"
@@ -140,11 +155,13 @@ def _read_numbers(
     log("preprocess", "reading", file=path.name, rows=num_rows)
     with reading(path):
         reader = _open_csv(path, num_columns or _count_columns(path), pa.from_numpy_dtype(dtype))
+        # Filled block by block: a whole Arrow table besides would double the memory.
         table_RC = np.empty((num_rows, len(reader.schema)), dtype)
         end = 0
         for batch in reader:
-            start, end = end, end + batch.num_rows
-            if end <= num_rows:
+            start = end
+            end += batch.num_rows
+            if end <= num_rows:  # else only count, for the message
                 for column, values in enumerate(batch.columns):
                     table_RC[start:end, column] = values.to_numpy()
     if end != num_rows:
@@ -170,26 +187,25 @@ def _count_columns(path: Path) -> int:
 
 def _read_train(path: Path, num_papers: int) -> np.ndarray:
     arrays = read_arrays(path)
-    source_E, target_E = (
-        _entry(path, arrays, name, num_papers, 1) for name in ("source_node", "target_node")
-    )
+    source_E = _pop_rows(path, arrays, "source_node", num_papers, 1)
+    target_E = _pop_rows(path, arrays, "target_node", num_papers, 1)
     _require_lengths(path, source_E, target_E)
     return np.stack([source_E, target_E])
 
 
 def _read_held_out(path: Path, num_papers: int) -> HeldOut:
     arrays = read_arrays(path)
-    source_P, target_P = (
-        _entry(path, arrays, name, num_papers, 1) for name in ("source_node", "target_node")
-    )
-    negative_PK = _entry(path, arrays, "target_node_neg", num_papers, 2)
+    source_P = _pop_rows(path, arrays, "source_node", num_papers, 1)
+    target_P = _pop_rows(path, arrays, "target_node", num_papers, 1)
+    negative_PK = _pop_rows(path, arrays, "target_node_neg", num_papers, 2)
     _require_lengths(path, source_P, target_P, negative_PK)
     return HeldOut(source_P=source_P, target_P=target_P, negative_PK=negative_PK)
 
 
-def _entry(
+def _pop_rows(
     path: Path, arrays: dict[str, np.ndarray], name: str, num_papers: int, num_axes: int
 ) -> np.ndarray:
+    """Take an array of rows of papers out of a split, so that its int64 original can be freed."""
     if name not in arrays:
         raise DataError(f"{path}: no {name}", f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
     array = arrays.pop(name)
@@ -216,8 +232,9 @@ def _require_lengths(path: Path, *arrays: np.ndarray) -> None:
         raise DataError(f"{path}: arrays of different lengths", lengths)
 
 
-def _require_all_split(folder: Path, tables: OgbTables, lengths: list[int]) -> None:
-    """OGB's edge list holds the training citations only; one with the held-out ones would do as well."""
+def _check_split_sizes(folder: Path, tables: OgbTables, lengths: list[int]) -> None:
+    # OGB's edge list holds the training citations only; one with the held-out ones is fine too,
+    # since the training citations are taken from the split.
     num_citations = tables.edge_2E.shape[1]
     if num_citations not in (lengths[0], sum(lengths)):
         value = f"{num_citations:,} against {lengths[0]:,} for training"

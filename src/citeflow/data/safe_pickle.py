@@ -1,9 +1,11 @@
-"""Reads the arrays in a file of `torch.save` without trusting it: the one place where citeflow meets a pickle.
+"""Read the arrays in a file of `torch.save` without trusting it: the one place that reads a pickle.
 
-OGB ships its splits as pickled dicts of numpy arrays. Here no name in a pickle leads to numpy's or Python's own
-functions: the few that arrays need lead to the stand-ins below, which know plain numbers only; any other is refused.
-torch reads pickles of protocol 2, torch.save's default; newer protocols, which its `weights_only` reader does not know,
-go to an unpickler with the same short list of names.
+OGB ships its splits as pickled dicts of numpy arrays. A pickle is a program that calls functions by
+name, so here no name leads to a function of numpy or Python: the few that arrays need lead to the
+stand-ins below, which know plain numbers only, and any other name is refused.
+
+torch's `weights_only` reader takes the same stand-ins, but reads pickles of protocol 2 only, the
+default of torch.save; newer protocols go to an unpickler of our own with the same list of names.
 """
 
 import pickle
@@ -21,7 +23,7 @@ _TORCH_DEFAULT_PROTOCOL = 2
 
 
 class _Dtype:
-    """Stands in for numpy.dtype."""
+    """Stand-in for numpy.dtype: plain numbers only, no objects and no fields."""
 
     def __init__(self, code: str, *_: object) -> None:
         if code not in _CODES:
@@ -29,28 +31,29 @@ class _Dtype:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] == ">":
+        if state[1] == ">":  # the only part of the state that changes what the bytes mean
             self.dtype = self.dtype.newbyteorder(">")
 
 
 class _Array:
-    """Stands in for numpy.ndarray."""
+    """Stand-in for numpy.ndarray, which `values` holds once its state is set."""
 
     values: np.ndarray
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, is_fortran, content = state
+        # Both check that shape and content have one size; a pickle may claim anything.
         flat = np.frombuffer(content, dtype=kind.dtype)
         self.values = flat.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _new_array(*_: object) -> _Array:
-    """Stands in for numpy's _reconstruct."""
+    """Stand-in for numpy's _reconstruct."""
     return _Array()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for _codecs.encode, with which protocol 2 stores bytes."""
+    """Stand-in for _codecs.encode: protocol 2 has no bytes and stores them as latin-1 text."""
     if encoding != "latin1":
         raise ValueError(f"text in {encoding!r}")
     return text.encode("latin1")
@@ -63,7 +66,7 @@ _NAMES: dict[str, Any] = {
     "numpy._core.multiarray._reconstruct": _new_array,
     "_codecs.encode": _encode,
 }
-"""numpy 1 wrote numpy.core, numpy 2 writes numpy._core."""
+"""Names that a pickle may use: numpy 1 wrote numpy.core, numpy 2 writes numpy._core."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -78,24 +81,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: it is damaged, or holds anything but arrays of numbers; nothing in it was executed.
+        DataError: it is damaged, or holds more than arrays of numbers; nothing in it was executed.
         UnavailableError: torch is not installed.
     """
     try:
         content = _load(path)
-        return {str(name): _plain(values) for name, values in content.items()}
+        return {str(name): _to_numpy(values) for name, values in content.items()}
     except FileNotFoundError:
         raise NotFoundError("no such file", path) from None
     except ImportError:
         raise UnavailableError("torch is not installed", path, hint=INSTALL) from None
-    except Exception as error:  # a hostile pickle can make the readers raise anything
+    except Exception as error:  # hostile pickles make readers raise anything
         hint = "nothing in it was executed; download the dataset again"
         raise DataError(
             "not a file of plain arrays", f"{path}: {_reason(error)}", hint=hint
         ) from None
 
 
-def _plain(values: object) -> np.ndarray:
+def _to_numpy(values: object) -> np.ndarray:
     array = values.values if isinstance(values, _Array) else np.asarray(values)
     if array.dtype.str[1:] not in _CODES:
         raise ValueError(f"an entry of type {array.dtype}")
@@ -103,8 +106,9 @@ def _plain(values: object) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    found = re.search(r"WeightsUnpickler error: (.+?)(\. Please|$)", str(error), re.MULTILINE)
-    lines = (found[1] if found else str(error)).splitlines() or [""]
+    # torch wraps the reason in lines of advice, such as to load the file without protection.
+    match = re.search(r"WeightsUnpickler error: (.+?)(\. Please|$)", str(error), re.MULTILINE)
+    lines = (match[1] if match else str(error)).splitlines() or [""]
     return lines[0][:120].strip() or type(error).__name__
 
 
@@ -115,10 +119,10 @@ def _load(path: Path) -> Any:
         if _protocol(file.read(2)) == _TORCH_DEFAULT_PROTOCOL:
             return _load_by_torch(path)
         file.seek(0)
-        _magic_number, _torch_protocol, _system, content = (
-            _Unpickler(file).load() for _ in range(4)
-        )
-        return content
+        # The old container is four pickles in a row: magic number, version, byte order, content.
+        for _ in range(3):
+            _Unpickler(file).load()
+        return _Unpickler(file).load()
 
 
 def _load_zip(path: Path) -> Any:

@@ -1,7 +1,8 @@
-"""Tables in files: CSV, gzipped CSV and Parquet, read by Arrow, refused with the file, the row and the value.
+"""Tables in files (CSV, gzipped CSV, Parquet), read by Arrow.
 
-Rows count from 0 in the code. A message counts as a person does: a CSV row is the line of the file that it starts on,
-where the header is line 1; a Parquet row counts from 1.
+A bad value is reported with its file and row. Rows count from 0 in the code and as a person counts
+in messages: a CSV row by the line of the file that it starts on, with the header as line 1, and a
+Parquet row from 1.
 
 Legend: N rows of a table.
 """
@@ -17,51 +18,66 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from citeflow.data.diagnosis import (
+    diagnose_csv,
     ends_in_open_quote,
-    explain,
-    is_parquet,
+    first_line,
     line_of_row,
     open_text,
-    show,
+    quote,
 )
 from citeflow.errors import DataError, NotFoundError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-KNOWN = frozenset({"id", "title", "abstract", "year", "date", "citing", "cited"})
+
+KNOWN_COLUMNS = frozenset({"id", "title", "abstract", "year", "date", "citing", "cited"})
+"""Columns with a meaning of their own; all others are candidates for features."""
+
 BLOCK_BYTES = 64 << 20
 BATCH_ROWS = 4 << 20
+
+NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan|inf|infinity))\s*$"
+
+Column = Any
+"""An Arrow array or chunked array; pyarrow has no types that mypy could check."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableFile:
-    """A table whose header was read and found in order."""
+    """A table whose header was read and checked."""
 
     path: Path
     names: tuple[str, ...]
-    """Columns in the order of the file; the names in KNOWN are in lower case, whatever the file has."""
+    """Columns in the order of the file; those of KNOWN_COLUMNS in lower case."""
 
     header_lines: int
     """Lines before the first row of a CSV file, 0 in Parquet."""
 
+    @property
+    def is_parquet(self) -> bool:
+        """True for Parquet, by the name of the file; all others are CSV."""
+        return self.path.suffix == ".parquet"
+
     def where(self, row: int) -> str:
-        """Place of a row in words, `papers.csv, line 17`; reads a CSV file again to count its lines."""
-        if is_parquet(self.path):
+        """Return the location of a row, `papers.csv, line 17`; a CSV file is read again for it."""
+        if self.is_parquet:
             return f"{self.path}, row {row + 1}"
         return f"{self.path}, line {line_of_row(self.path, row)}"
 
     def bad_value(
-        self, name: str, bad_N: np.ndarray, values: Any, problem: str, *, hint: str = ""
+        self, name: str, bad_N: np.ndarray, values: Column, problem: str, *, hint: str = ""
     ) -> DataError:
-        """Describe the first value that a mask marks, and how many there are."""
-        row, num_bad = int(np.argmax(bad_N)), int(np.count_nonzero(bad_N))
+        """Build the error for the first marked value; it says how many more there are."""
+        row = int(np.argmax(bad_N))
+        num_bad = int(np.count_nonzero(bad_N))
         more = f" (and {num_bad - 1:,} more)" if num_bad > 1 else ""
         return DataError(
-            f"{self.where(row)}: column {show(name)} {problem}",
-            show(values[row].as_py()) + more,
+            f"{self.where(row)}: column {quote(name)} {problem}",
+            quote(values[row].as_py()) + more,
             hint=hint,
         )
 
@@ -70,24 +86,25 @@ def open_table(folder: Path, stem: str, required: Sequence[str]) -> TableFile:
     """Find `stem`.csv, .csv.gz or .parquet in a folder and read its header.
 
     Raises:
-        NotFoundError: none of them is there.
-        DataError: two of them are, or the file is empty, damaged, without rows or without a required column.
+        NotFoundError: none of them exists.
+        DataError: two of them do, or the file is empty, damaged, without rows or without a required
+            column.
     """
-    found = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
-    if not found:
+    paths = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
+    if not paths:
         names = ", ".join(f"{stem}{suffix}" for suffix in SUFFIXES)
         raise NotFoundError(
             f"no table of {stem} in the folder", folder, hint=f"it must hold one of {names}"
         )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
         raise DataError(
             f"{folder} holds more than one table of {stem}", names, hint="keep one of them"
         )
-    table = _open(found[0])
+    table = _read_header(paths[0])
     for name in required:
         if name not in table.names:
-            present = ", ".join(show(name) for name in table.names)
+            present = ", ".join(quote(name) for name in table.names)
             raise DataError(
                 f"{table.path} has no column", name, hint=f"its columns are {present[:200]}"
             )
@@ -95,23 +112,22 @@ def open_table(folder: Path, stem: str, required: Sequence[str]) -> TableFile:
 
 
 def read_all(table: TableFile) -> pa.Table:
-    """Read a whole table: in CSV the known columns come as text, the others in the type that all their values allow."""
+    """Read a whole table; known columns of CSV are text, others get the type of their values."""
     with reading(table.path):
-        if is_parquet(table.path):
-            read = pq.ParquetFile(table.path).read()
-            read.validate(full=True)  # text that is no UTF-8
-            return read.rename_columns(table.names)
-        data = pyarrow.csv.read_csv(
-            table.path, **_csv_options(table, [name for name in table.names if name])
-        )
-    _refuse_open_quote(table, data)
+        if table.is_parquet:
+            data = pq.ParquetFile(table.path).read()
+            data.validate(full=True)  # Arrow does not check by itself that text is UTF-8
+            return data.rename_columns(table.names)
+        named = [name for name in table.names if name]
+        data = pyarrow.csv.read_csv(table.path, **_csv_options(table, named))
+    _check_open_quote(table, data)
     return data
 
 
 def read_batches(table: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Read some known columns piece by piece, in order, so that memory does not grow with the table."""
+    """Yield some known columns in batches, in order; memory does not grow with the table."""
     with reading(table.path):
-        if is_parquet(table.path):
+        if table.is_parquet:
             file = pq.ParquetFile(table.path)
             originals = [file.schema_arrow.names[table.names.index(name)] for name in columns]
             for batch in file.iter_batches(BATCH_ROWS, columns=originals):
@@ -123,7 +139,7 @@ def read_batches(table: TableFile, columns: Sequence[str]) -> Iterator[pa.Record
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a library says about a damaged file into one line."""
+    """Turn the errors that libraries raise on a damaged file into a DataError of one line."""
     try:
         yield
     except (
@@ -134,40 +150,122 @@ def reading(path: Path) -> Iterator[None]:
         csv.Error,
         UnicodeDecodeError,
     ) as error:
-        raise explain(path, error) from None
+        reason = first_line(error)
+        if path.suffix == ".parquet":
+            raise DataError(f"{path} is not a readable Parquet file", reason) from None
+        raise diagnose_csv(path, reason) from None
 
 
-def _open(path: Path) -> TableFile:
+def is_text(kind: pa.DataType) -> bool:
+    """True for a type of text, dictionary-encoded text included."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """True for a type of numbers or truth values."""
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(check(kind) for check in checks)
+
+
+def as_text(column: Column) -> Column:
+    """Cast a column of text or whole numbers to text, with "" for a missing value."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return pc.fill_null(column.cast(pa.string()), "")
+
+
+def as_integers(column: Column) -> Column | None:
+    """Cast a column to int64; None unless all values are whole numbers in their usual form."""
+    if column.null_count:
+        return None
+    try:
+        integers = column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    if pa.types.is_integer(column.type):
+        return integers
+    return integers if pc.all(pc.equal(integers.cast(pa.string()), column)).as_py() else None
+
+
+def as_mask(column: Column) -> np.ndarray:
+    """Convert a column of truth values to bool [N]."""
+    return np.asarray(column).astype(bool)
+
+
+def are_mostly_numbers(text: Column) -> bool:
+    """True if more than half of the values that are not empty read as numbers."""
+    num_filled = as_mask(pc.not_equal(text, "")).sum()
+    return bool(2 * as_mask(pc.match_substring_regex(text, NUMBER)).sum() > num_filled)
+
+
+def as_numbers(table: TableFile, name: str, column: Column) -> np.ndarray:
+    """Convert a column of numbers or text to float64 [N]; NaN and infinity may be among them.
+
+    Raises:
+        DataError: a value is missing or not a number.
+    """
+    if is_text(column.type):
+        column = as_text(column)
+        require_values(table, name, column)
+        is_bad = ~as_mask(pc.match_substring_regex(column, NUMBER))
+        if is_bad.any():
+            raise table.bad_value(name, is_bad, column, "is not a number")
+        column = pc.utf8_trim_whitespace(column)
+    else:
+        require_values(table, name, column)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    with reading(table.path):
+        return np.asarray(column.cast(pa.float64(), safe=False))
+
+
+def require_values(table: TableFile, name: str, column: Column) -> None:
+    """Refuse a column with a missing value.
+
+    Raises:
+        DataError: a value is null or an empty text.
+    """
+    is_empty = as_mask(pc.equal(column, "") if is_text(column.type) else column.is_null())
+    if is_empty.any():
+        where = table.where(int(np.argmax(is_empty)))
+        hint = "fill it for every paper, or leave the column out"
+        raise DataError(
+            f"{where}: column {quote(name)} has no value",
+            f"{np.count_nonzero(is_empty):,} of {len(is_empty):,} are empty",
+            hint="every paper needs an id" if name == "id" else hint,
+        )
+
+
+def _read_header(path: Path) -> TableFile:
     with reading(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty", "0 bytes")
-        names, header_lines, has_rows = (
-            _parquet_header(path) if is_parquet(path) else _csv_header(path)
-        )
+        if path.suffix == ".parquet":
+            file = pq.ParquetFile(path)
+            header = list(file.schema_arrow.names)
+            header_lines = 0
+            has_rows = file.metadata.num_rows > 0
+        else:
+            with open_text(path) as text:
+                reader = csv.reader(text)
+                header = next(filter(None, reader), [])
+                header_lines = reader.line_num
+                has_rows = any(line.strip() for line in text)
     if not has_rows:
         raise DataError(f"{path} has no rows", "a header and nothing below it")
-    names = [lower if (lower := name.strip().lower()) in KNOWN else name for name in names]
-    twice = [name for name, count in Counter(names).items() if count > 1 and name]
-    if twice:
-        raise DataError(f"{path} has two columns of the same name", show(twice[0]))
+    names = [lower if (lower := name.strip().lower()) in KNOWN_COLUMNS else name for name in header]
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name]
+    if repeated:
+        raise DataError(f"{path} has two columns of the same name", quote(repeated[0]))
     return TableFile(path=path, names=tuple(names), header_lines=header_lines)
 
 
-def _parquet_header(path: Path) -> tuple[list[str], int, bool]:
-    file = pq.ParquetFile(path)
-    return list(file.schema_arrow.names), 0, file.metadata.num_rows > 0
-
-
-def _csv_header(path: Path) -> tuple[list[str], int, bool]:
-    with open_text(path) as file:
-        reader = csv.reader(file)
-        names = next(filter(None, reader), [])
-        header_lines = reader.line_num
-        return names, header_lines, any(line.strip() for line in file)
-
-
 def _csv_options(table: TableFile, columns: Sequence[str]) -> dict[str, Any]:
-    text = {name: pa.string() for name in columns if name in KNOWN}
+    text = {name: pa.string() for name in columns if name in KNOWN_COLUMNS}
     return {
         "read_options": pyarrow.csv.ReadOptions(
             column_names=table.names, skip_rows=table.header_lines, block_size=BLOCK_BYTES
@@ -179,7 +277,9 @@ def _csv_options(table: TableFile, columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _refuse_open_quote(table: TableFile, data: pa.Table) -> None:
+def _check_open_quote(table: TableFile, data: pa.Table) -> None:
+    # Arrow reads a quote that is never closed as one value up to the end of the file, without an
+    # error. Only a line break in the last row hints at it, so no other file is parsed twice.
     last = data.slice(data.num_rows - 1).to_pylist()[0].values()
     if not any(isinstance(value, str) and "\n" in value for value in last):
         return

@@ -1,4 +1,4 @@
-"""Vectors from words: what a paper's title and abstract say, where a dataset has no features of its own.
+"""Features from titles and abstracts, for a dataset that brings no features of its own.
 
 Legend: N papers, V words, F width of a vector.
 """
@@ -12,10 +12,11 @@ from citeflow.errors import INSTALL, UnavailableError
 MAX_WORDS = 100_000
 
 
-def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarray | None:
-    """Make TF-IDF vectors and reduce them by a truncated SVD.
+def tfidf_features(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarray | None:
+    """Compute TF-IDF vectors and reduce them by a truncated SVD.
 
-    A word counts if two papers use it, because others can relate no papers; of very many words the most frequent stay.
+    A word counts if two papers use it, because others relate no papers; of more than MAX_WORDS
+    words the most frequent stay.
 
     Args:
         text_N: one text per paper, which may be empty.
@@ -23,7 +24,8 @@ def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarr
         seed: of the randomised SVD; the same texts and seed give the same vectors.
 
     Returns:
-        x_NF, float32, rows of length 1, or 0 for a paper with none of the words; None where no two papers share a word.
+        x_NF, float32, rows of length 1, or 0 for a paper with none of the words; None where no two
+        papers share a word.
 
     Raises:
         UnavailableError: scikit-learn is not installed.
@@ -40,14 +42,13 @@ def vectors_of_text(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarr
     )
     try:
         weight_NV = words.fit_transform(text_N)
-    except ValueError:  # its way to say that no word is left
+    except ValueError:  # raised by scikit-learn where no word is left
         return None
     if weight_NV.shape[1] <= width:
         x_NF = weight_NV.toarray()
     else:
         svd = TruncatedSVD(width, random_state=seed)
-        with np.errstate(
-            invalid="ignore", divide="ignore"
-        ):  # it divides by the variance, 0 where all texts agree
+        # It divides by the variance, which is 0 where all texts are equal.
+        with np.errstate(invalid="ignore", divide="ignore"):
             x_NF = svd.fit_transform(weight_NV)
     return np.asarray(normalize(x_NF), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What this machine, a cluster or the rights on it lack, and what a run on this machine ignores."""
+"""Diagnose what this machine, a cluster or the rights on it lack for a run."""
 
 import sys
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class Finding:
     """What to do about it."""
 
 
-def show(found: Finding, stream: TextIO | None = None) -> None:
-    """Print a finding: one line, and a second one that says what to do."""
-    lines = [f"{found.status:<8} {found.what}: {found.value}"]
-    if found.hint:
-        lines.append(f"{'':<8} hint: {found.hint}")
+def show(finding: Finding, stream: TextIO | None = None) -> None:
+    """Print a finding: one line, and a second one with the hint."""
+    lines = [f"{finding.status:<8} {finding.what}: {finding.value}"]
+    if finding.hint:
+        lines.append(f"{'':<8} hint: {finding.hint}")
     print(*lines, sep="\n", file=stream or sys.stdout, flush=True)
 
 
 def expect(
     holds: bool, what: str, value: object, hint: str, *, otherwise: Status = "missing"
 ) -> Finding:
-    """A finding that is well where a condition holds, and else says what to do."""
+    """Return a finding that is `ok` where a condition holds, and has a hint elsewhere."""
     return Finding(
         status="ok" if holds else otherwise, what=what, value=str(value), hint="" if holds else hint
     )

@@ -1,190 +1,191 @@
-"""Checks of a Kubernetes cluster, with the rights of whoever asks: what these do not let one see is told as such."""
+"""Check a Kubernetes cluster, with the rights of its user."""
 
 import datetime
 from collections.abc import Iterator
 from dataclasses import replace
 
-from citeflow.doctor import Finding, expect, rights
-from citeflow.doctor.asking import Check, Cluster, Json, findings
-from citeflow.kubernetes.client import KINDS, WORKFLOWS, Api
-from citeflow.kubernetes.job_spec import CLAIM, LAUNCHERS, JobSpec, quantity
+from kubernetes import client as k8s
+
+from citeflow.doctor import Finding, expect, rbac
+from citeflow.doctor.kube_client import Check, Cluster, run_check
+from citeflow.kubernetes.client import KubeClient
+from citeflow.kubernetes.job_spec import CLAIM, JobSpec, quantity
+from citeflow.kubernetes.launchers import Launcher
 
 REAPER = "citeflow-reaper"
 RECENT_S = 600.0
-"""How long ago the reaper, which runs every minute, may have been well for the last time."""
+"""Longest time since the last success of the reaper, which runs every minute."""
 
 INSTALL = "kubectl apply -k manifests/overlays/..., as docs/cluster.md says"
 
 
-def check(api: Api, *, launcher: str, service_account: str = "") -> Iterator[Finding]:
-    """All of them, unless the server does not answer at all."""
-    cluster = Cluster(api=api, launcher=launcher, service_account=service_account)
-    (first,) = findings(cluster, "Kubernetes API", _version)
+def check(
+    client: KubeClient, *, launcher: Launcher, service_account: str = ""
+) -> Iterator[Finding]:
+    """Run all checks, unless the server does not answer at all."""
+    cluster = Cluster(client=client, launcher=launcher, service_account=service_account)
+    (first,) = run_check(cluster, "Kubernetes API", check_version)
     if first.status != "ok":
         yield replace(first, status="missing")
         return
     yield first
     for what, each in CHECKS.items():
-        yield from findings(cluster, what, each)
+        yield from run_check(cluster, what, each)
 
 
-def _version(cluster: Cluster) -> Iterator[Finding]:
-    version = (cluster.get("/version") or {})["gitVersion"]
-    yield Finding(
-        status="ok", what="Kubernetes API", value=f"{version}, namespace {cluster.namespace}"
-    )
+def check_version(cluster: Cluster) -> Iterator[Finding]:
+    """Check that the server answers."""
+    version = cluster.read(k8s.VersionApi(cluster.client.api).get_code).git_version
+    value = f"{version}, namespace {cluster.namespace}"
+    yield Finding(status="ok", what="Kubernetes API", value=value)
 
 
-def _kinds(cluster: Cluster) -> Iterator[Finding]:
-    """The resources that others bring."""
-    group, version, plural = KINDS[LAUNCHERS[cluster.launcher]]
-    hint = "install the training operator v1.9, or use --launcher trainjob"
-    if cluster.launcher == "trainjob":
-        hint = "install Kubeflow Trainer v2.2 or newer, or use --launcher pytorchjob"
-    yield _kind(cluster, group, version, plural, hint)
-    yield _kind(cluster, *WORKFLOWS, "install Kubeflow Pipelines 2.17")
-    tensorboards = _kind(cluster, "tensorboard.kubeflow.org", "v1alpha1", "tensorboards", "")
-    if tensorboards.status == "ok":
-        yield tensorboards
-    else:
+def check_custom_resources(cluster: Cluster) -> Iterator[Finding]:
+    """Check for the custom resources of other projects."""
+    launcher = cluster.launcher
+    group, version = launcher.group, launcher.version
+    yield _custom_resource(cluster, group, version, launcher.plural, launcher.install_hint)
+    hint = "install Kubeflow Pipelines 2.17"
+    yield _custom_resource(cluster, "argoproj.io", "v1alpha1", "workflows", hint)
+    group = "tensorboard.kubeflow.org"
+    tensorboards = _custom_resource(cluster, group, "v1alpha1", "tensorboards", "")
+    if tensorboards.status != "ok":
         value = "not there; only the overlay `kubeflow` needs it"
-        yield Finding(status="note", what=tensorboards.what, value=value)
-    if cluster.launcher == "trainjob":
-        name = JobSpec().runtime
-        found = cluster.get(f"/apis/{group}/{version}/clustertrainingruntimes/{name}")
-        hint = "install Trainer's runtimes, or name another: {runtime: ...} as `job`"
-        yield expect(
-            found is not None, "ClusterTrainingRuntime", name if found else f"no {name}", hint
-        )
+        tensorboards = Finding(status="note", what=tensorboards.what, value=value)
+    yield tensorboards
+    objects = k8s.CustomObjectsApi(cluster.client.api)
+    for needed in launcher.prerequisites(JobSpec()):
+        call = objects.get_cluster_custom_object
+        found = cluster.read(call, launcher.group, launcher.version, needed.plural, needed.name)
+        value = needed.name if found else f"no {needed.name}"
+        yield expect(found is not None, needed.kind, value, needed.hint)
 
 
-def _kind(cluster: Cluster, group: str, version: str, plural: str, hint: str) -> Finding:
-    known = cluster.get(f"/apis/{group}/{version}") or {}
-    is_there = any(resource["name"] == plural for resource in known.get("resources", []))
+def _custom_resource(cluster: Cluster, group: str, version: str, plural: str, hint: str) -> Finding:
+    call = k8s.CustomObjectsApi(cluster.client.api).get_api_resources
+    known = cluster.read(call, group, version)
+    names = [resource.name for resource in known.resources] if known else []
+    is_there = plural in names
     return expect(is_there, f"{plural}.{group}", version if is_there else f"no {version}", hint)
 
 
-def _claim(cluster: Cluster) -> Iterator[Finding]:
-    what, claim = f"claim {CLAIM}", cluster.mine("persistentvolumeclaims", CLAIM)
+def check_claim(cluster: Cluster) -> Iterator[Finding]:
+    """Check the volume that steps and workers share."""
+    what = f"claim {CLAIM}"
+    call = cluster.core.read_namespaced_persistent_volume_claim
+    claim = cluster.read(call, CLAIM, cluster.namespace)
     if claim is None:
         yield Finding(status="missing", what=what, value="not there", hint=INSTALL)
         return
-    status = claim.get("status", {})
-    phase, size = status.get("phase", "unknown"), status.get("capacity", {}).get("storage", "")
-    hint = f"`kubectl -n {cluster.namespace} describe pvc {CLAIM}` says why; some are bound by their first pod"
+    size = (claim.status.capacity or {}).get("storage", "")
+    describe = f"kubectl -n {cluster.namespace} describe pvc {CLAIM}"
+    hint = f"`{describe}` says why; some are bound by their first pod"
+    phase = claim.status.phase or "unknown"
     yield expect(phase == "Bound", what, f"{phase} {size}".strip(), hint)
-    modes = status.get("accessModes") or claim["spec"]["accessModes"]
-    hint = (
-        "works on a single node only; a storage class with ReadWriteMany lets workers be on several"
+    modes = claim.status.access_modes or claim.spec.access_modes
+    hint = "works on a single node; a storage class with ReadWriteMany allows several"
+    yield expect(
+        "ReadWriteMany" in modes,
+        f"access modes of {CLAIM}",
+        ", ".join(modes),
+        hint,
+        otherwise="warning",
     )
-    shared = "ReadWriteMany" in modes
-    yield expect(shared, f"access modes of {CLAIM}", ", ".join(modes), hint, otherwise="warning")
 
 
-def _namespace(cluster: Cluster) -> Iterator[Finding]:
-    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}")
+def check_namespace(cluster: Cluster) -> Iterator[Finding]:
+    """Check that the namespace exists, and note what it does to pods."""
+    found = cluster.read(cluster.core.read_namespace, cluster.namespace)
     if found is None:
-        yield Finding(
-            status="missing", what="namespace", value=f"no {cluster.namespace}", hint="--namespace"
-        )
+        value = f"no {cluster.namespace}"
+        yield Finding(status="missing", what="namespace", value=value, hint="--namespace")
         return
-    labels = found["metadata"].get("labels") or {}
+    labels = found.metadata.labels or {}
     level = labels.get("pod-security.kubernetes.io/enforce", "none")
-    yield Finding(
-        status="ok",
-        what="pod security enforced",
-        value=f"{level}; all pods of citeflow fit `restricted`",
-    )
+    value = f"{level}; all pods of citeflow fit `restricted`"
+    yield Finding(status="ok", what="pod security enforced", value=value)
     if labels.get("istio-injection") == "enabled" or "istio.io/rev" in labels:
         value = "on; workers and reaper opt out by label, steps have one"
         yield Finding(status="note", what="istio sidecars", value=value)
 
 
-def _limits(cluster: Cluster) -> Iterator[Finding]:
-    """Quotas with what is used of them, and ranges that pods must keep to."""
-    for quota in (cluster.mine("resourcequotas") or {}).get("items", []):
-        status = quota.get("status", {})
-        used, hard = status.get("used", {}), status.get("hard", {})
+def check_quotas(cluster: Cluster) -> Iterator[Finding]:
+    """Note the quotas with their use, and the limits of single pods."""
+    quotas = cluster.read(cluster.core.list_namespaced_resource_quota, cluster.namespace)
+    for quota in quotas.items:
+        used = quota.status.used or {}
+        hard = quota.status.hard or {}
         value = ", ".join(f"{name} {used.get(name, '?')} of {most}" for name, most in hard.items())
-        name = quota["metadata"]["name"]
-        yield Finding(status="note", what=f"ResourceQuota {name}", value=value or "without limits")
-    for limits in (cluster.mine("limitranges") or {}).get("items", []):
-        texts = [_range(entry) for entry in limits["spec"]["limits"]]
-        yield Finding(
-            status="note", what=f"LimitRange {limits['metadata']['name']}", value="; ".join(texts)
-        )
+        what = f"ResourceQuota {quota.metadata.name}"
+        yield Finding(status="note", what=what, value=value or "without limits")
+    ranges = cluster.read(cluster.core.list_namespaced_limit_range, cluster.namespace)
+    for limits in ranges.items:
+        value = "; ".join(map(_describe_range, limits.spec.limits))
+        yield Finding(status="note", what=f"LimitRange {limits.metadata.name}", value=value)
 
 
-def _range(entry: Json) -> str:
+def _describe_range(item: k8s.V1LimitRangeItem) -> str:
+    bounds = {"min": item.min or {}, "max": item.max or {}}
     parts = [
-        f"{word} {name} {value}"
-        for word in ("min", "max")
-        for name, value in (entry.get(word) or {}).items()
+        f"{bound} {resource} {amount}"
+        for bound, amounts in bounds.items()
+        for resource, amount in amounts.items()
     ]
-    return f"{entry['type']}: {', '.join(parts) or 'defaults only'}"
+    return f"{item.type}: {', '.join(parts) or 'defaults only'}"
 
 
-def _nodes(cluster: Cluster) -> Iterator[Finding]:
-    """Whether a worker of the default settings would fit on a node, were it empty."""
+def check_nodes(cluster: Cluster) -> Iterator[Finding]:
+    """Check that the default job would fit on the nodes, were they empty."""
     spec = JobSpec()
-    nodes = (cluster.get("/api/v1/nodes") or {}).get("items", [])
-    sizes = [
-        each["status"]["allocatable"]
-        for each in nodes
-        if not each.get("spec", {}).get("unschedulable")
-    ]
-    room = sum(_fitting(size, spec) for size in sizes)
-    value = f"{len(sizes)}; without other pods, room for {room} workers of {spec.cpu} cpu and {spec.memory}"
+    nodes = cluster.read(cluster.core.list_node)
+    free = [node.status.allocatable for node in nodes.items if not node.spec.unschedulable]
+    room = sum(
+        int(
+            min(
+                quantity(each["cpu"]) / quantity(spec.cpu),
+                quantity(each["memory"]) / quantity(spec.memory),
+            )
+        )
+        for each in free
+    )
+    workers = f"{room} workers of {spec.cpu} cpu and {spec.memory}"
+    value = f"{len(free)}; without other pods, room for {workers}"
     hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")
 
 
-def _fitting(size: dict[str, str], spec: JobSpec) -> int:
-    shares = (
-        quantity(size["cpu"]) / quantity(spec.cpu),
-        _bytes(size["memory"]) / quantity(spec.memory),
-    )
-    return int(min(shares))
-
-
-def _bytes(text: str) -> float:
-    return quantity(text) or float(text)
-
-
-def _reaper(cluster: Cluster) -> Iterator[Finding]:
-    what, found = f"CronJob {REAPER}", cluster.mine("cronjobs", REAPER, group="batch/v1")
+def check_reaper(cluster: Cluster) -> Iterator[Finding]:
+    """Check that orphaned jobs are deleted."""
+    what = f"CronJob {REAPER}"
+    call = k8s.BatchV1Api(cluster.client.api).read_namespaced_cron_job
+    found = cluster.read(call, REAPER, cluster.namespace)
     if found is None:
         hint = f"without it, jobs of cancelled runs go on until their deadline: {INSTALL}"
         yield Finding(status="missing", what=what, value="not there", hint=hint)
         return
-    last = found.get("status", {}).get("lastSuccessfulTime")
-    hint = f"`kubectl -n {cluster.namespace} create job --from=cronjob/{REAPER} reap-now`, then its log"
-    if found["spec"].get("suspend"):
-        yield Finding(
-            status="missing", what=what, value="suspended", hint="set spec.suspend to false"
-        )
-    elif last is None:
-        yield Finding(
-            status="warning",
-            what=what,
-            value="has not been well yet; it runs every minute",
-            hint=hint,
-        )
-    else:
-        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(last)
-        seconds = round(age.total_seconds())
-        yield expect(
-            seconds < RECENT_S, what, f"was well {seconds} s ago", hint, otherwise="warning"
-        )
+    if found.spec.suspend:
+        hint = "set spec.suspend to false"
+        yield Finding(status="missing", what=what, value="suspended", hint=hint)
+        return
+    create = f"kubectl -n {cluster.namespace} create job --from=cronjob/{REAPER} reap-now"
+    hint = f"`{create}`, then its log"
+    last = found.status.last_successful_time if found.status else None
+    if last is None:
+        value = "has not succeeded yet; it runs every minute"
+        yield Finding(status="warning", what=what, value=value, hint=hint)
+        return
+    age_s = round((datetime.datetime.now(datetime.UTC) - last).total_seconds())
+    value = f"succeeded {age_s} s ago"
+    yield expect(age_s < RECENT_S, what, value, hint, otherwise="warning")
 
 
 CHECKS: dict[str, Check] = {
-    "resources": _kinds,
-    f"claim {CLAIM}": _claim,
-    "rights": rights.check,
-    "namespace": _namespace,
-    "quotas": _limits,
-    "nodes": _nodes,
-    f"CronJob {REAPER}": _reaper,
+    "resources": check_custom_resources,
+    f"claim {CLAIM}": check_claim,
+    "rights": rbac.check,
+    "namespace": check_namespace,
+    "quotas": check_quotas,
+    "nodes": check_nodes,
+    f"CronJob {REAPER}": check_reaper,
 }
-"""What is looked at, and what for; each by itself, so that one that is refused ends no other."""
+"""The checks by their subjects. One that is refused ends no other."""

@@ -1,11 +1,15 @@
-"""What a run on this machine ignores of what the pipeline asks of a cluster; kfp.local says so of a part of it only."""
+"""Note what a local run ignores of a pipeline; kfp.local says so of a part of it only."""
 
 from collections.abc import Iterator
 
 from citeflow.doctor import Finding
+from citeflow.kubernetes.job_spec import CLAIM
+from citeflow.kubernetes.launchers import LAUNCHERS
+
+JOBS = " and ".join(f"`{name}`" for name in LAUNCHERS)
 
 IGNORED = {
-    "claims": "data, models and logs go to --data-root, not to the claim citeflow-data",
+    "claims": f"data, models and logs go to --data-root, not to the claim {CLAIM}",
     "service account": "steps run as you, with your rights and your environment variables",
     "images": "steps run with this Python and its packages",
     "node placement": "node selectors, tolerations and queues, of steps and of jobs",
@@ -14,12 +18,12 @@ IGNORED = {
     "caching": "what is on the disk already is taken by its digest, with or without caching",
     "security context": "no other user, no read-only root, no dropped capabilities",
     "timeouts": "a step may run for ever; Ctrl-C ends it",
-    "launcher": "`pytorchjob` and `trainjob` need a cluster; `local` trains in processes of this machine",
+    "launcher": f"{JOBS} need a cluster; `local` trains in processes of this machine",
 }
-"""What is ignored, and what happens instead."""
+"""Ignored settings, and what holds instead."""
 
 
 def check() -> Iterator[Finding]:
-    """One note for each."""
+    """Note each ignored setting."""
     for what, instead in IGNORED.items():
         yield Finding(status="note", what=f"a local run ignores {what}", value=instead)

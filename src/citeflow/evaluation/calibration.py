@@ -2,8 +2,8 @@
 
 InfoNCE does not see what all candidates of a source have in common, so its logits rank well and say
 nothing of probability. Platt scaling, fitted on the validation citations and as many of their
-negatives, mends that and leaves every ranking as it is (Platt 1999, Probabilistic Outputs for Support
-Vector Machines).
+negatives, mends that and leaves every ranking as it is (Platt 1999, Probabilistic Outputs for
+Support Vector Machines).
 
 Legend: N papers, H hidden channels, P positives.
 """
@@ -55,9 +55,10 @@ def calibrate(
 def fit_platt(positive_P: Tensor, negative_P: Tensor) -> Calibration:
     """Fit slope and offset by maximum likelihood; the slope stays positive.
 
-    This is not LogisticRegression of scikit-learn: the slope is e^w, since a negative one would turn
-    the ranking round; and both are fitted to standardized logits, with a penalty so small that it
-    matters only where the classes can be told apart without an error and the slope would be infinite.
+    This is not LogisticRegression of scikit-learn: the slope is e^w, since a negative one would
+    turn the ranking round; and both are fitted to standardized logits, with a penalty so small that
+    it matters only where the classes can be told apart without an error and the slope would be
+    infinite.
     """
     logit = torch.cat([positive_P, negative_P]).double()
     label = torch.cat([torch.ones_like(positive_P), torch.zeros_like(negative_P)]).double()

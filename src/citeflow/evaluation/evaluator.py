@@ -61,7 +61,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitScores:
-    """What is kept of the scores of a split, so that memory does not grow with the candidates."""
+    """The part of a split's scores that is kept, so that memory does not grow with the candidates."""
 
     rank_P: Tensor
     positive_P: Tensor
@@ -188,8 +188,9 @@ def _map_chunks(
 ) -> Iterator[Result]:
     """Call a function with chunks of a split, and yield its results in order.
 
-    As many calls run at a time as torch may use cores, each of them on one. Few are waiting or done at
-    a time, so that memory does not grow with their number; `ThreadPoolExecutor.map` would submit all.
+    As many calls run at a time as torch may use cores, each of them on one. Few are waiting or done
+    at a time, so that memory does not grow with their number; `ThreadPoolExecutor.map` would submit
+    all.
     """
     threads = min(torch.get_num_threads(), num_cores())
     waiting: collections.deque[tuple[int, Future[Result]]] = collections.deque()

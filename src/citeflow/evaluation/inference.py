@@ -1,4 +1,4 @@
-"""Full-graph inference: embed every paper layer by layer, the processes of a training sharing the work.
+"""Full-graph inference: embed every paper, layer by layer, in one or more processes.
 
 Legend: N papers, B papers of a chunk, C papers of its bipartite block (B and their neighbors),
 H hidden channels.
@@ -52,10 +52,11 @@ class SingleProcess:
 def embed_all(
     model: LinkPredictor, graph: PreparedGraph, sharing: RowSharing | None = None
 ) -> Tensor:
-    """Embed every paper from all of its neighbors, with the values of two layers in memory at a time.
+    """Embed every paper from all neighbors, with the values of two layers in memory at a time.
 
-    Neighbors are not sampled here: layer by layer each paper is computed once per layer, where chunks
-    of papers on their own would need the neighborhoods of all hops (as PyG's layer-wise inference).
+    Neighbors are not sampled here: layer by layer each paper is computed once per layer, where
+    chunks of papers on their own would need the neighborhoods of all hops (as PyG's layer-wise
+    inference).
 
     Args:
         model: the weights; it is in the mode that it was in before when this returns.

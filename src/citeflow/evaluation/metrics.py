@@ -1,9 +1,10 @@
 """Metrics of link prediction: MRR and Hits@k as OGB computes them, accuracy, AUC and ROC curve.
 
-Scores are logits of any floating type, on any device, and are compared in the type that they come in.
+Scores are logits of any floating type, on any device, and are compared in the type that they come
+in.
 
-AUC and ROC are not scikit-learn's: it sums the area in floating point, where this counts pairs, exact;
-and importing it takes longer than an evaluation on a small graph.
+AUC and ROC are not scikit-learn's: it sums the area in floating point, where this counts pairs,
+exact; and importing it takes longer than an evaluation on a small graph.
 
 Legend: P positives, K candidates of each, Q negatives, T thresholds.
 """
@@ -18,7 +19,8 @@ COMPARED_AT_ONCE = 1 << 24
 def rank_positives(positive_P: Tensor, negative_PK: Tensor) -> Tensor:
     """Rank each positive among its own candidates, 1 at best; candidates that tie count half.
 
-    The rule is OGB's since 2022 (ogb.linkproppred, metric mrr): the mean of the best and worst rank.
+    The rule is OGB's since 2022 (ogb.linkproppred, metric mrr): the mean of the best and worst
+    rank.
 
     Returns:
         float32 of shape [P], exact up to 2**23 candidates.
@@ -40,7 +42,8 @@ def rank_positives(positive_P: Tensor, negative_PK: Tensor) -> Tensor:
 def mrr_and_hits(positive_P: Tensor, negative_PK: Tensor) -> dict[str, float]:
     """Mean reciprocal rank and Hits@1, 3 and 10.
 
-    Equal, bit for bit, to the means of the lists that ogb.linkproppred.Evaluator("ogbl-citation2") gives.
+    Equal, bit for bit, to the means of the lists that ogb.linkproppred.Evaluator("ogbl-citation2")
+    gives.
 
     Raises:
         ValueError: a score is NaN, the shapes do not fit, or there is no positive.
@@ -112,8 +115,8 @@ def roc_curve(
     """Points of the ROC curve from (0, 0) to (1, 1), spread evenly along it.
 
     Returns:
-        "fpr", "tpr" and "threshold", lists of one length: a pair with a logit of `threshold` or more is
-        predicted to be a citation. The first threshold lies just above the highest score.
+        "fpr", "tpr" and "threshold", lists of one length: a pair with a logit of `threshold` or
+        more is predicted to be a citation. The first threshold lies just above the highest score.
 
     Raises:
         ValueError: a score is NaN, or there is no positive or no negative.

@@ -68,7 +68,7 @@ def iter_chunks(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def score_held_out(
     model: LinkPredictor, embedding_NH: Tensor, structural: StructuralFeatures, held_out: HeldOut
 ) -> np.ndarray:
-    """Compute the logits of held-out citations (column 0) and their negatives, float32 [P, 1 + K]."""
+    """Compute the logits of held-out citations (column 0) and negatives; float32 [P, 1 + K]."""
     return np.concatenate(
         [
             score_candidates(model, embedding_NH, structural, source_P, candidate_PK)

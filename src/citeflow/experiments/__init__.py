@@ -1,1 +1,1 @@
-"""What people compare runs for: scaling, models, settings; and the small XOR example."""
+"""Experiments: scaling over workers, comparison of models, and tuning of settings."""

@@ -1,64 +1,69 @@
-"""The runs of an experiment: which there shall be, and what became of them.
+"""The trials of an experiment: which trainings there are, and their results.
 
-A run of an experiment is named `<experiment>/<trial>`, as are its folders below `runs` and `logs`. So TensorBoard shows
-an experiment's runs under one name, or alone with `--logdir logs/<experiment>`.
+A trial is a whole run, named `<experiment>/<trial>`, and so are its folders below `runs` and `logs`.
+TensorBoard shows all trials of an experiment on common axes with `--logdir logs/<experiment>`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TypeVar
 
 from citeflow import config, files, paths
+from citeflow.artifacts import EVAL_REPORT, Artifact
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MOST_WORKERS
+from citeflow.paths import RunPaths
+from citeflow.report import Curves, Report
+from citeflow.utils import records
+from citeflow.utils.logging import log
 from citeflow.utils.records import convert
 
-Json = dict[str, Any]
 MOST_TRIALS = 1000
+"""Trials of one experiment: KFP keeps a loop's items in one parameter, and one pod for each."""
+
+MODELS_HINT = 'names and their settings, such as "{sage: {}, dot: {model: {predictor: dot}}}"'
+
+Number = TypeVar("Number", int, float)
+Item = dict[str, str | int]
+"""A trial as an item of a KFP loop, which has to be plain values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """A run that is part of an experiment."""
+    """One training of an experiment."""
 
     run_name: str
     workers: int
     config: Config
 
-    def item(self) -> Json:
-        """What a loop of a pipeline hands to the steps of this run."""
-        return {
-            "run_name": self.run_name,
-            "workers": self.workers,
-            "settings": config.to_yaml(self.config),
-        }
+    def item(self) -> Item:
+        """Return the trial as an item of a pipeline's loop."""
+        settings = config.to_yaml(self.config)
+        return {"run_name": self.run_name, "workers": self.workers, "settings": settings}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a trial."""
+    """The result of a trial."""
 
     name: str
-    """Its own name, without the experiment's."""
+    """Name of the trial, without that of the experiment."""
 
-    report: Json
-    """Content of its report.json."""
-
-    curves: Json
-    """Content of its curves.json."""
+    report: Report
+    curves: Curves
 
 
 def scaling_trials(
     settings: str, run: str, workers: Sequence[object], epochs: Sequence[object]
 ) -> list[Trial]:
-    """Every number of workers with every number of epochs; `m-1-w-3-e-10` is a master, 3 more workers and 10 epochs.
+    """Plan a trial for each number of workers and each number of epochs.
+
+    A trial is named like `m-1-w-3-e-10`: one master, 3 more workers, 10 epochs.
 
     Args:
-        settings: YAML text with the settings of all of them, but for the epochs.
+        settings: YAML text with the settings of all trials, but for the epochs.
         run: name of the experiment.
         workers: numbers of workers, each once.
         epochs: passes over the training citations, each once.
@@ -66,40 +71,46 @@ def scaling_trials(
     Raises:
         ConfigError: a number is wrong, or none is given.
     """
-    base, lengths = config.from_yaml(settings), _numbers("epochs", epochs, float)
-    nums = _numbers("workers", workers, int)
-    if nums[-1] > MOST_WORKERS or len(nums) * len(lengths) > MOST_TRIALS:
-        raise ConfigError(
-            "workers", nums[-1], hint=f"at most {MOST_WORKERS} workers and {MOST_TRIALS} runs"
-        )
-    return [
-        Trial(
-            run_name=_run_name(run, f"m-1-w-{num - 1}-e-{plain(length)}".replace(".", "-")),
-            workers=num,
-            config=config.changed(base, {"train": {"epochs": length, "minutes": 0.0}}),
-        )
-        for length in lengths
-        for num in nums
-    ]
+    base = config.from_yaml(settings)
+    lengths = _sorted_numbers("epochs", epochs, float)
+    sizes = _sorted_numbers("workers", workers, int)
+    if lengths[0] <= 0:
+        raise ConfigError("epochs", lengths[0], hint="must be above 0")
+    if sizes[0] < 1:
+        raise ConfigError("workers", sizes[0], hint="must be 1 or more")
+    if sizes[-1] > MOST_WORKERS or len(sizes) * len(lengths) > MOST_TRIALS:
+        hint = f"at most {MOST_WORKERS} workers and {MOST_TRIALS} trials"
+        raise ConfigError("workers", sizes[-1], hint=hint)
+    trials = []
+    for length in lengths:
+        # Trainings of one length compare; those of one duration would not.
+        trial_config = config.changed(base, {"train": {"epochs": length, "minutes": 0.0}})
+        for size in sizes:
+            text = str(int(length)) if length.is_integer() else str(length)
+            name = f"m-1-w-{size - 1}-e-{text}".replace(".", "-")
+            trials.append(Trial(run_name=_run_name(run, name), workers=size, config=trial_config))
+    return trials
 
 
 def comparison_trials(
     settings: str, run: str, models: str, seeds: Sequence[object], workers: int
 ) -> list[Trial]:
-    """Every model with every seed, named as `dot-seed-0`.
+    """Plan a trial for each model and each seed, named like `dot-seed-0`.
 
     Args:
-        settings: YAML text with the settings that all of them have in common.
+        settings: YAML text with the settings that all models share.
         run: name of the experiment.
-        models: YAML text with what is different, by name of the model: `{dot: {model: {predictor: dot}}, ...}`.
-        seeds: of weights, batches, negatives and dropout, each once.
-        workers: of each training.
+        models: YAML text with the settings of each model by its name.
+        seeds: seeds of weights, batches, negatives and dropout, each once.
+        workers: training processes of each trial.
 
     Raises:
         ConfigError: a name, a setting or a seed is wrong, or none is given.
     """
     base = config.from_yaml(settings)
-    numbers = _numbers("seeds", seeds, int, least=0)
+    numbers = _sorted_numbers("seeds", seeds, int)
+    if numbers[0] < 0:
+        raise ConfigError("seeds", numbers[0], hint="must be 0 or more")
     variants = {
         name: config.changed(base, changes) for name, changes in parse_models(models).items()
     }
@@ -114,86 +125,102 @@ def comparison_trials(
     ]
 
 
-def parse_models(text: str) -> dict[str, Mapping[str, Any]]:
-    """The models of a comparison by name, each with the settings that make it.
+def parse_models(text: str) -> dict[str, Mapping[str, object]]:
+    """Parse the models of a comparison: the settings of each by its name.
 
     Raises:
         ConfigError: it is not YAML of this form, or there are fewer than two.
     """
-    hint = 'names and their settings, such as "{sage: {}, dot: {model: {predictor: dot}}}"'
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError("models are not YAML", str(error).splitlines()[0], hint=hint) from None
-    if not isinstance(values, Mapping) or len(values) < 2:
-        raise ConfigError("not two models or more", text.strip(), hint=hint)
+    values = records.parse_yaml(text, "models")
+    if len(values) < 2:
+        raise ConfigError("not two models or more", text.strip(), hint=MODELS_HINT)
+    models: dict[str, Mapping[str, object]] = {}
     for name, changes in values.items():
         if not isinstance(name, str):
             raise ConfigError("name of a model", name, hint="put it into quotes")
         paths.check_name(name)
-        if changes is not None and not isinstance(changes, Mapping):
-            raise ConfigError(f"settings of the model {name}", changes, hint=hint)
-        _check_changes(name, changes or {})
-    return {name: changes or {} for name, changes in values.items()}
+        models[name] = _check_changes(name, {} if changes is None else changes)
+    return models
 
 
-def _check_changes(name: str, changes: Mapping[str, Any]) -> None:
-    """All models learn from one graph, and from every seed."""
-    if given := changes.keys() & {"data", "synthetic"}:
-        raise ConfigError(
-            f"the model {name} sets",
-            ", ".join(given),
-            hint="all models have the same data: use --set",
-        )
-    if isinstance(changes.get("train"), Mapping) and "seed" in changes["train"]:
-        raise ConfigError(
-            f"the model {name} sets", "train.seed", hint="every model has every seed: use --seeds"
-        )
+def _check_changes(name: str, changes: object) -> Mapping[str, object]:
+    """Refuse settings that would give the models different data or seeds."""
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"settings of the model {name}", changes, hint=MODELS_HINT)
+    if sections := changes.keys() & {"data", "synthetic"}:
+        hint = "all models have the same data: use --set"
+        raise ConfigError(f"the model {name} sets", ", ".join(sections), hint=hint)
+    train = changes.get("train")
+    if isinstance(train, Mapping) and "seed" in train:
+        hint = "every model has every seed: use --seeds"
+        raise ConfigError(f"the model {name} sets", "train.seed", hint=hint)
+    return changes
 
 
-def outcomes(items: Iterable[Json], sha256s: Iterable[str], data_root: Path) -> list[Outcome]:
-    """Read the reports of an experiment's runs from the volume.
+def start(command: str, trials: Sequence[Trial], run: RunPaths) -> list[Item]:
+    """Check that the results can be written, before anything is trained; return the loop's items."""
+    from citeflow.reporting.publish import check_output_folders
+
+    check_output_folders(run.data_root, run.published)
+    log(command, "has trials", num=len(trials), logs=run.logs)
+    return [trial.item() for trial in trials]
+
+
+def read_outcomes(items: Iterable[Item], sha256s: Iterable[str], data_root: Path) -> list[Outcome]:
+    """Read the reports of an experiment's trials from the volume.
 
     Args:
-        items: what the loop went over.
-        sha256s: digests of the EvalReports that it made, in any order.
+        items: items of the loop.
+        sha256s: digests of the EvalReports that the loop made, in any order.
         data_root: the shared volume.
 
     Raises:
-        NotFoundError: a report is not there.
-        CorruptError: one is damaged, or not one that this experiment made.
+        NotFoundError: a report is missing.
+        CorruptError: one is damaged, or was made by another experiment.
     """
-    known = set(sha256s)
-    return [_outcome(paths.run_folder(data_root, str(item["run_name"])), known) for item in items]
+    made = set(sha256s)
+    outcomes = []
+    for item in items:
+        run = RunPaths(data_root, str(item["run_name"]))
+        if files.verify(run.report, EVAL_REPORT).sha256 not in made:
+            hint = "another experiment has used this name meanwhile; repeat this one under another"
+            raise CorruptError("not the report that this experiment made", run.report, hint=hint)
+        report = Report.read(run.report)
+        curves = Curves.read(run.report)
+        outcomes.append(Outcome(name=run.folder.name, report=report, curves=curves))
+    return outcomes
 
 
-def _outcome(folder: Path, known: set[str]) -> Outcome:
-    place = folder / "report"
-    if files.verify(place, "EvalReport").sha256 not in known:
-        hint = "another experiment of this name has run meanwhile; start this one again under another name"
-        raise CorruptError("not the report that this experiment made", place, hint=hint)
-    report, curves = (files.read_json(place / f"{name}.json") for name in ("report", "curves"))
-    return Outcome(name=folder.name, report=report, curves=curves)
+def write_results(
+    run: RunPaths, out_dir: str, texts: Mapping[str, str], *, summary: Artifact, page: Artifact
+) -> Path:
+    """Write the results of an experiment to the volume, and Markdown and HTML to the run page.
 
+    Args:
+        run: paths of the experiment.
+        out_dir: folder relative to the data root; empty takes the experiment's own.
+        texts: content by name of the file; one ends with .md, one with .html.
+        summary: artifact for the Markdown.
+        page: artifact for the HTML.
 
-def plain(number: float) -> str:
-    """A number without an exponent, and whole where it is."""
-    return str(int(number)) if number.is_integer() else str(number)
+    Returns:
+        The folder.
+    """
+    out = run.data_root / out_dir if out_dir else run.published
+    for name, text in texts.items():
+        files.write_text(out / name, text)
+        shown = {".md": summary, ".html": page}.get(Path(name).suffix)
+        if shown is not None:
+            files.write_text(Path(shown.path), text)
+    return out
 
 
 def _run_name(run: str, trial: str) -> str:
     return f"{paths.check_name(run)}/{paths.check_name(trial)}"
 
 
-def _numbers(name: str, values: Sequence[object], kind: type, *, least: float = 1) -> list[Any]:
-    """The numbers of a list, smallest first."""
-    numbers = sorted(convert(name, value, kind) for value in values)
+def _sorted_numbers(name: str, values: Sequence[object], kind: type[Number]) -> list[Number]:
+    numbers: list[Number] = sorted(convert(name, value, kind) for value in values)
     if not 0 < len(numbers) <= MOST_TRIALS or len(set(numbers)) < len(numbers):
         raise ConfigError(name, list(values), hint="one number or more, each once")
-    if numbers[0] < least and not (kind is float and numbers[0] > 0):
-        raise ConfigError(
-            name,
-            numbers[0],
-            hint="must be above 0" if kind is float else f"must be {least} or more",
-        )
     return numbers

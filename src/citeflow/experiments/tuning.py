@@ -1,326 +1,191 @@
-"""A search for better settings: an Optuna study whose trials are runs of their own.
+"""The tuning experiment: a search for better settings, and the best model that it finds."""
 
-All trials are there from the beginning, waiting; a trial's number says which run it is and who trains it. So a search
-that was stopped goes on with the same trials: what has ended is left alone, what was begun keeps its settings, and its
-training goes on from its checkpoint. Trial 0 is the settings that the search starts from.
-"""
-
-import contextlib
 import os
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-import optuna
-import sqlalchemy
-from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
-
-from citeflow import config, files, paths
+from citeflow import config, files
+from citeflow.artifacts import (
+    PREPARED_GRAPH,
+    TRAINED_MODEL,
+    Artifact,
+    Metrics,
+    component_entrypoint,
+    log_metrics,
+    resolve_artifact,
+    set_metadata,
+)
 from citeflow.config import Config
-from citeflow.errors import ConfigError, NotFoundError, TrainingError, UnavailableError
-from citeflow.experiments import search_space as spaces
-from citeflow.experiments.search_space import Choice, Parameter, Space, Value
-from citeflow.experiments.tuning_pruning import Pruned, pruning
-from citeflow.files import Json
-from citeflow.reporting.tuning import Tried
-from citeflow.utils.logging import log, redact_url
-
-STORAGE_VARIABLE = "CITEFLOW_STUDY_STORAGE"
-"""Environment variable with the URL of a database; a file beside the runs is used without it."""
-
-DRIVERS = ("sqlite", "mysql+pymysql", "postgresql+psycopg")
-TIMEOUT_S = 30
-
-RANDOM_TRIALS = 4
-"""So many trials, trial 0 included, have to end before those that follow learn from them."""
-
-WARM_UP = 0.5
-"""Share of the evaluations that no trial is ended before."""
-
-BEGIN = "`citeflow tune` begins one"
-DEFINITION = "citeflow"
-"""The study's attribute that says what is searched."""
+from citeflow.errors import ConfigError, TrainingError
+from citeflow.experiments import search_space, study, tuning_page
+from citeflow.experiments.study import Definition
+from citeflow.experiments.trials import write_results
+from citeflow.experiments.tuning_page import SearchResult
+from citeflow.files import termination_message
+from citeflow.kubeflow.params import job_request
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.paths import RunPaths
+from citeflow.reporting import event_files
+from citeflow.utils.logging import log
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Definition:
-    """What is searched, and how each trial is trained."""
+class BestTrial(NamedTuple):
+    """Outputs of the component `tuning_report`."""
 
-    base: Config
-    space: Space
-    workers: int
-    graph_sha256: str
-    """Digest of the PreparedGraph."""
-
-    def to_dict(self) -> Json:
-        """Plain values."""
-        searched = spaces.to_dict(self.space)
-        return {
-            "settings": self.base.to_dict(),
-            "space": searched,
-            "workers": self.workers,
-            "graph": self.graph_sha256,
-        }
+    model_sha256: str
+    out_dir: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """How a trial is trained, and how it is seen to get on."""
+@component_entrypoint()
+def create_study(
+    graph: Artifact,
+    settings: str,
+    space: str,
+    trials: int,
+    parallel: int,
+    workers: int,
+    run: str,
+    *,
+    data_root: str,
+) -> list[dict[str, str]]:
+    """Create or resume a study; return the trials of each process, as the items of a loop."""
+    from citeflow.reporting.publish import check_output_folders
 
-    train: Callable[[str, Config], float]
-    """Trains the run of a name, and returns its validation MRR."""
-
-    evaluations: Callable[[str], Sequence[float]]
-    """The validation MRRs of a run so far."""
-
-    is_stopped: Callable[[], bool] = lambda: False
-    """Whether no further trial shall begin."""
-
-
-def run_name(run: str, number: int) -> str:
-    """Name of the run of a trial."""
-    return f"{run}/trial-{number:03d}"
-
-
-@contextlib.contextmanager
-def opened(data_root: Path, run: str) -> Iterator[RDBStorage]:
-    """The database of a search, for the length of a block.
-
-    Raises:
-        NotFoundError: the search has not begun.
-        ConfigError: its URL is wrong.
-        UnavailableError: it does not answer.
-    """
-    folder = paths.run_folder(data_root, run)
-    if not folder.is_dir():
-        raise NotFoundError("no such search", run, hint=BEGIN)
-    url = os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{folder / 'study.db'}"
-    try:
-        driver = sqlalchemy.engine.make_url(url).drivername
-    except SQLAlchemyError:
-        driver = ""
-    if driver not in DRIVERS:
-        raise ConfigError(
-            STORAGE_VARIABLE,
-            redact_url(url),
-            hint=f"a URL that begins with {', '.join(DRIVERS)}",
+    search_space.check_trials(trials, parallel)
+    if parallel > 1 and "CITEFLOW_POD_NAME" in os.environ and not study.is_shared():
+        hint = (
+            "SQLite is not safe from several pods: put the URL of a database into the Secret "
+            "citeflow-study as url, or take 1"
         )
-    wait = {"timeout": TIMEOUT_S} if driver == "sqlite" else {"connect_timeout": TIMEOUT_S}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        storage = RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
-    except (SQLAlchemyError, OptunaError) as error:
-        why = str(error.__cause__ or error).splitlines()[0]
-        raise UnavailableError(
-            "the study's database does not answer", redact_url(url), hint=why
-        ) from None
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        raise ConfigError("parallel trials need a database", f"parallel={parallel}", hint=hint)
+    paths = RunPaths(Path(data_root), run)
+    check_output_folders(paths.data_root, paths.published)
+    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+    base = config.from_yaml(settings)
+    definition = Definition(
+        base=base,
+        space=search_space.from_yaml(space, base),
+        workers=workers,
+        graph_sha256=files.read_manifest(prepared, PREPARED_GRAPH).sha256,
+    )
+    study.create_or_resume(paths, definition, trials)
+    log("tune", "has trials", num=trials, parallel=parallel, logs=paths.logs)
+    shares = study.split_trials(trials, parallel)
+    return [{"run": run, "trials": " ".join(map(str, numbers))} for numbers in shares]
 
 
-def is_shared() -> bool:
-    """Whether the database is one that several machines can write to."""
-    return not os.environ.get(STORAGE_VARIABLE, "sqlite:").startswith("sqlite:")
+@component_entrypoint()
+def train_trials(
+    graph: Artifact,
+    trials: str,
+    run: str,
+    workers: int,
+    run_id: str,
+    launcher: str,
+    job: str,
+    *,
+    data_root: str,
+) -> str:
+    """Train the trials of one process, one after the other; return their numbers."""
+    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+    paths = RunPaths(Path(data_root), run)
 
-
-def prepare(data_root: Path, run: str, definition: Definition, trials: int) -> None:
-    """Create a study, or find the one of this name, and see to it that it has so many trials.
-
-    Raises:
-        ConfigError: there is a study of this name that searches something else.
-        UnavailableError: its database does not answer.
-    """
-    lock = paths.run_folder(data_root, run) / "study.lock"
-    with files.exclusive(lock, wait_s=TIMEOUT_S), opened(data_root, run) as storage:
-        study = optuna.create_study(
-            study_name=run, storage=storage, direction="maximize", load_if_exists=True
+    def train(trial: RunPaths, settings: Config) -> float:
+        request = job_request(
+            launcher,
+            job,
+            workers=workers,
+            run_id=run_id,
+            image=os.environ.get(IMAGE_VARIABLE, IMAGE),
+            run_dir=trial.folder,
         )
-        wanted = definition.to_dict()
-        if _compared(study.user_attrs.get(DEFINITION, wanted)) != _compared(wanted):
-            hint = "take another run name, or the dataset, settings, space and workers that it began with"
-            raise ConfigError("another search has this name", run, hint=hint)
-        study.set_user_attr(DEFINITION, wanted)
-        values = spaces.of(definition.base, definition.space)
-        for number in range(len(study.get_trials(deepcopy=False)), trials):
-            study.enqueue_trial(values if number == 0 and _has_base(definition) else {})
+        if request is None:
+            from citeflow.training.launch import train_locally
+
+            model = train_locally(prepared, trial, config=settings, workers=workers)
+        else:
+            from citeflow.kubernetes.launch import train_on_cluster
+
+            model = train_on_cluster(prepared, trial, config=settings, request=request)
+        return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
+
+    study.search(
+        paths,
+        map(int, trials.split()),
+        study.read_definition(paths),
+        train=train,
+        read_validations=lambda trial: read_validations(trial.logs),
+        is_stopped=lambda: termination_message.read() is not None,
+    )
+    return trials
 
 
-def _has_base(definition: Definition) -> bool:
-    """Whether the settings that a search starts from lie within its space."""
-    values = spaces.of(definition.base, definition.space)
-    return all(values[parameter.key] in parameter for parameter in definition.space)
+def read_validations(logs: Path) -> Sequence[float]:
+    """Read the validation MRRs of a training from its event files, the latest of each step.
+
+    The logs are the only thing that both a process of this machine and a pod write while they train.
+    """
+    mrr_by_step: dict[int, float] = {}
+    for path in sorted(logs.glob(f"events.out.tfevents.*.{event_files.TRAIN}")):
+        first = event_files.first_step(path)
+        # A training that is resumed repeats the steps since its checkpoint.
+        if first is not None:
+            mrr_by_step = {step: mrr for step, mrr in mrr_by_step.items() if step < first}
+        for scalar in event_files.read_scalars(path, "valid/mrr"):
+            mrr_by_step[scalar.step] = scalar.value
+    return list(mrr_by_step.values())
 
 
-def _compared(definition: Json) -> Json:
-    """A definition without the settings with which a search may go on as it likes."""
-    settings = {
-        name: values for name, values in definition["settings"].items() if name != "recovery"
+@component_entrypoint()
+def tuning_report(
+    shares: Sequence[str],
+    graph: Artifact,
+    run: str,
+    *,
+    data_root: str,
+    summary: Artifact,
+    page: Artifact,
+    model: Artifact,
+    metrics: Metrics,
+) -> BestTrial:
+    """Publish the trials, on the volume and on the run page, and return the best one's model."""
+    paths = RunPaths(Path(data_root), run)
+    num_trials = sum(len(numbers.split()) for numbers in shares)
+    definition = study.read_definition(paths)
+    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+    result = SearchResult(
+        run=run,
+        dataset=files.read_manifest(prepared, PREPARED_GRAPH).text("dataset"),
+        trials=study.read_trials(paths, num_trials),
+    )
+    best = result.best
+    if best is None:
+        errors = [
+            trial.user_attrs["error"] for trial in result.trials if "error" in trial.user_attrs
+        ]
+        hint = errors[0] if errors else "see the log"
+        raise TrainingError("no trial has ended with a model", run, hint=hint)
+    values = best.user_attrs["values"]
+    options = search_space.as_options(values)
+    settings = config.to_yaml(search_space.apply(definition.base, values))
+    texts = {
+        "tuning.md": tuning_page.render_markdown(result, options),
+        "tuning.html": tuning_page.render_html(result, options),
+        "trials.csv": tuning_page.to_csv(result),
+        "best.yaml": f"# Best settings of the search {run}, for --config.\n{settings}",
     }
-    return {**definition, "settings": settings}
-
-
-def shares(trials: int, parallel: int) -> list[list[int]]:
-    """The numbers of the trials, dealt to those who train them."""
-    return [list(range(first, trials, parallel)) for first in range(min(parallel, trials))]
-
-
-def search(
-    data_root: Path, run: str, numbers: Iterable[int], definition: Definition, work: Work
-) -> None:
-    """Train some of a study's trials one after the other; those that have ended are left alone.
-
-    Nobody else may train the same ones meanwhile.
-
-    Raises:
-        CiteflowError: whatever ended a training, but for a TrainingError, which is the trial's own.
-    """
-    with opened(data_root, run) as storage:
-        study = _load(storage, run, pruner=_pruner(definition.base))
-        for number in numbers:
-            if work.is_stopped():
-                break
-            study.sampler = _sampler(definition.base.train.seed, number)
-            trial = _begin(study, storage, number)
-            if trial:
-                _try(study, trial, run, definition, work)
-
-
-def _begin(study: Any, storage: RDBStorage, number: int) -> Any:
-    """The trial of a number, running; None where it has ended."""
-    trial_id = storage.get_trial_id_from_study_id_trial_number(
-        storage.get_study_id_from_name(study.study_name), number
-    )
-    state = study.get_trials(deepcopy=False)[
-        number
-    ].state  # which Trial relies on: the study's storage knows it by now
-    if state.is_finished():
-        log("tune", "has ended before", trial=number, state=state.name.lower())
-        return None
-    if state == TrialState.WAITING:
-        storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-    return optuna.trial.Trial(study, trial_id)
-
-
-def _try(study: Any, trial: Any, run: str, definition: Definition, work: Work) -> None:
-    """Train one trial, and tell the study what became of it."""
-    name = run_name(run, trial.number)
-    values = _values(trial, definition)
-    log("tune", "trial begins", trial=trial.number, **values)
-    trial.set_user_attr("values", values)
-    settings = spaces.configured(definition.base, values)
-    state, mrr, began, before = (
-        TrialState.COMPLETE,
-        None,
-        time.monotonic(),
-        trial.user_attrs.get("seconds", 0.0),
-    )
-    try:
-        with pruning(trial, lambda: work.evaluations(name), may_end=trial.number > 0):
-            mrr = work.train(name, settings)
-    except Pruned:
-        state = TrialState.PRUNED
-    except TrainingError as error:
-        state = TrialState.FAIL
-        trial.set_user_attr("error", f"{error.what}: {error.value}")
-    finally:
-        trial.set_user_attr("seconds", before + time.monotonic() - began)
-    study.tell(trial, mrr, state=state)
-    told = {} if mrr is None else {"valid_mrr": mrr}
-    log("tune", f"trial {state.name.lower()}", trial=trial.number, **told)
-
-
-def _values(trial: Any, definition: Definition) -> dict[str, Value]:
-    """The values of a trial at the keys of the space; trial 0 has the base's, even where the space lacks them."""
-    if trial.number == 0 and not _has_base(definition):
-        return spaces.of(definition.base, definition.space)
-    return {parameter.key: _suggest(trial, parameter) for parameter in definition.space}
-
-
-def _suggest(trial: Any, parameter: Parameter) -> Value:
-    if isinstance(parameter, Choice):
-        value: Value = trial.suggest_categorical(parameter.key, parameter.values)
-        return value
-    suggest = trial.suggest_int if parameter.is_whole else trial.suggest_float
-    number: float = suggest(parameter.key, *parameter.bounds, log=parameter.log)
-    return (
-        number
-        if parameter.is_whole
-        else max(parameter.low, min(parameter.high, float(f"{number:.6g}")))
-    )
-
-
-def _sampler(seed: int, number: int) -> Any:
-    """A sampler for one trial, the same however often the search was stopped before it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
-            n_startup_trials=RANDOM_TRIALS,
-            multivariate=True,
-            constant_liar=True,
-        )
-
-
-def _pruner(base: Config) -> Any:
-    """Ends a trial that is worse than the median of the others at the same evaluation."""
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=RANDOM_TRIALS,
-        n_warmup_steps=round(WARM_UP * base.train.num_validations),
-        n_min_trials=3,
-    )
-
-
-def definition_of(data_root: Path, run: str) -> Definition:
-    """What a study searches.
-
-    Raises:
-        NotFoundError: there is no such study.
-    """
-    with opened(data_root, run) as storage:
-        content = _load(storage, run).user_attrs[DEFINITION]
-    base = config.from_dict(content["settings"])
-    searched = spaces.from_dict(content["space"], base)
-    return Definition(
-        base=base, space=searched, workers=content["workers"], graph_sha256=content["graph"]
-    )
-
-
-def tried(data_root: Path, run: str, trials: int) -> list[Tried]:
-    """What became of the first trials of a study, and of all later ones that have ended.
-
-    Raises:
-        NotFoundError: there is no such study.
-    """
-    with opened(data_root, run) as storage:
-        found = _load(storage, run).get_trials(deepcopy=False)
-    return [_tried(trial) for trial in found if trial.number < trials or trial.state.is_finished()]
-
-
-def _tried(trial: Any) -> Tried:
-    curve = [value for _, value in sorted(trial.intermediate_values.items())]
-    return Tried(
-        number=trial.number,
-        state=trial.state.name.lower(),
-        valid_mrr=trial.value if trial.state == TrialState.COMPLETE else None,
-        values=trial.user_attrs.get("values", {}),
-        seconds=trial.user_attrs.get("seconds"),
-        evaluations=curve,
-        error=trial.user_attrs.get("error", ""),
-    )
-
-
-def _load(storage: RDBStorage, run: str, **options: Any) -> Any:
-    try:
-        return optuna.load_study(study_name=run, storage=storage, **options)
-    except KeyError:
-        raise NotFoundError("no such search", run, hint=BEGIN) from None
+    out = write_results(paths, "", texts, summary=summary, page=page)
+    verdict = tuning_page.verdict(result)
+    files.write_json(out / "tuning.json", {"verdict": verdict, "options": options})
+    folder = study.trial_run(paths, best.number).model
+    sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
+    files.copy_directory(folder, Path(model.path))
+    figures = {
+        "best valid mrr": best.value,
+        "default valid mrr": result.default_mrr,
+        "trials": num_trials,
+    }
+    log_metrics(metrics, figures)
+    log("tune", "done", page=out / "tuning.html", best=best.number)
+    return BestTrial(sha256, str(out.relative_to(paths.data_root)))

@@ -1,4 +1,4 @@
-"""The only part that writes files: into a temporary name, to the disk, then renamed.
+"""The only package that writes files: under a temporary name, synced to the disk, then renamed.
 
 A reader sees a whole file or none, and a whole directory or none.
 """

@@ -1,4 +1,4 @@
-"""Contents of files: digests, JSON, arrays, tensors, tables, and bytes as they come."""
+"""Contents of files: digests, JSON, arrays, tensors, tables and streams of bytes."""
 
 import errno
 import functools
@@ -23,7 +23,11 @@ R = TypeVar("R")
 
 
 def again_if_stale(read: Callable[P, R]) -> Callable[P, R]:
-    """Let a reader try once more where an NFS server that was restarted no longer knows the file: one look finds it."""
+    """Decorate a reader so that it tries once more on ESTALE.
+
+    After a restart an NFS server no longer knows the handles of open files and folders; opening the
+    file again by name finds it.
+    """
 
     @functools.wraps(read)
     def reader(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -39,10 +43,10 @@ def again_if_stale(read: Callable[P, R]) -> Callable[P, R]:
 
 @again_if_stale
 def names_in(folder: Path) -> list[str]:
-    """Names in a folder; none where there is no folder.
+    """List the names in a folder; none where there is no folder.
 
     Raises:
-        OSError: it can not be read, which `glob` would not tell from an empty one.
+        OSError: it cannot be read, which `glob` would report as empty.
     """
     try:
         return os.listdir(folder)
@@ -52,16 +56,15 @@ def names_in(folder: Path) -> list[str]:
 
 @again_if_stale
 def sha256_of_file(path: Path) -> str:
-    """Digest of the bytes of a file, in hex."""
+    """Return the digest of the bytes of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_json(value: object) -> str:
-    """Digest of a value that JSON can hold, the same whatever the order of its keys."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    """Return the digest of a JSON value, which does not depend on the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @again_if_stale
@@ -77,20 +80,19 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise NotFoundError("no such file", path) from None
     except (ValueError, RecursionError):
-        raise CorruptError(
-            "not a JSON file", path, hint="delete it and run the step again"
-        ) from None
+        hint = "delete it and run the stage again"
+        raise CorruptError("not a JSON file", path, hint=hint) from None
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy; meant for use inside `new_directory`, which makes it appear at once."""
+    """Write an array as .npy, inside of a `new_directory`, which makes it appear at once."""
     np.save(path, array, allow_pickle=False)
 
 
 def save_blocks(
     path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: DTypeLike
 ) -> None:
-    """Write an array as .npy as its rows come, block by block, so that it need not fit into memory."""
+    """Write an array as .npy block by block, so that it need not fit into memory."""
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
         "fortran_order": False,
@@ -103,33 +105,33 @@ def save_blocks(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Write named tensors as safetensors; meant for use inside `new_directory`."""
-    from safetensors.torch import save  # torch is not needed where no tensors are
+    """Write named tensors as safetensors, inside of a `new_directory`."""
+    from safetensors.torch import save  # torch is not installed where pipelines are compiled
 
-    path.write_bytes(
-        save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    )
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # On a full disk `save_file` raises an error of its own, not the OSError that is handled above.
+    path.write_bytes(save(plain))
 
 
 def save_table(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write named columns, arrays of one length, as Parquet; meant for use inside `new_directory`."""
+    """Write named columns, arrays of one length, as Parquet, inside of a `new_directory`."""
     pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
 
 
 def open_stream(path: Path) -> BinaryIO:
-    """Begin a new file that others read while it grows: each write reaches the system at once."""
+    """Open a new file that others read while it grows: each write reaches the system at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("xb", buffering=0)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file into a directory that is being made."""
+    """Copy a file, inside of a `new_directory`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
 def save_chunks(path: Path, chunks: Iterable[bytes], *, append: bool = False) -> None:
-    """Write bytes as they come; what came before a failure stays, so that it can be continued."""
+    """Write chunks as they come; those before a failure stay, so that a download can resume."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab" if append else "wb") as file:
         for chunk in chunks:

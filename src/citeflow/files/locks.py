@@ -1,4 +1,4 @@
-"""Locks that go away with the process that holds them."""
+"""Locks between processes, released by the system when their process ends."""
 
 import contextlib
 import fcntl
@@ -12,10 +12,15 @@ from citeflow.errors import UnavailableError
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold a lock file for the length of the block; the lock goes away with the process that holds it.
+    """Hold a lock for the block.
+
+    Args:
+        path: the lock file, made if it is missing. It stays: to remove it would let two processes
+            hold locks on two files of one name.
+        wait_s: longest wait for another process.
 
     Raises:
-        UnavailableError: another process holds it, and still does after `wait_s`.
+        UnavailableError: another process still holds it after `wait_s`.
     """
     deadline_s = time.monotonic() + wait_s
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The manifest of an artifact: a directory's kind, its files by digest, and what it was made from.
+"""The manifest of an artifact: its kind, its files and its inputs by digest.
 
 `manifest.json` is written last and names every other file by its sha256. So a directory that has
-one is complete, and whatever was damaged since is found.
+one is complete, and damage since then is found.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from citeflow.utils import records
 from citeflow.utils.records import Record
 
 MANIFEST = "manifest.json"
-REPAIR = "delete the folder and run the step again"
+REPAIR = "delete the folder and run the stage again"
 
 
 class FileEntry(Record):
@@ -39,17 +39,17 @@ class Manifest(Record):
     """Digest of `kind`, `inputs` and `files`: the name of the artifact's content."""
 
     inputs: dict[str, JsonValue]
-    """What the artifact was made from, by digest."""
+    """Origin of the artifact: its input artifacts by digest, and settings."""
 
     facts: dict[str, JsonValue]
-    """What a later stage wants to know without opening the files; not part of the digest."""
+    """Values for later stages, so that they need not open the files; not part of the digest."""
 
     files: dict[str, FileEntry]
     """Every other file below the directory, by its relative path."""
 
     @property
     def digest(self) -> str:
-        """The value that `sha256` has in a manifest that nobody changed."""
+        """The value that `sha256` has unless the manifest was changed."""
         return sha256_of_json(self.model_dump(include={"kind", "inputs", "files"}))
 
     def number(self, fact: str) -> float:
@@ -78,13 +78,13 @@ class Manifest(Record):
 def write_manifest(
     directory: Path, kind: str, *, inputs: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]
 ) -> Manifest:
-    """Write the manifest of a directory that is being made.
+    """Write the manifest of an artifact, as the last file in its `new_directory`.
 
     Args:
         directory: every file below it is listed with its size and sha256.
         kind: kind of the artifact, such as "PreparedGraph".
-        inputs: what it was made from, by digest.
-        facts: anything a later stage wants to know without opening the files.
+        inputs: its input artifacts by digest, and settings.
+        facts: values for later stages; not part of the digest.
     """
     entries = {
         str(file.relative_to(directory)): FileEntry(
@@ -109,15 +109,15 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise NotFoundError(f"no {kind} here", directory, hint="run the step that makes it")
+        raise NotFoundError(f"no {kind} here", directory, hint="run the stage that makes it")
     values = read_json(path)
-    found = values.get("kind") if isinstance(values, dict) else None
-    if found != kind:
+    actual_kind = values.get("kind") if isinstance(values, dict) else None
+    if actual_kind != kind:
         hint = f"name the folder of a {kind}"
-        raise CorruptError(f"a {found} where a {kind} belongs", directory, hint=hint)
+        raise CorruptError(f"a {actual_kind} where a {kind} belongs", directory, hint=hint)
     manifest = records.load(Manifest, values, name=str(path), error=CorruptError, hint=REPAIR)
     for name, entry in manifest.files.items():
-        # A manifest from elsewhere must not make us read outside of its folder.
+        # A manifest from elsewhere must not make citeflow read outside of its folder.
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise CorruptError("not a manifest of citeflow", path, hint=REPAIR)
         file = directory / name
@@ -127,7 +127,7 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
 
 
 def verify(directory: Path, kind: str) -> Manifest:
-    """Read a manifest, and compare every digest with its file, that of the manifest included.
+    """Read a manifest and compare every digest with its file, that of the manifest included.
 
     Raises:
         NotFoundError: as `read_manifest`.

@@ -1,4 +1,4 @@
-"""Files and directories that appear at once: made under a temporary name, brought to the disk, then renamed."""
+"""Files and directories that appear at once: written to a temporary name, synced, then renamed."""
 
 import contextlib
 import ctypes
@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ABANDONED_S = 24 * 3600
-"""A temporary directory that nobody has touched for so long was left by a process that was killed."""
+"""Age at which an untouched temporary directory counts as left by a process that was killed."""
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what `tempfile` makes of a prefix
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' <fcntl.h> and <linux/fs.h>
+AT_FDCWD = -100  # of Linux' <fcntl.h>
+RENAME_EXCHANGE = 2  # of <linux/fs.h>
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step; its folder is made if it is missing."""
+    """Replace a file atomically; its folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -28,7 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o644)  # mkstemp allows nobody else to read it
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -37,25 +38,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step, in UTF-8."""
+    """Replace a text file atomically, in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def write_in_place(path: Path, text: str) -> None:
-    """Write into a file that must stay the same file, such as the one that Kubernetes takes a pod's last words from."""
+    """Overwrite a file that must keep its inode, such as the termination log of a pod."""
     path.write_text(text)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace a JSON file in one step."""
+    """Replace a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n")
 
 
 def create_json(path: Path, value: object) -> bool:
-    """Write a JSON file if there is none of this name yet; of several processes that try, one does.
+    """Write a JSON file unless it exists; of several processes that try, one succeeds.
 
     Returns:
-        Whether this call made it.
+        True if this call wrote it.
     """
     with scratch_directory(path.parent) as work:
         write_json(work / path.name, value)
@@ -68,25 +69,25 @@ def create_json(path: Path, value: object) -> bool:
 
 
 def delete(folder: Path, pattern: str, *, keep: str = "") -> None:
-    """Remove the files of a folder whose names fit, but for the one to keep; no folder is no error."""
+    """Remove the files in a folder that match a pattern, except one; the folder may be missing."""
     for file in folder.glob(pattern):
         if file.name != keep:
             file.unlink(missing_ok=True)
 
 
 def delete_directory(path: Path) -> None:
-    """Remove a directory so that a part of it is never seen under its name."""
+    """Remove a directory; it is renamed first, so that nobody sees a part of it under its name."""
     with scratch_directory(path.parent) as old, contextlib.suppress(FileNotFoundError):
         os.replace(path, old / path.name)
 
 
 def delete_unfinished(folder: Path, name: str = "", *, older_s: float = 0.0) -> None:
-    """Remove what a process that was killed has left half made: of one name, or of all in a folder.
+    """Remove temporary files and directories that a killed process has left.
 
     Args:
-        folder: where it lies; need not exist.
-        name: what it was to be called.
-        older_s: seconds that it must have been left alone.
+        folder: where they are; need not exist.
+        name: final name of those to remove; all by default.
+        older_s: least seconds since they were changed.
     """
     for path in folder.glob(".*"):
         match = _TEMPORARY.fullmatch(path.name)
@@ -96,7 +97,7 @@ def delete_unfinished(folder: Path, name: str = "", *, older_s: float = 0.0) -> 
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Give a finished file its name, in one step; both names lie on the same file system."""
+    """Rename a finished file atomically; both names are on the same file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _sync_file(source)
     os.replace(source, target)
@@ -105,31 +106,31 @@ def move_file(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_directory(parent: Path) -> Iterator[Path]:
-    """Give a directory that goes away at the end of the block, on the same file system as `parent`."""
+    """Yield a directory that is removed after the block, on the same file system as `parent`."""
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".scratch.") as name:
         yield Path(name)
 
 
 def copy_directory(source: Path, target: Path) -> None:
-    """Copy a whole directory so that the target appears at once."""
+    """Copy a directory so that the target appears at once."""
     with new_directory(target) as work:
         shutil.copytree(source, work, dirs_exist_ok=True)
 
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary directory beside `path` that takes its name when the block ends well, and goes away if not.
+    """Yield a directory that is renamed to `path` after the block, or removed on an error.
 
-    Where `path` exists already it is replaced. Two processes that make the same directory both succeed; the first one's
-    result is replaced by the second's.
+    An existing `path` is replaced. Of two processes that make the same directory both succeed; the
+    result of the first is replaced by that of the second.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     delete_unfinished(path.parent, path.name, older_s=ABANDONED_S)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield work
-        os.chmod(work, 0o755)
+        os.chmod(work, 0o755)  # mkdtemp allows nobody else to enter it
         for file in sorted(work.rglob("*")):
             (_sync_directory if file.is_dir() else _sync_file)(file)
         _sync_directory(work)
@@ -140,7 +141,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def _link(file: Path, path: Path) -> None:
-    """Give a file a second name that is new; a copy has to do where the file system has no links, as SMB."""
+    """Give a file a second name that does not exist yet; on SMB, which has no links, by a copy."""
     try:
         os.link(file, path)
     except OSError as error:
@@ -154,7 +155,7 @@ def _link(file: Path, path: Path) -> None:
 
 
 def _swap_directory(work: Path, path: Path) -> None:
-    """Give a directory its name; what has the name already goes to `work`, or away."""
+    """Rename `work` to `path`; a directory that has the name already goes to `work` or away."""
     while True:
         try:
             os.replace(work, path)
@@ -170,7 +171,10 @@ def _swap_directory(work: Path, path: Path) -> None:
 
 
 def _exchange(work: Path, path: Path) -> bool:
-    """Swap two names, so that not even a kill leaves neither; False where the file system can not, as NFS."""
+    """Swap two names in one system call; False where the file system cannot, such as NFS.
+
+    Two renames instead would leave a moment without either, and a kill at that moment for good.
+    """
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
     if renameat2 is None:
         return False

@@ -93,8 +93,8 @@ def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.n
     """Clean a list of citations.
 
     Returns:
-        The citations that are left, int32, ordered by source, then target; the number of papers that
-        cited themselves; the number of repetitions among the others.
+        The citations that are left, int32, ordered by source, then target; the number of papers
+        that cited themselves; the number of repetitions among the others.
     """
     source_E, target_E = edge_2E[:, edge_2E[0] != edge_2E[1]]
     cleaned_2E = build_csr(source_E, target_E, num_papers).edges()

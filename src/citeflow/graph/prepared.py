@@ -1,4 +1,4 @@
-"""The PreparedGraph: a folder of arrays that every worker maps into memory and shares with the others.
+"""The PreparedGraph: a folder of arrays that workers map into memory and share.
 
 Legend: N papers, E citations, F features, P held-out citations, K candidates.
 """
@@ -32,7 +32,7 @@ from citeflow.graph.csr import (
 )
 from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
-from citeflow.report import stage_costs
+from citeflow.report import StageCost, stage_costs
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
@@ -75,7 +75,8 @@ class GraphFacts(Record):
     later_citations: int
     """Training citations of a paper with a later date, which few real ones are."""
     held_out_in_training: int
-    """Held-out citations that are training citations as well; only a dataset's own split has any."""
+    """Held-out citations that are training citations as well; only a dataset's own split has
+    any."""
     self_citations: int
     """Dropped citations of a paper by itself."""
     duplicates: int
@@ -88,9 +89,10 @@ class GraphFacts(Record):
 class PreparedGraph:
     """A citation graph ready for training; all arrays are read-only maps of files.
 
-    Papers are not in the order of the raw dataset: those that cite each other have rows near each other
-    (see `graph.reorder`), so that a few thousand consecutive rows hold most of their own citations. All
-    row numbers, those of the split included, are of this order; `ids` names the paper of each row.
+    Papers are not in the order of the raw dataset: those that cite each other have rows near each
+    other (see `graph.reorder`), so that a few thousand consecutive rows hold most of their own
+    citations. All row numbers, those of the split included, are of this order; `ids` names the
+    paper of each row.
     """
 
     path: Path
@@ -283,14 +285,15 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
+        stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
         costs: dict[str, JsonValue] = {
-            name: cost.model_dump(exclude_none=True) for name, cost in stage_costs(raw).items()
+            name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
         }
         files.write_manifest(
             work,
             KIND,
             inputs={"RawDataset": raw.sha256},
-            facts={**facts.model_dump(), "stages": {**costs, "preprocess": meter.cost()}},
+            facts={**facts.model_dump(), "stages": costs},
         )
     log("preprocess", "done", path=folder)
 
@@ -356,8 +359,8 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
 def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:
     """Yield features in another order, chunk by chunk.
 
-    The features may be a map of a file that is larger than the memory. So each chunk reads the map from
-    its front to its end, in ascending rows, and not here and there.
+    The features may be a map of a file that is larger than the memory. So each chunk reads the map
+    from its front to its end, in ascending rows, and not here and there.
     """
     for row_C in np.array_split(order_N, range(CHUNK_ROWS, len(order_N), CHUNK_ROWS)):
         x_CF = np.empty((len(row_C), x_NF.shape[1]), np.float32)

@@ -1,7 +1,13 @@
 """Hold citations out for validation and test, and draw the papers that each is ranked against.
 
-With dates it is the protocol of ogbl-citation2 (OGB, arXiv 2005.00687, section 5.4). Every function is a pure function
-of its arguments, the seed included.
+With dates it is the protocol of ogbl-citation2 (Hu et al., Open Graph Benchmark, arXiv 2005.00687,
+section 5.4). The task that it stands for is to find references that somebody who writes a paper
+today has missed. So the sources are the newest papers, as their authors would ask; everything older
+is there to train on. Each source gives two references, one to choose the model by and one to
+report, so that both parts are of the same papers and no figure that was used for a choice is
+reported. All others stay in the graph: a source without references could only be known by its text.
+
+Every function depends on its arguments alone, the seed included.
 
 Legend: N papers, E citations, P held-out citations, K candidates.
 """
@@ -18,7 +24,7 @@ Split = tuple[np.ndarray, HeldOut, HeldOut]
 """Training citations, int32 [2, E], with the two held-out parts."""
 
 MIN_REFERENCES = 3
-"""A source keeps at least one reference of its own to be known by."""
+"""References of a source: two are held out, and one at least stays for the model to know it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,10 @@ class _Timeline:
     """Rows of papers by day, then row, int32."""
 
     position_N: np.ndarray
-    """Where each paper stands in `order_N`, int32."""
+    """Position of each paper in `order_N`, int32."""
 
     num_older_N: np.ndarray
-    """How many papers are older than each by at least a day."""
+    """Number of papers that are older than each by at least a day."""
 
 
 def hold_out_by_date(
@@ -40,14 +46,19 @@ def hold_out_by_date(
 ) -> Split:
     """Take two references from each of the newest papers: one for validation, one for test.
 
-    Sources are the newest `share * N` papers (at least one) with 3 references or more, two of them eligible, and an
-    older paper that they do not cite. A reference is eligible where it is older by at least a day and does not cite
-    the source in return, since the undirected graph would otherwise still hold the answer. Candidates are drawn evenly
-    from the older papers that the source does not cite. K is `num_negatives`, or what the poorest source has, if less.
+    Sources are the newest `share * N` papers (at least one) with 3 references or more, two of them
+    eligible, and an older paper that they do not cite. A reference is eligible if it is older by at
+    least a day and does not cite the source in return, since the undirected graph would otherwise
+    still hold the answer. Candidates are drawn evenly from the older papers that the source does
+    not cite: a newer one could be ruled out by its date. K is `num_negatives`, or what the source
+    with the fewest has, if less.
 
     Args:
         edge_2E: citations without self-citations and duplicates.
         day_N: date of each paper in days.
+        share: sources, as a share of the papers.
+        num_negatives: candidates of each held-out citation.
+        seed: of the choice of references and candidates.
 
     Raises:
         DataError: no paper can be a source.
@@ -56,17 +67,18 @@ def hold_out_by_date(
     edge_2E = references.edges()
     time = _timeline(day_N)
     is_eligible_E = _eligible(edge_2E, day_N)
-    num_free_N = time.num_older_N - np.bincount(
-        edge_2E[0][day_N[edge_2E[1]] < day_N[edge_2E[0]]], minlength=len(day_N)
-    )
-    may_give_N = np.bincount(edge_2E[0][is_eligible_E], minlength=len(day_N)) >= 2
-    may_give_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
+    is_older_E = day_N[edge_2E[1]] < day_N[edge_2E[0]]
+    num_free_N = time.num_older_N - np.bincount(edge_2E[0][is_older_E], minlength=len(day_N))
+    is_source_N = np.bincount(edge_2E[0][is_eligible_E], minlength=len(day_N)) >= 2
+    is_source_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
     newest_first = time.order_N[::-1]
-    source_P = newest_first[may_give_N[newest_first]][: max(1, int(share * len(day_N)))]
+    source_P = newest_first[is_source_N[newest_first]][: max(1, int(share * len(day_N)))]
     if not len(source_P):
         raise _no_candidates(
             "needs a paper with 3 references, 2 of them older; without dates the split is random"
         )
+    # One stream for each draw: the candidates of one part do not depend on how many the other
+    # takes.
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = _pick_two(references, is_eligible_E, source_P, pick_rng)
     num_candidates = min(num_negatives, int(num_free_N[source_P].min()))
@@ -86,12 +98,17 @@ def hold_out_at_random(
 ) -> Split:
     """Take random citations: `share * E` (at least one) for validation and as many for test.
 
-    A citation is eligible where the cited paper does not cite back and the source has a paper that it is not linked
-    with. Candidates are drawn evenly from the papers that are not linked with the source in either direction. K is
-    `negatives`, or what the poorest source has, if less. At least one citation stays for training.
+    A citation is eligible if the cited paper does not cite back and the source has a paper that it
+    is not linked with. Candidates are drawn evenly from the papers that are not linked with the
+    source in either direction. K is `num_negatives`, or what the source with the fewest has, if
+    less. At least one citation stays for training.
 
     Args:
         edge_2E: citations without self-citations and duplicates.
+        num_papers: N.
+        share: citations of each part, as a share of all.
+        num_negatives: candidates of each held-out citation.
+        seed: of the choice of citations and candidates.
 
     Raises:
         DataError: fewer than two citations are eligible, or none would be left.
@@ -120,7 +137,7 @@ def hold_out_at_random(
 
 
 def count_in_training(references: Csr, *parts: HeldOut) -> int:
-    """How many held-out citations are training citations too, as only a dataset's own split can have it."""
+    """Count held-out citations that are training citations, too, as in some datasets' own split."""
     pairs = [
         (source, target)
         for part in parts
@@ -141,11 +158,11 @@ def _timeline(day_N: np.ndarray) -> _Timeline:
 
 
 def _eligible(edge_2E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
-    """Which citations, ordered by source and target, go to an older paper that does not cite back."""
+    """Mark citations (source, target ascending) of an older paper that does not cite back."""
     is_eligible_E: np.ndarray = day_N[edge_2E[1]] < day_N[edge_2E[0]]
     later_2L = edge_2E[:, day_N[edge_2E[1]] > day_N[edge_2E[0]]]
-    place_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L[::-1], len(day_N)))
-    is_eligible_E[place_L[is_found_L]] = False
+    position_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L[::-1], len(day_N)))
+    is_eligible_E[position_L[is_found_L]] = False
     return is_eligible_E
 
 
@@ -162,15 +179,15 @@ def _keys(edge_2E: np.ndarray, num_papers: int) -> np.ndarray:
 
 
 def _find(sorted_keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each wanted key stands (or the last place), and whether it is there at all."""
-    place = np.minimum(np.searchsorted(sorted_keys, wanted), len(sorted_keys) - 1)
-    return place, sorted_keys[place] == wanted
+    """Position of each wanted key, and if it is there at all."""
+    position = np.minimum(np.searchsorted(sorted_keys, wanted), len(sorted_keys) - 1)
+    return position, sorted_keys[position] == wanted
 
 
 def _pick_two(
     references: Csr, is_eligible_E: np.ndarray, source_P: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Two different eligible references of each source, as places in `references.index_E`, int64 [2, P]."""
+    """Pick two eligible references of each source: positions in `references.index_E`, [2, P]."""
     pick_2P = np.empty((2, len(source_P)), dtype=np.int64)
     for i, source in enumerate(source_P):
         start, end = references.ptr_N1[source : source + 2]
@@ -210,7 +227,8 @@ def _unlinked(
 def _draw(limit: int, taken: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw different numbers below `limit`, evenly, none of them in the ascending `taken`.
 
-    It draws ranks among the free numbers; a free number is its rank plus the taken numbers before it.
+    Ranks among the free numbers are drawn, and a free number is its rank plus the taken numbers
+    before it: no rejection, and no list of the millions of free papers of each source.
     """
     taken = taken[: np.searchsorted(taken, limit)]
     rank = rng.choice(limit - len(taken), size=size, replace=False)

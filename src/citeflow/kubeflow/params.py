@@ -1,51 +1,132 @@
-"""The fields of the run form, checked alike where a run is submitted and at the first step of the run."""
+"""The parameters of a training run: the fields of the run form, their defaults and their checks.
+
+They are checked twice by the same code: before a run is submitted, and by its first stage. A
+parameter that every pipeline shares is one field here, one argument of each pipeline and of the
+component `download`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
+
+from pydantic import field_validator
 
 from citeflow import config, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError
-from citeflow.kubernetes.job_spec import IMAGE, LAUNCHERS, JobRequest, check_mounted, from_yaml
+from citeflow.kubernetes.job_spec import IMAGE, JobRequest, check_mounted, from_yaml
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.utils import records
 from citeflow.utils.logging import redact_url
+from citeflow.utils.records import Float, Int, Record, Str
 
-DEFAULTS = {
-    "dataset": "synthetic",
-    "preset": "default",
-    "settings": "",
-    "predictor": "settings",
-    "epochs": 0.0,
-    "minutes": 0.0,
-    "workers": 1,
-    "launcher": "local",
-    "job": "",
-    "run_name": "",
-}
-"""The fields, and what a pipeline that does not offer one takes for it."""
+LOCAL = LAUNCHER_NAMES[0]
+"""The launcher that needs no cluster: torchrun in the stage itself."""
+
+FROM_SETTINGS = "settings"
+"""The predictor that leaves the choice to the settings."""
 
 
-def resolve(values: Mapping[str, Any]) -> Config:
-    """The settings that a form asks for, once all of its fields have been checked; a list is not looked at.
+class RunParams(Record):
+    """Parameters of a run. A pipeline that does not offer one of them takes its default."""
 
-    Raises:
-        ConfigError: one of them is wrong, or two of them contradict each other.
-    """
-    fields = {
-        name: value
-        for name, value in values.items()
-        if name in DEFAULTS and not isinstance(value, list)
-    }
-    values = {**DEFAULTS, **fields}
-    if values["workers"] < 1:
-        raise ConfigError("workers", values["workers"], hint="at least 1")
-    if values["run_name"]:
-        paths.check_name(values["run_name"])
-    _check_public(values["dataset"])
-    job_request(values["launcher"], values["job"], workers=values["workers"], run_id="a-run")
-    overrides = _overrides(values["predictor"], values["epochs"], values["minutes"])
-    return config.load(preset=values["preset"], text=values["settings"], overrides=overrides)
+    dataset: Str = "synthetic"
+    """Name, path on the volume, or URL of the dataset."""
+
+    preset: Str = "default"
+    """Settings to start from."""
+
+    settings: Str = ""
+    """YAML text, merged over the preset."""
+
+    predictor: Str = FROM_SETTINGS
+    """Predictor of the model, over the settings."""
+
+    epochs: Float = 0.0
+    """Passes over the training citations, over the settings; 0 leaves it to them."""
+
+    minutes: Float = 0.0
+    """Time to train, over the settings; 0 leaves it to them."""
+
+    workers: Int = 1
+    """Training processes; pods, where a job trains."""
+
+    launcher: Str = LOCAL
+    """What starts the training: one of `LAUNCHER_NAMES`."""
+
+    job: Str = ""
+    """YAML text with the settings of such a job."""
+
+    run_name: Str = ""
+    """Name in TensorBoard and on the volume; empty makes one."""
+
+    @field_validator("dataset")
+    @classmethod
+    def _has_no_password(cls, dataset: str) -> str:
+        try:
+            is_secret = "://" in dataset and "@" in urlsplit(dataset).netloc
+        except ValueError:
+            raise ConfigError("dataset", redact_url(dataset)) from None
+        if is_secret:
+            hint = "everybody who may see the run sees its parameters; download it first"
+            raise ConfigError("a URL with a password", redact_url(dataset), hint=hint)
+        return dataset
+
+    @field_validator("workers")
+    @classmethod
+    def _is_positive(cls, workers: int) -> int:
+        if workers < 1:
+            raise ConfigError("workers", workers, hint="at least 1")
+        return workers
+
+    @field_validator("run_name")
+    @classmethod
+    def _is_name(cls, run_name: str) -> str:
+        return paths.check_name(run_name) if run_name else run_name
+
+    @classmethod
+    def checked(cls, **values: object) -> "RunParams":
+        """Read parameters, with their settings and those of the job.
+
+        Raises:
+            ConfigError: one of them is wrong, or two of them contradict each other.
+        """
+        params = records.load(cls, values)
+        job_request(params.launcher, params.job, workers=params.workers, run_id="unknown")
+        params.config()
+        return params
+
+    @classmethod
+    def of_pipeline(cls, values: Mapping[str, object]) -> "RunParams":
+        """Read and check those parameters of a pipeline that every run has.
+
+        A list holds the values of several runs, such as the workers of a scaling experiment. It is
+        left out: the experiment checks it.
+        """
+        shared = {
+            name: value
+            for name, value in values.items()
+            if name in cls.model_fields and not isinstance(value, list)
+        }
+        return cls.checked(**shared)
+
+    def config(self) -> Config:
+        """Return all settings, with the parameters that override some of them.
+
+        Raises:
+            ConfigError: a setting is wrong, or the training is limited in two ways.
+        """
+        if self.epochs and self.minutes:
+            both = f"{self.epochs:g} and {self.minutes:g}"
+            raise ConfigError("epochs and minutes are both set", both, hint="leave one at 0")
+        overrides = []
+        if self.predictor != FROM_SETTINGS:
+            overrides.append(f"model.predictor={self.predictor}")
+        if self.epochs:
+            overrides += [f"train.epochs={self.epochs}", "train.minutes=0"]
+        if self.minutes:
+            overrides.append(f"train.minutes={self.minutes}")
+        return config.load(preset=self.preset, text=self.settings, overrides=overrides)
 
 
 def job_request(
@@ -57,37 +138,25 @@ def job_request(
     image: str = IMAGE,
     run_dir: Path | None = None,
 ) -> JobRequest | None:
-    """What a cluster is asked for, or None where the step trains itself; the text is checked in both cases."""
-    if launcher not in LAUNCHERS:
-        raise ConfigError("launcher", launcher, hint=f"one of {', '.join(LAUNCHERS)}")
-    request = JobRequest(
-        kind=LAUNCHERS[launcher], spec=from_yaml(job, workers=workers, image=image), run_id=run_id
-    )
-    if request.kind and run_dir:
-        check_mounted(request.spec, run_dir)
-    return request if request.kind else None
+    """Read what a cluster is asked for; None where the stage trains by itself.
 
+    Args:
+        launcher: one of LAUNCHER_NAMES.
+        job: YAML text with the settings of the job; it is checked in either case.
+        workers: number of pods, where the text does not say.
+        run_id: id of the pipeline run.
+        image: image of the pods, where the text does not say.
+        run_dir: folder of the run, which the pods have to see at the same path.
 
-def _overrides(predictor: str, epochs: float, minutes: float) -> list[str]:
-    """The form's own fields as overrides; whichever way of bounding the training was chosen rules the other out."""
-    if epochs and minutes:
-        raise ConfigError(
-            "epochs and minutes are both set", f"{epochs:g} and {minutes:g}", hint="leave one at 0"
-        )
-    fields = [f"model.predictor={predictor}"] if predictor != "settings" else []
-    if epochs:
-        fields += [f"train.epochs={epochs}", "train.minutes=0"]
-    if minutes:
-        fields += [f"train.minutes={minutes}"]
-    return fields
-
-
-def _check_public(dataset: str) -> None:
-    """Whoever may see a run sees its parameters."""
-    try:
-        is_secret = "://" in dataset and "@" in urlsplit(dataset).netloc
-    except ValueError:
-        raise ConfigError("dataset", redact_url(dataset)) from None
-    if is_secret:
-        hint = "everybody who may see the run sees its parameters; bring the dataset onto the volume first"
-        raise ConfigError("a URL with a password", redact_url(dataset), hint=hint)
+    Raises:
+        ConfigError: there is no such launcher, a setting is wrong, or `run_dir` is not mounted.
+    """
+    if launcher not in LAUNCHER_NAMES:
+        hint = f"one of {', '.join(LAUNCHER_NAMES)}"
+        raise ConfigError("launcher", launcher, hint=hint)
+    spec = from_yaml(job, workers=workers, image=image)
+    if launcher == LOCAL:
+        return None
+    if run_dir is not None:
+        check_mounted(spec, run_dir)
+    return JobRequest(launcher=launcher, spec=spec, run_id=run_id)

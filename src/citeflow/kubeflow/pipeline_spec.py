@@ -1,4 +1,4 @@
-"""Changes to the text of a compiled pipeline: other images, no cache."""
+"""Changes to a compiled pipeline: other images, no cache."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,12 @@ from citeflow.kubernetes.job_spec import IMAGE
 
 
 def with_images(text: str, *, step_image: str = "", train_image: str = "") -> str:
-    """The compiled pipeline with other images; where none is given, the very same text.
+    """Return a compiled pipeline with other images; where none is given, the very same text.
+
+    Args:
+        text: the compiled pipeline.
+        step_image: image of every stage.
+        train_image: image of the workers of a job, wherever the pipeline names it.
 
     Raises:
         ConfigError: the pipeline names no image for workers.
@@ -18,19 +23,20 @@ def with_images(text: str, *, step_image: str = "", train_image: str = "") -> st
     if not step_image and not train_image:
         return text
     documents = list(yaml.safe_load_all(text))
-    for executor in documents[0]["deploymentSpec"]["executors"].values():
-        if step_image:
+    if step_image:
+        for executor in documents[0]["deploymentSpec"]["executors"].values():
             executor["container"]["image"] = step_image
-    if train_image and IMAGE not in set(_leaves(documents)):
-        raise ConfigError(
-            "the pipeline names no image for workers", IMAGE, hint="run `citeflow compile`"
-        )
-    changed = _replaced(documents, IMAGE, train_image) if train_image else documents
-    return yaml.safe_dump_all(changed, sort_keys=False)
+    if train_image:
+        changed = _replace_leaves(documents, IMAGE, train_image)
+        if changed == documents:
+            hint = "run `citeflow compile`"
+            raise ConfigError("the pipeline names no image for workers", IMAGE, hint=hint)
+        documents = changed
+    return yaml.safe_dump_all(documents, sort_keys=False)
 
 
 def without_cache(text: str) -> str:
-    """The compiled pipeline with no step cached: a run can not ask for it, its version has to."""
+    """Return a compiled pipeline with no stage cached: a run cannot ask for it, a version can."""
     documents = list(yaml.safe_load_all(text))
     for task in tasks(documents[0]):
         task["cachingOptions"] = {}
@@ -38,23 +44,14 @@ def without_cache(text: str) -> str:
 
 
 def tasks(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every task of a compiled pipeline, those within loops and conditions too."""
+    """Yield every task of a compiled pipeline, those within loops and conditions too."""
     for component in (spec["root"], *spec["components"].values()):
         yield from component.get("dag", {}).get("tasks", {}).values()
 
 
-def _leaves(value: object) -> Iterator[object]:
-    """Every text and number in nested values."""
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(each)
-    else:
-        yield value
-
-
-def _replaced(value: Any, old: str, new: str) -> Any:
+def _replace_leaves(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
-        return {key: _replaced(each, old, new) for key, each in value.items()}
+        return {key: _replace_leaves(each, old, new) for key, each in value.items()}
     if isinstance(value, list):
-        return [_replaced(each, old, new) for each in value]
+        return [_replace_leaves(each, old, new) for each in value]
     return new if value == old else value

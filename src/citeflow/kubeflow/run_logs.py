@@ -1,95 +1,89 @@
-"""The logs of a run's pods: those of the steps, and those of the workers that the train step started.
+"""Print the logs of a run's pods: those of its steps, and of the jobs that the steps launched.
 
-They are read again and again rather than streamed: a pod that is gone, a connection that is cut and a pod that comes
-later then need no care of their own.
+Logs are polled rather than streamed: pods that are gone, connections that are cut and pods that
+come later then need no care of their own.
 """
 
 import contextlib
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.client import HTTPException
 
-import urllib3
 from kubernetes import client as k8s
 
-from citeflow.kubernetes.client import TIMEOUT_S, Api
-from citeflow.kubernetes.job_status import has_started
-from citeflow.kubernetes.logs import split_time
+from citeflow.kubernetes.client import CONNECTION_ERRORS, TIMEOUT_S, KubeClient
+from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_status import PodStatus
+from citeflow.kubernetes.launchers import LAUNCHERS, Launcher
+from citeflow.kubernetes.logs import Time, split_time
+from citeflow.kubernetes.reaper import STEP_CONTAINER
 
-AGAIN_S = 3.0
-"""Pause between two looks."""
-
+POLL_S = 3.0
 OVERLAP_S = 10.0
-"""What is read again, so that nothing is lost between two looks; lines that were shown are left out by their times."""
-
-WORKER, STEP = "pytorch", "main"
-"""Names of the containers that do the work."""
-
-_REPLICA = re.compile(r"(master|worker|node)-\d+(-\d+)?")
+"""Time that is read twice, so that no line falls between two polls; lines seen are left out."""
 
 
 @dataclass(kw_only=True, slots=True)
 class RunLogs:
-    """Prints what the pods of a run write, each line once, behind the name of its step."""
+    """Prints each line of a run's pods once, behind the name of its step."""
 
-    api: Api
+    client: KubeClient
     run_id: str
     step: str = ""
-    """One of the pipeline's steps, or empty for all."""
+    """One step of the pipeline, or empty for all."""
 
-    _shown: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _read: dict[str, float] = field(default_factory=dict)
+    _last_time: dict[str, Time] = field(default_factory=dict)
+    _last_poll: dict[str, float] = field(default_factory=dict)
 
-    def show(self) -> int:
-        """Print what is new; returns the number of pods."""
-        selector = f"pipeline/runid={self.run_id},app.kubernetes.io/part-of=citeflow"
-        selector += f",app.kubernetes.io/component={self.step}" if self.step else ""
-        pods = sorted(
-            self.api.pods(selector),
-            key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name),
-        )
-        for pod in filter(has_started, pods):
-            with contextlib.suppress(
-                k8s.ApiException, urllib3.exceptions.HTTPError, HTTPException, OSError
-            ):
-                self._show_pod(pod)
+    def poll(self) -> int:
+        """Print the new lines; return the number of pods."""
+        selector = f"{RUN_ID}={self.run_id},app.kubernetes.io/part-of=citeflow"
+        if self.step:
+            selector += f",app.kubernetes.io/component={self.step}"
+        pods = sorted(self.client.pods(selector), key=lambda pod: (pod.created, pod.name))
+        for pod in pods:
+            if pod.has_started:
+                with contextlib.suppress(k8s.ApiException, *CONNECTION_ERRORS):
+                    self._print_new_lines(pod)
         return len(pods)
 
     def follow(self, has_ended: Callable[[], bool]) -> None:
-        """Print until the run has ended, and what was left then."""
+        """Print until the run has ended, and once more then."""
         while True:
             is_last = has_ended()
-            self.show()
+            self.poll()
             if is_last:
                 return
-            self.api.sleep(AGAIN_S)
+            self.client.sleep(POLL_S)
 
-    def _show_pod(self, pod: k8s.V1Pod) -> None:
-        uid, since = pod.metadata.uid, self._shown.get(pod.metadata.uid, (0, 0))
-        began = time.monotonic()
-        for line in self._lines(pod):
+    def _print_new_lines(self, pod: PodStatus) -> None:
+        launcher = _launcher_of(pod)
+        replica = launcher.replica(pod) if launcher else ""
+        if launcher and not replica:
+            return
+        step = pod.labels.get("app.kubernetes.io/component", pod.name)
+        seen = self._last_time.get(pod.uid, (0, 0))
+        started = time.monotonic()
+        for line in self._lines(pod, launcher.container if launcher else STEP_CONTAINER):
             when, text = split_time(line)
-            if when is None or when > since:
-                since = when or since
-                print(f"{_name(pod)} | {text}", flush=True)
-        self._shown[uid], self._read[uid] = since, began
+            if when is None or when > seen:
+                seen = when or seen
+                print(f"{f'{step} {replica}'.strip()} | {text}", flush=True)
+        self._last_time[pod.uid] = seen
+        self._last_poll[pod.uid] = started
 
-    def _lines(self, pod: k8s.V1Pod) -> list[str]:
-        last = self._read.get(pod.metadata.uid)
-        recent = (
-            {}
-            if last is None
-            else {"since_seconds": math.ceil(time.monotonic() - last + OVERLAP_S)}
-        )
-        response = k8s.CoreV1Api(self.api.client).read_namespaced_pod_log(
-            pod.metadata.name,
-            self.api.namespace,
-            container=_container(pod),
+    def _lines(self, pod: PodStatus, container: str) -> list[str]:
+        last = self._last_poll.get(pod.uid)
+        recent = {}
+        if last is not None:
+            recent["since_seconds"] = math.ceil(time.monotonic() - last + OVERLAP_S)
+        response = k8s.CoreV1Api(self.client.api).read_namespaced_pod_log(
+            pod.name,
+            self.client.namespace,
+            container=container if container in pod.container_names else pod.container_names[0],
             timestamps=True,
-            _preload_content=False,  # else bytes come as Python writes them
+            _preload_content=False,  # or the package returns the repr of the bytes
             _request_timeout=TIMEOUT_S,
             **recent,
         )
@@ -97,13 +91,6 @@ class RunLogs:
         return lines
 
 
-def _container(pod: k8s.V1Pod) -> str:
-    names = [container.name for container in pod.spec.containers]
-    return next((name for name in (WORKER, STEP) if name in names), names[0])
-
-
-def _name(pod: k8s.V1Pod) -> str:
-    """The step, and for a worker which one: `train`, `train worker-0`."""
-    step = (pod.metadata.labels or {}).get("app.kubernetes.io/component", pod.metadata.name)
-    replica = _REPLICA.search(pod.metadata.name) if _container(pod) != STEP else None
-    return f"{step} {replica[0]}" if replica else step
+def _launcher_of(pod: PodStatus) -> Launcher | None:
+    launchers = LAUNCHERS.values()
+    return next((launcher for launcher in launchers if launcher.pod_label in pod.labels), None)

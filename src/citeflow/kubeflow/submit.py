@@ -1,9 +1,11 @@
-"""What is uploaded to Kubeflow Pipelines, under which name, and the run that is started from it.
+"""Upload a pipeline to Kubeflow Pipelines and start a run from it.
 
-`plan` settles everything without a server; `submit` carries it out. Nothing is made twice: the pipeline, its version
-and the experiment are found again by name, and a run whose answer was lost by an id in its description.
+`plan` settles and checks everything without a server; `submit` carries it out. Nothing is created
+twice: the pipeline, its version and the experiment are found again by name, and a run whose answer
+was lost by an id in its description.
 """
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -12,29 +14,28 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from citeflow import __version__, config, files, paths
+from citeflow import __version__, files, paths
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
-from citeflow.experiments import search_space, trials
-from citeflow.experiments.xor import XorSettings
-from citeflow.kubeflow import local_runner as pipeline
-from citeflow.kubeflow import params
-from citeflow.kubeflow.client import Server
+from citeflow.kubeflow.client import KfpClient, RunRequest
 from citeflow.kubeflow.pipeline_spec import with_images, without_cache
+from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.utils.logging import log
 from citeflow.utils.records import convert, nearest, parse_scalar
+
+DEFAULT_EXPERIMENT = "citeflow"
 
 _SHA256 = re.compile("sha256 ([0-9a-f]{64})")
 """In the description of a version: the digest of what was uploaded."""
 
-GIT_S = 10.0
+GIT_TIMEOUT_S = 10.0
 CRON_FIELDS = 6
-KINDS: dict[str, type] = {
+TYPES: dict[str, type] = {
     "STRING": str,
     "NUMBER_INTEGER": int,
     "NUMBER_DOUBLE": float,
@@ -42,191 +43,246 @@ KINDS: dict[str, type] = {
     "LIST": list,
     "STRUCT": dict,
 }
+"""KFP's types of parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A pipeline to upload and, where it has a run name, a run to start."""
+class Package:
+    """A pipeline as it is uploaded. What is empty has a default."""
+
+    pipeline: str = "citation"
+    """One of PIPELINES."""
+
+    name: str = ""
+    """Name on the server; by default that of the pipeline."""
+
+    version: str = ""
+    """Name of the version; by default `version_name`."""
+
+    step_image: str = ""
+    """Image of every stage; by default the compiled one."""
+
+    train_image: str = ""
+    """Image of the workers of a job; by default the compiled one."""
+
+    no_cache: bool = False
+    """Every stage runs: a version of its own, as a run cannot ask for that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """A run as it is started. What is empty has a default."""
+
+    experiment: str = ""
+    """By default $KF_PIPELINES_DEFAULT_EXPERIMENT_NAME, or DEFAULT_EXPERIMENT."""
+
+    run_name: str = ""
+    """By default made from dataset, date and time."""
+
+    service_account: str = ""
+    """That the stages run as; by default what the server has set."""
+
+    cron: str = ""
+    """Makes it a recurring run: second, minute, hour, day, month, weekday."""
+
+    max_concurrency: int = 1
+    """Runs of a recurring run at a time."""
+
+    catchup: bool = False
+    """Whether runs that a recurring run missed are made up for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubmissionPlan:
+    """A pipeline to upload, and a run to start from it."""
 
     text: str = field(repr=False)
+    """The compiled pipeline."""
+
     pipeline: str
     version: str
     experiment: str
     run_name: str
     parameters: Mapping[str, Any]
-    service_account: str = ""
-    cron: str = ""
-    max_concurrency: int = 1
-    catchup: bool = False
+    service_account: str
+    cron: str
+    max_concurrency: int
+    catchup: bool
 
     @property
     def sha256(self) -> str:
-        """Digest of what is uploaded."""
+        """Digest of the compiled pipeline."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what would be sent as plain values, the digest in place of the pipeline."""
+        values = dataclasses.asdict(self)
+        del values["text"]
+        return {**values, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upload:
+    """A version of a pipeline on the server."""
+
+    pipeline_id: str
+    version_id: str
+    version: str
+    url: str
+
+    def describe(self) -> dict[str, str]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission(Upload):
+    """A run, or a recurring run, on the server."""
+
+    run_id: str = ""
+    recurring_run_id: str = ""
+    experiment_id: str
+    name: str
+    state: str
+
+    def describe(self) -> dict[str, str]:
+        """Return plain values, the id first."""
+        values = dataclasses.asdict(self)
+        key = "run_id" if self.run_id else "recurring_run_id"
+        del values["run_id"], values["recurring_run_id"]
+        return {key: getattr(self, key), **values}
 
 
 def plan(
     parameters: Mapping[str, Any] | None = None,
-    *,
-    compiled: str = "citation",
-    text: str = "",
-    pipeline_name: str = "",
-    version: str = "",
-    experiment: str = "",
-    run_name: str = "",
-    step_image: str = "",
-    train_image: str = "",
-    use_cache: bool = True,
-    service_account: str = "",
-    cron: str = "",
-    max_concurrency: int = 1,
-    catchup: bool = False,
-) -> Plan:
+    package: Package | None = None,
+    options: RunOptions | None = None,
+) -> SubmissionPlan:
     """Settle what is to be uploaded and run.
 
     Args:
-        parameters: values of the pipeline's parameters, or texts of them; what is not named keeps its default.
-        compiled: which of the compiled pipelines, one of `pipeline.NAMES`.
-        text: another compiled pipeline.
-        pipeline_name: its name on the server; by default that of the compiled one.
-        version: name of the version; by default `version_name`.
-        experiment: by default what $KF_PIPELINES_DEFAULT_EXPERIMENT_NAME says, or "citeflow".
-        run_name: by default made of dataset, date and time.
-        step_image: image of all steps, in place of the compiled one.
-        train_image: image of the workers of a PyTorchJob or TrainJob, in place of the compiled one.
-        use_cache: False makes every step run, by another version of the pipeline whose steps are not cached.
-        service_account: that the steps run as; by default what the server has set.
-        cron: makes it a recurring run: second, minute, hour, day, month, weekday.
-        max_concurrency: runs of a recurring run at a time.
-        catchup: whether runs that were missed are made up for.
+        parameters: values of the pipeline's parameters, or texts of them; the others keep their
+            defaults.
+        package: the pipeline.
+        options: the run.
 
     Raises:
-        ConfigError: there is no such parameter, a value does not fit it, or the pipeline would not be valid.
+        ConfigError: there is no such parameter, a value does not fit it, or a first stage of the
+            pipeline would refuse it.
     """
+    package = package or Package()
+    options = options or RunOptions()
+    if package.pipeline not in PIPELINES:
+        hint = nearest(package.pipeline, PIPELINES)
+        raise ConfigError("no such pipeline", package.pipeline, hint=hint)
+    pipeline = PIPELINES[package.pipeline]
     text = with_images(
-        text or pipeline.compiled(compiled).read_text(),
-        step_image=step_image,
-        train_image=train_image,
+        pipeline.compiled().read_text(),
+        step_image=package.step_image,
+        train_image=package.train_image,
     )
-    text = text if use_cache else without_cache(text)
-    validate(text)
-    values = checked(text, parameters or {})
-    check(values)
-    override, default = (
-        os.environ.get(f"KF_PIPELINES_{name}_EXPERIMENT_NAME") for name in ("OVERRIDE", "DEFAULT")
-    )
-    return Plan(
+    if package.no_cache:
+        text = without_cache(text)
+    check_readable(text)
+    values = typed_parameters(text, parameters or {})
+    pipeline.validate(values)
+    subject = str(values.get("dataset", pipeline.name))
+    return SubmissionPlan(
         text=text,
-        pipeline=pipeline_name or compiled,
-        version=version or version_name(text, compiled),
-        experiment=override or experiment or default or "citeflow",
-        run_name=run_name
-        or paths.make_name(str(values.get("dataset", compiled)), time.strftime("%Y%m%d-%H%M%S")),
+        pipeline=package.name or pipeline.name,
+        version=package.version or version_name(text, pipeline.compiled()),
+        experiment=_experiment_name(options.experiment),
+        run_name=options.run_name or paths.make_name(subject, time.strftime("%Y%m%d-%H%M%S")),
         parameters=values,
-        service_account=service_account,
-        cron=_checked_cron(cron),
-        max_concurrency=max_concurrency,
-        catchup=catchup,
+        service_account=options.service_account,
+        cron=_checked_cron(options.cron),
+        max_concurrency=options.max_concurrency,
+        catchup=options.catchup,
     )
 
 
-def check(values: Mapping[str, Any]) -> None:
-    """Find out before a pipeline runs what its first steps would refuse.
-
-    Raises:
-        ConfigError: a value is wrong.
-    """
-    if "dataset" not in values:
-        if "dims" in values:
-            XorSettings.from_dict(values)
-        return
-    settings = params.resolve(values)
-    text = config.to_yaml(settings)
-    if "models" in values:
-        trials.comparison_trials(text, "any", values["models"], values["seeds"], values["workers"])
-    elif isinstance(values["workers"], list):
-        trials.scaling_trials(text, "any", values["workers"], values["epochs"])
-    elif "space" in values:
-        search_space.from_yaml(values["space"], settings)
-        search_space.check_trials(values["trials"], values["parallel"])
-
-
-def described(planned: Plan) -> dict[str, Any]:
-    """What `submit` would send, with the digest in place of the pipeline's text."""
-    told = {
-        item.name: getattr(planned, item.name) for item in fields(planned) if item.name != "text"
-    }
-    return {**told, "sha256": planned.sha256}
-
-
-def upload(server: Server, planned: Plan) -> dict[str, Any]:
-    """Upload the pipeline as a version of its own, unless it is there; returns pipeline_id, version_id, version, url.
+def upload(client: KfpClient, planned: SubmissionPlan) -> Upload:
+    """Upload the pipeline as a version of its own, unless it is there.
 
     Raises:
         ConfigError: there is a version of this name with another content.
         UnavailableError: the server does not answer.
     """
-    found = server.pipeline(planned.pipeline)
+    pipeline = client.get_or_create_pipeline(planned.pipeline)
     with tempfile.TemporaryDirectory(prefix="citeflow-") as folder:
         path = Path(folder) / "pipeline.yaml"
         files.write_text(path, planned.text)
         description = f"citeflow {__version__}, sha256 {planned.sha256}"
-        version = server.version(found.pipeline_id, planned.version, path, description)
-    there = _SHA256.search(version.description or "")
-    if there and there[1] != planned.sha256:
+        version = client.get_or_upload_version(
+            pipeline.pipeline_id, planned.version, path, description
+        )
+    digest = _SHA256.search(version.description or "")
+    if digest and digest[1] != planned.sha256:
         hint = "commit your changes, or give --pipeline-version another name"
         raise ConfigError("there is another pipeline of this version", planned.version, hint=hint)
-    ids = {"pipeline_id": found.pipeline_id, "version_id": version.pipeline_version_id}
-    url = server.page(f"pipelines/details/{ids['pipeline_id']}/version/{ids['version_id']}")
     log("submit", "has the pipeline", name=planned.pipeline, version=planned.version)
-    return {**ids, "version": planned.version, "url": url}
+    version_id = version.pipeline_version_id
+    return Upload(
+        pipeline_id=pipeline.pipeline_id,
+        version_id=version_id,
+        version=planned.version,
+        url=client.url(f"pipelines/details/{pipeline.pipeline_id}/version/{version_id}"),
+    )
 
 
-def submit(server: Server, planned: Plan) -> dict[str, Any]:
+def submit(client: KfpClient, planned: SubmissionPlan) -> Submission:
     """Upload the pipeline and start the run, or the recurring run, from the version on the server.
-
-    Returns:
-        run_id (or recurring_run_id), pipeline_id, version_id, version, experiment_id, name, url, state.
 
     Raises:
         ConfigError: the server refuses, or has another pipeline of this version.
-        UnavailableError: the server does not answer; the run may exist if the error says that no answer came.
+        UnavailableError: the server does not answer; the run may exist if the error says so.
     """
-    ids = upload(server, planned)
-    experiment = server.experiment(planned.experiment)
-    body = {
-        "experiment_id": experiment.experiment_id,
-        "display_name": planned.run_name,
-        "description": f"submitted by citeflow {__version__}, {uuid.uuid4()}",
-        "pipeline_id": ids["pipeline_id"],
-        "version_id": ids["version_id"],
-        "parameters": dict(planned.parameters),
-        "service_account": planned.service_account or None,
-    }
-    told = {**ids, "experiment_id": experiment.experiment_id, "name": planned.run_name}
+    uploaded = upload(client, planned)
+    experiment = client.get_or_create_experiment(planned.experiment)
+    request = RunRequest(
+        experiment_id=experiment.experiment_id,
+        pipeline_id=uploaded.pipeline_id,
+        version_id=uploaded.version_id,
+        name=planned.run_name,
+        description=f"submitted by citeflow {__version__}, {uuid.uuid4()}",
+        parameters=planned.parameters,
+        service_account=planned.service_account,
+    )
+    run_id = ""
+    recurring_run_id = ""
     if planned.cron:
-        recurring = server.recurring_run(
-            body,
+        recurring = client.create_recurring_run(
+            request,
             cron=planned.cron,
             max_concurrency=planned.max_concurrency,
             catchup=planned.catchup,
         )
-        page = server.page(f"recurringrun/details/{recurring.recurring_run_id}")
-        return {
-            "recurring_run_id": recurring.recurring_run_id,
-            **told,
-            "url": page,
-            "state": recurring.status,
-        }
-    run = server.run(body)
-    return {"run_id": run.run_id, **told, "url": server.run_page(run.run_id), "state": run.state}
+        recurring_run_id = recurring.recurring_run_id
+        state = recurring.status
+        url = client.url(f"recurringrun/details/{recurring_run_id}")
+    else:
+        run = client.create_run(request)
+        run_id = run.run_id
+        state = run.state
+        url = client.run_url(run_id)
+    return Submission(
+        pipeline_id=uploaded.pipeline_id,
+        version_id=uploaded.version_id,
+        version=uploaded.version,
+        run_id=run_id,
+        recurring_run_id=recurring_run_id,
+        experiment_id=experiment.experiment_id,
+        name=planned.run_name,
+        url=url,
+        state=state,
+    )
 
 
-def validate(text: str) -> None:
+def check_readable(text: str) -> None:
     """Let kfp read a compiled pipeline, platform part and all.
 
     Raises:
-        CiteflowError: it can not.
+        CiteflowError: it cannot.
         UnavailableError: kfp is not installed.
     """
     try:
@@ -236,13 +292,16 @@ def validate(text: str) -> None:
     try:
         components.load_component_from_text(text)
     except Exception as error:
-        raise CiteflowError(
-            "not a pipeline that kfp can read", str(error).splitlines()[0]
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise CiteflowError("not a pipeline that kfp can read", reason) from None
 
 
-def checked(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of all parameters of a compiled pipeline, those that are given over its defaults.
+def typed_parameters(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of all parameters of a compiled pipeline, in its types.
+
+    Args:
+        text: the compiled pipeline.
+        given: some of the values, or texts of them; the others keep their defaults.
 
     Raises:
         ConfigError: a name is unknown, a value does not fit, or one is missing.
@@ -251,64 +310,76 @@ def checked(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise ConfigError("unknown parameter of the pipeline", name, hint=nearest(name, known))
-    values = {
-        name: entry["defaultValue"] for name, entry in known.items() if "defaultValue" in entry
-    } | dict(given)
+    values = {}
     for name, entry in known.items():
-        if name not in values and not entry.get("isOptional"):
-            raise ConfigError(
-                "parameter of the pipeline is missing", name, hint=f"--param {name}=VALUE"
-            )
-    return {name: _checked_value(name, value, known[name]) for name, value in values.items()}
+        if name in given:
+            values[name] = _typed(name, given[name], entry)
+        elif "defaultValue" in entry:
+            values[name] = _typed(name, entry["defaultValue"], entry)
+        elif not entry.get("isOptional"):
+            hint = f"--param {name}=VALUE"
+            raise ConfigError("parameter of the pipeline is missing", name, hint=hint)
+    return values
 
 
-def _checked_value(name: str, value: object, entry: Mapping[str, Any]) -> Any:
-    kind = KINDS[entry["parameterType"]]
+def _typed(name: str, value: object, entry: Mapping[str, Any]) -> Any:
+    kind = TYPES[entry["parameterType"]]
     if isinstance(value, str) and kind is not str:
         value = parse_scalar(name, value)
-        if kind is list and isinstance(
-            value, (str, int, float)
-        ):  # numbers with commas between them
+        # A list may be written as numbers with commas between them, which YAML takes for text.
+        if kind is list and isinstance(value, (str, int, float)):
             value = parse_scalar(name, f"[{value}]")
     if kind in (list, dict):
         if not isinstance(value, kind):
-            raise ConfigError(
-                name, value, hint=f"must be a {'list' if kind is list else 'mapping'}, as YAML"
-            )
+            name_of_kind = "list" if kind is list else "mapping"
+            raise ConfigError(name, value, hint=f"must be a {name_of_kind}, as YAML")
         return value
     value = convert(name, value, kind)
-    if entry.get("literals") and value not in entry["literals"]:
-        raise ConfigError(name, value, hint=f"one of {', '.join(map(str, entry['literals']))}")
+    choices = entry.get("literals")
+    if choices and value not in choices:
+        raise ConfigError(name, value, hint=f"one of {', '.join(map(str, choices))}")
     return value
 
 
-def version_name(text: str, compiled: str = "citation") -> str:
-    """Name a compiled pipeline `citeflow-<version>+<sha>`, so that one name never means two contents.
+def version_name(text: str, compiled: Path) -> str:
+    """Name a version `citeflow-<version>+<sha>`, so that one name never means two contents.
 
-    The sha is the commit of the checkout if that holds this very text. If it holds another (uncommitted changes, other
-    images, no cache), the text's own digest follows. Outside of a checkout the digest stands alone.
+    The sha is the commit of the checkout if that holds this very text. If it holds another one
+    (uncommitted changes, other images, no cache), the digest of the text follows. Outside of a
+    checkout the digest stands alone.
+
+    Args:
+        text: what is uploaded.
+        compiled: the file that it was read from.
     """
     digest = hashlib.sha256(text.encode()).hexdigest()[:7]
-    path = pipeline.compiled(compiled)
-    committed = _git(path.parent, "show", f"HEAD:./{path.name}")
-    commit = _git(path.parent, "rev-parse", "--short=7", "HEAD").strip()
+    committed = _git(compiled.parent, "show", f"HEAD:./{compiled.name}")
+    commit = _git(compiled.parent, "rev-parse", "--short=7", "HEAD").strip()
     if not committed or not commit:
         return f"citeflow-{__version__}+{digest}"
-    return f"citeflow-{__version__}+{commit}" + ("" if committed == text else f"-{digest}")
+    name = f"citeflow-{__version__}+{commit}"
+    return name if committed == text else f"{name}-{digest}"
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git answers, or nothing."""
+    """Return what git answers, or empty text."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=GIT_S
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
 
 
+def _experiment_name(given: str) -> str:
+    """Choose an experiment as kfp.Client does."""
+    override = os.environ.get("KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME")
+    default = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME")
+    return override or given or default or DEFAULT_EXPERIMENT
+
+
 def _checked_cron(cron: str) -> str:
+    """Refuse a crontab of five fields, which the server would read as another schedule."""
     parts = cron.split()
     if cron and not cron.startswith("@") and len(parts) != CRON_FIELDS:
         hint = "second, minute, hour, day, month, weekday: '0 0 3 * * 1' is Monday at three"

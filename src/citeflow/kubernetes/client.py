@@ -1,12 +1,11 @@
-"""The few calls to the Kubernetes API that citeflow makes, each with a time limit, repeated while nobody answers.
+"""Client of the Kubernetes API: each call has a time limit, and is repeated while nobody answers.
 
-A call that was repeated may have been carried out the first time. So creating answers "there is one already", deleting
-what is gone is no error, and whoever calls looks at what there is.
+A call that is repeated may have been carried out the first time. So creation reports that there is
+such an object already, deletion of what is gone is no error, and callers look at what there is.
 """
 
 import contextlib
 import json
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,223 +19,220 @@ from kubernetes import config as k8s_config
 from yaml import YAMLError
 
 from citeflow.errors import CiteflowError, ConfigError, UnavailableError
-from citeflow.kubernetes.job_objects import PYTORCH_JOB, TRAIN_JOB
-from citeflow.utils.logging import log
+from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_status import JobStatus, KubeObject, PodStatus
+from citeflow.kubernetes.launchers import Launcher
+from citeflow.utils.retry import Backoff, TransientError, retry
 
-Json = dict[str, Any]
 Result = TypeVar("Result")
-
-KINDS = {
-    PYTORCH_JOB: ("kubeflow.org", "v1", "pytorchjobs"),
-    TRAIN_JOB: ("trainer.kubeflow.org", "v1alpha1", "trainjobs"),
-}
-WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
 
 TIMEOUT_S = (5.0, 30.0)
 """Longest wait for a connection, and for an answer."""
 
-QUIET_S = 300.0
-"""A log that says nothing for so long is opened anew, since a connection that was lost says nothing either."""
+SILENCE_S = 300.0
+"""A log stream without a line for so long is opened again: a lost connection is silent too."""
 
 PATIENCE_S = 900.0
 """How long a call is repeated while the API does not answer."""
 
 LONGEST_PAUSE_S = 30.0
-PASSING = {408, 410, 429, 500, 502, 503, 504}
-"""Answers that mean: ask again."""
+
+TRANSIENT_STATUS = {408, 410, 429, 500, 502, 503, 504}
+
+CONNECTION_ERRORS = (urllib3.exceptions.HTTPError, HTTPException, OSError)
+"""Errors of a connection, as the kubernetes package lets them through."""
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
+_LIMITS: dict[str, Any] = {"_request_timeout": TIMEOUT_S}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Api:
-    """A namespace of a cluster."""
+class KubeClient:
+    """The API of a cluster, in one namespace."""
 
-    client: k8s.ApiClient
+    api: k8s.ApiClient
     namespace: str
     sleep: Callable[[float], None] = time.sleep
     patience_s: float = PATIENCE_S
 
-    def get(self, kind: str, name: str) -> Json | None:
-        """A job, or None."""
-        found: Json | None = None
+    def job(self, launcher: Launcher, name: str) -> JobStatus | None:
+        """Return a job, or None if there is none."""
         with _ignored(404):
-            found = self._ask(
-                lambda jobs: jobs.get_namespaced_custom_object(*self._of(kind), name, **_LIMITED)
-            )
-        return found
+            call = self._jobs.get_namespaced_custom_object
+            return launcher.status(self._call(call, *self._path(launcher), name))
+        return None
 
-    def jobs(self, kind: str) -> list[Json]:
-        """All jobs of citeflow; none where the cluster does not know the kind."""
-        return self._list(*KINDS[kind], "app.kubernetes.io/managed-by=citeflow")
+    def jobs(self, launcher: Launcher) -> list[JobStatus]:
+        """List citeflow's jobs of a kind; none where the cluster does not know the kind."""
+        with _ignored(404):
+            selector = "app.kubernetes.io/managed-by=citeflow"
+            call = self._jobs.list_namespaced_custom_object
+            found = self._call(call, *self._path(launcher), label_selector=selector)
+            return [launcher.status(job) for job in found["items"]]
+        return []
 
-    def create(self, job: Json) -> bool:
-        """Create a job; returns whether there was none of its name yet.
+    def create(self, launcher: Launcher, job: KubeObject) -> bool:
+        """Create a job; return False if there is one of its name already.
 
         Raises:
             ConfigError: the cluster has no such kind of job, or no such namespace.
         """
         try:
-            self._ask(
-                lambda jobs: jobs.create_namespaced_custom_object(
-                    *self._of(job["kind"]), job, **_LIMITED
-                )
-            )
+            self._call(self._jobs.create_namespaced_custom_object, *self._path(launcher), job)
         except k8s.ApiException as error:
             if error.status == 404:
-                hint = "`citeflow doctor` says what is missing: the training operator, Kubeflow Trainer, the namespace"
-                raise ConfigError(
-                    "the cluster does not know", f"{job['kind']} in {self.namespace}", hint=hint
-                ) from None
+                what = f"{launcher.kind} in {self.namespace}"
+                hint = "`citeflow doctor` says what is missing: the operator, or the namespace"
+                raise ConfigError("the cluster does not know", what, hint=hint) from None
             return False
         return True
 
-    def patch_metadata(self, kind: str, name: str, metadata: Json) -> bool:
-        """Merge into a job's metadata; returns False if it changed meanwhile or is gone."""
-        body = {"metadata": metadata}
+    def set_owners(self, launcher: Launcher, job: JobStatus, owners: list[KubeObject]) -> bool:
+        """Replace the ownerReferences of a job; return False if it has changed or is gone."""
+        metadata = {"resourceVersion": job.resource_version, "ownerReferences": owners}
         with _ignored(404, 409):
-            self._ask(
-                lambda jobs: jobs.patch_namespaced_custom_object(
-                    *self._of(kind), name, body, **_LIMITED
-                )
-            )
+            call = self._jobs.patch_namespaced_custom_object
+            self._call(call, *self._path(launcher), job.name, {"metadata": metadata})
             return True
         return False
 
-    def delete(self, kind: str, name: str, *, as_of: Json | None = None) -> bool:
-        """Delete a job and, after it, its pods; returns False if it has changed since it was seen.
+    def delete(self, launcher: Launcher, name: str, *, as_of: JobStatus | None = None) -> bool:
+        """Delete a job and, after it, its pods.
 
         Args:
-            kind: PyTorchJob or TrainJob.
+            launcher: kind of the job.
             name: its name.
-            as_of: the job as it was seen, if that matters; if it has changed since, it is left alone.
+            as_of: leave the job alone if it has changed since.
+
+        Returns:
+            False if it has changed.
         """
-        options: Json = {"propagationPolicy": "Background"}
+        options: KubeObject = {"propagationPolicy": "Background"}
         if as_of:
-            options["preconditions"] = {
-                field: as_of["metadata"][field] for field in ("uid", "resourceVersion")
-            }
-        try:
-            self._ask(
-                lambda jobs: jobs.delete_namespaced_custom_object(
-                    *self._of(kind), name, body=options, **_LIMITED
-                )
-            )
-        except k8s.ApiException as error:
-            if error.status not in (404, 409):
-                raise
-            return bool(error.status == 404)
-        return True
+            version = {"uid": as_of.uid, "resourceVersion": as_of.resource_version}
+            options["preconditions"] = version
+        call = self._jobs.delete_namespaced_custom_object
+        with _ignored(409):
+            with _ignored(404):
+                self._call(call, *self._path(launcher), name, body=options)
+            return True
+        return False
 
-    def workflows(self, run_ids: set[str]) -> list[Json]:
-        """Argo's workflows of certain pipeline runs."""
-        return self._list(*WORKFLOWS, f"pipeline/runid in ({','.join(sorted(run_ids))})")
-
-    def pod(self, name: str) -> k8s.V1Pod | None:
-        """A pod, or None."""
-        core, found = k8s.CoreV1Api(self.client), None
+    def workflow_phases(self, run_ids: set[str]) -> dict[str, str]:
+        """Return the phases of Argo's workflows, by the id of the pipeline run."""
         with _ignored(404):
-            found = self._patient(
-                lambda: core.read_namespaced_pod(name, self.namespace, **_LIMITED), "pods"
+            found = self._call(
+                self._jobs.list_namespaced_custom_object,
+                "argoproj.io",
+                "v1alpha1",
+                self.namespace,
+                "workflows",
+                label_selector=f"{RUN_ID} in ({','.join(sorted(run_ids))})",
             )
-        return found
+            return {
+                workflow["metadata"]["labels"][RUN_ID]: workflow.get("status", {}).get("phase", "")
+                for workflow in found["items"]
+            }
+        return {}
 
-    def pods(self, selector: str) -> list[k8s.V1Pod]:
-        """Pods with certain labels."""
-        core = k8s.CoreV1Api(self.client)
-        answer = self._patient(
-            lambda: core.list_namespaced_pod(self.namespace, label_selector=selector, **_LIMITED),
-            "pods",
-        )
-        return list(answer.items)
+    def pod(self, name: str) -> PodStatus | None:
+        """Return a pod, or None if there is none."""
+        with _ignored(404):
+            call = k8s.CoreV1Api(self.api).read_namespaced_pod
+            return PodStatus.read(self._call(call, name, self.namespace))
+        return None
 
-    def log_lines(self, pod: str, container: str, *, since: str | None) -> Iterator[str]:
-        """Lines of a container's log as they are written, each behind its time; ends when the connection does.
+    def pods(self, selector: str) -> list[PodStatus]:
+        """List the pods with certain labels."""
+        call = k8s.CoreV1Api(self.api).list_namespaced_pod
+        found = self._call(call, self.namespace, label_selector=selector)
+        return [PodStatus.read(pod) for pod in found.items]
+
+    def follow_log(self, pod: str, container: str, *, since: str | None) -> Iterator[str]:
+        """Stream the lines of a container's log, each behind its time, until the stream ends.
 
         Raises:
-            ApiException, HTTPError: the log is not to be had now.
+            ApiException, HTTPError: there is no log now.
         """
         query = [("container", container), ("follow", "true"), ("timestamps", "true")]
-        query += [("sinceTime", since)] if since else []
-        response = self.client.call_api(
+        if since:
+            # Not in CoreV1Api, which knows sinceSeconds alone: that depends on two clocks.
+            query.append(("sinceTime", since))
+        response = self.api.call_api(
             f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log",
             "GET",
             query_params=query,
             auth_settings=["BearerToken"],
             _preload_content=False,
             _return_http_data_only=True,
-            _request_timeout=(TIMEOUT_S[0], QUIET_S),
+            _request_timeout=(TIMEOUT_S[0], SILENCE_S),
         )
         with contextlib.closing(response):
-            begun = b""
+            rest = b""
             for chunk in response.stream(2**16):
-                *lines, begun = (begun + chunk).split(b"\n")
+                *lines, rest = (rest + chunk).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
 
-    def _list(self, group: str, version: str, plural: str, selector: str) -> list[Json]:
-        with _ignored(404):
-            answer = self._ask(
-                lambda jobs: jobs.list_namespaced_custom_object(
-                    group, version, self.namespace, plural, label_selector=selector, **_LIMITED
-                )
-            )
-            return list(answer["items"])
-        return []
+    @property
+    def _jobs(self) -> k8s.CustomObjectsApi:
+        return k8s.CustomObjectsApi(self.api)
 
-    def _of(self, kind: str) -> tuple[str, str, str, str]:
-        group, version, plural = KINDS[kind]
-        return group, version, self.namespace, plural
+    def _path(self, launcher: Launcher) -> tuple[str, str, str, str]:
+        return launcher.group, launcher.version, self.namespace, launcher.plural
 
-    def _ask(self, call: Callable[[k8s.CustomObjectsApi], Any]) -> Any:
-        return self._patient(lambda: call(k8s.CustomObjectsApi(self.client)), "jobs")
-
-    def _patient(self, call: Callable[[], Result], what: str) -> Result:
-        """Carry out a call, again while the server is not to be reached or asks for time.
+    def _call(self, call: Callable[..., Any], *args: object, **options: object) -> Any:
+        """Call a method of the kubernetes package until the server answers.
 
         Raises:
-            UnavailableError: it was not to be reached for `patience_s`.
-            CiteflowError: the server refuses; its reason.
-            ApiException: there is no such thing (404), or there is one already (409).
+            UnavailableError: it did not for `patience_s`.
+            CiteflowError: it refuses.
+            ApiException: there is no such object (404), or one already (409).
         """
-        began, pause = time.monotonic(), 0.5
-        while True:
+
+        def attempt() -> Any:
             try:
-                return call()
+                return call(*args, **options, **_LIMITS)
             except k8s.ApiException as error:
                 if error.status in (404, 409):
                     raise
-                if error.status not in PASSING and not _was_cut(error):
-                    raise refusal(error, self.namespace) from None
-                reason, least = f"{error.status} {error.reason}", _retry_after(error)
-            except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
-                reason, least = type(error).__name__, 0.0
-            if time.monotonic() - began > self.patience_s:
-                raise UnavailableError(
-                    "the Kubernetes API does not answer", reason, hint="try again later"
-                )
-            pause = min(LONGEST_PAUSE_S, 2 * pause)
-            log("cluster", "waits for the API", asking_for=what, reason=reason)
-            self.sleep(max(least, pause * random.uniform(0.5, 1.0)))
+                if error.status not in TRANSIENT_STATUS and not _was_cut(error):
+                    raise to_refusal(error, self.namespace) from None
+                reason = f"{error.status} {error.reason}"
+                raise TransientError(reason, wait_s=_retry_after(error)) from None
+            except CONNECTION_ERRORS as error:
+                raise TransientError(type(error).__name__) from None
+
+        backoff = Backoff(
+            first_pause_s=1.0,
+            longest_pause_s=LONGEST_PAUSE_S,
+            patience_s=self.patience_s,
+            jitter=0.5,
+        )
+        try:
+            return retry(attempt, backoff, subject="cluster", sleep=self.sleep)
+        except TransientError as error:
+            raise UnavailableError(
+                "the Kubernetes API does not answer", error, hint="try again later"
+            ) from None
 
 
-_LIMITED: Json = {"_request_timeout": TIMEOUT_S}
-
-
-def connect(*, namespace: str = "", patience_s: float = PATIENCE_S) -> Api:
-    """The cluster that this pod runs on, or the one of the kubeconfig.
+def connect(*, namespace: str = "", patience_s: float = PATIENCE_S) -> KubeClient:
+    """Connect to the cluster that this pod runs on, or to that of the kubeconfig.
 
     Raises:
         ConfigError: there is neither, or no namespace is known.
     """
-    configuration, here = k8s.Configuration(), ""
+    configuration = k8s.Configuration()
+    default = ""
     try:
         if (SERVICE_ACCOUNT / "token").is_file():
             k8s_config.load_incluster_config(client_configuration=configuration)
-            here = own_namespace()
+            default = own_namespace()
         else:
             k8s_config.load_kube_config(client_configuration=configuration)
             _, active = k8s_config.list_kube_config_contexts()
-            here = active["context"].get("namespace", "default")
+            default = active["context"].get("namespace", "default")
     except (
         k8s_config.ConfigException,
         OSError,
@@ -244,33 +240,35 @@ def connect(*, namespace: str = "", patience_s: float = PATIENCE_S) -> Api:
         KeyError,
         AttributeError,
         YAMLError,
-    ) as error:
+    ) as error:  # all of which the kubernetes package raises for files that are no kubeconfig
         hint = "set KUBECONFIG to the file of your cluster, or run it in one of its pods"
-        raise ConfigError("no cluster to talk to", str(error).splitlines()[0], hint=hint) from None
-    configuration.retries = False  # ours, which say what they wait for
-    return Api(
-        client=k8s.ApiClient(configuration), namespace=namespace or here, patience_s=patience_s
+        reason = str(error).splitlines()[0]
+        raise ConfigError("no connection to a cluster", reason, hint=hint) from None
+    configuration.retries = False  # KubeClient's own say what they wait for
+    return KubeClient(
+        api=k8s.ApiClient(configuration), namespace=namespace or default, patience_s=patience_s
     )
 
 
 def own_namespace() -> str:
-    """The namespace of the pod that this process runs in, or an empty text."""
+    """Return the namespace of the pod that this process runs in, or an empty text."""
     path = SERVICE_ACCOUNT / "namespace"
     return path.read_text().strip() if path.is_file() else ""
 
 
-def refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:
-    """What the server says, with what to do about it."""
-    message, hint = f"{error.status} {error.reason}", f"in namespace {namespace}"
+def to_refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:
+    """Turn an answer that refuses into an error with the server's own message."""
+    message = f"{error.status} {error.reason}"
     with contextlib.suppress(ValueError, KeyError, TypeError):
         message = str(json.loads(error.body)["message"])
+    hint = f"in namespace {namespace}"
     if error.status == 403:
         hint = "`citeflow doctor` says which rights are missing"
     return ConfigError("the cluster refuses", message, hint=hint)
 
 
 def _was_cut(error: k8s.ApiException) -> bool:
-    """Whether the connection ended while TLS was agreed upon, which the client tells like an answer."""
+    """Tell whether TLS failed halfway, which the kubernetes package reports as an answer."""
     return not error.status and "CERTIFICATE_VERIFY_FAILED" not in str(error.reason)
 
 

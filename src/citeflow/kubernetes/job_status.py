@@ -1,26 +1,21 @@
-"""What the objects of a cluster say about a job, in the words that a person needs."""
+"""The state of jobs and pods, as typed records read from the objects of a cluster."""
 
 import datetime
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from kubernetes import client as k8s
+from citeflow.kubernetes.identity import RUN_ID
 
-from citeflow.kubernetes.job_objects import PYTORCH_JOB, TRAIN_JOB
+KubeObject: TypeAlias = dict[str, Any]
+"""An object of the Kubernetes API as JSON has it."""
 
-Json = dict[str, Any]
+SPEC_SHA256 = "citeflow.org/spec-sha256"
+"""Annotation with the digest of a job as it was rendered."""
 
-SELECTORS = {
-    PYTORCH_JOB: "training.kubeflow.org/job-name",
-    TRAIN_JOB: "jobset.sigs.k8s.io/jobset-name",
-}
-"""The label by which the pods of a job are found."""
-
-ENDS = {"Succeeded": True, "Complete": True, "Failed": False}
-"""The conditions that end a job, of either kind; all others are passing."""
-
-HOPELESS = {
+UNRECOVERABLE_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
     "ErrImageNeverPull",
@@ -28,104 +23,223 @@ HOPELESS = {
     "CreateContainerConfigError",
     "CreateContainerError",
 }
-"""Reasons for which a container does not start, that do not pass by themselves."""
+"""Reasons for which a container does not start until somebody intervenes."""
+
+_END_OF_TIME = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class End:
-    """How a job ended, as it says itself."""
+class JobEnd:
+    """The terminal condition of a job."""
 
     succeeded: bool
     reason: str
 
 
-def end_of(job: Json) -> End | None:
-    """The terminal condition of a job, or None while there is none."""
-    for condition in job.get("status", {}).get("conditions") or []:
-        if condition.get("type") in ENDS and condition.get("status") == "True":
-            reason = condition.get("message") or condition.get("reason") or condition["type"]
-            return End(succeeded=ENDS[condition["type"]], reason=str(reason))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobStatus:
+    """A job as its custom resource describes it."""
+
+    name: str
+    uid: str
+    resource_version: str
+    run_id: str
+    spec_sha256: str
+    created: datetime.datetime
+    started: datetime.datetime
+    """When the deadline began to count: the creation, for operators that note no start."""
+
+    deadline_s: float
+    owners: tuple[KubeObject, ...]
+    """The ownerReferences."""
+
+    is_deleting: bool
+    is_suspended: bool
+    """True if the job waits in a queue."""
+
+    end: JobEnd | None
+
+    @classmethod
+    def read(cls, job: KubeObject, *, deadline_s: float | None, success: str) -> "JobStatus":
+        """Read a job whose kind follows the conventions of Kubeflow.
+
+        Args:
+            job: the custom resource.
+            deadline_s: its activeDeadlineSeconds.
+            success: type of the condition that says that it succeeded; `Failed` is the other end.
+        """
+        metadata = job["metadata"]
+        created = metadata["creationTimestamp"]
+        return cls(
+            name=str(metadata["name"]),
+            uid=str(metadata["uid"]),
+            resource_version=str(metadata["resourceVersion"]),
+            run_id=str((metadata.get("labels") or {}).get(RUN_ID, "")),
+            spec_sha256=str((metadata.get("annotations") or {}).get(SPEC_SHA256, "")),
+            created=datetime.datetime.fromisoformat(created),
+            started=datetime.datetime.fromisoformat(
+                job.get("status", {}).get("startTime") or created
+            ),
+            deadline_s=math.inf if deadline_s is None else deadline_s,
+            owners=tuple(metadata.get("ownerReferences") or ()),
+            is_deleting="deletionTimestamp" in metadata,
+            is_suspended="Suspended" in _true_conditions(job),
+            end=_end_of(job, success),
+        )
+
+    def overdue_s(self, now: datetime.datetime | None = None) -> float:
+        """Return the seconds since the deadline, negative before it and while suspended."""
+        if self.is_suspended:
+            return -math.inf
+        now = now or datetime.datetime.now(datetime.UTC)
+        return (now - self.started).total_seconds() - self.deadline_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerEnd:
+    """The termination of a container."""
+
+    exit_code: int
+    reason: str
+    message: str
+    finished: datetime.datetime | None
+
+    def __str__(self) -> str:
+        is_specific = self.reason not in ("", "Error")
+        return f"{self.exit_code} ({self.reason})" if is_specific else str(self.exit_code)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerStatus:
+    """The state of a container of a pod."""
+
+    name: str
+    restarts: int
+    is_running: bool
+    waiting: str
+    """Reason why it does not run yet, or not again."""
+
+    end: ContainerEnd | None
+    last_end: ContainerEnd | None
+    """Termination of the start before this one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PodStatus:
+    """The state of a pod."""
+
+    name: str
+    uid: str
+    labels: dict[str, str]
+    created: datetime.datetime
+    phase: str
+    container_names: tuple[str, ...]
+    containers: tuple[ContainerStatus, ...]
+    """States of the containers, none before the pod is on a node."""
+
+    unschedulable: str
+    """Reason why no node takes the pod."""
+
+    @classmethod
+    def read(cls, pod: Any) -> "PodStatus":
+        """Read a V1Pod of the kubernetes package."""
+        refused = next(
+            (
+                condition
+                for condition in pod.status.conditions or []
+                if condition.type == "PodScheduled" and condition.status == "False"
+            ),
+            None,
+        )
+        return cls(
+            name=pod.metadata.name,
+            uid=pod.metadata.uid,
+            labels=dict(pod.metadata.labels or {}),
+            created=pod.metadata.creation_timestamp,
+            phase=pod.status.phase,
+            container_names=tuple(container.name for container in pod.spec.containers),
+            containers=tuple(map(_read_container, pod.status.container_statuses or [])),
+            unschedulable=str(refused.message or refused.reason) if refused else "",
+        )
+
+    @property
+    def has_started(self) -> bool:
+        """True if a container runs or ran, so that there is a log."""
+        return any(each.is_running or each.end or each.restarts for each in self.containers)
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the pod has ended for good."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def waiting(self) -> str:
+        """Reason why the pod does not run, or an empty text."""
+        reasons = [self.unschedulable, *(container.waiting for container in self.containers)]
+        return next(filter(None, reasons), "")
+
+    @property
+    def is_unrecoverable(self) -> bool:
+        """True if the pod waits for something like an image that does not exist."""
+        return self.waiting in UNRECOVERABLE_REASONS
+
+
+def summarize(pods: Iterable[PodStatus]) -> str:
+    """Describe pods in a line: phases, restarts, and the reasons why some do not run."""
+    pods = list(pods)
+    phases = Counter(pod.phase.lower() for pod in pods)
+    parts = [f"{count} {phase}" for phase, count in sorted(phases.items())] or ["no pods yet"]
+    restarts = sum(container.restarts for pod in pods for container in pod.containers)
+    if restarts:
+        parts.append(f"{restarts} restarts")
+    return ", ".join([*parts, *sorted({pod.waiting for pod in pods if pod.waiting})])
+
+
+def first_failure(pods: Iterable[PodStatus]) -> tuple[PodStatus, ContainerEnd] | None:
+    """Return the container that failed before all others, with its pod."""
+    ends = [
+        (pod, end)
+        for pod in pods
+        for container in pod.containers
+        for end in (container.end, container.last_end)
+        if end and end.exit_code
+    ]
+    return min(ends, key=lambda entry: entry[1].finished or _END_OF_TIME, default=None)
+
+
+def _true_conditions(job: KubeObject) -> dict[str, KubeObject]:
+    conditions = job.get("status", {}).get("conditions") or []
+    return {each["type"]: each for each in conditions if each.get("status") == "True"}
+
+
+def _end_of(job: KubeObject, success: str) -> JobEnd | None:
+    conditions = _true_conditions(job)
+    for type_, succeeded in ((success, True), ("Failed", False)):
+        if type_ in conditions:
+            condition = conditions[type_]
+            reason = condition.get("message") or condition.get("reason") or type_
+            return JobEnd(succeeded=succeeded, reason=str(reason))
     return None
 
 
-def overdue_s(job: Json) -> float:
-    """For how many seconds a job has been past its deadline, below 0 before; one that waits in a queue is not."""
-    if is_suspended(job):
-        return -math.inf
-    spec = job["spec"]
-    limit = spec.get("runPolicy", spec).get("activeDeadlineSeconds", math.inf)
-    began = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
-    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(began)
-    return float(age.total_seconds() - limit)
-
-
-def is_suspended(job: Json) -> bool:
-    """Whether the job waits in a queue."""
-    conditions = job.get("status", {}).get("conditions") or []
-    return any(
-        each.get("type") == "Suspended" and each.get("status") == "True" for each in conditions
+def _read_container(status: Any) -> ContainerStatus:
+    waiting = status.state.waiting
+    return ContainerStatus(
+        name=status.name,
+        restarts=status.restart_count,
+        is_running=bool(status.state.running),
+        waiting=str(waiting.reason) if waiting else "",
+        end=_read_end(status.state),
+        last_end=_read_end(status.last_state),
     )
 
 
-def has_started(pod: k8s.V1Pod) -> bool:
-    """Whether a container of the pod runs or ran, so that there is a log."""
-    states = pod.status.container_statuses or []
-    return any(each.state.running or each.state.terminated or each.restart_count for each in states)
-
-
-def has_ended(pod: k8s.V1Pod) -> bool:
-    """Whether the pod has ended for good."""
-    return pod.status.phase in ("Succeeded", "Failed")
-
-
-def summary(pods: list[k8s.V1Pod]) -> str:
-    """How many pods are in which phase, what they wait for, and how often they were started again."""
-    phases: dict[str, int] = {}
-    for pod in pods:
-        phases[pod.status.phase] = phases.get(pod.status.phase, 0) + 1
-    parts = [f"{count} {phase.lower()}" for phase, count in sorted(phases.items())] or [
-        "no pods yet"
-    ]
-    restarts = sum(
-        status.restart_count for pod in pods for status in pod.status.container_statuses or []
+def _read_end(state: Any) -> ContainerEnd | None:
+    if not state or not state.terminated:
+        return None
+    return ContainerEnd(
+        exit_code=state.terminated.exit_code,
+        reason=state.terminated.reason or "",
+        message=state.terminated.message or "",
+        finished=state.terminated.finished_at,
     )
-    parts += [f"{restarts} restarts"] if restarts else []
-    return ", ".join([*parts, *sorted({text for pod in pods if (text := waits_for(pod))})])
-
-
-def waits_for(pod: k8s.V1Pod) -> str:
-    """Why a pod does not run, or an empty text."""
-    for condition in pod.status.conditions or []:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return str(condition.message or condition.reason)
-    for status in pod.status.container_statuses or []:
-        if status.state.waiting:
-            return str(status.state.waiting.reason)
-    return ""
-
-
-def is_hopeless(pod: k8s.V1Pod) -> bool:
-    """Whether the pod waits for something that does not come by itself, such as an image that does not exist."""
-    return waits_for(pod) in HOPELESS
-
-
-def failed_container(
-    pods: list[k8s.V1Pod],
-) -> tuple[k8s.V1Pod, k8s.V1ContainerStateTerminated] | None:
-    """The container that ended first with an exit code other than 0, and its pod."""
-    ends = []
-    for pod in pods:
-        for status in pod.status.container_statuses or []:
-            for state in (status.state, status.last_state):
-                if state and state.terminated and state.terminated.exit_code:
-                    ends.append((pod, state.terminated))
-    return min(ends, key=lambda end: end[1].finished_at or _NEVER) if ends else None
-
-
-def how(end: k8s.V1ContainerStateTerminated) -> str:
-    """An exit code, and what Kubernetes says of it."""
-    reason = f" ({end.reason})" if end.reason and end.reason != "Error" else ""
-    return f"{end.exit_code}{reason}"
-
-
-_NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)

@@ -1,4 +1,4 @@
-"""Follows the logs of all pods of a job at once: through waiting, restarts, cut connections and pods that come anew."""
+"""Follow the logs of all pods of a job through waiting, restarts, cut connections, replacements."""
 
 import calendar
 import collections
@@ -8,94 +8,96 @@ import re
 import sys
 import threading
 import time
-from http.client import HTTPException
 
-import urllib3
 from kubernetes import client as k8s
 
-from citeflow.kubernetes import job_status
-from citeflow.kubernetes.client import Api
+from citeflow.kubernetes.client import CONNECTION_ERRORS, KubeClient
+from citeflow.kubernetes.job_status import PodStatus
+from citeflow.kubernetes.launchers import Launcher
 
-AGAIN_S = 10.0
+REOPEN_S = 10.0
 """Pause before a log that ended is opened again."""
 
 KEPT_LINES = 30
-"""Lines of each pod that are told again when it failed."""
+"""Lines of each pod that are repeated when it fails."""
 
 LAST_READ_S = 20.0
-"""How long the end of the logs is waited for when the job has ended."""
+"""Longest wait for the end of the logs once the job has ended."""
 
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
+Time = tuple[int, int]
+"""Seconds and nanoseconds; a datetime would drop the nanoseconds that tell lines apart."""
+
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
 
 
 class LogFollower:
-    """Prints what the pods of a job write, each line behind the name of its pod, every line once.
+    """Prints the lines of a job's pods to stderr, once each, behind the names of their replicas.
 
-    A thread for each name of a pod, which stays when the pod is replaced by another one of the same name.
+    There is a thread for each name of a pod. It stays when another pod of that name comes.
     """
 
-    def __init__(self, api: Api, job: str) -> None:
-        self._api, self._job = api, job
+    def __init__(self, client: KubeClient, launcher: Launcher) -> None:
+        """Follow nothing yet; `update` says which pods there are."""
+        self._client = client
+        self._launcher = launcher
         self._ended = threading.Event()
-        self._pods: dict[str, k8s.V1Pod] = {}
+        self._pods: dict[str, PodStatus] = {}
         self._threads: dict[str, threading.Thread] = {}
-        self._last: dict[str, collections.deque[str]] = {}
-        self._since: dict[str, tuple[int, int]] = {}
+        self._last_lines: dict[str, collections.deque[str]] = {}
+        self._last_time: dict[str, Time] = {}
 
-    def see(self, pods: list[k8s.V1Pod]) -> None:
-        """Take note of the pods that there are now, and follow those that have begun to write."""
-        self._pods = {pod.metadata.name: pod for pod in pods}
+    def update(self, pods: list[PodStatus]) -> None:
+        """Replace the known pods, and follow those that have started."""
+        self._pods = {pod.name: pod for pod in pods if self._launcher.replica(pod)}
         for name, pod in self._pods.items():
-            if name not in self._threads and job_status.has_started(pod):
-                self._last[name] = collections.deque(maxlen=KEPT_LINES)
+            if name not in self._threads and pod.has_started:
+                self._last_lines[name] = collections.deque(maxlen=KEPT_LINES)
                 thread = threading.Thread(target=self._follow, args=(name,), daemon=True)
                 self._threads[name] = thread
                 thread.start()
 
     def last_lines(self, pod: str) -> list[str]:
-        """The last lines that a pod wrote."""
-        return list(self._last.get(pod, []))
+        """Return the last lines of a pod."""
+        return list(self._last_lines.get(pod, []))
 
     def finish(self) -> None:
         """Let the threads read to the end of their logs, for a while."""
         self._ended.set()
-        until = time.monotonic() + LAST_READ_S
+        deadline = time.monotonic() + LAST_READ_S
         for thread in self._threads.values():
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _follow(self, name: str) -> None:
-        """Read to the end of the log, again and again, unless it is the end of a pod that writes no more."""
-        is_last, done = False, ""
+        """Read the log again whenever it ends, until the job has ended."""
+        is_last = False
+        complete_uid = ""  # of the pod that has ended and was read to its end
         while not is_last:
             is_last = self._ended.is_set()
             pod = self._pods.get(name)
-            if pod and pod.metadata.uid != done:
-                with contextlib.suppress(
-                    k8s.ApiException, urllib3.exceptions.HTTPError, HTTPException, OSError
-                ):
+            if pod and pod.uid != complete_uid:
+                with contextlib.suppress(k8s.ApiException, *CONNECTION_ERRORS):
                     self._read(pod)
-                    done = pod.metadata.uid if job_status.has_ended(pod) else ""
-            self._ended.wait(AGAIN_S * random.uniform(0.8, 1.2))
+                    complete_uid = pod.uid if pod.has_ended else ""
+            self._ended.wait(REOPEN_S * random.uniform(0.8, 1.2))
 
-    def _read(self, pod: k8s.V1Pod) -> None:
-        name = str(pod.metadata.name)
-        since = self._since.get(name, (0, 0))
-        start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since[0])) if since[0] else None
-        for line in self._api.log_lines(name, pod.spec.containers[0].name, since=start):
+    def _read(self, pod: PodStatus) -> None:
+        seen = self._last_time.get(pod.name, (0, 0))
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seen[0])) if seen[0] else None
+        container = self._launcher.container
+        for line in self._client.follow_log(pod.name, container, since=since):
             when, text = split_time(line)
-            if when is None or when > since:
-                self._since[name] = max(when or since, self._since.get(name, since))
-                self._last[name].append(text)
-                print(
-                    f"{name.removeprefix(self._job).strip('-')} | {text}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            if when is not None:
+                # The server rounds `since` down to seconds, so some lines come twice.
+                if when <= seen:
+                    continue
+                self._last_time[pod.name] = max(when, self._last_time.get(pod.name, seen))
+            self._last_lines[pod.name].append(text)
+            print(f"{self._launcher.replica(pod)} | {text}", file=sys.stderr, flush=True)
 
 
-def split_time(line: str) -> tuple[tuple[int, int] | None, str]:
-    """The time that the server puts in front of a line, as seconds and nanoseconds, and the line itself."""
-    match = _STAMP.match(line)
+def split_time(line: str) -> tuple[Time | None, str]:
+    """Split the time that the server puts in front of a line from the line itself."""
+    match = _TIMESTAMP.match(line)
     if not match:
         return None, line
     base, fraction, zone = match.groups()

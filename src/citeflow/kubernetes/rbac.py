@@ -1,53 +1,52 @@
-"""What citeflow may do in its namespace: the rules of the Roles in manifests/base/rbac.yaml, which `doctor` asks for.
+"""The rules of citeflow's Roles, which manifests/base/rbac.yaml grants and `doctor` checks.
 
-A test compares this with the Roles, and with the calls that the launcher and the reaper make.
+A test compares them with the manifests and with the calls that the launchers and the reaper make.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from citeflow.kubernetes.launchers import LAUNCHERS, Launcher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Right:
-    """One rule of a Role."""
+class PolicyRule:
+    """One rule of a Role, as rbac.authorization.k8s.io/v1 has it."""
 
     group: str
-    """API group; empty for Kubernetes' core."""
+    """API group; empty for the core API."""
 
     resource: str
-    """Plural name, a subresource behind a slash."""
+    """Plural name, with a subresource behind a slash."""
 
     verbs: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """The resource as kubectl names it."""
-        plural, slash, part = self.resource.partition("/")
-        return (f"{plural}.{self.group}" if self.group else plural) + slash + part
-
-    def attributes(self, verb: str, namespace: str) -> dict[str, Any]:
-        """What an access review asks about one of the verbs."""
-        plural, _, part = self.resource.partition("/")
-        asked = {"namespace": namespace, "group": self.group, "resource": plural, "verb": verb}
-        return {**asked, "subresource": part} if part else asked
+        plural, slash, subresource = self.resource.partition("/")
+        return (f"{plural}.{self.group}" if self.group else plural) + slash + subresource
 
 
-LAUNCHER = (
-    Right(group="kubeflow.org", resource="pytorchjobs", verbs=("get", "create", "patch", "delete")),
-    Right(
-        group="trainer.kubeflow.org",
-        resource="trainjobs",
-        verbs=("get", "create", "patch", "delete"),
-    ),
-    Right(group="", resource="pods", verbs=("list",)),
-    Right(group="", resource="pods/log", verbs=("get",)),
-)
-"""The Role citeflow-launcher, of the account that the steps of a pipeline run as."""
+def launcher_rules(launchers: Iterable[Launcher]) -> list[PolicyRule]:
+    """Return the rules that a train step needs to launch jobs through these launchers."""
+    return [
+        *(_job_rule(launcher, "get", "create", "patch", "delete") for launcher in launchers),
+        PolicyRule(group="", resource="pods", verbs=("list",)),
+        PolicyRule(group="", resource="pods/log", verbs=("get",)),
+    ]
 
-REAPER = (
-    Right(group="kubeflow.org", resource="pytorchjobs", verbs=("list", "delete")),
-    Right(group="trainer.kubeflow.org", resource="trainjobs", verbs=("list", "delete")),
-    Right(group="argoproj.io", resource="workflows", verbs=("list",)),
-    Right(group="", resource="pods", verbs=("get",)),
-)
+
+def _job_rule(launcher: Launcher, *verbs: str) -> PolicyRule:
+    return PolicyRule(group=launcher.group, resource=launcher.plural, verbs=verbs)
+
+
+LAUNCHER_ROLE = launcher_rules(LAUNCHERS.values())
+"""The Role citeflow-launcher, of the service account that the steps of a pipeline run as."""
+
+REAPER_ROLE = [
+    *(_job_rule(launcher, "list", "delete") for launcher in LAUNCHERS.values()),
+    PolicyRule(group="argoproj.io", resource="workflows", verbs=("list",)),
+    PolicyRule(group="", resource="pods", verbs=("get",)),
+]
 """The Role citeflow-reaper."""

@@ -1,7 +1,8 @@
-"""Trains on a cluster: one job for each step of a run, however often the step is repeated; what ends it is the model.
+"""Run one job on a cluster to its end, however often the step that launched it is repeated.
 
-The job's own condition is not believed: "Succeeded" says that one worker ended well, "Failed" may come after the model
-was complete. A model is complete when its manifest, which is written last, matches its files and what was asked for.
+The condition of the job is not believed: "Succeeded" says that one worker ended well, and "Failed"
+may come after the model was complete. A model is complete when its manifest, which is written last,
+matches its files and the inputs that were asked for.
 """
 
 import random
@@ -9,255 +10,237 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from kubernetes import client as k8s
 
 from citeflow import files
 from citeflow.errors import ConfigError, TrainingError
-from citeflow.kubernetes import job_status
-from citeflow.kubernetes.client import Api, Json
+from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.identity import RUN_ID
-from citeflow.kubernetes.job_objects import SPEC_SHA256
+from citeflow.kubernetes.job_status import (
+    SPEC_SHA256,
+    JobEnd,
+    JobStatus,
+    KubeObject,
+    PodStatus,
+    first_failure,
+    summarize,
+)
+from citeflow.kubernetes.launchers import Launcher
 from citeflow.kubernetes.logs import LogFollower
+from citeflow.paths import RunPaths
 from citeflow.training.launch import is_final, read_error
 from citeflow.utils.logging import log
 
 POLL_S = 8.0
-"""Time between two looks at the job and its pods; two requests each."""
+"""Time between two polls of the job and its pods, which are two requests."""
 
-SEEN_LATE_S = 60.0
-"""A file system that others share may show what a worker wrote only so long after it did."""
+VISIBILITY_DELAY_S = 60.0
+"""A shared file system may show so late what a worker wrote."""
 
-STRAGGLERS_S = 120.0
-"""How long the job is waited for once the model is complete."""
+COMPLETION_GRACE_S = 120.0
+"""Longest wait for the end of a job whose model is complete."""
 
-FOREIGN_S = 300.0
-"""How long the job of another run that has the same name, and so the same folder, is waited for: the reaper's time."""
+FOREIGN_JOB_S = 300.0
+"""Longest wait for another run's job of the same name: the reaper deletes an orphan by then."""
 
 OVERDUE_S = 60.0
-"""How long a job may run past its deadline: not every operator ends it."""
+"""Time that a job may run past its deadline: not every operator ends it."""
 
-HOPELESS_S = 600.0
-"""How long a pod may wait for what does not come by itself."""
+UNRECOVERABLE_S = 600.0
+"""Time that a pod may wait for an image that can not be pulled, and the like."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Launch:
-    """One job on its way."""
+class JobWatcher:
+    """One job, from its creation to its model."""
 
-    api: Api
-    job: Json
-    """As it is sent."""
+    client: KubeClient
+    launcher: Launcher
+    job: KubeObject
+    """The rendered job."""
 
-    run_dir: Path
+    run: RunPaths
     is_complete: Callable[[], bool]
-    """Whether the model that the job shall make is there, whole."""
+    """Checks whether the job's model is there, whole."""
 
     clock: Callable[[], float] = time.monotonic
-    since: dict[str, float] = field(default_factory=dict)
-    """When something was seen for the first time."""
+    _since: dict[str, float] = field(default_factory=dict)
+    _follower: LogFollower = field(init=False)
 
-    @property
-    def kind(self) -> str:
-        """PyTorchJob or TrainJob."""
-        return str(self.job["kind"])
+    def __post_init__(self) -> None:
+        self._follower = LogFollower(self.client, self.launcher)
 
     @property
     def name(self) -> str:
         """Name of the job."""
         return str(self.job["metadata"]["name"])
 
-    def lasted(self, what: str, holds: bool) -> float:
-        """For how many seconds something has held without a break."""
+    def train(self, prepare: Callable[[], None]) -> None:
+        """Create the job or adopt that of an earlier attempt, and wait until it has ended.
+
+        Args:
+            prepare: writes what the workers read; called before a job is created.
+
+        Raises:
+            ConfigError: a job of this name belongs to something else, or the cluster refuses.
+            TrainingError: the job ended without a model.
+            UnavailableError: the API does not answer; repeating the step adopts the job.
+            CiteflowError: the error that a worker ended with.
+        """
+        try:
+            if not self._create_or_adopt(prepare):
+                return
+            self._wait()
+        except KeyboardInterrupt:
+            self._delete_own()
+            raise
+        self._follower.finish()
+
+    def held_for(self, condition: str, holds: bool) -> float:
+        """Return for how many seconds a condition has held without a break."""
         if not holds:
-            self.since.pop(what, None)
+            self._since.pop(condition, None)
             return 0.0
-        return self.clock() - self.since.setdefault(what, self.clock())
+        now = self.clock()
+        return now - self._since.setdefault(condition, now)
 
-
-def run(launch: Launch, prepare: Callable[[], None]) -> None:
-    """Create the job, or take over the one that an earlier attempt of this step created, and stay until it has ended.
-
-    Args:
-        launch: the job and what it shall make.
-        prepare: writes what the workers read; called before a job is created.
-
-    Raises:
-        ConfigError: a job of this name belongs to something else, or the cluster refuses.
-        TrainingError: the job ended without a model.
-        UnavailableError: the API does not answer; the job goes on, and the same step again takes it over.
-        CiteflowError: whatever error a worker left behind.
-    """
-    if not _create_or_adopt(launch, prepare):
-        return
-    follower = LogFollower(launch.api, launch.name)
-    try:
-        _wait(launch, follower)
-    except KeyboardInterrupt:
-        log("launch", "stops the job", name=launch.name)
-        launch.api.delete(launch.kind, launch.name)
-        raise
-    follower.finish()
-
-
-def _create_or_adopt(launch: Launch, prepare: Callable[[], None]) -> bool:
-    """See to it that there is one job that runs; returns whether it is needed, as the model may be complete."""
-    while not launch.is_complete():
-        found = launch.api.get(launch.kind, launch.name)
-        if found is None:
-            files.delete(launch.run_dir, "error.json")
-            prepare()
-            if launch.api.create(launch.job):
-                log(
-                    "launch",
-                    "created",
-                    kind=launch.kind,
-                    name=launch.name,
-                    namespace=launch.api.namespace,
-                )
+    def _create_or_adopt(self, prepare: Callable[[], None]) -> bool:
+        """Return whether a job runs now; False if the model is complete."""
+        kind = self.launcher.kind
+        while not self.is_complete():
+            found = self.client.job(self.launcher, self.name)
+            if found is None:
+                # An error of the last job would end this one.
+                files.delete(self.run.folder, self.run.error_file.name)
+                prepare()
+                if self.client.create(self.launcher, self.job):
+                    namespace = self.client.namespace
+                    log("launch", "created", kind=kind, name=self.name, namespace=namespace)
+                    return True
+            elif found.end or found.is_deleting:
+                log("launch", "removes a job that ended without this model", name=self.name)
+                self.client.delete(self.launcher, self.name, as_of=found)
+            elif not self._is_own(found):
+                log("launch", "waits for another run of this name to end", name=self.name)
+            elif self._adopt(found):
+                log("launch", "takes over", kind=kind, name=self.name)
                 return True
-        elif job_status.end_of(found) or "deletionTimestamp" in found["metadata"]:
-            log("launch", "removes a job that ended without this model", name=launch.name)
-            launch.api.delete(launch.kind, launch.name, as_of=found)
-        elif not _is_own(launch, found):
-            log("launch", "waits for another run of this name to end", name=launch.name)
-        elif _take_over(launch, found):
-            log("launch", "takes over", kind=launch.kind, name=launch.name)
+            self.client.sleep(POLL_S / 4)
+        return False
+
+    def _is_own(self, found: JobStatus) -> bool:
+        """Tell whether a running job is of this run.
+
+        Raises:
+            ConfigError: it is of another run, which writes to the same folder and does not end,
+                or of this one, with other settings.
+        """
+        metadata = self.job["metadata"]
+        same_run = bool(found.run_id == metadata["labels"][RUN_ID])
+        same_spec = bool(found.spec_sha256 == metadata["annotations"][SPEC_SHA256])
+        other = ""
+        if self.held_for("foreign", not same_run) > FOREIGN_JOB_S:
+            other = "another run"
+        elif same_run and not same_spec:
+            other = "the same run with other settings"
+        if other:
+            command = f"kubectl delete {self.launcher.name} {self.name}"
+            raise ConfigError(
+                f"there is a {self.launcher.kind} of this name, of {other}",
+                self.name,
+                hint=f"delete it, or choose another run name: {command}",
+            )
+        return same_run
+
+    def _delete_own(self) -> None:
+        """Delete the job, which may exist although the answer to its creation never came."""
+        found = self.client.job(self.launcher, self.name)
+        # The digest covers the id of the run.
+        digest = self.job["metadata"]["annotations"][SPEC_SHA256]
+        if found and found.spec_sha256 == digest:
+            log("launch", "stops the job", name=self.name)
+            self.client.delete(self.launcher, self.name)
+
+    def _adopt(self, found: JobStatus) -> bool:
+        """Let this step's pod own the job too, so that it outlives the earlier attempt's pod."""
+        own = self.job["metadata"].get("ownerReferences", [])
+        missing = [owner for owner in own if owner not in found.owners]
+        if not missing:
             return True
-        launch.api.sleep(POLL_S / 4)
-    return False
+        return self.client.set_owners(self.launcher, found, [*found.owners, *missing])
 
+    def _wait(self) -> None:
+        """Poll until the model is complete and the job has ended, or neither can happen."""
+        reported = ""
+        seen: dict[str, PodStatus] = {}
+        while True:
+            job = self.client.job(self.launcher, self.name)
+            pods = self.client.pods(self.launcher.pod_selector(self.name))
+            # Pods that are gone may be those that tell why the job failed.
+            seen |= {pod.uid: pod for pod in pods}
+            self._follower.update(pods)
+            state = "waits in its queue" if job and job.is_suspended else summarize(pods)
+            if state != reported:
+                log("launch", "pods", are=state)
+                reported = state
+            is_stuck = any(pod.is_unrecoverable for pod in pods)
+            stuck_s = self.held_for("unrecoverable", is_stuck)
+            if self._is_over(job, list(seen.values()), stuck_s):
+                return
+            self.client.sleep(POLL_S * random.uniform(0.9, 1.1))
 
-def _is_own(launch: Launch, found: Json) -> bool:
-    """Whether a job that runs is of this run; one of another run is waited for, as it writes to the same folder.
+    def _is_over(self, job: JobStatus | None, pods: list[PodStatus], stuck_s: float) -> bool:
+        """Tell whether the training has succeeded; `pods` are those that there are and were.
 
-    Raises:
-        ConfigError: it is of another run and goes on, or of this one and shall do something else.
-    """
-    asked, there = launch.job["metadata"], found["metadata"]
-    same_run = bool(there.get("labels", {}).get(RUN_ID) == asked["labels"][RUN_ID])
-    same_spec = there.get("annotations", {}).get(SPEC_SHA256) == asked["annotations"][SPEC_SHA256]
-    if (same_run and not same_spec) or launch.lasted("foreign", not same_run) > FOREIGN_S:
-        what = "the same run with other settings" if same_run else "another run"
-        hint = f"delete it, or choose another run name: kubectl delete {launch.kind.lower()} {launch.name}"
-        raise ConfigError(
-            f"there is a {launch.kind} of this name, of {what}", launch.name, hint=hint
-        )
-    return same_run
+        Raises:
+            CiteflowError: it has failed.
+        """
+        end = job.end if job else JobEnd(succeeded=False, reason="it was deleted")
+        if self.is_complete():
+            return self._has_ended(end)
+        error = read_error(self.run.error_file)
+        if error and is_final(error):
+            self._stop(job, pods)
+            raise error
+        if stuck_s > UNRECOVERABLE_S:
+            self._stop(job, pods)
+            hint = "`kubectl describe pod` says why"
+            raise TrainingError("pods do not start", summarize(pods), hint=hint)
+        if job and job.overdue_s() > OVERDUE_S:
+            self._stop(job, pods)
+            hint = "raise deadline_hours in `job`"
+            raise TrainingError("the job has passed its deadline", self.name, hint=hint)
+        if self.held_for("ended", end is not None) > VISIBILITY_DELAY_S:
+            self._stop(job, pods)
+            raise self._failure(pods, end.reason if end else "")
+        return False
 
-
-def _take_over(launch: Launch, found: Json) -> bool:
-    """Let the job belong to this step's pod too, so that it stays when the earlier attempt's pod is deleted."""
-    there = found["metadata"].get("ownerReferences", [])
-    missing = [
-        owner for owner in launch.job["metadata"].get("ownerReferences", []) if owner not in there
-    ]
-    if not missing:
-        return True
-    version = found["metadata"]["resourceVersion"]
-    return launch.api.patch_metadata(
-        launch.kind,
-        launch.name,
-        {"resourceVersion": version, "ownerReferences": [*there, *missing]},
-    )
-
-
-def _wait(launch: Launch, follower: LogFollower) -> None:
-    """Stay until the model is complete and the job has ended, or until it is clear that there will be none."""
-    told = ""
-    seen: dict[str, k8s.V1Pod] = {}
-    selector = f"{job_status.SELECTORS[launch.kind]}={launch.name}"
-    while True:
-        job = launch.api.get(launch.kind, launch.name)
-        pods = launch.api.pods(selector)
-        seen |= {pod.metadata.uid: pod for pod in pods}
-        follower.see(pods)
-        told = _tell(job, pods, told)
-        hopeless = launch.lasted("hopeless", any(map(job_status.is_hopeless, pods))) > HOPELESS_S
-        if _is_over(launch, job, list(seen.values()), follower, hopeless=hopeless):
-            return
-        launch.api.sleep(POLL_S * random.uniform(0.9, 1.1))
-
-
-def _is_over(
-    launch: Launch,
-    job: Json | None,
-    pods: list[k8s.V1Pod],
-    follower: LogFollower,
-    *,
-    hopeless: bool,
-) -> bool:
-    """Whether all is done and well; `pods` are those that there are and were.
-
-    Raises:
-        CiteflowError: it is over, without a model.
-    """
-    end = (
-        job_status.end_of(job) if job else job_status.End(succeeded=False, reason="it was deleted")
-    )
-    if launch.is_complete():
-        if end is None and launch.lasted("complete", True) < STRAGGLERS_S:
+    def _has_ended(self, end: JobEnd | None) -> bool:
+        """Tell whether nothing of a job whose model is complete is waited for any more."""
+        if end is None and self.held_for("complete", True) < COMPLETION_GRACE_S:
             return False
         if end is None:
-            log("launch", "ends a job whose model is complete", name=launch.name)
-            launch.api.delete(launch.kind, launch.name)
+            log("launch", "ends a job whose model is complete", name=self.name)
+            self.client.delete(self.launcher, self.name)
         elif not end.succeeded:
-            log("launch", "has a complete model of a job that says it failed", reason=end.reason)
+            reason = end.reason
+            log("launch", "has a complete model of a job that says it failed", reason=reason)
         return True
-    error = read_error(launch.run_dir / "error.json")
-    if error and is_final(error):
-        _end(launch, job, pods, follower)
-        raise error
-    if hopeless:
-        _end(launch, job, pods, follower)
-        raise TrainingError(
-            "pods do not start", job_status.summary(pods), hint="`kubectl describe pod` says why"
-        )
-    if job and job_status.overdue_s(job) > OVERDUE_S:
-        _end(launch, job, pods, follower)
-        raise TrainingError(
-            "the job has passed its deadline", launch.name, hint="raise deadline_hours in `job`"
-        )
-    if launch.lasted("ended", end is not None) > SEEN_LATE_S:
-        _end(launch, None, pods, follower)
-        raise _failure(launch, pods, end.reason if end else "")
-    return False
 
+    def _stop(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
+        """Delete a job that still runs, and repeat the last lines of the pod that failed."""
+        if job and job.end is None:
+            self.client.delete(self.launcher, self.name)
+        self._follower.finish()
+        if failure := first_failure(pods):
+            pod, end = failure
+            lines = self._follower.last_lines(pod.name) or end.message.splitlines()
+            text = "\n".join([f"--- last lines of {pod.name}", *lines, "---"])
+            print(text, file=sys.stderr, flush=True)
 
-def _end(launch: Launch, job: Json | None, pods: list[k8s.V1Pod], follower: LogFollower) -> None:
-    """End a job that still runs, and tell the last lines of the pod that failed."""
-    failed = job_status.failed_container(pods)
-    if job is not None and job_status.end_of(job) is None:
-        launch.api.delete(launch.kind, launch.name)
-    follower.finish()
-    if failed:
-        pod, end = failed
-        lines = follower.last_lines(pod.metadata.name) or (end.message or "").splitlines()
-        print(
-            f"--- last lines of {pod.metadata.name}",
-            *lines,
-            "---",
-            sep="\n",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _failure(launch: Launch, pods: list[k8s.V1Pod], reason: str) -> TrainingError:
-    hint = "the last lines of the pod are above; the same run again goes on from its checkpoint"
-    failed = job_status.failed_container(pods)
-    if failed:
-        pod, end = failed
-        return TrainingError(
-            f"no model: {pod.metadata.name} ended with exit code", job_status.how(end), hint=hint
-        )
-    return TrainingError(f"{launch.kind} {launch.name} ended without a model", reason, hint=hint)
-
-
-def _tell(job: Json | None, pods: list[k8s.V1Pod], told: str) -> str:
-    """Say how the pods are, when it has changed."""
-    now = "waits in its queue" if job and job_status.is_suspended(job) else job_status.summary(pods)
-    if now != told:
-        log("launch", "pods", are=now)
-    return now
+    def _failure(self, pods: list[PodStatus], reason: str) -> TrainingError:
+        hint = "the pod's last lines are above; the same run resumes from its checkpoint"
+        if failure := first_failure(pods):
+            pod, end = failure
+            return TrainingError(f"no model: {pod.name} ended with exit code", end, hint=hint)
+        what = f"{self.launcher.kind} {self.name} ended without a model"
+        return TrainingError(what, reason, hint=hint)

@@ -18,8 +18,8 @@ HEAD_CHANNELS = 32
 class DotPredictor(nn.Module):
     """The dot product of two embeddings, times a learned scale where the loss is a softmax.
 
-    The scale is the inverse temperature of the softmax. Binary cross-entropy has none: there the norms
-    of the embeddings do its work.
+    The scale is the inverse temperature of the softmax. Binary cross-entropy has none: there the
+    norms of the embeddings do its work.
     """
 
     def __init__(self, hidden_channels: int, *, scaled: bool) -> None:
@@ -50,7 +50,7 @@ class MLPPredictor(nn.Module):
 
 
 class StructuralHead(nn.Module):
-    """An MLP beside a linear layer that joins the score of the embeddings with structural features."""
+    """Joins the score of the embeddings with structural features: an MLP plus a linear layer."""
 
     def __init__(self, num_structural: int) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class LinkPredictor(nn.Module):
         return score_SK
 
     def add_structural_score(self, score: Tensor, structural_D: Tensor) -> Tensor:
-        """Join scores of embeddings, of any shape, with the structural features [..., D] of the pairs."""
+        """Join scores of embeddings, of any shape, with the pairs' structural features [..., D]."""
         if self.head is None:
             return score
         joint_score: Tensor = self.head(score, structural_D)

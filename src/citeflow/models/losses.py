@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 NEGLIGIBLE = -50.0
-"""Scores this far below the best add nothing to a float32 sum, and exp is slow where it underflows."""
+"""Scores this far below the best add nothing to a float32 sum, and exp is slow where it
+underflows."""
 
 
 class _MaskedLogSumExp(torch.autograd.Function):
@@ -43,8 +44,8 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE (van den Oord, Li & Vinyals, arXiv 1807.03748, equation 4), a sampled softmax.
 
-    Mean of -ln(e^p / (e^p + sum of e^n)) over the citations: each against the negatives of its source,
-    not against its source's other citations.
+    Mean of -ln(e^p / (e^p + sum of e^n)) over the citations: each against the negatives of its
+    source, not against its source's other citations.
 
     Args:
         positive_P: logits of the citations.
@@ -65,7 +66,7 @@ def bce(
     false_negative_mask_SK: Tensor,
     source_index_P: Tensor,
 ) -> Tensor:
-    """Binary cross-entropy, citations and negatives weighing the same; arguments as for `info_nce`."""
+    """Binary cross-entropy, citations and negatives weighing the same; see `info_nce`."""
     counts_SK = (~false_negative_mask_SK).to(negative_SK.dtype)
     num_negatives_S = counts_SK.sum(dim=1).clamp(min=1)
     per_source_S = (softplus(negative_SK) * counts_SK).sum(dim=1) / num_negatives_S

@@ -1,4 +1,4 @@
-"""GraphSAGE (Hamilton, Ying & Leskovec, arXiv 1706.02216): the encoder that turns papers into embeddings.
+"""GraphSAGE, the encoder of papers (Hamilton, Ying & Leskovec, arXiv 1706.02216).
 
 Legend: B papers of a subgraph, C papers of a bipartite block (B and their neighbors), F features,
 H hidden channels.
@@ -28,7 +28,7 @@ class _SymmetricSpMM(torch.autograd.Function):
 
 
 class SymmetricSAGEConv(SAGEConv):  # type: ignore[misc]
-    """SAGEConv of PyG for an undirected graph: PyG transposes the adjacency in every backward pass."""
+    """PyG's SAGEConv, but without a transposed adjacency in every backward pass."""
 
     def message_and_aggregate(self, adj_t: Tensor, x: tuple[Tensor, Tensor]) -> Tensor:
         """Aggregate the values of the neighbors.
@@ -86,7 +86,7 @@ class GraphSAGE(nn.Module):
         return x
 
     def transform_features(self, x_BF: Tensor) -> Tensor:
-        """Standardize features by their statistics on the training graph; with no layers, embed them."""
+        """Standardize features as on the training graph; with no layers, embed them."""
         x = (x_BF - self.mean_F) * self.scale_F
         return x if self.perceptron is None else self.perceptron(x)
 
@@ -120,8 +120,8 @@ def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequent
 def _dropout(x: Tensor, p: float) -> Tensor:
     """Drop values with probability `p`, rounded to 1/256.
 
-    On a CPU, torch draws one random number per value, which takes longer than the layer itself. Here
-    one number of 64 bits decides on eight values, a byte each.
+    On a CPU, torch draws one random number per value, which takes longer than the layer itself.
+    Here one number of 64 bits decides on eight values, a byte each.
     """
     if x.is_cuda:
         return nn.functional.dropout(x, p)

@@ -1,9 +1,12 @@
-"""What the graph says about a pair of papers: paths between them, and when and how often the candidate was cited.
+"""Structural features of a pair: paths between two papers, and the candidate's citations.
 
-The pair's own citation is never seen. Training citations s -> t are scored as if they were missing: their targets are
-taken out of the references of s before any path is walked, walks do not come back to s, and t's count is one less.
+A pair's own citation is never seen. In training, citations s -> t are scored as if they were
+missing: their targets are taken out of the references of s before any path is walked, walks do not
+come back to s, and the citation count of t is one less. Otherwise a head would learn the trace that
+a citation leaves in the graph (every other reference of s reaches t over s), which a missing one
+does not leave.
 
-Legend: N papers, S sources, P pairs, K candidates, D kinds of evidence.
+Legend: N papers, S sources, P pairs, K candidates, D structural features, H hits.
 """
 
 import itertools
@@ -14,29 +17,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from citeflow.graph.csr import Csr
-from citeflow.models.path_counts import Lookup, Walk, begin, go_on, meet, rows_of
+from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, rows_of, start
 
 DAYS_PER_YEAR = 365.25
-HUBS = 8
-"""How many times as far as from a random paper the next hop leads from a paper on a walk, which is one often cited."""
+HUB_FACTOR = 8
+"""Estimate of how many more papers the next hop leads to from a paper on a walk, which is often a
+hub, than from a random candidate."""
 
-Begun = tuple[tuple[str, ...], str]
-Walks = dict[Begun, Walk]
+Prefix = tuple[tuple[str, ...], str]
+"""Hops of a path but for its last one, and how the papers on them are weighted."""
+
+Walks = dict[Prefix, Walk]
 Sums = dict[str, np.ndarray]
-TURNED = {"references": "citations", "citations": "references", "neighbours": "neighbours"}
+REVERSE = {"references": "citations", "citations": "references", "neighbors": "neighbors"}
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """A way from the source to a candidate; every paper on the way is weighted by how many ways lead on from it."""
+class MetaPath:
+    """A kind of path from the source to a candidate, by the relations that it follows.
+
+    Its feature is ln(1 + scale * sum over the paths of the product of the weights of the papers
+    between).
+    """
 
     name: str
     hops: tuple[str, ...]
     weight: str
-    """Of a paper on the way with degree d along the next hop: "one", "log" (1 / ln d) or "inverse" (1 / d)."""
+    """Weight of a paper with degree d along the next hop: "one", "log" (1 / ln d) or "inverse" (1 /
+    d)."""
 
     scale: float
-    """Brings the evidence e to a range where ln(1 + scale * e) tells weak from strong."""
+    """Brings the sum to a range where the logarithm tells weak from strong."""
 
     @property
     def last(self) -> str:
@@ -44,31 +55,31 @@ class Path:
         return self.hops[-1]
 
     @property
-    def begun(self) -> Begun:
-        """What it shares with the paths that differ from it in the last hop only."""
-        return _begun(self.hops[:-1], self.weight)
+    def prefix(self) -> Prefix:
+        """The part that it shares with the paths that differ from it in the last hop only."""
+        return _prefix(self.hops[:-1], self.weight)
 
 
 PATHS = (
-    Path("common_neighbors", ("neighbours", "neighbours"), "one", 1.0),
-    Path("adamic_adar", ("neighbours", "neighbours"), "log", 1.0),
-    Path("resource_allocation", ("neighbours", "neighbours"), "inverse", 10.0),
-    Path("reference_of_reference", ("references", "references"), "inverse", 10.0),
-    Path("bibliographic_coupling", ("references", "citations"), "inverse", 10.0),
-    Path("co_citation", ("references", "citations", "references"), "inverse", 100.0),
-    Path("reference_chain", ("references", "references", "references"), "inverse", 100.0),
-    Path("coupling_of_reference", ("references", "references", "citations"), "inverse", 100.0),
-    Path("citation_of_coupled", ("references", "citations", "citations"), "inverse", 100.0),
+    MetaPath("common_neighbors", ("neighbors", "neighbors"), "one", 1.0),
+    MetaPath("adamic_adar", ("neighbors", "neighbors"), "log", 1.0),
+    MetaPath("resource_allocation", ("neighbors", "neighbors"), "inverse", 10.0),
+    MetaPath("reference_of_reference", ("references", "references"), "inverse", 10.0),
+    MetaPath("bibliographic_coupling", ("references", "citations"), "inverse", 10.0),
+    MetaPath("co_citation", ("references", "citations", "references"), "inverse", 100.0),
+    MetaPath("reference_chain", ("references", "references", "references"), "inverse", 100.0),
+    MetaPath("coupling_of_reference", ("references", "references", "citations"), "inverse", 100.0),
+    MetaPath("citation_of_coupled", ("references", "citations", "citations"), "inverse", 100.0),
 )
-"""The first three are the training-free predictors of Liben-Nowell & Kleinberg (2007), Adamic & Adar (2003) and Zhou,
-Lü & Zhang (2009)."""
-
+"""The first three are the training-free predictors of Liben-Nowell & Kleinberg (2007), Adamic &
+Adar (2003) and Zhou, Lü & Zhang (2009); the others follow the direction of citations."""
 
 BASELINES = ("common_neighbors", "adamic_adar", "resource_allocation", "popularity")
+"""Predictors that need no training."""
 
 
 class StructuralFeatures:
-    """Answers what is known of pairs, from walks that start at the sources and meet the candidates half way."""
+    """Computes features of pairs, from walks that start at the sources and meet candidates."""
 
     def __init__(
         self,
@@ -79,17 +90,18 @@ class StructuralFeatures:
         *,
         hops: int = 3,
     ) -> None:
-        """Look at the training citations, and at paths of up to `hops` of them; nothing is computed before it is asked.
+        """Take the training citations; nothing is computed before it is needed.
 
         Args:
             references: from the citing to the cited paper.
-            citations: the same turned round.
-            neighbours: both together.
+            citations: from the cited to the citing paper.
+            neighbors: in both directions, each once.
             day_N: date of each paper in days, where known.
-            hops: length of the longest path that is looked for.
+            hops: length of the longest paths.
         """
         self.paths = tuple(path for path in PATHS if len(path.hops) <= hops)
-        graphs = {"references": references, "citations": citations, "neighbours": neighbors}
+        graphs = {"references": references, "citations": citations, "neighbors": neighbors}
+        # np.memmap slows down small index operations; a plain array shares its memory.
         self._graphs = {
             hop: Csr(np.asarray(csr.ptr_N1), np.asarray(csr.index_E)) for hop, csr in graphs.items()
         }
@@ -99,7 +111,7 @@ class StructuralFeatures:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each kind, in the order of the last axis."""
+        """Name of each feature, in the order of the last axis."""
         dated = ("age", "citations_per_year") if self._day_N is not None else ()
         return (*(path.name for path in self.paths), "popularity", "references_given", *dated)
 
@@ -110,167 +122,189 @@ class StructuralFeatures:
         target_P: np.ndarray,
         candidate_K: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Evidence for training citations and for the candidates that their sources share.
+        """Compute features of training citations, and of the candidates that their sources share.
 
-        Both are looked up as if the sources lacked these citations: the graph then looks alike for what is to be told
-        apart.
+        Both are computed as if the sources lacked these citations; if only the citations were,
+        positives and negatives would be told apart by the graph that they are seen in.
 
         Args:
             source_S: citing papers.
-            source_index_P: row of `source_S` that each citation belongs to.
+            source_index_P: index into `source_S` of each citation.
             target_P: cited papers.
             candidate_K: papers that every source is compared with.
 
         Returns:
             float32 [P, D] and float32 [S, K, D].
         """
-        walks = self._walks(self.paths, source_S, hidden=(source_index_P, target_P))
+        walks = self._walk(self.paths, source_S, excluded_edges=(source_index_P, target_P))
         order_P = np.argsort(source_index_P, kind="stable")
         ptr_S1 = np.searchsorted(source_index_P[order_P], np.arange(len(source_S) + 1))
-        sums = self._own(self.paths, walks, Csr(ptr_S1, target_P[order_P]))
-        back_P = np.argsort(order_P)
+        sums = self._sum_own(self.paths, walks, Csr(ptr_S1, target_P[order_P]))
+        undo_P = np.argsort(order_P)
         own_PD = self._features(
-            {name: sum_P[back_P] for name, sum_P in sums.items()},
+            {name: sum_P[undo_P] for name, sum_P in sums.items()},
             source_S[source_index_P],
             target_P,
-            own=1,
+            num_own=1,
         )
-        shared = self._shared(walks, candidate_K, len(source_S))
-        return own_PD, self._features(shared, source_S[:, None], candidate_K[None, :], own=0)
+        shared = self._sum_shared(walks, candidate_K, len(source_S))
+        shared_SKD = self._features(shared, source_S[:, None], candidate_K[None, :], num_own=0)
+        return own_PD, shared_SKD
 
     def for_candidates(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
-        """Evidence for each source with candidates of its own; float32 [P, K, D]."""
-        sums = self._own(self.paths, self._walks(self.paths, source_P), _listed(candidate_PK))
-        return self._features(sums, source_P[:, None], candidate_PK, own=0)
+        """Compute features of each source with candidates of its own; float32 [P, K, D]."""
+        walks = self._walk(self.paths, source_P)
+        sums = self._sum_own(self.paths, walks, _to_csr(candidate_PK))
+        return self._features(sums, source_P[:, None], candidate_PK, num_own=0)
 
     def baselines(
         self, source_P: np.ndarray, candidate_PK: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Scores of the training-free predictors, name by name; float32 [P, K]."""
+        """Yield name and scores of each training-free predictor; float32 [P, K]."""
         paths = [path for path in PATHS if path.name in BASELINES]
-        sums = self._own(paths, self._walks(paths, source_P), _listed(candidate_PK))
+        sums = self._sum_own(paths, self._walk(paths, source_P), _to_csr(candidate_PK))
         for path in paths:
             yield path.name, sums[path.name].reshape(candidate_PK.shape).astype(np.float32)
         yield "popularity", self._degree("citations")[candidate_PK].astype(np.float32)
 
-    def _walks(
+    def _walk(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[MetaPath],
         source_S: np.ndarray,
-        hidden: tuple[np.ndarray, np.ndarray] | None = None,
+        excluded_edges: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Walks:
-        """Go all paths up to one hop before their ends, those that begin alike together.
-
-        Args:
-            paths: what to go.
-            source_S: where the paths begin.
-            hidden: rows of `source_S` and papers that they do not lead to directly.
-        """
+        """Walk all paths but for their last hops; prefixes that several share are walked once."""
         walks: Walks = {}
         for path in paths:
             for length, hop in enumerate(path.hops[:-1]):
-                key = _begun(path.hops[: length + 1], path.weight)
-                if key not in walks and not length:
-                    walks[key] = begin(self._graphs[hop], source_S, hidden)
-                elif key not in walks:
-                    before = walks[_begun(path.hops[:length], path.weight)]
-                    walks[key] = go_on(
-                        before, self._graphs[hop], self._weight(hop, path.weight), source_S
-                    )
+                key = _prefix(path.hops[: length + 1], path.weight)
+                if key in walks:
+                    continue
+                if not length:
+                    walks[key] = start(self._graphs[hop], source_S, excluded_edges)
+                    continue
+                before = walks[_prefix(path.hops[:length], path.weight)]
+                weight_N = self._weight(hop, path.weight)
+                walks[key] = extend(before, self._graphs[hop], weight_N, source_S)
         return walks
 
-    def _own(self, paths: Sequence[Path], walks: Walks, candidates: Csr) -> Sums:
-        """Sum over the paths to each source's own candidates, going their last hop from the side where it is shorter.
+    def _sum_own(self, paths: Sequence[MetaPath], walks: Walks, candidates: Csr) -> Sums:
+        """Sum over the paths to each source's own candidates, float64 [P] for each path.
+
+        The last hop is walked from the side where it leads to fewer papers: from the ends of the
+        walks, or back from the candidates.
 
         Args:
-            paths: what to sum.
-            walks: the paths but for their last hop.
+            paths: paths to sum.
+            walks: their prefixes.
             candidates: of each source; P in all.
-
-        Returns:
-            float64 [P] for each path.
         """
-        num_passed = {last: 0 for _, last in _ends(paths)}
-        for begun, last in _ends(paths):
-            num_passed[last] += len(walks[begun].paper_E)
-        ahead = [path for path in paths if HUBS * num_passed[path.last] < len(candidates.index_E)]
-        behind = [path for path in paths if path not in ahead]
-        sums = self._from_walks(ahead, walks, candidates) if ahead else {}
-        return {**sums, **(self._from_candidates(behind, walks, candidates) if behind else {})}
-
-    def _from_walks(self, paths: Sequence[Path], walks: Walks, candidates: Csr) -> Sums:
-        """Go the last hop forwards, and see which candidates it ends at."""
-        ends = {
-            (begun, last): rows_of(self._graphs[last], walks[begun].paper_E)
-            for begun, last in _ends(paths)
-        }
-        looked = [
-            (rows.ptr_N1[walks[begun].ptr_S1], rows.index_E) for (begun, _), rows in ends.items()
+        num_ends = {last: 0 for _, last in _prefixes(paths)}
+        for prefix, last in _prefixes(paths):
+            num_ends[last] += len(walks[prefix].paper_E)
+        forward = [
+            path for path in paths if HUB_FACTOR * num_ends[path.last] < len(candidates.index_E)
         ]
-        same_P, found = meet([(candidates.ptr_N1, candidates.index_E)], looked, self._num_papers)
+        backward = [path for path in paths if path not in forward]
         sums: Sums = {}
-        for ((begun, last), rows), (hit_H, pair_H) in zip(ends.items(), found, strict=True):
-            walk, passed_H = walks[begun], _row_of(hit_H, rows.ptr_N1)
-            here = [path for path in paths if (path.begun, path.last) == (begun, last)]
-            sums |= self._sum(
-                here, pair_H, walk.paper_E[passed_H], walk.ways_E[passed_H], len(same_P)
-            )
-        return {name: sum_P[same_P] for name, sum_P in sums.items()}
+        if forward:
+            sums |= self._sum_forward(forward, walks, candidates)
+        if backward:
+            sums |= self._sum_backward(backward, walks, candidates)
+        return sums
 
-    def _from_candidates(self, paths: Sequence[Path], walks: Walks, candidates: Csr) -> Sums:
-        """Go the last hop backwards, and see which papers it comes to that the walks came to as well."""
-        begun = list(dict.fromkeys(path.begun for path in paths))
-        before = {
-            last: rows_of(self._graphs[TURNED[last]], candidates.index_E)
-            for last in {p.last for p in paths}
+    def _sum_forward(self, paths: Sequence[MetaPath], walks: Walks, candidates: Csr) -> Sums:
+        """Walk the last hop forward, and find the candidates that it ends at."""
+        ends = {
+            (prefix, last): rows_of(self._graphs[last], walks[prefix].paper_E)
+            for prefix, last in _prefixes(paths)
         }
-        paper_E = np.concatenate([walks[key].paper_E for key in begun])
-        placed = [(walks[key].ptr_S1, walks[key].paper_E) for key in begun]
-        looked = [(rows.ptr_N1[candidates.ptr_N1], rows.index_E) for rows in before.values()]
-        same_E, found = meet(placed, looked, self._num_papers)
-        ways = dict(
-            zip(begun, _together(same_E, [walks[key].ways_E for key in begun]), strict=True)
+        queries = [
+            (rows.ptr_N1[walks[prefix].ptr_S1], rows.index_E) for (prefix, _), rows in ends.items()
+        ]
+        representative_P, hits = intersect(
+            [(candidates.ptr_N1, candidates.index_E)], queries, self._num_papers
         )
         sums: Sums = {}
-        for (last, rows), (hit_H, number_H) in zip(before.items(), found, strict=True):
-            pair_H = _row_of(hit_H, rows.ptr_N1)
+        for ((prefix, last), rows), (position_H, pair_H) in zip(ends.items(), hits, strict=True):
+            walk = walks[prefix]
+            passed_H = _row_of(position_H, rows.ptr_N1)
+            sums |= self._sum(
+                [path for path in paths if (path.prefix, path.last) == (prefix, last)],
+                pair_H,
+                walk.paper_E[passed_H],
+                walk.path_weight_E[passed_H],
+                len(representative_P),
+            )
+        # A candidate that a source has twice was summed at its representative.
+        return {name: sum_P[representative_P] for name, sum_P in sums.items()}
+
+    def _sum_backward(self, paths: Sequence[MetaPath], walks: Walks, candidates: Csr) -> Sums:
+        """Walk the last hop back from the candidates, and find papers of the walks."""
+        prefixes = list(dict.fromkeys(path.prefix for path in paths))
+        before = {
+            last: rows_of(self._graphs[REVERSE[last]], candidates.index_E)
+            for last in {path.last for path in paths}
+        }
+        paper_E = np.concatenate([walks[prefix].paper_E for prefix in prefixes])
+        lists = [(walks[prefix].ptr_S1, walks[prefix].paper_E) for prefix in prefixes]
+        queries = [(rows.ptr_N1[candidates.ptr_N1], rows.index_E) for rows in before.values()]
+        representative_E, hits = intersect(lists, queries, self._num_papers)
+        weights_E = _sum_by_representative(
+            representative_E, [walks[prefix].path_weight_E for prefix in prefixes]
+        )
+        path_weight_E = dict(zip(prefixes, weights_E, strict=True))
+        sums: Sums = {}
+        for (last, rows), (position_H, number_H) in zip(before.items(), hits, strict=True):
+            pair_H = _row_of(position_H, rows.ptr_N1)
             for path in (path for path in paths if path.last == last):
-                ways_H = ways[path.begun].take(number_H)
+                weight_H = path_weight_E[path.prefix].take(number_H)
                 sums |= self._sum(
-                    [path], pair_H, paper_E[number_H], ways_H, len(candidates.index_E)
+                    [path], pair_H, paper_E[number_H], weight_H, len(candidates.index_E)
                 )
         return sums
 
-    def _shared(self, walks: Walks, candidate_K: np.ndarray, num_sources: int) -> Sums:
-        """Sum over the paths to candidates that all sources share, going back from each of them once; [S, K] each."""
+    def _sum_shared(self, walks: Walks, candidate_K: np.ndarray, num_sources: int) -> Sums:
+        """Sum over the paths to candidates that all sources share, [S, K] for each path.
+
+        The last hop is walked back from each candidate once for all sources.
+        """
         sums: Sums = {}
         shape = (num_sources, len(candidate_K))
         for last in dict.fromkeys(path.last for path in self.paths):
-            before = Lookup.of(rows_of(self._graphs[TURNED[last]], candidate_K), self._num_papers)
-            for begun in dict.fromkeys(path.begun for path in self.paths if path.last == last):
-                walk = walks[begun]
+            before = InvertedIndex.of(
+                rows_of(self._graphs[REVERSE[last]], candidate_K), self._num_papers
+            )
+            for prefix in dict.fromkeys(path.prefix for path in self.paths if path.last == last):
+                walk = walks[prefix]
                 passed_H, candidate_H = before.find(walk.paper_E)
                 pair_H = _row_of(passed_H, walk.ptr_S1) * len(candidate_K) + candidate_H
-                here = [path for path in self.paths if (path.begun, path.last) == (begun, last)]
                 found = self._sum(
-                    here, pair_H, walk.paper_E[passed_H], walk.ways_E[passed_H], math.prod(shape)
+                    [path for path in self.paths if (path.prefix, path.last) == (prefix, last)],
+                    pair_H,
+                    walk.paper_E[passed_H],
+                    walk.path_weight_E[passed_H],
+                    math.prod(shape),
                 )
                 sums |= {name: sum_P.reshape(shape) for name, sum_P in found.items()}
         return sums
 
     def _sum(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[MetaPath],
         pair_H: np.ndarray,
         paper_H: np.ndarray,
-        ways_H: np.ndarray,
+        path_weight_H: np.ndarray,
         num_pairs: int,
     ) -> Sums:
-        """Sum the ways that lead to each pair, weighted by the last paper that they pass; float64."""
-        weights = {path.name: self._weight(path.last, path.weight) for path in paths}
+        """Sum the weights of paths to each pair, times that of the last paper passed; float64."""
         return {
-            name: np.bincount(pair_H, ways_H * weight_N.take(paper_H), num_pairs)
-            for name, weight_N in weights.items()
+            path.name: np.bincount(
+                pair_H,
+                path_weight_H * self._weight(path.last, path.weight).take(paper_H),
+                num_pairs,
+            )
+            for path in paths
         }
 
     @property
@@ -279,7 +313,7 @@ class StructuralFeatures:
 
     def _weight(self, hop: str, weight: str) -> np.ndarray:
         if (hop, weight) not in self._weights:
-            self._weights[hop, weight] = _inverted(self._degree(hop).astype(np.float32), weight)
+            self._weights[hop, weight] = _paper_weight(self._degree(hop).astype(np.float32), weight)
         return self._weights[hop, weight]
 
     def _degree(self, hop: str) -> np.ndarray:
@@ -287,21 +321,34 @@ class StructuralFeatures:
             self._degrees[hop] = np.diff(self._graphs[hop].ptr_N1).astype(np.int32)
         return self._degrees[hop]
 
-    def _features(self, sums: Sums, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:
-        """Join what the paths and the papers say; `own` is 1 where the pairs are citations themselves, else 0."""
+    def _features(
+        self, sums: Sums, source: np.ndarray, target: np.ndarray, *, num_own: int
+    ) -> np.ndarray:
+        """Join the features of paths and of papers, [..., D].
+
+        Args:
+            sums: of the paths.
+            source: sources, of a shape that broadcasts with that of `target`.
+            target: candidates.
+            num_own: citations of the pair itself in the graph, which do not count: 1 or 0.
+        """
         shape = np.broadcast_shapes(source.shape, target.shape)
-        joined = np.zeros((*shape, len(self.names)), dtype=np.float32)
+        features = np.zeros((*shape, len(self.names)), dtype=np.float32)
         for i, path in enumerate(self.paths):
+            # Most pairs have no path; the logarithm is taken where there is one.
             sum_P = sums[path.name].ravel()
             some = np.flatnonzero(sum_P)
-            joined.reshape(-1, joined.shape[-1])[some, i] = np.log1p(path.scale * sum_P[some])
-        for i, column in enumerate(self._of_papers(source, target, own), start=len(self.paths)):
-            joined[..., i] = column
-        return joined
+            features.reshape(-1, features.shape[-1])[some, i] = np.log1p(path.scale * sum_P[some])
+        columns = self._paper_features(source, target, num_own)
+        for i, column in enumerate(columns, start=len(self.paths)):
+            features[..., i] = column
+        return features
 
-    def _of_papers(self, source: np.ndarray, target: np.ndarray, own: int) -> list[np.ndarray]:
-        """What the two papers say without a path."""
-        cited = np.maximum(self._degree("citations").take(target) - own, 0).astype(np.float32)
+    def _paper_features(
+        self, source: np.ndarray, target: np.ndarray, num_own: int
+    ) -> list[np.ndarray]:
+        """Features that take no path."""
+        cited = np.maximum(self._degree("citations").take(target) - num_own, 0).astype(np.float32)
         columns = [
             np.log1p(cited),
             np.log1p(self._degree("references").take(target).astype(np.float32)),
@@ -313,40 +360,45 @@ class StructuralFeatures:
         return columns
 
 
-def _inverted(degree_N: np.ndarray, weight: str) -> np.ndarray:
+def _paper_weight(degree_N: np.ndarray, weight: str) -> np.ndarray:
     if weight == "one":
         return np.ones_like(degree_N)
-    inverted_N: np.ndarray = 1 / (
-        np.log(np.maximum(degree_N, 2)) if weight == "log" else np.maximum(degree_N, 1)
-    )
-    return inverted_N
+    # Bounds for papers that no path of two hops passes: they keep the weights finite.
+    if weight == "log":
+        weight_N: np.ndarray = 1 / np.log(np.maximum(degree_N, 2))
+    else:
+        weight_N = 1 / np.maximum(degree_N, 1)
+    return weight_N
 
 
-def _begun(hops: tuple[str, ...], weight: str) -> Begun:
-    """Hops that were gone, and how papers passed on them were weighted."""
+def _prefix(hops: tuple[str, ...], weight: str) -> Prefix:
+    """Key of a prefix; the first hop passes no paper, so it is the same for all weights."""
     return hops, weight if len(hops) > 1 else "one"
 
 
-def _ends(paths: Sequence[Path]) -> list[tuple[Begun, str]]:
-    return list(dict.fromkeys((path.begun, path.last) for path in paths))
+def _prefixes(paths: Sequence[MetaPath]) -> list[tuple[Prefix, str]]:
+    """Distinct pairs of prefix and last hop."""
+    return list(dict.fromkeys((path.prefix, path.last) for path in paths))
 
 
-def _listed(candidate_PK: np.ndarray) -> Csr:
+def _to_csr(candidate_PK: np.ndarray) -> Csr:
     num_sources, num_candidates = candidate_PK.shape
     return Csr(np.arange(num_sources + 1) * num_candidates, candidate_PK.ravel())
 
 
-def _row_of(place_H: np.ndarray, ptr: np.ndarray) -> np.ndarray:
-    """Row that each place of a list of rows lies in."""
-    row_H: np.ndarray = np.searchsorted(ptr, place_H, side="right") - 1
+def _row_of(position_H: np.ndarray, ptr: np.ndarray) -> np.ndarray:
+    """Row that each position in a list of rows belongs to."""
+    row_H: np.ndarray = np.searchsorted(ptr, position_H, side="right") - 1
     return row_H
 
 
-def _together(same_E: np.ndarray, ways: list[np.ndarray]) -> list[np.ndarray]:
-    """Ways of each walk, added up where the papers that they lead to are the same; each as long as all walks."""
-    begins = np.cumsum([0] + [len(ways_E) for ways_E in ways])
-    bounds = itertools.pairwise(begins.tolist())
+def _sum_by_representative(
+    representative_E: np.ndarray, path_weights: list[np.ndarray]
+) -> list[np.ndarray]:
+    """Add up the path weights of each walk where it lists a paper twice, for all entries."""
+    first_of_walk = np.cumsum([0] + [len(path_weight_E) for path_weight_E in path_weights])
+    bounds = itertools.pairwise(first_of_walk.tolist())
     return [
-        np.bincount(same_E[slice(*bound)], part, len(same_E))
-        for bound, part in zip(bounds, ways, strict=True)
+        np.bincount(representative_E[slice(*bound)], path_weight_E, len(representative_E))
+        for bound, path_weight_E in zip(bounds, path_weights, strict=True)
     ]

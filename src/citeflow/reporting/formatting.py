@@ -1,17 +1,11 @@
-"""How a report writes names and numbers for people."""
+"""Names and numbers of a report as text for people."""
 
 import textwrap
-from typing import Any
+
+from citeflow.report import Report
 
 MODEL = "This model"
 MISSING = "–"  # noqa: RUF001 - a dash as typographers use it
-
-BASELINES = {
-    "common_neighbors": "Common neighbours",
-    "adamic_adar": "Adamic-Adar",
-    "resource_allocation": "Resource allocation",
-    "popularity": "Popularity",
-}
 
 METRICS = {
     "mrr": "MRR",
@@ -21,42 +15,54 @@ METRICS = {
     "accuracy": "Accuracy",
     "auc": "AUC",
 }
+"""Labels of the metrics of `report.Scores`, by their names in `report.json`. No other place has
+them."""
+
+COUNTS = {"num_positives": "Citations", "num_negatives": "Negatives"}
+"""Labels of the counts in `report.Scores`."""
+
+BASELINES = {
+    "common_neighbors": "Common neighbours",
+    "adamic_adar": "Adamic-Adar",
+    "resource_allocation": "Resource allocation",
+    "popularity": "Popularity",
+}
 
 STAGES = ("download", "preprocess", "train", "evaluate", "publish")
 
 
 def score(value: float | None) -> str:
-    """A figure between 0 and 1, in the four digits that leaderboards print."""
+    """Format a figure between 0 and 1 with the four digits that leaderboards print."""
     return MISSING if value is None else f"{value:.4f}"
 
 
 def difference(value: float) -> str:
-    """A signed figure, with a true minus sign."""
+    """Format a signed figure, with a true minus sign."""
     return f"{value:+.4f}".replace("-", "−")  # noqa: RUF001
 
 
 def count(value: float | None) -> str:
-    """A whole number with its thousands apart."""
+    """Format a whole number with thousands separators."""
     return MISSING if value is None else f"{round(value):,}"
 
 
 def amount(value: float | None) -> str:
-    """A number that may have a fraction, such as epochs, without digits that say nothing."""
+    """Format a number that may have a fraction, such as epochs, without trailing zeros."""
     return MISSING if value is None else f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def share(part: float | None, whole: float | None) -> str:
-    """A count with its share of a whole in brackets."""
+    """Format a count with its percentage of a whole in brackets."""
     if part is None or not whole:
         return count(part)
     return f"{count(part)} ({100 * part / whole:.1f} %)"
 
 
 def duration(seconds: float | None) -> str:
-    """A time in the two largest units that it fills."""
+    """Format a time in the two largest units that it fills."""
     if seconds is None:
         return MISSING
-    if seconds < 59.95:
+    if seconds < 59.95:  # above, `.1f` would print 60.0 s
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:
@@ -65,79 +71,71 @@ def duration(seconds: float | None) -> str:
 
 
 def memory(size_bytes: float | None) -> str:
-    """A number of bytes in the binary unit that fits."""
+    """Format a number of bytes in the binary unit that fits."""
     if size_bytes is None:
         return MISSING
-    size, unit = float(size_bytes), "B"
+    size = float(size_bytes)
+    unit = "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1000:
             break
-        size, unit = size / 1024, larger
+        size /= 1024
+        unit = larger
     return f"{size:.3g} {unit}"
 
 
 def cores(cpu_s: float | None, seconds: float | None) -> str:
-    """Mean number of cores that were in use."""
+    """Format the mean number of cores in use."""
     return MISSING if cpu_s is None or not seconds else f"{cpu_s / seconds:.2f}"
 
 
 def rate(per_s: float | None) -> str:
-    """A number per second, in few digits."""
-    if per_s is None:
-        return MISSING
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if per_s >= size:
-            return f"{per_s / size:.3g}{unit} / s"
-    return f"{per_s:.3g} / s"
+    """Format a number per second in few digits."""
+    return MISSING if per_s is None else f"{scaled(per_s, '.3g')} / s"
+
+
+def scaled(value: float, digits: str = "g") -> str:
+    """Format a large number with its decimal prefix: 20k, 1.5M, 2G."""
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:{digits}}{prefix}"
+    return f"{value:{digits}}"
 
 
 def plural(num: float | None, noun: str) -> str:
-    """A count with its noun."""
+    """Format a count with its noun."""
     return "" if num is None else f"{count(num)} {noun}{'' if num == 1 else 's'}"
 
 
-def humanise(name: str) -> str:
-    """A key of a report as words."""
-    text = name.replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
-
-
 def method(name: str) -> str:
-    """Name of a baseline, short enough for the axis of a chart."""
-    return textwrap.shorten(BASELINES.get(name, humanise(name)), 24, placeholder="…")
+    """Label a baseline, in a text short enough for the axis of a plot."""
+    words = name.replace("_", " ").strip()
+    label = BASELINES.get(name, words[:1].upper() + words[1:])
+    return textwrap.shorten(label, 24, placeholder="…")
 
 
-def baseline_scores(report: dict[str, Any]) -> dict[str, float]:
-    """Test MRR of each baseline that has one, best first."""
-    entries = report.get("baselines") or {}
-    found = {
-        name: float(entry["mrr"]) for name, entry in entries.items() if entry.get("mrr") is not None
+def baseline_scores(report: Report) -> dict[str, float]:
+    """Return the test MRR of each baseline, best first."""
+    scores = {name: baseline.mrr for name, baseline in report.baselines.items()}
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def all_scores(report: Report) -> dict[str, float]:
+    """Return the test MRR by label of the method, the model's own first."""
+    return {
+        MODEL: report.test.mrr,
+        **{method(name): mrr for name, mrr in baseline_scores(report).items()},
     }
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def test_mrr(report: dict[str, Any]) -> float | None:
-    """Test MRR of the model."""
-    value = (report.get("test") or {}).get("mrr")
-    return None if value is None else float(value)
-
-
-def all_scores(report: dict[str, Any]) -> dict[str, float]:
-    """Test MRR by name of the method, the model among them."""
-    scores = {method(name): mrr for name, mrr in baseline_scores(report).items()}
-    mrr = test_mrr(report)
-    return scores if mrr is None else {MODEL: mrr, **scores}
-
-
-def headline(report: dict[str, Any]) -> str:
-    """The result in one sentence."""
-    mrr = test_mrr(report)
-    if mrr is None:
-        return "This run has no test result."
+def headline(report: Report) -> str:
+    """Summarize the result in one sentence."""
+    mrr = report.test.mrr
     scores = baseline_scores(report)
     if not scores:
         return f"Test MRR {score(mrr)}."
-    best, reached = next(iter(scores.items()))
-    gap = mrr - reached
+    best, best_mrr = next(iter(scores.items()))
+    gap = mrr - best_mrr
     side = "above" if gap >= 0 else "below"
-    return f"Test MRR {score(mrr)}, {abs(gap):.4f} {side} the best baseline ({method(best)}, {score(reached)})."
+    against = f"{method(best)}, {score(best_mrr)}"
+    return f"Test MRR {score(mrr)}, {abs(gap):.4f} {side} the best baseline ({against})."

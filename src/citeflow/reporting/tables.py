@@ -1,13 +1,25 @@
-"""The tables of a report as rows of text, the same for the page, the run page's Markdown and the terminal."""
+"""Tables of a report as rows of text, the same for the page, Markdown and the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from citeflow.report import Report, StageCost
 from citeflow.reporting import formatting
 
-Json = dict[str, Any]
 ALL_STAGES = "all"
+BASELINES = (
+    "The baselines need no training. Three of them add up what the citing and the cited paper have "
+    "in common in the training citations; popularity is how often a paper is cited."
+)
+COSTS = (
+    "Cores: mean number in use. Read and written: disk. Received: over the network, by all of the "
+    "pod or machine."
+)
+SPLITS = {
+    "date": "by date, newest papers held out",
+    "random": "random",
+    "own": "the dataset's own",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,149 +27,145 @@ class Table:
     """A table whose first column names the row and whose other columns are figures."""
 
     title: str
-    """What it shows."""
-
     header: tuple[str, ...]
     """Names of the columns."""
 
     rows: Sequence[tuple[str, ...]]
     """Cells, each row as long as the header."""
 
+    remark: str = ""
+    """How to read it."""
 
-def metrics(report: Json) -> Table:
-    """The model's figures on validation and test."""
-    valid, test = report.get("valid") or {}, report.get("test") or {}
+    strong: frozenset[str] = frozenset()
+    """Names of the rows that stand out."""
+
+
+def metrics(report: Report) -> Table:
+    """Tabulate the model's figures on validation and test."""
+    valid = report.valid.figures()
+    test = report.test.figures()
     rows = [
-        (label, formatting.score(valid.get(key)), formatting.score(test.get(key)))
-        for key, label in formatting.METRICS.items()
+        (label, formatting.score(valid[name]), formatting.score(test[name]))
+        for name, label in formatting.METRICS.items()
     ]
-    counts = {"num_positives": "Citations", "num_negatives": "Negatives"}
     rows += [
-        (label, formatting.count(valid.get(key)), formatting.count(test.get(key)))
-        for key, label in counts.items()
+        (label, formatting.count(valid[name]), formatting.count(test[name]))
+        for name, label in formatting.COUNTS.items()
     ]
     return Table(title="Scores", header=("Metric", "Validation", "Test"), rows=rows)
 
 
-def baselines(report: Json) -> Table:
-    """Test MRR of the model and of what needs no training, best first."""
-    mrr = formatting.test_mrr(report)
-    ranked = sorted(formatting.all_scores(report).items(), key=lambda item: -item[1])
-    rows = [
-        (name, formatting.score(reached), _against(reached, mrr, name)) for name, reached in ranked
-    ]
+def baselines(report: Report) -> Table:
+    """Tabulate the test MRR of the model and of the baselines, best first."""
+    rows = []
+    for name, mrr in sorted(formatting.all_scores(report).items(), key=lambda item: -item[1]):
+        is_model = name == formatting.MODEL
+        gap = formatting.MISSING if is_model else formatting.difference(mrr - report.test.mrr)
+        rows.append((name, formatting.score(mrr), gap))
     return Table(
-        title="Against the baselines", header=("Method", "Test MRR", "Against model"), rows=rows
+        title="Against the baselines",
+        header=("Method", "Test MRR", "Against model"),
+        rows=rows,
+        remark=BASELINES,
+        strong=frozenset({formatting.MODEL}),
     )
 
 
-def _against(reached: float, mrr: float | None, name: str) -> str:
-    return (
-        formatting.MISSING
-        if mrr is None or name == formatting.MODEL
-        else formatting.difference(reached - mrr)
-    )
-
-
-def dataset(report: Json) -> Table:
-    """What was read, what was dropped, and what was held out."""
-    facts = report.get("facts") or {}
-    citations = report.get("num_citations")
+def dataset(report: Report) -> Table:
+    """Tabulate what was read, what was dropped, and what was held out."""
+    labels = {
+        "num_features": "Features per paper",
+        "self_citations": "Self-citations dropped",
+        "duplicates": "Repeated citations dropped",
+        "unknown": "Citations of unknown papers dropped",
+        "later_citations": "Citations of later papers, kept",
+        "num_training_citations": "Citations trained on",
+        "num_valid": "Held out for validation",
+        "num_test": "Held out for the test",
+        "num_negatives": "Papers each is ranked against",
+    }
+    parts = ("later_citations", "num_training_citations", "num_valid", "num_test")
     rows = [
-        ("Papers", formatting.count(report.get("num_papers"))),
-        ("Citations", formatting.count(citations)),
+        ("Papers", formatting.count(report.num_papers)),
+        ("Citations", formatting.count(report.num_citations)),
     ]
-    known: list[tuple[str, str, bool]] = [
-        ("num_features", "Features per paper", False),
-        ("self_citations", "Self-citations dropped", False),
-        ("duplicates", "Repeated citations dropped", False),
-        ("unknown", "Citations of unknown papers dropped", False),
-        ("later_citations", "Citations of later papers, kept", True),
-        ("num_training_citations", "Citations trained on", True),
-        ("num_valid", "Held out for validation", True),
-        ("num_test", "Held out for the test", True),
-        ("num_negatives", "Papers each is ranked against", False),
-    ]
-    for key, label, of_all in known:
-        if facts.get(key) is not None:
-            rows.append(
-                (
-                    label,
-                    formatting.share(facts[key], citations)
-                    if of_all
-                    else formatting.count(facts[key]),
-                )
-            )
-    if facts.get("split"):
-        splits = {
-            "date": "by date, newest papers held out",
-            "random": "random",
-            "own": "the dataset's own",
-        }
-        rows.append(("Split", splits.get(facts["split"], str(facts["split"]))))
+    for name, label in labels.items():
+        value = report.facts.get(name)
+        if isinstance(value, (int, float)):
+            whole = report.num_citations if name in parts else None
+            rows.append((label, formatting.share(value, whole)))
+    split = report.facts.get("split")
+    if isinstance(split, str):
+        rows.append(("Split", SPLITS.get(split, split)))
     return Table(title="Dataset", header=("Fact", "Value"), rows=rows)
 
 
-def training(report: Json) -> Table:
-    """How the model was fitted."""
-    train = report.get("train") or {}
+def training(report: Report) -> Table:
+    """Tabulate how the model was trained."""
+    train = report.train
     rows = [
-        ("Workers", formatting.count(train.get("workers"))),
-        ("Epochs", formatting.amount(train.get("epochs"))),
-        ("Steps", formatting.count(train.get("steps"))),
-        ("Citations seen", formatting.count(train.get("positives"))),
-        ("Time", formatting.duration(train.get("seconds"))),
-        ("Citations per second", formatting.count(train.get("positives_per_s"))),
-        ("Parameters", formatting.count(train.get("parameters"))),
+        ("Workers", formatting.count(train.workers)),
+        ("Epochs", formatting.amount(train.epochs)),
+        ("Steps", formatting.count(train.steps)),
+        ("Citations seen", formatting.count(train.positives)),
+        ("Time", formatting.duration(train.seconds)),
+        ("Citations per second", formatting.count(train.positives_per_s)),
+        ("Parameters", formatting.count(train.parameters)),
     ]
-    if train.get("cpu_cores") is not None:
-        rows.append(("Cores in use, mean", formatting.amount(train["cpu_cores"])))
-    if train.get("peak_memory_bytes") is not None:
-        rows.append(("Peak memory of all workers", formatting.memory(train["peak_memory_bytes"])))
+    if train.cpu_cores is not None:
+        rows.append(("Cores in use, mean", formatting.amount(train.cpu_cores)))
+    if train.peak_memory_bytes is not None:
+        rows.append(("Peak memory of all workers", formatting.memory(train.peak_memory_bytes)))
     return Table(title="Training", header=("Fact", "Value"), rows=rows)
 
 
-def stages(report: Json) -> Table:
-    """What each step of the pipeline cost, and what all did; a column that no step has a figure for is left out."""
-    found = report.get("stages") or {}
-    order = sorted(
-        found,
-        key=lambda verb: (
-            formatting.STAGES.index(verb) if verb in formatting.STAGES else len(formatting.STAGES)
-        ),
-    )
-    costs = [(verb, found[verb]) for verb in order]
-    if len(costs) > 1:
-        costs.append((ALL_STAGES, _all(list(found.values()))))
-    shown = {
-        name: column
-        for name, column in COSTS.items()
-        if name in ("Time", "Peak memory")
-        or any(column(cost) != formatting.MISSING for _, cost in costs)
-    }
-    rows = [(verb, *(column(cost) for column in shown.values())) for verb, cost in costs]
-    return Table(title="Stages", header=("Stage", *shown), rows=rows)
-
-
-COSTS: dict[str, Callable[[Json], str]] = {
-    "Time": lambda cost: formatting.duration(cost.get("seconds")),
-    "Peak memory": lambda cost: formatting.memory(cost.get("peak_rss_bytes")),
-    "Cores": lambda cost: formatting.cores(cost.get("cpu_seconds"), cost.get("seconds")),
-    "Read": lambda cost: formatting.memory(cost.get("read_bytes")),
-    "Written": lambda cost: formatting.memory(cost.get("written_bytes")),
-    "Received": lambda cost: formatting.memory(cost.get("received_bytes")),
+COST_COLUMNS: dict[str, Callable[[StageCost], str]] = {
+    "Time": lambda cost: formatting.duration(cost.seconds),
+    "Peak memory": lambda cost: formatting.memory(cost.peak_rss_bytes),
+    "Cores": lambda cost: formatting.cores(cost.cpu_seconds, cost.seconds),
+    "Read": lambda cost: formatting.memory(cost.read_bytes),
+    "Written": lambda cost: formatting.memory(cost.written_bytes),
+    "Received": lambda cost: formatting.memory(cost.received_bytes),
 }
-"""Columns of the stages: cores are the mean in use, read and written is the disk, received the network."""
 
 
-def _all(costs: Sequence[Json]) -> Json:
-    """Sums of what was counted, and the highest of the peaks; what no stage knows is left out."""
-    names = {name for cost in costs for name, value in cost.items() if value is not None}
-    together = {name: (max if name.startswith("peak") else sum) for name in names}
-    return {name: join(cost.get(name) or 0 for cost in costs) for name, join in together.items()}
+def stages(report: Report) -> Table:
+    """Tabulate what each stage cost, and their total; columns without a figure are left out."""
+    known = [name for name in formatting.STAGES if name in report.stages]
+    others = [name for name in report.stages if name not in formatting.STAGES]
+    costs = {name: report.stages[name] for name in (*known, *others)}
+    if len(costs) > 1:
+        costs[ALL_STAGES] = _total(costs.values())
+    columns = {
+        name: [format_cost(cost) for cost in costs.values()]
+        for name, format_cost in COST_COLUMNS.items()
+    }
+    shown = {
+        name: cells
+        for name, cells in columns.items()
+        if name in ("Time", "Peak memory") or set(cells) != {formatting.MISSING}
+    }
+    return Table(
+        title="Stages",
+        header=("Stage", *shown),
+        rows=list(zip(costs, *shown.values(), strict=True)),
+        remark=COSTS if len(shown) > 2 else "",
+        strong=frozenset({ALL_STAGES}),
+    )
 
 
-def versions(report: Json) -> Table:
-    """What the run was made with."""
-    rows = [(str(name), str(version)) for name, version in (report.get("versions") or {}).items()]
-    return Table(title="Versions", header=("Package", "Version"), rows=rows)
+def _total(costs: Iterable[StageCost]) -> StageCost:
+    """Add up the costs, and take the highest of the peaks; what no stage knows is left out."""
+    total: dict[str, float] = {}
+    for cost in costs:
+        for name, value in cost.model_dump(exclude_none=True).items():
+            before = total.get(name, 0)
+            total[name] = max(before, value) if name.startswith("peak") else before + value
+    return StageCost(**total)
+
+
+def versions(report: Report) -> Table:
+    """Tabulate the packages that the run was made with."""
+    return Table(
+        title="Versions", header=("Package", "Version"), rows=list(report.versions.items())
+    )

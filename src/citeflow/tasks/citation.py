@@ -5,8 +5,6 @@ The modules that need torch are imported where they are used, so that a launcher
 
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from citeflow import config, files
 from citeflow.paths import RunPaths
 from citeflow.tasks.base import OpenTask, Settings

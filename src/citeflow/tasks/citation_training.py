@@ -22,8 +22,8 @@ from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
-from citeflow.sampling import PartitionSampler
 from citeflow.report import stage_costs
+from citeflow.sampling import PartitionSampler
 from citeflow.tasks.base import TrainResult
 from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
 from citeflow.training.distributed import Group

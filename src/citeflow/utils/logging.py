@@ -1,22 +1,53 @@
-"""What a person reads while it works: one line per event on stderr; stdout stays free for data."""
+"""Log lines on stderr, for people, and JSON on stdout, for programs."""
 
 import json
+import logging
 import os
 import sys
-import time
 from urllib.parse import urlsplit
 
 
-def log(verb: str, event: str, **facts: object) -> None:
-    """Print one line, `12:00:05 train[0] step loss=0.31 mrr=0.52`, the rank in brackets where there is one."""
+class _StderrHandler(logging.Handler):
+    """Writes to the current sys.stderr, which tests and launchers replace after the import."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            # Flushed, so that a process that is killed has written what it logged.
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+def _make_logger() -> logging.Logger:
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(stage)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("citeflow")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # kfp has a handler on the root logger: each line would come twice
+    logger.handlers = [handler]
+    return logger
+
+
+_logger = _make_logger()
+
+
+def log(stage: str, event: str, **facts: object) -> None:
+    """Log one line, `12:00:05 train[0] step loss=0.31 mrr=0.52`; in brackets the rank, if any."""
     rank = os.environ.get("RANK")
-    who = f"{verb}[{rank}]" if rank is not None else verb
-    pairs = "".join(f" {name}={_short(value)}" for name, value in facts.items())
-    print(f"{time.strftime('%H:%M:%S')} {who} {event}{pairs}", file=sys.stderr, flush=True)
+    name = stage if rank is None else f"{stage}[{rank}]"
+    pairs = "".join(f" {name}={_format(value)}" for name, value in facts.items())
+    # logging.config.fileConfig, as Alembic calls it, disables all loggers that it does not know.
+    _logger.disabled = False
+    _logger.info("%s%s", event, pairs, extra={"stage": name})
+
+
+def emit(value: object) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value), flush=True)
 
 
 def redact_url(url: str) -> str:
-    """The URL as it may be shown and stored: without user, password, query and fragment; any other text as it is."""
+    """Return a URL without user, password, query and fragment; any other text as it is."""
     if "://" not in url:
         return url
     try:
@@ -26,12 +57,7 @@ def redact_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def emit(value: object) -> None:
-    """Print one JSON object on stdout."""
-    print(json.dumps(value), flush=True)
-
-
-def _short(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):

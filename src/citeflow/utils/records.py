@@ -179,7 +179,7 @@ def _to_user_error(
         if path in renamed:
             return error("setting was renamed", name, hint=f"it is now {renamed[path]}")
         known = field_names(record)
-        suggestion = nearest(path, [*known, *record.model_fields])
+        suggestion = nearest(path, dict.fromkeys([*known, *record.model_fields]))
         return error("unknown setting", name, hint=hint or suggestion)
     if first["type"] == "missing":
         return error("a setting is missing", name, hint=hint)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the processes below this one end too, and what was begun is cleaned up on the way out."""
+"""Ctrl-C and SIGTERM: end the child processes, and let the stack unwind so that it cleans up."""
 
 import contextlib
 import signal
@@ -10,17 +10,19 @@ import psutil
 from citeflow.errors import CiteflowError, StoppedError
 
 GRACE_S = 25.0
-"""Time that a child process has to save what it can; Kubernetes gives a pod 30 s."""
+"""Time for child processes to save their state; Kubernetes gives a pod 30 s."""
 
 SHELLS = ("sh", "bash", "dash")
 
 
 @contextlib.contextmanager
-def handle_signals(tell: Callable[[CiteflowError], None] = lambda error: None) -> Iterator[None]:
+def handle_signals(
+    on_signal: Callable[[CiteflowError], None] = lambda error: None,
+) -> Iterator[None]:
     """Run a block that a signal ends, children first; a second signal ends the process at once.
 
     Args:
-        tell: hears of the signal before the children do.
+        on_signal: called with the error before the children are terminated.
 
     Raises:
         StoppedError: SIGINT or SIGTERM came; its exit code is 130 or 143.
@@ -29,39 +31,40 @@ def handle_signals(tell: Callable[[CiteflowError], None] = lambda error: None) -
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for each in old:
+        for each in previous:
             signal.signal(each, signal.SIG_DFL)
         with contextlib.suppress(Exception):  # a full disk must not keep the process from ending
-            tell(_stopped(number))
-        end_children()
-        raise KeyboardInterrupt  # unlike an Exception, no library on the way takes it for a failure of its own
+            on_signal(_stopped(number))
+        terminate_children()
+        # An Exception could be caught by any library on the way, as if it were its own failure.
+        raise KeyboardInterrupt
 
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for number in old:
+        for number in previous:
             signal.signal(number, stop)
         yield
     except KeyboardInterrupt:
         raise _stopped(received[0] if received else signal.SIGINT) from None
     finally:
-        for number, handler in old.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def end_children() -> None:
-    """Ask the child processes to end, which ask theirs, and kill whatever is left below this one after GRACE_S."""
-    family = psutil.Process().children(recursive=True)
-    for child in _answerable():
+def terminate_children() -> None:
+    """Terminate the child processes, which terminate theirs; after GRACE_S kill all that remain."""
+    descendants = psutil.Process().children(recursive=True)
+    for child in _signal_receivers():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.terminate()
-    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+    _, alive = psutil.wait_procs(descendants, timeout=GRACE_S)
     for child in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
 
 
-def _answerable() -> Iterator[psutil.Process]:
-    """The direct children; a shell passes no signal on, so what it started stands beside it."""
+def _signal_receivers() -> Iterator[psutil.Process]:
+    """Yield the direct children, and those of shells, because a shell passes no signal on."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
             below = child.children() if child.name() in SHELLS else []

@@ -1,0 +1,184 @@
+"""The command `citeflow`: stdout is data, stderr is log, and the exit code tells kinds of errors.
+
+Shell completion: `eval "$(_CITEFLOW_COMPLETE=bash_source citeflow)"` in ~/.bashrc, or zsh_source in
+~/.zshrc; `_CITEFLOW_COMPLETE=fish_source citeflow` prints that of fish.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.shell_completion import shell_complete
+
+from citeflow import __version__, config
+from citeflow.cli import options
+from citeflow.errors import CiteflowError, ConfigError, to_user_error
+from citeflow.utils.logging import emit, log, redact_url
+from citeflow.utils.signals import handle_signals
+
+SECTIONS = {
+    "Pipeline on this machine": {"run": "main"},
+    "Data": {"download": "stages", "preprocess": "stages"},
+    "Train": {
+        "train": "stages",
+        "evaluate": "stages",
+        "publish": "stages",
+        "predict": "predict",
+    },
+    "Kubeflow": {
+        "compile": "compile",
+        "submit": "submit",
+        "runs": "runs",
+        "launch": "cluster",
+        "reap": "cluster",
+    },
+    "Experiments": {"scaling": "experiments", "compare": "experiments", "tune": "experiments"},
+    "Set-up": {"settings": "settings", "doctor": "doctor"},
+}
+"""Commands by section of the help; each is a function of its name in a module of this package,
+which is imported when it is called: nobody waits for what the other commands need."""
+
+MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}
+
+COMPLETION_VARIABLE = "_CITEFLOW_COMPLETE"
+
+OUTPUT_CLOSED = 141
+"""As a shell reports SIGPIPE: nobody reads on, as behind `| head`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(citeflow, {}, "citeflow", COMPLETION_VARIABLE, instruction)
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with handle_signals(), citeflow.make_context("citeflow", args) as context:
+            citeflow.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:  # --help, --version
+        return ended.exit_code
+    except SystemExit as ended:  # a stage, which has printed its error
+        return ended.code if isinstance(ended.code, int) else 1
+    except BrokenPipeError:
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_CLOSED
+    except click.ClickException as usage:
+        return _report(_usage_error(usage))
+    except Exception as error:
+        return _report(to_user_error(error))
+    return 0
+
+
+def _report(error: CiteflowError) -> int:
+    print(error, file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _usage_error(error: click.ClickException) -> ConfigError:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "citeflow"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return ConfigError(message, hint=f"{path} --help")
+
+
+class SectionedGroup(click.Group):
+    """A group that lists its commands by section, and imports each when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order of the help."""
+        return list(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in MODULES:
+            return None
+        module = importlib.import_module(f"citeflow.cli.{MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a definition list per section."""
+        width = formatter.width - 6 - max(map(len, MODULES))
+        for section, names in SECTIONS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, each.get_short_help_str(width)) for name, each in commands if each]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def _exit_codes() -> str:
+    meanings = {
+        0: "Success.",
+        CiteflowError.exit_code: "citeflow itself, or the system below it, failed.",
+        130: "Ctrl-C.",
+        OUTPUT_CLOSED: "Nobody reads on.",
+    }
+    for kind in CiteflowError.__subclasses__():
+        meanings[kind.exit_code] = (kind.__doc__ or "").splitlines()[0]
+    lines = [f"  {code:>3}  {meaning}" for code, meaning in sorted(meanings.items())]
+    return "\n".join(["\b", "Exit codes:", *lines])
+
+
+@click.group(
+    cls=SectionedGroup,
+    no_args_is_help=False,
+    epilog=_exit_codes(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="citeflow", message="%(prog)s %(version)s")
+def citeflow() -> None:
+    """Find the citations that are missing from a citation network."""
+
+
+@click.command()
+@options.workers
+@options.output
+@options.local_run
+@options.settings
+def run(
+    workers: int, out: Path | None, local: options.LocalRun, settings: options.Settings
+) -> None:
+    """Run the whole pipeline on this machine."""
+    resolved = settings.resolve()
+    options.require("kfp", "torch")
+    from citeflow.kubeflow import local_runner
+    from citeflow.kubeflow.pipelines import PIPELINES
+    from citeflow.report import Report
+    from citeflow.reporting import markdown, mlflow
+    from citeflow.reporting.publish import check_output_folders
+
+    paths = local.paths()
+    folder = out or paths.published
+    mlflow.check()
+    check_output_folders(paths.data_root, folder)
+    dataset = redact_url(local.dataset)
+    log("run", "starts", name=paths.name, dataset=dataset, data_root=paths.data_root)
+    arguments: dict[str, str | int] = {
+        "dataset": local.dataset,
+        "settings": config.to_yaml(resolved),
+        "workers": workers,
+        "run_name": paths.name,
+        "out_dir": str(folder),
+        "data_root": str(paths.data_root),
+    }
+    compiled = PIPELINES["citation"].compiled()
+    with options.resumable(paths.name):
+        local_runner.run_pipeline(
+            compiled, arguments, scratch=paths.data_root, verbose=local.verbose
+        )
+    report = Report.read(folder)
+    print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
+    log("run", "done", page=folder / "report.html", tensorboard=f"--logdir {paths.logs.parent}")
+    emit(
+        {
+            "report": str(folder / "report.json"),
+            "page": str(folder / "report.html"),
+            "model": str(folder / "model"),
+            "logs": str(paths.logs),
+            "test": report.test.model_dump(by_alias=True),
+        }
+    )

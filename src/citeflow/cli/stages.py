@@ -1,0 +1,160 @@
+"""One command per stage. Each prints one JSON object: folder, digest and facts of the artifact."""
+
+from pathlib import Path
+
+import click
+
+from citeflow import config, files
+from citeflow.artifacts import (
+    EVAL_REPORT,
+    PREPARED_GRAPH,
+    RAW_DATASET,
+    TRAINED_MODEL,
+    LocalArtifact,
+    resolve_artifact,
+)
+from citeflow.cli import options
+from citeflow.kubeflow.params import LOCAL
+from citeflow.utils.logging import emit
+
+RUN_ID = "by-hand"
+"""Stands in for the id of a pipeline run."""
+
+
+@click.command()
+@click.argument("dataset", type=options.Dataset())
+@options.data_root
+@options.settings
+def download(dataset: str, data_root: Path, settings: options.Settings) -> None:
+    """Bring a dataset below the data root.
+
+    DATASET is a name, a folder, an archive or a URL.
+    """
+    resolved = settings.resolve()
+    # Not the stage of the pipeline: that refuses a URL with a password, which all who may see a
+    # pipeline run would see. This command is the way to download from one.
+    from citeflow.data.datasets import download_dataset
+
+    folder = download_dataset(dataset, data_root=data_root, config=resolved)
+    _emit(LocalArtifact.open(folder, RAW_DATASET, data_root), RAW_DATASET, data_root)
+
+
+@click.command()
+@click.argument("raw", type=options.Folder())
+@options.data_root
+@options.settings
+def preprocess(raw: Path, data_root: Path, settings: options.Settings) -> None:
+    """Split a citation graph and lay it out for training.
+
+    RAW is the folder that `download` made.
+    """
+    resolved = settings.resolve()
+    source = LocalArtifact.open(raw, RAW_DATASET, data_root)
+    graph = LocalArtifact()
+    from citeflow import stages
+
+    stages.preprocess(source, "", config.to_yaml(resolved), data_root=str(data_root), graph=graph)
+    _emit(graph, PREPARED_GRAPH, data_root)
+
+
+@click.command()
+@click.argument("graph", type=options.Folder())
+@options.run_name
+@options.workers
+@options.data_root
+@options.settings
+def train(
+    graph: Path, run_name: str, workers: int, data_root: Path, settings: options.Settings
+) -> None:
+    """Fit a link predictor.
+
+    GRAPH is the folder that `preprocess` made.
+    """
+    resolved = settings.resolve()
+    prepared = LocalArtifact.open(graph, PREPARED_GRAPH, data_root)
+    options.require("torch")
+    model = LocalArtifact()
+    from citeflow import stages
+
+    stages.train(
+        prepared,
+        config.to_yaml(resolved),
+        workers,
+        run_name,
+        RUN_ID,
+        LOCAL,
+        "",
+        data_root=str(data_root),
+        model=model,
+        metrics=LocalArtifact(),
+    )
+    _emit(model, TRAINED_MODEL, data_root)
+
+
+@click.command()
+@click.argument("model", type=options.Folder())
+@click.option(
+    "--graph", type=options.Folder(), required=True, help="The graph that it was trained on."
+)
+def evaluate(model: Path, graph: Path) -> None:
+    """Rank held-out citations with a model and baselines.
+
+    MODEL is the folder that `train` made.
+    """
+    data_root = _data_root_of(model)
+    trained = LocalArtifact.open(model, TRAINED_MODEL, data_root)
+    prepared = LocalArtifact.open(graph, PREPARED_GRAPH, data_root)
+    options.require("torch")
+    report = LocalArtifact()
+    from citeflow import stages
+
+    stages.evaluate(
+        trained,
+        "",
+        prepared,
+        data_root=str(data_root),
+        report=report,
+        metrics=LocalArtifact(),
+        classification=LocalArtifact(),
+    )
+    _emit(report, EVAL_REPORT, data_root)
+
+
+@click.command()
+@click.argument("report", type=options.Folder())
+@click.option("--model", type=options.Folder(), required=True, help="The model that was evaluated.")
+@click.option(
+    "--out", type=options.OutputFolder(), required=True, help="Folder for report and model."
+)
+@options.data_root
+def publish(report: Path, model: Path, out: Path, data_root: Path) -> None:
+    """Put report, model and TensorBoard logs where people look.
+
+    REPORT is the folder that `evaluate` made.
+    """
+    evaluated = LocalArtifact.open(report, EVAL_REPORT, data_root)
+    trained = LocalArtifact.open(model, TRAINED_MODEL, data_root)
+    from citeflow import stages
+
+    folder = stages.publish(
+        evaluated,
+        "",
+        trained,
+        str(out),
+        data_root=str(data_root),
+        summary=LocalArtifact(),
+        page=LocalArtifact(),
+    )
+    emit({"path": str(folder)})
+
+
+def _data_root_of(model: Path) -> Path:
+    """Return the folder above the `runs` that a model is in, or else the model's own."""
+    below = [parent for parent in model.parents if parent.name == "runs"]
+    return below[0].parent if below else model.parent
+
+
+def _emit(artifact: LocalArtifact, kind: str, data_root: Path) -> None:
+    folder = resolve_artifact(artifact, kind, str(data_root))
+    manifest = files.read_manifest(folder, kind)
+    emit({"path": str(folder), "sha256": manifest.sha256, **manifest.facts})

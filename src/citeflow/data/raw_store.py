@@ -1,0 +1,255 @@
+"""The store of raw datasets: directories under `raw/`, each named by the digest of its content.
+
+A dataset made of files is named by their digests, wherever they came from, so the same content is
+stored once. A generated one is named by its settings, so it is found without being generated again.
+Under `raw/.downloads/` a note per URL records which dataset came from it, so that nothing is
+downloaded twice; delete the note to have the URL downloaded again.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pydantic import JsonValue
+
+from citeflow import files
+from citeflow.config import DataConfig
+from citeflow.data import archive, download
+from citeflow.data.citation_graph import CitationGraph
+from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
+from citeflow.utils import records
+from citeflow.utils.logging import log, redact_url
+from citeflow.utils.records import Record
+from citeflow.utils.usage import StageMeter
+
+KIND = "RawDataset"
+
+MAX_WAIT_MIN = 360
+"""Longest wait for another process that downloads the same URL."""
+
+LOG_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawFormat:
+    """A layout of files on the disk, and its reader."""
+
+    find_files: Callable[[Path], tuple[str, ...]]
+    """Lists the files that make up the dataset in a folder, by relative path; raises NotFoundError
+    if the folder is not in this format, and DataError if it is ambiguous."""
+
+    read: Callable[[Path, DataConfig], CitationGraph]
+
+    description: str
+    """The files that it expects, for messages."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """An archive under a URL."""
+
+    dataset: str
+    """Name of the dataset, for the report."""
+
+    url: str
+    sha256: str | None = None
+    """Digest that the archive must have, in lower case."""
+
+    format: str | None = None
+    """Format that it must hold."""
+
+
+class _Note(Record):
+    """Result of an earlier download."""
+
+    url: str
+    sha256: str
+    """Digest of the archive."""
+
+    raw: str
+    """Name of the directory that was made of it."""
+
+
+class RawStore:
+    """The directory `raw/` of a data root, during one run of the stage `download`."""
+
+    def __init__(self, data_root: Path, formats: Mapping[str, RawFormat]) -> None:
+        """Open the store; nothing is written yet.
+
+        Args:
+            data_root: where all data lies.
+            formats: those that are looked for in a folder or an archive, the first match counts.
+        """
+        self._root = data_root / "raw"
+        self._formats = formats
+        self._meter = StageMeter()
+
+    def generate(
+        self, dataset: str, settings: Mapping[str, JsonValue], write: Callable[[Path], None]
+    ) -> Path:
+        """Return the dataset of these settings, written by `write` if it is not stored yet."""
+        inputs: dict[str, JsonValue] = {dataset: dict(settings)}
+        path = self._root / files.sha256_of_json(inputs)[:16]
+        if not _is_complete(path):
+            log("download", "generating", dataset=dataset)
+            with files.new_directory(path) as work:
+                write(work)
+                self._write_manifest(work, {"dataset": dataset, "format": "folder"}, inputs)
+        return path
+
+    def add_folder(self, folder: Path) -> Path:
+        """Copy a dataset from a folder.
+
+        Raises:
+            NotFoundError: there is none in it.
+            DataError: it is ambiguous.
+        """
+        name, names = self._find_format(folder)
+        facts = {"dataset": folder.resolve().name, "format": name}
+        return self._store(folder, names, files.copy_file, facts)
+
+    def add_archive(
+        self, file: Path, facts: Mapping[str, JsonValue], *, format: str | None = None
+    ) -> Path:
+        """Unpack the dataset in an archive, at its top or in one folder below.
+
+        Args:
+            file: .zip, .tar or .tar.gz.
+            facts: written into the manifest; `dataset` is among them.
+            format: the one that the dataset must be in.
+
+        Raises:
+            DataError: the archive is damaged or hostile, or does not hold one dataset.
+        """
+        log("download", "unpacking", file=file.name, bytes=file.stat().st_size)
+        # On the file system of the store, so that the files are moved out of it, not copied.
+        with files.scratch_directory(self._root) as work:
+            archive.extract(file, work)
+            folders = [work, *(path for path in sorted(work.iterdir()) if path.is_dir())]
+            datasets = []
+            for folder in folders:
+                if folder.name != "__MACOSX":  # resource forks, which macOS packs beside the files
+                    with contextlib.suppress(NotFoundError):
+                        datasets.append((folder, *self._find_format(folder)))
+            if len(datasets) != 1:
+                hint = " or ".join(each.description for each in self._formats.values())
+                raise DataError(
+                    f"archive with {len(datasets)} datasets",
+                    file.name,
+                    hint=f"one is expected: {hint}",
+                )
+            folder, name, names = datasets[0]
+            if format not in (None, name):
+                raise DataError(f"archive is not in the layout of {facts['dataset']}", file.name)
+            return self._store(folder, names, files.move_file, {**facts, "format": name})
+
+    def add_url(self, source: Source) -> Path:
+        """Download and unpack an archive, unless that was done before.
+
+        Of several processes that do so at the same time one downloads and the others wait.
+
+        Raises:
+            NotFoundError: there is nothing under this URL.
+            UnavailableError: the server does not deliver, or another process takes too long.
+            DataError: the archive has another digest, is damaged or hostile, or holds no dataset.
+        """
+        work = self._root / ".downloads" / files.sha256_of_json(source.url)[:16]
+        with _exclusive(work / "download.lock"):
+            return self._download(source, work)
+
+    def _download(self, source: Source, work: Path) -> Path:
+        note = work / "note.json"
+        url = redact_url(source.url)
+        is_local = source.url.lower().startswith("file:")
+        # A local file is cheap to read, and more likely to be another one by now.
+        if not is_local and (known := self._find_noted(note, source.sha256)):
+            log("download", "already here", url=url, raw=known.name, note=note)
+            return known
+        file = work / archive_name(source.url)
+        digest = download.fetch(source.url, file, sha256=source.sha256)
+        raw = self._find_noted(note, digest)
+        if raw is None:
+            facts = {"dataset": source.dataset, "url": url, "archive_sha256": digest}
+            try:
+                raw = self.add_archive(file, facts, format=source.format)
+            except (DataError, NotFoundError):
+                file.unlink()  # the next attempt must download another one
+                raise
+        files.write_json(note, _Note(url=url, sha256=digest, raw=raw.name).model_dump())
+        file.unlink()
+        return raw
+
+    def _find_noted(self, note: Path, sha256: str | None) -> Path | None:
+        """Return what came of a URL earlier, if it still exists and has the digest wanted now."""
+        try:
+            known = records.load(_Note, files.read_json(note), error=CorruptError)
+        except (NotFoundError, CorruptError):
+            return None
+        path = self._root / Path(known.raw).name
+        return path if sha256 in (None, known.sha256) and _is_complete(path) else None
+
+    def _find_format(self, folder: Path) -> tuple[str, tuple[str, ...]]:
+        """Return the format of the dataset in a folder, and its files."""
+        missing = NotFoundError("no dataset", folder)
+        for name, format in self._formats.items():
+            try:
+                return name, format.find_files(folder)
+            except NotFoundError as error:
+                missing = error
+        raise missing  # the message of the last format, which is the one that users bring
+
+    def _store(
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        take: Callable[[Path, Path], None],
+        facts: Mapping[str, JsonValue],
+    ) -> Path:
+        digests = {name: files.sha256_of_file(folder / name) for name in names}
+        digest = files.sha256_of_json({"format": facts["format"], "files": digests})
+        path = self._root / digest[:16]
+        if _is_complete(path):
+            log("download", "already here", raw=path.name)
+            return path
+        with files.new_directory(path) as work:
+            for name in names:
+                take(folder / name, work / name)
+            self._write_manifest(work, facts, {})
+        return path
+
+    def _write_manifest(
+        self, work: Path, facts: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]
+    ) -> None:
+        stages: dict[str, JsonValue] = {"download": dict(self._meter.cost())}
+        files.write_manifest(work, KIND, inputs=inputs, facts={**facts, "stages": stages})
+
+
+def archive_name(url: str) -> str:
+    """Return the file name that a URL ends with, safe to use on the disk."""
+    name = PurePosixPath(redact_url(url)).name
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".")[-100:] or "archive"
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        files.read_manifest(path, KIND)
+    except (NotFoundError, CorruptError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock for the block; while another process holds it, log so every minute."""
+    with contextlib.ExitStack() as stack:
+        for minutes in range(MAX_WAIT_MIN + 1):
+            try:
+                stack.enter_context(files.exclusive(lock, wait_s=LOG_EVERY_S))
+                break
+            except UnavailableError:
+                if minutes == MAX_WAIT_MIN:
+                    raise
+                log("download", "waiting for another process", minutes=minutes + 1, lock=lock)
+        yield

@@ -1,0 +1,418 @@
+"""A published run in MLflow, where MLFLOW_TRACKING_URI is set; without it, mlflow is not imported.
+
+All results are on disk before MLflow is asked, so a server that is away costs only its copy of
+them, and a repetition. A repetition completes the same run: it is found again by a tag that is
+computed from the run's name and its model. `MlflowClient` and not the fluent API, which keeps its
+run in global state, takes MLFLOW_RUN_ID for the run itself, and cannot set when a run began.
+"""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import math
+import os
+import re
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from citeflow import files
+from citeflow.errors import CiteflowError, CorruptError, NotFoundError, UnavailableError
+from citeflow.paths import RunPaths
+from citeflow.report import Curves, Report
+from citeflow.reporting import formatting
+from citeflow.utils.logging import log, redact_url
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Experiment, Metric, Run
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+KFP_RUN_ID = "CITEFLOW_KFP_RUN_ID"
+"""Variable with the id of the run of Kubeflow Pipelines, if there is one."""
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Variables of MLflow, each unless it is set. Its own defaults are eight tries of two minutes."""
+
+INSTALL = f"pip install '.[mlflow]' in a checkout of citeflow, or unset {URI_VARIABLE}"
+EXPERIMENT = "citeflow"
+KEY = "citeflow.key"
+"""Tag by which a run is found again."""
+
+FINISHED = "FINISHED"
+MAX_POINTS = 300
+"""Of a curve: a server keeps each in a row of its database."""
+METRICS_PER_REQUEST = 500
+"""MLflow takes 1000, in at most 1 MB."""
+DIGEST_LENGTH = 36
+MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
+MAX_REASON_LENGTH = 300
+"""Characters of MLflow's own message that an error repeats."""
+
+
+def check() -> None:
+    """Check, before any work, that the package is there if MLflow is wanted.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    if os.environ.get(URI_VARIABLE) and importlib.util.find_spec("mlflow") is None:
+        raise UnavailableError("package is not installed", "mlflow", hint=INSTALL)
+
+
+def log_run(
+    report: Path, *, model: Path, run: RunPaths, out: Path, is_required: bool = True
+) -> None:
+    """Log a published run to MLflow if MLFLOW_TRACKING_URI is set; once logged, it stays as it is.
+
+    Args:
+        report: the EvalReport.
+        model: the TrainedModel.
+        run: the run, by whose name it is logged.
+        out: folder that it was published to.
+        is_required: whether it is an error if MLflow is away. An experiment continues without it.
+
+    Raises:
+        UnavailableError: MLflow does not answer, refuses the run, or is not installed.
+    """
+    uri = os.environ.get(URI_VARIABLE)
+    if not uri:
+        return
+    check()
+    root = run.data_root
+    again = ["citeflow", "publish", report, "--model", model, "--out", out, "--data-root", root]
+    hint = f"all results are on disk; to log it to MLflow later: {shlex.join(map(str, again))}"
+    try:
+        with _user_errors(uri, hint), _quiet():
+            from mlflow import MlflowClient
+
+            run_id = _log(MlflowClient(uri), report, model=model, run=run, out=out)
+    except UnavailableError as error:
+        if is_required:
+            raise
+        log("publish", "continues without MLflow", why=f"{error.what}: {error.value}")
+        log("publish", "can be logged later", hint=error.hint)
+    else:
+        log("publish", "logged to MLflow", server=_public(uri), run=run_id)
+
+
+def _log(client: "MlflowClient", report: Path, *, model: Path, run: RunPaths, out: Path) -> str:
+    """Log what MLflow lacks of a run; return the id that it has there."""
+    from mlflow.entities import Param, RunTag
+
+    content = Report.read(out)
+    curves = Curves.read(report)
+    digests = _digests(report, model, run.data_root)
+    tags = _tags(run.name, content, digests)
+    params = _params(content)
+    datasets = _datasets(content, digests)
+
+    entry = _find_or_create(client, run.name, digests["TrainedModel"], start=_start(curves))
+    run_id = str(entry.info.run_id)
+    is_same = entry.data.tags.get("EvalReport") == digests["EvalReport"]
+    if entry.info.status == FINISHED and is_same:
+        return run_id
+    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+    client.log_inputs(run_id, datasets)
+    model_id = _log_model(client, entry, run.name, out / "model", content.train.steps, tags, params)
+    evaluated = (report / "report.json").stat().st_mtime
+    metrics = [
+        *_curve_metrics(curves),
+        *_result_metrics(content, evaluated, run_id, model_id, datasets[0]),
+    ]
+    for first in range(0, len(metrics), METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[first : first + METRICS_PER_REQUEST])
+    for name in ("report.json", "report.html"):
+        client.log_artifact(run_id, str(out / name))
+    # The tags last: that of the EvalReport marks the run as complete.
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    client.set_terminated(run_id, FINISHED, end_time=_ms(_end(curves)))
+    return run_id
+
+
+def _find_or_create(client: "MlflowClient", name: str, model: str, *, start: float) -> "Run":
+    """Return the run of this name and model, below the run MLFLOW_RUN_ID where that is set."""
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+    parent = os.environ.get("MLFLOW_RUN_ID", "")
+    experiment_id = (
+        client.get_run(parent).info.experiment_id if parent else _experiment(client).experiment_id
+    )
+    key = files.sha256_of_json({"run": name, "model": model, "parent": parent})
+    tags = {KEY: key, **({MLFLOW_PARENT_RUN_ID: parent} if parent else {})}
+
+    def find() -> "list[Run]":
+        runs = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'")
+        return sorted(runs, key=lambda run: (run.info.status != FINISHED, run.info.run_id))
+
+    if found := find():
+        return found[0]
+    created = client.create_run(experiment_id, start_time=_ms(start), tags=tags, run_name=name)
+    # The client repeats a request whose answer was lost, so that there may be two runs now.
+    first, *twins = find() or [created]
+    for twin in twins:
+        client.delete_run(twin.info.run_id)
+    return first
+
+
+def _experiment(client: "MlflowClient") -> "Experiment":
+    """Return the experiment that the environment names, created unless it is there."""
+    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return client.get_experiment(experiment_id)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    return found or client.get_experiment(client.create_experiment(name))
+
+
+def _log_model(
+    client: "MlflowClient",
+    entry: "Run",
+    name: str,
+    folder: Path,
+    step: int,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+) -> str:
+    """Upload the model's files unless they are there; return its id."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    run_id = entry.info.run_id
+    experiment_id = entry.info.experiment_id
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    model = (
+        found[0]
+        if found
+        else client.create_logged_model(
+            experiment_id,
+            name=re.sub(r"[^\w-]+", "-", name),
+            source_run_id=run_id,
+            tags=dict(tags),
+            params=dict(params),
+            model_type="link predictor",
+        )
+    )
+    if model.status != LoggedModelStatus.READY:
+        client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    outputs = client.get_run(run_id).outputs
+    if not outputs or not outputs.model_outputs:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    return str(model.model_id)
+
+
+def _digests(report: Path, model: Path, data_root: Path) -> dict[str, str]:
+    """Return the sha256 of each artifact of the lineage; RawDataset only if the graph is there."""
+    trained = files.read_manifest(model, "TrainedModel")
+    graph = str(trained.inputs["PreparedGraph"])
+    digests = {
+        "PreparedGraph": graph,
+        "TrainedModel": trained.sha256,
+        "EvalReport": files.read_manifest(report, "EvalReport").sha256,
+    }
+    for folder in sorted((data_root / "prepared").glob("*")):
+        with contextlib.suppress(CorruptError, NotFoundError):
+            manifest = files.read_manifest(folder, "PreparedGraph")
+            if manifest.sha256 == graph:
+                return {"RawDataset": str(manifest.inputs["RawDataset"]), **digests}
+    return digests
+
+
+def _tags(name: str, content: Report, digests: Mapping[str, str]) -> dict[str, str]:
+    version = content.versions["citeflow"]
+    kfp_run_id = os.environ.get(KFP_RUN_ID)
+    tags = {
+        "mlflow.note.content": formatting.headline(content),
+        "mlflow.source.name": f"citeflow {version}",
+        "mlflow.source.type": "LOCAL",
+        "citeflow.run": name,
+        "citeflow.version": version,
+        **({"kfp_run_id": kfp_run_id} if kfp_run_id else {}),
+        **digests,
+    }
+    return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items()}
+
+
+def _params(content: Report) -> dict[str, str]:
+    values = {"dataset": content.dataset, "workers": content.train.workers}
+    for section, settings in content.config.to_dict().items():
+        values |= {f"{section}.{key}": value for key, value in settings.items()}
+    return {name: redact_url(str(value))[:MAX_PARAM_LENGTH] for name, value in values.items()}
+
+
+def _datasets(content: Report, digests: Mapping[str, str]) -> "list[DatasetInput]":
+    """Describe the artifacts that the run read; the first one is what the model was measured on."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    facts = {name: value for name, value in content.facts.items() if not isinstance(value, dict)}
+    inputs = {"PreparedGraph": ("training, test", facts), "RawDataset": ("raw", {})}
+    datasets = []
+    for kind, (context, profile) in inputs.items():
+        if kind not in digests:
+            continue
+        # The field for the digest holds a part of it only.
+        text = json.dumps({"sha256": digests[kind], **profile})
+        dataset = Dataset(
+            name=f"{redact_url(content.dataset)} ({kind})",
+            digest=digests[kind][:DIGEST_LENGTH],
+            source_type="citeflow",
+            source=text,
+            profile=text,
+        )
+        datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    return datasets
+
+
+def _curve_metrics(curves: Curves) -> "list[Metric]":
+    """Return the points of all curves, at the steps and times of the training."""
+    from mlflow.entities import Metric
+
+    sources: list[tuple[str, Sequence[Mapping[str, float]]]] = [
+        ("loss", curves.history),
+        ("lr", curves.history),
+        ("positives_per_s", curves.history),
+        ("valid_mrr", curves.evaluations),
+    ]
+    return [
+        Metric(f"train/{key}", entry[key], _ms(entry["wall_time"]), int(entry["step"]))
+        for key, entries in sources
+        for entry in thin(entries)
+        if math.isfinite(entry[key])
+    ]
+
+
+def thin(entries: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Pick at most MAX_POINTS entries at even distances, the first and the last among them."""
+    last = len(entries) - 1
+    if last < MAX_POINTS:
+        return list(entries)
+    return [entries[round(last * i / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
+
+
+def _result_metrics(
+    content: Report, wall_time: float, run_id: str, model_id: str, dataset: "DatasetInput"
+) -> "list[Metric]":
+    """Return the figures of the finished model, all at step 0, of which MLflow draws bars.
+
+    Scores belong to the model and the dataset too, costs and baselines to the run alone.
+    """
+    from mlflow.entities import Metric
+
+    scores = {
+        f"{split}/{name}": value
+        for split, part in (("test", content.test), ("valid", content.valid))
+        for name, value in part.figures().items()
+    }
+    others = {f"baseline/{name}": scores.mrr for name, scores in content.baselines.items()}
+    train = content.train.model_dump(exclude={"workers"}, exclude_none=True)
+    others |= {f"total/{name}": value for name, value in train.items()}
+    for stage, cost in content.stages.items():
+        costs = cost.model_dump(exclude_none=True)
+        others |= {f"stage/{stage}_{name}": value for name, value in costs.items()}
+
+    time_ms = _ms(wall_time)
+    owner = {
+        "run_id": run_id,
+        "model_id": model_id,
+        "dataset_name": dataset.dataset.name,
+        "dataset_digest": dataset.dataset.digest,
+    }
+    metrics = []
+    for values, of_model in ((scores, owner), (others, {})):
+        for name, value in values.items():
+            if math.isfinite(value):
+                # MLflow allows no @ in a name.
+                key = name.replace("@", "_at_")
+                metrics.append(Metric(key, float(value), time_ms, 0, **of_model))
+    return metrics
+
+
+def _start(curves: Curves) -> float:
+    """Return when the training began, in seconds since 1970."""
+    entries = [*curves.history, *curves.evaluations]
+    begins = [entry["wall_time"] - entry["seconds"] for entry in entries[:1]]
+    return min([*begins, *(entry["wall_time"] for entry in entries)], default=0.0)
+
+
+def _end(curves: Curves) -> float:
+    entries = [*curves.history, *curves.evaluations]
+    return max((entry["wall_time"] for entry in entries), default=0.0)
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow from printing and from long waits; it reads some variables on import only."""
+    added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
+    disabled = logging.root.manager.disable
+    os.environ.update(added)
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _user_errors(uri: str, hint: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a server or its client into one error without secrets."""
+    try:
+        yield
+    except CiteflowError:
+        raise
+    except Exception as error:  # mlflow lets errors of many packages through
+        # `from None`: the original may hold a password.
+        raise _to_user_error(error, uri, hint) from None
+
+
+def _to_user_error(error: Exception, uri: str, hint: str) -> UnavailableError:
+    if _is_network_failure(error):
+        return UnavailableError("MLflow does not answer", _public(uri), hint=hint)
+    message = " ".join(hide_secrets(str(error), uri).split())[:MAX_REASON_LENGTH]
+    reason = f"{_public(uri)}: {message or type(error).__name__}"
+    return UnavailableError("MLflow did not take the run", reason, hint=hint)
+
+
+def _is_network_failure(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and type(error).__module__.startswith("requests"):
+            return type(error).__name__ != "HTTPError"
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def hide_secrets(text: str, uri: str) -> str:
+    """Remove from a message of MLflow what it may repeat of the URI and the environment."""
+    secrets = [os.environ.get(name, "") for name in SECRETS]
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(uri if "://" in uri else f"//{uri}")
+        secrets += [parts.password or "", unquote(parts.password or ""), parts.query]
+        secrets += [value.strip("/") for _, value in parse_qsl(parts.query)]
+    text = re.sub(r"//\S*@", "//", text.replace(uri, _public(uri)))
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _public(uri: str) -> str:
+    """Return the URI without user, password and query, also if its scheme was forgotten."""
+    return redact_url(uri) if "://" in uri else uri.rpartition("@")[2].partition("?")[0]

@@ -1,0 +1,43 @@
+import math
+
+import pytest
+from outcomes import curve, model, outcome
+
+from citeflow.experiments.comparison_page import render_html, render_markdown
+from citeflow.experiments.significance import rank_models
+
+
+def test_html_has_bars_and_curves_on_common_axes():
+    better, worse = curve(0.2, 0.5, 0.7), curve(0.1, 0.2)
+    outcomes = [
+        *model("s<age", [0.7] * 3, validations=better),
+        *model("d", [0.5], validations=worse),
+    ]
+    page = render_html("hepth", rank_models(outcomes))
+    assert page.count("<svg") == 3
+    assert "s&lt;age" in page
+    assert "Validation MRR over epochs" in page
+    assert "nan" not in page.lower()
+
+
+def test_html_without_validations_has_no_curves():
+    page = render_html("hepth", rank_models([*model("a", [0.7]), *model("b", [0.5])]))
+    assert page.count("<svg") == 1
+
+
+def test_html_draws_single_validations_as_points():
+    late = [{"epoch": 1.0, "seconds": 3.0, "valid_mrr": 0.6}]
+    outcomes = [
+        outcome(f"{name}-seed-{seed}", seed=seed, validations=validations)
+        for name in "ab"
+        for seed, validations in enumerate((curve(0.5), late))
+    ]
+    assert render_html("hepth", rank_models(outcomes)).count("<svg") == 3
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_markdown_names_the_winner_and_every_figure(num_seeds):
+    outcomes = [*model("a", [0.7, 0.72][:num_seeds]), *model("b", [0.5, 0.51][:num_seeds])]
+    text = render_markdown("hepth", rank_models(outcomes)).replace("\u00a0", " ")
+    assert "a has the highest validation MRR" in text
+    assert (f"0.505 ± {math.sqrt(0.00005):.3f}" in text) == (num_seeds == 2)

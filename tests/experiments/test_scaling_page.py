@@ -1,0 +1,34 @@
+import pytest
+from outcomes import outcome
+
+from citeflow.experiments.scaling_page import headline, render_html, render_markdown
+from citeflow.experiments.speedup import build_rows
+
+
+@pytest.fixture(scope="module")
+def rows():
+    trials = [(4, 2, 5.0), (1, 2, 20.0), (2, 2, 8.0), (2, 4, 15.0), (1, 4, 30.0)]
+    return build_rows([outcome(workers=w, epochs=e, seconds=s) for w, e, s in trials], cores=2)
+
+
+def test_headline_states_the_gain_of_the_longest_training(rows):
+    assert headline(rows) == "2 workers are 2.00 × as fast as 1 at 4 epochs: 100 % efficiency."  # noqa: RUF001
+    assert "nothing to compare" in headline(build_rows([outcome()], cores=2))
+
+
+def test_markdown_remarks_more_workers_than_cores(rows):
+    assert "More workers than cores" in render_markdown("hepth", rows, cores=2)
+    pods = build_rows([outcome(workers=4)], cores=None)
+    assert "workers than cores" not in render_markdown("hepth", pods, cores=None)
+
+
+def test_html_has_four_figures_and_both_tables(rows):
+    page = render_html("he<pth", rows, cores=2)
+    assert (page.count("<svg"), page.count("<table")) == (4, 2)
+    assert "he<pth" not in page
+    labels = "Training time (s)", "Times as fast", "Citations per second", "published, 30 epochs"
+    assert all(label in page for label in ("he&lt;pth", "0.8511", *labels))
+
+
+def test_html_of_one_training_has_its_figures():
+    assert "<svg" in render_html("hepth", build_rows([outcome()], cores=2), cores=2)

@@ -1,0 +1,148 @@
+"""Jobs and pods as real servers describe them (shared/recordings), and what is read from them."""
+
+import datetime
+import json
+import math
+
+import pytest
+from clusters import NAMESPACE, PYTORCHJOB, SHARED, TRAINJOB, identity
+from kubernetes import client as k8s
+
+from citeflow.kubernetes.job_spec import JobSpec
+from citeflow.kubernetes.job_status import PodStatus, first_failure, summarize
+from citeflow.kubernetes.launchers import LAUNCHERS
+
+
+def recorded(name):
+    path = SHARED / "recordings" / name
+    if not path.is_file():
+        pytest.skip("the recordings of real servers are not here")
+    return [entry.get("object", entry) for entry in json.loads(path.read_text())]
+
+
+@pytest.fixture(scope="module")
+def pods():
+    """The recorded pods of workers, by phase and reason of their containers."""
+    with k8s.ApiClient() as api:
+        read = api._ApiClient__deserialize
+        return [PodStatus.read(read(pod, "V1Pod")) for pod in recorded("worker-pods.json")]
+
+
+def test_recorded_pods_are_read(pods):
+    assert all(pod.uid and pod.created.tzinfo for pod in pods)
+    states = {(pod.phase, pod.waiting.partition(":")[0]) for pod in pods}
+    assert {
+        ("Pending", ""),
+        ("Pending", "ContainerCreating"),
+        ("Pending", "ErrImagePull"),
+        ("Pending", "ImagePullBackOff"),
+        ("Running", ""),
+        ("Running", "CrashLoopBackOff"),
+        ("Succeeded", ""),
+        ("Failed", ""),
+    } <= states
+    assert any("Insufficient" in pod.unschedulable for pod in pods)
+    unrecoverable = {pod.waiting for pod in pods if pod.is_unrecoverable}
+    assert unrecoverable == {"ErrImagePull", "ImagePullBackOff"}
+    reasons = {str(each.end) for pod in pods for each in pod.containers if each.end}
+    assert {"137 (OOMKilled)", "137 (ContainerStatusUnknown)", "0 (Completed)"} <= reasons
+
+
+def test_recorded_pods_have_started_where_there_is_a_log(pods):
+    for pod in pods:
+        if pod.phase in ("Running", "Succeeded"):
+            assert pod.has_started
+        if pod.phase == "Pending":
+            assert not pod.has_started
+        assert pod.has_ended == (pod.phase in ("Succeeded", "Failed"))
+
+
+def test_recorded_pods_are_named_by_their_replicas(pods):
+    names = set()
+    for pod in pods:
+        (launcher,) = [each for each in LAUNCHERS.values() if each.pod_label in pod.labels]
+        assert launcher.container in pod.container_names
+        names.add(launcher.replica(pod))
+    assert {"worker-0", "worker-1", "node-0-0", "node-0-1"} <= names
+    assert all(name.count("-") == (1 if name.startswith("worker") else 2) for name in names)
+
+
+def test_first_failure_is_the_earliest(pods):
+    failure = first_failure(pods)
+    ends = [
+        end
+        for pod in pods
+        for each in pod.containers
+        for end in (each.end, each.last_end)
+        if end and end.exit_code and end.finished
+    ]
+    assert failure[1].finished == min(end.finished for end in ends)
+    assert first_failure([]) is None
+
+
+def test_summarize_counts_phases_restarts_and_reasons(pods):
+    assert summarize([]) == "no pods yet"
+    waiting = [pod for pod in pods if pod.waiting == "ImagePullBackOff"][:1]
+    running = [pod for pod in pods if pod.phase == "Running" and not pod.waiting][:2]
+    restarts = sum(each.restarts for pod in running for each in pod.containers)
+    text = summarize([*waiting, *running])
+    assert text == f"1 pending, 2 running, {restarts} restarts, ImagePullBackOff"
+
+
+def test_recorded_jobs_are_read():
+    found = [PYTORCHJOB.status(job) for job in recorded("pytorchjobs.json")]
+    assert {job.end.succeeded if job.end else None for job in found} == {True, False, None}
+    failed = [job.end.reason for job in found if job.end and not job.end.succeeded]
+    assert all("failed" in reason for reason in failed)
+    assert all(job.deadline_s > 0 and job.run_id and job.spec_sha256 for job in found)
+    assert all(job.started >= job.created for job in found)
+    for job in map(TRAINJOB.status, recorded("trainjobs.json")):
+        assert job.name.startswith("citeflow-")
+        assert job.deadline_s > 0
+
+
+def a_job(launcher, *conditions, deadline_hours=1.0):
+    job = launcher.render(JobSpec(deadline_hours=deadline_hours), identity())
+    created = "2026-11-28T12:00:00Z"
+    job["metadata"] |= {"uid": "u", "resourceVersion": "7", "creationTimestamp": created}
+    status = [{"type": type_, "status": value, "message": type_} for type_, value in conditions]
+    return {**job, "status": {"conditions": status}}
+
+
+@pytest.mark.parametrize(
+    ("condition", "succeeded"),
+    [
+        ("Succeeded", {"pytorchjob": True, "trainjob": None}),
+        ("Complete", {"pytorchjob": None, "trainjob": True}),
+        ("Failed", {"pytorchjob": False, "trainjob": False}),
+        *((other, {}) for other in ("Created", "Running", "Restarting", "Suspended")),
+    ],
+)
+def test_end_is_the_terminal_condition(launcher, condition, succeeded):
+    job = launcher.status(a_job(launcher, ("Running", "False"), (condition, "True")))
+    expected = succeeded.get(launcher.name)
+    assert (job.end.succeeded if job.end else None) == expected
+    assert launcher.status(a_job(launcher, (condition, "False"))).end is None
+    assert launcher.status({**a_job(launcher), "status": {"conditions": None}}).end is None
+    assert job.is_suspended == (condition == "Suspended")
+
+
+def test_overdue_counts_from_the_start_unless_suspended(launcher):
+    noon = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
+    job = launcher.status(a_job(launcher))
+    assert job.overdue_s(noon) == -3600
+    assert job.overdue_s(noon + datetime.timedelta(hours=2)) == 3600
+    suspended = launcher.status(a_job(launcher, ("Suspended", "True")))
+    assert suspended.overdue_s(noon + datetime.timedelta(hours=2)) == -math.inf
+
+
+def test_pods_of_the_api_are_read(client, kube, operator):
+    kube.put(PYTORCHJOB.render(JobSpec(workers=1), identity()))
+    for _ in range(200):
+        pods = client.pods(PYTORCHJOB.pod_selector(identity().name))
+        if pods and pods[0].containers:
+            break
+    assert pods[0].waiting == "ContainerCreating"
+    assert client.pod(pods[0].name).uid == pods[0].uid
+    assert client.pod("none") is None
+    assert kube.requests[-1].namespace == NAMESPACE

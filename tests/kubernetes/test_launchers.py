@@ -1,0 +1,373 @@
+"""The rendered jobs, against the schemas of their kinds and the rules for their pods.
+
+`CITEFLOW_GOLDEN=1 pytest tests/kubernetes/test_launchers.py` writes the files in golden/ again.
+"""
+
+import copy
+import json
+import os
+import re
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from clusters import PYTORCHJOB, SHARED, TRAINJOB, identity
+from hypothesis import given
+from hypothesis import strategies as st
+from manifests.pod_security import violations
+
+from citeflow.errors import ConfigError
+from citeflow.kubernetes.identity import RUN_ID, Owner
+from citeflow.kubernetes.job_spec import JobSpec
+from citeflow.kubernetes.job_status import SPEC_SHA256
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES, LAUNCHERS
+from citeflow.kubernetes.pod_template import METRICS_PORT, RENDEZVOUS_PORT
+
+STEP = Owner(name="citation-x7k2q-2104", uid="c0ffee00-1111-2222-3333-444455556666")
+CASES = {
+    "defaults": (JobSpec(), identity()),
+    "one worker": (
+        JobSpec(workers=1, memory="2Gi", restarts=0, keep_hours=0),
+        identity(run_name="7", run_id="r_1.x", namespace="n"),
+    ),
+    "GPUs": (
+        JobSpec(workers=4, gpus=8, cpu="16", memory="128Gi", gpu_resource="amd.com/gpu"),
+        identity(owner=STEP),
+    ),
+    "a queue": (JobSpec(queue="lab.users", deadline_hours=0.0001), identity(owner=STEP)),
+    "chosen nodes": (
+        JobSpec(
+            node_selector={"cloud.google.com/gke-spot": "true"},
+            tolerations=(
+                {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+                {"key": "spot", "operator": "Equal", "value": "true", "effect": "NoExecute"},
+            ),
+        ),
+        identity(),
+    ),
+    "many workers": (
+        JobSpec(workers=10_000, deadline_hours=8760, keep_hours=8760),
+        identity(run_name="a" * 63, run_id="R" * 63),
+    ),
+    "another image": (
+        JobSpec(
+            image="registry.example:5000/lab/train@sha256:" + "0" * 64,
+            image_pull_policy="Never",
+            image_pull_secrets=("one", "two"),
+            runtime="lab-torch",
+        ),
+        identity(),
+    ),
+    "volumes": (JobSpec(volumes={"papers.v2": "/papers", "scratch": "/s"}), identity()),
+}
+NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def job(launcher, case):
+    return launcher.render(*case)
+
+
+def strict(schema):
+    """Let the schema of a custom resource refuse what the server would drop or misread."""
+    if isinstance(schema, list):
+        return [strict(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    new = {key: strict(value) for key, value in schema.items()}
+    is_open = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
+    if isinstance(schema.get("properties"), dict) and not is_open:
+        new["additionalProperties"] = False
+    if schema.get("format") == "int32":
+        new |= {"minimum": schema.get("minimum", -(2**31)), "maximum": 2**31 - 1}
+    return new
+
+
+def repeated(value, schema):
+    """Yield the entries of lists of map type that have the keys of another entry."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            known = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
+            yield from repeated(inner, known if isinstance(known, dict) else {})
+    elif isinstance(value, list):
+        keys = schema.get("x-kubernetes-list-map-keys")
+        seen = [tuple(entry.get(key) for key in keys) for entry in value] if keys else []
+        yield from (entry for entry in set(seen) if seen.count(entry) > 1)
+        for inner in value:
+            yield from repeated(inner, schema.get("items", {}))
+
+
+def schema_errors(job):
+    found = list((SHARED / "schemas").glob(f"{job['kind'].lower()}.*.json"))
+    if not found:
+        pytest.skip("the schemas of the kinds are not here")
+    stored = json.loads(found[0].read_text())
+    assert (stored["apiVersion"], stored["kind"]) == (job["apiVersion"], job["kind"])
+    schema = stored["openAPIV3Schema"]
+    errors = jsonschema.Draft202012Validator(strict(schema)).iter_errors(job)
+    return [*(error.message for error in errors), *repeated(job, schema)]
+
+
+def pod_of(job):
+    """Build a pod as the operator, or the runtime `torch-distributed`, does."""
+    name = f"{job['metadata']['name']}-worker-0"
+    metadata = {"name": name, "namespace": job["metadata"]["namespace"]}
+    if job["kind"] == "PyTorchJob":
+        replicas = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+        template = copy.deepcopy(replicas["template"])
+        template["spec"]["restartPolicy"] = replicas["restartPolicy"]
+    else:
+        (patch,) = job["spec"]["runtimePatches"]
+        (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+        template = copy.deepcopy(node["template"]["spec"]["template"])
+        trainer = job["spec"]["trainer"]
+        (container,) = template["spec"]["containers"]
+        container |= {key: trainer[key] for key in ("image", "command", "args", "env")}
+        container["resources"] = trainer["resourcesPerNode"]
+        template["spec"]["restartPolicy"] = "OnFailure"
+    metadata |= template["metadata"]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def container_of(job):
+    (container,) = pod_of(job)["spec"]["containers"]
+    return container
+
+
+def argv_of(job):
+    container = container_of(job)
+    return [*container["command"], *container["args"]]
+
+
+def flags_of(job):
+    words = [word for word in argv_of(job) if re.match(r"--\w[-\w]*=", word)]
+    return dict(word.removeprefix("--").split("=", 1) for word in words)
+
+
+def environment_of(job):
+    return {entry["name"]: entry.get("value") for entry in container_of(job)["env"]}
+
+
+@pytest.mark.fault("F34")
+def test_render_fits_the_schema_of_the_kind(job):
+    assert json.loads(json.dumps(job)) == yaml.safe_load(yaml.safe_dump(job)) == job
+    errors = schema_errors(job)
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.nprocPerNodes", "1"),
+        ("spec.runPolicy.backoffLimit", "3"),
+        ("spec.runPolicy.activeDeadlineSeconds", 1.5),
+        ("spec.elasticPolicy.minReplicas", 2**31),
+        ("spec.pytorchReplicaSpecs.Worker.template.spec.containers", [{"image": "i"}]),
+    ],
+)
+def test_schema_finds_wrong_fields(path, value):
+    job = PYTORCHJOB.render(JobSpec(), identity())
+    *parents, last = path.split(".")
+    part = job
+    for name in parents:
+        part = part[name]
+    part[last] = value
+    assert len(schema_errors(job)) == 1
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.34"])
+def test_pod_fits_the_schema_of_pods(job, version):
+    kubernetes_validate.validate(pod_of(job), version, strict=True)
+
+
+@pytest.mark.fault("F37")
+def test_pod_is_restricted_and_writes_to_its_volumes_only(job):
+    pod = pod_of(job)
+    found = violations(pod["spec"], pod["metadata"]["annotations"])
+    assert found == []
+    context = pod["spec"]["securityContext"]
+    assert {context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {1000}
+    container = container_of(job)
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    assert {"/tmp", "/dev/shm"} <= set(mounted)
+    assert sorted(mounted.values()) == sorted(volumes)
+    assert volumes["shared-memory"]["emptyDir"]["medium"] == "Memory"
+    assert all(volumes[name]["emptyDir"]["sizeLimit"] for name in ("tmp", "shared-memory"))
+    folders = ("HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
+    assert all(environment_of(job)[name].startswith("/tmp") for name in folders)
+
+
+def test_pod_has_limits_labels_and_no_sidecar(job):
+    resources = container_of(job)["resources"]
+    assert resources["requests"] == resources["limits"]
+    assert {"cpu", "memory"} <= set(resources["requests"])
+    metadata = pod_of(job)["metadata"]
+    assert metadata["labels"]["sidecar.istio.io/inject"] == "false"
+    assert metadata["annotations"]["sidecar.istio.io/inject"] == "false"
+    for labels in (job["metadata"]["labels"], metadata["labels"]):
+        assert labels["app.kubernetes.io/part-of"] == "citeflow"
+        assert labels["app.kubernetes.io/managed-by"] == "citeflow"
+        assert 1 <= len(labels[RUN_ID]) <= 63
+    images = re.findall(r'"image": "([^"]+)"', json.dumps(job))
+    assert len(images) == 1
+    assert not images[0].endswith(":latest")
+
+
+def test_torchrun_says_what_the_operator_says(job, launcher, case):
+    spec, place = case
+    flags = flags_of(job)
+    assert argv_of(job)[:3] == ["python3", "-m", "torch.distributed.run"]
+    assert argv_of(job)[-3:] == ["-m", "citeflow.training.worker", place.job_file]
+    assert [word for word in argv_of(job) if "$" in word] == ["--local-addr=$(POD_IP)"]
+    assert container_of(job)["env"][0]["name"] == "POD_IP"
+    assert container_of(job)["name"] == launcher.container
+    assert flags["nnodes"] == str(spec.workers)
+    assert flags["nproc-per-node"] == str(spec.processes)
+    # The kubelet's longest pause between restarts is 300 s.
+    conf = dict(entry.split("=") for entry in flags["rdzv-conf"].split(","))
+    assert int(conf["join_timeout"]) > 300
+
+
+def test_pytorchjob_ends_and_restarts_by_itself(case):
+    spec, place = case
+    job = PYTORCHJOB.render(spec, place)
+    policy = job["spec"]["runPolicy"]
+    workers = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert (workers["restartPolicy"], workers["replicas"]) == ("OnFailure", spec.workers)
+    assert (policy["cleanPodPolicy"], policy["backoffLimit"]) == ("Running", spec.restarts)
+    assert policy["activeDeadlineSeconds"] == max(1, round(3600 * spec.deadline_hours))
+    assert policy["ttlSecondsAfterFinished"] == 3600 * spec.keep_hours
+    elastic = job["spec"]["elasticPolicy"]
+    assert "nProcPerNode" not in elastic  # the webhook refuses it together with nprocPerNode
+    assert (elastic["minReplicas"], elastic["maxReplicas"]) == (spec.workers, spec.workers)
+    endpoint = f"{place.name}-worker-0:{RENDEZVOUS_PORT}"
+    assert flags_of(job)["rdzv-endpoint"] == endpoint
+    assert f"{elastic['rdzvHost']}:{elastic['rdzvPort']}" == endpoint
+    assert flags_of(job)["rdzv-id"] == elastic["rdzvId"] == place.name
+    assert flags_of(job)["max-restarts"] == str(elastic["maxRestarts"]) == str(spec.restarts)
+    container = container_of(job)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"pytorchjob-port": RENDEZVOUS_PORT, "metrics": METRICS_PORT}
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    pod = pod_of(job)["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+
+
+def test_trainjob_meets_at_its_first_node(case):
+    spec, place = case
+    job = TRAINJOB.render(spec, place)
+    trainer = job["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (spec.workers, spec.processes)
+    assert job["spec"]["runtimeRef"] == {"name": spec.runtime}
+    assert job["spec"]["activeDeadlineSeconds"] == max(1, round(3600 * spec.deadline_hours))
+    host = f"{place.name}-node-0-0.{place.name}"
+    assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
+
+
+def test_render_has_gpus_queue_and_owner_only_if_asked(launcher):
+    plain = launcher.render(JobSpec(), identity())
+    assert not re.search("gpu|kueue|ownerReferences|null", json.dumps(plain))
+    gpus = launcher.render(*CASES["GPUs"])
+    assert container_of(gpus)["resources"]["limits"]["amd.com/gpu"] == "8"
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": STEP.name, "uid": STEP.uid}
+    assert gpus["metadata"]["ownerReferences"] == [reference]
+    queued = launcher.render(*CASES["a queue"])
+    assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "lab.users"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpus", "threads"),
+    [("4", 0, 4), ("500m", 0, 1), ("8", 4, 2), ("2", 4, 1), ("3.9", 0, 3), ("1e1", 0, 10)],
+)
+def test_threads_are_the_cores_of_a_process(launcher, cpu, gpus, threads):
+    job = launcher.render(JobSpec(cpu=cpu, gpus=gpus), identity())
+    assert environment_of(job)["OMP_NUM_THREADS"] == str(threads)
+
+
+@given(names=st.tuples(NAMES, NAMES), workers=st.integers(1, 10_000))
+def test_names_are_names_and_tell_folders_apart(names, workers):
+    jobs = [identity(run_name=name).name for name in names]
+    assert (jobs[0] == jobs[1]) == (names[0] == names[1])
+    # JobSet tries the name of the last pod with five letters of the Job's own.
+    for text in (f"{jobs[0]}-worker-{workers - 1}", f"{jobs[0]}-node-0-{workers - 1}-abcde"):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", text)
+        assert len(text) <= 63
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        *(("namespace", text) for text in ("", "Kubeflow", "a_b", "a/b", "-a", "a" * 64)),
+        *(("run_id", text) for text in ("", "a b", "-a", "a" * 64, "{{workflow.uid}}", "a\n")),
+    ],
+)
+def test_render_refuses_what_is_no_name(launcher, what, value):
+    with pytest.raises(ConfigError, match=what.replace("_", " ")):
+        launcher.render(JobSpec(), identity(**{what: value}))
+
+
+CHANGES = {
+    "workers": 3,
+    "image": "other:1",
+    "image_pull_policy": "Never",
+    "image_pull_secrets": ("one",),
+    "cpu": "2",
+    "memory": "5Gi",
+    "shared_memory": "2Gi",
+    "gpus": 1,
+    "volumes": {"citeflow-data": "/other"},
+    "node_selector": {"a": "b"},
+    "tolerations": ({"key": "a"},),
+    "queue": "lab",
+    "deadline_hours": 25.0,
+    "keep_hours": 23.0,
+    "restarts": 9,
+    "runtime": "other",
+}
+UNSAID = {"pytorchjob": {"runtime"}, "trainjob": {"image_pull_policy", "keep_hours"}}
+"""Settings that a kind of job has no field for."""
+
+
+def digest(launcher, spec=None, **changes):
+    job = launcher.render(spec or JobSpec(), identity(**changes))
+    return job["metadata"]["annotations"][SPEC_SHA256]
+
+
+def test_digest_tells_every_setting_apart(launcher):
+    plain = digest(launcher)
+    same = {
+        name
+        for name, value in CHANGES.items()
+        if digest(launcher, JobSpec(**{name: value})) == plain
+    }
+    assert same == UNSAID[launcher.name]
+    assert set(JobSpec.model_fields) == {*CHANGES, "gpu_resource"}
+    assert digest(launcher, owner=STEP) == plain
+    for name in ("run_id", "run_name", "namespace", "job_file", "task_sha256"):
+        assert digest(launcher, **{name: "x"}) != plain
+
+
+@pytest.mark.fault("F34")
+def test_render_golden_file(launcher, checkout):
+    spec = JobSpec(cpu="4", memory="16Gi", queue="lab")
+    job = launcher.render(spec, identity(task_sha256="0" * 64))
+    command = "CITEFLOW_GOLDEN=1 pytest tests/kubernetes/test_launchers.py"
+    text = f"# Generated by `{command}`; do not edit.\n" + yaml.safe_dump(job, sort_keys=False)
+    golden = checkout / "tests" / "kubernetes" / "golden" / f"{launcher.name}.yaml"
+    if os.environ.get("CITEFLOW_GOLDEN") == "1":
+        golden.write_text(text)
+    assert golden.read_text() == text
+
+
+def test_registry_names_are_those_of_the_launchers():
+    assert LAUNCHER_NAMES == ("local", "pytorchjob", "trainjob")
+    assert all(name == launcher.name for name, launcher in LAUNCHERS.items())

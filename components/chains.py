@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from citeflow.reporting.mlflow import KFP_RUN_ID
 from kfp import dsl, kubernetes
 
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.reporting.mlflow import KFP_RUN_ID
 from components.base import request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate

@@ -39,9 +39,7 @@ def steps(spec):
 
 
 def test_the_names_are_the_folders(checkout):
-    assert set(PIPELINES) == {
-        path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")
-    }
+    assert set(PIPELINES) == {path.parent.name for path in checkout.glob("pipelines/*/pipeline.py")}
 
 
 def test_kfp_loads_it(name, text):

@@ -35,7 +35,7 @@ class Nodes:
         self.running = {}
         self.ended = 0
         settings = config.load(overrides=run.overrides)
-        launch.begin_job(run.run_dir, launch.job_of(run.graph, run.log_dir, settings))
+        launch.write_job(launch.make_job(run.graph, run.run, settings))
 
     def start(self, node):
         """Start a node's torchrun, as its pod does."""

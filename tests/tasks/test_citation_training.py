@@ -137,7 +137,7 @@ def test_begin_refuses_a_maximum_on_a_gpu(graph, prepared):
 
 
 @pytest.mark.fault("F13")
-def test_inputs_do_not_depend_on_the_recovery(prepared, graph, figure):
+def test_inputs_do_not_depend_on_the_recovery(prepared, graph):
     def inputs(*overrides, workers=2):
         settings = config.load(overrides=[*prepared.settings, *overrides])
         return OpenCitationTask(graph, settings).inputs(workers)
@@ -147,7 +147,6 @@ def test_inputs_do_not_depend_on_the_recovery(prepared, graph, figure):
     assert inputs(*recovery) == inputs()
     assert inputs("train.lr=0.5") != inputs() != inputs("model.hidden_channels=8")
     assert inputs(workers=3) != inputs()
-    figure(settings_that_may_differ=len(recovery))
 
 
 def test_make_batch_follows_from_step_and_rank(prepared, graph):

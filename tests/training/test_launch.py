@@ -42,7 +42,7 @@ def valid_mrr(predictor, graph):
 
 
 @pytest.mark.fault("F6")
-def test_train_locally_stopped_by_a_signal_exits_with_143(stopped, figure):
+def test_train_locally_stopped_by_a_signal_exits_with_143(stopped):
     assert stopped.exit_code == StoppedError.exit_code
     stop = f"error: training was asked to stop: step {stopped.steps_done}\nhint: run it again"
     assert stopped.error == stop
@@ -51,11 +51,10 @@ def test_train_locally_stopped_by_a_signal_exits_with_143(stopped, figure):
     assert stopped.steps_shown_live[-1] <= stopped.steps_done < STEPS
     assert not stopped.left_a_model
     assert stopped.survivors == []
-    figure(stops=1, survivors=0, sigterm_to_exit_max_s=round(stopped.seconds_to_end, 1))
 
 
 @pytest.mark.fault("F6")
-def test_resumed_training_ends_with_the_model_of_an_undisturbed_one(jobs, stopped, figure):
+def test_resumed_training_ends_with_the_model_of_an_undisturbed_one(jobs, stopped):
     resumed, whole = jobs["resumed"], jobs["undisturbed"]
     assert resumed.weights == whole.weights
     for key in ("steps", "positives", "epochs"):
@@ -68,7 +67,6 @@ def test_resumed_training_ends_with_the_model_of_an_undisturbed_one(jobs, stoppe
     assert resumed.model.manifest.inputs == whole.model.manifest.inputs
     leases = [files.read_json(path) for path in sorted(stopped.run.leases.iterdir())]
     assert [lease["step"] for lease in leases] == [0, stopped.steps_done]
-    figure(steps_redone=0)
 
 
 def test_resumed_training_has_one_curve(jobs, stopped):
@@ -122,7 +120,7 @@ def test_shared_validation_equals_that_of_one_process(jobs, graph):
 
 
 @pytest.mark.fault("F22")
-def test_ranks_write_one_event_file_per_start(jobs, stopped, figure):
+def test_ranks_write_one_event_file_per_start(jobs, stopped):
     assert len(jobs["resumed"].ranks) == 2
     assert len([path for path in stopped.run.logs.iterdir() if path.is_file()]) == 2
     for rank in range(2):
@@ -131,7 +129,6 @@ def test_ranks_write_one_event_file_per_start(jobs, stopped, figure):
         steps = events(folder, "resources/cpu_cores")
         assert steps == sorted(steps)
         assert steps[-1] == STEPS
-    figure(starts=2, files=2)
 
 
 @pytest.mark.parametrize("name", ["resumed", "undisturbed", "by time"])
@@ -241,14 +238,13 @@ def kills(monkeypatch):
 
 
 @pytest.mark.fault("F14")
-def test_train_locally_says_what_a_killed_training_needs(start, stand_in, kills, figure):
+def test_train_locally_says_what_a_killed_training_needs(start, stand_in, kills):
     kills(2, 3)
     stand_in("import os; os.kill(os.getpid(), 9)")
     told = r"out of memory: needs about \d+ MiB, limit 300 MiB"
     with pytest.raises(TrainingError, match=told) as caught:
         start()
     assert "train.nodes_per_batch" in caught.value.hint
-    figure(message_present=1)
 
 
 @pytest.mark.fault("F14")
@@ -262,12 +258,11 @@ def test_train_locally_blames_no_memory_where_nothing_was_killed(start, stand_in
 
 @pytest.mark.fault("F14")
 @pytest.mark.parametrize(("mib", "warns"), [(300, True), (300_000, False)])
-def test_check_memory_budget_warns_of_too_little(prepared, tmp_path, capfd, figure, mib, warns):
+def test_check_memory_budget_warns_of_too_little(prepared, tmp_path, capfd, mib, warns):
     job = make_job(prepared.graph, RunPaths(tmp_path, "run"), prepared.config)
     launch.check_memory_budget(job, 2, mib * 2**20)
     told = capfd.readouterr().err
     assert ("may run out of memory advice=needs about" in told) == warns
-    figure(warnings_as_expected=1)
 
 
 def test_job_file_comes_back_with_a_launch_of_its_own(prepared, tmp_path):

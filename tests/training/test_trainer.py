@@ -188,7 +188,7 @@ class InfiniteGradient(torch.autograd.Function):
 
 @pytest.mark.fault("F12")
 @pytest.mark.parametrize("max_grad_norm", [1, 0])
-def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, figure, max_grad_norm):
+def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, max_grad_norm):
     run = begin(max_grad_norm=max_grad_norm)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.model.register_forward_hook(lambda *args: InfiniteGradient.apply(args[-1]))
@@ -196,7 +196,6 @@ def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, figu
     with pytest.raises(TrainingError, match=r"gradient is not finite: .* at step 1"):
         run.train_step(run.trainable.make_batch(1), 0.0)
     assert is_same(weights(run.model), before)
-    figure(weights_changed_after=0)
 
 
 def test_validate_reports_scores_that_are_not_finite(begin):
@@ -205,7 +204,7 @@ def test_validate_reports_scores_that_are_not_finite(begin):
 
 
 @pytest.mark.fault("F12")
-def test_save_writes_no_weights_that_are_not_finite(begin, figure):
+def test_save_writes_no_weights_that_are_not_finite(begin):
     run = begin(checkpoint_steps=1)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.save()
@@ -214,7 +213,6 @@ def test_save_writes_no_weights_that_are_not_finite(begin, figure):
     with pytest.raises(TrainingError, match="weights are not finite"):
         run.save()
     assert begin().progress.step == 1
-    figure(checkpoints_not_finite=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
@@ -294,7 +292,7 @@ def test_fit_leaves_no_thread_when_it_is_stopped(begin):
 
 @pytest.mark.fault("F6")
 @pytest.mark.parametrize("at_step", [3, 4])
-def test_fit_loses_no_step_to_a_signal_in_the_last_one(begin, signal_handlers, figure, at_step):
+def test_fit_loses_no_step_to_a_signal_in_the_last_one(begin, signal_handlers, at_step):
     """The batch of step 4 is made, and never used, while the last step is computed."""
 
     def on_batch(step):
@@ -305,7 +303,6 @@ def test_fit_loses_no_step_to_a_signal_in_the_last_one(begin, signal_handlers, f
     with pytest.raises((SystemExit, StoppedError)):
         begin(task=task, preemption=PreemptionHandler()).fit()
     assert begin(num_validations=1).progress.step >= at_step
-    figure(stops=1, steps_redone=0)
 
 
 def test_fit_is_reproducible_by_seed(begin):
@@ -357,7 +354,7 @@ def steps_shown(log_dir, tag):
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("is_saved", [False, True])
-def test_resume_shows_every_validation_once(begin, figure, is_saved):
+def test_resume_shows_every_validation_once(begin, is_saved):
     """Whether or not a checkpoint was written after the last validation that was shown."""
     run = begin(num_validations=4, preemption=StopAfter(2))
     with pytest.raises(StoppedError):
@@ -373,4 +370,3 @@ def test_resume_shows_every_validation_once(begin, figure, is_saved):
         log.close()
     begin(num_validations=4).fit()
     assert steps_shown(run.run.logs, "valid/mrr") == [1, 2, 3, 4]
-    figure(duplicates=0, missing=0)

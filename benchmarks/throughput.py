@@ -63,7 +63,13 @@ def _train(
         "train.num_validations=1",
         *options.overrides,
     ]
-    command = [sys.executable, "-c", "from citeflow.cli.main import main; main()", "train", str(graph)]
+    command = [
+        sys.executable,
+        "-c",
+        "from citeflow.cli.main import main; main()",
+        "train",
+        str(graph),
+    ]
     command += ["--run-name", name, "--data-root", str(root), "--workers", str(workers)]
     for setting in settings:
         command += ["--set", setting]

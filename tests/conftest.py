@@ -1,14 +1,12 @@
 """Fixtures that tests of several parts use."""
 
-import contextlib
-import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from faults.plugin import pytest_collection_modifyitems, pytest_configure  # noqa: F401
+from single_rank import restored_signal_handlers, run_worker_here, single_rank_environment
 
 from citeflow import config, files
 from citeflow.config import Config
@@ -125,49 +123,9 @@ def signal_handlers():
         yield
 
 
-@contextlib.contextmanager
-def restored_signal_handlers():
-    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def single_rank_environment():
-    """Set the variables of torchrun for a group of one."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    variables = {
-        "RANK": 0,
-        "LOCAL_RANK": 0,
-        "LOCAL_WORLD_SIZE": 1,
-        "WORLD_SIZE": 1,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, str(value))
-        yield
-
-
-def run_worker_here(command, environment, run) -> tuple[int, bool]:
-    """Do in this process what torchrun would let one worker do."""
-    from citeflow.training import worker
-
-    with restored_signal_handlers(), single_rank_environment():
-        try:
-            worker.main(command[command.index(worker.__name__) + 1 :])
-        except SystemExit as ended:
-            return ended.code, False
-    return 0, False
-
-
 def _write_folder(folder: Path, settings: Config) -> tuple[str, str]:
-    """Write a citation folder without the citation that most others point to; returns the ids of its two papers."""
+    """Write a citation folder without the citation that most others point to; returns the ids of
+    its two papers."""
     from citeflow.data.synthetic import make_synthetic
 
     graph = make_synthetic(settings.synthetic)

@@ -1,5 +1,6 @@
 """The five stages as the pipeline joins them, with artifacts as kfp hands them to a component."""
 
+import itertools
 import json
 import math
 import re
@@ -13,12 +14,12 @@ from citeflow.artifacts import LocalArtifact
 from citeflow.data import datasets
 from citeflow.errors import ConfigError, DataError
 from citeflow.evaluation import evaluator
+from citeflow.files import termination_message
 from citeflow.graph import prepared as prepared_graph
 from citeflow.kubernetes import launch as kubernetes_launch
 from citeflow.paths import RunPaths
 from citeflow.reporting import publish as publishing
 from citeflow.training import launch
-from citeflow.utils import termination_message
 
 STAGES = ["download", "preprocess", "train", "evaluate", "publish"]
 RUN = "synthetic-12345678"
@@ -319,8 +320,8 @@ def test_stages_refuse_an_artifact_that_is_gone(calls, artifact, root, capsys, r
         write_artifact(Path(root) / "raw" / "a1", "RawDataset", {"x.json": "another"})
     else:
         (Path(root) / "raw" / "a1" / "manifest.json").unlink()
+    graph = artifact(dsl.Dataset, "graph")
     with pytest.raises(SystemExit) as ended:
-        graph = artifact(dsl.Dataset, "graph")
         stages.preprocess(raw, settled.sha256, settled.data_resolved, data_root=root, graph=graph)
     assert ended.value.code == (74 if replaced else 66)
     error = capsys.readouterr().err
@@ -350,5 +351,5 @@ def test_artifacts_carry_costs_and_name_their_inputs(trained):
         assert 0 <= cost["seconds"] < 600
         assert 0 < cost["cpu_seconds"] < 600
         assert 10**7 < cost["peak_rss_bytes"] < 10**11
-    for source, made in zip(manifests, manifests[1:], strict=False):
+    for source, made in itertools.pairwise(manifests):
         assert made["inputs"][source["kind"]] == source["sha256"]

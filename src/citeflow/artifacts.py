@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from citeflow import files
 from citeflow.errors import CorruptError, NotFoundError, to_user_error
-from citeflow.utils import termination_message
+from citeflow.files import termination_message
 from citeflow.utils.signals import handle_signals
 
 RAW_DATASET = "RawDataset"

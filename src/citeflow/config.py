@@ -20,10 +20,10 @@ from citeflow.utils.records import Bool, Float, Int, Record
 
 
 class DataConfig(Record):
-    """How a dataset becomes a PreparedGraph."""
+    """Settings of the preparation of a dataset."""
 
     unknown: Literal["error", "drop"] = "error"
-    """What to do with a citation of a paper that is not in the list of papers."""
+    """Treatment of a citation of a paper that is not in the list of papers."""
 
     holdout: Float = Field(0.05, gt=0, le=0.5)
     """With dates: the share of papers, the newest ones, that give one citation each to validation
@@ -76,7 +76,7 @@ class ModelConfig(Record):
     """Dropout probability behind each layer but the last."""
 
     predictor: Literal["dot", "mlp", "structural"] = "structural"
-    """What scores a pair: a dot product, an MLP on the Hadamard product, or the dot product joined
+    """Scores a pair: a dot product, an MLP on the Hadamard product, or the dot product joined
     with the structural features of the pair."""
 
     structural_hops: Literal[0, 2, 3] = 3
@@ -85,7 +85,7 @@ class ModelConfig(Record):
 
 
 class TrainConfig(Record):
-    """How the model is fitted."""
+    """Settings of the training."""
 
     epochs: Float = Field(10.0, gt=0)
     """Passes over the training citations, each without those between papers that it puts into
@@ -115,12 +115,12 @@ class TrainConfig(Record):
     """Seed of weights, batches, negatives and dropout."""
 
     num_validations: Int = Field(10, ge=1)
-    """How often the validation MRR is measured during training."""
+    """Number of validations during training."""
 
 
 class RecoveryConfig(Record):
-    """What a fault may cost; none of it decides what model comes out, and a run may be resumed with
-    other values."""
+    """Limits of what a fault may cost. None of them decides what model comes out, and a run may be
+    resumed with other values."""
 
     checkpoint_steps: Int = Field(100, ge=1)
     """Steps between two checkpoints, and so the most that are repeated after a fault."""

@@ -51,7 +51,7 @@ class RunPaths:
 
     @property
     def job_file(self) -> Path:
-        """What the workers read: graph, run and settings."""
+        """The job that the workers read: graph, run and settings."""
         return self.folder / "job.json"
 
     @property
@@ -76,7 +76,7 @@ class RunPaths:
 
     @property
     def is_trial(self) -> bool:
-        """Whether the run is part of an experiment."""
+        """True if the run is part of an experiment."""
         return "/" in self.name
 
 

@@ -64,7 +64,7 @@ class BaselineScores(_Open):
 
 
 class TrainSummary(_Open):
-    """How the model came about."""
+    """Facts of the training."""
 
     workers: int
     epochs: float
@@ -82,7 +82,7 @@ class TrainSummary(_Open):
 
 
 class StageCost(_Open):
-    """What one stage took; None where the system does not say."""
+    """The resources that one stage took; None where the system does not say."""
 
     seconds: float | None = None
     cpu_seconds: float | None = None
@@ -172,7 +172,7 @@ class YearScore(_Open):
 
 
 class RankResources(_Open):
-    """What one rank used over time, an entry per moment; None where it was not sampled."""
+    """Resources of one rank over time, an entry per moment; None where it was not sampled."""
 
     rank: int
     cpu_cores: list[float | None] = Field(default_factory=list)
@@ -188,7 +188,7 @@ class RankResources(_Open):
 
 
 class Resources(_Open):
-    """What the ranks used over time: content of `resources.json` of a TrainedModel."""
+    """Resources of the ranks over time: content of `resources.json` of a TrainedModel."""
 
     seconds: list[float] = Field(default_factory=list)
     """Moments, since the workers started."""

@@ -40,7 +40,7 @@ ROC_POINTS = 100
 
 
 class Settled(NamedTuple):
-    """What the first stage decides for all others."""
+    """Decisions of the first stage for all others."""
 
     sha256: str
     """Digest of the RawDataset."""

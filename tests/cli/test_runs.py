@@ -178,8 +178,7 @@ def test_runs_logs_has_the_working_containers_of_all_pods(kfp, cluster, submit, 
         ("citation-x-2", "evaluate", "main"),
     ]:
         cluster.put(pod(run_id, name, stage, container))
-        cluster.write_log("kubeflow", name, f"from {name}\nagain", container)
-        cluster.write_log("kubeflow", name, "of no interest", "wait")
+        cluster.write_log("kubeflow", name, f"from {name}\nagain")
     cluster.put(pod("another", "other", "train", "main"))
     assert main(["runs", "logs", "one"]) == 0
     labels = {
@@ -192,6 +191,9 @@ def test_runs_logs_has_the_working_containers_of_all_pods(kfp, cluster, submit, 
         f"{label} | {line}" for label, name in labels.items() for line in (f"from {name}", "again")
     ]
     assert sorted(capfd.readouterr().out.splitlines()) == sorted(expected)
+    asked = [each for each in cluster.requests if each.path.endswith("/log")]
+    containers = sorted(each.query["container"] for each in asked)
+    assert containers == ["main", "main", "node", "pytorch"]
     assert main(["runs", "logs", "one", "--step", "evaluate"]) == 0
     assert capfd.readouterr().out == "evaluate | from citation-x-2\nevaluate | again\n"
 
@@ -200,7 +202,7 @@ def test_runs_logs_follow_shows_each_line_once(kfp, cluster, submit, capfd):
     run_id = submit()["run_id"]
     kfp.state.states = ["RUNNING"] * 4 + ["SUCCEEDED"]
     cluster.put(pod(run_id, "citation-x-1", "train", "main"))
-    cluster.write_log("kubeflow", "citation-x-1", "first", "main")
+    cluster.write_log("kubeflow", "citation-x-1", "first")
     reads = 0
 
     def write(number, request, when):
@@ -208,7 +210,7 @@ def test_runs_logs_follow_shows_each_line_once(kfp, cluster, submit, capfd):
         if when == "after" and request.resource == "pods":
             reads += 1
             if reads == 2:
-                cluster.write_log("kubeflow", "citation-x-1", "second", "main")
+                cluster.write_log("kubeflow", "citation-x-1", "second")
 
     cluster.on_request(write)
     assert main(["runs", "logs", run_id, "--follow"]) == 0

@@ -1,9 +1,10 @@
 """Citation folders with one fault each, and the words that the error must have.
 
-`Case.build` gets a path where nothing exists yet. Most cases change one file of a small good folder.
+`Case.build` gets a path where nothing exists yet. Most change one file of a small good folder.
 """
 
 import gzip
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -38,6 +39,10 @@ def write_lines(path, lines):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def without(name):
+    return lambda folder: (write_good_folder(folder) / name).unlink()
+
+
 def with_line(name, number, text):
     """The good folder with another line, counted from 1, in a CSV file."""
 
@@ -49,57 +54,33 @@ def with_line(name, number, text):
     return build
 
 
-def with_file(name, content, *, without=""):
-    """The good folder with a file added, replaced or (None) removed, and without another one."""
+def with_file(name, content, *, instead_of=""):
+    """The good folder with a file added or replaced, and without another one."""
 
     def build(folder):
         write_good_folder(folder)
-        if without:
-            (folder / without).unlink()
-        if content is None:
-            (folder / name).unlink()
-        elif isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            write_lines(folder / name, content)
-
-    return build
-
-
-def with_array(array, *, keep_bytes=None):
-    """The good folder with features.npy, of which only the first bytes may be left."""
-
-    def build(folder):
-        path = write_good_folder(folder) / "features.npy"
-        np.save(path, array, allow_pickle=True)
-        path.write_bytes(path.read_bytes()[:keep_bytes])
+        if instead_of:
+            (folder / instead_of).unlink()
+        (folder / name).write_bytes(content)
 
     return build
 
 
 def with_parquet(stem, columns):
     """The good folder with one table as Parquet instead of CSV."""
-
-    def build(folder):
-        write_good_folder(folder)
-        (folder / f"{stem}.csv").unlink()
-        pq.write_table(pa.table(columns), folder / f"{stem}.parquet")
-
-    return build
-
-
-def a_file(folder):
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.write_text("not a folder")
-
-
-def both_csv_and_parquet(folder):
-    write_good_folder(folder)
-    pq.write_table(pa.table({"id": ["p0", "p1"]}), folder / "papers.parquet")
+    content = io.BytesIO()
+    pq.write_table(pa.table(columns), content)
+    return with_file(f"{stem}.parquet", content.getvalue(), instead_of=f"{stem}.csv")
 
 
 def packed(lines):
     return gzip.compress("\n".join(lines).encode(), mtime=0)
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=True)
+    return content.getvalue()
 
 
 def array_with(value):
@@ -108,200 +89,139 @@ def array_with(value):
     return x_NF
 
 
-def with_dates(*dates):
-    days = [*dates, *(f"2001-01-{day:02}" for day in range(1, 9))][:8]
-    lines = ["id,date", *(f"p{row},{day}" for row, day in enumerate(days))]
-    return with_file("papers.csv", lines)
-
-
-def instead(name, content):
-    """A packed table instead of the plain one."""
-    return with_file(name, content, without=f"{name.partition('.')[0]}.csv")
-
-
 AB = ["a", "b"]
 LATE = pa.array([0, 2_932_897], pa.int32()).cast(pa.date32())
+NULL = [date(2001, 1, 1), None]
+FLOATS = {"citing": [1.0], "cited": [0.0]}
+STRANGERS = {"citing": ["p1", "p2", "q", "q"], "cited": ["p0"] * 4}
 LONG_GZIP = packed(["citing,cited"] + [f"p{row % 7 + 1},p{row % 5}" for row in range(5000)])
 WRONG_SUM = LONG_GZIP[:-8] + bytes(4) + LONG_GZIP[-4:]
 BROKEN_HEADER = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + b"{'descr': (\n".ljust(118)
-STRANGERS = {"citing": ["p1", "p2", "q", "q"], "cited": ["p0"] * 4}
-OPEN_QUOTE = ["id,title", "p0,one", 'p1,"two', "p2,three"]
-TWO_TIMES = ["id,year,date", "a,1,2001-01-01", "b,1,2001-01-01"]
-LATIN_1 = b"id,title\np0,ok\np1,caf\xe9\n"
-UNUSABLE = "features.npy is not a usable"
 
-# The words of a message, " ... " between those that other words may separate.
-NOT_THERE = {
-    "missing folder": (lambda folder: None, "no such folder"),
-    "missing papers": (with_file("papers.csv", None), "table of papers ... papers.parquet"),
-    "missing citations": (with_file("citations.csv", None), "table of citations"),
+# Text tables: name, what is changed, and the words of the message, with " ... " between those that
+# other words may separate.
+LINES = r"""
+ragged papers | papers.csv 4 | p2,1992,0.2,extra | papers.csv, line 4 ... 3 values ... found 4
+ragged citations | citations.csv 6 | p3 | citations.csv, line 6 ... 2 values ... found 1
+open quote | papers.csv 5 | "p3,1993,0.3 | papers.csv, line 5
+missing citing | citations.csv 1 | source,cited | has no column: citing
+missing cited | citations.csv 1 | citing,target | has no column: cited
+duplicate column | papers.csv 1 | id,w1,w1 | papers.csv ... same name: 'w1'
+duplicate id | papers.csv 7 | p1,1995,0.5 | papers.csv, line 7 ... 'p1' ... first on line 3
+empty id | papers.csv 5 | ,1993,0.3 | papers.csv, line 5 ... 'id' has no value
+unknown id | citations.csv 5 | p2,x9 | line 5 ... 'cited' is not an id of papers.csv: 'x9' (1 such
+unknown id, hint | citations.csv 5 | p2,x9 | data.unknown=drop
+empty citing | citations.csv 3 | ,p1 | citations.csv, line 3 ... 'citing' is not an id
+id of two lines | citations.csv 3 | "x\ny",p1 | citations.csv, line 3 ... 'x\ny'
+bad year | papers.csv 3 | p1,199x,0.1 | line 3 ... 'year' is not a number ... '199x'
+late year | papers.csv 9 | p7,19970,0.7 | papers.csv, line 9 ... not a year ... '19970'
+fraction of a year | papers.csv 2 | p0,1990.5,0.1 | papers.csv, line 2 ... '1990.5'
+some years missing | papers.csv 6 | p4,,0.4 | papers.csv, line 6 ... 'year' has no value
+bad number | papers.csv 4 | p2,1992,o.2 | line 4 ... 'w1' is not a number ... 'o.2'
+missing number | papers.csv 4 | p2,1992, | papers.csv, line 4 ... 'w1' has no value
+NaN in a column | papers.csv 8 | p6,1996,NaN | papers.csv, line 8 ... 'w1' is not a finite
+infinity in a column | papers.csv 2 | p0,1990,-inf | papers.csv, line 2 ... 'w1' ... -inf
+number beyond float32 | papers.csv 2 | p0,1990,1e39 | papers.csv, line 2 ... 'w1' ... 1e+39
+"""
+TABLES = r"""
+empty papers | papers.csv | | papers.csv is empty ... 0 bytes
+empty citations | citations.csv | | citations.csv is empty
+header-only papers | papers.csv | id,year\n | papers.csv has no rows
+header-only citations | citations.csv | citing,cited\n | citations.csv has no rows
+invalid UTF-8 | papers.csv | id,title\np0,ok\np1,caf\xe9\n | papers.csv, line 3 ... UTF-8 ... caf
+UTF-16 | papers.csv | \xff\xfei\x00d\x00\n\x00p\x000\x00\n\x00 | papers.csv, line 1 ... UTF-8
+open last quote | papers.csv | id,title\np0,a\np1,"b\np2,c\n | papers.csv, line 3 ... never closed
+missing id | papers.csv | paper,year\np0,1990\n | papers.csv has no column: id ... 'paper', 'year'
+semicolons | papers.csv | id;year\np0;1990\n | papers.csv has no column: id ... 'id;year'
+year and date | papers.csv | id,year,date\na,1,2001-01-01\nb,1,2001-01-01\n | year, date
+one paper | papers.csv | id\np0\n | papers.csv has one paper: 'p0'
+bad date | papers.csv | id,date\na,2001-01-01\nb,01/02/2001\n | line 3 ... '01/02/2001'
+30 February | papers.csv | id,date\na,2001-02-30\nb,2001-01-01\n | line 2 ... '2001-02-30'
+date before year 1 | papers.csv | id,date\na,0000-01-01\nb,2001\n | line 2 ... '0000-01-01'
+some dates missing | papers.csv | id,date\na,\nb,2001\n | 'date' has no value: 1 of 2 are empty
+no array | features.npy | PK\x03\x04 zip | features.npy is not a usable
+empty array | features.npy | | features.npy is not a usable
+"""
+INSTEAD = {
+    ("empty parquet", "papers.parquet", b""): "papers.parquet is empty",
+    ("text named parquet", "papers.parquet", b"id\np0\np1\n"): "papers.parquet",
+    ("cut gzip", "papers.csv.gz", packed(PAPERS)[:-12]): "papers.csv.gz is cut short",
+    (
+        "cut long gzip",
+        "citations.csv.gz",
+        LONG_GZIP[: len(LONG_GZIP) // 2],
+    ): "citations.csv.gz is cut short",
+    ("wrong sum", "citations.csv.gz", WRONG_SUM): "citations.csv.gz is not a valid gzip file",
+    ("no gzip", "papers.csv.gz", b"id\n"): "not a valid gzip file ... or name it papers.csv",
 }
-FILES = {
-    "folder that is a file": (a_file, "this is a file"),
-    "csv and parquet": (both_csv_and_parquet, "more than one table ... papers.csv, papers.parquet"),
-    "csv and gzip": (
-        with_file("citations.csv.gz", packed(CITATIONS)),
-        "citations.csv, citations.csv.gz",
-    ),
-    "empty papers": (with_file("papers.csv", b""), "papers.csv is empty ... 0 bytes"),
-    "empty citations": (with_file("citations.csv", b""), "citations.csv is empty"),
-    "empty parquet file": (instead("papers.parquet", b""), "papers.parquet is empty"),
-    "header-only papers": (with_file("papers.csv", PAPERS[:1]), "papers.csv has no rows"),
-    "header-only citations": (
-        with_file("citations.csv", CITATIONS[:1]),
-        "citations.csv has no rows",
-    ),
-    "parquet without rows": (
-        with_parquet("citations", {"citing": [], "cited": []}),
-        "citations.parquet has no rows",
-    ),
-    "cut gzip papers": (
-        instead("papers.csv.gz", packed(PAPERS)[:-12]),
-        "papers.csv.gz is cut short",
-    ),
-    "cut gzip citations": (
-        instead("citations.csv.gz", LONG_GZIP[: len(LONG_GZIP) // 2]),
-        "citations.csv.gz is cut short",
-    ),
-    "gzip with a wrong checksum": (
-        instead("citations.csv.gz", WRONG_SUM),
-        "citations.csv.gz is not a valid gzip file",
-    ),
-    "plain text named gzip": (
-        instead("papers.csv.gz", "\n".join(PAPERS).encode()),
-        "papers.csv.gz is not a valid gzip file ... or name it papers.csv",
-    ),
-    "ragged papers": (
-        with_line("papers.csv", 4, "p2,1992,0.2,extra"),
-        "papers.csv, line 4 ... 3 values ... found 4",
-    ),
-    "ragged citations": (
-        with_line("citations.csv", 6, "p3"),
-        "citations.csv, line 6 ... 2 values ... found 1",
-    ),
-    "invalid UTF-8": (with_file("papers.csv", LATIN_1), "papers.csv, line 3 ... UTF-8 ... caf"),
-    "UTF-16": (
-        with_file("papers.csv", "id\np0\np1\n".encode("utf-16")),
-        "papers.csv, line 1 ... UTF-8",
-    ),
-    "open quote": (with_line("papers.csv", 5, '"p3,1993,0.3'), "papers.csv, line 5"),
-    "open quote at the end": (
-        with_file("papers.csv", OPEN_QUOTE),
-        "papers.csv, line 3 ... never closed",
-    ),
-    "text named parquet": (instead("papers.parquet", b"id\np0\np1\n"), "papers.parquet"),
-}
-COLUMNS = {
-    "missing id": (
-        with_file("papers.csv", ["paper,year", "p0,1990", "p1,1991"]),
-        "papers.csv has no column: id ... 'paper', 'year'",
-    ),
-    "missing citing": (with_line("citations.csv", 1, "source,cited"), "has no column: citing"),
-    "missing cited": (with_line("citations.csv", 1, "citing,target"), "has no column: cited"),
-    "semicolons": (
-        with_file("papers.csv", ["id;year", "p0;1990"]),
-        "papers.csv has no column: id ... 'id;year'",
-    ),
-    "duplicate column": (with_line("papers.csv", 1, "id,w1,w1"), "papers.csv ... same name: 'w1'"),
-    "year and date": (with_file("papers.csv", TWO_TIMES), "year, date"),
+PARQUET = {
+    "without rows": ("citations", {"citing": [], "cited": []}, "citations.parquet has no rows"),
     "float ids": (
-        with_parquet("papers", {"id": [0.5, 1.5]}),
+        "papers",
+        {"id": [0.5, 1.5]},
         "papers.parquet ... 'id' has the wrong type: double",
     ),
-    "float citations": (
-        with_parquet("citations", {"citing": [1.0], "cited": [0.0]}),
+    "float citing": (
+        "citations",
+        FLOATS,
         "citations.parquet ... 'citing' has the wrong type: double",
     ),
-    "numbers as titles": (with_parquet("papers", {"id": AB, "title": [1, 2]}), "'title' ... int64"),
-    "lists as years": (with_parquet("papers", {"id": AB, "year": [[1], [2]]}), "'year' ... list"),
-    "numbers as dates": (with_parquet("papers", {"id": AB, "date": [1, 2]}), "'date' ... int64"),
-}
-IDS = {
-    "duplicate id": (
-        with_line("papers.csv", 7, "p1,1995,0.5"),
-        "papers.csv, line 7 ... 'p1' ... first on line 3",
-    ),
-    "duplicate ids in parquet": (
-        with_parquet("papers", {"id": [7, 8, 7, 8]}),
-        "papers.parquet, row 3 ... 7, first on row 1 (and 1 more)",
-    ),
-    "empty id": (
-        with_line("papers.csv", 5, ",1993,0.3"),
-        "papers.csv, line 5 ... 'id' has no value",
-    ),
-    "null id": (with_parquet("papers", {"id": [0, None]}), "papers.parquet, row 2 ... 'id' has no"),
-    "one paper": (with_file("papers.csv", PAPERS[:2]), "papers.csv has one paper: 'p0'"),
-    "unknown id": (
-        with_line("citations.csv", 5, "p2,x9"),
-        "citations.csv, line 5 ... 'cited' is not an id of papers.csv: 'x9' (1 such citation)"
-        " ... data.unknown=drop",
-    ),
-    "empty citing": (
-        with_line("citations.csv", 3, ",p1"),
-        "citations.csv, line 3 ... 'citing' is not an id",
-    ),
-    "id of two lines": (with_line("citations.csv", 3, '"x\ny",p1'), r"line 3 ... 'x\ny'"),
-    "unknown row in parquet": (
-        with_parquet("citations", STRANGERS),
-        "citations.parquet, row 3 ... 'q' (2 such citations)",
-    ),
-}
-TIMES = {
-    "bad year": (
-        with_line("papers.csv", 3, "p1,199x,0.1"),
-        "line 3 ... is not a number ... '199x'",
-    ),
-    "late year": (with_line("papers.csv", 9, "p7,19970,0.7"), "line 9 ... not a year ... '19970'"),
-    "fraction of a year": (with_line("papers.csv", 2, "p0,1990.5,0.1"), "line 2 ... '1990.5'"),
-    "some years missing": (with_line("papers.csv", 6, "p4,,0.4"), "line 6 ... 'year' has no value"),
-    "bad date": (with_dates("2001-01-01", "01/02/2001"), "papers.csv, line 3 ... '01/02/2001'"),
-    "30 February": (with_dates("2001-02-30"), "papers.csv, line 2 ... '2001-02-30'"),
-    "date before year 1": (with_dates("0000-01-01"), "papers.csv, line 2 ... '0000-01-01'"),
-    "date after year 9999": (
-        with_parquet("papers", {"id": AB, "date": LATE}),
-        "papers.parquet, row 2 ... 'date' is out of range: '10000-01-01'",
-    ),
-    "some dates missing": (
-        with_dates("2001-01-01", "", ""),
-        "papers.csv, line 3 ... 'date' has no value: 2 of 8 are empty",
-    ),
-    "null date": (
-        with_parquet("papers", {"id": AB, "date": [date(2001, 1, 1), None]}),
-        "papers.parquet, row 2 ... 'date' has no value: 1 of 2",
-    ),
-}
-NUMBERS = {
-    "bad number": (with_line("papers.csv", 4, "p2,1992,o.2"), "line 4 ... not a number ... 'o.2'"),
-    "missing number": (with_line("papers.csv", 4, "p2,1992,"), "line 4 ... 'w1' has no value"),
-    "NaN": (with_line("papers.csv", 8, "p6,1996,NaN"), "line 8 ... 'w1' is not a finite"),
-    "infinity": (with_line("papers.csv", 2, "p0,1990,-inf"), "line 2 ... 'w1' ... -inf"),
-    "beyond float32": (with_line("papers.csv", 2, "p0,1990,1e39"), "line 2 ... 'w1' ... 1e+39"),
+    "numbers as titles": ("papers", {"id": AB, "title": [1, 2]}, "'title' ... int64"),
+    "lists as years": ("papers", {"id": AB, "year": [[1], [2]]}, "'year' ... list"),
+    "numbers as dates": ("papers", {"id": AB, "date": [1, 2]}, "'date' ... int64"),
+    "duplicate ids": ("papers", {"id": [7, 8, 7, 8]}, "row 3 ... 7, first on row 1 (and 1 more)"),
+    "null id": ("papers", {"id": [0, None]}, "papers.parquet, row 2 ... 'id' has no value"),
+    "unknown row": ("citations", STRANGERS, "citations.parquet, row 3 ... 'q' (2 such citations)"),
+    "late date": ("papers", {"id": AB, "date": LATE}, "row 2 ... out of range: '10000-01-01'"),
+    "null date": ("papers", {"id": AB, "date": NULL}, "row 2 ... 'date' has no value: 1 of 2"),
 }
 ARRAYS = {
-    "NaN in array": (with_array(array_with(np.nan)), "row 5, column 2 ... not a finite ... nan"),
-    "infinity in array": (with_array(array_with(np.inf)), "features.npy, row 5, column 2 ... inf"),
-    "too short": (with_array(np.ones((7, 2))), "features.npy ... 8 papers ... 7 rows"),
-    "too long": (with_array(np.ones((9, 2))), "features.npy ... 8 papers ... 9 rows"),
-    "one axis": (with_array(np.ones(8)), "features.npy ... [papers, features] ... (8,)"),
-    "no columns": (with_array(np.ones((8, 0))), "features.npy"),
-    "objects": (with_array(np.array([[{}]] * 8)), UNUSABLE),
-    "complex numbers": (with_array(np.ones((8, 2), complex)), "features.npy ... complex128"),
-    "text": (with_array(np.full((8, 2), "a")), "features.npy ... real numbers"),
-    "cut in the data": (with_array(np.ones((8, 2)), keep_bytes=200), UNUSABLE),
-    "cut in the header": (with_array(np.ones((8, 2)), keep_bytes=40), UNUSABLE),
-    "broken header": (with_file("features.npy", BROKEN_HEADER), UNUSABLE),
-    "0 bytes": (with_file("features.npy", b""), UNUSABLE),
-    "not an array": (with_file("features.npy", b"PK\x03\x04 zip"), UNUSABLE),
+    "NaN": (array_with(np.nan), "features.npy, row 5, column 2 ... not a finite ... nan"),
+    "infinity": (array_with(np.inf), "features.npy, row 5, column 2 ... inf"),
+    "too short": (np.ones((7, 2)), "features.npy ... 8 papers ... 7 rows"),
+    "too long": (np.ones((9, 2)), "features.npy ... 8 papers ... 9 rows"),
+    "one axis": (np.ones(8), "features.npy ... [papers, features] ... (8,)"),
+    "no columns": (np.ones((8, 0)), "features.npy"),
+    "objects": (np.array([[{}]] * 8), "features.npy is not a usable"),
+    "complex": (np.ones((8, 2), complex), "features.npy ... complex128"),
+    "text": (np.full((8, 2), "a"), "features.npy ... real numbers"),
+    "cut": (npy(np.ones((8, 2)))[:200], "features.npy is not a usable"),
+    "cut in the header": (npy(np.ones((8, 2)))[:40], "features.npy is not a usable"),
+    "broken header": (BROKEN_HEADER, "features.npy is not a usable"),
 }
 
 
-def cases(faults, exit_code=DATA_WRONG):
-    return [
-        Case(name=name, build=build, words=tuple(words.split(" ... ")), exit_code=exit_code)
-        for name, (build, words) in faults.items()
-    ]
+def case(name, build, words, exit_code=DATA_WRONG):
+    return Case(name=name, build=build, words=tuple(words.split(" ... ")), exit_code=exit_code)
 
 
-CASES = [*cases(NOT_THERE, NOT_FOUND)]
-for group in (FILES, COLUMNS, IDS, TIMES, NUMBERS, ARRAYS):
-    CASES += cases(group)
+def rows(table):
+    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+
+
+def unescape(text):
+    return text.encode("latin1").decode("unicode_escape")
+
+
+TWICE = "citations.csv, citations.csv.gz"
+CASES = [
+    case("missing folder", lambda folder: None, "no such folder", NOT_FOUND),
+    case("missing papers", without("papers.csv"), "table of papers ... .parquet", NOT_FOUND),
+    case("missing citations", without("citations.csv"), "table of citations", NOT_FOUND),
+    case("folder that is a file", lambda folder: folder.write_text("x"), "this is a file"),
+    case("two tables", with_file("citations.csv.gz", packed(CITATIONS)), TWICE),
+    case("two formats", with_file("papers.parquet", b"PAR1"), "papers.csv, papers.parquet"),
+]
+for name, place, text, words in rows(LINES):
+    file, number = place.split()
+    CASES.append(case(name, with_line(file, int(number), unescape(text)), words))
+for name, file, text, words in rows(TABLES):
+    CASES.append(case(name, with_file(file, unescape(text).encode("latin1")), words))
+for (name, file, content), words in INSTEAD.items():
+    stem = file.partition(".")[0]
+    CASES.append(case(name, with_file(file, content, instead_of=f"{stem}.csv"), words))
+for name, (stem, columns, words) in PARQUET.items():
+    CASES.append(case(f"parquet, {name}", with_parquet(stem, columns), words))
+for name, (array, words) in ARRAYS.items():
+    content = array if isinstance(array, bytes) else npy(array)
+    CASES.append(case(f"array, {name}", with_file("features.npy", content), words))

@@ -65,7 +65,7 @@ def write_ogb(folder: Path, **save_options: Any) -> tuple[Arrays, dict[str, dict
 
 
 def zip_folder(folder: Path, archive: Path) -> Path:
-    """Pack a folder under its own name, with entries for the folders too, as the zip command does."""
+    """Pack a folder under its own name, with entries for the folders too, as zip does."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in [folder, *sorted(folder.rglob("*"))]:
             file.write(path, path.relative_to(folder.parent))

@@ -218,8 +218,9 @@ def test_extract_refuses_a_million_entries(refused, tmp_path):
 @pytest.mark.fault("F24")
 def test_extract_counts_the_bytes_that_it_writes(refused, tmp_path, monkeypatch):
     archive = make_zip(tmp_path / "a.zip", ("a", b"12"), ("b", b"345"))
-    unchecked = lambda _, entries, *__: {Path(each.name): each for each in entries}  # noqa: E731
-    monkeypatch.setattr(archive_module, "_check", unchecked)
+    monkeypatch.setattr(
+        archive_module, "_check", lambda _, entries, *__: {Path(e.name): e for e in entries}
+    )
     refused(archive, "more bytes than it declares", max_bytes=4)
 
 

@@ -50,7 +50,8 @@ for place in gone:
     shutil.rmtree(place, ignore_errors=True)
 print(json.dumps([str(place) for place in gone if place.exists()]))
 """
-"""Removes what runs left, with the data that they alone had, and names what could not be removed."""
+"""Removes what runs left, with the data that they alone had, and names what could not be removed.
+"""
 
 
 @dataclass(kw_only=True)

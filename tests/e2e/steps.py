@@ -1,4 +1,5 @@
-"""What the trial does, one function for each thing, with a cluster and a server of Kubeflow Pipelines at hand."""
+"""What the trial does, one function for each thing, with a cluster and a server of Kubeflow
+Pipelines at hand."""
 
 import contextlib
 import dataclasses
@@ -51,7 +52,8 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
         os.kill(int(folder.name), signal.SIGKILL)
         print("killed", folder.name)
 """
-"""Run in the pod of a step: ends what the step does, and so fails this attempt, and leaves the pod."""
+"""Run in the pod of a step: ends what the step does, and so fails this attempt, and leaves the pod.
+"""
 
 
 @dataclass(kw_only=True)
@@ -92,7 +94,8 @@ class Trial:
 def reach(options: Options) -> Api:
     """The cluster that the options name.
 
-    Raises: UnavailableError, where there is none that answers within a minute; ConfigError, where it refuses."""
+    Raises: UnavailableError, where there is none that answers within a minute; ConfigError, where it refuses.
+    """
     try:
         api = cluster_api.connect(namespace=options.namespace)
     except ConfigError as error:
@@ -271,9 +274,11 @@ def log_of(trial: Trial, pod: k8s.V1Pod) -> str:
 
 
 def delete_worker(trial: Trial, job: Json) -> tuple[str, str]:
-    """Delete a worker of a job that is under way, and wait for the pod in its place; returns both uids.
+    """Delete a worker of a job that is under way, and wait for the pod in its place; returns both
+    uids.
 
-    Raises: AssertionError, where none came, or the job had ended: then nothing was disturbed."""
+    Raises: AssertionError, where none came, or the job had ended: then nothing was disturbed.
+    """
     pods = workers_of(trial, job)
     victim = pods[min(trial.options.victim, len(pods) - 1)]
     now = trial.api.get(trial.kind, job["metadata"]["name"])
@@ -376,7 +381,9 @@ def check_report(report: Json | None) -> float:
 def check_artifacts(trial: Trial, run_id: str) -> dict[str, dict[str, str]]:
     """Every artifact of the pipeline has a place in the object store; returns them."""
     found = artifacts.outputs_of(step_pods(trial, run_id))
-    lacking = artifacts.differences(found, artifacts.expected(PIPELINES["citation"].compiled().read_text()))
+    lacking = artifacts.differences(
+        found, artifacts.expected(PIPELINES["citation"].compiled().read_text())
+    )
     require(not lacking, f"artifacts that no step of the run makes: {lacking}")
     return found
 
@@ -432,7 +439,9 @@ def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
         ids = trial.made["pipeline_id"], trial.made["version_id"]
         yield (
             "version",
-            lambda: trial.server.call(client.pipelines.pipeline_service_delete_pipeline_version, *ids),
+            lambda: trial.server.call(
+                client.pipelines.pipeline_service_delete_pipeline_version, *ids
+            ),
         )
         yield "pipeline", lambda: _delete_empty_pipeline(trial)
     if names:
@@ -449,7 +458,9 @@ def _end_run(trial: Trial, run_id: str) -> None:
 
 def _delete_empty_pipeline(trial: Trial) -> None:
     calls, pipeline_id = trial.server.kfp.pipelines, trial.made["pipeline_id"]
-    if not trial.server.call(calls.pipeline_service_list_pipeline_versions, pipeline_id).pipeline_versions:
+    if not trial.server.call(
+        calls.pipeline_service_list_pipeline_versions, pipeline_id
+    ).pipeline_versions:
         trial.server.call(calls.pipeline_service_delete_pipeline, pipeline_id)
 
 

@@ -1,6 +1,6 @@
-"""Papers that are embedded piece by piece, by one process or several, are embedded as by the encoder at once.
+"""Full-graph inference in chunks, by one process or several, equals the encoder on the whole graph.
 
-Legend: N papers, H width.
+Legend: N papers, H hidden channels.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from two_ranks import CASES, PIECE
+from two_ranks import CASES, CHUNK
 from whole_graphs import graph_of, model_of
 
 from citeflow.evaluation import inference
@@ -20,7 +20,7 @@ from citeflow.evaluation.inference import embed_all
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 
 NUM_PAPERS = 60
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -28,47 +28,35 @@ def graph():
     return graph_of(NUM_PAPERS)
 
 
-def at_once(model, graph):
-    """The encoder on the whole graph."""
+def embed_at_once(model, graph):
+    """Run the encoder on the whole graph."""
     x_NF = encoder_input(graph.x_NF, graph.num_papers, model.config)
+    x = gather_features(x_NF, np.arange(graph.num_papers))
     with torch.no_grad():
-        return model.encoder(
-            gather_features(x_NF, np.arange(graph.num_papers)),
-            to_sparse_tensor(graph.neighbors, graph.num_papers),
-        )
+        return model.encoder(x, to_sparse_tensor(graph.neighbors, graph.num_papers))
 
 
-@pytest.mark.parametrize("piece", [1, 7, 60, 32_768])
-@pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
-@pytest.mark.parametrize("layers", [0, 1, 2, 3])
-def test_papers_in_pieces_are_embedded_as_by_the_encoder_at_once(
-    graph, monkeypatch, layers, aggregation, piece
-):
-    monkeypatch.setattr(inference, "PIECE", piece)
-    model = model_of(graph, num_layers=layers, aggr=aggregation)
+@pytest.mark.parametrize("chunk", [1, 7, 32_768])
+@pytest.mark.parametrize("aggr", ["mean", "add", "max"])
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_chunks_equal_the_encoder_on_the_whole_graph(graph, monkeypatch, num_layers, aggr, chunk):
+    monkeypatch.setattr(inference, "CHUNK", chunk)
+    model = model_of(graph, num_layers=num_layers, aggr=aggr)
     embedding_NH = embed_all(model, graph)
     assert (embedding_NH.shape, embedding_NH.dtype) == ((NUM_PAPERS, 6), torch.float32)
-    torch.testing.assert_close(embedding_NH, at_once(model, graph))
+    torch.testing.assert_close(embedding_NH, embed_at_once(model, graph))
 
 
 @pytest.mark.parametrize("features", ["given", "ones"])
-@pytest.mark.parametrize("layers", [0, 1, 2])
-def test_papers_without_features_are_embedded_from_random_ones_or_a_constant(
-    monkeypatch, layers, features
-):
-    monkeypatch.setattr(inference, "PIECE", 7)
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_papers_without_features_are_embedded(monkeypatch, num_layers, features):
+    monkeypatch.setattr(inference, "CHUNK", 7)
     bare = graph_of(NUM_PAPERS, features=False)
-    model = model_of(bare, num_layers=layers, features=features, normalize=True)
-    torch.testing.assert_close(embed_all(model, bare), at_once(model, bare))
+    model = model_of(bare, num_layers=num_layers, features=features, normalize=True)
+    torch.testing.assert_close(embed_all(model, bare), embed_at_once(model, bare))
 
 
-def test_a_constant_input_tells_papers_apart_by_structure_alone(graph):
-    embedding_NH = embed_all(model_of(graph, features="ones", aggr="add"), graph)
-    assert torch.equal(embedding_NH[-1], embedding_NH[-2])
-    assert not torch.isclose(embedding_NH[0], embedding_NH[-1]).all()
-
-
-def test_embedding_drops_nothing_keeps_no_gradient_and_leaves_the_model_in_training(graph):
+def test_embed_all_drops_nothing_and_keeps_the_mode(graph):
     model = model_of(graph, dropout=0.5)
     expected = embed_all(model, graph)
     model.train()
@@ -79,11 +67,12 @@ def test_embedding_drops_nothing_keeps_no_gradient_and_leaves_the_model_in_train
     assert model.encoder.training
 
 
-class Some:
-    """One of several processes, the others of which never come to anything."""
+class OneOfSeveral:
+    """A process the others of which compute nothing."""
 
     def __init__(self, rows):
-        self._rows, self.exchanged = rows, []
+        self._rows = rows
+        self.gathered = []
 
     def rows(self, num_rows):
         return self._rows
@@ -92,23 +81,21 @@ class Some:
         return torch.full((num_rows, width), torch.nan)
 
     def all_gather_rows(self, x):
-        self.exchanged.append(x.isnan().all(dim=1).logical_not().nonzero().flatten().tolist())
+        self.gathered.append(x.isnan().all(dim=1).logical_not().nonzero().flatten().tolist())
         x.nan_to_num_(0.0)
 
 
 @pytest.mark.parametrize("rows", [range(0, 25), range(25, 60), range(30, 30)])
-def test_a_process_computes_its_own_rows_of_every_layer_and_exchanges_each(
-    graph, monkeypatch, rows
-):
-    monkeypatch.setattr(inference, "PIECE", 10)
-    some = Some(rows)
-    embed_all(model_of(graph), graph, some)
-    assert some.exchanged == [list(rows)] * 2
+def test_process_computes_its_rows_of_every_layer(graph, monkeypatch, rows):
+    monkeypatch.setattr(inference, "CHUNK", 10)
+    sharing = OneOfSeveral(rows)
+    embed_all(model_of(graph), graph, sharing)
+    assert sharing.gathered == [list(rows)] * 2
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    """What two ranks embedded together, and where they left it."""
+    """Folder with what two ranks embedded."""
     folder = tmp_path_factory.mktemp("two")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -125,7 +112,7 @@ def two_ranks(tmp_path_factory):
     ]
     processes = [subprocess.Popen(command, env=environment) for environment in environments]
     try:
-        codes = [process.wait(PATIENCE_S) for process in processes]
+        codes = [process.wait(TIMEOUT_S) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -134,21 +121,17 @@ def two_ranks(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("where", ["together", "apart"])
+@pytest.mark.parametrize("machines", ["one machine", "two machines"])
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_end_with_what_one_process_computes(two_ranks, monkeypatch, name, where):
-    """Byte by byte, where the pieces of one process are those of the two."""
-    monkeypatch.setattr(inference, "PIECE", PIECE)
+def test_two_ranks_equal_one_process(two_ranks, monkeypatch, name, machines):
+    """Bit for bit, where the chunks of one process are those of the two."""
+    monkeypatch.setattr(inference, "CHUNK", CHUNK)
     num_papers, changes = CASES[name]
     whole = graph_of(num_papers)
     expected = embed_all(model_of(whole, **changes), whole)
     first, second = (
-        torch.from_numpy(np.load(two_ranks / f"{name}-{where}-{rank}.npy")) for rank in (0, 1)
+        torch.from_numpy(np.load(two_ranks / f"{name}-{machines}-{rank}.npy")) for rank in (0, 1)
     )
     assert torch.equal(first, second)
     torch.testing.assert_close(first, expected)
-    assert torch.equal(first, expected) or num_papers % (2 * PIECE)
-
-
-def test_no_shared_array_is_left_behind(two_ranks):
-    assert not list(Path("/dev/shm").glob(f"citeflow-{os.getpid()}-*"))
+    assert torch.equal(first, expected) or num_papers % (2 * CHUNK)

@@ -1,6 +1,4 @@
-"""The TrainedModel reads back as the very model that was trained."""
-
-import shutil
+"""A TrainedModel reads back as the very model that was trained."""
 
 import pytest
 import torch
@@ -9,136 +7,122 @@ from safetensors.torch import load_file
 from citeflow import config, files
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.calibration import Calibration, calibrate
+from citeflow.evaluation.calibration import calibrate
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import build_structural_features, score_held_out
-from citeflow.graph.prepared import PreparedGraph
-from citeflow.training import checkpoint, worker
+from citeflow.report import Resources
 
 
-@pytest.fixture(scope="module")
-def graph(prepared):
-    return PreparedGraph.open(prepared.graph)
-
-
-@pytest.fixture
-def model(trained):
-    return trained_model.load(trained.model)
-
-
-def test_the_model_holds_the_best_weights_of_its_training(trained, graph):
-    untrained = worker.new_model(
-        graph, build_structural_features(graph, trained.config.model), trained.config
-    )
-    optimizer = torch.optim.Adam(untrained.parameters())
-    inputs = trained_model.inputs_of(graph, trained.config, 1)
-    state = checkpoint.read(trained.run_dir / "checkpoints", inputs)
-    _, best = checkpoint.restore(state, model=untrained, optimizer=optimizer)
-    stored = load_file(trained.model / "model.safetensors")
-    assert stored.keys() == best.keys()
-    assert all(torch.equal(stored[name], best[name]) for name in best)
-
-
-def test_a_model_that_is_read_back_scores_as_its_training_measured(model, graph):
-    structural = build_structural_features(graph, model.config.model)
-    score = torch.from_numpy(
-        score_held_out(model.predictor, embed_all(model.predictor, graph), structural, graph.valid)
-    )
-    rank_P = 1 + (score[:, 1:] > score[:, :1]).sum(1) + 0.5 * (score[:, 1:] == score[:, :1]).sum(1)
-    assert (1 / rank_P).mean().item() == pytest.approx(model.manifest.facts["valid_mrr"], rel=1e-6)
+def test_model_scores_as_its_training_measured(model, score):
+    score_PK = score["valid"]
+    better_P = (score_PK[:, 1:] > score_PK[:, :1]).sum(1)
+    tied_P = (score_PK[:, 1:] == score_PK[:, :1]).sum(1)
+    mrr = (1 / (1 + better_P + 0.5 * tied_P)).mean()
+    assert mrr == pytest.approx(model.details.valid_mrr, rel=1e-6)
+    assert model.details.valid_mrr == max(each["valid_mrr"] for each in model.evaluations)
     assert not model.predictor.training
 
 
-def test_a_model_says_how_it_was_made(model, trained, graph):
-    told = model.details
+def test_weights_read_back_unchanged(trained, model):
+    stored = load_file(trained.model / "model.safetensors")
+    weights = model.predictor.state_dict()
+    assert stored.keys() == weights.keys()
+    assert all(torch.equal(stored[name], weights[name]) for name in stored)
+
+
+def test_details_say_how_the_model_was_made(model, trained, graph, structural):
+    details = model.details
     assert model.config == trained.config
-    assert told["train"]["workers"] == 1
-    assert told["train"]["parameters"] == sum(
-        parameter.numel() for parameter in model.predictor.parameters()
-    )
-    assert told["train"]["positives_per_s"] == pytest.approx(
-        told["train"]["positives"] / told["train"]["seconds"]
-    )
-    assert told["train"]["steps"] == model.evaluations[-1]["step"]
-    assert told["shape"]["evidence"] == list(
-        build_structural_features(graph, trained.config.model).names
-    )
-    assert {"citeflow", "torch", "torch-geometric", "numpy"} <= set(told["versions"])
-    assert model.manifest.facts["valid_mrr"] == told["valid_mrr"]
+    assert details.train.workers == 1
+    assert details.train.parameters == sum(p.numel() for p in model.predictor.parameters())
+    expected = details.train.positives / details.train.seconds
+    assert details.train.positives_per_s == pytest.approx(expected)
+    assert details.train.steps == model.evaluations[-1]["step"]
+    assert details.shape.structural_features == structural.names
+    assert {"citeflow", "torch", "torch-geometric", "numpy"} <= set(details.versions)
+    facts = model.manifest.facts
+    assert facts["valid_mrr"] == details.valid_mrr
+    assert facts["steps"] == details.train.steps
+    assert list(facts["stages"]) == ["download", "preprocess", "train"]
     assert model.manifest.inputs["PreparedGraph"] == graph.manifest.sha256
 
 
-def test_the_curves_come_back_entry_by_entry(model):
-    for entries, keys in (
-        (model.history, {"loss", "lr", "positives_per_s"}),
-        (model.evaluations, {"valid_mrr"}),
-    ):
-        assert entries
-        assert all(
-            set(entry) == {"step", "epoch", "seconds", "wall_time"} | keys for entry in entries
-        )
+def test_records_come_back(model):
+    common = {"step", "epoch", "seconds", "wall_time"}
+    assert model.history
+    assert all(set(each) == common | {"loss", "lr", "positives_per_s"} for each in model.history)
+    assert model.evaluations
+    assert all(set(each) == common | {"valid_mrr"} for each in model.evaluations)
 
 
-def test_the_calibration_is_that_of_the_best_weights(model, graph):
-    structural = build_structural_features(graph, model.config.model)
+def test_calibration_is_that_of_the_best_weights(model, graph, structural):
     embedding_NH = embed_all(model.predictor, graph)
-    assert model.calibration == calibrate(
-        model.predictor, embedding_NH, structural, graph.valid, loss="info_nce"
-    )
-    assert model.calibration.slope > 0
-    assert (
-        calibrate(model.predictor, embedding_NH, structural, graph.valid, loss="bce")
-        == Calibration()
-    )
+    expected = calibrate(model.predictor, embedding_NH, structural, graph.valid, loss="info_nce")
+    assert model.calibration == expected
 
 
-def test_a_model_is_tensors_and_json_and_nothing_that_runs(trained):
-    names = {path.name for path in trained.model.iterdir()}
-    told = {"model.json", "history.jsonl", "evaluations.jsonl", "resources.json", "manifest.json"}
-    assert names == {"model.safetensors", *told}
+def test_model_is_tensors_and_json(trained):
+    assert {path.name for path in trained.model.iterdir()} == {
+        "model.safetensors", "model.json", "history.jsonl", "evaluations.jsonl", "resources.json",
+        "manifest.json",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("overrides", "workers", "is_same"),
     [
-        ([], 2, True),
-        (["data.seed=3", "synthetic.num_papers=500"], 2, True),
+        (["data.seed=3", "synthetic.num_papers=500"], 2, True),  # seen in the graph's digest
         (["model.hidden_channels=8"], 2, False),
         (["train.seed=1"], 2, False),
         ([], 3, False),
     ],
 )
-def test_a_model_depends_on_model_and_training_settings_and_workers(
-    graph, overrides, workers, is_same
-):
-    """The settings of the data have their say in the digest of the graph."""
-    first = trained_model.inputs_of(graph, config.Config(), 2)
-    assert (
-        trained_model.inputs_of(graph, config.load(overrides=overrides), workers) == first
-    ) is is_same
+def test_inputs_are_model_and_train_settings_and_workers(graph, overrides, workers, is_same):
+    expected = trained_model.inputs_of(graph, config.Config(), 2)
+    found = trained_model.inputs_of(graph, config.load(overrides=overrides), workers)
+    assert (found == expected) is is_same
 
 
-def test_a_damaged_or_missing_model_is_told(trained, tmp_path):
+def test_load_names_what_is_missing_or_damaged(trained, tmp_path):
     with pytest.raises(NotFoundError, match="no TrainedModel here"):
         trained_model.load(tmp_path)
-    shutil.copytree(trained.model, tmp_path / "model")
-    content = bytearray((tmp_path / "model" / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (tmp_path / "model" / "model.safetensors").write_bytes(content)
-    with pytest.raises(CorruptError, match=r"model\.safetensors"):
-        trained_model.load(tmp_path / "model")
-
-
-def test_another_noun_is_no_model(trained):
     with pytest.raises(CorruptError, match="PreparedGraph"):
         trained_model.load(trained.graph)
-    assert files.read_manifest(trained.model, trained_model.KIND).kind == "TrainedModel"
+    folder = tmp_path / "model"
+    files.copy_directory(trained.model, folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CorruptError, match=r"model\.safetensors"):
+        trained_model.load(folder)
 
 
-def test_a_model_from_before_resources_were_sampled_is_read(trained, tmp_path):
-    with files.new_directory(tmp_path / "model") as work:
-        for name in ("model.safetensors", "model.json", "history.jsonl", "evaluations.jsonl"):
-            files.copy_file(trained.model / name, work / name)
-        files.write_manifest(work, trained_model.KIND, inputs={}, facts={})
-    assert trained_model.load(tmp_path / "model").resources == {}
-    assert trained_model.load(trained.model).resources["ranks"]
+@pytest.fixture
+def rewrite(trained, tmp_path):
+    """Copy the model with some files changed and a manifest that fits them."""
+
+    def rewrite(**contents):
+        with files.new_directory(tmp_path / "model") as work:
+            for path in trained.model.iterdir():
+                if path.name not in ("manifest.json", "resources.json"):
+                    files.copy_file(path, work / path.name)
+            for name, content in contents.items():
+                files.write_json(work / f"{name}.json", content)
+            files.write_manifest(work, trained_model.KIND, inputs={}, facts={})
+        return tmp_path / "model"
+
+    return rewrite
+
+
+def test_load_takes_a_model_without_resources(rewrite, model):
+    assert trained_model.load(rewrite()).resources == Resources()
+    assert model.resources.ranks
+
+
+def test_load_names_the_bad_field(rewrite, trained):
+    details = files.read_json(trained.model / "model.json")
+    details["shape"]["num_features"] = "many"
+    with pytest.raises(CorruptError, match=r"shape\.num_features"):
+        trained_model.load(rewrite(model=details))
+    details["shape"]["num_features"] = 3
+    with pytest.raises(CorruptError, match="not a model of citeflow"):
+        trained_model.load(rewrite(model=details))

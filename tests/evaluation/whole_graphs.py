@@ -1,4 +1,4 @@
-"""PreparedGraphs that lie nowhere, and models for them.
+"""PreparedGraphs without files, and models for them.
 
 Legend: N papers, P sources.
 """
@@ -21,15 +21,15 @@ NUM_FEATURES = 4
 
 def held_out(num_citations, num_papers, *, seed=0, num_negatives=5):
     rng = np.random.default_rng(seed)
-    source_P, target_P, negative_PK = (
-        rng.integers(0, num_papers, shape).astype(np.int32)
-        for shape in (num_citations, num_citations, (num_citations, num_negatives))
+    return HeldOut(
+        source_P=rng.integers(0, num_papers, num_citations).astype(np.int32),
+        target_P=rng.integers(0, num_papers, num_citations).astype(np.int32),
+        negative_PK=rng.integers(0, num_papers, (num_citations, num_negatives)).astype(np.int32),
     )
-    return HeldOut(source_P=source_P, target_P=target_P, negative_PK=negative_PK)
 
 
 def graph_of(num_papers, *, features=True):
-    """A graph whose arrays are read-only, as maps are. The last papers have no neighbours."""
+    """A graph whose arrays are read-only, as maps are. The last papers have no neighbors."""
     rng = np.random.default_rng(0)
     is_cited_NN = np.triu(rng.random((num_papers, num_papers)) < 0.1, 1)
     is_cited_NN[:, -3:] = False
@@ -53,16 +53,13 @@ def graph_of(num_papers, *, features=True):
 
 
 def model_of(graph, **changes):
-    """A model that is not in training; it scales its input."""
+    """A model in evaluation mode that scales its input."""
     torch.manual_seed(0)
     config = ModelConfig(**{"hidden_channels": 6, **changes})
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
     num_features = 1 if x_NF is None else x_NF.shape[1]
-    model = LinkPredictor(
-        num_features, len(build_structural_features(graph, config).names), config, scaled=True
-    ).eval()
-    model.encoder.mean_F, model.encoder.scale_F = (
-        torch.randn(num_features),
-        torch.rand(num_features) + 0.5,
-    )
-    return model
+    num_structural = len(build_structural_features(graph, config).names)
+    model = LinkPredictor(num_features, num_structural, config, scaled=True)
+    model.encoder.mean_F = torch.randn(num_features)
+    model.encoder.scale_F = torch.rand(num_features) + 0.5
+    return model.eval()

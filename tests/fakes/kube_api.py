@@ -418,7 +418,7 @@ class KubeApi:
         return reply
 
     def _reply(self, request):
-        if request.path == "/version":
+        if request.path.rstrip("/") == "/version":
             info = dict.fromkeys(
                 ["buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "platform"], ""
             )

@@ -271,6 +271,13 @@ def test_open_names_what_is_missing_or_wrong(write, tmp_path):
     files.write_json(folder / files.MANIFEST, manifest)
     with pytest.raises(CorruptError, match="num_papers"):
         PreparedGraph.open(folder)
+    manifest["facts"]["num_papers"] = 50
+    files.write_json(folder / files.MANIFEST, manifest)
+    array = (folder / "x.npy").read_bytes()
+    (folder / "x.npy").write_bytes(b"?" * len(array))
+    with pytest.raises(CorruptError, match="not an array of numbers"):
+        PreparedGraph.open(folder)
+    (folder / "x.npy").write_bytes(array)
     cut = folder / "references_index.npy"
     cut.write_bytes(cut.read_bytes()[:-4])
     with pytest.raises(CorruptError, match="references_index"):

@@ -52,6 +52,8 @@ def test_order_keeps_communities_together():
     neighbors = communities(50, 60)
     assert share_near(neighbors, np.arange(3000), 60) < 0.05
     assert share_near(neighbors, order_by_locality(neighbors, seed=0), 60) > 0.85
+    apart = communities(10, 40, strangers=0)
+    assert share_near(apart, order_by_locality(apart, seed=0), 40) == 1
 
 
 def test_order_is_local_at_every_scale():

@@ -1,8 +1,7 @@
-"""Real training in the pods of a job: each is a process with torchrun, as the operator starts it."""
+"""Real training in the pods of a job: each pod is a process with torchrun."""
 
 import time
 
-import psutil
 import pytest
 import yaml
 from clusters import NAMESPACE, connect
@@ -24,11 +23,11 @@ SETTINGS = [
     "data.eval_negatives=50",
     "model.hidden_channels=16",
     "model.predictor=dot",
-    "train.epochs=60",
+    "train.epochs=24",
     "train.nodes_per_batch=100",
     "train.num_negatives=64",
     "train.lr=0.01",
-    "train.num_validations=20",
+    "train.num_validations=8",
 ]
 CONFIG = config.load(overrides=SETTINGS)
 
@@ -108,30 +107,6 @@ def test_train_on_cluster_deleted_pod_changes_no_bit(train, undisturbed, launche
 
     model = train(f"deleted-{launcher}", launcher, delete)
     assert len(uids) == 2
-    assert digest(model) == digest(undisturbed)
-
-
-def is_worker(process):
-    try:
-        return "citeflow.training.worker" in process.cmdline()
-    except psutil.Error:
-        return False
-
-
-@pytest.mark.fault("F1")
-def test_train_on_cluster_killed_worker_changes_no_bit(train, undisturbed):
-    killed = []
-
-    def kill(kube, operator):
-        workers = [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
-        # The parent of a worker is torchrun, whose command line names the worker too.
-        workers = [each for each in workers if each.parent() in workers]
-        if workers and not killed:
-            workers[0].kill()
-            killed.append(workers[0].pid)
-
-    model = train("killed", "pytorchjob", kill)
-    assert killed
     assert digest(model) == digest(undisturbed)
 
 

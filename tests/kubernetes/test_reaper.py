@@ -1,443 +1,321 @@
-"""Which jobs are deleted because nobody waits for them any more, and which are not."""
-
 import datetime
-import json
-import os
-import subprocess
-import sys
 
 import pytest
-from clusters import NAMESPACE, connect, owner, placement
-from fakes.kube_api import KubeApi
+from clusters import NAMESPACE, RUN_ID, close, connect, identity, owner
+from fakes.kube_api import KubeApi, timestamp
+from fakes.operator import TrainingOperator
 
 from citeflow.errors import ConfigError, UnavailableError
-from citeflow.kubernetes import job_objects, reaper
-from citeflow.kubernetes.identity import RUN_ID, Owner
+from citeflow.kubernetes import identity as identity_module
+from citeflow.kubernetes import reaper
+from citeflow.kubernetes.identity import Owner
 from citeflow.kubernetes.job_spec import JobSpec
+from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.reaper import reap
 
-RUN = placement().run_id
-LOOKS = [("pytorchjobs", "list"), ("trainjobs", "list"), ("workflows", "list"), ("pods", "get")]
+CALLS = [("pytorchjobs", "list"), ("trainjobs", "list"), ("workflows", "list"), ("pods", "get")]
 
 
-@pytest.fixture(params=[job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB])
-def kind(request):
-    """A kind of job."""
-    return request.param
+class Cluster:
+    """A pipeline run, its train step, and the job that the step launched."""
 
-
-class World:
-    """A pipeline run, its train step, and the job that the step created."""
-
-    def __init__(self, kube, api, kind):
-        self.kube, self.api, self.kind = kube, api, kind
-        self.plural = f"{kind.lower()}s"
+    def __init__(self, kube, client, launcher):
+        self.kube = kube
+        self.client = client
+        self.launcher = launcher
         self.now = datetime.datetime.now(datetime.UTC)
         self.later = self.now + datetime.timedelta(seconds=reaper.GRACE_S + 60)
         """When a job that is created in the test is old enough to be deleted."""
 
-    def job(self, *, owners=(), run_name="run", conditions=None, **given):
-        job = job_objects.render(self.kind, JobSpec(), placement(run_name=run_name, **given))
-        references = [job_objects.owner_reference(each) for each in owners]
-        job["metadata"]["ownerReferences"] = references
-        if conditions is not None:
-            job["status"] = {
-                "conditions": [
-                    {"type": name, "status": value} for name, value in conditions.items()
-                ]
-            }
-        return self.kube.put(job)["metadata"]["name"]
+    def reap(self, *, after_s=0.0, **options):
+        return reap(self.client, now=self.later + datetime.timedelta(seconds=after_s), **options)
 
-    def workflow(self, phase, run_id=RUN):
-        name = f"citation-{run_id[:5].lower()}"
-        metadata = {"name": name, "namespace": NAMESPACE, "labels": {RUN_ID: run_id}}
-        status = {"status": {"phase": phase}} if phase else {}
-        self.kube.put(
-            {
-                "apiVersion": "argoproj.io/v1alpha1",
-                "kind": "Workflow",
-                "metadata": metadata,
-                **status,
-            }
-        )
+    def job(self, *owners, run_name="run", conditions=None, **changes):
+        job = self.launcher.render(JobSpec(), identity(run_name=run_name, **changes))
+        job["metadata"]["ownerReferences"] = [reference(each) for each in owners]
+        given = conditions or {}
+        status = [{"type": name, "status": value} for name, value in given.items()]
+        return self.kube.put({**job, "status": {"conditions": status}})["metadata"]["name"]
 
-    def step(self, name="step-1", *, phase="Running", ended_s_ago=None, containers=True):
-        """The pod of a step, which ended so many seconds before `later`."""
+    def workflow(self, phase, run_id=RUN_ID):
+        labels = {identity_module.RUN_ID: run_id}
+        metadata = {"name": f"citation-{run_id[:5]}", "namespace": NAMESPACE, "labels": labels}
+        kind = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow"}
+        self.kube.put({**kind, "metadata": metadata, "status": {"phase": phase}})
+
+    def step(self, name="step-1", *, phase="Running", ended_s_ago=None, sidecar_stays=False):
+        """Create the pod of a step, which ended so many seconds before `later`."""
         made = owner(self.kube, name)
-        state = {"running": {}}
+        ends = {"running": {}}
         if ended_s_ago is not None:
-            at = (self.later - datetime.timedelta(seconds=ended_s_ago)).strftime(
-                "%Y-%m-%dT%H:%M:%SZ"
-            )
-            state = {"terminated": {"exitCode": 1, "finishedAt": at}}
-        status = {
-            "name": "main",
-            "image": "i",
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": state,
-        }
-        patch = {
-            "metadata": {"labels": {"app.kubernetes.io/part-of": "citeflow"}},
-            "status": {"phase": phase},
-        }
-        if containers:
-            patch["status"]["containerStatuses"] = [status]
-        self.kube.patch("pods", NAMESPACE, name, patch)
+            at = self.later - datetime.timedelta(seconds=ended_s_ago)
+            ends = {"terminated": {"exitCode": 1, "finishedAt": timestamp(at)}}
+        states = {"main": ends, "wait": {"running": {}} if sidecar_stays else ends}
+        common = {"image": "i", "imageID": "", "ready": False, "restartCount": 0}
+        statuses = [{**common, "name": each, "state": state} for each, state in states.items()]
+        status = {"phase": phase, "containerStatuses": statuses}
+        self.kube.patch("pods", NAMESPACE, name, {"status": status})
         return made
 
     def left(self):
-        return [job["metadata"]["name"] for job in self.kube.list(self.plural)]
+        return [job["metadata"]["name"] for job in self.kube.list(self.launcher.plural)]
+
+
+def reference(pod):
+    return {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
 
 
 @pytest.fixture
-def world(kube, api, kind):
-    """A cluster with Argo and both kinds of job."""
-    return World(kube, api, kind)
+def cluster(kube, client, launcher):
+    return Cluster(kube, client, launcher)
 
 
-def test_nothing_is_asked_about_runs_where_there_is_no_job(kube, api):
-    assert reap(api) == []
+def test_reap_asks_nothing_about_runs_without_jobs(kube, client):
+    assert reap(client) == []
     assert {request.resource for request in kube.requests} == {"pytorchjobs", "trainjobs"}
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Error"])
-def test_the_job_of_a_run_that_has_ended_is_deleted_even_if_its_step_seems_to_run(
-    world, phase, capfd
-):
-    world.workflow(phase)
-    name = world.job(owners=[world.step()])
-    assert reap(world.api, now=world.later) == [name]
-    assert world.left() == []
-    told = capfd.readouterr().err
-    assert f"kind={world.kind} name={name} reason=its run has ended: {phase}" in told
-
-
-@pytest.mark.parametrize("phase", ["Running", "Pending", ""])
-@pytest.mark.parametrize("step", ["Running", "Pending"])
-def test_the_job_of_a_step_that_runs_is_kept(world, phase, step):
-    world.workflow(phase)
-    name = world.job(owners=[world.step(phase=step)])
-    assert reap(world.api, now=world.later) == []
-    assert reap(world.api, now=world.later + datetime.timedelta(days=300)) == []
-    assert world.left() == [name]
-
-
-def test_the_job_of_a_run_that_is_gone_is_deleted(world):
-    world.workflow("Running", run_id="another")
-    name = world.job(owners=[world.step(phase="Failed", ended_s_ago=200)])
-    assert reap(world.api, now=world.later) == [name]
-
-
-def test_the_job_of_a_step_that_ended_long_ago_is_deleted(world):
-    world.workflow("Running")
-    name = world.job(owners=[world.step(phase="Failed", ended_s_ago=reaper.GRACE_S + 2)])
-    assert reap(world.api, now=world.later) == [name]
-    assert world.left() == []
-
-
-def test_the_job_of_a_step_that_ended_just_now_is_kept_for_the_step_that_repeats_it(world):
-    world.workflow("Running")
-    name = world.job(owners=[world.step(phase="Failed", ended_s_ago=reaper.GRACE_S - 2)])
-    assert reap(world.api, now=world.later) == []
-    assert reap(world.api, now=world.later + datetime.timedelta(seconds=5)) == [name]
-
-
-def test_the_job_of_a_pod_that_is_gone_is_deleted(world, kube):
-    world.workflow("Running")
-    first, second = world.step("step-1"), world.step("step-2", phase="Failed", ended_s_ago=500)
-    name = world.job(owners=[first, second])
-    kube.remove("pods", NAMESPACE, "step-1")
-    assert reap(world.api, now=world.later) == [name]
-
-
-def test_the_job_of_a_pod_that_failed_before_a_container_ran_is_deleted(world):
-    world.workflow("Running")
-    name = world.job(owners=[world.step(phase="Failed", containers=False)])
-    assert reap(world.api, now=world.later) == [name]
-
-
-@pytest.mark.parametrize("seconds", [0, 30, 10_000])
-def test_a_job_that_a_repeated_step_took_over_is_kept(world, seconds):
-    world.workflow("Running")
-    name = world.job(
-        owners=[world.step("step-1", phase="Failed", ended_s_ago=seconds), world.step("step-2")]
-    )
-    assert reap(world.api, now=world.later) == []
-    assert world.left() == [name]
-
-
-def test_a_job_that_was_sent_by_hand_is_left_alone(world):
-    name = world.job(run_id="by-hand")
-    assert reap(world.api, now=world.later + datetime.timedelta(days=300)) == []
-    assert world.left() == [name]
-
-
-@pytest.mark.parametrize("phase", ["Failed", "gone"])
-def test_a_young_job_is_kept_whatever_became_of_its_run(world, phase):
-    if phase != "gone":
-        world.workflow(phase)
-    name = world.job(owners=[world.step(phase="Failed", ended_s_ago=500)])
-    assert reap(world.api, now=world.now + datetime.timedelta(seconds=reaper.YOUNG_S - 20)) == []
-    assert world.left() == [name]
-    assert reap(world.api, now=world.later) == [name]
-
-
-@pytest.mark.parametrize("condition", ["Succeeded", "Complete", "Failed"])
-def test_a_job_that_has_ended_keeps_its_logs(world, condition):
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()], conditions={"Running": "False", condition: "True"})
-    assert reap(world.api, now=world.later) == []
-    assert world.left() == [name]
-
-
-@pytest.mark.parametrize("condition", ["Created", "Running", "Restarting", "Suspended"])
-def test_a_job_that_has_not_ended_does_not_stay(world, condition):
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()], conditions={condition: "True", "Failed": "False"})
-    assert reap(world.api, now=world.later) == [name]
-
-
-def test_each_job_is_judged_by_its_own_run(world):
-    world.workflow("Failed", run_id="ended")
-    world.workflow("Running", run_id="going")
-    step = world.step()
-    ended = world.job(owners=[step], run_id="ended", run_name="one")
-    going = world.job(owners=[step], run_id="going", run_name="two")
-    assert reap(world.api, now=world.later) == [ended]
-    assert world.left() == [going]
-
-
-def test_the_jobs_of_others_are_not_touched(world, kube):
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()])
-    kube.patch(
-        world.plural,
-        NAMESPACE,
-        name,
-        {"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}},
-    )
-    assert reap(world.api, now=world.later) == []
-    assert world.left() == [name]
-
-
-def test_other_namespaces_are_not_touched(world, kube):
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "step-1", "namespace": "another"},
-        "spec": {},
-    }
-    uid = kube.put(pod)["metadata"]["uid"]
-    kube.put(
-        job_objects.render(
-            world.kind,
-            JobSpec(),
-            placement(namespace="another", owner=Owner(name="step-1", uid=uid)),
-        )
-    )
-    world.workflow("Failed")
-    assert reap(world.api, now=world.later) == []
-    assert len(world.left()) == 1
-
-
-def test_the_job_of_another_kind_s_owner_is_left_to_that(world, kube):
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()])
-    references = [{"apiVersion": "batch/v1", "kind": "Job", "name": "mine", "uid": "u"}]
-    with kube.changed:
-        for job in kube.store.objects.values():
-            if job["metadata"]["name"] == name:
-                job["metadata"]["ownerReferences"] = references
-    assert reap(world.api, now=world.later) == []
-
-
-def test_a_job_that_a_step_takes_over_in_the_last_moment_is_kept(world, kube):
-    world.workflow("Running")
-    name = world.job(owners=[world.step("step-1", phase="Failed", ended_s_ago=200)])
-    second = world.step("step-2")
-
-    def take_over(number, request, phase):
-        if request.verb == "delete" and phase == "before":
-            there = kube.get(world.plural, NAMESPACE, name)["metadata"]["ownerReferences"]
-            references = [*there, job_objects.owner_reference(second)]
-            kube.patch(world.plural, NAMESPACE, name, {"metadata": {"ownerReferences": references}})
-
-    kube.on_request(take_over)
-    reap(world.api, now=world.later)
-    assert "delete" in {request.verb for request in kube.requests}
-    assert world.left() == [name]
-    assert reap(world.api, now=world.later) == []
-
-
-def test_a_new_job_of_the_same_name_is_kept(world, kube):
-    world.workflow("Running")
-    name = world.job(owners=[world.step("step-1", phase="Failed", ended_s_ago=200)])
-    made = []
-
-    def make_anew(number, request, phase):
-        if request.verb == "delete" and phase == "before" and not made:
-            made.append(1)
-            kube.remove(world.plural, NAMESPACE, name)
-            world.job(owners=[world.step("step-2")])
-
-    kube.on_request(make_anew)
-    reap(world.api, now=world.later)
-    assert made
-    assert world.left() == [name]
-
-
-def test_the_job_of_a_step_is_kept_whatever_labels_the_step_has(world, kube):
-    world.workflow("Running")
-    step = world.step()
-    kube.patch(
-        "pods", NAMESPACE, step.name, {"metadata": {"labels": {"app.kubernetes.io/part-of": None}}}
-    )
-    name = world.job(owners=[step])
-    assert reap(world.api, now=world.later) == []
-    assert world.left() == [name]
-
-
-def test_the_job_of_a_pod_that_runs_is_kept_even_if_its_run_is_unknown(world):
-    name = world.job(owners=[world.step("notebook-0")], run_id="by-hand")
-    assert reap(world.api, now=world.later) == []
-    assert world.left() == [name]
-
-
-def test_a_dry_run_says_what_it_would_delete(world, capfd):
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()])
-    assert reap(world.api, now=world.later, dry_run=True) == [name]
-    assert world.left() == [name]
+def test_reap_deletes_the_job_of_an_ended_run(cluster, phase, capfd):
+    cluster.workflow(phase)
+    name = cluster.job(cluster.step())
+    assert cluster.reap(dry_run=True) == [name]
+    assert cluster.left() == [name]
     assert "would delete" in capfd.readouterr().err
-    assert "delete" not in {request.verb for request in world.kube.requests}
+    assert cluster.reap() == [name]
+    assert cluster.left() == []
+    kind = cluster.launcher.kind
+    line = f"kind={kind} name={name} reason=its run has ended: {phase}"
+    assert line in capfd.readouterr().err
 
 
-def test_the_pods_of_a_deleted_job_go_after_it(world):
-    world.workflow("Failed")
-    world.job(owners=[world.step()])
-    reap(world.api, now=world.later)
-    (request,) = [request for request in world.kube.requests if request.verb == "delete"]
-    assert request.body["propagationPolicy"] == "Background"
+@pytest.mark.parametrize("phase", ["Running", ""])
+@pytest.mark.parametrize("step", ["Running", "Pending"])
+def test_reap_keeps_the_job_of_a_running_step(cluster, phase, step):
+    cluster.workflow(phase)
+    name = cluster.job(cluster.step(phase=step))
+    assert cluster.reap() == []
+    assert cluster.left() == [name]
 
 
-@pytest.mark.parametrize("without", ["PyTorchJob", "TrainJob"])
-def test_a_cluster_that_has_only_one_kind_of_job_is_served(without, tmp_path):
-    (kind,) = {job_objects.PYTORCH_JOB, job_objects.TRAIN_JOB} - {without}
-    with KubeApi(without=[without]) as kube:
-        api = connect(kube.url)
-        world = World(kube, api, kind)
-        world.workflow("Failed")
-        name = world.job(owners=[world.step()])
-        assert reap(api, now=world.later) == [name]
-        api.client.rest_client.pool_manager.clear()
+@pytest.mark.parametrize("run_id", [RUN_ID, "another"])
+@pytest.mark.parametrize("sidecar_stays", [False, True])
+def test_reap_waits_for_a_repeated_step(cluster, run_id, sidecar_stays):
+    cluster.workflow("Running", run_id=run_id)
+    phase = "Running" if sidecar_stays else "Failed"
+    ended_s_ago = reaper.GRACE_S - 2
+    name = cluster.job(
+        cluster.step(phase=phase, ended_s_ago=ended_s_ago, sidecar_stays=sidecar_stays)
+    )
+    assert cluster.reap() == []
+    assert cluster.reap(after_s=5) == [name]
 
 
-def test_a_cluster_that_has_no_kind_of_job_has_nothing_to_delete():
-    with KubeApi(without=["PyTorchJob", "TrainJob"]) as kube:
-        api = connect(kube.url)
-        assert reap(api) == []
-        api.client.rest_client.pool_manager.clear()
+def test_reap_deletes_the_job_of_a_pod_that_is_gone(cluster, kube):
+    cluster.workflow("Running")
+    owners = [cluster.step(), cluster.step("step-2", phase="Failed", ended_s_ago=500)]
+    name = cluster.job(*owners)
+    kube.remove("pods", NAMESPACE, "step-1")
+    assert cluster.reap() == [name]
 
 
-@pytest.mark.parametrize(("resource", "verb"), LOOKS)
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_errors_that_pass_are_waited_for(world, kube, resource, verb, status):
-    fault = kube.fail(2, resource=resource, verb=verb, status=status)
-    world.workflow("Running")
-    name = world.job(owners=[world.step(phase="Failed", ended_s_ago=500)])
-    assert reap(world.api, now=world.later) == [name]
-    assert fault.fired == 2
+def test_reap_deletes_the_job_of_a_pod_that_never_ran(cluster, kube):
+    cluster.workflow("Running")
+    step = cluster.step(phase="Failed")
+    kube.patch("pods", NAMESPACE, step.name, {"status": {"containerStatuses": None}})
+    name = cluster.job(step)
+    assert cluster.reap() == [name]
 
 
-def test_a_deletion_without_an_answer_is_asked_for_again(world, kube):
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()])
-    fault = kube.drop(1, verb="delete", handled=True)
-    assert reap(world.api, now=world.later) == [name]
+def test_reap_keeps_adopted_jobs(cluster):
+    cluster.workflow("Running")
+    name = cluster.job(cluster.step(phase="Failed", ended_s_ago=10_000), cluster.step("step-2"))
+    assert cluster.reap() == []
+    assert cluster.left() == [name]
+
+
+def test_reap_keeps_jobs_without_a_step(cluster, kube):
+    cluster.workflow("Failed")
+    names = [cluster.job(run_id="by-hand")]
+    names.append(cluster.job(cluster.step("notebook-0"), run_id="by-hand-2", run_name="two"))
+    foreign = {"apiVersion": "batch/v1", "kind": "Job", "name": "mine", "uid": "u"}
+    job = kube.list(cluster.launcher.plural)[0]["metadata"]["name"]
+    with kube.changed:
+        kube.store.objects[cluster.launcher.plural, NAMESPACE, job]["metadata"][
+            "ownerReferences"
+        ] = [foreign]
+    assert cluster.reap() == []
+    assert len(cluster.left()) == len(names)
+
+
+def test_reap_keeps_young_jobs(cluster):
+    cluster.workflow("Failed")
+    name = cluster.job(cluster.step(phase="Failed", ended_s_ago=500))
+    young = cluster.now + datetime.timedelta(seconds=reaper.YOUNG_S - 20)
+    assert reap(cluster.client, now=young) == []
+    assert cluster.reap() == [name]
+
+
+def test_reap_deletes_jobs_past_their_deadline(cluster):
+    cluster.workflow("Running")
+    name = cluster.job(cluster.step())
+    deadline_s = 24 * 3600
+    assert cluster.reap(after_s=deadline_s - 300) == []
+    assert cluster.reap(after_s=deadline_s) == [name]
+
+
+@pytest.mark.parametrize(
+    ("condition", "ends"),
+    [("Succeeded", "pytorchjob"), ("Complete", "trainjob"), ("Failed", "pytorchjob trainjob"),
+     ("Running", ""), ("Restarting", ""), ("Suspended", "")],
+)  # fmt: skip
+def test_reap_keeps_the_logs_of_ended_jobs(cluster, condition, ends):
+    cluster.workflow("Failed")
+    name = cluster.job(cluster.step(), conditions={"Created": "True", condition: "True"})
+    is_kept = cluster.launcher.name in ends
+    assert cluster.reap() == ([] if is_kept else [name])
+
+
+def test_reap_judges_each_job_by_its_own_run(cluster):
+    cluster.workflow("Failed", run_id="ended")
+    cluster.workflow("Running", run_id="going")
+    step = cluster.step()
+    ended = cluster.job(step, run_id="ended", run_name="one")
+    going = cluster.job(step, run_id="going", run_name="two")
+    assert cluster.reap() == [ended]
+    assert cluster.left() == [going]
+
+
+def test_reap_leaves_other_owners_and_namespaces_alone(cluster, kube):
+    cluster.workflow("Failed")
+    name = cluster.job(cluster.step())
+    labels = {"labels": {"app.kubernetes.io/managed-by": "somebody"}}
+    kube.patch(cluster.launcher.plural, NAMESPACE, name, {"metadata": labels})
+    metadata = {"name": "step-1", "namespace": "another"}
+    pod = kube.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}})
+    elsewhere = identity(
+        namespace="another", owner=Owner(name="step-1", uid=pod["metadata"]["uid"])
+    )
+    kube.put(cluster.launcher.render(JobSpec(), elsewhere))
+    assert cluster.reap() == []
+    assert len(cluster.left()) == 2
+
+
+@pytest.mark.parametrize("happens", ["adopted", "replaced"])
+def test_reap_keeps_a_job_that_changes_at_the_last_moment(cluster, kube, happens):
+    cluster.workflow("Running")
+    name = cluster.job(cluster.step(phase="Failed", ended_s_ago=205))
+    second = cluster.step("step-2")
+    done = []
+
+    def change(number, request, phase):
+        if request.verb == "delete" and phase == "before" and not done:
+            done.append(happens)
+            if happens == "replaced":
+                kube.remove(cluster.launcher.plural, NAMESPACE, name)
+                cluster.job(second)
+            else:
+                job = kube.get(cluster.launcher.plural, NAMESPACE, name)
+                owners = [*job["metadata"]["ownerReferences"], reference(second)]
+                patch = {"metadata": {"ownerReferences": owners}}
+                kube.patch(cluster.launcher.plural, NAMESPACE, name, patch)
+
+    kube.on_request(change)
+    assert cluster.reap() == []
+    assert done
+    assert cluster.left() == [name]
+    assert cluster.reap() == []
+
+
+def test_reap_serves_clusters_with_some_kinds_only():
+    for without in ([], ["PyTorchJob"], ["TrainJob"], ["PyTorchJob", "TrainJob"]):
+        with KubeApi(without=without) as kube:
+            client = connect(kube.url)
+            launchers = [each for each in LAUNCHERS.values() if each.kind not in without]
+            names = []
+            for launcher in launchers:
+                cluster = Cluster(kube, client, launcher)
+                cluster.workflow("Failed")
+                names.append(cluster.job(cluster.step(), run_name=launcher.name))
+            later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+            assert reap(client, now=later) == names
+            close(client)
+
+
+@pytest.mark.parametrize(("resource", "verb"), CALLS)
+def test_reap_outlasts_transient_errors_and_stops_at_refusals(cluster, kube, resource, verb):
+    cluster.workflow("Running")
+    name = cluster.job(cluster.step(phase="Failed", ended_s_ago=500))
+    refusal = f"{resource} is forbidden"
+    fault = kube.fail(resource=resource, verb=verb, status=403, message=refusal)
+    with pytest.raises(ConfigError, match=refusal):
+        cluster.reap()
     assert fault.fired == 1
-    assert world.left() == []
+    assert cluster.left() == [name]
+    fault = kube.fail(2, resource=resource, verb=verb, status=503)
+    kube.drop(1, verb="delete", handled=True)
+    assert cluster.reap() == [name]
+    assert fault.fired == 2
+    assert cluster.left() == []
 
 
-@pytest.mark.parametrize(("resource", "verb"), LOOKS)
-def test_what_can_not_be_known_deletes_nothing(world, kube, resource, verb):
-    kube.fail(resource=resource, verb=verb, status=403, message=f"{resource} is forbidden")
-    world.workflow("Running")
-    name = world.job(owners=[world.step(phase="Failed", ended_s_ago=500)])
-    with pytest.raises(ConfigError, match=f"{resource} is forbidden"):
-        reap(world.api, now=world.later)
-    assert world.left() == [name]
-
-
-def test_an_api_that_does_not_answer_deletes_nothing(kube, kind):
-    api = connect(kube.url, patience_s=0.1)
-    world = World(kube, api, kind)
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()])
+def test_reap_without_an_answer_deletes_nothing(kube, launcher):
+    client = connect(kube.url, patience_s=0.1)
+    cluster = Cluster(kube, client, launcher)
+    cluster.workflow("Failed")
+    name = cluster.job(cluster.step())
     kube.outage()
     with pytest.raises(UnavailableError):
-        reap(api, now=world.later)
-    kube.recover()
-    assert world.left() == [name]
-    api.client.rest_client.pool_manager.clear()
+        cluster.reap()
+    assert cluster.left() == [name]
+    close(client)
 
 
-# The command
+# Orphans, by the reaper's clock
 
 
-def age(kube, seconds):
-    """Let every job be so old."""
-    at = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
-    with kube.changed:
-        for job in kube.store.objects.values():
-            job["metadata"]["creationTimestamp"] = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+def run_terminated(cluster):
+    """KFP's Terminate: Argo ends the run and stops its pods, which it keeps."""
+    cluster.workflow("Failed")
+    cluster.step(phase="Failed", ended_s_ago=0)
 
 
-def citeflow(*argv, **environment):
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("KUBE", "CITEFLOW", "KFP"))
-    }
-    environment = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
-    command = [sys.executable, "-m", "citeflow", *argv]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+def run_deleted(cluster):
+    """KFP's Delete: the run goes, and what it owns with it."""
+    cluster.kube.remove("workflows", NAMESPACE, f"citation-{RUN_ID[:5]}")
+    cluster.kube.remove("pods", NAMESPACE, "step-1")
 
 
-def test_the_command_deletes_in_the_namespace_of_the_kubeconfig(world, kube, tmp_path):
-    config = kube.write_kubeconfig(tmp_path / "config", NAMESPACE)
-    world.workflow("Failed")
-    name = world.job(owners=[world.step()])
-    age(kube, 3600)
-    done = citeflow("reap", "--dry-run", KUBECONFIG=str(config))
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"deleted": [name]})
-    assert world.left() == [name]
-    done = citeflow("reap", KUBECONFIG=str(config))
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"deleted": [name]})
-    assert world.left() == []
+def launcher_killed(cluster):
+    """The launcher died, and Argo has not taken note of it."""
+    cluster.step(ended_s_ago=0, sidecar_stays=True)
 
 
-def test_the_command_looks_into_the_namespace_that_it_is_told(kube, tmp_path):
-    config = kube.write_kubeconfig(tmp_path / "config", "default")
-    done = citeflow("reap", "--namespace", "kubeflow", KUBECONFIG=str(config))
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"deleted": []})
-    assert {request.namespace for request in kube.requests} == {"kubeflow"}
+def node_lost(cluster):
+    """The pod of the step is gone while the run waits for an attempt that never comes."""
+    cluster.kube.remove("pods", NAMESPACE, "step-1")
 
 
-def test_the_command_tells_a_refusal(kube, tmp_path):
-    kube.fail(
-        resource="pytorchjobs", status=403, message="pytorchjobs is forbidden for citeflow-reaper"
-    )
-    done = citeflow("reap", KUBECONFIG=str(kube.write_kubeconfig(tmp_path / "config")))
-    assert (done.returncode, done.stdout) == (64, "")
-    assert done.stderr.startswith(
-        "error: the cluster refuses: pytorchjobs is forbidden for citeflow-reaper"
-    )
+@pytest.mark.fault("F28")
+@pytest.mark.parametrize("age_s", [0, 3600])
+@pytest.mark.parametrize("end", [run_terminated, run_deleted, launcher_killed, node_lost])
+def test_orphans_are_gone_within_five_minutes(cluster, kube, end, age_s):
+    operator = TrainingOperator(kube)
+    cluster.workflow("Running")
+    cluster.job(cluster.step())
+    operator.settle()
 
+    def left():
+        workers = [pod for pod in kube.list("pods") if "step" not in pod["metadata"]["name"]]
+        return [*cluster.left(), *workers, *kube.list("services")]
 
-def test_the_command_tells_that_there_is_no_cluster(tmp_path):
-    done = citeflow("reap", KUBECONFIG=str(tmp_path / "none"))
-    assert (done.returncode, done.stdout) == (64, "")
-    assert done.stderr.startswith("error: no cluster to talk to")
-    assert "KUBECONFIG" in done.stderr
+    assert len(left()) >= 3
+    created = cluster.now + datetime.timedelta(seconds=age_s)
+    cluster.later = created
+    assert cluster.reap() == []
+    end(cluster)
+    operator.settle()
+    for orphan_s in range(1, 300, 60):  # the first pass comes a second after the death
+        cluster.reap(after_s=orphan_s)
+        operator.settle()
+    assert left() == []

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import yaml
-from kustomize import containers, render
+from kustomize import containers, render_text
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +16,8 @@ def blocks(guide):
 
 
 def rendered(folder, tmp_path, said):
-    said = {**said, "resources": [str(folder / "overlays" / "gke")]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(said))
-    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in render(tmp_path)}
+    objects = render_text(tmp_path, {**said, "resources": [folder / "overlays" / "gke"]})
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects}
 
 
 def test_the_guide_names_files_that_are_there_and_every_overlay(checkout, folder, guide):

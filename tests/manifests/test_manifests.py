@@ -1,13 +1,14 @@
-import math
 import re
+import shutil
 
+import kustomize
 import pytest
 import yaml
-from kustomize import CLUSTER_SCOPED, containers, pod_template, render, split_image
+from kustomize import CLUSTER_SCOPED, containers, pod_template, split_image
 from pod_security import violations
 
 from citeflow import __version__
-from citeflow.kubernetes.pods import METRICS_PORT, ports
+from citeflow.kubernetes.pod_template import METRICS_PORT, ports
 
 SECRET_KEY = re.compile(
     r"pass(word|wd)?$|token$|secret(_?key)?$|access_?key(_?id)?$|credential|private_?key", re.I
@@ -68,13 +69,7 @@ def leaves(thing, path=()):
 # pods
 
 
-def test_every_pod_of_every_overlay_fits_the_restricted_profile(overlay):
-    assert pods(overlay)
-    for name, pod in pods(overlay).items():
-        assert violations(pod["spec"], pod["metadata"].get("annotations")) == [], name
-
-
-def test_the_nfs_server_alone_needs_more_and_no_more_than_this(folder):
+def test_the_nfs_server_alone_needs_more_and_no_more_than_this(folder, render):
     objects = render(folder / "nfs-server")
     (pod,) = pods(objects).values()
     assert sorted(violations(pod["spec"])) == [
@@ -89,23 +84,11 @@ def test_the_nfs_server_alone_needs_more_and_no_more_than_this(folder):
     assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
 
 
-def test_the_namespace_for_runs_enforces_the_restricted_profile(folder):
+def test_the_namespace_for_runs_enforces_the_restricted_profile(folder, render):
     labels = of_kind(render(folder / "namespace"), "Namespace")["citeflow"]["metadata"]["labels"]
     for mode in ("enforce", "audit", "warn"):
         assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
         assert f"pod-security.kubernetes.io/{mode}-version" in labels
-
-
-def test_every_container_says_what_it_needs_and_has_a_read_only_root(everything):
-    for container in (
-        part for objects in everything.values() for thing in objects for part in containers(thing)
-    ):
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        for what in ("cpu", "memory"):
-            wanted, most = (
-                quantity(container["resources"][key][what]) for key in ("requests", "limits")
-            )
-            assert 0 < wanted <= most < math.inf
 
 
 def test_every_pod_of_every_overlay_runs_as_user_1000(overlay):
@@ -140,7 +123,7 @@ def test_images_of_citeflow_are_those_of_this_version(overlay):
     assert {tag for _, tag in own} == {f"{__version__}-python3.11"}
 
 
-def test_images_of_others_are_pinned_by_digest_except_where_they_are_loaded_by_hand(folder):
+def test_images_of_others_are_pinned_by_digest_except_where_they_are_loaded_by_hand(folder, render):
     for name in ("gke", "gke-nfs", "kind"):
         images = {
             part["image"]
@@ -215,12 +198,12 @@ def test_the_claim_is_for_many_pods_and_bound_to_its_volume(overlay):
         assert (claim["storageClassName"], kind["reclaimPolicy"]) == (name, "Retain")
 
 
-def test_a_folder_of_the_node_is_not_made_for_root(folder):
+def test_a_folder_of_the_node_is_not_made_for_root(folder, render):
     (volume,) = of_kind(render(folder / "overlays" / "kind"), "PersistentVolume").values()
     assert volume["spec"]["hostPath"]["type"] == "Directory"
 
 
-def test_the_nfs_server_gives_every_client_the_rights_of_user_1000(folder):
+def test_the_nfs_server_gives_every_client_the_rights_of_user_1000(folder, render):
     objects = render(folder / "nfs-server")
     config = of_kind(objects, "ConfigMap")["citeflow-nfs"]["data"]["ganesha.conf"]
     said = dict(re.findall(r"(\w+) = (.*);", config))
@@ -234,15 +217,17 @@ def test_the_nfs_server_gives_every_client_the_rights_of_user_1000(folder):
 # names that refer to each other
 
 
-def test_one_line_moves_an_overlay_to_another_namespace(folder, tmp_path, monkeypatch):
-    for path in sorted((folder / "overlays").glob("*/kustomization.yaml")):
+def test_one_line_moves_an_overlay_to_another_namespace(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "manifests")
+    for path in (tmp_path / "manifests" / "overlays").glob("*/kustomization.yaml"):
         text, count = re.subn(r"(?m)^namespace: .*$", "namespace: elsewhere", path.read_text())
         assert count == 1
-        text = re.sub(r"- (\.\./\.\./|(?=\w+\.yaml$))", rf"- {path.parent}/\1", text, flags=re.M)
-        (tmp_path / "kustomization.yaml").write_text(text)
-        for thing in render(tmp_path):
+        path.write_text(text)
+        for thing in kustomize.render(path.parent):
             names = {value for keys, value in leaves(thing) if keys[-1] == "namespace"}
-            assert names == ({"elsewhere"} if thing["kind"] != "StorageClass" else set()), path
+            is_global = thing["kind"] in ("StorageClass", "PersistentVolume")
+            assert names - {"elsewhere"} == set(), path
+            assert is_global or names, path
 
 
 def test_objects_are_where_the_overlay_says(overlay, request):
@@ -298,7 +283,7 @@ def test_probes_ask_a_port_that_is_open_and_tensorboard_below_its_prefix(everyth
                 assert "--path_prefix=/tensorboard" in part["args"]
 
 
-def test_tensorboard_listens_where_its_service_sends(folder):
+def test_tensorboard_listens_where_its_service_sends(folder, render):
     pod = pods(render(folder / "components" / "web"))["citeflow-tensorboard"]
     (part,) = pod["spec"]["containers"]
     assert f"--port={part['ports'][0]['containerPort']}" in part["args"]
@@ -375,7 +360,7 @@ def test_steps_keep_their_egress_and_other_pods_of_citeflow_do_not(overlay):
     assert held(WORKER)
 
 
-def test_workers_reach_each_other_at_any_port_and_the_dns(folder):
+def test_workers_reach_each_other_at_any_port_and_the_dns(folder, render):
     spec = of_kind(render(folder / "base"), "NetworkPolicy")["citeflow-workers"]["spec"]
     (inward,), (outward, dns) = spec["ingress"], spec["egress"]
     assert "ports" not in inward
@@ -385,7 +370,7 @@ def test_workers_reach_each_other_at_any_port_and_the_dns(folder):
     assert {port["port"] for port in dns["ports"]} == {53}
 
 
-def test_tensorboard_is_reached_by_nginx_alone(folder):
+def test_tensorboard_is_reached_by_nginx_alone(folder, render):
     objects = render(folder / "components" / "web")
     (rule,) = of_kind(objects, "NetworkPolicy")["citeflow-tensorboard"]["spec"]["ingress"]
     (peer,) = rule["from"]
@@ -413,7 +398,7 @@ def test_policies_open_ports_that_their_pods_have(everything):
             }
 
 
-def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_are(folder):
+def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_are(folder, render):
     objects = render(folder / "components" / "monitoring")
     policy = of_kind(objects, "NetworkPolicy")["citeflow-metrics"]["spec"]
     monitor = of_kind(objects, "PodMonitor")["citeflow-workers"]["spec"]

@@ -1,4 +1,4 @@
-"""The encoder equals GraphSAGE's formula on dense matrices, and PyG's SAGEConv on a list of edges."""
+"""GraphSAGE equals its formula on dense matrices, and PyG's SAGEConv on a list of edges."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Structural features equal networkx's indices, and a count of paths in a graph without the pair's edge.
+"""Structural features equal networkx's indices, and counts of paths without the pair's edge.
 
 Legend: N papers, P pairs, K candidates.
 """

@@ -276,9 +276,7 @@ def test_monitor_survives_figures_that_are_gone(group, run, capsys):
     assert capsys.readouterr().err.count("samples resources no more") == 1
 
 
-PROGRESS = Progress(
-    step=3, samples=9, history=[{"loss": 0.5}], evaluations=[{"valid_mrr": 0.25}]
-)
+PROGRESS = Progress(step=3, samples=9, history=[{"loss": 0.5}], evaluations=[{"valid_mrr": 0.25}])
 
 
 @pytest.mark.parametrize(
@@ -362,5 +360,3 @@ def test_serve_metrics_survives_a_scrape_that_fails(port, capfd):
                 scrape(port)
             caught.value.close()
             assert caught.value.code == 500
-
-

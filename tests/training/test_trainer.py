@@ -168,7 +168,7 @@ def test_train_step_ends_before_the_weights_change_on_a_bad_loss(begin):
     with torch.no_grad():
         next(run.model.parameters()).fill_(math.inf)
     before = weights(run.model)
-    with pytest.raises(TrainingError, match="loss is not finite: .* at step 0") as caught:
+    with pytest.raises(TrainingError, match=r"loss is not finite: .* at step 0") as caught:
         run.fit()
     assert "train.lr" in caught.value.hint
     assert is_same(weights(run.model), before)
@@ -193,7 +193,7 @@ def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, figu
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.model.register_forward_hook(lambda *args: InfiniteGradient.apply(args[-1]))
     before = weights(run.model)
-    with pytest.raises(TrainingError, match="gradient is not finite: .* at step 1"):
+    with pytest.raises(TrainingError, match=r"gradient is not finite: .* at step 1"):
         run.train_step(run.trainable.make_batch(1), 0.0)
     assert is_same(weights(run.model), before)
     figure(weights_changed_after=0)

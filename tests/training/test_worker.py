@@ -1,147 +1,148 @@
-"""How a worker begins, goes on with its curves, and leaves what ended it."""
+"""A worker: its arguments, what it resumes from, and what it leaves when it ends."""
 
 import errno
-import json
 import os
 import signal
-import subprocess
-import sys
-from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
+from single_rank import single_rank_environment
+from toy_task import ToyTask
 
-from citeflow import files
+from citeflow import config, files
 from citeflow.errors import ConfigError
-from citeflow.reporting import event_files
-from citeflow.reporting.tensorboard import RunLog
+from citeflow.paths import RunPaths
+from citeflow.tasks import TASKS
 from citeflow.training import worker
-from citeflow.training.checkpoint import Progress
-from citeflow.training.preemption import is_torchrun
-
-RECORD = {"wall_time": 1e9, "loss": 1.0, "lr": 0.1, "positives_per_s": 9.0, "valid_mrr": 0.5}
-
-
-def steps_seen(log_dir, tag):
-    """What a reader keeps of a curve: a file takes back what others say of the step that it begins with, and later."""
-    kept = []
-    for path in sorted(log_dir.iterdir()):
-        first = event_files.first_step(path)
-        kept = [step for step in kept if first is None or step < first]
-        kept += [entry.step for entry in event_files.read_scalars(path, tag)]
-    return kept
-
-
-@pytest.mark.fault("F21")
-@pytest.mark.parametrize("is_saved", [False, True])
-def test_an_evaluation_is_told_once_whether_or_not_its_checkpoint_was_written(
-    tmp_path, figure, is_saved
-):
-    before = RunLog(tmp_path, purge_step=None)
-    for step in (10, 20):
-        before.step({**RECORD, "step": step})
-        before.evaluation({**RECORD, "step": step})
-    before.close()
-    evaluations = [{**RECORD, "step": step} for step in (10, 20)][: 1 + is_saved]
-    history = [{**RECORD, "step": step} for step in (10, 20)]
-    again = worker._run_log(tmp_path, Progress(step=20, history=history, evaluations=evaluations))
-    if not is_saved:
-        again.evaluation({**RECORD, "step": 20})
-    again.step({**RECORD, "step": 21})
-    again.close()
-    assert steps_seen(tmp_path, "valid/mrr") == [10, 20]
-    assert steps_seen(tmp_path, "train/loss") == [10, 20, 21]
-    figure(duplicates=0, missing=0)
-
-
-def test_a_worker_whose_parent_is_gone_already_ends_at_once():
-    code = "from citeflow.training.preemption import stop_with_parent; stop_with_parent(lambda _: False); print('trains')"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
-    )
-    assert (ended.returncode, ended.stdout) == (143, b"")
-
-
-def test_torchrun_is_known_by_its_command():
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    sleeper = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)", "-m", "torch.distributed.run"]
-    )
-    try:
-        for process in (sleeper, other):
-            while b"time.sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-                assert (
-                    process.poll() is None
-                )  # a process has no command line for a moment when it begins
-        assert is_torchrun(sleeper.pid)
-        assert not is_torchrun(other.pid)
-    finally:
-        for process in (sleeper, other):
-            process.kill()
-            process.wait()
+from citeflow.training.launch import WorkerJob, write_job
+from citeflow.training.worker import report_errors
 
 
 @pytest.fixture
-def main(tmp_path, monkeypatch):
-    """The worker's main function, whose work fails as it is told."""
-    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    files.write_json(tmp_path / "job.json", {"config": {}})
-    monkeypatch.setattr(sys, "argv", ["worker", str(tmp_path / "job.json")])
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    for name in ("stop_with_parent", "bind"):
-        monkeypatch.setattr(worker, name, lambda *_: None)
-    monkeypatch.setattr(worker, "joined", lambda timeout_s: nullcontext())
+def toy(monkeypatch):
+    task = ToyTask()
+    monkeypatch.setitem(TASKS, "toy", task)
+    return task
 
-    def run(error):
-        def work(*_):
-            raise error
 
-        monkeypatch.setattr(worker, "work", work)
-        worker.main()
+@pytest.fixture
+def main(toy, tmp_path, signal_handlers):
+    """Runs a worker of the toy task, alone; returns what it has saved."""
 
-    yield run
-    for number, handler in old.items():
-        signal.signal(number, handler)
+    def run(**train):
+        settings = {"train": {"epochs": 0.25, **train}, "recovery": {"checkpoint_steps": 2}}
+        job = WorkerJob(task="toy", data=tmp_path, data_root=tmp_path, run="r", config=settings)
+        write_job(job)
+        with single_rank_environment():
+            worker.main([str(job.paths.job_file)])
+        return toy.opened.saved
+
+    return run
+
+
+def test_main_trains_any_task_of_the_registry(main, tmp_path, capfd):
+    folder, result = main()
+    assert folder == RunPaths(tmp_path, "r").model
+    assert (result.summary.steps, result.summary.workers) == (4, 1)
+    assert result.progress.evaluations[-1]["step"] == 4
+    assert result.inputs == {"workers": 1}
+    assert result.resources.cost.cpu_seconds > 0
+    told = capfd.readouterr().err
+    assert "may run out of memory" in told
+    assert "starting step=0 attempt=1 workers=1" in told
+
+
+def test_main_resumes_a_training_whose_model_was_not_written(main, capfd):
+    main()
+    _, result = main()
+    assert "resuming step=4 attempt=2" in capfd.readouterr().err
+    assert result.summary.steps == 4
+
+
+def test_main_leaves_a_finished_training_alone(main, tmp_path, capfd):
+    run = RunPaths(tmp_path, "r")
+    with files.new_directory(run.model) as work:
+        files.write_manifest(work, "TrainedModel", inputs={"workers": 1}, facts={})
+    assert main() is None
+    assert "already done" in capfd.readouterr().err
+    assert not run.leases.exists()
+
+
+def test_main_refuses_a_run_of_other_workers(main, toy, tmp_path):
+    main()
+    checkpoints = RunPaths(tmp_path, "r").checkpoints
+    for path in checkpoints.iterdir():
+        files.write_manifest(
+            path, "Checkpoint", inputs={"workers": 3}, facts={"step": int(path.name[5:])}
+        )
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == ConfigError.exit_code
+    error = files.read_json(RunPaths(tmp_path, "r").error_file)
+    assert error["value"] == "workers 3, now 1"
+
+
+def test_main_reports_a_job_that_it_cannot_read(tmp_path, signal_handlers):
+    with pytest.raises(SystemExit) as caught:
+        worker.main([str(tmp_path / "job.json")])
+    assert caught.value.code == 66
+    assert files.read_json(tmp_path / "error.json")["what"] == "no such file"
+
+
+def test_arguments_describe_a_job_without_a_file(tmp_path):
+    args = ["--graph", "/graph", "--data-root", str(tmp_path), "--set", "train.lr=0.5"]
+    run = RunPaths(tmp_path, "experiment/trial")
+    job = worker.parse_job([str(run.job_file), *args])
+    assert (job.paths, str(job.data), job.task) == (run, "/graph", "citation")
+    assert config.from_dict(job.config).train.lr == 0.5
+
+
+def ended(error, folder):
+    with pytest.raises(SystemExit) as caught, report_errors(folder / "error.json"):
+        raise error
+    return caught.value.code
 
 
 @pytest.mark.fault("F17")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_disk_that_stays_full_ends_the_training_with_its_reason(main, tmp_path, figure, number):
-    with pytest.raises(SystemExit) as caught:
-        main(OSError(number, os.strerror(number), "model.safetensors"))
-    told = json.loads((tmp_path / "error.json").read_text())
-    assert (caught.value.code, told["what"]) == (70, os.strerror(number))
+def test_report_errors_gives_up_on_a_lasting_disk_failure(
+    tmp_path, signal_handlers, figure, number
+):
+    assert ended(OSError(number, os.strerror(number), "model"), tmp_path) == 70
+    assert files.read_json(tmp_path / "error.json")["what"] == os.strerror(number)
     figure(failures=1)
 
 
-def test_a_disk_failure_that_may_pass_lets_torchrun_start_again(main, tmp_path):
-    with pytest.raises(OSError, match="Input/output"):
-        main(OSError(errno.EIO, os.strerror(errno.EIO), "x"))
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, os.strerror(errno.EIO), "x"), RuntimeError("a bug")]
+)
+def test_report_errors_lets_torchrun_try_again_after_others(tmp_path, signal_handlers, error):
+    with pytest.raises(type(error)), report_errors(tmp_path / "error.json"):
+        raise error
     assert not (tmp_path / "error.json").exists()
 
 
-def test_an_error_that_can_not_be_written_down_ends_the_worker_all_the_same(
-    main, monkeypatch, capsys
-):
+def test_report_errors_survives_a_full_disk(tmp_path, signal_handlers, monkeypatch, capsys):
     def full(path, value):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(worker.files, "write_json", full)
-    with pytest.raises(SystemExit) as caught:
-        main(ConfigError("wrong", "lr"))
-    assert caught.value.code == 64
+    assert ended(ConfigError("wrong", "lr"), tmp_path) == 64
     assert "error=wrong value=lr" in capsys.readouterr().err
 
 
-def test_a_lost_worker_is_told_in_one_line_and_nothing_is_left(main, tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(RuntimeError("[gloo/pair.cc:1] Connection closed by peer\nmore"))
-    assert caught.value.code == 1
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("[gloo/pair.cc:1] Connection closed by peer\nmore"), "lost another worker"),
+        (worker.LeaseLost("attempt 2 has taken over"), "leaves the run to another"),
+    ],
+)
+def test_report_errors_logs_one_line_where_others_go_on(
+    tmp_path, signal_handlers, capsys, error, told
+):
+    assert ended(error, tmp_path) == 1
+    captured = capsys.readouterr().err
+    assert told in captured
+    assert captured.count("\n") == 1
     assert not (tmp_path / "error.json").exists()
-
-
-def test_any_other_failure_is_a_bug_and_keeps_its_traceback(main):
-    with pytest.raises(RuntimeError, match="a bug"):
-        main(RuntimeError("a bug"))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN

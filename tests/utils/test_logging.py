@@ -1,6 +1,36 @@
+import logging.config
+import re
+import subprocess
+import sys
+
 import pytest
 
-from citeflow.utils.logging import redact_url
+from citeflow.utils.logging import log, redact_url
+
+LINE = r"\d\d:\d\d:\d\d train\[1\] step 5% loss=0.31 papers=12,345 is_last=True path=/a b\n"
+
+
+def test_log_writes_one_line_to_the_current_stderr(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    log("train", "step 5%", loss=0.310001, papers=12345, is_last=True, path="/a b")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(LINE, err)
+    monkeypatch.delenv("RANK")
+    log("train", "done")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d train done\n", capsys.readouterr().err)
+
+
+def test_log_survives_the_logging_settings_of_a_library(capsys):
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+    log("tuning", "done")
+    assert capsys.readouterr().err.endswith("tuning done\n")
+
+
+def test_log_is_flushed_before_a_hard_exit():
+    code = "import os; from citeflow.utils.logging import log; log('train', 'x'); os._exit(9)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stderr.endswith("train x\n")
 
 
 @pytest.mark.parametrize(
@@ -9,15 +39,8 @@ from citeflow.utils.logging import redact_url
         ("https://me:hush@host:1/a?b#c", "https://host:1/a"),
         ("https://[hush/a", "a malformed URL"),
         ("/data/a folder #2?", "/data/a folder #2?"),
-        ("synthetic", "synthetic"),
+        *((url, url) for url in ("synthetic", "sqlite:////a/b.db", "file:///a/b", "http://h:80/x")),
     ],
 )
-def test_a_url_is_shown_without_its_secrets_and_anything_else_as_it_is(url, shown):
+def test_redact_url_removes_secrets_only(url, shown):
     assert redact_url(url) == shown
-
-
-@pytest.mark.parametrize(
-    "url", ["sqlite:///mlflow.db", "sqlite:////a/b.db", "file:///a/b", "http://host:80/x"]
-)
-def test_a_url_without_secrets_is_shown_as_it_is(url):
-    assert redact_url(url) == url

@@ -24,8 +24,8 @@ from citeflow.errors import (
     TrainingError,
     UnavailableError,
 )
+from citeflow.files import termination_message
 from citeflow.paths import RunPaths
-from citeflow.utils import termination_message
 from citeflow.utils.logging import log
 from citeflow.utils.signals import handle_signals
 

@@ -65,7 +65,7 @@ class ParameterOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mode:
-    """How far a submission goes."""
+    """Extent of a submission."""
 
     dry_run: bool
     upload_only: bool

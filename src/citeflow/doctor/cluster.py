@@ -1,4 +1,4 @@
-"""Check a Kubernetes cluster, with the rights of whoever runs doctor."""
+"""Check a Kubernetes cluster, with the rights of its user."""
 
 import datetime
 from collections.abc import Iterator

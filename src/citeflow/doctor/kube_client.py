@@ -18,7 +18,7 @@ class Cluster:
     client: KubeClient
     launcher: Launcher
     service_account: str = ""
-    """Account that the steps run as; whoever runs doctor, if empty."""
+    """Account that the steps run as; the user, if empty."""
 
     @property
     def namespace(self) -> str:

@@ -12,7 +12,7 @@ HINT = "the Role citeflow-launcher and its RoleBinding: kubectl apply -k manifes
 
 
 def check(cluster: Cluster) -> Iterator[Finding]:
-    """Check the verbs of each resource, for the service account or for whoever runs doctor."""
+    """Check the verbs of each resource, for the service account or for the user."""
     who = cluster.service_account or "you"
     for rule in launcher_rules([cluster.launcher]):
         what = f"rights of {who}: {rule.name}"

@@ -61,7 +61,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitScores:
-    """What is kept of the scores of a split, so that memory does not grow with the candidates."""
+    """The part of a split's scores that is kept, so that memory does not grow with the candidates."""
 
     rank_P: Tensor
     positive_P: Tensor

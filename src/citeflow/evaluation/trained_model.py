@@ -15,7 +15,7 @@ from citeflow.errors import CorruptError
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
-from citeflow.report import StageCost, TrainSummary
+from citeflow.report import Resources, StageCost, TrainSummary
 from citeflow.utils import records
 from citeflow.utils.records import Record
 
@@ -50,7 +50,7 @@ class ModelDetails(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """How a model came about."""
+    """Facts of a training."""
 
     summary: TrainSummary
     stages: dict[str, StageCost]
@@ -60,7 +60,7 @@ class TrainingResult:
     evaluations: list[dict[str, float]]
     """Records of validations."""
     resources: dict[str, JsonValue]
-    """What the ranks used over time."""
+    """What the ranks used over time, as `report.Resources` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ class TrainedModel:
     details: ModelDetails
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]]
-    resources: dict[str, JsonValue]
+    resources: Resources
 
     @property
     def config(self) -> Config:
@@ -201,6 +201,7 @@ def _read_lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _read_resources(path: Path) -> dict[str, JsonValue]:
+def _read_resources(path: Path) -> Resources:
     # A model that was made before resources were sampled has no such file.
-    return dict(files.read_json(path)) if path.exists() else {}
+    values = files.read_json(path) if path.exists() else {}
+    return records.load(Resources, values, name=str(path), error=CorruptError, hint=REPAIR)

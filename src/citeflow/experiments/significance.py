@@ -22,7 +22,7 @@ SEED = "-seed-"
 
 
 class Verdict(StrEnum):
-    """How a model stands against the winner."""
+    """A model against the winner."""
 
     WINNER = "winner"
     MORE = "more than noise"

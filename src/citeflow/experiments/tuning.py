@@ -22,11 +22,11 @@ from citeflow.experiments import search_space, study, tuning_page
 from citeflow.experiments.study import Definition
 from citeflow.experiments.trials import write_results
 from citeflow.experiments.tuning_page import SearchResult
+from citeflow.files import termination_message
 from citeflow.kubeflow.params import job_request
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
-from citeflow.utils import termination_message
 from citeflow.utils.logging import log
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import yaml
 
 from citeflow.errors import INSTALL, CiteflowError, NotFoundError, TrainingError, UnavailableError
+from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
-from citeflow.utils import termination_message
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
 """A line of `logging.log`."""

@@ -55,7 +55,7 @@ class JobStatus:
 
     is_deleting: bool
     is_suspended: bool
-    """Whether the job waits in a queue."""
+    """True if the job waits in a queue."""
 
     end: JobEnd | None
 
@@ -164,12 +164,12 @@ class PodStatus:
 
     @property
     def has_started(self) -> bool:
-        """Whether a container runs or ran, so that there is a log."""
+        """True if a container runs or ran, so that there is a log."""
         return any(each.is_running or each.end or each.restarts for each in self.containers)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the pod has ended for good."""
+        """True if the pod has ended for good."""
         return self.phase in ("Succeeded", "Failed")
 
     @property
@@ -180,7 +180,7 @@ class PodStatus:
 
     @property
     def is_unrecoverable(self) -> bool:
-        """Whether the pod waits for something like an image that does not exist."""
+        """True if the pod waits for something like an image that does not exist."""
         return self.waiting in UNRECOVERABLE_REASONS
 
 

@@ -1,4 +1,4 @@
-"""The rules of citeflow's Roles: manifests/base/rbac.yaml grants them, `citeflow doctor` checks them.
+"""The rules of citeflow's Roles, which manifests/base/rbac.yaml grants and `doctor` checks.
 
 A test compares them with the manifests and with the calls that the launchers and the reaper make.
 """

@@ -86,13 +86,12 @@ class JobWatcher:
             UnavailableError: the API does not answer; repeating the step adopts the job.
             CiteflowError: the error that a worker ended with.
         """
-        if not self._create_or_adopt(prepare):
-            return
         try:
+            if not self._create_or_adopt(prepare):
+                return
             self._wait()
         except KeyboardInterrupt:
-            log("launch", "stops the job", name=self.name)
-            self.client.delete(self.launcher, self.name)
+            self._delete_own()
             raise
         self._follower.finish()
 
@@ -136,8 +135,8 @@ class JobWatcher:
                 or of this one, with other settings.
         """
         metadata = self.job["metadata"]
-        same_run = found.run_id == metadata["labels"][RUN_ID]
-        same_spec = found.spec_sha256 == metadata["annotations"][SPEC_SHA256]
+        same_run = bool(found.run_id == metadata["labels"][RUN_ID])
+        same_spec = bool(found.spec_sha256 == metadata["annotations"][SPEC_SHA256])
         other = ""
         if self.held_for("foreign", not same_run) > FOREIGN_JOB_S:
             other = "another run"
@@ -150,7 +149,16 @@ class JobWatcher:
                 self.name,
                 hint=f"delete it, or choose another run name: {command}",
             )
-        return bool(same_run)
+        return same_run
+
+    def _delete_own(self) -> None:
+        """Delete the job, which may exist although the answer to its creation never came."""
+        found = self.client.job(self.launcher, self.name)
+        # The digest covers the id of the run.
+        digest = self.job["metadata"]["annotations"][SPEC_SHA256]
+        if found and found.spec_sha256 == digest:
+            log("launch", "stops the job", name=self.name)
+            self.client.delete(self.launcher, self.name)
 
     def _adopt(self, found: JobStatus) -> bool:
         """Let this step's pod own the job too, so that it outlives the earlier attempt's pod."""

@@ -50,7 +50,7 @@ class TrainSettings(Protocol):
 
     @property
     def num_validations(self) -> int:
-        """How often the score is measured during training."""
+        """Number of validations during training."""
 
 
 class Batch(Protocol):
@@ -105,7 +105,7 @@ class Trainable(Protocol):
 
 
 class TrainResult(Protocol):
-    """What the trainer reports of a training."""
+    """The trainer's report of a training."""
 
     @property
     def progress(self) -> "Progress":
@@ -117,7 +117,7 @@ class TrainResult(Protocol):
 
     @property
     def resources(self) -> "ResourceSummary":
-        """What the ranks used."""
+        """Resources that the ranks used."""
 
     @property
     def inputs(self) -> dict[str, JsonValue]:

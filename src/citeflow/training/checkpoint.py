@@ -49,7 +49,7 @@ Number = Annotated[float, WrapValidator(_check_only)]
 
 
 class Progress(Record):
-    """How far a training has come; the trainer updates it after every step."""
+    """Progress of a training; the trainer updates it after every step."""
 
     model_config = ConfigDict(frozen=False, strict=True, populate_by_name=True)
 
@@ -198,7 +198,9 @@ def _parse_progress(state: SavedState) -> Progress:
     return progress
 
 
-def _check_inputs(folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]) -> None:
+def _check_inputs(
+    folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]
+) -> None:
     differing = [
         f"{key} {found.get(key)}, now {value}"
         for key, value in inputs.items()
@@ -206,7 +208,7 @@ def _check_inputs(folder: Path, found: Mapping[str, JsonValue], inputs: Mapping[
     ]
     if differing:
         hint = f"choose another run name, or delete {folder} to start afresh"
-        what = "the run was begun with other data, settings or workers"
+        what = "the run was started with other data, settings or workers"
         raise ConfigError(what, ", ".join(differing), hint=hint)
 
 

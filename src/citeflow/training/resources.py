@@ -1,4 +1,4 @@
-"""What the ranks use: curves in TensorBoard, metrics for Prometheus, a summary at the end.
+"""Resources of the ranks: curves in TensorBoard, metrics for Prometheus, a summary at the end.
 
 Nothing here may end a training: what fails is logged once and left out.
 
@@ -80,7 +80,7 @@ PROGRESS_METRICS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResourceSummary:
-    """What all ranks used together, since the last start of the workers."""
+    """Resources that all ranks used together, since the last start of the workers."""
 
     train: dict[str, float]
     """`cpu_cores`: mean cores in use while they trained. `peak_memory_bytes`: highest memory, pages
@@ -95,7 +95,7 @@ class ResourceSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankUsage:
-    """What one rank used, as it sends it to the others."""
+    """Resources of one rank, as it sends them to the others."""
 
     samples: list[Usage]
     cpu_cores: float

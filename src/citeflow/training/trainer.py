@@ -40,7 +40,7 @@ LOWER_LR = "lower train.lr, or set train.max_grad_norm"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumePoint:
-    """What rank 0 found on the disk, and every rank continues from."""
+    """The state that rank 0 found on the disk, from which every rank continues."""
 
     lease: Lease
     inputs: dict[str, JsonValue]

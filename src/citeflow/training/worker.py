@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train as the job file says."""
     if dist.is_torchelastic_launched():
         stop_with_parent(is_torchrun)
-    args = _parser().parse_args(argv)
-    with report_errors(args.job.with_name(ERROR_FILE)):
-        job = job_of(args)
+    job_file: Path = _parser().parse_args(argv).job
+    with report_errors(job_file.with_name(ERROR_FILE)):
+        job = parse_job(argv)
         bind_to_cores(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         with init_group(job.recovery.step_timeout_s) as group:
             preemption = PreemptionHandler()
@@ -94,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def job_of(args: argparse.Namespace) -> WorkerJob:
-    """Return the job of the file, or the one that the arguments describe."""
+def parse_job(argv: Sequence[str] | None = None) -> WorkerJob:
+    """Read the job of the file, or the one that the arguments describe."""
+    args = _parser().parse_args(argv)
     if args.graph is None:
         return read_job(args.job)
     run = RunPaths.of_folder(args.data_root, args.job.parent)

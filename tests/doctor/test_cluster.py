@@ -1,0 +1,209 @@
+import datetime
+
+import pytest
+from fakes.kube_api import KubeApi, timestamp
+
+from citeflow.doctor import cluster
+from citeflow.kubernetes.client import KubeClient
+from citeflow.kubernetes.launchers import LAUNCHERS
+
+NAMESPACE = "kubeflow"
+BOUND = {"phase": "Bound", "capacity": {"storage": "100Gi"}, "accessModes": ["ReadWriteMany"]}
+
+
+class Cluster:
+    """A cluster on which all is well, until a test changes it."""
+
+    def __init__(self, kube):
+        self.kube = kube
+
+    def put(self, version, kind, name, spec, status=None):
+        obj = {"apiVersion": version, "kind": kind, "spec": spec, "status": status or {}}
+        scope = {} if kind == "Node" else {"namespace": NAMESPACE}
+        self.kube.put({**obj, "metadata": {"name": name, **scope}})
+
+    def put_claim(self, status):
+        spec = {"accessModes": ["ReadWriteMany"]}
+        self.put("v1", "PersistentVolumeClaim", "citeflow-data", spec, status)
+
+    def put_reaper(self, *, seconds_ago=None, suspend=False):
+        status = {}
+        if seconds_ago is not None:
+            then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds_ago)
+            status = {"lastSuccessfulTime": timestamp(then)}
+        template = {"spec": {"template": {"spec": {"containers": [{"name": "reaper"}]}}}}
+        spec = {"schedule": "* * * * *", "suspend": suspend, "jobTemplate": template}
+        self.put("batch/v1", "CronJob", "citeflow-reaper", spec, status)
+
+    def put_node(self, name, cpu, memory, **spec):
+        self.put("v1", "Node", name, spec, {"allocatable": {"cpu": cpu, "memory": memory}})
+
+    def check(self, launcher="pytorchjob", service_account=""):
+        """Return the findings by their subject."""
+        api = self.kube.client(retries=False)
+        client = KubeClient(api=api, namespace=NAMESPACE)
+        options = {"launcher": LAUNCHERS[launcher], "service_account": service_account}
+        findings = list(cluster.check(client, **options))
+        api.close()
+        api.rest_client.pool_manager.clear()
+        return {finding.what: finding for finding in findings}
+
+
+@pytest.fixture
+def healthy():
+    with KubeApi() as kube:
+        cluster = Cluster(kube)
+        cluster.put_claim(BOUND)
+        cluster.put_reaper(seconds_ago=40)
+        cluster.put_node("node-0", "3920m", "16344524Ki")
+        yield cluster
+
+
+def troubles(found):
+    return {what for what, each in found.items() if each.status in ("missing", "warning")}
+
+
+def test_check_finds_nothing_where_all_is_well(healthy):
+    found = healthy.check()
+    assert troubles(found) == set()
+    assert found["Kubernetes API"].value == "v1.36.4, namespace kubeflow"
+    assert found["claim citeflow-data"].value == "Bound 100Gi"
+    assert found["nodes"].value.startswith("1; without other pods, room for 7 workers")
+    assert found["tensorboards.tensorboard.kubeflow.org"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("status", "what", "expected"),
+    [
+        ({**BOUND, "accessModes": ["ReadWriteOnce"]}, "access modes of citeflow-data", "warning"),
+        ({"phase": "Pending"}, "claim citeflow-data", "missing"),
+        (None, "claim citeflow-data", "missing"),
+    ],
+)
+def test_check_claim(healthy, status, what, expected):
+    healthy.kube.remove("persistentvolumeclaims", NAMESPACE, "citeflow-data")
+    if status:
+        healthy.put_claim(status)
+    found = healthy.check()
+    assert found[what].status == expected
+    assert found[what].hint
+
+
+@pytest.mark.parametrize(
+    ("reaper", "expected"),
+    [
+        ({"seconds_ago": 500}, "ok"),
+        ({"seconds_ago": 700}, "warning"),
+        ({}, "warning"),
+        ({"suspend": True}, "missing"),
+        (None, "missing"),
+    ],
+)
+def test_check_reaper(healthy, reaper, expected):
+    healthy.kube.remove("cronjobs", NAMESPACE, "citeflow-reaper")
+    if reaper is not None:
+        healthy.put_reaper(**reaper)
+    assert healthy.check()["CronJob citeflow-reaper"].status == expected
+
+
+@pytest.mark.parametrize(
+    ("gone", "launcher", "what"),
+    [
+        ("pytorchjobs", "pytorchjob", "pytorchjobs.kubeflow.org"),
+        ("trainer.kubeflow.org", "trainjob", "trainjobs.trainer.kubeflow.org"),
+        ("workflows", "pytorchjob", "workflows.argoproj.io"),
+    ],
+)
+def test_check_custom_resources_the_launcher_needs(gone, launcher, what):
+    with KubeApi(without=[gone]) as kube:
+        found = Cluster(kube).check(launcher)
+    assert found[what].status == "missing"
+    assert found[what].hint
+
+
+def test_check_asks_only_for_the_kind_of_the_launcher():
+    with KubeApi(without=["trainer.kubeflow.org"]) as kube:
+        kube.allows = lambda spec: spec["resourceAttributes"]["group"] != "trainer.kubeflow.org"
+        found = Cluster(kube).check()
+    assert not any("train" in what.replace("trainings", "") for what in found if "trainjob" in what)
+    assert found["rights of you: pytorchjobs.kubeflow.org"].status == "ok"
+
+
+def test_check_looks_for_the_runtime_of_trainjobs(healthy):
+    assert healthy.check("trainjob")["ClusterTrainingRuntime"].status == "missing"
+    kind = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
+    healthy.kube.put({**kind, "metadata": {"name": "torch-distributed"}})
+    assert healthy.check("trainjob")["ClusterTrainingRuntime"].status == "ok"
+
+
+def test_check_rights_names_refused_verbs(healthy):
+    asked = []
+
+    def allows(spec):
+        asked.append(spec["resourceAttributes"])
+        return spec["resourceAttributes"]["verb"] not in ("patch", "delete")
+
+    healthy.kube.allows = allows
+    found = healthy.check()
+    rights = found["rights of you: pytorchjobs.kubeflow.org"]
+    assert (rights.status, rights.value) == ("missing", "not allowed: patch, delete")
+    assert found["rights of the steps"].status == "note"
+    logs = {"namespace": NAMESPACE, "group": "", "resource": "pods", "verb": "get"}
+    assert {**logs, "subresource": "log"} in asked
+    assert len(asked) == 6
+
+
+def test_check_rights_of_a_service_account(healthy):
+    asked = []
+    healthy.kube.allows = lambda spec: asked.append(spec) or False
+    found = healthy.check(service_account="pipeline-runner")
+    assert found["rights of pipeline-runner: pods"].status == "missing"
+    assert {spec["user"] for spec in asked} == {"system:serviceaccount:kubeflow:pipeline-runner"}
+    assert all("system:serviceaccounts:kubeflow" in spec["groups"] for spec in asked)
+
+
+def test_check_rights_without_the_right_to_ask(healthy):
+    healthy.kube.fail(9, status=403, resource="subjectaccessreviews", message="forbidden")
+    rights = healthy.check(service_account="pipeline-runner")["rights of pipeline-runner: pods/log"]
+    assert rights.status == "warning"
+    who = "-n kubeflow --as=system:serviceaccount:kubeflow:pipeline-runner"
+    assert f"kubectl auth can-i get pods --subresource=log {who}" in rights.hint
+
+
+def test_check_goes_past_what_is_refused(healthy):
+    healthy.kube.fail(9, status=403, resource="nodes", message="nodes is forbidden")
+    healthy.kube.fail(9, status=500, resource="persistentvolumeclaims")
+    healthy.kube.drop(9, resource="namespaces")
+    healthy.put("v1", "LimitRange", "sizes", {"limits": [{"type": None}]})  # no such object
+    found = healthy.check()
+    assert "nodes is forbidden" in found["nodes"].value
+    assert troubles(found) == {"nodes", "claim citeflow-data", "namespace", "quotas"}
+    assert found["CronJob citeflow-reaper"].status == "ok"
+
+
+def test_check_without_an_answer_is_one_finding(healthy):
+    healthy.kube.outage()
+    found = healthy.check()
+    assert list(found) == ["Kubernetes API"]
+    assert found["Kubernetes API"].status == "missing"
+
+
+def test_check_namespace_and_quotas(healthy):
+    labels = {"pod-security.kubernetes.io/enforce": "baseline", "istio-injection": "enabled"}
+    healthy.kube.patch("namespaces", "", NAMESPACE, {"metadata": {"labels": labels}})
+    used = {"hard": {"pods": "20"}, "used": {"pods": "3"}}
+    healthy.put("v1", "ResourceQuota", "team", {}, used)
+    limits = {"limits": [{"type": "Container", "max": {"memory": "2Gi"}}]}
+    healthy.put("v1", "LimitRange", "sizes", limits)
+    found = healthy.check()
+    assert found["pod security enforced"].value.startswith("baseline")
+    assert found["istio sidecars"].status == "note"
+    assert found["ResourceQuota team"].value == "pods 3 of 20"
+    assert found["LimitRange sizes"].value == "Container: max memory 2Gi"
+
+
+def test_check_nodes_counts_schedulable_room(healthy):
+    healthy.put_node("node-0", "2", "4000000000")
+    assert healthy.check()["nodes"].status == "warning"
+    healthy.put_node("node-1", "64", "512Gi", unschedulable=True)
+    assert healthy.check()["nodes"].status == "warning"

@@ -1,0 +1,512 @@
+"""How a step creates its job, waits for it, and reports its end."""
+
+import io
+import threading
+import time
+
+import pytest
+from clusters import (
+    NAMESPACE,
+    PYTORCHJOB,
+    TRAINJOB,
+    close,
+    connect,
+    eventually,
+    owner,
+    watcher_of,
+)
+from fakes.kube_api import KubeApi
+
+from citeflow import files
+from citeflow.errors import (
+    ConfigError,
+    DataError,
+    StoppedError,
+    TrainingError,
+    UnavailableError,
+    error_to_dict,
+)
+from citeflow.kubernetes import logs, watcher
+from citeflow.kubernetes.job_spec import JobSpec
+from citeflow.kubernetes.launch import is_complete
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Wait moments for what takes minutes on a real cluster."""
+    for name in ("VISIBILITY_DELAY_S", "COMPLETION_GRACE_S", "UNRECOVERABLE_S", "FOREIGN_JOB_S"):
+        monkeypatch.setattr(watcher, name, 0.3)
+    monkeypatch.setattr(logs, "REOPEN_S", 0.1)
+
+
+@pytest.fixture
+def listen(monkeypatch):
+    """Listen to stderr; pytest's capture may lose a line that is written while it is read."""
+
+    def listen():
+        stream = io.StringIO()
+        monkeypatch.setattr("sys.stderr", stream)
+        return stream.getvalue
+
+    return listen
+
+
+class Step:
+    """A train step on a thread, and the cluster that it works on."""
+
+    def __init__(self, kube, operator, watched):
+        self.kube = kube
+        self.operator = operator
+        self.watched = watched
+        self.raised = None
+        self.prepared = 0
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            self.watched.train(self._prepare)
+        except BaseException as error:
+            self.raised = error
+
+    def _prepare(self):
+        self.prepared += 1
+
+    def end(self):
+        """Wait for the end of the step, and return what it raised."""
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.raised
+
+    def job(self):
+        return next(iter(self.kube.list("pytorchjobs")), None)
+
+    def pods(self):
+        """Wait for the pods of the job, and return their names."""
+
+        def scheduled():
+            pods = [pod for pod in self.kube.list("pods") if pod["spec"].get("nodeName")]
+            return sorted(pod["metadata"]["name"] for pod in pods)
+
+        return eventually(lambda: len(scheduled()) > 1 and scheduled())
+
+    def running(self):
+        """Start the pods of the job, and wait until the step has seen them."""
+        names = self.pods()
+        for name in names:
+            self.operator.start(name)
+        self.wait_for_poll()
+        return names
+
+    def wait_for_poll(self):
+        polls = self.count("list", "pods")
+        eventually(lambda: self.count("list", "pods") > polls + 1)
+
+    def count(self, verb, resource="pytorchjobs"):
+        seen = list(self.kube.requests)
+        return sum((request.verb, request.resource) == (verb, resource) for request in seen)
+
+    def complete(self):
+        files.write_text(self.watched.run.model, "whole")
+
+    def fail(self, error):
+        files.write_json(self.watched.run.error_file, error_to_dict(error))
+
+
+@pytest.fixture
+def start(kube, operator, client, tmp_path):
+    def start(client=client, suspend=False, **options):
+        watched = watcher_of(client, tmp_path, **options)
+        if suspend:
+            watched.job["spec"]["runPolicy"]["suspend"] = True  # as Kueue's webhook does
+        return Step(kube, operator, watched)
+
+    return start
+
+
+def test_train_returns_when_the_model_is_complete(start, listen):
+    stderr = listen()
+    step = start()
+    first, second = step.running()
+    step.operator.write(first, "12:00:00 train[0] starting")
+    step.operator.write(second, "12:00:01 train[1] starting")
+    eventually(lambda: stderr().count("starting") == 2)
+    step.complete()
+    step.operator.finish(first, 0)
+    assert step.end() is None
+    assert step.prepared == 1
+    assert "worker-0 | 12:00:00 train[0] starting" in stderr()
+    assert "worker-1 | 12:00:01 train[1] starting" in stderr()
+    assert "2 running" in stderr()
+
+
+def test_train_with_a_model_needs_no_cluster(kube, client, tmp_path):
+    watched = watcher_of(client, tmp_path)
+    files.write_text(watched.run.model, "whole")
+    watched.train(lambda: pytest.fail("prepared"))
+    assert kube.requests == []
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize("cleans_all", [False, True])
+def test_train_believes_the_model_not_exit_codes(start, operator, code, model, cleans_all):
+    operator.cleans_all = cleans_all
+    step = start(spec=JobSpec(restarts=2))
+    first, second = step.running()
+    if model:
+        step.complete()
+    operator.finish(second, 1)
+    step.wait_for_poll()
+    operator.finish(first, code)
+    error = step.end()
+    assert (error is None) == model
+    if not model:
+        assert isinstance(error, TrainingError)
+        assert "ended with exit code: 1" in str(error)
+
+
+CONDITIONS = [
+    (PYTORCHJOB, "Succeeded"),
+    (TRAINJOB, "Complete"),
+    *((launcher, end) for launcher in (PYTORCHJOB, TRAINJOB) for end in ("Failed", "deleted")),
+]
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.parametrize(("launcher", "condition"), CONDITIONS)
+@pytest.mark.parametrize("model", ["whole", "cut", "of something else", "none"])
+def test_train_believes_the_manifest_not_the_condition(
+    kube, tmp_path, monkeypatch, launcher, condition, model
+):
+    monkeypatch.setattr(watcher, "VISIBILITY_DELAY_S", 0.05)
+    inputs = {"PreparedGraph": "a1"}
+    ended = []
+
+    def end_the_job(seconds):
+        time.sleep(0.01)
+        for job in kube.list(launcher.plural) if not ended else []:
+            ended.append(condition)
+            if model != "none":
+                made_from = {} if model == "of something else" else inputs
+                leave_model(watched.run.model, made_from, cut=model == "cut")
+            if condition == "deleted":
+                kube.remove(launcher.plural, NAMESPACE, job["metadata"]["name"])
+            else:
+                end = {"type": condition, "status": "True", "message": "as the test says"}
+                status = {"status": {"conditions": [end]}}
+                kube.patch(launcher.plural, NAMESPACE, job["metadata"]["name"], status)
+
+    client = connect(kube.url, sleep=end_the_job)
+    watched = watcher_of(client, tmp_path, launcher=launcher, is_complete=lambda: complete())
+
+    def complete():
+        return is_complete(watched.run.model, inputs)
+
+    error = Step(kube, None, watched).end()
+    close(client)
+    assert ended == [condition]
+    assert (error is None) == (model == "whole")
+    assert error is None or isinstance(error, TrainingError)
+
+
+def leave_model(folder, inputs, *, cut):
+    with files.new_directory(folder) as work:
+        files.write_text(work / "model.safetensors", "weights")
+        files.write_manifest(work, "TrainedModel", inputs=inputs, facts={})
+    if cut:
+        (folder / "model.safetensors").write_text("weight")
+
+
+def test_train_waits_for_a_model_that_shows_late(start, operator, monkeypatch):
+    monkeypatch.setattr(watcher, "VISIBILITY_DELAY_S", 5)
+    step = start()
+    for name in step.running():
+        operator.finish(name, 0)
+    eventually(lambda: PYTORCHJOB.status(step.job()).end)
+    time.sleep(0.2)
+    step.complete()
+    assert step.end() is None
+
+
+def test_train_ends_a_job_that_outlives_its_model(start):
+    step = start()
+    step.running()
+    step.complete()
+    assert step.end() is None
+    assert step.job() is None
+
+
+def test_train_repeats_the_last_lines_of_the_pod_that_failed(start, operator, listen):
+    stderr = listen()
+    step = start(spec=JobSpec(restarts=0))
+    _, second = step.running()
+    operator.write(second, "out of memory, it seems")
+    eventually(lambda: "it seems" in stderr())
+    operator.finish(second, 137, "OOMKilled")
+    message = f"error: no model: {second} ended with exit code: 137 (OOMKilled)"
+    assert str(step.end()).startswith(message)
+    assert "out of memory, it seems" in stderr().partition(f"--- last lines of {second}")[2]
+
+
+def test_train_raises_the_error_of_a_worker(start):
+    step = start()
+    step.running()
+    step.fail(DataError("a graph without citations", "x"))
+    assert isinstance(step.end(), DataError)
+    assert step.job() is None
+
+
+def test_train_ignores_stopped_workers_and_errors_of_before(start, operator, tmp_path):
+    watched = tmp_path / "runs" / "run"
+    files.write_json(watched / "error.json", error_to_dict(DataError("of before", "x")))
+    step = start()
+    first, _ = step.running()
+    step.fail(StoppedError("training was asked to stop", "step 3"))
+    step.wait_for_poll()
+    assert step.job() is not None
+    step.complete()
+    operator.finish(first, 0)
+    assert step.end() is None
+
+
+def test_train_ends_when_a_pod_can_not_start(start, operator):
+    step = start()
+    operator.hold(step.pods()[0], "ErrImageNeverPull")
+    assert "ErrImageNeverPull" in str(step.end())
+    assert step.job() is None
+
+
+def test_train_forgets_a_pod_that_could_not_start_and_was_replaced(start, operator, kube):
+    step = start()
+    name = step.pods()[0]
+    operator.hold(name, "ImagePullBackOff")
+    step.wait_for_poll()
+    kube.remove("pods", NAMESPACE, name)
+    eventually(lambda: kube.get("pods", NAMESPACE, name))
+    step.running()
+    time.sleep(0.4)
+    assert step.job() is not None
+    step.complete()
+    assert step.end() is None
+
+
+def test_train_reports_and_waits_for_pods_without_a_node(start, operator, listen):
+    stderr = listen()
+    step = start()
+    operator.keep_unscheduled(step.pods()[0], "0/1 nodes are available: 1 Insufficient cpu.")
+    eventually(lambda: "Insufficient cpu" in stderr())
+    assert step.job() is not None
+    step.complete()
+    assert step.end() is None
+
+
+def test_train_waits_for_a_queue(start, operator, kube, listen):
+    stderr = listen()
+    step = start(suspend=True, spec=JobSpec(queue="lab"))
+    eventually(lambda: "waits in its queue" in stderr())
+    resumed = {"spec": {"runPolicy": {"suspend": False}}}
+    kube.patch("pytorchjobs", NAMESPACE, step.job()["metadata"]["name"], resumed)
+    first, _ = step.running()
+    step.complete()
+    operator.finish(first, 0)
+    assert step.end() is None
+
+
+@pytest.mark.fault("F30")
+def test_train_fails_when_its_job_is_deleted(start, kube):
+    step = start()
+    step.running()
+    kube.remove("pytorchjobs", NAMESPACE, step.job()["metadata"]["name"])
+    assert "it was deleted" in str(step.end())
+
+
+def test_train_deletes_its_job_when_stopped(start, kube):
+    def stop(seconds):
+        if kube.list("pytorchjobs"):
+            raise KeyboardInterrupt
+
+    client = connect(kube.url, sleep=stop)
+    assert isinstance(start(client).end(), KeyboardInterrupt)
+    assert kube.list("pytorchjobs") == []
+    close(client)
+
+
+def test_train_ends_an_overdue_job(kube, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(watcher, "OVERDUE_S", 0.2)
+    watched = watcher_of(client, tmp_path, spec=JobSpec(deadline_hours=1 / 3600))
+    assert "passed its deadline" in str(Step(kube, None, watched).end())
+    assert kube.list("pytorchjobs") == []
+
+
+# A step that is repeated
+
+
+def create(client, tmp_path, **options):
+    watched = watcher_of(client, tmp_path, **options)
+    assert client.create(PYTORCHJOB, watched.job)
+
+
+def test_train_adopts_the_job_of_an_earlier_attempt(start, kube, client, tmp_path):
+    create(client, tmp_path, owner=owner(kube, "step-1"))
+    step = start(owner=owner(kube, "step-2"))
+    eventually(lambda: len(step.job()["metadata"]["ownerReferences"]) == 2)
+    kube.remove("pods", NAMESPACE, "step-1")
+    assert step.job() is not None
+    step.complete()
+    assert step.end() is None
+    assert (step.count("create"), step.prepared) == (1, 0)
+
+
+def test_job_goes_with_its_last_owner(kube, client, tmp_path):
+    create(client, tmp_path, owner=owner(kube, "step-1"))
+    kube.remove("pods", NAMESPACE, "step-1")
+    assert kube.list("pytorchjobs") == []
+
+
+@pytest.mark.fault("F30")
+def test_train_adopts_a_job_that_changes_meanwhile(start, kube, client, tmp_path):
+    create(client, tmp_path, owner=owner(kube, "step-1"))
+    touched = []
+
+    def touch(number, request, phase):
+        if request.verb == "patch" and phase == "before" and not touched:
+            touched.append(1)
+            metadata = {"annotations": {"touched": "meanwhile"}}
+            kube.patch("pytorchjobs", NAMESPACE, request.name, {"metadata": metadata})
+
+    kube.on_request(touch)
+    step = start(owner=owner(kube, "step-2"))
+    eventually(lambda: len(step.job()["metadata"]["ownerReferences"]) == 2)
+    step.complete()
+    assert step.end() is None
+    assert step.count("patch") == 2
+
+
+def test_train_replaces_a_job_that_ended_without_a_model(start, operator, client, kube, tmp_path):
+    create(client, tmp_path, spec=JobSpec(restarts=0))
+    first = Step.pods(Step(kube, operator, watcher_of(client, tmp_path, is_complete=lambda: True)))
+    operator.start(first[0])
+    operator.finish(first[0], 1)
+    eventually(lambda: PYTORCHJOB.status(kube.list("pytorchjobs")[0]).end)
+    old = kube.list("pytorchjobs")[0]["metadata"]["uid"]
+    step = start(spec=JobSpec(restarts=0))
+    eventually(lambda: step.job() and step.job()["metadata"]["uid"] != old)
+    step.complete()
+    assert step.end() is None
+
+
+@pytest.mark.parametrize("change", [{"run_id": "another"}, {"spec": JobSpec(workers=3)}])
+def test_train_leaves_foreign_jobs_alone(kube, client, tmp_path, change):
+    create(client, tmp_path)
+    before = kube.list("pytorchjobs")
+    watched = watcher_of(client, tmp_path, **change)
+    with pytest.raises(ConfigError, match="there is a PyTorchJob of this name"):
+        watched.train(lambda: None)
+    assert kube.list("pytorchjobs") == before
+
+
+def test_train_waits_for_the_end_of_a_foreign_job(
+    start, kube, client, tmp_path, monkeypatch, listen
+):
+    stderr = listen()
+    monkeypatch.setattr(watcher, "FOREIGN_JOB_S", 20)
+    create(client, tmp_path, run_id="an-earlier-run")
+    step = start()
+    eventually(lambda: "waits for another run of this name" in stderr())
+    old = step.job()["metadata"]
+    kube.remove("pytorchjobs", NAMESPACE, old["name"])
+    eventually(lambda: step.job() and step.job()["metadata"]["uid"] != old["uid"])
+    step.complete()
+    assert step.end() is None
+
+
+# An API that does not answer as it should
+
+
+@pytest.mark.fault("F30")
+@pytest.mark.parametrize("trouble", [408, 429, 500, 503, "cut"])
+@pytest.mark.parametrize("handled", [False, True])
+def test_train_outlasts_transient_errors(start, kube, operator, trouble, handled):
+    places = [("pytorchjobs", "get"), ("pytorchjobs", "create"), ("pods", "list")]
+    faults = [
+        kube.drop(1, resource=resource, verb=verb, handled=handled)
+        if trouble == "cut"
+        else kube.fail(2, resource=resource, verb=verb, status=trouble, handled=handled)
+        for resource, verb in [*places, ("pods/log", "get")]
+    ]
+    step = start()
+    first, _ = step.running()
+    operator.write(first, "begins")
+    eventually(lambda: all(fault.fired for fault in faults))
+    step.complete()
+    operator.finish(first, 0)
+    assert step.end() is None
+    assert len(kube.list("pytorchjobs")) == 1
+
+
+@pytest.mark.fault("F30")
+def test_train_outlasts_an_outage_with_few_requests(start, kube, monkeypatch):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+        time.sleep(0.005)
+        if now[0] > 100:
+            kube.recover()
+
+    monkeypatch.setattr("citeflow.utils.retry.time.monotonic", lambda: now[0])
+    client = connect(kube.url, sleep=sleep, patience_s=900)
+    step = start(client)
+    started = time.time()
+    while not step.job():
+        assert time.time() < started + 10
+    now[0] = 40.0
+    kube.outage()
+    while now[0] <= 100 or kube.is_refused():
+        assert time.time() < started + 20
+        time.sleep(0.005)
+    assert 3 <= len(kube.refused) <= 40
+    step.complete()
+    assert step.end() is None
+    assert step.count("create") == 1
+    close(client)
+
+
+def test_train_reports_an_api_that_stays_away(start, kube):
+    client = connect(kube.url, patience_s=0.2)
+    step = start(client)
+    eventually(step.job)
+    kube.outage()
+    assert isinstance(step.end(), UnavailableError)
+    assert step.job() is not None
+    close(client)
+
+
+@pytest.mark.fault("F30")
+def test_train_polls_rarely(start, kube, operator):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        time.sleep(0.01)
+
+    client = connect(kube.url, sleep=sleep)
+    step = start(client)
+    first, _ = step.running()
+    eventually(lambda: len(slept) > 20)
+    step.complete()
+    operator.finish(first, 0)
+    assert step.end() is None
+    polls = [seen for seen in kube.requests if seen.resource in ("pytorchjobs", "pods")]
+    assert len(polls) / (sum(slept) / 60) <= 20
+    close(client)
+
+
+def test_train_without_the_operator_is_refused(tmp_path):
+    with KubeApi(without=["pytorchjobs"]) as kube:
+        client = connect(kube.url)
+        with pytest.raises(ConfigError, match="the cluster does not know: PyTorchJob in kubeflow"):
+            watcher_of(client, tmp_path).train(lambda: None)
+        close(client)

@@ -166,6 +166,7 @@ def test_read_finds_two_hundred_damages_and_uses_the_one_before(tmp_path, capsys
     newest, whole = tmp_path / "checkpoints" / "step-00000002", tmp_path / "whole"
     shutil.copytree(newest, whole)
     assert checkpoint.read(newest.parent, INPUTS).step == 2
+    kinds = set()
     for seed in range(DAMAGES):
         shutil.rmtree(newest)
         shutil.copytree(whole, newest)

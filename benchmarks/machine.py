@@ -20,7 +20,7 @@ import torch
 
 from citeflow.graph.csr import Csr
 from citeflow.models.tensors import to_sparse_tensor
-from citeflow.utils.system import environment
+from citeflow.utils.system import worker_environment
 
 REPETITIONS = 7
 ROWS, WIDTH, DEGREE = 20_000, 128, 16
@@ -55,7 +55,7 @@ def _median(call: Callable[[], object], calls: int) -> float:
 
 def measured(threads: int) -> dict[str, float]:
     """Figures of a process in the environment of one worker with some threads, and the cost of new pages."""
-    kept = _child({**environment(os.environ, 1), "OMP_NUM_THREADS": str(threads)})
+    kept = _child({**worker_environment(os.environ, 1), "OMP_NUM_THREADS": str(threads)})
     usual = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     new = _child({**usual, "OMP_NUM_THREADS": str(threads)})
     return {"threads": threads, **kept, "add_ms_new_pages": new["add_ms"]}

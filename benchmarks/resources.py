@@ -24,8 +24,8 @@ from step import Steps
 from citeflow import config as settings
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.reporting.tensorboard import ResourceLog
-from citeflow.training.resource_sampler import INTERVAL_S, Sampler
-from citeflow.utils.usage import Source, Usage, rates
+from citeflow.training.resources import INTERVAL_S, Sampler
+from citeflow.utils.usage import Usage, UsageReader, rates
 
 OFTEN = 50
 
@@ -40,7 +40,7 @@ def microseconds(do: Callable[[], Any], count: int) -> float:
     return 1e6 * statistics.median(times)
 
 
-def sample_cost(source: Source, tell: Callable[[Usage, Usage], None]) -> dict[str, float]:
+def sample_cost(source: UsageReader, tell: Callable[[Usage, Usage], None]) -> dict[str, float]:
     """Cost of a sample in this process, as large as it is now."""
     before = source.read()
 
@@ -70,7 +70,7 @@ class Rounds:
         for _ in range(self._count):
             inputs = self._steps.inputs(self._next)
             self._steps.compute(inputs)
-            positives += inputs.num_positives
+            positives += inputs.num_samples
             self._next += 1
         return positives / (time.perf_counter() - began), positives / (time.process_time() - cpu_s)
 
@@ -124,10 +124,10 @@ def main() -> None:
             }
             log.add(rates(before, after), held, step=0, wall_time=after.wall_time)
 
-        source = Source()
+        source = UsageReader()
         result = throughput(
             Rounds(steps, options.steps),
-            lambda every_s: Sampler(source, interval_s=every_s, tell=tell),
+            lambda every_s: Sampler(source.read, interval_s=every_s, on_sample=tell),
             options.rounds,
         )
         cost = sample_cost(source, tell)

@@ -16,8 +16,8 @@ NAME = f"citeflow-test-{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    """Two folders in place of shared memory and of the disk for temporary files."""
+def folders(tmp_path, monkeypatch):
+    """Two folders for shared memory and the disk for temporary files."""
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     memory.mkdir()
     disk.mkdir()
@@ -38,7 +38,7 @@ def full(monkeypatch, *folders):
     monkeypatch.setattr(os, "posix_fallocate", allocate)
 
 
-def test_shared_array_outlives_its_name(places):
+def test_shared_array_outlives_its_name(folders):
     first = shared_array(NAME, (3, 4), create=True)
     second = shared_array(NAME, (3, 4), create=False)
     assert (first.shape, first.dtype, second.shape, second.dtype) == (
@@ -51,7 +51,7 @@ def test_shared_array_outlives_its_name(places):
     first[1, 2] = 5
     assert second[1, 2] == 5
     unshare(NAME)
-    assert not any(any(place.iterdir()) for place in places)
+    assert not any(any(folder.iterdir()) for folder in folders)
     second[0, 0] = -7
     assert first[0, 0] == -7
 
@@ -79,8 +79,8 @@ def test_shared_array_may_be_empty():
     assert shared_array(NAME, (0, 4), create=False).shape == (0, 4)
 
 
-def test_shared_array_falls_back_to_the_disk(places, monkeypatch):
-    memory, disk = places
+def test_shared_array_falls_back_to_the_disk(folders, monkeypatch):
+    memory, disk = folders
     full(monkeypatch, memory)
     first = shared_array(NAME, (3, 4), create=True)
     assert ([path.name for path in memory.iterdir()], [path.name for path in disk.iterdir()]) == (
@@ -93,17 +93,17 @@ def test_shared_array_falls_back_to_the_disk(places, monkeypatch):
     assert not list(disk.iterdir())
 
 
-def test_shared_array_reserves_its_pages(places):
+def test_shared_array_reserves_its_pages(folders):
     shared_array(NAME, (1000, 1000), create=True)
-    assert (places[0] / NAME).stat().st_blocks * 512 >= 4_000_000
+    assert (folders[0] / NAME).stat().st_blocks * 512 >= 4_000_000
 
 
-def test_shared_array_without_room_says_how_much(places, monkeypatch):
-    full(monkeypatch, *places)
+def test_shared_array_without_room_says_how_much(folders, monkeypatch):
+    full(monkeypatch, *folders)
     with pytest.raises(UnavailableError, match="4,000,000 bytes") as caught:
         shared_array(NAME, (1000, 1000), create=True)
     assert "TMPDIR" in caught.value.hint
-    assert not any(any(place.iterdir()) for place in places)
+    assert not any(any(folder.iterdir()) for folder in folders)
 
 
 def test_unshare_of_an_unknown_name():

@@ -119,8 +119,10 @@ class TrainConfig(Record):
 
 
 class RecoveryConfig(Record):
-    """Limits of what a fault may cost. None of them decides what model comes out, and a run may be
-    resumed with other values."""
+    """Limits of what a fault may cost.
+
+    None of them decides what model comes out, and a run may be resumed with other values.
+    """
 
     checkpoint_steps: Int = Field(100, ge=1)
     """Steps between two checkpoints, and so the most that are repeated after a fault."""
@@ -130,8 +132,11 @@ class RecoveryConfig(Record):
 
 
 class Config(Record):
-    """Everything that decides what model comes out, besides the data and the number of workers; and
-    `recovery`."""
+    """All settings.
+
+    Together with the data and the number of workers they decide what model comes out, but for those
+    of `recovery`.
+    """
 
     data: DataConfig = DataConfig()
     synthetic: SyntheticConfig = SyntheticConfig()

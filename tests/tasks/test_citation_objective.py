@@ -150,7 +150,7 @@ def test_inputs_hide_mutual_citations_both_ways():
 
 
 def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
-    """The loss from its definition: papers embedded without the batch, one citation after the other."""
+    """Loss by its definition: papers embedded without the batch, citation by citation."""
     embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
     negative_K = part.paper_B[inputs.negative_K]
     structural_P = [] if inputs.structural is None else inputs.structural.citation_Y.tolist()
@@ -174,7 +174,7 @@ def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
 
 
 def structural_without(is_cited_NN, edge_2P, config):
-    """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
+    """Structural features of a graph without some citations, intermediate papers weighed with them."""
     structural, whole = (
         build_structural_features(graph_of(each), config)
         for each in (without(is_cited_NN, edge_2P), is_cited_NN)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
 from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
@@ -25,6 +24,7 @@ from citeflow.config import Config
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.sampling import PartitionSampler
+from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
 from citeflow.tasks.citation_training import build_model
 from citeflow.utils.system import worker_environment
 

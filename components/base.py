@@ -1,12 +1,14 @@
 """Image, resources and form of every task in the pipelines."""
 
-from typing import Any
+from typing import Any, get_args
 
 from google.protobuf.struct_pb2 import Value
 from kfp import dsl, kubernetes
 
 from citeflow import __version__
+from citeflow.config import PRESETS, ModelConfig
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT, USER
+from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 
 IMAGE = f"citeflow-step:{__version__}-python3.11"
 """Image of a task; it holds citeflow and kfp, so that nothing is installed when a task starts."""
@@ -14,10 +16,10 @@ IMAGE = f"citeflow-step:{__version__}-python3.11"
 RETRY_WITHIN = "30 days"
 """Argo ends a retry that runs so long after the *first* attempt; it does not limit the pauses."""
 
-CHOICES = {
-    "preset": ["default", "seed"],
-    "predictor": ["settings", "dot", "mlp", "structural"],
-    "launcher": ["local", "pytorchjob", "trainjob"],
+CHOICES: dict[str, list[str]] = {
+    "preset": list(PRESETS),
+    "predictor": ["settings", *get_args(ModelConfig.model_fields["predictor"].annotation)],
+    "launcher": list(LAUNCHER_NAMES),
 }
 """Parameters that the run form offers as a drop-down."""
 

@@ -1,6 +1,7 @@
 """Write README.md and OWNERS of each component from its docstring, signature and metadata.yaml.
 
-With `--check` it only says whether they are fresh. The files have the shape that kubeflow/pipelines-components asks for.
+With `--check` it only says whether they are fresh. The files have the shape that
+kubeflow/pipelines-components asks for.
 """
 
 import ast

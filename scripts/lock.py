@@ -1,8 +1,10 @@
-"""Write the locks of the images and of the development environment from pyproject.toml: `make locks`.
+"""Write the locks of the images and of the development environment from pyproject.toml: `make
+locks`.
 
-Versions are those that pip resolves for the Python that runs this; hashes are those of the files that pip would take
-for each Python and machine of TARGETS. Where pip's indexes have no CPU builds of torch, torch-cpu.txt keeps the hashes
-that it has for the same version. requirements/dev.txt has versions only, so that it also holds where torch brings CUDA.
+Versions are those that pip resolves for the Python that runs this; hashes are those of the files
+that pip would take for each Python and machine of TARGETS. Where pip's indexes have no CPU builds
+of torch, torch-cpu.txt keeps the hashes that it has for the same version. requirements/dev.txt has
+versions only, so that it also holds where torch brings CUDA.
 """
 
 import itertools

@@ -1,4 +1,5 @@
-"""Write docs/settings.md from the fields of config.py: their types, defaults, ranges and docstrings.
+"""Write docs/settings.md from the fields of config.py: their types, defaults, ranges and
+docstrings.
 
 With `--check` it only says whether the page is fresh.
 """
@@ -20,9 +21,9 @@ HEAD = """\
 
 # Settings
 
-Give them by `--preset`, then `--config FILE` (YAML), then `--set section.key=value`, each over the one before; on
-Kubeflow in the fields `preset` and `settings` of the run form. `citeflow settings` prints the values of a run. An
-unknown name is an error whose hint has the nearest one.
+Give them by `--preset`, then `--config FILE` (YAML), then `--set section.key=value`, each over the
+one before; on Kubeflow in the fields `preset` and `settings` of the run form. `citeflow settings`
+prints the values of a run. An unknown name is an error whose hint has the nearest one.
 """
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 

@@ -58,11 +58,6 @@ class Trained(Prepared):
         return self.run.logs
 
 
-@pytest.fixture
-def figure():
-    return lambda **_: None
-
-
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The folder that holds src, components and pipelines."""
@@ -124,7 +119,8 @@ def signal_handlers():
 
 
 def _write_folder(folder: Path, settings: Config) -> tuple[str, str]:
-    """Write a citation folder without the citation that most others point to; returns the ids of its two papers."""
+    """Write a citation folder without the citation that most others point to; returns the ids of
+    its two papers."""
     from citeflow.data.synthetic import make_synthetic
 
     graph = make_synthetic(settings.synthetic)

@@ -320,7 +320,7 @@ def test_folds_of_large_graphs_are_independent():
 
 
 @pytest.mark.fault("F11")
-def test_ranks_take_equally_many_steps_and_each_citation_once(figure):
+def test_ranks_take_equally_many_steps_and_each_citation_once():
     rng = np.random.default_rng(1)
     for seed in range(60):
         num_papers, nodes_per_batch, world_size = (
@@ -328,20 +328,20 @@ def test_ranks_take_equally_many_steps_and_each_citation_once(figure):
         )
         sampler = make_sampler(num_papers, nodes_per_batch, world_size=world_size - 1, seed=seed)
         share = float(rng.choice([0, 0.02, 0.2]))
-        check_epoch(sampler, np.nonzero(random_citations(num_papers, share, seed=seed)), figure)
+        check_epoch(sampler, np.nonzero(random_citations(num_papers, share, seed=seed)))
 
 
 @pytest.mark.fault("F11")
 @pytest.mark.parametrize("world_size", [1, 3, 5000])
 @pytest.mark.parametrize("nodes_per_batch", [40, 4097])
-def test_prime_number_of_citations_is_dealt(world_size, nodes_per_batch, figure):
+def test_prime_number_of_citations_is_dealt(world_size, nodes_per_batch):
     rng = np.random.default_rng(3)
     citing_E, offset_E = np.divmod(rng.choice(500 * 499, 4093, replace=False), 499)
     citations = citing_E, offset_E + (offset_E >= citing_E)
-    check_epoch(make_sampler(500, nodes_per_batch, world_size=world_size), citations, figure)
+    check_epoch(make_sampler(500, nodes_per_batch, world_size=world_size), citations)
 
 
-def check_epoch(sampler, citations, figure):
+def check_epoch(sampler, citations):
     """Deal the first epoch as the ranks would, and follow each citation."""
     references = build_csr(*citations, sampler.num_papers)
     neighbors = to_undirected(references)
@@ -370,14 +370,6 @@ def check_epoch(sampler, citations, figure):
     assert set(steps_R) == {sampler.steps_per_epoch}
     assert len(set(positives)) == len(positives)
     assert set(positives) == supervised
-    everything = len(references.index_E)
-    figure(
-        plans=1,
-        citations=everything,
-        told_once=len(positives),
-        between_parts=everything - len(supervised),
-        uneven_ranks=len(set(steps_R)) - 1,
-    )
 
 
 def supervised_pairs(partition, references):

@@ -53,11 +53,10 @@ def target(tmp_path):
 
 
 @pytest.fixture
-def faulty(server, target, figure):
+def faulty(server, target):
     """The server of a test of a fault: it must have misbehaved, and never be believed."""
     yield server
     is_wrong = target.exists() and target.read_bytes() != server.content
-    figure(faults=server.num_faults, wrong_files_accepted=int(is_wrong))
     assert server.num_faults
     assert not is_wrong
 
@@ -98,7 +97,7 @@ def test_fetch_resumes_where_it_was_cut(faulty, target):
 @pytest.mark.parametrize(
     "seed", [pytest.param(n, marks=pytest.mark.fault("F23", nightly=n > 0)) for n in range(20)]
 )
-def test_fetch_of_random_cuts_is_never_wrong(seed, server, target, figure):
+def test_fetch_of_random_cuts_is_never_wrong(seed, server, target):
     rng = random.Random(seed)
     twice_bytes = 0
     for number in range(50):
@@ -110,11 +109,9 @@ def test_fetch_of_random_cuts_is_never_wrong(seed, server, target, figure):
         server.script = [cut_after(num_bytes) if is_cut else short]
         with pytest.raises(UnavailableError if is_cut else DataError):
             quick(server.url, target, sha256=DIGEST, attempts=1)
-        figure(cuts=1, wrong_files_accepted=int(target.exists()))
         assert not target.exists()
         assert quick(server.url, target, sha256=DIGEST) == DIGEST
         twice_bytes += server.sent_bytes - len(CONTENT) if is_cut else 0
-    figure(bytes_fetched_twice=twice_bytes)
     assert (server.num_faults, twice_bytes) == (50, 0)
 
 
@@ -184,11 +181,10 @@ def test_fetch_continues_after_a_range_that_stops_early(faulty, target):
 
 
 @pytest.mark.fault("F23")
-def test_fetch_ends_a_stall_by_the_timeout_and_resumes(faulty, target, figure):
+def test_fetch_ends_a_stall_by_the_timeout_and_resumes(faulty, target):
     faulty.script = [stall_after(20_000)]
     start_s = time.monotonic()
     assert quick(faulty.url, target, timeout_s=0.5) == DIGEST
-    figure(longest_stall_s=round(time.monotonic() - start_s, 1), timeout_s=0.5)
     assert time.monotonic() - start_s < 10
     assert faulty.sent_bytes == len(CONTENT)
 

@@ -1,8 +1,8 @@
 """The artifacts of a run, and the figures on them.
 
-The API of Kubeflow Pipelines 2.17 leaves `outputs` of a run's tasks empty. Which artifacts a step makes stands in its
-pod, as the argument --executor_input of KFP's launcher; what became of them in ML Metadata, which the run page reads
-through a proxy that speaks gRPC-Web.
+The API of Kubeflow Pipelines 2.17 leaves `outputs` of a run's tasks empty. Which artifacts a step
+makes stands in its pod, as the argument --executor_input of KFP's launcher; what became of them in
+ML Metadata, which the run page reads through a proxy that speaks gRPC-Web.
 """
 
 import itertools
@@ -25,7 +25,8 @@ URI, PROPERTIES = 3, 5
 
 
 def outputs_of(pods: Iterable[k8s.V1Pod]) -> dict[str, dict[str, str]]:
-    """URIs of the artifacts that each step makes, by step and name; of the last attempt, where there were several."""
+    """URIs of the artifacts that each step makes, by step and name; of the last attempt, where
+    there were several."""
     found: dict[str, dict[str, str]] = {}
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
         values = _executor_input(pod)

@@ -76,7 +76,8 @@ def api(given):
 
 @pytest.fixture(scope="session")
 def trial(given, api, progress):
-    """A trial on that cluster and its Kubeflow Pipelines; all that is made there is removed in the end."""
+    """A trial on that cluster and its Kubeflow Pipelines; all that is made there is removed in the
+    end."""
     from e2e import steps
 
     found = steps.connect(given, api)

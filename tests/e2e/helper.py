@@ -5,12 +5,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from citeflow.kubernetes.pods import NO_SIDECAR, confined, unprivileged
 from kubernetes import client as k8s
 
 from citeflow.kubernetes.client import TIMEOUT_S, Api
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT
 from citeflow.kubernetes.job_status import has_ended, is_hopeless, waits_for
-from citeflow.kubernetes.pods import NO_SIDECAR, confined, unprivileged
 from e2e.waiting import require, until
 
 LABEL = "citeflow.org/e2e"
@@ -50,7 +50,8 @@ for place in gone:
     shutil.rmtree(place, ignore_errors=True)
 print(json.dumps([str(place) for place in gone if place.exists()]))
 """
-"""Removes what runs left, with the data that they alone had, and names what could not be removed."""
+"""Removes what runs left, with the data that they alone had, and names what could not be removed.
+"""
 
 
 @dataclass(kw_only=True)

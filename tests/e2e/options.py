@@ -1,4 +1,5 @@
-"""What the environment says of the cluster that is tried. There is no other way to say it: see docs/e2e.md."""
+"""What the environment says of the cluster that is tried. There is no other way to say it: see
+docs/e2e.md."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ PREFIX = "CITEFLOW_E2E"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """CITEFLOW_E2E_<NAME> each; CITEFLOW_E2E=1 alone takes the kubeconfig's cluster, and all else as it is here."""
+    """CITEFLOW_E2E_<NAME> each; CITEFLOW_E2E=1 alone takes the kubeconfig's cluster, and all else
+    as it is here."""
 
     host: str = ""
     namespace: str = "kubeflow"

@@ -1,4 +1,5 @@
-"""What the trial does, one function for each thing, with a cluster and a server of Kubeflow Pipelines at hand."""
+"""What the trial does, one function for each thing, with a cluster and a server of Kubeflow
+Pipelines at hand."""
 
 import contextlib
 import dataclasses
@@ -51,7 +52,8 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
         os.kill(int(folder.name), signal.SIGKILL)
         print("killed", folder.name)
 """
-"""Run in the pod of a step: ends what the step does, and so fails this attempt, and leaves the pod."""
+"""Run in the pod of a step: ends what the step does, and so fails this attempt, and leaves the pod.
+"""
 
 
 @dataclass(kw_only=True)
@@ -92,7 +94,8 @@ class Trial:
 def reach(options: Options) -> Api:
     """The cluster that the options name.
 
-    Raises: UnavailableError, where there is none that answers within a minute; ConfigError, where it refuses."""
+    Raises: UnavailableError, where there is none that answers within a minute; ConfigError, where it refuses.
+    """
     try:
         api = cluster_api.connect(namespace=options.namespace)
     except ConfigError as error:
@@ -271,9 +274,11 @@ def log_of(trial: Trial, pod: k8s.V1Pod) -> str:
 
 
 def delete_worker(trial: Trial, job: Json) -> tuple[str, str]:
-    """Delete a worker of a job that is under way, and wait for the pod in its place; returns both uids.
+    """Delete a worker of a job that is under way, and wait for the pod in its place; returns both
+    uids.
 
-    Raises: AssertionError, where none came, or the job had ended: then nothing was disturbed."""
+    Raises: AssertionError, where none came, or the job had ended: then nothing was disturbed.
+    """
     pods = workers_of(trial, job)
     victim = pods[min(trial.options.victim, len(pods) - 1)]
     now = trial.api.get(trial.kind, job["metadata"]["name"])

@@ -1,4 +1,5 @@
-"""From an installation to its results and back, in order; what a part needs and does not find is its reason to skip."""
+"""From an installation to its results and back, in order; what a part needs and does not find is
+its reason to skip."""
 
 import contextlib
 import io

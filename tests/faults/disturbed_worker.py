@@ -31,7 +31,8 @@ POINTS = {
     "save": (files, "write_manifest"),
     "calibrate": (LinkPrediction, "finish"),
 }
-"""Functions before which a fault can fire; in a save everything but the manifest is written then."""
+"""Functions before which a fault can fire; in a save everything but the manifest is written then.
+"""
 
 
 def hold_lock(seconds):

@@ -1,7 +1,7 @@
 """A stage in a child process that dies by SIGKILL just before one of its changes to the disk.
 
-Audit events show nearly all changes that Python makes (files opened for writing, folders made, names
-changed and removed); `os.fsync` is counted besides.
+Audit events show nearly all changes that Python makes (files opened for writing, folders made,
+names changed and removed); `os.fsync` is counted besides.
 """
 
 import contextlib
@@ -61,7 +61,8 @@ def call(stage, root):
 
 
 def run(stage, root, dies_at, channel):
-    """Be the process: count changes from 1, and die before `dies_at` (0: live, and send the number)."""
+    """Be the process: count changes from 1, and die before `dies_at` (0: live, and send the
+    number)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sync = os.fsync
 

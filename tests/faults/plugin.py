@@ -1,4 +1,5 @@
-"""The marker `fault("F29")`, which says to which row of docs/faults.md a test belongs, and the choice of slow tests.
+"""The marker `fault("F29")`, which says to which row of docs/faults.md a test belongs, and the
+choice of slow tests.
 
 Slow tests carry `nightly=True` besides, and run where `-m` asks for faults, as `make faults` does.
 """

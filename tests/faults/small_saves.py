@@ -1,4 +1,4 @@
-"""Checkpoints of a few hundred bytes, and a disk whose every call can be counted, cut or refused."""
+"""Checkpoints of a few hundred bytes, and a disk whose calls can be counted, cut or refused."""
 
 import contextlib
 import ctypes
@@ -180,7 +180,7 @@ def traced(work, *options, out):
 
 
 def on_a_small_disk(folder, size, work):
-    """Do some work in a child for which a folder is a disk of so many bytes; returns its exit code."""
+    """Do some work in a child whose folder is a disk of so many bytes; returns its exit code."""
     if os.geteuid() != 0:
         pytest.skip("it needs root, to mount a small disk")
 

@@ -1,4 +1,4 @@
-"""Row F15: machines that grant little, as a strict security context does; made by mount namespaces."""
+"""Row F15: machines that grant little, as a strict security context does; by mount namespaces."""
 
 import json
 import os
@@ -43,7 +43,8 @@ STEPS = {
         f'as="setpriv --reuid {STRANGER} --regid {STRANGER} --clear-groups --no-new-privs"'
     ),
 }
-"""Shell that takes each thing away in a mount namespace; the unknown user comes last, as it may not mount."""
+"""Shell that takes each thing away in a mount namespace; the unknown user comes last, as it may not
+mount."""
 
 PROBE = f"""
 import json, os, pwd, shutil

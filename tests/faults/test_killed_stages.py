@@ -1,4 +1,5 @@
-"""Row F25: a stage that was killed leaves nothing or all of its artifact, and the next run makes the same bytes."""
+"""Row F25: a stage that was killed leaves nothing or all of its artifact, and the next run makes
+the same bytes."""
 
 import random
 import shutil

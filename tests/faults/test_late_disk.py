@@ -126,7 +126,7 @@ READS = {
 
 
 class Stale:
-    """Lets opening and listing fail with ESTALE, so many times, after so many calls that succeed."""
+    """Lets opening and listing fail with ESTALE so many times, after some calls that succeed."""
 
     def __init__(self, monkeypatch, times, *, spare=0):
         self._left = times

@@ -1,4 +1,4 @@
-"""Rows F3 and F12: workers that stand still, are slow, keep the interpreter's lock, or compute NaN."""
+"""Rows F3 and F12: workers that stand still, are slow, hold the GIL, or compute NaN."""
 
 import pytest
 from safetensors.torch import load_file
@@ -11,6 +11,7 @@ MARGIN_S = 10
 SHUT_DOWN_S = 30
 """What torchrun gives a worker between SIGTERM and SIGKILL."""
 
+RESTART_S = 40
 SLOW_STEP_S = TIMEOUT_S / 10
 
 
@@ -29,7 +30,7 @@ def test_still_worker_is_lost_after_the_timeout_and_slow_one_is_not(
         (left,) = run.events("left", rank=0, attempt=attempt)
         again = max(event["at"] for event in run.events("began", attempt=attempt + 1))
         assert TIMEOUT_S <= left["at"] - fired["at"] < TIMEOUT_S + MARGIN_S
-        assert again - fired["at"] < TIMEOUT_S + MARGIN_S + SHUT_DOWN_S + MARGIN_S
+        assert again - fired["at"] < TIMEOUT_S + SHUT_DOWN_S + RESTART_S
     assert run.starts == [0, 10, 20]
     assert len(run.events("fired", what="pause")) == STEPS - 20
     run.require_as(undisturbed)

@@ -1,4 +1,5 @@
-"""Rows F6 and F7: SIGTERM in every phase; the workers save what is new, end soon, and leave nothing half-written."""
+"""Rows F6 and F7: SIGTERM in every phase; the workers save what is new, end soon, and leave nothing
+half-written."""
 
 import os
 import signal

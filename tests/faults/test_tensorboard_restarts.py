@@ -1,6 +1,8 @@
-"""Rows F21 and F22: curves of a training that was killed three times, on pods whose clocks were each further behind.
+"""Rows F21 and F22: curves of a training that was killed three times, on pods whose clocks were
+each further behind.
 
-They are read by both of TensorBoard's readers: the one in Python, and the data server that `--load_fast` starts.
+They are read by both of TensorBoard's readers: the one in Python, and the data server that
+`--load_fast` starts.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ from citeflow import files
 
 LAST = 260
 STARTS = [(1, 100), (71, 150), (150, 220), (201, LAST)]
-"""First step of each start, the one after that of its checkpoint, and the last step that it came to."""
+"""First step of each start, the one after that of its checkpoint, and the last step that it came
+to."""
 
 HOUR_S = 3600.0
 CITEFLOW = [sys.executable, "-m", "citeflow"]
@@ -36,9 +39,10 @@ from pathlib import Path
 from citeflow.reporting.tensorboard import RunLog
 log = RunLog(Path(log_dir), purge_step=first if first > 1 else None)
 for step in range(first, last + 1):
-    log.step({"step": step, "loss": now, "lr": 0.1, "positives_per_s": 2.0, "wall_time": now + step})
+    at = {"step": step, "wall_time": now + step}
+    log.step({**at, "loss": now, "lr": 0.1, "positives_per_s": 2.0})
     if step % 10 == 0:
-        log.evaluation({"step": step, "valid_mrr": now, "wall_time": now + step})
+        log.evaluation({**at, "valid_mrr": now})
 if is_killed:
     os.kill(os.getpid(), signal.SIGKILL)
 log.close()

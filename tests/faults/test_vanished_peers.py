@@ -1,4 +1,5 @@
-"""Rows F2 and F4: two nodes, a torchrun on each; one vanishes from the network, dies, or comes late."""
+"""Rows F2 and F4: two nodes, a torchrun on each; one vanishes from the network, dies, or comes
+late."""
 
 import contextlib
 import os
@@ -23,7 +24,8 @@ PORT = 29533
 
 
 class Nodes:
-    """A torchrun for each address, the first of which is the rendezvous; one that ends is restarted."""
+    """A torchrun for each address, the first of which is the rendezvous; one that ends is
+    restarted."""
 
     def __init__(self, run, addresses, prefixes, interface):
         self.run = run

@@ -152,7 +152,7 @@ def test_two_papers_make_a_graph(write):
 
 
 @pytest.mark.fault("F27")
-def test_facts_count_what_was_kept_and_dropped(write, figure):
+def test_facts_count_what_was_kept_and_dropped(write):
     graph = small_graph(counts={"unknown": 7})
     extra_2E = np.array([[5, 5, 0], [5, 5, 49]], dtype=np.int32)
     edge_2E = np.concatenate([graph.edge_2E, extra_2E, graph.edge_2E[:, :20]], axis=1)
@@ -181,7 +181,6 @@ def test_facts_count_what_was_kept_and_dropped(write, figure):
     stages = prepared.manifest.facts["stages"]
     assert stages["download"] == {"seconds": 2.0}
     assert stages["preprocess"]["peak_rss_bytes"] > 10**7
-    figure(bad_inputs_counted=4)
 
 
 def test_split_is_random_without_dates(write):
@@ -200,7 +199,7 @@ def test_text_ids_and_titles_come_back(write):
 
 
 @pytest.mark.fault("F27")
-def test_own_split_is_kept_and_overlaps_are_counted(write, figure):
+def test_own_split_is_kept_and_overlaps_are_counted(write):
     source_E, target_E = small_graph().edge_2E[:, :3]
     split = OwnSplit(
         valid=held_out([1], [2], [[3, 4]]),
@@ -215,7 +214,6 @@ def test_own_split_is_kept_and_overlaps_are_counted(write, figure):
     assert facts.split == "own"
     assert facts.num_citations == facts.num_training_citations + 4
     assert facts.held_out_in_training == 3
-    figure(bad_inputs_counted=1)
 
 
 GOOD = held_out([1], [2], [[3, 4]])
@@ -243,11 +241,10 @@ GOOD = held_out([1], [2], [[3, 4]])
         ({"split": OwnSplit(valid=held_out([1, 2], [3], [[4]]), test=GOOD)}, "valid split"),
     ],
 )
-def test_bad_graph_is_refused_and_leaves_nothing(write, tmp_path, changes, message, figure):
+def test_bad_graph_is_refused_and_leaves_nothing(write, tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         write(small_graph(**changes))
     assert list(tmp_path.iterdir()) == []
-    figure(bad_inputs=1)
 
 
 def test_graph_is_written_with_the_same_digest(write, capsys):

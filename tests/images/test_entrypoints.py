@@ -1,7 +1,8 @@
-"""The commands of the images without an engine: from the locks, in a clean environment, confined as a pod is.
+"""The commands of the images without an engine: from the locks, in a clean environment, confined as
+a pod is.
 
-Installing takes minutes and an index that has CPU builds of torch, so most tests run with CITEFLOW_IMAGES=1 only: as
-root, with a python3.11 that every user may run.
+Installing takes minutes and an index that has CPU builds of torch, so most tests run with
+CITEFLOW_IMAGES=1 only: as root, with a python3.11 that every user may run.
 """
 
 import functools
@@ -23,15 +24,17 @@ mount --options remount,bind,ro /
 mount --types tmpfs --options mode=1777 tmpfs /tmp
 ip link set lo up 2> /dev/null || true
 cd /
-exec setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
+drop="--clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all"
+exec setpriv --reuid {user} --regid {user} $drop "$@"
 """
 EXECUTOR = """
 program=$(mktemp -d)
-printf 'def step(text: str) -> str:\\n    return text.upper()\\n' > "$program/ephemeral_component.py"
-python3 -m kfp.dsl.executor_main --component_module_path "$program/ephemeral_component.py" --executor_input '{
+module="$program/ephemeral_component.py"
+printf 'def step(text: str) -> str:\\n    return text.upper()\\n' > "$module"
+python3 -m kfp.dsl.executor_main --component_module_path "$module" --executor_input '{
   "inputs": {"parameterValues": {"text": "runs"}},
-  "outputs": {"parameters": {"Output": {"outputFile": "/tmp/out/Output"}}, "outputFile": "/tmp/out/executor.json"}}' \\
-  --function_to_execute step
+  "outputs": {"parameters": {"Output": {"outputFile": "/tmp/out/Output"}},
+              "outputFile": "/tmp/out/executor.json"}}' --function_to_execute step
 cat /tmp/out/executor.json
 """
 
@@ -101,7 +104,7 @@ def locks(checkout):
 
 @pytest.fixture(scope="module")
 def environment_of(checkout):
-    """Create a clean environment for an image, outside of /tmp, which is hidden; returns its bin."""
+    """Create a clean environment for an image, outside of /tmp; returns its bin."""
     python = shutil.which("python3.11", path="/usr/local/bin:/usr/bin")
     if os.environ.get("CITEFLOW_IMAGES") != "1":
         pytest.skip("it installs each image's lock: minutes; CITEFLOW_IMAGES=1 asks for it")

@@ -74,7 +74,8 @@ def test_lock_holds_every_dependency_of_its_packages(locks, image):
         )
     for distribution, python in itertools.product(same, PYTHONS):
         here = {"python_version": python, "python_full_version": f"{python}.1", "extra": "",
-                "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}  # fmt: skip
+                "sys_platform": "linux", "platform_system": "Linux",
+                "platform_machine": "x86_64"}  # fmt: skip
         for requirement in [Requirement(line) for line in distribution.requires or []]:
             if requirement.marker is None or requirement.marker.evaluate(here):
                 version, _ = locks[image][canonicalize_name(requirement.name)]

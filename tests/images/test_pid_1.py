@@ -1,6 +1,8 @@
-"""Row F8: SIGTERM ends the command of a pod as process 1, which Linux spares the signals without a handler.
+"""Row F8: SIGTERM ends the command of a pod as process 1, which Linux spares the signals without a
+handler.
 
-A pod's command replaces an image's init, so it is tested without one; workers have the pause container's.
+A pod's command replaces an image's init, so it is tested without one; workers have the pause
+container's.
 """
 
 import shutil

@@ -1,8 +1,4 @@
-"""The command `citeflow`: stdout is data, stderr is log, and the exit code tells kinds of errors.
-
-Shell completion: `eval "$(_CITEFLOW_COMPLETE=bash_source citeflow)"` in ~/.bashrc, or zsh_source in
-~/.zshrc; `_CITEFLOW_COMPLETE=fish_source citeflow` prints that of fish.
-"""
+"""The command `citeflow`: stdout is data, stderr is log, the exit code is the kind of an error."""
 
 import importlib
 import os
@@ -110,7 +106,7 @@ class SectionedGroup(click.Group):
                 formatter.write_dl(rows)
 
 
-def _exit_codes() -> str:
+def _epilog() -> str:
     meanings = {
         0: "Success.",
         CiteflowError.exit_code: "citeflow itself, or the system below it, failed.",
@@ -120,13 +116,15 @@ def _exit_codes() -> str:
     for kind in CiteflowError.__subclasses__():
         meanings[kind.exit_code] = (kind.__doc__ or "").splitlines()[0]
     lines = [f"  {code:>3}  {meaning}" for code, meaning in sorted(meanings.items())]
-    return "\n".join(["\b", "Exit codes:", *lines])
+    completion = f'eval "$({COMPLETION_VARIABLE}=bash_source citeflow)"'
+    shells = "in ~/.bashrc; there are zsh_source and fish_source too"
+    return "\n".join(["\b", "Exit codes:", *lines, f"\n\b\nCompletion: {completion}", shells])
 
 
 @click.group(
     cls=SectionedGroup,
     no_args_is_help=False,
-    epilog=_exit_codes(),
+    epilog=_epilog(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="citeflow", message="%(prog)s %(version)s")

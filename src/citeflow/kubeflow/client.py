@@ -550,7 +550,7 @@ def _to_user_error(error: Any, host: str) -> CiteflowError:
         target = str(error.headers.get("Location", "")).partition("?")[0]
         return _login_error(host, f"a redirection to {redact_url(target)}")
     if error.status == 404:
-        what = "Kubeflow Pipelines has no such thing"
+        what = "Kubeflow Pipelines has no such object"
         return NotFoundError(what, message, hint=IS_HOST_RIGHT)
     kind = AlreadyExistsError if error.status == 409 else ConfigError
     return kind("Kubeflow Pipelines refuses", f"{error.status} {message}")

@@ -8,7 +8,6 @@ never succeed after long waits.
 import builtins
 import collections
 import contextlib
-import importlib.resources
 import io
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from citeflow.errors import INSTALL, CiteflowError, NotFoundError, TrainingError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, TrainingError, UnavailableError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
 
@@ -36,24 +35,8 @@ _COLOR = re.compile(r"\x1b\[\d+m")
 KEPT_LINES = 200
 """Lines of a step's output that are kept for the case that it fails."""
 
-NAMES = ("citation", "scaling", "compare", "tune")
-"""The pipelines, each a folder below `pipelines`."""
 
 Argument = str | int | float | bool | list[str] | list[int] | list[float]
-
-
-def compiled(name: str = "citation") -> Path:
-    """Return a compiled pipeline: that of the checkout, or else the one installed with the package.
-
-    Raises:
-        NotFoundError: there is neither.
-    """
-    in_checkout = Path(__file__).resolve().parents[3] / "pipelines" / name / "pipeline.yaml"
-    installed = Path(str(importlib.resources.files("citeflow"))) / "compiled" / f"{name}.yaml"
-    for path in (in_checkout, installed):
-        if path.is_file():
-            return path
-    raise NotFoundError("no compiled pipeline", in_checkout, hint="run `citeflow compile`")
 
 
 def run_pipeline(

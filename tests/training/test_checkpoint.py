@@ -193,12 +193,7 @@ def test_read_of_damaged_checkpoints_is_no_fresh_start(tmp_path, capsys, monkeyp
             for file in path.glob("manifest.json" if fault == "no manifest" else "*"):
                 file.unlink()
     unreadable = fault == "gone with its disk"
-    kind, words = (
-        (OSError, "Input/output error")
-        if unreadable
-        else (CorruptError, "every checkpoint is damaged")
-    )
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(OSError if unreadable else CorruptError) as caught:
         checkpoint.read(folder, INPUTS)
     assert capsys.readouterr().err.count("a checkpoint is damaged") == 2
     assert unreadable or "bring one of them back" in caught.value.hint
@@ -244,48 +239,39 @@ def with_progress(**changes):
     return json.dumps({**PROGRESS.model_dump(by_alias=True), **changes}).encode()
 
 
-HOSTILE = {
-    "nested too deep": ("progress.json", lambda _: nested(100_000)),
-    "nested as deep as a reader goes": ("progress.json", lambda _: nested(980)),
-    "an unknown field": ("progress.json", lambda _: with_progress(__class__="os.system")),
-    "a list": ("progress.json", lambda _: b"[]"),
-    "a word for a number": ("progress.json", lambda _: with_progress(seconds="soon")),
-    "another step": ("progress.json", lambda _: with_progress(step=8)),
-    "a number without end": ("progress.json", lambda _: b'{"step": ' + b"7" * 10_000 + b"}"),
-    "not text": ("progress.json", lambda _: b"\xff\xfe\x00"),
-    "a header of 8 EB": ("state.safetensors", lambda _: (2**63).to_bytes(8, "little") + b"{}"),
-    "a header longer than its file": (
-        "state.safetensors",
-        lambda _: (10**8).to_bytes(8, "little") + b"{}",
-    ),
-    "a tensor beyond the end": (
-        "state.safetensors",
-        lambda _: tensors(
-            {"model.x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
-        ),
-    ),
-    "a tensor of no known type": (
-        "state.safetensors",
-        lambda _: tensors({"model.x": {"dtype": "EVIL", "shape": [0], "data_offsets": [0, 0]}}),
-    ),
-    "tensors of another model": (
-        "state.safetensors",
-        lambda _: safetensors.torch.save(
-            {"model.x": torch.zeros(2), "optimizer.0.step": torch.zeros(())}
-        ),
-    ),
-    "names that are none": (
-        "state.safetensors",
-        lambda _: safetensors.torch.save({"optimizer.x.step": torch.zeros(1)}),
-    ),
-    "a pickle": ("state.safetensors", lambda canary: pickle.dumps(canary)),
-    "a pickle of torch": ("state.safetensors", lambda canary: torch_pickle(canary)),
-}
-
-
-def tensors(header):
-    content = json.dumps(header).encode()
+def header(dtype, shape, offsets):
+    """A safetensors file of one tensor without its data."""
+    fields = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    content = json.dumps({"model.x": fields}).encode()
     return len(content).to_bytes(8, "little") + content
+
+
+def safe(**tensors):
+    return safetensors.torch.save(
+        {name.replace("_", "."): value for name, value in tensors.items()}
+    )
+
+
+HOSTILE_PROGRESS = {
+    "nested too deep": nested(100_000),
+    "nested as deep as a reader goes": nested(980),
+    "an unknown field": with_progress(__class__="os.system"),
+    "a list": b"[]",
+    "a word for a number": with_progress(seconds="soon"),
+    "another step": with_progress(step=8),
+    "a number without end": b'{"step": ' + b"7" * 10_000 + b"}",
+    "not text": b"\xff\xfe\x00",
+}
+HOSTILE_TENSORS = {
+    "a header of 8 EB": (2**63).to_bytes(8, "little") + b"{}",
+    "a header longer than its file": (10**8).to_bytes(8, "little") + b"{}",
+    "a tensor beyond the end": header("F32", [2**40], [0, 2**42]),
+    "a tensor of no known type": header("EVIL", [0], [0, 0]),
+    "tensors of another model": safe(model_x=torch.zeros(2), optimizer_0_step=torch.zeros(())),
+    "names that are none": safe(optimizer_x_step=torch.zeros(1)),
+    "a pickle": pickle.dumps,
+    "a pickle of torch": lambda canary: torch_pickle(canary),
+}
 
 
 def torch_pickle(canary):
@@ -295,11 +281,13 @@ def torch_pickle(canary):
 
 
 @pytest.mark.fault("F35")
-@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("what", [*HOSTILE_PROGRESS, *HOSTILE_TENSORS])
 def test_restore_refuses_hostile_content_and_executes_none(saved, what):
     (path,) = saved.iterdir()
-    name, make = HOSTILE[what]
-    (path / name).write_bytes(make(Canary(saved / "touched")))
+    name = "progress.json" if what in HOSTILE_PROGRESS else "state.safetensors"
+    content = {**HOSTILE_PROGRESS, **HOSTILE_TENSORS}[what]
+    is_pickle = callable(content)
+    (path / name).write_bytes(content(Canary(saved / "touched")) if is_pickle else content)
     files.write_manifest(path, "Checkpoint", inputs=INPUTS, facts={"step": 7})
     assert files.verify(path, "Checkpoint")
     state, (model, optimizer) = checkpoint.read(saved, INPUTS), build(1)

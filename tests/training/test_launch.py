@@ -103,12 +103,6 @@ def test_minutes_end_a_training_by_the_clock_of_rank_0(jobs):
     assert abs(second["seconds"] - first["seconds"]) < 6
 
 
-def test_less_than_an_epoch_ends_with_a_model(jobs):
-    model = jobs["few"].model
-    assert 1 <= model.details.train.steps < STEPS / 3
-    assert 1 <= len(model.evaluations) <= model.details.train.steps
-
-
 def test_shared_validation_equals_that_of_one_process(jobs, graph):
     model = jobs["undisturbed"].model
     found = model.details.valid_mrr

@@ -9,14 +9,21 @@ The doc string under a field is its help; docs/settings.md is generated from it.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
 
 from citeflow.errors import ConfigError, NotFoundError
+from citeflow.models.predictors import PREDICTORS
 from citeflow.utils import records
 from citeflow.utils.records import Bool, Float, Int, Record
+
+if TYPE_CHECKING:
+    PredictorName = str
+else:
+    # One of the registry's names; a type checker wants them spelled out.
+    PredictorName = Literal[tuple(PREDICTORS)]
 
 
 class DataConfig(Record):
@@ -75,7 +82,7 @@ class ModelConfig(Record):
     dropout: Float = Field(0.3, ge=0, lt=1)
     """Dropout probability behind each layer but the last."""
 
-    predictor: Literal["dot", "mlp", "structural"] = "structural"
+    predictor: PredictorName = "structural"
     """Scores a pair: a dot product, an MLP on the Hadamard product, or the dot product joined
     with the structural features of the pair."""
 

@@ -24,7 +24,7 @@ def test_check_readable_reports_what_kfp_cannot_read():
         check_readable("components: [1, 2]\n")
 
 
-def test_typed_parameters_have_the_types_and_defaults_of_the_pipeline():
+def test_typed_parameters_have_types_of_the_pipeline():
     given = {"workers": "4", "epochs": "1e-1", "settings": "train: {lr: 0.1}", "dataset": 17}
     values = typed_parameters(TEXT, given)
     known = next(yaml.safe_load_all(TEXT))["root"]["inputDefinitions"]["parameters"]

@@ -278,7 +278,7 @@ def test_train_ends_when_a_pod_can_not_start(start, operator):
     assert step.job() is None
 
 
-def test_train_forgets_a_pod_that_could_not_start_and_was_replaced(start, operator, kube):
+def test_train_forgets_a_stuck_pod_that_was_replaced(start, operator, kube):
     step = start()
     name = step.pods()[0]
     operator.hold(name, "ImagePullBackOff")

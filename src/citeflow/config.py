@@ -177,7 +177,7 @@ RENAMED = {
     "train.clip": "train.max_grad_norm",
     "train.evaluations": "train.num_validations",
 }
-"""Settings by their names before 0.2, for the error that says how they are called now."""
+"""Settings by their former names, for the error that says how they are called now."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},

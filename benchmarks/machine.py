@@ -2,8 +2,9 @@
 
     python benchmarks/machine.py [--threads 2]
 
-Prints one JSON object: the rate of float32 products (of the shape of a step), the bandwidth of a copy in main memory,
-the rate of a sparse product, and how much longer an addition takes when its memory is new from the kernel each time.
+Prints one JSON object: the rate of float32 products (of the shape of a step), the bandwidth of a
+copy in main memory, the rate of a sparse product, and how much longer an addition takes when its
+memory is new from the kernel each time.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def _median(call: Callable[[], object], calls: int) -> float:
 
 
 def measured(threads: int) -> dict[str, float]:
-    """Figures of a process in the environment of one worker with some threads, and the cost of new pages."""
+    """Measure a process in the environment of a worker with some threads, and new pages."""
     kept = _child({**worker_environment(os.environ, 1), "OMP_NUM_THREADS": str(threads)})
     usual = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     new = _child({**usual, "OMP_NUM_THREADS": str(threads)})

@@ -1,11 +1,13 @@
 """Measure what sampling resources costs a training.
 
-    python benchmarks/resources.py PREPARED_GRAPH [--rounds 8] [--steps 12] [--set SECTION.KEY=VALUE]
+    python benchmarks/resources.py PREPARED_GRAPH [--rounds 8] [--steps 12] [--set
+        SECTION.KEY=VALUE]
 
-Prints one JSON object: the time of a sample with all that is done with it, and the share of a core that this is; the
-time of a sample of proportional set size, for comparison; and training citations a second without the sampler, with it,
-and with one that samples OFTEN times as often, by turns in one process, on one thread. The loss by the last, divided by
-OFTEN, is the least noisy measure of what the sampler costs.
+Prints one JSON object: the time of a sample with all that is done with it, and the share of a core
+that this is; the time of a sample of proportional set size, for comparison; and training citations
+a second without the sampler, with it, and with one that samples OFTEN times as often, by turns in
+one process, on one thread. The loss by the last, divided by OFTEN, is the least noisy measure of
+what the sampler costs.
 """
 
 import argparse
@@ -76,7 +78,7 @@ class Rounds:
 
 
 def throughput(rounds: Rounds, sampler: Callable[[float], Sampler], count: int) -> dict[str, Any]:
-    """Rounds without the sampler, with it and with it sampling often, by turns, beginning with another each time."""
+    """Measure rounds without the sampler, with it and with it sampling often, by turns."""
     rounds.citations_per_s()
     intervals = {"without": 0.0, "with": INTERVAL_S, "often": INTERVAL_S / OFTEN}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in intervals}

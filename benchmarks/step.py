@@ -2,8 +2,9 @@
 
     python benchmarks/step.py PREPARED_GRAPH [--steps 12] [--set SECTION.KEY=VALUE]
 
-Prints one JSON object: seconds of CPU per step and share of each kind of work, page faults per step, and how near the
-dense products are to the machine's rate; and the same with glibc's usual malloc.
+Prints one JSON object: seconds of CPU per step and share of each kind of work, page faults per
+step, and how near the dense products are to the machine's rate; and the same with glibc's usual
+malloc.
 """
 
 import argparse
@@ -38,7 +39,7 @@ KINDS = {
     ),
     "dropout": ("aten::bernoulli_",),
 }
-"""Operators by kind; sparse products are mm and addmm with a sparse side, all the rest is elementwise."""
+"""Operators by kind; sparse products are mm and addmm with a sparse side, the rest elementwise."""
 
 
 class Steps:

@@ -48,10 +48,15 @@ def states(run):
 
 
 def postgres_programs():
-    """The folder of PostgreSQL's programs, which Debian keeps out of PATH; None where there is none."""
-    if found := shutil.which("initdb"):
-        return Path(found).parent
-    return next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
+    """Folder of PostgreSQL's programs, which Debian keeps out of PATH; None where it is missing."""
+    folders = [
+        *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
+        Path(shutil.which("initdb") or "/").parent,
+    ]
+    programs = ("initdb", "postgres", "pg_isready")
+    return next(
+        (each for each in folders if all((each / name).exists() for name in programs)), None
+    )
 
 
 @pytest.fixture
@@ -77,12 +82,21 @@ def postgres(monkeypatch):
         subprocess.run([*user, *begin], check=True, timeout=120, **quiet)
         options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
         serve = [*user, programs / "postgres", "-D", data, *options]
-        with subprocess.Popen(serve, **quiet) as process:
+        process = subprocess.Popen(serve, **quiet)
+        try:
             ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-            while subprocess.run(ready, timeout=5).returncode:
+            deadline = time.monotonic() + 120
+            while subprocess.run(ready, timeout=60).returncode:
                 assert process.poll() is None
+                assert time.monotonic() < deadline
                 time.sleep(0.1)
             url = f"postgresql+psycopg://u@127.0.0.1:{port}/postgres"
             monkeypatch.setenv(STORAGE_VARIABLE, url)
             yield
-            process.send_signal(signal.SIGINT)
+        finally:
+            process.send_signal(signal.SIGINT)  # which does not wait for clients
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

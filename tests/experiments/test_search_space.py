@@ -9,7 +9,10 @@ from citeflow.errors import ConfigError, UnavailableError
 from citeflow.experiments import search_space
 
 BASE = Config()
-MIXED = "{train.lr: {low: 1e-3, high: 1, log: true}, model.num_layers: {low: 1, high: 3}, model.normalize: [true, false]}"
+MIXED = (
+    "{train.lr: {low: 1e-3, high: 1, log: true}, model.num_layers: {low: 1, high: 3}, "
+    "model.normalize: [true, false]}"
+)
 
 
 def read(text):

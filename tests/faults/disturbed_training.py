@@ -45,14 +45,13 @@ class Fault:
 class Training:
     """A run of the small graph, launched as often as it takes."""
 
-    def __init__(self, prepared, run_dir, *overrides, workers=2):
+    def __init__(self, prepared, data_root, *overrides, workers=2):
         self.workers = workers
         self.graph = prepared.graph
-        self.run = RunPaths(run_dir.parent, run_dir.name)
+        self.run = RunPaths(data_root, "run")
         self.run_dir = self.run.folder
-        self.log_dir = self.run.logs
         self.overrides = [*prepared.settings, *SETTINGS, *overrides]
-        self.file = run_dir.parent / f"{run_dir.name}-events.jsonl"
+        self.file = data_root / "events.jsonl"
 
     @contextlib.contextmanager
     def disturbed(self, *faults):

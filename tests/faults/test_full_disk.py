@@ -7,6 +7,7 @@ import os
 import pytest
 
 from citeflow import config, files
+from citeflow.paths import RunPaths
 from faults.small_saves import (
     FORKS,
     Refusing,
@@ -144,7 +145,7 @@ def test_training_whose_disk_is_full_for_a_while_ends_with_the_same_model(
 ):
     overrides = [*prepared.settings, "recovery.checkpoint_steps=2", "train.epochs=2"]
     settings = config.load(overrides=overrides)
-    whole = train_alone(prepared.graph, tmp_path / "whole", tmp_path / "logs" / "whole", settings)
+    whole = train_alone(prepared.graph, RunPaths(tmp_path, "whole"), settings)
     real, refused = files.save_tensors, []
 
     def save_tensors(path, tensors):
@@ -155,6 +156,6 @@ def test_training_whose_disk_is_full_for_a_while_ends_with_the_same_model(
 
     capsys.readouterr()
     monkeypatch.setattr(files, "save_tensors", save_tensors)
-    model = train_alone(prepared.graph, tmp_path / "full", tmp_path / "logs" / "full", settings)
+    model = train_alone(prepared.graph, RunPaths(tmp_path, "full"), settings)
     assert capsys.readouterr().err.count(WARNING) == len(refused) == 4
     assert (model / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -66,7 +66,7 @@ def resources_of(process):
 
 @pytest.mark.fault("F9", nightly=True)
 def test_storm_of_kills_changes_nothing_and_nothing_grows(prepared, tmp_path, undisturbed):
-    run = Training(prepared, tmp_path / "run", "recovery.checkpoint_steps=2")
+    run = Training(prepared, tmp_path, "recovery.checkpoint_steps=2")
     storm = Storm(run)
     run.launch(Fault(what="pause", attempt=None, seconds=STEP_S), meanwhile=storm.blow)
     assert len(storm.kills) >= 3

@@ -48,7 +48,7 @@ def test_older_of_two_stops_before_its_next_write(tmp_path):
 
 @pytest.mark.fault("F20")
 def test_second_training_of_a_run_is_refused_before_it_changes_anything(prepared, tmp_path):
-    run = Training(prepared, tmp_path / "run")
+    run = Training(prepared, tmp_path)
     with files.exclusive(run.run_dir / "train.lock"):
         files.write_text(run.run_dir / "job.json", "of the first")
         before = snapshot(run.run_dir)
@@ -127,7 +127,7 @@ def test_three_attempts_without_progress_end_the_training(run):
 
 @pytest.mark.fault("F10", nightly=True)
 def test_failures_with_checkpoints_between_them_do_not_end_the_training(prepared, tmp_path):
-    training = Training(prepared, tmp_path / "run", "recovery.checkpoint_steps=4", "train.epochs=3")
+    training = Training(prepared, tmp_path, "recovery.checkpoint_steps=4", "train.epochs=3")
     faults = [Fault(what="fail", step=5 * attempt, attempt=attempt) for attempt in (1, 2, 3, 4)]
     training.launch(*faults)
     assert len(training.events("fired")) == 4

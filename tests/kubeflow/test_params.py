@@ -56,7 +56,4 @@ def test_job_request_checks_that_the_pods_see_the_run(launcher, monkeypatch):
     assert (request.spec.workers, request.spec.image, request.spec.cpu) == (3, "i:1", "2")
     with pytest.raises(ConfigError, match="do not see the folder"):
         job_request(launcher, job, workers=3, run_id="id", run_dir=Path("/elsewhere"))
-
-
-def test_job_request_is_none_for_local():
     assert job_request("local", "", workers=3, run_id="id", run_dir=Path("/elsewhere")) is None

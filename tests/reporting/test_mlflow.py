@@ -1,4 +1,4 @@
-"""MLflow: a real server on loopback, with SQLite and a folder for artifacts; and servers that fail."""
+"""MLflow: a real server on loopback, with SQLite and a folder for artifacts, and failing ones."""
 
 import base64
 import importlib.metadata

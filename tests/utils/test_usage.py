@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from citeflow.utils.usage import StageMeter, Usage, UsageReader, rates
+from citeflow.utils.usage import StageMeter, UsageReader, rates
 
 V2 = {
     "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n",
@@ -35,19 +35,11 @@ def test_reader_reads_control_groups_of_both_versions(tmp_path, entries, cpu_s, 
     assert (seen.container_cpu_s, seen.container_bytes) == (cpu_s, memory)
 
 
-def test_reader_without_a_control_group_reads_the_machine(tmp_path):
-    seen = UsageReader(tmp_path).read()
-    assert seen.container_cpu_s > time.process_time()
-    assert seen.container_bytes == pytest.approx(psutil.virtual_memory().used, rel=0.5)
-
-
 def test_reader_takes_missing_figures_from_the_machine(tmp_path):
     seen = UsageReader(tree(tmp_path, {"cpu.stat": V2["cpu.stat"]})).read()
     assert seen.container_cpu_s == 2.5
     assert seen.container_bytes > 1e7
-
-
-def test_reader_fails_when_a_control_group_vanishes(tmp_path):
+    assert UsageReader(tmp_path / "none").read().container_cpu_s > time.process_time()
     reader = UsageReader(tree(tmp_path, V2))
     (tmp_path / "memory.current").unlink()
     with pytest.raises(FileNotFoundError):
@@ -91,24 +83,3 @@ def test_reader_tells_private_from_shared_memory():
     assert private.rss_bytes - before.rss_bytes == pytest.approx(size, rel=0.1)
     assert private.shared_bytes - before.shared_bytes < size / 10
     assert len(own) == size
-
-
-def test_reader_counts_bytes_that_are_written(tmp_path):
-    reader, size = UsageReader(), 8 * 2**20
-    before = reader.read()
-    with (tmp_path / "file").open("wb") as file:
-        file.write(os.urandom(size))
-        file.flush()
-        os.fsync(file.fileno())
-    written = reader.read().written_bytes - before.written_bytes
-    if written == 0:
-        pytest.skip("this file system is not on a disk, or its writes are not counted")
-    assert written == pytest.approx(size, rel=0.2)
-
-
-def test_rates_are_growth_by_time():
-    before = Usage(**{**dict.fromkeys(Usage.__slots__, 0.0), "at": 10.0})
-    after = Usage(**{**dict.fromkeys(Usage.__slots__, 6.0), "at": 14.0, "read_bytes": math.nan})
-    found = rates(before, after)
-    assert (found["cpu_cores"], found["written_bytes_per_s"]) == (1.5, 1.5)
-    assert math.isnan(found["read_bytes_per_s"])

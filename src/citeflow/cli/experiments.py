@@ -16,7 +16,7 @@ from citeflow.utils.logging import emit
 INSTALL_TUNE = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.option("--workers", type=options.Numbers(), default="1,2", show_default=True)
 @click.option("--epochs", type=options.Numbers(), default="10", show_default=True)
 @options.output
@@ -37,7 +37,7 @@ def scaling(
     _report_table(folder, "scaling", paths)
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.option(
     "--models",
     type=options.YamlText(),
@@ -73,7 +73,7 @@ def _search_space_help() -> str:
     return f"\b\nThe space that is searched without --space:\n{DEFAULT}"
 
 
-class SearchCommand(click.Command):
+class SearchCommand(options.RecordCommand):
     """A command whose help ends with the search space that is the default."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

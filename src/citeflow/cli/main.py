@@ -132,7 +132,7 @@ def citeflow() -> None:
     """Find the citations that are missing from a citation network."""
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @options.workers
 @options.output
 @options.local_run

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import os
 import time
@@ -137,8 +136,31 @@ FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 
 
+class RecordCommand(click.Command):
+    """A command whose shared options reach it as records.
+
+    The records are made while the command line is parsed, so that no wrapper stands between a
+    command and what it calls.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line, and put the options of each record into one."""
+        rest = super().parse_args(ctx, args)
+        records: dict[str, type[Any]] = getattr(self.callback, RECORDS, {})
+        for name, record in records.items():
+            fields = dataclasses.fields(record)
+            ctx.params[name] = record(
+                **{each.name: ctx.params.pop(each.name, None) for each in fields}
+            )
+        return rest
+
+
+RECORDS = "__option_records__"
+"""Attribute of a command's function: the types of its records, by argument."""
+
+
 def grouped(name: str, record: type[Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Make a decorator that adds options to a command and passes them on as one record.
+    """Make a decorator that adds options to a `RecordCommand`, which gets them as one record.
 
     Args:
         name: the argument of the command that gets the record.
@@ -147,16 +169,10 @@ def grouped(name: str, record: type[Any], *options: Callable[[Any], Any]) -> Cal
     """
 
     def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def fill_record(*args: Any, **kwargs: Any) -> Any:
-            fields = dataclasses.fields(record)
-            kwargs[name] = record(**{field.name: kwargs.pop(field.name) for field in fields})
-            return command(*args, **kwargs)
-
-        decorated: Any = fill_record
+        setattr(command, RECORDS, {**getattr(command, RECORDS, {}), name: record})
         for option in reversed(options):
-            decorated = option(decorated)
-        return decorated  # type: ignore[no-any-return]
+            command = option(command)
+        return command
 
     return decorate
 

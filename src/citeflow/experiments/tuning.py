@@ -110,7 +110,7 @@ def train_trials(
 def read_validations(logs: Path) -> Sequence[float]:
     """Read the validation MRRs of a training from its event files, the latest of each step.
 
-    The logs are the only thing that both a process of this machine and a pod write while they train.
+    The logs are the only thing that a process of this machine and a pod both write in training.
     """
     mrr_by_step: dict[int, float] = {}
     for path in sorted(logs.glob(f"events.out.tfevents.*.{event_files.TRAIN}")):

@@ -1,4 +1,4 @@
-"""Run a compiled pipeline on this machine: the very file that is uploaded to a cluster, by kfp.local.
+"""Run a compiled pipeline on this machine, by kfp.local: the very file that a cluster gets.
 
 kfp.local has habits that this module undoes. It deletes the workspace that it was given, prints
 everything in color on stdout, names a failed step but not its error, and retries a step that can
@@ -89,7 +89,7 @@ def run_pipeline(
 
 
 def _without_retries(text: str) -> str:
-    """Drop retry policies: a failure here is final, and kfp.local would wait before each attempt."""
+    """Drop retry policies: a failure here is final, and kfp.local would wait before a retry."""
     documents = list(yaml.safe_load_all(text))
     for task in tasks(documents[0]):
         task.pop("retryPolicy", None)
@@ -112,8 +112,7 @@ def _error_of_step(message: Path, output: "_StepOutput", failure: RuntimeError) 
 
 
 class _StepOutput(io.TextIOBase):
-    """Stands in for stdout while kfp runs: passes progress on to stderr and keeps the last of the
-    rest."""
+    """Stands in for stdout while kfp runs: passes progress on, and keeps the last of the rest."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose

@@ -5,7 +5,7 @@ import dataclasses
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from citeflow.errors import (
 )
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
-from citeflow.utils.logging import log
+from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -276,6 +276,30 @@ class LocalRun:
         suffix = time.strftime("%Y%m%d-%H%M%S")
         return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
 
+    def arguments(self, run: RunPaths, settings: Config) -> dict[str, object]:
+        """Return the parameters that all pipelines have."""
+        return {
+            "dataset": self.dataset,
+            "settings": config.to_yaml(settings),
+            "run_name": run.name,
+            "data_root": str(run.data_root),
+        }
+
+    def run_pipeline(self, pipeline: str, arguments: Mapping[str, Any], run: RunPaths) -> None:
+        """Run one of PIPELINES on this machine."""
+        from citeflow.kubeflow import local_runner
+        from citeflow.kubeflow.pipelines import PIPELINES
+
+        dataset = redact_url(self.dataset)
+        log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
+        with _resumable(run.name):
+            local_runner.run_pipeline(
+                PIPELINES[pipeline].compiled(),
+                arguments,
+                scratch=run.data_root,
+                verbose=self.verbose,
+            )
+
 
 local_run = grouped(
     "local",
@@ -310,7 +334,6 @@ class Connection:
             UnavailableError: kfp is not installed, or the server does not answer.
         """
         from citeflow.kubeflow.client import connect
-        from citeflow.utils.logging import redact_url
 
         shown = redact_url(self.host)
         if shown.rstrip("/") != self.host.rstrip("/"):
@@ -350,7 +373,7 @@ connection = grouped(
 
 
 @contextlib.contextmanager
-def resumable(run_name: str) -> Iterator[None]:
+def _resumable(run_name: str) -> Iterator[None]:
     """Run a pipeline that a signal ends, its steps first; say how to resume one that ends early."""
     try:
         with handle_signals(termination_message.write):

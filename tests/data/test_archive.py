@@ -267,14 +267,11 @@ def test_extract_refuses_an_encrypted_entry(refused, tmp_path):
     refused(archive, "damaged archive")
 
 
-def test_extract_calls_a_web_page_one(tmp_path):
+def test_extract_calls_a_web_page_one_and_names_nothing(tmp_path):
     (tmp_path / "a.zip").write_text("\n<html>Log in</html>")
     with pytest.raises(DataError) as caught:
         extract(tmp_path / "a.zip", tmp_path / "out")
     assert "web page" in caught.value.hint
-
-
-def test_extract_of_a_missing_archive_is_not_found(tmp_path):
     for unpack in (extract, extract_zip, extract_tar):
         with pytest.raises(NotFoundError):
             unpack(tmp_path / "nothing", tmp_path / "out")

@@ -268,10 +268,13 @@ def test_digest_of_a_url_is_checked(root, server, citation2):
 
 
 @pytest.mark.parametrize("fragment", ["md5=00ff", "sha256=00ff", "sha256=" + "g" * 64, "0" * 64])
-def test_digest_that_is_none_or_of_a_folder_is_refused(root, server, folder, fragment):
+def test_wrong_digest_or_url_is_refused(root, server, folder, fragment):
     with pytest.raises(ConfigError, match="not a digest"):
         download(f"{server.url}#{fragment}", root)
     with pytest.raises(ConfigError, match="a folder has no sha256"):
         download(f"{folder.as_uri()}#sha256={'0' * 64}", root)
+    for url in ("http://[::1/x.zip", "file://[::1/x.zip", "s3://bucket/x.zip"):
+        with pytest.raises(NotFoundError, match="not a URL that can be fetched"):
+            download(url, root)
     assert server.requests == []
     assert not root.exists()

@@ -180,7 +180,7 @@ def test_new_directory_by_many_at_once(can_exchange, tmp_path, monkeypatch):
     files.verify(tmp_path / "artifact", KIND)
 
 
-def test_new_directory_removes_what_was_abandoned_under_its_name(tmp_path):
+def test_new_directory_removes_what_was_abandoned(tmp_path):
     ages_h = {".artifact.old_old_": 25, ".artifact.at_work_": 23, ".other.old_old_": 25}
     for name, age_h in ages_h.items():
         files.write_text(tmp_path / name / "half.bin", "half")

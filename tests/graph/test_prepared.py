@@ -248,6 +248,8 @@ def test_graph_is_written_with_the_same_digest(write, capsys):
 def test_open_names_what_is_missing_or_wrong(write, tmp_path):
     with pytest.raises(NotFoundError, match="no PreparedGraph here"):
         PreparedGraph.open(tmp_path / "nowhere")
+    with pytest.raises(NotFoundError, match="no RawDataset here"):
+        prepare(tmp_path / "nowhere", data_root=tmp_path, config=CONFIG)
     folder = write(small_graph()).path
     manifest = files.read_json(folder / files.MANIFEST)
     del manifest["facts"]["num_papers"]

@@ -160,7 +160,7 @@ def test_citation_equals_a_candidate_of_the_graph_without_it(num_papers, share):
         np.testing.assert_allclose(found_D, expected_D, **CLOSE)
 
 
-def test_shared_candidates_are_seen_without_the_citations_of_the_batch():
+def test_shared_candidates_are_seen_without_the_batch():
     is_cited_NN = np.triu(random_citations(24, 0.3, seed=5), 1)
     source_1 = np.array([0])
     targets = np.flatnonzero(is_cited_NN[0])[:3]

@@ -102,18 +102,6 @@ def test_partitions_without_a_citation_are_steps(fit):
     assert all(math.isfinite(record["loss"]) for record in trainer.progress.history)
 
 
-def test_build_model_follows_from_the_seed(prepared, graph):
-    def build(*overrides):
-        settings = config.load(overrides=[*prepared.settings, *overrides])
-        structural = build_structural_features(graph, settings.model)
-        return torch.cat(
-            [each.flatten() for each in build_model(graph, structural, settings).parameters()]
-        )
-
-    assert torch.equal(build(), build())
-    assert not torch.equal(build(), build("train.seed=1"))
-
-
 def test_build_model_scales_the_features(prepared, graph):
     structural = build_structural_features(graph, prepared.config.model)
     model = build_model(graph, structural, prepared.config)

@@ -169,7 +169,7 @@ def test_summarize_counts_shared_memory_once_per_machine():
     assert summarize(ranks, 2)[1] == 4 * 6e6 + 2 * 4e6
 
 
-def test_summarize_takes_the_highest_sum_and_not_the_sum_of_the_highest():
+def test_summarize_takes_the_highest_sum_of_one_moment():
     early, late = [1e6] * 11, [1e6] * 11
     early[2] = late[8] = 9e6
     content, peak = summarize([rank_samples(1.0, early), rank_samples(1.0, late)], 2)
@@ -296,7 +296,7 @@ def scrape(port):
         return list(text_string_to_metric_families(answer.read().decode()))
 
 
-def test_serve_metrics_has_every_metric_with_its_type_and_labels(port):
+def test_serve_metrics_has_names_types_and_labels(port):
     values = dict.fromkeys([*USAGE_METRICS, *PROGRESS_METRICS], 7.0)
     with serve_metrics(str(port), lambda: values, LABELS):
         families = scrape(port)

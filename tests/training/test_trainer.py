@@ -157,7 +157,7 @@ def test_train_step_is_that_of_plain_pytorch(begin):
     assert is_same(weights(run.model), weights(plain.model))
 
 
-def test_train_step_ends_before_the_weights_change_on_a_bad_loss(begin):
+def test_train_step_changes_no_weights_on_a_bad_loss(begin):
     run = begin()
     with torch.no_grad():
         next(run.model.parameters()).fill_(math.inf)
@@ -182,7 +182,7 @@ class InfiniteGradient(torch.autograd.Function):
 
 @pytest.mark.fault("F12")
 @pytest.mark.parametrize("max_grad_norm", [1, 0])
-def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, max_grad_norm):
+def test_train_step_changes_no_weights_on_a_bad_gradient(begin, max_grad_norm):
     run = begin(max_grad_norm=max_grad_norm)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.model.register_forward_hook(lambda *args: InfiniteGradient.apply(args[-1]))

@@ -81,7 +81,7 @@ def test_run_log_of_a_new_training_replaces_the_old_curves(tmp_path, report, cur
 
 
 @pytest.mark.fault("F17")
-def test_run_log_on_a_full_disk_ends_the_curve_only(tmp_path, monkeypatch, capsys, figure):
+def test_run_log_on_a_full_disk_ends_the_curve_only(tmp_path, monkeypatch, capsys):
     log = RunLog(tmp_path, purge_step=None)
     record = {"step": 1, "wall_time": 1e9, "loss": 1.0, "lr": 0.1, "positives_per_s": 9.0}
     log.step(record)
@@ -102,7 +102,6 @@ def test_run_log_on_a_full_disk_ends_the_curve_only(tmp_path, monkeypatch, capsy
     assert capsys.readouterr().err.count("No space left on device") == 1
     (file,) = tmp_path.iterdir()
     assert [entry.step for entry in event_files.read_scalars(file, "train/loss")] == [1]
-    figure(failures=1)
 
 
 def test_resource_log_uses_readable_units(tmp_path):

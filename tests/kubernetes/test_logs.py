@@ -101,6 +101,10 @@ def shown(first, last, rank=0):
 
 
 def test_lines_come_while_they_are_written(pods, follower, printed):
+    pods.set(phase="Pending", state="waiting")
+    pods.poll()
+    time.sleep(0.1)
+    assert pods.num_reads() == 0
     pods.set()
     pods.poll()
     texts = ["I am", "", "  indented\twith | bars", *numbers(0, 100)]
@@ -111,16 +115,6 @@ def test_lines_come_while_they_are_written(pods, follower, printed):
     eventually(lambda: printed() == [f"worker-0 | {text}" for text in texts])
     assert pods.num_reads() == 1
     assert follower.last_lines(f"{JOB}-worker-0") == texts[-logs.KEPT_LINES :]
-
-
-def test_pods_that_wait_are_not_read(pods, printed):
-    pods.set(phase="Pending", state="waiting")
-    pods.poll()
-    time.sleep(0.1)
-    assert pods.num_reads() == 0
-    pods.set(lines=["line 0"])
-    pods.poll()
-    eventually(lambda: printed() == shown(0, 1))
 
 
 def test_restarted_containers_are_followed(pods, printed):

@@ -71,11 +71,6 @@ def cluster(kube, client, launcher):
     return Cluster(kube, client, launcher)
 
 
-def test_reap_asks_nothing_about_runs_without_jobs(kube, client):
-    assert reap(client) == []
-    assert {request.resource for request in kube.requests} == {"pytorchjobs", "trainjobs"}
-
-
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Error"])
 def test_reap_deletes_the_job_of_an_ended_run(cluster, phase, capfd):
     cluster.workflow(phase)

@@ -244,15 +244,7 @@ def test_train_repeats_the_last_lines_of_the_pod_that_failed(start, operator, li
     assert "out of memory, it seems" in stderr().partition(f"--- last lines of {second}")[2]
 
 
-def test_train_raises_the_error_of_a_worker(start):
-    step = start()
-    step.running()
-    step.fail(DataError("a graph without citations", "x"))
-    assert isinstance(step.end(), DataError)
-    assert step.job() is None
-
-
-def test_train_ignores_stopped_workers_and_errors_of_before(start, operator, tmp_path):
+def test_train_raises_the_error_of_a_worker_of_now(start, tmp_path):
     watched = tmp_path / "runs" / "run"
     files.write_json(watched / "error.json", error_to_dict(DataError("of before", "x")))
     step = start()
@@ -260,17 +252,14 @@ def test_train_ignores_stopped_workers_and_errors_of_before(start, operator, tmp
     step.fail(StoppedError("training was asked to stop", "step 3"))
     step.wait_for_poll()
     assert step.job() is not None
-    step.succeed()
-
-
-def test_train_ends_when_a_pod_can_not_start(start, operator):
-    step = start()
-    operator.hold(step.pods()[0], "ErrImageNeverPull")
-    assert "ErrImageNeverPull" in str(step.end())
+    step.fail(DataError("a graph without citations", "x"))
+    error = step.end()
+    assert isinstance(error, DataError)
+    assert "without citations" in str(error)
     assert step.job() is None
 
 
-def test_train_forgets_a_pod_that_was_replaced(start, operator, kube):
+def test_train_ends_when_a_pod_of_now_can_not_start(start, operator, kube):
     step = start()
     name = step.pods()[0]
     operator.hold(name, "ImagePullBackOff")
@@ -280,7 +269,9 @@ def test_train_forgets_a_pod_that_was_replaced(start, operator, kube):
     step.running()
     time.sleep(0.4)
     assert step.job() is not None
-    step.succeed()
+    operator.hold(name, "ErrImageNeverPull")
+    assert "ErrImageNeverPull" in str(step.end())
+    assert step.job() is None
 
 
 def test_train_reports_and_waits_for_pods_without_a_node(start, operator, listen):

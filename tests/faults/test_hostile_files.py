@@ -76,7 +76,7 @@ def graph(trained, tmp_path):
 def sign_again(folder, kind):
     """Write the manifest again, as somebody who changed a file on purpose would."""
     manifest = files.read_json(folder / "manifest.json")
-    files.write_manifest(folder, kind, inputs=manifest.inputs, facts=manifest.facts)
+    files.write_manifest(folder, kind, inputs=manifest["inputs"], facts=manifest["facts"])
 
 
 def save_hostile(path, content, **options):
@@ -202,7 +202,7 @@ def test_manifest_that_names_a_file_outside(name, model, refused):
     (model / "link").symlink_to(outside)
     manifest = files.read_json(model / "manifest.json")
     entry = {"bytes": 6, "sha256": files.sha256_of_file(outside)}
-    manifest.files[name.format(root=model.parent)] = entry
+    manifest["files"][name.format(root=model.parent)] = entry
     (model / "manifest.json").write_text(json.dumps(manifest))
     refused(trained_model.load, model)
 

@@ -157,6 +157,7 @@ def _run_pipeline(
         settings: those that all runs have in common.
     """
     options.require("kfp", "torch")
+    from citeflow.kubeflow.local_runner import run_pipeline
     from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.kubeflow.submit import typed_parameters
     from citeflow.reporting import mlflow
@@ -165,9 +166,11 @@ def _run_pipeline(
     mlflow.check()
     check_folder(paths.data_root)
     shared = local.arguments(paths, settings)
-    arguments = typed_parameters(PIPELINES[name].compiled().read_text(), {**shared, **own})
+    compiled = PIPELINES[name].compiled()
+    arguments = typed_parameters(compiled.read_text(), {**shared, **own})
     PIPELINES[name].validate(arguments)
-    local.run_pipeline(name, arguments, paths)
+    with local.started(paths):
+        run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)
 
 
 def _report_table(folder: Path, stem: str, paths: RunPaths) -> None:

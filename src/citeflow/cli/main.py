@@ -143,6 +143,8 @@ def run(
     """Run the whole pipeline on this machine."""
     resolved = settings.resolve()
     options.require("kfp", "torch")
+    from citeflow.kubeflow.local_runner import run_pipeline
+    from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.report import Report
     from citeflow.reporting import markdown, mlflow
     from citeflow.reporting.publish import check_output_folders
@@ -151,8 +153,11 @@ def run(
     folder = out or paths.published
     mlflow.check()
     check_output_folders(paths.data_root, folder)
-    arguments = local.arguments(paths, resolved)
-    local.run_pipeline("citation", {**arguments, "workers": workers, "out_dir": str(folder)}, paths)
+    shared = local.arguments(paths, resolved)
+    arguments = {**shared, "workers": workers, "out_dir": str(folder)}
+    compiled = PIPELINES["citation"].compiled()
+    with local.started(paths):
+        run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)
     report = Report.read(folder)
     print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
     log("run", "done", page=folder / "report.html", tensorboard=f"--logdir {paths.logs.parent}")

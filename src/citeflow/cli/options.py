@@ -5,7 +5,7 @@ import dataclasses
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -276,7 +276,7 @@ class LocalRun:
         suffix = time.strftime("%Y%m%d-%H%M%S")
         return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
 
-    def arguments(self, run: RunPaths, settings: Config) -> dict[str, object]:
+    def arguments(self, run: RunPaths, settings: Config) -> dict[str, str]:
         """Return the parameters that all pipelines have."""
         return {
             "dataset": self.dataset,
@@ -285,20 +285,13 @@ class LocalRun:
             "data_root": str(run.data_root),
         }
 
-    def run_pipeline(self, pipeline: str, arguments: Mapping[str, Any], run: RunPaths) -> None:
-        """Run one of PIPELINES on this machine."""
-        from citeflow.kubeflow import local_runner
-        from citeflow.kubeflow.pipelines import PIPELINES
-
+    @contextlib.contextmanager
+    def started(self, run: RunPaths) -> Iterator[None]:
+        """Log the start of the pipeline, and how to resume it if it is stopped within the block."""
         dataset = redact_url(self.dataset)
         log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
         with _resumable(run.name):
-            local_runner.run_pipeline(
-                PIPELINES[pipeline].compiled(),
-                arguments,
-                scratch=run.data_root,
-                verbose=self.verbose,
-            )
+            yield
 
 
 local_run = grouped(

@@ -26,7 +26,6 @@ from citeflow.files import termination_message
 from citeflow.kubeflow.params import job_request
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
-from citeflow.stages import fit
 from citeflow.utils.logging import log
 
 
@@ -91,9 +90,15 @@ def train_trials(
     prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
     paths = RunPaths(Path(data_root), run)
 
+    from citeflow.kubernetes.launch import train_on_cluster
+    from citeflow.training.launch import train_locally
+
     def train(trial: RunPaths, settings: Config) -> float:
         request = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=trial.folder)
-        model = fit(prepared, trial, settings, workers, request)
+        if request is None:
+            model = train_locally(prepared, trial, config=settings, workers=workers)
+        else:
+            model = train_on_cluster(prepared, trial, config=settings, request=request)
         return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
 
     study.search(

@@ -154,7 +154,7 @@ def run(
     mlflow.check()
     check_output_folders(paths.data_root, folder)
     shared = local.arguments(paths, resolved)
-    arguments = {**shared, "workers": workers, "out_dir": str(folder)}
+    arguments: dict[str, str | int] = {**shared, "workers": workers, "out_dir": str(folder)}
     compiled = PIPELINES["citation"].compiled()
     with local.started(paths):
         run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)

@@ -1,4 +1,5 @@
-"""Measure what each part of the model contributes: the same time for each variant, on the same graph.
+"""Measure what each part of the model contributes: the same time for each variant, on the same
+graph.
 
     python benchmarks/ablation.py DATASET [--minutes 5] [--workers 2] [--data-root DIR]
 

@@ -1,11 +1,14 @@
-"""Compare citeflow's plain GraphSAGE with OGB's full-batch recipe on the same graph: how good, and how soon.
+"""Compare citeflow's plain GraphSAGE with OGB's full-batch recipe on the same graph: how good, and
+how soon.
 
-    python benchmarks/against_recipe.py PREPARED_GRAPH [--epochs 50] [--every 5] [--minutes 5] [--recipe FILE]
+    python benchmarks/against_recipe.py PREPARED_GRAPH [--epochs 50] [--every 5] [--minutes 5]
+        [--recipe FILE]
 
-The recipe trains first (or its output of an earlier run is read), then citeflow with a dot product and no evidence of
-the pair. Prints one JSON object: the best validation MRR of the recipe, the test MRR that goes with it, and the seconds
-until each had reached that validation MRR; training alone counts for the recipe, and all that happens between start
-and evaluation, the evaluations included, for citeflow.
+The recipe trains first (or its output of an earlier run is read), then citeflow with a dot product
+and no evidence of the pair. Prints one JSON object: the best validation MRR of the recipe, the test
+MRR that goes with it, and the seconds until each had reached that validation MRR; training alone
+counts for the recipe, and all that happens between start and evaluation, the evaluations included,
+for citeflow.
 """
 
 import argparse

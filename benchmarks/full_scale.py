@@ -1,10 +1,13 @@
-"""Run the whole job on the synthetic twin at the full shape of ogbl-citation2, and tell what each stage took.
+"""Run the whole job on the synthetic twin at the full shape of ogbl-citation2, and tell what each
+stage took.
 
-    python benchmarks/full_scale.py [--minutes 30] [--papers 2927963] [--data-root DIR] [--set SECTION.KEY=VALUE]
+    python benchmarks/full_scale.py [--minutes 30] [--papers 2927963] [--data-root DIR] [--set
+        SECTION.KEY=VALUE]
 
-Every stage is a process of its own, so that its peak of resident memory is its own too. A perceptron on the features
-alone, with the same predictor and loss, is trained beside the model for a fifth of the time. What DIR holds already is
-not made again, and then costs nothing here: give a new one. Prints one JSON object.
+Every stage is a process of its own, so that its peak of resident memory is its own too. A
+perceptron on the features alone, with the same predictor and loss, is trained beside the model for
+a fifth of the time. What DIR holds already is not made again, and then costs nothing here: give a
+new one. Prints one JSON object.
 """
 
 import argparse
@@ -86,7 +89,7 @@ def _common(options: argparse.Namespace, settings: list[str]) -> list[str]:
 
 
 def _run(stages: dict[str, Any], name: str, arguments: list[str]) -> dict[str, Any]:
-    """Run one command of citeflow, and note its seconds and the most memory that one of its processes took."""
+    """Run one command of citeflow; note its seconds and the peak memory of its largest process."""
     command = [
         sys.executable,
         "-c",
@@ -106,7 +109,7 @@ def _run(stages: dict[str, Any], name: str, arguments: list[str]) -> dict[str, A
 
 
 def _child(command: list[str]) -> None:
-    """Run a command and tell the peak of the largest of its processes, apart from those that ran before it."""
+    """Run a command and print the peak of the largest of its processes, in bytes."""
     subprocess.run(command, check=True)
     print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 

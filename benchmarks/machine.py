@@ -2,8 +2,9 @@
 
     python benchmarks/machine.py [--threads 2]
 
-Prints one JSON object: the rate of float32 products (of the shape of a step), the bandwidth of a copy in main memory,
-the rate of a sparse product, and how much longer an addition takes when its memory is new from the kernel each time.
+Prints one JSON object: the rate of float32 products (of the shape of a step), the bandwidth of a
+copy in main memory, the rate of a sparse product, and how much longer an addition takes when its
+memory is new from the kernel each time.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 
 from citeflow.graph.csr import Csr
 from citeflow.models.tensors import to_sparse_tensor
-from citeflow.utils.system import environment
+from citeflow.utils.system import worker_environment
 
 REPETITIONS = 7
 ROWS, WIDTH, DEGREE = 20_000, 128, 16
@@ -54,8 +55,8 @@ def _median(call: Callable[[], object], calls: int) -> float:
 
 
 def measured(threads: int) -> dict[str, float]:
-    """Figures of a process in the environment of one worker with some threads, and the cost of new pages."""
-    kept = _child({**environment(os.environ, 1), "OMP_NUM_THREADS": str(threads)})
+    """Measure a process in the environment of a worker with some threads, and new pages."""
+    kept = _child({**worker_environment(os.environ, 1), "OMP_NUM_THREADS": str(threads)})
     usual = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     new = _child({**usual, "OMP_NUM_THREADS": str(threads)})
     return {"threads": threads, **kept, "add_ms_new_pages": new["add_ms"]}

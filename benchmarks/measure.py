@@ -16,7 +16,7 @@ def report_of(
     preset: str = "default",
     overrides: list[str],
 ) -> dict[str, Any]:
-    """Download, preprocess, train and evaluate; a run of the same name and settings is not trained again."""
+    """Download, preprocess, train and evaluate; a run that is complete is not trained again."""
     config = settings.load(preset=preset, overrides=overrides)
     raw = stages.download(dataset, data_root=data_root, config=config)
     graph = stages.preprocess(raw, data_root=data_root, config=config)

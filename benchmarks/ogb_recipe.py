@@ -2,9 +2,10 @@
 
     python benchmarks/ogb_recipe.py PREPARED_GRAPH [--epochs 50] [--every 5] [--threads 2]
 
-The recipe is that of OGB's example gnn.py: three SAGEConv layers of 256, a perceptron of three layers on the Hadamard
-product, Adam at 0.0005, 65,536 citations a step with one random negative each, one pass of the whole graph per step.
-Prints one JSON line per evaluation, the seconds of training alone among them.
+The recipe is that of OGB's example gnn.py: three SAGEConv layers of 256, a perceptron of three
+layers on the Hadamard product, Adam at 0.0005, 65,536 citations a step with one random negative
+each, one pass of the whole graph per step. Prints one JSON line per evaluation, the seconds of
+training alone among them.
 
 Legend: N papers, H width, P citations, K candidates.
 """

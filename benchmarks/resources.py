@@ -1,11 +1,13 @@
 """Measure what sampling resources costs a training.
 
-    python benchmarks/resources.py PREPARED_GRAPH [--rounds 8] [--steps 12] [--set SECTION.KEY=VALUE]
+    python benchmarks/resources.py PREPARED_GRAPH [--rounds 8] [--steps 12] [--set
+        SECTION.KEY=VALUE]
 
-Prints one JSON object: the time of a sample with all that is done with it, and the share of a core that this is; the
-time of a sample of proportional set size, for comparison; and training citations a second without the sampler, with it,
-and with one that samples OFTEN times as often, by turns in one process, on one thread. The loss by the last, divided by
-OFTEN, is the least noisy measure of what the sampler costs.
+Prints one JSON object: the time of a sample with all that is done with it, and the share of a core
+that this is; the time of a sample of proportional set size, for comparison; and training citations
+a second without the sampler, with it, and with one that samples OFTEN times as often, by turns in
+one process, on one thread. The loss by the last, divided by OFTEN, is the least noisy measure of
+what the sampler costs.
 """
 
 import argparse
@@ -24,8 +26,8 @@ from step import Steps
 from citeflow import config as settings
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.reporting.tensorboard import ResourceLog
-from citeflow.training.resource_sampler import INTERVAL_S, Sampler
-from citeflow.utils.usage import Source, Usage, rates
+from citeflow.training.resources import INTERVAL_S, Sampler
+from citeflow.utils.usage import Usage, UsageReader, rates
 
 OFTEN = 50
 
@@ -40,7 +42,7 @@ def microseconds(do: Callable[[], Any], count: int) -> float:
     return 1e6 * statistics.median(times)
 
 
-def sample_cost(source: Source, tell: Callable[[Usage, Usage], None]) -> dict[str, float]:
+def sample_cost(source: UsageReader, tell: Callable[[Usage, Usage], None]) -> dict[str, float]:
     """Cost of a sample in this process, as large as it is now."""
     before = source.read()
 
@@ -70,13 +72,13 @@ class Rounds:
         for _ in range(self._count):
             inputs = self._steps.inputs(self._next)
             self._steps.compute(inputs)
-            positives += inputs.num_positives
+            positives += inputs.num_samples
             self._next += 1
         return positives / (time.perf_counter() - began), positives / (time.process_time() - cpu_s)
 
 
 def throughput(rounds: Rounds, sampler: Callable[[float], Sampler], count: int) -> dict[str, Any]:
-    """Rounds without the sampler, with it and with it sampling often, by turns, beginning with another each time."""
+    """Measure rounds without the sampler, with it and with it sampling often, by turns."""
     rounds.citations_per_s()
     intervals = {"without": 0.0, "with": INTERVAL_S, "often": INTERVAL_S / OFTEN}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in intervals}
@@ -124,10 +126,10 @@ def main() -> None:
             }
             log.add(rates(before, after), held, step=0, wall_time=after.wall_time)
 
-        source = Source()
+        source = UsageReader()
         result = throughput(
             Rounds(steps, options.steps),
-            lambda every_s: Sampler(source, interval_s=every_s, tell=tell),
+            lambda every_s: Sampler(source.read, interval_s=every_s, on_sample=tell),
             options.rounds,
         )
         cost = sample_cost(source, tell)

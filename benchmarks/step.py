@@ -2,8 +2,9 @@
 
     python benchmarks/step.py PREPARED_GRAPH [--steps 12] [--set SECTION.KEY=VALUE]
 
-Prints one JSON object: seconds of CPU per step and share of each kind of work, page faults per step, and how near the
-dense products are to the machine's rate; and the same with glibc's usual malloc.
+Prints one JSON object: seconds of CPU per step and share of each kind of work, page faults per
+step, and how near the dense products are to the machine's rate; and the same with glibc's usual
+malloc.
 """
 
 import argparse
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from citeflow.training.objective import Inputs, Objective, make_inputs
 from torch.profiler import ProfilerActivity, profile
 
 from citeflow import config as settings
@@ -25,8 +25,9 @@ from citeflow.config import Config
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.sampling import PartitionSampler
-from citeflow.training.worker import new_model
-from citeflow.utils.system import environment
+from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
+from citeflow.tasks.citation_training import build_model
+from citeflow.utils.system import worker_environment
 
 KINDS = {
     "dense products": ("aten::mm", "aten::addmm", "aten::bmm"),
@@ -38,7 +39,7 @@ KINDS = {
     ),
     "dropout": ("aten::bernoulli_",),
 }
-"""Operators by kind; sparse products are mm and addmm with a sparse side, all the rest is elementwise."""
+"""Operators by kind; sparse products are mm and addmm with a sparse side, the rest elementwise."""
 
 
 class Steps:
@@ -47,7 +48,7 @@ class Steps:
     def __init__(self, graph: PreparedGraph, config: Config) -> None:
         self.graph, self.config = graph, config
         self.structural = build_structural_features(graph, config.model)
-        self.model = new_model(graph, self.structural, config)
+        self.model = build_model(graph, self.structural, config)
         self.objective = Objective(self.model, config.train.loss)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr)
         self.plan = PartitionSampler(
@@ -85,7 +86,7 @@ def figures(steps: Steps, count: int) -> dict[str, Any]:
         inputs = steps.inputs(step)
         making += time.process_time() - made
         steps.compute(inputs)
-        positives += inputs.num_positives
+        positives += inputs.num_samples
     ended = resource.getrusage(resource.RUSAGE_SELF)
     seconds = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
     return {
@@ -131,7 +132,7 @@ def main() -> None:
         print(json.dumps(figures(Steps(PreparedGraph.open(options.graph), config), options.steps)))
         return
     usual = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    for name, variables in (("memory kept", environment(usual, 1)), ("usual malloc", usual)):
+    for name, variables in (("memory kept", worker_environment(usual, 1)), ("usual malloc", usual)):
         command = [sys.executable, *sys.argv, "--here"]
         done = subprocess.run(
             command, env={**variables, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE

@@ -1,8 +1,10 @@
-"""Measure how hard the synthetic twin is, with citeflow's own engine, against what is published for ogbl-citation2.
+"""Measure how hard the synthetic twin is, with citeflow's own engine, against what is published for
+ogbl-citation2.
 
     python benchmarks/synthetic_calibration.py [--papers 97598] [--workers 1] [--data-root DIR]
 
-Prints a table on stderr and one JSON object on stdout; exit code 1 when a figure lies outside its range.
+Prints a table on stderr and one JSON object on stdout; exit code 1 when a figure lies outside its
+range.
 """
 
 import argparse
@@ -33,7 +35,7 @@ SAGE = [
     "train.epochs=40",
     "train.num_validations=4",
 ]
-"""Plain GraphSAGE on sampled parts of the graph: features and neighbours, no evidence of the pair."""
+"""Plain GraphSAGE on partitions of the graph: features and neighbors, no structural features."""
 
 
 def main() -> int:

@@ -1,10 +1,13 @@
-"""Measure how fast the ranks train: two workers against one with the same cores, and small graphs against large ones.
+"""Measure how fast the ranks train: two workers against one with the same cores, and small graphs
+against large ones.
 
-    python benchmarks/throughput.py PREPARED_GRAPH... [--seconds 60] [--rounds 3] [--set SECTION.KEY=VALUE]
+    python benchmarks/throughput.py PREPARED_GRAPH... [--seconds 60] [--rounds 3] [--set
+        SECTION.KEY=VALUE]
 
-Every round trains on each graph with one and with two workers, so that a noisy machine is noisy for all of them.
-Prints one JSON object: medians of the positives per second, their ratios, and the peak memory of each worker, in which
-pages that several workers map count once (the proportional set size that Linux reports).
+Every round trains on each graph with one and with two workers, so that a noisy machine is noisy for
+all of them. Prints one JSON object: medians of the positives per second, their ratios, and the peak
+memory of each worker, in which pages that several workers map count once (the proportional set size
+that Linux reports).
 """
 
 import argparse

@@ -58,11 +58,6 @@ class Trained(Prepared):
         return self.run.logs
 
 
-@pytest.fixture
-def figure():
-    return lambda **_: None
-
-
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The folder that holds src, components and pipelines."""

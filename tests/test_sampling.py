@@ -89,6 +89,8 @@ def test_sweep_holds_every_paper_once(num_papers, nodes_per_batch, world_size, s
     dealt = partitions(sampler, sweep)
     papers = np.concatenate([partition.paper_B for partition in dealt])
     assert np.sort(papers).tolist() == list(range(num_papers))
+    num_slots = FOLDS * sampler.num_partitions
+    assert num_slots <= sampler.steps_per_epoch * world_size < num_slots + world_size
     for partition in dealt:
         assert (partition.epoch, partition.fold) == divmod(sweep, FOLDS)
         bounds = partition.bounds_R2.ravel()
@@ -136,14 +138,6 @@ def test_small_graph_is_one_partition():
 )
 def test_num_partitions_grows_with_the_graph(num_papers, expected):
     assert make_sampler(num_papers, 100_000).num_partitions == expected
-
-
-@pytest.mark.parametrize("world_size", [1, 3, 7])
-@pytest.mark.parametrize("num_papers", [9, 50, 100])
-def test_epoch_has_steps_for_all_partitions_and_no_more(num_papers, world_size):
-    sampler = make_sampler(num_papers, 10, world_size=world_size)
-    num_slots = FOLDS * sampler.num_partitions
-    assert num_slots <= sampler.steps_per_epoch * world_size < num_slots + world_size
 
 
 def test_ranks_take_partitions_in_turn_by_the_seed():
@@ -199,6 +193,7 @@ def test_targets_and_messages_are_all_edges_and_disjoint(bounds, fold):
     assert edges == sorted(set(edges))
     assert set(edges) == reverse(edges)
     assert set(positives) <= inside(is_cited_NN, partition.paper_B)
+    assert reverse(positives) & inside(is_cited_NN, partition.paper_B) <= set(positives)
     hidden = set(positives) | reverse(positives)
     assert not set(edges) & hidden
     assert set(edges) | hidden == inside(is_cited_NN | is_cited_NN.T, partition.paper_B)
@@ -211,17 +206,6 @@ def test_targets_and_messages_are_all_edges_and_disjoint(bounds, fold):
     ):  # fmt: skip
         assert array.dtype == np.int32
     assert batch.false_negative_mask_SK.dtype == bool
-
-
-def test_mutual_citations_are_targets_together():
-    is_cited_NN = random_citations(40, 0.1, seed=5)
-    is_cited_NN |= is_cited_NN.T
-    for fold in range(FOLDS):
-        batch = batch_of(is_cited_NN, partition_of([0, 40], fold=fold))
-        positives = set(targets(batch))
-        assert positives
-        assert positives == reverse(positives)
-        assert not positives & set(messages(batch))
 
 
 @pytest.mark.parametrize("dated", [False, True])
@@ -249,12 +233,12 @@ def test_negatives_are_distinct_and_drawn_evenly():
     partition = partition_of([3, 8], [20, 25])
     drawn = [
         batch_of(is_cited_NN, partition, num_negatives=4, seed=(seed,)).negative_K
-        for seed in range(1000)
+        for seed in range(400)
     ]
     assert all(len(set(negative_K.tolist())) == 4 for negative_K in drawn)
     counts = np.bincount(np.concatenate(drawn), minlength=10)
     assert len(counts) == 10
-    assert np.abs(counts - 400).max() < 5 * np.sqrt(400)
+    assert np.abs(counts - 160).max() < 5 * np.sqrt(160)
     assert batch_of(is_cited_NN, partition, num_negatives=99).negative_K.tolist() == [*range(10)]
 
 
@@ -267,20 +251,6 @@ def test_batch_is_seeded():
         other = to_bytes(batch_of(is_cited_NN, partition, seed=seed))
         differ = {name for name in first if first[name] != other[name]}
         assert differ == {"negative_K", "false_negative_mask_SK"}
-
-
-def test_batch_takes_maps_of_files(tmp_path):
-    is_cited_NN = random_citations(30, 0.2, seed=13)
-    partition = partition_of([2, 8], [11, 28])
-    graphs = {}
-    references, _, neighbors = csrs(is_cited_NN)
-    for name, graph in (("references", references), ("neighbors", neighbors)):
-        np.save(tmp_path / "ptr.npy", graph.ptr_N1)
-        np.save(tmp_path / f"{name}.npy", graph.index_E)
-        index_E = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
-        graphs[name] = dataclasses.replace(graph, index_E=index_E)
-    found = make_batch(partition, **graphs, day_N=None, num_negatives=8, seed=(0, 0, 0))
-    assert to_bytes(found) == to_bytes(batch_of(is_cited_NN, partition))
 
 
 def test_partition_without_citations_is_an_empty_batch():
@@ -320,7 +290,7 @@ def test_folds_of_large_graphs_are_independent():
 
 
 @pytest.mark.fault("F11")
-def test_ranks_take_equally_many_steps_and_each_citation_once(figure):
+def test_ranks_take_equally_many_steps_and_each_citation_once():
     rng = np.random.default_rng(1)
     for seed in range(60):
         num_papers, nodes_per_batch, world_size = (
@@ -328,20 +298,19 @@ def test_ranks_take_equally_many_steps_and_each_citation_once(figure):
         )
         sampler = make_sampler(num_papers, nodes_per_batch, world_size=world_size - 1, seed=seed)
         share = float(rng.choice([0, 0.02, 0.2]))
-        check_epoch(sampler, np.nonzero(random_citations(num_papers, share, seed=seed)), figure)
+        check_epoch(sampler, np.nonzero(random_citations(num_papers, share, seed=seed)))
 
 
 @pytest.mark.fault("F11")
-@pytest.mark.parametrize("world_size", [1, 3, 5000])
-@pytest.mark.parametrize("nodes_per_batch", [40, 4097])
-def test_prime_number_of_citations_is_dealt(world_size, nodes_per_batch, figure):
+@pytest.mark.parametrize(("world_size", "nodes_per_batch"), [(3, 40), (5000, 40), (1, 4097)])
+def test_prime_number_of_citations_is_dealt(world_size, nodes_per_batch):
     rng = np.random.default_rng(3)
     citing_E, offset_E = np.divmod(rng.choice(500 * 499, 4093, replace=False), 499)
     citations = citing_E, offset_E + (offset_E >= citing_E)
-    check_epoch(make_sampler(500, nodes_per_batch, world_size=world_size), citations, figure)
+    check_epoch(make_sampler(500, nodes_per_batch, world_size=world_size), citations)
 
 
-def check_epoch(sampler, citations, figure):
+def check_epoch(sampler, citations):
     """Deal the first epoch as the ranks would, and follow each citation."""
     references = build_csr(*citations, sampler.num_papers)
     neighbors = to_undirected(references)
@@ -370,14 +339,6 @@ def check_epoch(sampler, citations, figure):
     assert set(steps_R) == {sampler.steps_per_epoch}
     assert len(set(positives)) == len(positives)
     assert set(positives) == supervised
-    everything = len(references.index_E)
-    figure(
-        plans=1,
-        citations=everything,
-        told_once=len(positives),
-        between_parts=everything - len(supervised),
-        uneven_ranks=len(set(steps_R)) - 1,
-    )
 
 
 def supervised_pairs(partition, references):

@@ -19,7 +19,7 @@ def evaluate(
 
     Args:
         model: A TrainedModel.
-        model_sha256: Its digest; as a parameter it is what the cache of Kubeflow Pipelines looks at.
+        model_sha256: Its digest; as a parameter, it decides what KFP takes from its cache.
         graph: Manifest of the PreparedGraph that the model was trained on.
         data_root: Where the shared volume is mounted.
         report: The report as JSON.

@@ -9,14 +9,21 @@ The doc string under a field is its help; docs/settings.md is generated from it.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
 
 from citeflow.errors import ConfigError, NotFoundError
+from citeflow.models.predictors import PREDICTORS
 from citeflow.utils import records
 from citeflow.utils.records import Bool, Float, Int, Record
+
+if TYPE_CHECKING:
+    PredictorName = str
+else:
+    # One of the registry's names; a type checker wants them spelled out.
+    PredictorName = Literal[tuple(PREDICTORS)]
 
 
 class DataConfig(Record):
@@ -75,7 +82,7 @@ class ModelConfig(Record):
     dropout: Float = Field(0.3, ge=0, lt=1)
     """Dropout probability behind each layer but the last."""
 
-    predictor: Literal["dot", "mlp", "structural"] = "structural"
+    predictor: PredictorName = "structural"
     """Scores a pair: a dot product, an MLP on the Hadamard product, or the dot product joined
     with the structural features of the pair."""
 
@@ -119,8 +126,10 @@ class TrainConfig(Record):
 
 
 class RecoveryConfig(Record):
-    """Limits of what a fault may cost. None of them decides what model comes out, and a run may be
-    resumed with other values."""
+    """Limits of what a fault may cost.
+
+    None of them decides what model comes out, and a run may be resumed with other values.
+    """
 
     checkpoint_steps: Int = Field(100, ge=1)
     """Steps between two checkpoints, and so the most that are repeated after a fault."""
@@ -130,8 +139,11 @@ class RecoveryConfig(Record):
 
 
 class Config(Record):
-    """Everything that decides what model comes out, besides the data and the number of workers; and
-    `recovery`."""
+    """All settings.
+
+    Together with the data and the number of workers they decide what model comes out, but for those
+    of `recovery`.
+    """
 
     data: DataConfig = DataConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
@@ -165,7 +177,7 @@ RENAMED = {
     "train.clip": "train.max_grad_norm",
     "train.evaluations": "train.num_validations",
 }
-"""Settings by their names before 0.2, for the error that says how they are called now."""
+"""Settings by their former names, for the error that says how they are called now."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},

@@ -6,7 +6,7 @@ CiteflowError                 70   citeflow itself, or the system below it, fail
 ├── NotFoundError             66   a file, dataset, run or paper does not exist
 ├── UnavailableError          69   a server or a package that is needed does not answer
 ├── CorruptError              74   a file that citeflow wrote no longer matches its digest
-├── TrainingError             75   training ended without a model (a worker died, a loss was not finite)
+├── TrainingError             75   training ended without a model (a worker died, NaN)
 └── StoppedError             143   somebody asked the work to stop; what was saved is kept
 
 128 and above mean "run it again". Below, the same call fails until something else changes.
@@ -34,6 +34,7 @@ class CiteflowError(Exception):
             self.exit_code = exit_code
 
     def __str__(self) -> str:
+        """Return the line, and the hint in a second one."""
         line = f"error: {self.what}: {self.value}" if self.value else f"error: {self.what}"
         return f"{line}\nhint: {self.hint}" if self.hint else line
 
@@ -81,8 +82,7 @@ class StoppedError(CiteflowError):
 
 
 def to_user_error(error: Exception) -> CiteflowError:
-    """Turn a failure of the system (no space, no permission) or a missing package into an error for
-    the user.
+    """Turn a failure of the system, or a missing package, into an error for the user.
 
     Raises:
         Exception: the error itself, where it is neither: a bug, which needs its traceback.

@@ -8,7 +8,6 @@ All are idempotent: what is there already, by content, is found and not made aga
 was stopped is resumed from its last checkpoint.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +28,10 @@ from citeflow.artifacts import (
     set_metadata,
     write_manifest,
 )
+from citeflow.config import Config
 from citeflow.data.datasets import dataset_names
 from citeflow.kubeflow.params import RunParams, job_request
-from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.kubernetes.job_spec import JobRequest
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 
@@ -132,28 +132,26 @@ def train(
     with component_entrypoint():
         run = RunPaths(Path(data_root), run_name)
         prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
-        resolved = config.from_yaml(settings)
-        request = job_request(
-            launcher,
-            job,
-            workers=workers,
-            run_id=run_id,
-            image=os.environ.get(IMAGE_VARIABLE, IMAGE),
-            run_dir=run.folder,
-        )
-        if request is None:
-            from citeflow.training.launch import train_locally
-
-            folder = train_locally(prepared, run, config=resolved, workers=workers)
-        else:
-            from citeflow.kubernetes.launch import train_on_cluster
-
-            folder = train_on_cluster(prepared, run, config=resolved, request=request)
+        request = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
+        folder = fit(prepared, run, config.from_yaml(settings), workers, request)
         sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
         if model.path:
             files.copy_directory(folder, Path(model.path))
         log_metrics(metrics, files.read_manifest(folder, TRAINED_MODEL).facts)
         return sha256
+
+
+def fit(
+    graph: Path, run: RunPaths, settings: Config, workers: int, request: JobRequest | None
+) -> Path:
+    """Train on a PreparedGraph, here unless a job is requested; return the TrainedModel."""
+    if request is None:
+        from citeflow.training.launch import train_locally
+
+        return train_locally(graph, run, config=settings, workers=workers)
+    from citeflow.kubernetes.launch import train_on_cluster
+
+    return train_on_cluster(graph, run, config=settings, request=request)
 
 
 def evaluate(

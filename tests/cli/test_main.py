@@ -10,34 +10,13 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from sample_run import sample_report
 
 from citeflow import config, files
-from citeflow.cli import stages as stage_commands
 from citeflow.cli.main import MODULES, main
 from citeflow.errors import CiteflowError, TrainingError
 from citeflow.kubeflow import local_runner
 from citeflow.kubeflow.pipelines import PIPELINES
-
-SCORES = {
-    "mrr": 0.5, "hits@1": 0.25, "hits@3": 0.5, "hits@10": 0.75, "accuracy": 0.9, "auc": 0.9,
-    "num_positives": 1, "num_negatives": 1,
-}  # fmt: skip
-REPORT = {
-    "dataset": "cora",
-    "num_papers": 2,
-    "num_citations": 1,
-    "facts": {},
-    "config": config.Config().to_dict(),
-    "versions": {},
-    "valid": SCORES,
-    "test": SCORES,
-    "baselines": {"adamic_adar": {"mrr": 0.25}},
-    "train": {
-        "workers": 1, "epochs": 1.0, "steps": 1, "positives": 1, "seconds": 1.0,
-        "positives_per_s": 1.0, "parameters": 1,
-    },
-    "stages": {"train": {"seconds": 61.0, "peak_rss_bytes": 1 << 30}},
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -48,7 +27,7 @@ def ran(monkeypatch):
     def run_pipeline(pipeline, arguments, *, scratch, verbose):
         assert pipeline == PIPELINES["citation"].compiled()
         calls.append(arguments)
-        files.write_json(Path(arguments["out_dir"]) / "report.json", REPORT)
+        files.write_json(Path(arguments["out_dir"]) / "report.json", sample_report().to_json())
 
     monkeypatch.setattr(local_runner, "run_pipeline", run_pipeline)
     return calls
@@ -62,9 +41,7 @@ def ran(monkeypatch):
         (["run", "--wokers", "2"], 64, "--workers"),
         (["run", "--work", "2"], 64, "No such option"),
         (["run", "--workers", "0"], 64, "x>=1"),
-        (["run", "--workers", "two"], 64, "integer"),
         (["run", "--set", "train.epoch=3"], 64, "did you mean train.epochs"),
-        (["run", "--set", "train.epochs=many"], 64, "train.epochs"),
         (["run", "--preset", "best"], 64, "seed"),
         (["run", "--config", "none.yaml"], 66, "none.yaml"),
         (["run", "--run-name", "My Run"], 64, "My Run"),
@@ -76,9 +53,7 @@ def ran(monkeypatch):
         (["evaluate", "nowhere", "--graph", "nowhere"], 66, "nowhere"),
         (["publish", "nowhere", "--model", "nowhere", "--out", "out"], 66, "nowhere"),
         (["predict", "--run", "nowhere", "--paper", "7"], 66, "nowhere"),
-        (["predict", "--run", "nowhere", "--paper", "7", "-k", "-1"], 64, "x>=1"),
         (["scaling", "--workers", "1;2"], 64, "such as 1,2,4"),
-        (["compare", "--seeds", "x"], 64, "such as 1,2,4"),
         (["compare", "--models", "none.yaml"], 66, "none.yaml"),
         (["tune", "--set", "train.lr=0", "--space", "{train.lrr: [1]}"], 64, "train.lr"),
     ],
@@ -123,51 +98,29 @@ def test_help_needs_neither_torch_nor_kfp():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_completion_offers_options(monkeypatch, capsys):
-    monkeypatch.setenv("_CITEFLOW_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", "citeflow run --dataset o")
-    monkeypatch.setenv("COMP_CWORD", "3")
-    assert main([]) == 0
-    assert capsys.readouterr().out == "plain,ogbl-citation2\n"
-
-
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (
-            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
-            70,
-            "error: No space left on device: /data/x\n",
-        ),
+        (OSError(errno.ENOSPC, "No space", "/data/x"), 70, "error: No space: /data/x\n"),
         (OSError("odd"), 70, "error: OSError: odd\n"),
-        (
-            ModuleNotFoundError("No module", name="torch.nn"),
-            69,
-            "error: package is not installed: torch.nn\nhint: .+\n",
-        ),
+        (ModuleNotFoundError("", name="torch.nn"), 69, "error: .+: torch.nn\nhint: .+\n"),
         (KeyboardInterrupt(), 130, "error: stopped by a signal: SIGINT\nhint: .+\n"),
         (SystemExit(75), 75, ""),
+        (KeyError("x"), None, ""),
+        (ModuleNotFoundError("No module", name="citeflow.gone"), None, ""),
     ],
 )
-def test_main_reports_a_failure(monkeypatch, capsys, raised, code, message):
+def test_main_reports_a_failure_and_leaves_bugs(monkeypatch, capsys, raised, code, message):
     def emit(value):
         raise raised
 
     monkeypatch.setattr(config, "to_yaml", emit)
+    if code is None:
+        with pytest.raises(type(raised)):
+            main(["settings"])
+        return
     assert main(["settings"]) == code
     assert re.fullmatch(message, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    "raised", [KeyError("x"), ModuleNotFoundError("No module", name="citeflow.gone")]
-)
-def test_main_leaves_a_bug_its_traceback(monkeypatch, raised):
-    def emit(value):
-        raise raised
-
-    monkeypatch.setattr(config, "to_yaml", emit)
-    with pytest.raises(type(raised)):
-        main(["settings"])
 
 
 def test_main_ends_silently_when_nobody_reads():
@@ -205,8 +158,7 @@ def test_run_gives_the_pipeline_settings_and_absolute_paths(ran, capsys, tmp_pat
     result = json.loads(out)
     assert result["report"] == str(tmp_path / "out" / "report.json")
     assert result["logs"] == str(tmp_path / "root" / "logs" / "r1")
-    assert result["test"]["mrr"] == 0.5
-    assert "0.5000" in err
+    assert f"{result['test']['mrr']:.4f}" in err
     assert "Adamic-Adar" in err
 
 
@@ -219,19 +171,14 @@ def test_run_checks_its_folders_first(ran, options, capsys, tmp_path):
     assert ran == []
 
 
-def test_run_logs_no_secret_of_a_url(ran, capsys):
-    url = "https://me:hush@example.org/cora.zip?token=hush"
-    assert main(["run", "--dataset", url]) == 0
-    assert ran[0]["dataset"] == url
-    assert "cora" in ran[0]["run_name"]
-    assert "hush" not in ran[0]["run_name"] + capsys.readouterr().err
-
-
-def test_data_root_is_option_or_environment_or_default(ran, monkeypatch, tmp_path):
+def test_data_root_is_option_or_environment_or_default(ran, monkeypatch, tmp_path, capsys):
     main(["run"])
     monkeypatch.setenv("CITEFLOW_DATA_ROOT", str(tmp_path / "of-environment"))
     main(["run"])
-    main(["run", "--data-root", "of-option"])
+    url = "https://me:hush@example.org/cora.zip?token=hush"
+    main(["run", "--data-root", "of-option", "--dataset", url])
+    assert ran[2]["dataset"] == url
+    assert "hush" not in ran[2]["run_name"] + capsys.readouterr().err
     names = ("citeflow-data", "of-environment", "of-option")
     expected = [str(tmp_path / name) for name in names]
     assert [arguments["data_root"] for arguments in ran] == expected
@@ -269,28 +216,3 @@ def test_experiments_give_pipelines_their_parameters(monkeypatch, capsys, tmp_pa
     pages = [json.loads(line)["page"] for line in out.splitlines()]
     assert pages == [str(tmp_path / "out" / f"{stem}.html") for stem in ("scaling", "comparison")]
     assert "table of scaling" in err
-
-
-def test_download_prints_folder_digest_and_facts(monkeypatch, capsys, tmp_path):
-    from citeflow.data import datasets
-
-    def download_dataset(dataset, *, data_root, config):
-        with files.new_directory(data_root / "raw" / "a1") as work:
-            files.write_manifest(work, "RawDataset", inputs={}, facts={"length": len(dataset)})
-        return data_root / "raw" / "a1"
-
-    monkeypatch.setattr(datasets, "download_dataset", download_dataset)
-    url = "https://me:password@example.org/a.zip"
-    assert main(["download", url]) == 0
-    folder = tmp_path / "citeflow-data" / "raw" / "a1"
-    assert json.loads(capsys.readouterr().out) == {
-        "path": str(folder),
-        "sha256": files.read_manifest(folder, "RawDataset").sha256,
-        "length": len(url),
-    }
-
-
-def test_stage_commands_find_the_data_root_of_a_model():
-    found = stage_commands._data_root_of(Path("/root/runs/experiment/trial/model"))
-    assert found == Path("/root")
-    assert stage_commands._data_root_of(Path("/elsewhere/model")) == Path("/elsewhere")

@@ -18,7 +18,7 @@ def test_good_folder_of_the_cases_is_read(tmp_path):
 
 @pytest.mark.fault("F27")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_bad_folder_is_refused_in_one_line(tmp_path, capsys, case, figure):
+def test_bad_folder_is_refused_in_one_line(tmp_path, capsys, case):
     folder = tmp_path / "folder"
     case.build(folder)
     before = sorted(tmp_path.rglob("*"))
@@ -32,4 +32,3 @@ def test_bad_folder_is_refused_in_one_line(tmp_path, capsys, case, figure):
         assert words in message
     assert capsys.readouterr() == ("", "")
     assert sorted(tmp_path.rglob("*")) == before
-    figure(bad_inputs=1, told_with_file_and_place=1)

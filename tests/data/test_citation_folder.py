@@ -78,9 +78,12 @@ def test_read_folder_is_the_same_for_every_file_format(write, ids):
         assert (graph.counts, graph.split) == ({"unknown": 0}, None)
 
 
-def test_read_folder_of_ids_alone(write):
+def test_read_folder_of_ids_alone(write, capsys):
     graph = read(write({"id": IDS["text"]}))
     assert (graph.day_N, graph.x_NF, graph.title_N) == (None, None, None)
+    lonely = write({"id": [1, 2, 3, 4], "title": ["a", "xx", "yy", "zz"]}, suffix=".csv.gz")
+    assert read(lonely).x_NF is None
+    assert "text ignored" in capsys.readouterr().err
 
 
 @every_kind_of_id
@@ -129,16 +132,6 @@ def test_unknown_number_is_no_row(write, stranger):
         read(folder)
 
 
-def test_unknown_paper_far_down_is_named_by_its_line(write, monkeypatch):
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
-    folder = write({"id": IDS["text"]}, EDGES * 20)
-    with (folder / "citations.csv").open("a") as file:
-        file.write("7,q1\nq2,7\n7,7\n")
-    message = r"line 142: column 'cited' is not an id of papers\.csv: 'q1' \(2 such"
-    with pytest.raises(DataError, match=message):
-        read(folder)
-
-
 def test_dropping_every_citation_is_an_error(write):
     folder = write({"id": [1, 2]}, [(1, 0)])
     (folder / "citations.csv").write_text("citing,cited\n8,9\n")
@@ -170,25 +163,19 @@ def test_dates_of_parquet_keep_their_day(write, kind):
     assert graph.day_N.tolist() == days(date(1969, 12, 31), date(2001, 2, 3))
 
 
-@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.float16, np.float64, ">f4"])
+@pytest.mark.parametrize(
+    "kind", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64, ">f4"]
+)
 def test_features_of_any_real_type_become_float32(write, kind):
     folder = write({"id": [1, 2, 3, 4]})
     given_NF = (np.arange(12).reshape(4, 3) % 2).astype(kind)
-    np.save(folder / "features.npy", np.asfortranarray(given_NF))
+    is_mapped = kind is np.float32
+    np.save(folder / "features.npy", given_NF if is_mapped else np.asfortranarray(given_NF))
     x_NF = read(folder).x_NF
     assert x_NF.dtype == np.float32
     assert x_NF.flags.c_contiguous
+    assert isinstance(x_NF, np.memmap) is is_mapped
     np.testing.assert_array_equal(x_NF, given_NF.astype(np.float32))
-
-
-def test_features_of_float32_stay_on_the_disk(write):
-    folder = write({"id": [1, 2, 3, 4]})
-    given_NF = np.arange(12, dtype=np.float32).reshape(4, 3)
-    np.save(folder / "features.npy", given_NF)
-    x_NF = read(folder).x_NF
-    assert isinstance(x_NF, np.memmap)
-    assert not x_NF.flags.writeable
-    np.testing.assert_array_equal(x_NF, given_NF)
 
 
 def test_features_that_are_not_finite_are_counted(write, monkeypatch):
@@ -211,19 +198,16 @@ def test_features_of_the_array_precede_those_of_the_table(write):
     assert graph.title_N.tolist() == titles
 
 
-def test_columns_that_are_not_numbers_are_logged(write, capsys):
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_that_are_not_numbers_are_logged(write, capsys, suffix):
     seen = ["2001-01-01", "2002-01-01"]
-    papers = {"": [0, 1], "id": [1, 2], "venue": ["PRL", "JHEP"], "seen": seen, "w": [1, 2]}
-    assert read(write(papers, [(1, 0)])).x_NF.tolist() == [[1], [2]]
+    index = "__index_level_0__" if suffix == ".parquet" else ""
+    papers = {index: [0, 1], "id": [1, 2], "venue": ["PRL", "JHEP"], "seen": seen, "w": [1, 2]}
+    assert read(write(papers, [(1, 0)], suffix=suffix)).x_NF.tolist() == [[1], [2]]
     logged = capsys.readouterr()
     assert logged.out == ""
     assert "'venue', 'seen'" in logged.err
     assert logged.err.count("\n") == 1
-
-
-def test_index_of_pandas_is_no_feature(write):
-    papers = {"id": [1, 2], "w": [1.0, 2.0], "__index_level_0__": [10, 20]}
-    assert read(write(papers, [(1, 0)], suffix=".parquet")).x_NF.tolist() == [[1], [2]]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -239,11 +223,6 @@ def test_title_and_abstract_become_features(write, suffix):
     assert min(similarity_NN[0, 1], similarity_NN[2, 3]) > 0.9
     assert similarity_NN[0, 2] < 0.1
     assert graph.title_N.tolist() == ["Branes", "Branes again", "Galaxies", ""]
-
-
-def test_text_that_relates_no_papers_is_ignored(write, capsys):
-    assert read(write({"id": [1, 2, 3, 4], "title": ["a", "xx", "yy", "zz"]})).x_NF is None
-    assert "text ignored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

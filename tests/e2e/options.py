@@ -1,5 +1,4 @@
-"""What the environment says of the cluster that is tried. There is no other way to say it: see
-docs/e2e.md."""
+"""The cluster of the trial, as environment variables describe it: docs/e2e.md."""
 
 import os
 from collections.abc import Mapping
@@ -13,8 +12,7 @@ PREFIX = "CITEFLOW_E2E"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """CITEFLOW_E2E_<NAME> each; CITEFLOW_E2E=1 alone takes the kubeconfig's cluster, and all else
-    as it is here."""
+    """CITEFLOW_E2E_<NAME> each; CITEFLOW_E2E=1 alone takes the kubeconfig's cluster and these."""
 
     host: str = ""
     namespace: str = "kubeflow"
@@ -36,9 +34,11 @@ class Options:
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Options | None:
-    """The options, or None where nobody asked for a cluster.
+    """Return the options, or None where no cluster is asked for.
 
-    Raises: ValueError, of a name that is unknown or a value that does not fit."""
+    Raises:
+        ValueError: a name is unknown, or a value does not fit.
+    """
     given = {
         name: value for name, value in environment.items() if name.startswith(PREFIX) and value
     }

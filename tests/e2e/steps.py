@@ -1,5 +1,4 @@
-"""What the trial does, one function for each thing, with a cluster and a server of Kubeflow
-Pipelines at hand."""
+"""The actions of the trial, with a cluster and a server of Kubeflow Pipelines at hand."""
 
 import contextlib
 import dataclasses
@@ -9,27 +8,25 @@ import secrets
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 from kubernetes import client as k8s
 from kubernetes import stream
 
-from citeflow.errors import CiteflowError, ConfigError, UnavailableError
+from citeflow.errors import ConfigError, UnavailableError
 from citeflow.kubeflow import client as kfp_client
 from citeflow.kubeflow import submit
 from citeflow.kubeflow.client import SUCCEEDED, TERMINAL, KfpClient
 from citeflow.kubeflow.pipelines import PIPELINES
-from citeflow.kubernetes import client as cluster_api
-from citeflow.kubernetes.client import KINDS, Api, Json
+from citeflow.kubernetes import client as kube_client
+from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.identity import RUN_ID
-from citeflow.kubernetes.job_spec import LAUNCHERS
-from citeflow.kubernetes.job_status import SELECTORS, end_of, summary
+from citeflow.kubernetes.job_status import summarize
+from citeflow.kubernetes.launchers import LAUNCHERS
 from e2e import artifacts
-from e2e.helper import CLEAN, LABEL, LIMITED, Helper
+from e2e.helper import CLEAN, LABEL, LIMITS, Helper
 from e2e.options import Options
 from e2e.waiting import require, until
 
@@ -52,89 +49,85 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
         os.kill(int(folder.name), signal.SIGKILL)
         print("killed", folder.name)
 """
-"""Run in the pod of a step: ends what the step does, and so fails this attempt, and leaves the pod.
-"""
+"""Run in the pod of a step: fails this attempt, and leaves the pod."""
 
 
 @dataclass(kw_only=True)
 class Trial:
-    """One trial, and what it has made so far."""
+    """One trial, and what it has created so far."""
 
     options: Options
-    api: Api
+    client: KubeClient
     server: KfpClient
+    helper: Helper
     tag: str
-    """Tells this trial from others, in all names."""
+    """Part of all names of this trial."""
 
     seed: int
-    """Of the graph, which is therefore this trial's alone, and can be removed in the end."""
+    """Seed of the graph, which is this trial's alone and can be removed in the end."""
 
-    helper: Helper
     runs: dict[str, str] = field(default_factory=dict)
     """Ids of the runs by their names on the volume."""
 
-    made: dict[str, str] = field(default_factory=dict)
-    """Ids of the pipeline and its version."""
+    uploaded: submit.Upload | None = None
 
     @property
-    def timeout_s(self) -> float:
+    def timeout_s(self):
         """Longest wait of a step."""
         return 60 * self.options.minutes
 
     @property
-    def kind(self) -> str:
-        """Of the jobs."""
+    def launcher(self):
         return LAUNCHERS[self.options.launcher]
 
-    def name(self, what: str) -> str:
-        """Name of a run."""
+    def name(self, what):
+        """Return the name of a run."""
         return f"e2e-{self.tag}-{what}"
 
 
-def reach(options: Options) -> Api:
-    """The cluster that the options name.
+def reach(options):
+    """Connect to the cluster that the options name.
 
-    Raises: UnavailableError, where there is none that answers within a minute; ConfigError, where it refuses.
+    Raises:
+        UnavailableError: there is none that answers within half a minute.
+        ConfigError: it refuses.
     """
     try:
-        api = cluster_api.connect(namespace=options.namespace)
+        client = kube_client.connect(namespace=options.namespace)
     except ConfigError as error:
         raise UnavailableError(error.what, error.value, hint=error.hint) from None
-    dataclasses.replace(api, patience_s=30.0).pods(LABEL)
-    return api
+    dataclasses.replace(client, patience_s=30.0).pods(LABEL)
+    return client
 
 
-def connect(options: Options, api: Api) -> Trial:
-    """A new trial on a cluster, with the server of Kubeflow Pipelines that the options name.
-
-    Raises: CiteflowError, where that does not answer, or refuses."""
+def connect(options, client):
+    """Return a new trial on a cluster and the Kubeflow Pipelines that the options name."""
     token = Path(options.token_file) if options.token_file else None
     server = kfp_client.connect(host=options.host, namespace=options.namespace, token_file=token)
-    tag, seed = secrets.token_hex(3), secrets.randbelow(10**9)
-    helper = Helper(
-        api=api, image=options.step_image, tag=tag, timeout_s=min(300.0, 60 * options.minutes)
-    )
-    return Trial(options=options, api=api, server=server, tag=tag, seed=seed, helper=helper)
+    tag = secrets.token_hex(3)
+    timeout_s = min(300.0, 60 * options.minutes)
+    helper = Helper(client=client, image=options.step_image, tag=tag, timeout_s=timeout_s)
+    seed = secrets.randbelow(10**9)
+    return Trial(options=options, client=client, server=server, tag=tag, seed=seed, helper=helper)
 
 
 # Pipelines and runs
 
 
-def settings(trial: Trial, epochs: int) -> str:
-    """A small graph, and a training that is long enough to be disturbed."""
-    return yaml.safe_dump(
-        {
-            "synthetic": {"papers": trial.options.papers, "seed": trial.seed},
-            "data": {"holdout": 0.1, "negatives": 50},
-            "model": {"width": 32},
-            "train": {"papers": 200, "negatives": 64, "epochs": epochs, "evaluations": 20},
-        }
-    )
-
-
-def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submit.SubmissionPlan:
-    """A run that takes nothing from a cache."""
-    options, name = trial.options, trial.name(what)
+def plan(trial, what="plain", epochs=0):
+    """Plan a run on a small graph that is long enough to be disturbed, without any cache."""
+    options = trial.options
+    settings = {
+        "synthetic": {"num_papers": options.papers, "seed": trial.seed},
+        "data": {"holdout": 0.1, "eval_negatives": 50},
+        "model": {"hidden_channels": 32},
+        "train": {
+            "nodes_per_batch": 200,
+            "num_negatives": 64,
+            "num_validations": 20,
+            "epochs": epochs or options.epochs,
+        },
+    }
     job = {
         "cpu": options.cpu,
         "memory": options.memory,
@@ -143,176 +136,155 @@ def plan(trial: Trial, what: str = "plain", epochs: int = 0) -> submit.Submissio
     }
     parameters = {
         "dataset": "synthetic",
-        "settings": settings(trial, epochs or options.epochs),
+        "settings": yaml.safe_dump(settings),
         "workers": 2,
         "launcher": options.launcher,
         "job": yaml.safe_dump(job),
-        "run_name": name,
+        "run_name": trial.name(what),
         "data_root": options.data_root,
     }
-    return submit.plan(
-        parameters,
-        submit.Package(
-            name=PIPELINE,
-            version=f"e2e-{trial.tag}",
-            step_image=options.step_image,
-            train_image=options.train_image,
-            no_cache=True,
-        ),
-        submit.RunOptions(
-            experiment=PIPELINE, run_name=name, service_account=options.service_account
-        ),
+    package = submit.Package(
+        name=PIPELINE,
+        version=f"e2e-{trial.tag}",
+        step_image=options.step_image,
+        train_image=options.train_image,
+        no_cache=True,
     )
+    run = submit.RunOptions(
+        experiment=PIPELINE, run_name=trial.name(what), service_account=options.service_account
+    )
+    return submit.plan(parameters, package, run)
 
 
-def upload(trial: Trial) -> Json:
-    """Upload the pipeline as a new version."""
-    made = submit.upload(trial.server, plan(trial)).describe()
-    trial.made = {name: made[name] for name in ("pipeline_id", "version_id")}
-    return made
+def upload(trial):
+    """Upload the pipeline as a new version; return its URL."""
+    trial.uploaded = submit.upload(trial.server, plan(trial))
+    return trial.uploaded.url
 
 
-def start(trial: Trial, what: str, epochs: int = 0) -> str:
-    """Start a run; returns its id."""
+def start(trial, what, epochs=0):
+    """Start a run; return its id."""
     run_id = submit.submit(trial.server, plan(trial, what, epochs)).run_id
     trial.runs[trial.name(what)] = run_id
     return run_id
 
 
-def finish(trial: Trial, run_id: str) -> Any:
-    """Wait for a run that shall succeed; its logs' ends are shown if it does not."""
+def finish(trial, run_id):
+    """Wait for a run to succeed; show the ends of its logs if it does not."""
+    state = "not ended in time"
     try:
         run = trial.server.wait_for_run(run_id, timeout_s=trial.timeout_s)
-    except CiteflowError as error:
-        show_logs(trial, run_id)
-        raise AssertionError(str(error)) from None
-    if run.state != SUCCEEDED:
-        show_logs(trial, run_id)
-    require(run.state == SUCCEEDED, f"the run ended as {run.state}; the ends of its logs are above")
+        state = run.state
+    finally:
+        if state != SUCCEEDED:
+            show_logs(trial, run_id)
+    require(state == SUCCEEDED, f"the run ended as {state}; the ends of its logs are above")
     return run
 
 
-def show_logs(trial: Trial, run_id: str, lines: int = 30) -> None:
-    """Print the last lines of all of a run's pods, which are gone later."""
-    for pod in trial.api.pods(f"{RUN_ID}={run_id}"):
-        container = main_container(pod)
-        with contextlib.suppress(k8s.ApiException):
-            text = trial.helper.log(pod.metadata.name, container)
-            print(
-                f"--- {pod.metadata.name}: {summary([pod])}",
-                *text.splitlines()[-lines:],
-                sep="\n",
-                file=sys.stderr,
-            )
-
-
-def main_container(pod: k8s.V1Pod) -> str:
-    """The container that does the work."""
-    names = [container.name for container in pod.spec.containers]
-    return next((name for name in ("main", "pytorch", "node") if name in names), names[0])
-
-
-def steps_that_failed(run: Any) -> list[str]:
-    """Tasks of a run that failed, as far as the server tells of tasks."""
-    tasks = (run.run_details.task_details if run.run_details else None) or []
-    return sorted(
-        {str(task.display_name) for task in tasks if task.state in ("FAILED", "CANCELED")}
-    )
+def show_logs(trial, run_id, lines=30):
+    """Print the last lines of all pods of a run, which are gone later."""
+    for pod in trial.client.pods(f"{RUN_ID}={run_id}"):
+        last = log_of(trial, pod).splitlines()[-lines:]
+        print(f"--- {pod.name}: {summarize([pod])}", *last, sep="\n", file=sys.stderr)
 
 
 # Pods and jobs
 
 
-def step_pods(trial: Trial, run_id: str, verb: str = "") -> list[k8s.V1Pod]:
-    """Pods of a run's steps, the oldest first."""
-    selector = f"{RUN_ID}={run_id},app.kubernetes.io/part-of=citeflow"
-    selector += f",app.kubernetes.io/component={verb}" if verb else ""
-    pods = [pod for pod in trial.api.pods(selector) if main_container(pod) == "main"]
-    return sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)
+def main_container(pod):
+    """Return the name of the container that does the work."""
+    known = ["main", *(launcher.container for launcher in LAUNCHERS.values())]
+    return next((name for name in known if name in pod.container_names), pod.container_names[0])
 
 
-def jobs_of(trial: Trial, run_id: str) -> list[Json]:
-    """Jobs of a run."""
-    return [
-        job for job in trial.api.jobs(trial.kind) if job["metadata"]["labels"].get(RUN_ID) == run_id
-    ]
+def log_of(trial, pod):
+    """Return what a pod has written, or nothing while it cannot be read."""
+    with contextlib.suppress(k8s.ApiException):
+        return trial.helper.log(pod.name, main_container(pod))
+    return ""
 
 
-def workers_of(trial: Trial, job: Json) -> list[k8s.V1Pod]:
-    """Pods of a job, by their names."""
-    pods = trial.api.pods(f"{SELECTORS[trial.kind]}={job['metadata']['name']}")
-    return sorted(pods, key=lambda pod: pod.metadata.name)
+def step_selector(run_id):
+    return f"{RUN_ID}={run_id},app.kubernetes.io/part-of=citeflow"
 
 
-def training(trial: Trial, run_id: str) -> Json:
-    """The job of a run, once its workers train; that there is one is a part of it."""
+def step_pods(trial, run_id, stage=""):
+    """List the pods of the steps of a run, the oldest first."""
+    selector = step_selector(run_id)
+    selector += f",app.kubernetes.io/component={stage}" if stage else ""
+    pods = [pod for pod in trial.client.pods(selector) if main_container(pod) == "main"]
+    return sorted(pods, key=lambda pod: pod.created)
 
-    def look() -> Json | None:
-        run = trial.server.get_run(run_id)
-        if run.state in TERMINAL:
+
+def jobs_of(trial, run_id):
+    """List the jobs of a run."""
+    return [job for job in trial.client.jobs(trial.launcher) if job.run_id == run_id]
+
+
+def workers_of(trial, job):
+    """List the pods of a job by their names."""
+    pods = trial.client.pods(trial.launcher.pod_selector(job.name))
+    return sorted(pods, key=lambda pod: pod.name)
+
+
+def training(trial, run_id):
+    """Wait until the workers of a run's one job train; return the job."""
+
+    def look():
+        state = trial.server.get_run(run_id).state
+        if state in TERMINAL:
             show_logs(trial, run_id)
-            raise AssertionError(
-                f"the run ended as {run.state} before its training was seen; more CITEFLOW_E2E_EPOCHS?"
-            )
+            hint = "more CITEFLOW_E2E_EPOCHS?"
+            raise AssertionError(f"the run ended as {state} before its training was seen; {hint}")
         jobs = jobs_of(trial, run_id)
         require(len(jobs) <= 1, f"{len(jobs)} jobs of one run")
         logs = [log_of(trial, pod) for pod in workers_of(trial, jobs[0])] if jobs else []
         return jobs[0] if any("evaluated" in text for text in logs) else None
 
-    def state() -> str:
-        pods = [pod for job in jobs_of(trial, run_id) for pod in workers_of(trial, job)]
-        return f"{len(jobs_of(trial, run_id))} jobs; {summary(pods)}; steps: {summary(step_pods(trial, run_id))}"
+    def state():
+        jobs = jobs_of(trial, run_id)
+        pods = [pod for job in jobs for pod in workers_of(trial, job)]
+        steps = summarize(step_pods(trial, run_id))
+        return f"{len(jobs)} jobs; {summarize(pods)}; steps: {steps}"
 
     return until("workers that train", look, timeout_s=trial.timeout_s, state=state)
 
 
-def log_of(trial: Trial, pod: k8s.V1Pod) -> str:
-    """What a pod has written, or nothing as long as it can not be read."""
-    with contextlib.suppress(k8s.ApiException):
-        return trial.helper.log(pod.metadata.name, main_container(pod))
-    return ""
+def delete_worker(trial, job):
+    """Delete a worker of a running job, and wait for its replacement; return both uids.
 
-
-def delete_worker(trial: Trial, job: Json) -> tuple[str, str]:
-    """Delete a worker of a job that is under way, and wait for the pod in its place; returns both
-    uids.
-
-    Raises: AssertionError, where none came, or the job had ended: then nothing was disturbed.
+    Raises:
+        AssertionError: none came, or the job had ended, so that nothing was disturbed.
     """
     pods = workers_of(trial, job)
     victim = pods[min(trial.options.victim, len(pods) - 1)]
-    now = trial.api.get(trial.kind, job["metadata"]["name"])
-    require(
-        now is not None and end_of(now) is None, "the job ended before a worker could be deleted"
-    )
-    k8s.CoreV1Api(trial.api.client).delete_namespaced_pod(
-        victim.metadata.name, trial.api.namespace, **LIMITED
-    )
+    now = trial.client.job(trial.launcher, job.name)
+    require(now and now.end is None, "the job ended before a worker could be deleted")
+    trial.helper.core.delete_namespaced_pod(victim.name, trial.client.namespace, **LIMITS)
 
-    def replacement() -> str | None:
-        found = {pod.metadata.name: pod.metadata.uid for pod in workers_of(trial, job)}
-        uid = found.get(victim.metadata.name)
-        return uid if uid != victim.metadata.uid else None
+    def replacement():
+        uids = {pod.uid for pod in workers_of(trial, job) if pod.name == victim.name}
+        return next(iter(uids - {victim.uid}), None)
 
     uid = until(
-        f"another {victim.metadata.name}",
+        f"another {victim.name}",
         replacement,
         timeout_s=min(300.0, trial.timeout_s),
-        state=lambda: summary(workers_of(trial, job)),
+        state=lambda: summarize(workers_of(trial, job)),
     )
-    return victim.metadata.uid, uid
+    return victim.uid, uid
 
 
-def kill_step(trial: Trial, run_id: str) -> k8s.V1Pod:
-    """End what the train step does, as a crash would; returns its pod, which stays as it failed."""
+def kill_step(trial, run_id):
+    """Kill what the train step runs, as a crash would; return its pod, which stays as it failed."""
     pod = step_pods(trial, run_id, "train")[-1]
-    core = k8s.CoreV1Api(
-        k8s.ApiClient(trial.api.client.configuration)
-    )  # its requests become web sockets for a while
-    told = stream.stream(
+    # A client of its own: its requests become web sockets for a while.
+    core = k8s.CoreV1Api(k8s.ApiClient(trial.client.api.configuration))
+    output = stream.stream(
         core.connect_get_namespaced_pod_exec,
-        pod.metadata.name,
-        trial.api.namespace,
+        pod.name,
+        trial.client.namespace,
         container="main",
         command=["python3", "-c", KILL],
         stdout=True,
@@ -321,88 +293,78 @@ def kill_step(trial: Trial, run_id: str) -> k8s.V1Pod:
         tty=False,
         _request_timeout=30,
     )
-    require("killed" in told, f"nothing was killed in {pod.metadata.name}: {told}")
+    require("killed" in output, f"nothing was killed in {pod.name}: {output}")
     return pod
 
 
-def repeated(trial: Trial, run_id: str, first: k8s.V1Pod, job: Json) -> Json:
-    """The job, once another attempt of the train step has taken it over.
+def adopted(trial, run_id, first, job):
+    """Wait until another attempt of the train step owns the same job.
 
-    Raises: AssertionError, where it is not the same job any more."""
-    uid = job["metadata"]["uid"]
+    Raises:
+        AssertionError: it is not the same job any more.
+    """
 
-    def look() -> Json | None:
+    def look():
         pods = step_pods(trial, run_id, "train")
         jobs = jobs_of(trial, run_id)
-        require(
-            [each["metadata"]["uid"] for each in jobs] == [uid],
-            f"not the one job {uid}, but {len(jobs)}",
-        )
-        others = {pod.metadata.uid for pod in pods} - {first.metadata.uid}
-        owners = {owner["uid"] for owner in jobs[0]["metadata"].get("ownerReferences", [])}
-        return jobs[0] if others & owners else None
+        require([each.uid for each in jobs] == [job.uid], f"not the one job {job.uid}: {jobs}")
+        owners = {owner["uid"] for owner in jobs[0].owners}
+        return ({pod.uid for pod in pods} - {first.uid}) & owners
 
-    def state() -> str:
-        return f"steps: {summary(step_pods(trial, run_id, 'train'))}"
+    def state():
+        return f"steps: {summarize(step_pods(trial, run_id, 'train'))}"
 
-    return until("another attempt of the step", look, timeout_s=trial.timeout_s, state=state)
+    until("another attempt of the step", look, timeout_s=trial.timeout_s, state=state)
 
 
-def gone(trial: Trial, job: Json, *, within_s: float = ORPHAN_S) -> tuple[float, float]:
-    """Wait for a job to be gone, then for its pods; returns the seconds of both."""
-    name, began = job["metadata"]["name"], time.monotonic()
-    until(
-        f"the end of {name}",
-        lambda: trial.api.get(trial.kind, name) is None,
-        timeout_s=within_s,
-        state=lambda: f"the job still, with {summary(workers_of(trial, job))}",
-    )
-    after = time.monotonic() - began
-    until(
-        f"the end of the pods of {name}",
-        lambda: not workers_of(trial, job),
-        timeout_s=120.0,
-        state=lambda: summary(workers_of(trial, job)),
-    )
-    return after, time.monotonic() - began
+def gone(trial, job, *, within_s=ORPHAN_S):
+    """Wait for a job to be gone, then for its pods; return the seconds of both."""
+    started = time.monotonic()
+
+    def state():
+        return summarize(workers_of(trial, job))
+
+    def is_gone():
+        return trial.client.job(trial.launcher, job.name) is None
+
+    until(f"the end of {job.name}", is_gone, timeout_s=within_s, state=state)
+    job_s = time.monotonic() - started
+    pods = f"the end of the pods of {job.name}"
+    until(pods, lambda: not workers_of(trial, job), timeout_s=120.0, state=state)
+    return job_s, time.monotonic() - started
 
 
 # What a run left
 
 
-def check_report(report: Json | None) -> float:
-    """The test MRR in a published report."""
+def check_report(report):
+    """Return the test MRR in a published report."""
     require(report, "there is no published report.json on the volume")
     mrr = float(report["test"]["mrr"])
     require(math.isfinite(mrr) and 0.0 < mrr <= 1.0, f"test MRR {mrr}")
     return mrr
 
 
-def check_artifacts(trial: Trial, run_id: str) -> dict[str, dict[str, str]]:
-    """Every artifact of the pipeline has a place in the object store; returns them."""
-    found = artifacts.outputs_of(step_pods(trial, run_id))
-    lacking = artifacts.differences(
-        found, artifacts.expected(PIPELINES["citation"].compiled().read_text())
+def check_artifacts(trial, run_id):
+    """Return the URI of every artifact that the pipeline declares, by step and name."""
+    namespace = trial.client.namespace
+    found = trial.helper.core.list_namespaced_pod(
+        namespace, label_selector=step_selector(run_id), **LIMITS
     )
+    pods = sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp)
+    uris = artifacts.outputs_of(pods)
+    lacking = artifacts.missing(uris, PIPELINES["citation"].compiled().read_text())
     require(not lacking, f"artifacts that no step of the run makes: {lacking}")
-    return found
+    return uris
 
 
-def prefixed(text: str) -> dict[str, int]:
-    """How many lines of each worker a launcher's log has."""
-    counts: dict[str, int] = {}
-    for worker in re.findall(r"^(\S*(?:worker|node)-\S+) \| ", text, re.MULTILINE):
-        counts[worker] = counts.get(worker, 0) + 1
-    return counts
-
-
-def starts(text: str) -> int:
-    """How often a training began, or went on from a checkpoint, as a launcher's log tells it."""
+def starts(text):
+    """Count how often a training started or resumed, by the log of its launcher."""
     return len(re.findall(r" \| .*train\[\d+\] (?:starting|resuming)", text))
 
 
-def tensorboard_runs(address: str) -> list[str]:
-    """The runs that a TensorBoard shows."""
+def tensorboard_runs(address):
+    """Return the runs that a TensorBoard shows."""
     with urllib.request.urlopen(f"{address.rstrip('/')}/data/runs", timeout=30) as answer:
         return yaml.safe_load(answer.read())
 
@@ -410,76 +372,67 @@ def tensorboard_runs(address: str) -> list[str]:
 # The end
 
 
-def clean(trial: Trial) -> list[str]:
-    """Remove all that was made; returns what could not be, and why."""
-    return list(_failures(_cleaning(trial)))
-
-
-def _failures(actions: Iterator[tuple[str, Callable[[], Any]]]) -> Iterator[str]:
-    for what, action in actions:
+def clean(trial):
+    """Remove all that was created; return what could not be, and why."""
+    failures = []
+    for what, action, *arguments in _cleaning(trial):
         try:
-            action()
-        except Exception as error:  # whatever it is, the others are still to be removed
-            yield f"{what}: {error}"
+            action(trial, *arguments)
+        except Exception as error:  # the others still have to be removed
+            failures.append(f"{what}: {error}")
+    return failures
 
 
-def _cleaning(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
-    client, names = trial.server.kfp, list(trial.runs)
+def _cleaning(trial):
     for run_id in trial.runs.values():
-        yield f"run {run_id}", lambda run_id=run_id: _end_run(trial, run_id)
-        yield f"jobs of {run_id}", lambda run_id=run_id: _delete_jobs(trial, run_id)
-    if names:
-        yield "volume", lambda: _clean_volume(trial, names)
+        yield f"run {run_id}", _end_run, run_id
+        yield f"jobs of {run_id}", _delete_jobs, run_id
+    if trial.runs:
+        yield "volume", _clean_volume
     for run_id in trial.runs.values():
-        yield (
-            f"run {run_id}",
-            lambda run_id=run_id: trial.server.call(client.runs.run_service_delete_run, run_id),
-        )
-    if trial.made:
-        ids = trial.made["pipeline_id"], trial.made["version_id"]
-        yield (
-            "version",
-            lambda: trial.server.call(
-                client.pipelines.pipeline_service_delete_pipeline_version, *ids
-            ),
-        )
-        yield "pipeline", lambda: _delete_empty_pipeline(trial)
-    if names:
-        yield "experiment", lambda: _delete_empty_experiment(trial)
-    for name in trial.helper.made:
-        yield f"pod {name}", lambda name=name: trial.helper.delete(name)
+        yield f"run {run_id}", _delete_run, run_id
+    if trial.uploaded:
+        yield "version", _delete_version
+        yield "pipeline", _delete_empty_pipeline
+    if trial.runs:
+        yield "experiment", _delete_empty_experiment
 
 
-def _end_run(trial: Trial, run_id: str) -> None:
+def _end_run(trial, run_id):
     if trial.server.get_run(run_id).state not in TERMINAL:
         trial.server.terminate_run(run_id)
         trial.server.wait_for_run(run_id, timeout_s=ORPHAN_S)
 
 
-def _delete_empty_pipeline(trial: Trial) -> None:
-    calls, pipeline_id = trial.server.kfp.pipelines, trial.made["pipeline_id"]
-    if not trial.server.call(
-        calls.pipeline_service_list_pipeline_versions, pipeline_id
-    ).pipeline_versions:
-        trial.server.call(calls.pipeline_service_delete_pipeline, pipeline_id)
+def _delete_jobs(trial, run_id):
+    for job in jobs_of(trial, run_id):
+        trial.client.delete(trial.launcher, job.name)
 
 
-def _delete_empty_experiment(trial: Trial) -> None:
+def _clean_volume(trial):
+    left = trial.helper.ask(CLEAN, trial.options.data_root, *trial.runs)
+    require(not left, f"could not be removed: {left}")
+
+
+def _delete_run(trial, run_id):
+    trial.server.call(trial.server.kfp.runs.run_service_delete_run, run_id)
+
+
+def _delete_version(trial):
+    api = trial.server.kfp.pipelines.pipeline_service_delete_pipeline_version
+    trial.server.call(api, trial.uploaded.pipeline_id, trial.uploaded.version_id)
+
+
+def _delete_empty_pipeline(trial):
+    api = trial.server.kfp.pipelines
+    pipeline_id = trial.uploaded.pipeline_id
+    listed = trial.server.call(api.pipeline_service_list_pipeline_versions, pipeline_id)
+    if not listed.pipeline_versions:
+        trial.server.call(api.pipeline_service_delete_pipeline, pipeline_id)
+
+
+def _delete_empty_experiment(trial):
     found = trial.server.find_experiment(PIPELINE)
     if found and not trial.server.list_runs(experiment_id=found.experiment_id):
-        trial.server.call(
-            trial.server.kfp.experiments.experiment_service_delete_experiment,
-            found.experiment_id,
-        )
-
-
-def _delete_jobs(trial: Trial, run_id: str) -> None:
-    for kind in KINDS:
-        for job in trial.api.jobs(kind):
-            if job["metadata"]["labels"].get(RUN_ID) == run_id:
-                trial.api.delete(kind, job["metadata"]["name"])
-
-
-def _clean_volume(trial: Trial, names: list[str]) -> None:
-    left = trial.helper.ask(CLEAN, trial.options.data_root, *names)
-    require(not left, f"could not be removed: {left}")
+        api = trial.server.kfp.experiments.experiment_service_delete_experiment
+        trial.server.call(api, found.experiment_id)

@@ -1,25 +1,16 @@
 """Bounded waits that say what they waited for, and what there was instead."""
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-Found = TypeVar("Found")
 
 POLL_S = 2.0
 
 
-def until(
-    what: str,
-    look: Callable[[], Found],
-    *,
-    timeout_s: float,
-    state: Callable[[], Any] = lambda: "nothing",
-    poll_s: float | None = None,
-) -> Found:
-    """What `look` finds, once that is true.
+def until(what, look, *, timeout_s, state, poll_s=None):
+    """Return what `look` finds, once that is true.
 
-    Raises: AssertionError, after `timeout_s`, with what `state` says."""
+    Raises:
+        AssertionError: it was not for `timeout_s`; the message has what `state` returns.
+    """
     end = time.monotonic() + timeout_s
     while not (found := look()):
         if time.monotonic() > end:
@@ -28,7 +19,7 @@ def until(
     return found
 
 
-def require(holds: object, told: str) -> None:
-    """Raises: AssertionError, with these words."""
+def require(holds, message):
+    """Raise AssertionError with a message, unless a condition holds."""
     if not holds:
-        raise AssertionError(told)
+        raise AssertionError(message)

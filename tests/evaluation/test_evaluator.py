@@ -8,10 +8,8 @@ from sklearn.metrics import roc_auc_score
 from citeflow import config, files
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
-from citeflow.evaluation import evaluator, inference, scoring
+from citeflow.evaluation import evaluator, scoring
 from citeflow.evaluation.evaluator import evaluate
-from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import score_held_out
 from citeflow.graph.prepared import write_prepared
 from citeflow.models.structural import BASELINES
 from citeflow.paths import RunPaths
@@ -143,27 +141,14 @@ def test_curves_agree_with_the_report(report, curves, graph, model, calibrated):
 
 def test_rank_counts_have_a_bin_for_the_rest():
     counts = dict(evaluator._rank_counts(torch.tensor([1.0, 1.5, 1000.0, 1000.5, 5000.0])))
-    assert {upper: count for upper, count in counts.items() if count} == {
-        1: 1,
-        2: 1,
-        1000: 1,
-        evaluator.REST: 2,
-    }
+    found = {upper: count for upper, count in counts.items() if count}
+    assert found == {1: 1, 2: 1, 1000: 1, evaluator.REST: 2}
 
 
-def test_scores_do_not_depend_on_the_chunks(graph, model, structural, score, monkeypatch):
+def test_evaluate_repeats_whatever_the_threads(trained, report, curves, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(scoring, "PAIRS", 300)
-    monkeypatch.setattr(inference, "CHUNK", 33)
-    embedding_NH = embed_all(model.predictor, graph)
-    chunks = score_held_out(model.predictor, embedding_NH, structural, graph.test)
-    assert np.allclose(chunks, score["test"], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_evaluate_repeats_whatever_the_threads(trained, report, curves, threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(scoring, "PAIRS", 300)
-    run = RunPaths(trained.data_root, f"again-{threads}")
+    run = RunPaths(trained.data_root, "again")
     folder = evaluate(trained.model, graph=trained.graph, run=run)
     assert folder == run.report
     again = Report.read(folder)
@@ -209,6 +194,9 @@ def bare_graph():
     return CitationGraph(edge_2E=edge_2E, id_N=np.arange(120))
 
 
+BARE = "data.eval_negatives=20 model.hidden_channels=8 train.epochs=0.5 train.num_negatives=16"
+
+
 def test_evaluate_refuses_other_inputs(trained, tmp_path):
     run = RunPaths(tmp_path, "run")
     data = config.Config().data
@@ -223,20 +211,11 @@ def test_evaluate_refuses_other_inputs(trained, tmp_path):
 
 
 def test_graph_without_dates_and_features_gets_a_report(tmp_path, train_alone):
-    settings = config.load(
-        overrides=[
-            "data.eval_negatives=20",
-            "model.hidden_channels=8",
-            "train.epochs=0.5",
-            "train.num_validations=1",
-            "train.num_negatives=16",
-        ]
-    )
+    settings = config.load(overrides=[*BARE.split(), "train.num_validations=1"])
     graph = tmp_path / "graph"
     write_prepared(bare_graph(), graph, config=settings.data, raw=RAW, meter=StageMeter())
     run = RunPaths(tmp_path, "bare")
-    model = train_alone(graph, run, settings)
-    folder = evaluate(model, graph=graph, run=run)
+    folder = evaluate(train_alone(graph, run, settings), graph=graph, run=run)
     report = Report.read(folder)
     assert (report.facts["dates"], report.facts["num_features"]) == (False, 0)
     assert Curves.read(folder).mrr_by_year == []

@@ -47,12 +47,6 @@ def test_score_is_that_of_the_pair_alone(graph, predictor):
         assert found_PK[i, k] == pytest.approx(score.item(), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize(("hops", "num_features"), [(0, 4), (2, 9), (3, 13)])
-def test_structural_features_follow_the_setting(graph, hops, num_features):
-    config = ModelConfig(structural_hops=hops)
-    assert len(build_structural_features(graph, config).names) == num_features
-
-
 @pytest.mark.parametrize("pairs", [1, 100, 1 << 17])
 @pytest.mark.parametrize("num_citations", [1, 127])
 def test_chunks_hold_every_citation_once(num_citations, pairs, monkeypatch):

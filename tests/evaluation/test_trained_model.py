@@ -46,25 +46,10 @@ def test_details_say_how_the_model_was_made(model, trained, graph, structural):
     assert model.manifest.inputs["PreparedGraph"] == graph.manifest.sha256
 
 
-def test_records_come_back(model):
-    common = {"step", "epoch", "seconds", "wall_time"}
-    assert model.history
-    assert all(set(each) == common | {"loss", "lr", "positives_per_s"} for each in model.history)
-    assert model.evaluations
-    assert all(set(each) == common | {"valid_mrr"} for each in model.evaluations)
-
-
 def test_calibration_is_that_of_the_best_weights(model, graph, structural):
     embedding_NH = embed_all(model.predictor, graph)
     expected = calibrate(model.predictor, embedding_NH, structural, graph.valid, loss="info_nce")
     assert model.calibration == expected
-
-
-def test_model_is_tensors_and_json(trained):
-    assert {path.name for path in trained.model.iterdir()} == {
-        "model.safetensors", "model.json", "history.jsonl", "evaluations.jsonl", "resources.json",
-        "manifest.json",
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def states(run):
 
 
 def postgres_programs():
-    """The folder of PostgreSQL's programs, which Debian keeps out of PATH; None where there is none."""
+    """Folder of PostgreSQL's programs, which Debian keeps out of PATH; None where it is missing."""
     folders = [
         *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
         Path(shutil.which("initdb") or "/").parent,

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -131,21 +130,3 @@ def test_scaling_ends_with_the_error_of_a_training(root, options, capsys):
     assert main([*command, "--set", "train.lr=1e18", "--set", "train.max_grad_norm=0"]) == 75
     assert "not finite" in capsys.readouterr().err
     assert not (root / "runs" / "failing" / "m-1-w-0-e-2").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["scaling", "--workers", "1,x"], "numbers"),
-        (["scaling", "--workers", "0"], "workers: 0"),
-        (["scaling", "--epochs", "-1"], "epochs: -1"),
-        (["compare", "--models", "{a: {}}"], "two models"),
-        (["compare", "--seeds", "-1"], "seeds"),
-        (["tune", "--space", "{train.lrr: [1, 2]}"], "train.lrr"),
-    ],
-)
-def test_wrong_option_ends_a_command_before_any_work(arguments, message, tmp_path, capsys):
-    assert main([*arguments, "--data-root", str(tmp_path / "data")]) == 64
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "data" / "runs").exists()
-    assert os.listdir(tmp_path) in ([], ["data"])

@@ -63,19 +63,12 @@ def test_worse_training_is_ended(run, search, states):
     assert [signal.getsignal(number) for number in signals] == handlers
 
 
-def test_trial_0_is_never_ended(search, states):
-    slow = Slow([BAD] + [GOOD] * 5, seconds=0)
-    search(slow, range(1, 6), slow.validations)
-    search(slow, [0], lambda trial: BAD)
-    assert states(6)[0] == "complete"
-
-
 def test_resumed_trial_that_was_worse_does_not_start(search, states):
-    slow = Slow([GOOD] * 5 + [BAD], seconds=0)
-    search(slow, range(5), slow.validations)
-    search(slow, [5], lambda trial: BAD)
-    assert states(6)[5] == "pruned"
-    assert sorted(slow.spent) == [0, 1, 2, 3, 4]
+    slow = Slow([BAD] + [GOOD] * 5 + [BAD], seconds=0)
+    search(slow, range(1, 6), slow.validations)
+    search(slow, [6, 0], lambda trial: BAD)
+    assert states(7) == ["complete"] * 6 + ["pruned"]
+    assert sorted(slow.spent) == [0, 1, 2, 3, 4, 5]
 
 
 def test_training_continues_where_validations_cannot_be_read(search, states, capfd):

@@ -9,7 +9,10 @@ from citeflow.errors import ConfigError, UnavailableError
 from citeflow.experiments import search_space
 
 BASE = Config()
-MIXED = "{train.lr: {low: 1e-3, high: 1, log: true}, model.num_layers: {low: 1, high: 3}, model.normalize: [true, false]}"
+MIXED = (
+    "{train.lr: {low: 1e-3, high: 1, log: true}, model.num_layers: {low: 1, high: 3}, "
+    "model.normalize: [true, false]}"
+)
 
 
 def read(text):
@@ -19,6 +22,8 @@ def read(text):
 def test_from_yaml_reads_the_default_space():
     space = read("")
     assert search_space.contains(space, BASE)
+    for text in ("train.lr: {low: 0.02, high: 0.1}", "model.hidden_channels: [1, 2]"):
+        assert not search_space.contains(read(text), BASE)
     assert search_space.values_of(BASE, space) == {
         "train.lr": 0.01,
         "train.num_negatives": 256,
@@ -40,29 +45,20 @@ def test_from_yaml_makes_the_distribution_of_each_type():
     ("text", "what", "hint"),
     [
         ("train.lrr: [0.1, 0.2]", "unknown setting: train.lrr", "did you mean train.lr"),
-        ("lr: [0.1, 0.2]", "unknown setting: lr", "train.lr"),
         ("data.seed: [1, 2]", "not a setting to search: data.seed", "cannot be compared"),
-        ("recovery.checkpoint_steps: [1, 2]", "not a setting to search", "cannot be compared"),
         ("train.seed: [1, 2]", "not a setting to search: train.seed", "cannot be compared"),
         ("train.lr: 0.1", "nothing to choose from for train.lr: 0.1", "low: 0.001"),
         ("train.lr: {low: 0.1}", "missing: train.lr.high", ""),
         ("train.lr: {low: 0.1, high: 0.2, lgo: true}", "train.lr.lgo", "log"),
         ("train.lr: {low: 0.2, high: 0.1}", "train.lr.low is not below high: 0.2 and 0.1", ""),
-        ("train.lr: {low: 0.1, high: 0.1}", "train.lr.low is not below high", ""),
         ("train.lr: {low: soon, high: 0.1}", "train.lr.low: soon", "must be a number"),
         ("train.lr: {low: 0.0, high: 0.1}", "train.lr: 0.0", "must be above 0"),
         ("model.dropout: {low: 0.0, high: 0.9, log: true}", "dropout.low: 0.0", "above 0 where"),
-        ("model.dropout: {low: 0.0, high: 0.9, log: 1}", "model.dropout.log: 1", "true or false"),
-        ("model.dropout: {low: 0.0, high: 1.0}", "model.dropout: 1.0", "below 1"),
         ("model.num_layers: {low: 1, high: 2.5}", "num_layers.high: 2.5", "whole number"),
         ("model.hidden_channels: [64, 5000]", "model.hidden_channels: 5000", "4096"),
-        ("model.hidden_channels: [64, wide]", "model.hidden_channels: wide", "number"),
-        ("model.hidden_channels: [64]", "needs two or more different values", "low: 0.001"),
         ("model.hidden_channels: [64, 64]", "needs two or more different values", ""),
-        ("model.hidden_channels: []", "needs two or more different values", ""),
         ("model.predictor: [dot, cosine]", "model.predictor: cosine", "structural"),
         ("model.predictor: {low: dot, high: mlp}", "model.predictor has no bounds", "a list"),
-        ("model.normalize: {low: 0, high: 1}", "model.normalize has no bounds", "a list"),
         ("[train.lr]", "space must hold keys and values: list", ""),
         ("{}", "space must hold settings", "train.lr: "),
         ("train.lr: [0.1", "space is not YAML", ""),
@@ -83,14 +79,6 @@ def test_to_yaml_and_from_yaml_are_inverse(text):
     assert search_space.from_dict(search_space.to_dict(read(text)), BASE) == read(text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["train.lr: {low: 0.02, high: 0.1}", "model.hidden_channels: [1, 2]"],
-)
-def test_contains_refuses_settings_outside(text):
-    assert not search_space.contains(read(text), BASE)
-
-
 def test_from_yaml_without_optuna_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna.distributions", None)
     with pytest.raises(UnavailableError, match="optuna"):
@@ -102,9 +90,3 @@ def test_options_of_a_trial_give_its_settings_back(lr, normalize, channels):
     values = {"train.lr": lr, "model.normalize": normalize, "model.hidden_channels": channels}
     overrides = search_space.as_options(values).replace("--set ", "").split()
     assert config.load(overrides=overrides) == search_space.apply(BASE, values)
-
-
-@pytest.mark.parametrize(("trials", "parallel"), [(0, 1), (1001, 1), (1, 0)])
-def test_check_trials_refuses_numbers_out_of_range(trials, parallel):
-    with pytest.raises(ConfigError):
-        search_space.check_trials(trials, parallel)

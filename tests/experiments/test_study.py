@@ -56,22 +56,16 @@ def search(run, define):
     return search
 
 
-def test_trial_0_has_the_settings_that_the_search_starts_from(run, search):
+@pytest.mark.parametrize("low", [0.001, 0.02])
+def test_trial_0_has_the_base_settings_even_outside_of_space(run, search, define, low):
     train = Trained()
-    search(train)
+    search(train, definition=define(space=f"{{train.lr: {{low: {low}, high: 0.1}}}}"))
     assert train.settings[0] == Config()
     assert len({settings.train.lr for settings in train.settings.values()}) == 6
     trials = study.read_trials(run, 6)
     assert [trial.value for trial in trials] == [train.settings[n].train.lr for n in range(6)]
-    assert all(each.user_attrs["values"].keys() == each.params.keys() for each in trials)
-
-
-def test_trial_0_has_them_even_outside_of_the_space(run, search, define):
-    train = Trained()
-    search(train, definition=define(space="{train.lr: {low: 0.02, high: 0.1}}"))
-    assert train.settings[0] == Config()
-    assert all(0.02 <= train.settings[number].train.lr <= 0.1 for number in range(1, 6))
-    assert study.read_trials(run, 6)[0].user_attrs["values"] == {"train.lr": 0.01}
+    assert all(low <= train.settings[number].train.lr <= 0.1 for number in range(1, 6))
+    assert trials[0].user_attrs["values"] == {"train.lr": 0.01}
 
 
 def test_search_learns_from_earlier_trials(search):
@@ -82,34 +76,28 @@ def test_search_learns_from_earlier_trials(search):
     assert sum(late) / len(late) > 1.5 * blind
 
 
-def test_search_resumes_with_the_same_settings_and_repeats_nothing(tmp_path, search, states):
-    whole, first, second = Trained(), Trained(stop_at=3), Trained()
+def test_search_resumes_with_the_same_settings(tmp_path, search, states):
+    whole = Trained()
+    first = Trained(stop_at=3)
+    second = Trained()
     search(whole, paths=RunPaths(tmp_path / "whole", "s"))
     with pytest.raises(StoppedError):
         search(first)
     assert states(6) == ["complete"] * 3 + ["running"] + ["waiting"] * 2
+    search(second, is_stopped=lambda: len(second.settings) == 2)
+    assert sorted(second.settings) == [3, 4]
     search(second)
     assert (sorted(first.settings), sorted(second.settings)) == ([0, 1, 2], [3, 4, 5])
     assert first.settings | second.settings == whole.settings
-
-
-def test_search_can_be_made_longer(search):
-    search(Trained(), range(2), trials=2)
-    train = Trained()
-    search(train, range(4), trials=4)
-    assert sorted(train.settings) == [2, 3]
 
 
 def test_search_records_a_training_that_fails(run, search, states):
     search(Trained(fail_at=(1,)), range(3))
     assert states(3) == ["complete", "fail", "complete"]
     assert study.read_trials(run, 3)[1].user_attrs["error"] == "the loss is not finite: nan"
-
-
-def test_search_starts_no_trial_once_it_is_stopped(search):
-    train = Trained()
-    search(train, is_stopped=lambda: len(train.settings) == 1)
-    assert sorted(train.settings) == [0]
+    longer = Trained()
+    search(longer, range(4), trials=4)
+    assert sorted(longer.settings) == [3]
 
 
 @pytest.mark.parametrize(
@@ -125,13 +113,8 @@ def test_create_or_resume_refuses_another_search_of_the_name(run, define, other)
     study.create_or_resume(run, define(), 2)
     with pytest.raises(ConfigError, match="another search has this name: s"):
         study.create_or_resume(run, define(**other), 2)
-
-
-def test_create_or_resume_takes_other_settings_of_recovery(run, define):
-    study.create_or_resume(run, define(workers=3), 2)
-    assert study.read_definition(run) == define(workers=3)
     base = config.load(overrides=["recovery.checkpoint_steps=7"])
-    study.create_or_resume(run, define(base=base, workers=3), 2)
+    study.create_or_resume(run, define(base=base), 2)
     assert study.read_definition(run).base.recovery.checkpoint_steps == 7
 
 
@@ -142,13 +125,6 @@ def test_read_definition_of_no_study_is_not_found(run, tmp_path, define):
     (tmp_path / "runs" / "t").symlink_to(run.folder)
     with pytest.raises(NotFoundError, match="no such search"):
         study.read_definition(RunPaths(tmp_path, "t"))
-
-
-@pytest.mark.parametrize(("trials", "parallel"), [(12, 1), (12, 5), (2, 5)])
-def test_split_trials_gives_each_to_one_process(trials, parallel):
-    shares = study.split_trials(trials, parallel)
-    assert len(shares) == min(trials, parallel)
-    assert sorted(number for share in shares for number in share) == list(range(trials))
 
 
 RUNNER = """
@@ -186,19 +162,15 @@ def train_in_two_processes(run):
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
 
 
-def test_two_processes_share_a_study_in_sqlite(run, define):
-    assert not study.is_shared()
-    study.create_or_resume(run, define(), 8)
-    train_in_two_processes(run)
-
-
-@pytest.mark.usefixtures("postgres")
-def test_two_processes_share_a_study_in_postgresql(run, define):
-    assert study.is_shared()
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_two_processes_share_a_study(run, define, database, request):
+    if database == "postgres":
+        request.getfixturevalue("postgres")
+    assert study.is_shared() == (database == "postgres")
     study.create_or_resume(run, define(), 8)
     study.create_or_resume(run, define(), 8)
     train_in_two_processes(run)
-    assert files.names_in(run.folder) == ["study.lock"]
+    assert not study.is_shared() or files.names_in(run.folder) == ["study.lock"]
 
 
 def test_search_that_was_killed_ends_each_trial_once(run, define, states):
@@ -220,19 +192,13 @@ def test_search_that_was_killed_ends_each_trial_once(run, define, states):
     assert study.read_trials(run, 4)[int(under_way)].user_attrs["values"] == before
 
 
-@pytest.mark.parametrize(
-    "url", ["nonsense", "oracle://u:hunter2@db/x", "mysql://u:hunter2@db/x", "://"]
-)
-def test_open_storage_refuses_a_wrong_url_without_its_password(run, define, monkeypatch, url):
-    monkeypatch.setenv(STORAGE_VARIABLE, url)
-    with pytest.raises(ConfigError, match=STORAGE_VARIABLE) as caught:
-        study.create_or_resume(run, define(), 1)
-    assert "hunter2" not in str(caught.value)
-    assert "postgresql+psycopg" in str(caught.value)
-
-
 @pytest.mark.parametrize("scheme", ["mysql+pymysql", "postgresql+psycopg"])
-def test_open_storage_hides_the_password_of_a_dead_server(run, define, monkeypatch, scheme):
+def test_open_storage_hides_passwords(run, define, monkeypatch, scheme):
+    for url in ("nonsense", "oracle://u:hunter2@db/x", "mysql://u:hunter2@db/x", "://"):
+        monkeypatch.setenv(STORAGE_VARIABLE, url)
+        with pytest.raises(ConfigError, match=STORAGE_VARIABLE) as caught:
+            study.create_or_resume(run, define(), 1)
+        assert "hunter2" not in str(caught.value)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv(STORAGE_VARIABLE, f"{scheme}://user:hunter2@127.0.0.1:{port}/study")
@@ -242,8 +208,8 @@ def test_open_storage_hides_the_password_of_a_dead_server(run, define, monkeypat
 
 
 def test_suggested_values_stay_within_bounds_when_rounded(search, define):
-    space = "{train.lr: {low: 0.01234567, high: 0.01234568}}"
     train = Trained()
+    space = "{train.lr: {low: 0.01234567, high: 0.01234568}}"
     search(train, range(4), definition=define(space=space))
     rates = [train.settings[number].train.lr for number in range(1, 4)]
     assert all(0.01234567 <= rate <= 0.01234568 for rate in rates)

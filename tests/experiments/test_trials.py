@@ -7,7 +7,6 @@ from citeflow import config, files
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.experiments.trials import (
     comparison_trials,
-    parse_models,
     read_outcomes,
     scaling_trials,
     write_results,
@@ -22,14 +21,11 @@ def test_scaling_trials_have_each_size_with_each_length():
     trials = scaling_trials(SETTINGS, "s", [4.0, 1.0], [30.0, 10.0])
     found = [(trial.workers, trial.config.train.epochs) for trial in trials]
     assert found == [(1, 10), (4, 10), (1, 30), (4, 30)]
-    assert {(each.config.train.minutes, each.config.train.lr) for each in trials} == {(0, 0.002)}
-
-
-def test_scaling_trials_have_names_of_their_own():
-    trials = scaling_trials(SETTINGS, "s", [1, 4], [0.5, 1, 1.0000001, 1e6])
-    names = [trial.run_name for trial in trials]
+    close = scaling_trials(SETTINGS, "s", [1, 4], [0.5, 1, 1.0000001, 1e6])
+    names = [trial.run_name for trial in close]
     assert names[:4:3] == ["s/m-1-w-0-e-0-5", "s/m-1-w-3-e-1"]
     assert len(set(names)) == 8
+    assert {(each.config.train.minutes, each.config.train.lr) for each in trials} == {(0, 0.002)}
 
 
 def test_item_gives_the_trial_back():
@@ -47,9 +43,7 @@ def test_item_gives_the_trial_back():
         ([1], [], "epochs"),
         ([0], [1], "workers"),
         ([1.5], [1], "workers"),
-        (["two"], [1], "workers"),
         ([1, 1], [1], "workers"),
-        ([1], [0], "epochs"),
         ([1], [-1], "epochs"),
         ([1], [2, 2.0], "epochs"),
         ([2**40], [1], "at most 10000 workers"),
@@ -76,30 +70,19 @@ def test_comparison_trials_have_each_model_with_each_seed():
     [
         ("{sage: {}}", "two models"),
         ("[sage, dot]", "keys and values"),
-        ("", "two models"),
         ("{a: {}, b: {", "YAML"),
         ("{a: {}, 'B C': {}}", "run name"),
         ("{a: {}, b: 3}", "model b"),
         ("{a: {}, b: {model: {wdith: 3}}}", "model.wdith"),
-        ("{a: {}, b: {modle: {}}}", "modle"),
         ("{a: {}, b: {data: {eval_negatives: 5}}}", "model b sets: data"),
         ("{a: {}, b: {train: {seed: 3}}}", "train.seed"),
         ("{1: {}, b: {}}", "name of a model"),
+        (MODELS, "seeds: -1"),
     ],
 )
 def test_comparison_trials_name_a_wrong_model(models, message):
     with pytest.raises(ConfigError, match=message):
-        comparison_trials(SETTINGS, "c", models, [0], 1)
-
-
-def test_comparison_trials_refuse_a_negative_seed():
-    with pytest.raises(ConfigError, match="seeds: -1"):
-        comparison_trials(SETTINGS, "c", MODELS, [-1], 1)
-
-
-def test_parse_models_takes_a_model_without_changes():
-    models = parse_models("a:\nb: {model: {num_layers: 1}}\n")
-    assert models == {"a": {}, "b": {"model": {"num_layers": 1}}}
+        comparison_trials(SETTINGS, "c", models, [-1 if models == MODELS else 0], 1)
 
 
 @pytest.fixture
@@ -121,14 +104,10 @@ def test_read_outcomes_keeps_the_order_of_the_items(tmp_path, make_report):
     made = {make_report("s/a", 0.1), make_report("s/b", 0.2)}
     found = read_outcomes([{"run_name": "s/b"}, {"run_name": "s/a"}], made, tmp_path)
     assert [(each.name, each.report.test.mrr) for each in found] == [("b", 0.2), ("a", 0.1)]
-
-
-def test_read_outcomes_refuses_what_another_experiment_made(tmp_path, make_report):
-    make_report("s/a", 0.1)
     with pytest.raises(CorruptError, match="not the report"):
         read_outcomes([{"run_name": "s/a"}], ["0" * 64], tmp_path)
     with pytest.raises(NotFoundError):
-        read_outcomes([{"run_name": "s/b"}], [], tmp_path)
+        read_outcomes([{"run_name": "s/c"}], [], tmp_path)
 
 
 @pytest.mark.parametrize(("out_dir", "folder"), [("", "runs/s/published"), ("own", "own")])

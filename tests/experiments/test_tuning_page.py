@@ -76,7 +76,9 @@ def result(*trials):
     ],
 )
 def test_verdict_compares_the_best_with_the_default(trials, sentence):
-    assert verdict(result(*trials)).startswith(sentence)
+    found = result(*trials)
+    assert verdict(found).startswith(sentence)
+    assert verdict(found) in render_html(found, "").replace("&#x27;", "'")
 
 
 def test_table_has_the_best_first_and_the_state_of_the_others():
@@ -84,14 +86,8 @@ def test_table_has_the_best_first_and_the_state_of_the_others():
     assert [row[0] for row in rows] == ["3", "0 (default)", "1", "2", "4"]
     assert [row[1] for row in rows] == ["0.3500", "0.3000", "0.2500", "pruned", "fail"]
     assert rows[0][2:] == ("0.04", "64", "mlp", "1 min 01 s")
-
-
-def test_csv_has_a_line_for_each_trial():
-    lines = to_csv(RESULT).splitlines()
-    assert (
-        lines[0] == "trial,state,valid_mrr,seconds,train.lr,model.hidden_channels,model.predictor"
-    )
-    assert lines[3] == "2,pruned,,61.0,0.03,64,mlp"
+    assert to_csv(RESULT).splitlines()[3] == "2,pruned,,61.0,0.03,64,mlp"
+    assert "    --set train.lr=0.04\n" in render_markdown(RESULT, "--set train.lr=0.04")
 
 
 def test_html_is_whole_and_escaped():
@@ -101,15 +97,3 @@ def test_html_is_whole_and_escaped():
     assert not [bad for bad in ("<cora>", "mathdefault", "<script", "#1f77b4") if bad in text]
     ids = [part.split('"')[0] for part in text.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
-
-
-@pytest.mark.parametrize(
-    "trials",
-    [[], [trial(0, 0.3)], [trial(0, None, TrialState.PRUNED), trial(1, None, TrialState.WAITING)]],
-)
-def test_html_of_few_trials_has_the_verdict(trials):
-    assert verdict(result(*trials)) in render_html(result(*trials), "").replace("&#x27;", "'")
-
-
-def test_markdown_has_the_options_to_copy():
-    assert "    --set train.lr=0.04\n" in render_markdown(RESULT, "--set train.lr=0.04")

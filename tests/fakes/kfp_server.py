@@ -26,6 +26,7 @@ from kfp_server_api import models
 API = "/apis/v2beta1"
 ROUTES = {
     "GET /healthz": "healthz",
+    "GET /apis/v1beta1/healthz": "version",
     "POST /pipelines/upload_version": "upload_version",
     "POST /pipelines": "create_pipeline",
     "GET /pipelines/names/([^/]+)": "pipeline_by_name",
@@ -232,6 +233,9 @@ class Answers:
             assert (each.operation, each.key) == ("EQUALS", "display_name")
             objects = [known for known in objects if known.display_name == each.string_value]
         return objects or None
+
+    def version(self) -> object:
+        return {"tag_name": "2.17.0"}
 
     def healthz(self) -> object:
         return models.V2beta1GetHealthzResponse(

@@ -343,7 +343,10 @@ class KubeApi:
         start = container_status(found).get("restartCount", 0)
         with self.changed:
             lines = self.lines[found["metadata"]["uid"], start]
-            lines += [(at or datetime.now(UTC), line) for line in text.splitlines() or [""]]
+            tick = timedelta(microseconds=1)  # a kubelet's nanoseconds tell all lines apart
+            for line in text.splitlines() or [""]:
+                earliest = lines[-1][0] + tick if lines else datetime.min.replace(tzinfo=UTC)
+                lines.append((at or max(datetime.now(UTC), earliest), line))
             self.changed.notify_all()
 
     # What it was asked

@@ -8,7 +8,7 @@ from faults.disturbed_training import BETWEEN_CHECKPOINTS, STEPS, Training
 @pytest.fixture(scope="session")
 def undisturbed(prepared, tmp_path_factory):
     """A training of sixty steps without a fault."""
-    run = Training(prepared, tmp_path_factory.mktemp("undisturbed") / "run")
+    run = Training(prepared, tmp_path_factory.mktemp("undisturbed"))
     run.launch()
     assert run.starts == [0]
     assert run.events("fired") == []
@@ -19,4 +19,4 @@ def undisturbed(prepared, tmp_path_factory):
 @pytest.fixture
 def run(prepared, tmp_path):
     """A training that has not started."""
-    return Training(prepared, tmp_path / "run")
+    return Training(prepared, tmp_path)

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from citeflow import config, files
+from citeflow.paths import RunPaths
 from citeflow.training import launch
-from citeflow.training.checkpoint import KEPT
+from citeflow.training.checkpoint import MAX_KEPT
 from faults import disturbed_worker
 
 STEPS = 60
@@ -44,13 +45,13 @@ class Fault:
 class Training:
     """A run of the small graph, launched as often as it takes."""
 
-    def __init__(self, prepared, run_dir, *overrides, workers=2):
+    def __init__(self, prepared, data_root, *overrides, workers=2):
         self.workers = workers
         self.graph = prepared.graph
-        self.run_dir = run_dir
-        self.log_dir = run_dir.parent / f"{run_dir.name}-log"
+        self.run = RunPaths(data_root, "run")
+        self.run_dir = self.run.folder
         self.overrides = [*prepared.settings, *SETTINGS, *overrides]
-        self.file = run_dir.parent / f"{run_dir.name}-events.jsonl"
+        self.file = data_root / "events.jsonl"
 
     @contextlib.contextmanager
     def disturbed(self, *faults):
@@ -66,13 +67,7 @@ class Training:
         """Train with faults, and call `meanwhile` on a thread; returns the model's digest."""
         settings = config.load(overrides=self.overrides)
         with self.disturbed(*faults), Meanwhile(meanwhile):
-            launch.train_locally(
-                self.graph,
-                run_dir=self.run_dir,
-                log_dir=self.log_dir,
-                config=settings,
-                workers=self.workers,
-            )
+            launch.train_locally(self.graph, self.run, config=settings, workers=self.workers)
         return self.digest
 
     @property
@@ -123,7 +118,7 @@ class Training:
 
     def require_tidy(self):
         """Require whole checkpoints, no more than are kept, and no unfinished file."""
-        assert len(self.checkpoints) <= KEPT
+        assert len(self.checkpoints) <= MAX_KEPT
         assert [path for path in self.run_dir.rglob("*") if path.name.startswith(".")] == []
 
     def mixed_attempts(self):

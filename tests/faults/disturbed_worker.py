@@ -16,16 +16,20 @@ from pathlib import Path
 import torch
 
 from citeflow import files
+from citeflow.tasks.citation_objective import Objective
+from citeflow.tasks.citation_training import LinkPrediction
 from citeflow.training import trainer, worker
+from citeflow.training.distributed import Group
+from citeflow.training.trainer import Trainer
 
 VARIABLE = "DISTURBED_WORKER"
 POINTS = {
-    "step": (trainer, "_forward_backward"),
-    "agree": (trainer, "_agree"),
-    "update": (trainer, "_update"),
-    "evaluate": (trainer, "_evaluate"),
+    "step": (Trainer, "train_step"),
+    "agree": (Group, "all_reduce_in_step"),
+    "update": (torch.optim.Adam, "step"),
+    "evaluate": (Trainer, "validate"),
     "save": (files, "write_manifest"),
-    "calibrate": (worker, "calibrate"),
+    "calibrate": (LinkPrediction, "finish"),
 }
 """Functions before which a fault can fire; in a save everything but the manifest is written then.
 """
@@ -90,7 +94,7 @@ class Disturbance:
             if point in ("step", "evaluate"):
                 self.step = args[0].progress.step
             if point == "step" and not self.has_begun:
-                self.note("began", number=args[0].attempt.number)
+                self.note("began", number=args[0].lease.number)
                 self.has_begun = True
             self.fire(point)
             return function(*args, **kwargs)
@@ -99,16 +103,18 @@ class Disturbance:
 
     def spoil(self):
         """Make the loss of a step, or its gradients alone, NaN."""
-        forward = trainer.Objective.forward
+        forward = Objective.forward
 
         def spoiled(objective, inputs):
             loss = forward(objective, inputs)
+            if not self.has_begun:  # the pass before the first step, whose gradients are dropped
+                return loss
             for fault in self.due("loss"):
                 is_loss = fault["what"] == "spoil loss"
                 loss = loss * torch.nan if is_loss else loss + torch.sqrt(0 * loss)
             return loss
 
-        trainer.Objective.forward = spoiled
+        Objective.forward = spoiled
 
 
 def main():
@@ -118,8 +124,6 @@ def main():
     disturbance.spoil()
     trainer.RECORD_EVERY_S = 0  # so that every step can be compared
     disturbance.fire("start")
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        worker.is_torchrun = lambda process: True  # the test that started it stays as its parent
     try:
         worker.main()
     finally:

@@ -11,15 +11,21 @@ import signal
 import sys
 from pathlib import Path
 
-from citeflow import config, files, stages
+from citeflow import config, files
+from citeflow.data.datasets import download_dataset
+from citeflow.evaluation.evaluator import evaluate
+from citeflow.graph.prepared import prepare
+from citeflow.paths import RunPaths
+from citeflow.reporting.publish import publish
+from citeflow.utils.usage import StageMeter
 
 PRELOAD = [
     "faults.killed_stage",
     "citeflow.data.datasets",
     "citeflow.evaluation.evaluator",
     "citeflow.graph.prepared",
-    "citeflow.reporting.charts",
-    "citeflow.reporting.page",
+    "citeflow.reporting.html",
+    "citeflow.reporting.plots",
     "citeflow.reporting.tensorboard",
     "matplotlib.backends.backend_svg",
     "torch.utils.tensorboard.summary",
@@ -40,24 +46,19 @@ def context():
 
 def call(stage, root):
     """Call one stage with folders below `root`; its time and memory stay out of the results."""
-    stages._cost = lambda _began: {"seconds": 1.0, "peak_rss_bytes": 1}
+    StageMeter.cost = lambda _meter: {"seconds": 1.0, "peak_rss_bytes": 1.0}
     settings = config.load(overrides=(root / "settings").read_text().splitlines())
-    run_dir = root / "runs/small"
+    run = RunPaths(root, "small")
     if stage == "download":
-        stages.download(str(root / "papers"), data_root=root, config=settings)
+        download_dataset(str(root / "papers"), data_root=root, config=settings)
     elif stage == "preprocess":
         (raw,) = (path for path in (root / "raw").iterdir() if path.name[0] != ".")
-        stages.preprocess(raw, data_root=root, config=settings)
+        prepare(raw, data_root=root, config=settings.data)
     elif stage == "evaluate":
         (graph,) = (root / "prepared").glob("[!.]*")
-        stages.evaluate(run_dir / "model", graph=graph, run_dir=run_dir)
+        evaluate(run.model, graph=graph, run=run)
     else:
-        stages.publish(
-            run_dir / "report",
-            model=run_dir / "model",
-            log_dir=root / "logs/small",
-            out_dir=root / "out",
-        )
+        publish(run.report, model=run.model, run=run, out=root / "out")
 
 
 def run(stage, root, dies_at, channel):

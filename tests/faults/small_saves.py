@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import types
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,11 @@ import torch
 
 from citeflow import files
 from citeflow.files import replacing
-from citeflow.training import checkpoint, trainer
+from citeflow.paths import RunPaths
+from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
-from citeflow.training.lease import claim
+from citeflow.training.lease import acquire
+from citeflow.training.trainer import Trainer
 
 INPUTS = {"PreparedGraph": "a" * 64, "config": "b" * 64, "workers": 2}
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -201,36 +202,35 @@ def on_a_small_disk(folder, size, work):
     return code
 
 
-class Ranks:
+class SingleRank:
     """The only rank."""
 
-    is_first = True
+    is_main = True
 
-    def sum(self, *values):
-        return list(values)
+    def broadcast_object(self, make):
+        return make()
 
 
-def training_on(folder, launch="one"):
-    """Return as much of a training as saving needs."""
-    model = torch.nn.Linear(30, 20)
-    return types.SimpleNamespace(
-        progress=Progress(),
-        saved=(-1, -1),
-        model=model,
-        optimizer=torch.optim.Adam(model.parameters()),
-        best={},
-        group=Ranks(),
-        attempt=claim(folder / "attempts", launch=launch, step=0),
-        checkpoints=folder / "checkpoints",
-        inputs=INPUTS,
-    )
+class SavingTrainer(Trainer):
+    """As much of a training as saving needs."""
+
+    def __init__(self, data_root, launch="one"):
+        self.run = RunPaths(data_root, "r")
+        self.model = torch.nn.Linear(30, 20)
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        self.best = {}
+        self.progress = Progress()
+        self.inputs = INPUTS
+        self.group = SingleRank()
+        self.lease = acquire(self.run.leases, launch=launch, step=0)
+        self._saved = None
 
 
 def take_steps(training, steps):
     """Count steps, and save after each."""
     for _ in range(steps):
         training.progress.step += 1
-        trainer._save(training)
+        training.save()
 
 
 def copied(source: Path, target: Path) -> Path:

@@ -7,9 +7,11 @@ import os
 import pytest
 
 from citeflow import config, files
+from citeflow.paths import RunPaths
 from faults.small_saves import (
     FORKS,
     Refusing,
+    SavingTrainer,
     calls_of,
     copied,
     left_behind,
@@ -18,7 +20,6 @@ from faults.small_saves import (
     save,
     take_steps,
     traced,
-    training_on,
     watched,
 )
 
@@ -56,7 +57,7 @@ def test_failure_at_any_call_leaves_the_checkpoint_before_or_the_new_one(tmp_pat
 
 @pytest.mark.fault("F17")
 def test_training_continues_without_a_checkpoint_and_saves_when_there_is_room(tmp_path, capsys):
-    training = training_on(tmp_path)
+    training = SavingTrainer(tmp_path)
     take_steps(training, 2)
     numbers, failed = itertools.cycle(ERRORS), []
 
@@ -71,10 +72,10 @@ def test_training_continues_without_a_checkpoint_and_saves_when_there_is_room(tm
     lines = [line for line in capsys.readouterr().err.splitlines() if WARNING in line]
     assert len(lines) == 8
     assert "step=3 why=No space left on device" in lines[0]
-    assert read(training.checkpoints).step == 2
-    assert left_behind(training.checkpoints) == []
+    assert read(training.run.checkpoints).step == 2
+    assert left_behind(training.run.checkpoints) == []
     take_steps(training, 1)
-    assert read(training.checkpoints).step == 11
+    assert read(training.run.checkpoints).step == 11
 
 
 def size_of(folder):
@@ -94,22 +95,22 @@ def test_small_disk_that_fills_up_keeps_the_checkpoint_before(tmp_path, capfd):
     """A real disk of 300 kB, with a little more room for each save."""
 
     def work():
-        training = training_on(tmp_path)
+        training = SavingTrainer(tmp_path)
         take_steps(training, 2)
         saved = 2
         for free in range(0, 40_000, 2_000):
             fill(tmp_path / "other", free)
-            before = size_of(training.checkpoints)
+            before = size_of(training.run.checkpoints)
             take_steps(training, 1)
-            step = read(training.checkpoints).step
+            step = read(training.run.checkpoints).step
             assert step in (saved, training.progress.step)
-            assert left_behind(training.checkpoints) == []
+            assert left_behind(training.run.checkpoints) == []
             if step == saved:
-                assert size_of(training.checkpoints) == before
+                assert size_of(training.run.checkpoints) == before
             saved = step
             (tmp_path / "other").unlink()
         take_steps(training, 1)
-        assert read(training.checkpoints).step == training.progress.step
+        assert read(training.run.checkpoints).step == training.progress.step
 
     assert on_a_small_disk(tmp_path, 300_000, work) == 0
     assert 3 <= capfd.readouterr().err.count(WARNING) < 20
@@ -122,7 +123,7 @@ def test_small_disk_that_fills_up_keeps_the_checkpoint_before(tmp_path, capfd):
 def test_failing_system_call_costs_one_checkpoint(tmp_path, call, number):
     trace = tmp_path / "trace"
     for turn in itertools.count(1):
-        training = training_on(tmp_path / str(turn))
+        training = SavingTrainer(tmp_path / str(turn))
         take_steps(training, 1)
         inject = f"inject={call}:error={number}:when={turn}"
         code = traced(
@@ -133,8 +134,8 @@ def test_failing_system_call_costs_one_checkpoint(tmp_path, call, number):
         if "(INJECTED)" not in trace.read_text():
             break
         assert code == 0
-        assert read(training.checkpoints).step in (1, 2)
-        assert left_behind(training.checkpoints) == []
+        assert read(training.run.checkpoints).step in (1, 2)
+        assert left_behind(training.run.checkpoints) == []
     assert turn > 1
 
 
@@ -144,7 +145,7 @@ def test_training_whose_disk_is_full_for_a_while_ends_with_the_same_model(
 ):
     overrides = [*prepared.settings, "recovery.checkpoint_steps=2", "train.epochs=2"]
     settings = config.load(overrides=overrides)
-    whole = train_alone(prepared.graph, tmp_path / "whole", tmp_path / "logs" / "whole", settings)
+    whole = train_alone(prepared.graph, RunPaths(tmp_path, "whole"), settings)
     real, refused = files.save_tensors, []
 
     def save_tensors(path, tensors):
@@ -155,6 +156,6 @@ def test_training_whose_disk_is_full_for_a_while_ends_with_the_same_model(
 
     capsys.readouterr()
     monkeypatch.setattr(files, "save_tensors", save_tensors)
-    model = train_alone(prepared.graph, tmp_path / "full", tmp_path / "logs" / "full", settings)
+    model = train_alone(prepared.graph, RunPaths(tmp_path, "full"), settings)
     assert capsys.readouterr().err.count(WARNING) == len(refused) == 4
     assert (model / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -18,10 +18,12 @@ import pytest
 import torch
 from data.ogb_archive import write_ogb, zip_folder
 
-from citeflow import config, files, stages
+from citeflow import config, files
+from citeflow.data.datasets import download_dataset
 from citeflow.errors import CiteflowError
 from citeflow.evaluation import predict, trained_model
-from citeflow.graph.prepared import PreparedGraph
+from citeflow.files.manifests import FileEntry
+from citeflow.graph.prepared import PreparedGraph, prepare
 
 DEEP = "[" * 100_000
 pytestmark = pytest.mark.fault("F35")
@@ -76,7 +78,7 @@ def graph(trained, tmp_path):
 def sign_again(folder, kind):
     """Write the manifest again, as somebody who changed a file on purpose would."""
     manifest = files.read_json(folder / "manifest.json")
-    files.write_manifest(folder, kind, inputs=manifest.inputs, facts=manifest.facts)
+    files.write_manifest(folder, kind, inputs=manifest["inputs"], facts=manifest["facts"])
 
 
 def save_hostile(path, content, **options):
@@ -98,8 +100,8 @@ def test_pickle_in_a_split_file_of_ogb(is_zip, protocol, part, tmp_path, canary,
     options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": is_zip}
     save_hostile(tmp_path / "set" / "split" / "time" / f"{part}.pt", hostile, **options)
     source = zip_folder(tmp_path / "set", tmp_path / "set.zip")
-    raw = stages.download(str(source), data_root=tmp_path / "root", config=SMALL)
-    refused(stages.preprocess, raw, data_root=tmp_path / "root", config=SMALL)
+    raw = download_dataset(str(source), data_root=tmp_path / "root", config=SMALL)
+    refused(prepare, raw, data_root=tmp_path / "root", config=SMALL.data)
 
 
 def test_object_array_as_features(tmp_path, canary, refused):
@@ -112,8 +114,8 @@ def test_object_array_as_features(tmp_path, canary, refused):
     np.save(
         folder / "features.npy", np.array([[Payload(canary)]] * 9, dtype=object), allow_pickle=True
     )
-    raw = stages.download(str(folder), data_root=tmp_path / "root", config=SMALL)
-    refused(stages.preprocess, raw, data_root=tmp_path / "root", config=SMALL)
+    raw = download_dataset(str(folder), data_root=tmp_path / "root", config=SMALL)
+    refused(prepare, raw, data_root=tmp_path / "root", config=SMALL.data)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +128,8 @@ def test_header_of_features_that_is_hard_on_the_parser(header, tmp_path, refused
     (folder / "citations.csv").write_text("citing,cited\n2,1\n3,1\n3,2\n")
     head = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header.encode()
     (folder / "features.npy").write_bytes(head + bytes(64))
-    raw = stages.download(str(folder), data_root=tmp_path / "root", config=SMALL)
-    refused(stages.preprocess, raw, data_root=tmp_path / "root", config=SMALL)
+    raw = download_dataset(str(folder), data_root=tmp_path / "root", config=SMALL)
+    refused(prepare, raw, data_root=tmp_path / "root", config=SMALL.data)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +202,12 @@ def test_manifest_that_names_a_file_outside(name, model, refused):
     outside = model.parent / "outside"
     outside.write_text("secret")
     (model / "link").symlink_to(outside)
-    manifest = files.read_json(model / "manifest.json")
-    entry = {"bytes": 6, "sha256": files.sha256_of_file(outside)}
-    manifest.files[name.format(root=model.parent)] = entry
-    (model / "manifest.json").write_text(json.dumps(manifest))
+    manifest = files.read_manifest(model, "TrainedModel")
+    entry = FileEntry(bytes=6, sha256=files.sha256_of_file(outside))
+    entries = {**manifest.files, name.format(root=model.parent): entry}
+    hostile = manifest.model_copy(update={"files": entries})
+    signed = hostile.model_copy(update={"sha256": hostile.digest})
+    files.write_json(model / "manifest.json", signed.model_dump())
     refused(trained_model.load, model)
 
 
@@ -221,11 +225,11 @@ def test_link_instead_of_a_file(name, model, refused):
 )
 def test_note_of_a_download_is_not_trusted(note, tmp_path, canary):
     url, root = zip_folder_of_papers(tmp_path).as_uri(), tmp_path / "root"
-    raw = stages.download(url, data_root=root, config=SMALL)
+    raw = download_dataset(url, data_root=root, config=SMALL)
     (place,) = root.glob("raw/.downloads/*/note.json")
     place.write_text(note)
     shutil.copytree(raw, tmp_path / "outside")
-    assert stages.download(url, data_root=root, config=SMALL) == raw
+    assert download_dataset(url, data_root=root, config=SMALL) == raw
 
 
 def zip_folder_of_papers(tmp_path):
@@ -266,8 +270,8 @@ def test_hostile_table(name, kind, tmp_path, canary, refused):
     (folder / name).write_bytes(content)
 
     def both():
-        raw = stages.download(str(folder), data_root=tmp_path / "root", config=SMALL)
-        stages.preprocess(raw, data_root=tmp_path / "root", config=SMALL)
+        raw = download_dataset(str(folder), data_root=tmp_path / "root", config=SMALL)
+        prepare(raw, data_root=tmp_path / "root", config=SMALL.data)
 
     refused(both)
 

@@ -106,9 +106,8 @@ def test_workers_whose_torchrun_is_killed_save_and_end(run, undisturbed):
 
 @pytest.mark.fault("F1", nightly=True)
 def test_nothing_outlives_a_launcher_that_is_killed(prepared, tmp_path, undisturbed):
-    run = Training(prepared, tmp_path / "runs" / "r")
-    run.run_dir.parent.mkdir()
-    arguments = ["train", str(run.graph), "--run-name", "r", "--workers", "2"]
+    run = Training(prepared, tmp_path)
+    arguments = ["train", str(run.graph), "--run-name", run.run.name, "--workers", "2"]
     arguments += ["--data-root", str(tmp_path)]
     arguments += [argument for override in run.overrides for argument in ("--set", override)]
     with run.disturbed(Fault(what="pause", step=25, rank=None, seconds=1)):

@@ -5,14 +5,17 @@ import io
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
 from citeflow import files
 from citeflow.errors import CiteflowError
+from citeflow.paths import RunPaths
 from citeflow.training import checkpoint, distributed, worker
 from citeflow.training.distributed import Group
+from citeflow.training.launch import WorkerJob
 from faults.small_saves import INPUTS, read, save
 
 LOOKS = ("stat", "listdir", "scandir", "open", "mkdir", "replace", "link")
@@ -40,11 +43,8 @@ def ranks(monkeypatch):
     """Run a function as two ranks; rank 1 sees an empty disk, and its looks at it are counted."""
     exchange, looks, mine = Exchange(), [], threading.local()
 
-    def sum_(self, *values):
-        return [sum(column) for column in zip(*exchange(self.rank, values), strict=True)]
-
-    def broadcast(buffer, src):
-        buffer.copy_(exchange(mine.rank, buffer.clone())[src])
+    def broadcast(objects, src):
+        objects[:] = exchange(mine.rank, list(objects))[src]
 
     def seen(real):
         def look(*args, **kwargs):
@@ -63,20 +63,20 @@ def ranks(monkeypatch):
         with ThreadPoolExecutor(2) as threads:
             return list(threads.map(act, (0, 1)))
 
-    monkeypatch.setattr(Group, "sum", sum_)
-    monkeypatch.setattr(distributed.dist, "broadcast", broadcast)
+    monkeypatch.setattr(distributed.dist, "broadcast_object_list", broadcast)
     for name in LOOKS:
         monkeypatch.setattr(os, name, seen(getattr(os, name)))
     monkeypatch.setattr(io, "open", seen(io.open))
     return both, looks
 
 
-def start(run_dir):
+def start(run):
     """Return what a rank starts from, or the error that it ends with."""
+    job = WorkerJob(data=Path(), data_root=run.data_root, run=run.name, launch="one", config={})
 
     def begin(each):
         try:
-            return worker._start(each, run_dir, INPUTS, launch="one")
+            return worker.resume_point(each, job, INPUTS)
         except CiteflowError as error:
             return str(error)
 
@@ -87,11 +87,12 @@ def start(run_dir):
 @pytest.mark.parametrize("saves", [0, 1, 2])
 def test_rank_that_sees_an_empty_disk_starts_with_the_state_of_rank_0(tmp_path, ranks, saves):
     both, looks = ranks
+    run = RunPaths(tmp_path, "r")
     for step in range(saves):
-        save(tmp_path / "checkpoints", 10 + step)
-    first, second = both(start(tmp_path))
+        save(run.checkpoints, 10 + step)
+    first, second = both(start(run))
     assert first == second
-    assert first.state == read(tmp_path / "checkpoints")
+    assert first.state == read(run.checkpoints)
     assert (first.state.step > 0) == (saves > 0)
     assert looks == []
 
@@ -99,9 +100,10 @@ def test_rank_that_sees_an_empty_disk_starts_with_the_state_of_rank_0(tmp_path, 
 @pytest.mark.fault("F19")
 def test_rank_that_sees_an_empty_disk_ends_with_the_error_of_rank_0(tmp_path, ranks):
     both, looks = ranks
-    save(tmp_path / "checkpoints", 4)
-    (tmp_path / "checkpoints" / "step-00000004" / "progress.json").unlink()
-    first, second = both(start(tmp_path))
+    run = RunPaths(tmp_path, "r")
+    save(run.checkpoints, 4)
+    (run.checkpoints / "step-00000004" / "progress.json").unlink()
+    first, second = both(start(run))
     assert first == second
     assert "every checkpoint is damaged" in first
     assert looks == []

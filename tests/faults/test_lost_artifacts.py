@@ -7,8 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from citeflow import config, files, stages, steps
+from citeflow import config, files, stages
 from citeflow.cli.main import main
+from citeflow.evaluation import evaluator
+from citeflow.graph import prepared as prepared_graph
+from citeflow.reporting import publish as publishing
+from citeflow.training import launch
 
 LIMIT_S = 5.0
 KINDS = {
@@ -45,7 +49,7 @@ def swap(artifact, other):
 
 
 def overwrite(artifact, other):
-    """Reartifact it by one of the same kind, as another run of the same name does."""
+    """Replace it by one of the same kind, as another run of the same name does."""
     kind = files.read_json(artifact / files.MANIFEST)["kind"]
     (artifact / files.MANIFEST).unlink()
     largest(artifact).write_bytes(b"of another run")
@@ -77,7 +81,7 @@ def paths(trained, root):
 
 @pytest.fixture
 def artifacts(paths, root):
-    """The KFP artifacts of a run whose steps were cached."""
+    """The KFP artifacts of a run whose stages were cached."""
     made = {}
     for kind, name in KINDS.items():
         metadata = {"location": str(paths[name].relative_to(root)), "kind": kind}
@@ -88,19 +92,19 @@ def artifacts(paths, root):
 
 def preprocess(artifacts, root):
     raw = artifacts["raw"]
-    steps.preprocess(raw, raw.metadata["sha256"], "", data_root=str(root), graph=empty(root))
+    stages.preprocess(raw, raw.metadata["sha256"], "", data_root=str(root), graph=empty(root))
 
 
 def train(artifacts, root):
     settings = config.to_yaml(config.load())
     outputs = {"data_root": str(root), "model": empty(root), "metrics": empty(root)}
-    steps.train(artifacts["graph"], settings, 2, "again", "1234", "local", "", **outputs)
+    stages.train(artifacts["graph"], settings, 2, "again", "1234", "local", "", **outputs)
 
 
 def evaluate(artifacts, root):
     model = artifacts["model"]
     outputs = {name: empty(root) for name in ("report", "metrics", "classification")}
-    steps.evaluate(
+    stages.evaluate(
         model, model.metadata["sha256"], artifacts["graph"], data_root=str(root), **outputs
     )
 
@@ -108,7 +112,7 @@ def evaluate(artifacts, root):
 def publish(artifacts, root):
     report = artifacts["report"]
     outputs = {"data_root": str(root), "summary": empty(root), "page": empty(root)}
-    steps.publish(report, report.metadata["sha256"], artifacts["model"], "", **outputs)
+    stages.publish(report, report.metadata["sha256"], artifacts["model"], "", **outputs)
 
 
 def empty(root):
@@ -121,22 +125,48 @@ INPUTS = [
     (evaluate, "model"),
     (evaluate, "graph"),
     (publish, "report"),
+    (publish, "model"),
 ]
-INPUTS += [(publish, "model")]
+WORK = {
+    preprocess: (prepared_graph, "prepare"),
+    train: (launch, "train_locally"),
+    evaluate: (evaluator, "evaluate"),
+    publish: (publishing, "publish"),
+}
+"""The function that does the work of each stage."""
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Names of the functions whose work has started; it does nothing."""
+    started = []
+
+    def note(name):
+        def work(*_, **__):
+            started.append(name)
+            raise StartedError
+
+        return work
+
+    for module, name in WORK.values():
+        monkeypatch.setattr(module, name, note(name))
+    return started
+
+
+class StartedError(Exception):
+    """The work has started."""
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize(("step", "name"), INPUTS)
-def test_pipeline_step_reports_a_lost_input_at_once(
-    artifacts, paths, root, monkeypatch, capsys, step, name, damage
+@pytest.mark.parametrize(("stage", "name"), INPUTS)
+def test_stage_reports_a_lost_input_at_once(
+    artifacts, paths, root, started, capsys, stage, name, damage
 ):
-    started = []
-    monkeypatch.setattr(stages, step.__name__, lambda *_, **__: started.append(step))
     other = paths["report" if name == "raw" else "raw"]
     damage(paths[name], other)
     began = time.monotonic()
     with pytest.raises(SystemExit) as ended:
-        step(artifacts, root)
+        stage(artifacts, root)
     wasted = time.monotonic() - began
     err = capsys.readouterr().err
     assert ended.value.code in (66, 74)
@@ -146,18 +176,11 @@ def test_pipeline_step_reports_a_lost_input_at_once(
     assert "caching off" in err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("step", "name"), INPUTS)
-def test_pipeline_step_starts_with_an_undamaged_input(artifacts, root, monkeypatch, step, name):
-    def begin(*_, **__):
-        raise StartedError
-
-    monkeypatch.setattr(stages, step.__name__, begin)
+@pytest.mark.parametrize("stage", WORK)
+def test_stage_starts_with_undamaged_inputs(artifacts, root, started, stage):
     with pytest.raises(StartedError):
-        step(artifacts, root)
-
-
-class StartedError(Exception):
-    """The work has started."""
+        stage(artifacts, root)
+    assert started == [WORK[stage][1]]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SLOW_STEP_S = TIMEOUT_S / 10
 def test_still_worker_is_lost_after_the_timeout_and_slow_one_is_not(
     prepared, tmp_path, undisturbed
 ):
-    run = Training(prepared, tmp_path / "run", f"recovery.step_timeout_s={TIMEOUT_S}")
+    run = Training(prepared, tmp_path, f"recovery.step_timeout_s={TIMEOUT_S}")
     run.launch(
         Fault(what="freeze", step=15, seconds=70),
         Fault(what="hold lock", step=25, seconds=70, attempt=2),

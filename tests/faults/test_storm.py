@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from citeflow.training.checkpoint import KEPT
+from citeflow.training.checkpoint import MAX_KEPT
 from faults.disturbed_training import Fault, Training, family
 
 STORM_S = 100
@@ -66,7 +66,7 @@ def resources_of(process):
 
 @pytest.mark.fault("F9", nightly=True)
 def test_storm_of_kills_changes_nothing_and_nothing_grows(prepared, tmp_path, undisturbed):
-    run = Training(prepared, tmp_path / "run", "recovery.checkpoint_steps=2")
+    run = Training(prepared, tmp_path, "recovery.checkpoint_steps=2")
     storm = Storm(run)
     run.launch(Fault(what="pause", attempt=None, seconds=STEP_S), meanwhile=storm.blow)
     assert len(storm.kills) >= 3
@@ -76,4 +76,6 @@ def test_storm_of_kills_changes_nothing_and_nothing_grows(prepared, tmp_path, un
         assert last["memory_mib"] - first["memory_mib"] < 32
         assert last["files"] - first["files"] <= 4
         assert last["threads"] - first["threads"] <= 4
-    assert max(storm.folders) <= KEPT + 2  # one that is written, and one that is not yet deleted
+    assert (
+        max(storm.folders) <= MAX_KEPT + 2
+    )  # one that is written, and one that is not yet deleted

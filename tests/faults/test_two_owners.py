@@ -14,11 +14,12 @@ import pytest
 
 from citeflow import config, files
 from citeflow.errors import TrainingError, UnavailableError
+from citeflow.paths import RunPaths
 from citeflow.training import launch
-from citeflow.training.lease import LeaseLost, claim
+from citeflow.training.lease import LeaseLost, acquire
 from faults import disturbed_worker
 from faults.disturbed_training import TESTS, Fault, Training
-from faults.small_saves import read, take_steps, training_on
+from faults.small_saves import SavingTrainer, read, take_steps
 
 PATIENCE_S = 120
 FROZEN_AT = 12
@@ -32,9 +33,9 @@ def snapshot(folder):
 
 @pytest.mark.fault("F20")
 def test_older_of_two_stops_before_its_next_write(tmp_path):
-    older = training_on(tmp_path, launch="older")
+    older = SavingTrainer(tmp_path, launch="older")
     take_steps(older, 2)
-    newer = training_on(tmp_path, launch="newer")
+    newer = SavingTrainer(tmp_path, launch="newer")
     before = snapshot(tmp_path)
     for _ in range(3):
         with pytest.raises(LeaseLost, match="attempt 2 has taken over from attempt 1"):
@@ -42,12 +43,12 @@ def test_older_of_two_stops_before_its_next_write(tmp_path):
     assert snapshot(tmp_path) == before
     newer.progress.step = 2
     take_steps(newer, 1)
-    assert read(newer.checkpoints).step == 3
+    assert read(newer.run.checkpoints).step == 3
 
 
 @pytest.mark.fault("F20")
 def test_second_training_of_a_run_is_refused_before_it_changes_anything(prepared, tmp_path):
-    run = Training(prepared, tmp_path / "run")
+    run = Training(prepared, tmp_path)
     with files.exclusive(run.run_dir / "train.lock"):
         files.write_text(run.run_dir / "job.json", "of the first")
         before = snapshot(run.run_dir)
@@ -93,26 +94,26 @@ def frozen_worker(job_file, events):
 def test_worker_frozen_while_another_job_finished_its_run_leaves_it_alone(
     prepared, train_alone, tmp_path
 ):
-    run_dir = tmp_path / "run"
-    log_dir = tmp_path / "logs"
+    run = RunPaths(tmp_path, "run")
+    run_dir = run.folder
     overrides = [*prepared.settings, "recovery.checkpoint_steps=5", "train.epochs=3"]
     settings = config.load(overrides=overrides)
-    launch.begin_job(run_dir, launch.job_of(prepared.graph, log_dir / "older", settings))
+    launch.write_job(launch.make_job(prepared.graph, run, settings))
     with frozen_worker(run_dir / "job.json", tmp_path / "events.jsonl") as older:
         newest = max(files.names_in(run_dir / "checkpoints"))
         assert 0 < int(newest.removeprefix("step-")) <= FROZEN_AT
-        model = train_alone(prepared.graph, run_dir, log_dir / "newer", settings)
+        model = train_alone(prepared.graph, run, settings)
         before = snapshot(run_dir)
         os.kill(older.pid, signal.SIGCONT)
         assert older.wait(PATIENCE_S) == 1
     assert snapshot(run_dir) == before
     assert not (run_dir / "error.json").exists()
     files.verify(model, "TrainedModel")
-    whole = train_alone(prepared.graph, tmp_path / "whole", log_dir / "whole", settings)
+    whole = train_alone(prepared.graph, RunPaths(tmp_path, "whole"), settings)
     assert (model / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     first = files.read_json(run_dir / "attempts" / "00001.json")
     with pytest.raises(LeaseLost):
-        claim(run_dir / "attempts", launch=first["launch"], step=10**6)
+        acquire(run_dir / "attempts", launch=first["launch"], step=10**6)
 
 
 @pytest.mark.fault("F10", nightly=True)
@@ -126,7 +127,7 @@ def test_three_attempts_without_progress_end_the_training(run):
 
 @pytest.mark.fault("F10", nightly=True)
 def test_failures_with_checkpoints_between_them_do_not_end_the_training(prepared, tmp_path):
-    training = Training(prepared, tmp_path / "run", "recovery.checkpoint_steps=4", "train.epochs=3")
+    training = Training(prepared, tmp_path, "recovery.checkpoint_steps=4", "train.epochs=3")
     faults = [Fault(what="fail", step=5 * attempt, attempt=attempt) for attempt in (1, 2, 3, 4)]
     training.launch(*faults)
     assert len(training.events("fired")) == 4

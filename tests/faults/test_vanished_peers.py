@@ -35,7 +35,7 @@ class Nodes:
         self.running = {}
         self.ended = 0
         settings = config.load(overrides=run.overrides)
-        launch.begin_job(run.run_dir, launch.job_of(run.graph, run.log_dir, settings))
+        launch.write_job(launch.make_job(run.graph, run.run, settings))
 
     def start(self, node):
         """Start a node's torchrun, as its pod does."""
@@ -156,7 +156,7 @@ def test_worker_that_vanishes_from_the_network_is_lost_after_the_timeout(
 ):
     if not has_namespaces():
         pytest.skip("network namespaces are not permitted here")
-    run = Training(prepared, tmp_path / "run", f"recovery.step_timeout_s={TIMEOUT_S}")
+    run = Training(prepared, tmp_path, f"recovery.step_timeout_s={TIMEOUT_S}")
     pause = Fault(what="pause", step=25, rank=None, seconds=1)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.disturbed(pause))

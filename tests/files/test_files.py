@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import itertools
+import json
 import os
 import resource
 import signal
@@ -146,16 +147,14 @@ def test_new_directory_that_fails_leaves_what_was_there(failure, artifact):
 def test_new_directory_replaces_all_files(can_exchange, tmp_path, monkeypatch):
     if not can_exchange:
         monkeypatch.setattr(files.replacing, "_exchange", lambda work, path: False)
-    files.write_text(tmp_path / "artifact" / "left over", "old")
-    make(tmp_path / "artifact")
-    assert names(tmp_path) == ["artifact"]
-    assert names(tmp_path / "artifact") == ["a.txt", "below.npy", "manifest.json"]
-
-
-def test_new_directory_replaces_a_file(tmp_path):
-    files.write_text(tmp_path / "artifact", "a file")
-    files.verify(make(tmp_path / "artifact"), KIND)
-    assert names(tmp_path) == ["artifact"]
+    for left_over in ("artifact/left over", "artifact"):
+        files.write_text(tmp_path / left_over, "old")
+        make(tmp_path / "artifact")
+        assert names(tmp_path) == ["artifact"]
+        assert names(tmp_path / "artifact") == ["a.txt", "below.npy", "manifest.json"]
+        files.delete_directory(tmp_path / "artifact")
+        files.delete_directory(tmp_path / "artifact")
+        assert names(tmp_path) == []
 
 
 def test_new_directory_never_moves_the_old_one_away_first(artifact, monkeypatch):
@@ -181,7 +180,7 @@ def test_new_directory_by_many_at_once(can_exchange, tmp_path, monkeypatch):
     files.verify(tmp_path / "artifact", KIND)
 
 
-def test_new_directory_removes_what_was_abandoned_under_its_name(tmp_path):
+def test_new_directory_removes_what_was_abandoned(tmp_path):
     ages_h = {".artifact.old_old_": 25, ".artifact.at_work_": 23, ".other.old_old_": 25}
     for name, age_h in ages_h.items():
         files.write_text(tmp_path / name / "half.bin", "half")
@@ -221,12 +220,6 @@ def test_delete_spares_one_file_and_needs_no_folder(tmp_path):
     files.delete(tmp_path, "*.log", keep="b.log")
     files.delete(tmp_path / "none", "*")
     assert names(tmp_path) == ["b.log", "c.txt"]
-
-
-def test_delete_directory_and_none(artifact):
-    files.delete_directory(artifact)
-    files.delete_directory(artifact)
-    assert names(artifact.parent) == []
 
 
 @FORKS
@@ -347,14 +340,6 @@ def test_again_if_stale_tries_once_more(error_number, failures, calls):
     assert len(made) == calls
 
 
-def test_names_in_tells_an_unreadable_folder_from_none(tmp_path):
-    files.write_text(tmp_path / "a.txt", "one")
-    assert files.names_in(tmp_path) == ["a.txt"]
-    assert files.names_in(tmp_path / "none") == []
-    with pytest.raises(NotADirectoryError):
-        files.names_in(tmp_path / "a.txt")
-
-
 def test_write_manifest_lists_every_file_of_every_folder(tmp_path):
     with files.new_directory(tmp_path / "artifact") as work:
         files.write_text(work / "a.txt", "one")
@@ -388,19 +373,15 @@ def test_read_manifest_names_a_cut_or_missing_file(artifact):
         files.read_manifest(artifact, KIND)
 
 
-def test_verify_finds_a_changed_file_by_its_digest(artifact):
-    (artifact / "a.txt").write_text("new")
-    files.read_manifest(artifact, KIND)
-    with pytest.raises(CorruptError, match=r"a\.txt"):
-        files.verify(artifact, KIND)
-
-
-@pytest.mark.parametrize("part", ["inputs", "sha256"])
-def test_verify_finds_a_changed_manifest_by_its_own_digest(part, artifact):
-    manifest = files.read_json(artifact / "manifest.json")
-    manifest[part] = {"from": "1" * 64} if part == "inputs" else "1" * 64
-    files.write_json(artifact / "manifest.json", manifest)
-    with pytest.raises(CorruptError, match=r"manifest does not match its sha256: .*manifest\.json"):
+@pytest.mark.parametrize("part", ["inputs", "sha256", "a.txt"])
+def test_verify_finds_what_was_changed_by_its_digest(part, artifact):
+    if part == "a.txt":
+        (artifact / part).write_text("new")
+    else:
+        manifest = files.read_json(artifact / "manifest.json")
+        manifest[part] = {"from": "1" * 64} if part == "inputs" else "1" * 64
+        files.write_json(artifact / "manifest.json", manifest)
+    with pytest.raises(CorruptError, match=r"a\.txt" if part == "a.txt" else r"manifest\.json"):
         files.verify(artifact, KIND)
 
 
@@ -414,16 +395,9 @@ def test_read_manifest_refuses_another_kind_and_none(artifact, tmp_path):
         files.read_json(tmp_path / "none")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"kind": "Raw', b"\xff\xfe", b"[" * 100_000])
-def test_read_manifest_names_a_damaged_json_file(content, artifact):
-    (artifact / "manifest.json").write_bytes(content)
-    with pytest.raises(CorruptError, match=r"manifest\.json"):
-        files.read_manifest(artifact, KIND)
-
-
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "below/../../secret", ".."])
-def test_read_manifest_refuses_files_elsewhere(name, artifact, tmp_path, figure):
+def test_read_manifest_refuses_files_elsewhere(name, artifact, tmp_path):
     files.write_text(tmp_path / "secret", "one")
     manifest = files.read_json(artifact / "manifest.json")
     digest = files.sha256_of_file(tmp_path / "secret")
@@ -431,30 +405,27 @@ def test_read_manifest_refuses_files_elsewhere(name, artifact, tmp_path, figure)
     files.write_json(artifact / "manifest.json", manifest)
     with pytest.raises(CorruptError, match="not a manifest of citeflow"):
         files.read_manifest(artifact, KIND)
-    figure(hostile_files=1, executed=0)
 
 
 @pytest.mark.fault("F35")
-def test_read_manifest_refuses_a_link(artifact, tmp_path, figure):
+def test_read_manifest_refuses_a_link(artifact, tmp_path):
     (artifact / "a.txt").rename(tmp_path / "elsewhere")
     (artifact / "a.txt").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CorruptError, match=r"a\.txt"):
         files.read_manifest(artifact, KIND)
-    figure(hostile_files=1, executed=0)
 
 
-EMPTY = {"kind": KIND, "files": {}, "inputs": {}, "facts": {}, "sha256": ""}
 WRONG_FIELDS = [{"files": []}, {"inputs": []}, {"facts": ""}, {"sha256": 7}]
 WRONG_FIELDS += [{"files": {"a.txt": entry}} for entry in (None, {"bytes": 3})]
+EMPTY = {"kind": KIND, "files": {}, "inputs": {}, "facts": {}, "sha256": ""}
+OTHER_JSON = [[], "text", None, {}, {"kind": KIND}, *(EMPTY | fields for fields in WRONG_FIELDS)]
+DAMAGED_JSON = [b"", b'{"kind": "Raw', b"\xff\xfe", b"[" * 100_000]
 
 
 @pytest.mark.fault("F35")
-@pytest.mark.parametrize(
-    "value",
-    [[], "text", None, {}, {"kind": KIND}, *({**EMPTY, **fields} for fields in WRONG_FIELDS)],
-)
-def test_read_manifest_refuses_other_json(value, artifact, figure):
-    files.write_json(artifact / "manifest.json", value)
-    with pytest.raises(CorruptError):
+@pytest.mark.parametrize("content", [*DAMAGED_JSON, *map(json.dumps, OTHER_JSON)])
+def test_read_manifest_names_a_file_that_is_none(content, artifact):
+    is_damaged = isinstance(content, bytes)
+    (artifact / "manifest.json").write_bytes(content if is_damaged else content.encode())
+    with pytest.raises(CorruptError, match=r"manifest\.json" if is_damaged else None):
         files.read_manifest(artifact, KIND)
-    figure(hostile_files=1, executed=0)

@@ -116,16 +116,6 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
         assert not pairs(part.source_P, part.target_P) & neighbors
 
 
-def test_rows_of_papers_that_cite_each_other_are_near(write):
-    rng = np.random.default_rng(0)
-    community_E = np.tile(np.arange(50, dtype=np.int32), 60)
-    edge_2E = rng.integers(0, 20, (2, 3000), dtype=np.int32) * 50 + community_E
-    prepared = write(CitationGraph(edge_2E=edge_2E, id_N=np.arange(1000)))
-    source_E, target_E = prepared.references.edges()
-    assert np.mean(np.abs(edge_2E[0] - edge_2E[1]) < 20) < 0.1
-    assert np.mean(np.abs(source_E - target_E) < 20) > 0.9
-
-
 @pytest.mark.parametrize("rows", [1, 7])
 def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows):
     monkeypatch.setattr("citeflow.graph.prepared.BLOCK_ROWS", rows)
@@ -152,7 +142,7 @@ def test_two_papers_make_a_graph(write):
 
 
 @pytest.mark.fault("F27")
-def test_facts_count_what_was_kept_and_dropped(write, figure):
+def test_facts_count_what_was_kept_and_dropped(write):
     graph = small_graph(counts={"unknown": 7})
     extra_2E = np.array([[5, 5, 0], [5, 5, 49]], dtype=np.int32)
     edge_2E = np.concatenate([graph.edge_2E, extra_2E, graph.edge_2E[:, :20]], axis=1)
@@ -181,26 +171,21 @@ def test_facts_count_what_was_kept_and_dropped(write, figure):
     stages = prepared.manifest.facts["stages"]
     assert stages["download"] == {"seconds": 2.0}
     assert stages["preprocess"]["peak_rss_bytes"] > 10**7
-    figure(bad_inputs_counted=4)
 
 
-def test_split_is_random_without_dates(write):
-    prepared = write(small_graph(day_N=None, x_NF=None))
+def test_text_ids_and_titles_of_a_bare_graph_come_back(write):
+    id_N = np.array([f"hep-th/{i:04}" for i in range(50)], dtype=object)
+    title_N = np.array([f"On {i} strings é" for i in range(50)], dtype=object)
+    prepared = write(small_graph(id_N=id_N, title_N=title_N, day_N=None, x_NF=None))
+    assert sorted(prepared.ids()) == id_N.tolist()
+    assert prepared.titles() == [f"On {int(name[-4:])} strings é" for name in prepared.ids()]
     assert (prepared.x_NF, prepared.day_N) == (None, None)
     facts = prepared.facts
     assert (facts.split, facts.dates, facts.num_features) == ("random", False, 0)
 
 
-def test_text_ids_and_titles_come_back(write):
-    id_N = np.array([f"hep-th/{i:04}" for i in range(50)], dtype=object)
-    title_N = np.array([f"On {i} strings é" for i in range(50)], dtype=object)
-    prepared = write(small_graph(id_N=id_N, title_N=title_N))
-    assert sorted(prepared.ids()) == id_N.tolist()
-    assert prepared.titles() == [f"On {int(name[-4:])} strings é" for name in prepared.ids()]
-
-
 @pytest.mark.fault("F27")
-def test_own_split_is_kept_and_overlaps_are_counted(write, figure):
+def test_own_split_is_kept_and_overlaps_are_counted(write):
     source_E, target_E = small_graph().edge_2E[:, :3]
     split = OwnSplit(
         valid=held_out([1], [2], [[3, 4]]),
@@ -215,7 +200,6 @@ def test_own_split_is_kept_and_overlaps_are_counted(write, figure):
     assert facts.split == "own"
     assert facts.num_citations == facts.num_training_citations + 4
     assert facts.held_out_in_training == 3
-    figure(bad_inputs_counted=1)
 
 
 GOOD = held_out([1], [2], [[3, 4]])
@@ -243,11 +227,10 @@ GOOD = held_out([1], [2], [[3, 4]])
         ({"split": OwnSplit(valid=held_out([1, 2], [3], [[4]]), test=GOOD)}, "valid split"),
     ],
 )
-def test_bad_graph_is_refused_and_leaves_nothing(write, tmp_path, changes, message, figure):
+def test_bad_graph_is_refused_and_leaves_nothing(write, tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         write(small_graph(**changes))
     assert list(tmp_path.iterdir()) == []
-    figure(bad_inputs=1)
 
 
 def test_graph_is_written_with_the_same_digest(write, capsys):
@@ -265,6 +248,8 @@ def test_graph_is_written_with_the_same_digest(write, capsys):
 def test_open_names_what_is_missing_or_wrong(write, tmp_path):
     with pytest.raises(NotFoundError, match="no PreparedGraph here"):
         PreparedGraph.open(tmp_path / "nowhere")
+    with pytest.raises(NotFoundError, match="no RawDataset here"):
+        prepare(tmp_path / "nowhere", data_root=tmp_path, config=CONFIG)
     folder = write(small_graph()).path
     manifest = files.read_json(folder / files.MANIFEST)
     del manifest["facts"]["num_papers"]
@@ -303,21 +288,12 @@ def test_prepare_makes_a_graph_once_for_each_setting(tmp_path, raw):
     made_at = (path / "manifest.json").stat().st_mtime_ns
     assert prepare(raw, data_root=tmp_path, config=CONFIG) == path
     assert (path / "manifest.json").stat().st_mtime_ns == made_at
+    (path / "valid_target.npy").write_bytes(b"")
+    assert prepare(raw, data_root=tmp_path, config=CONFIG) == path
     other = prepare(raw, data_root=tmp_path, config=CONFIG.model_copy(update={"seed": 1}))
     assert sorted((tmp_path / "prepared").iterdir()) == sorted([path, other])
     assert len(path.name) == 16
     prepared = PreparedGraph.open(path)
+    assert len(prepared.valid.target_P) == 10
     assert prepared.facts.dataset == "brought"
     assert prepared.manifest.inputs == {"RawDataset": files.read_manifest(raw, "RawDataset").sha256}
-
-
-def test_prepare_replaces_a_graph_that_was_cut(tmp_path, raw):
-    path = prepare(raw, data_root=tmp_path, config=CONFIG)
-    (path / "valid_target.npy").write_bytes(b"")
-    assert prepare(raw, data_root=tmp_path, config=CONFIG) == path
-    assert len(PreparedGraph.open(path).valid.target_P) == 10
-
-
-def test_prepare_names_a_missing_dataset(tmp_path):
-    with pytest.raises(NotFoundError, match="no RawDataset here"):
-        prepare(tmp_path / "nowhere", data_root=tmp_path, config=CONFIG)

@@ -32,21 +32,15 @@ def tags(step):
     return [after for word, after in itertools.pairwise(words) if word == "--tag"]
 
 
-def test_substitutions_are_defined_and_used(text, build):
+def test_substitutions_and_builders_are_known(text, build, steps, checkout):
     used = set(re.findall(r"(?<!\$)\$\{?([A-Z_][A-Z_0-9]*)", re.sub(r"(?m)(^|\s)#.*$", "", text)))
     assert used == {*build["substitutions"], *(used & BUILT_IN)}
     assert build["options"]["dynamicSubstitutions"] is True  # _TAG is made of another
-
-
-def test_images_are_pushed_by_cloud_build(build, steps):
+    builders = {step["name"] for step in steps.values()} - {steps["upload"]["name"]}
+    assert all(re.search(r"@sha256:[0-9a-f]{64}$", name) for name in builders)
+    assert f"ARG PYTHON={steps['check']['name']}\n" in file(checkout).read_text()
     built = [tag for step in steps.values() for tag in tags(step)]
     assert sorted(built) == sorted(build["images"])
-    released = [image for image in build["images"] if not image.endswith(":cache")]
-    assert [image.rsplit("/", 1)[1] for image in released] == [
-        f"citeflow-{name}:${{_TAG}}-python3.11" for name in IMAGES
-    ]
-    registry = "${_REGION}-docker.pkg.dev/${PROJECT_ID}/${_REPO}/"
-    assert all(image.startswith(registry) for image in build["images"])
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -98,12 +92,6 @@ def test_scripts_are_bash_and_read_substitutions_from_their_environment(steps):
             assert not re.search(r"(?<!\$)\$\{?_", step["args"][1])
             script = step["args"][1].replace("$$", "$")
             assert subprocess.run(["bash", "-n", "-c", script], timeout=10).returncode == 0
-
-
-def test_builders_are_pinned_by_digest(steps, checkout):
-    builders = {step["name"] for step in steps.values()} - {steps["upload"]["name"]}
-    assert all(re.search(r"@sha256:[0-9a-f]{64}$", name) for name in builders)
-    assert f"ARG PYTHON={steps['check']['name']}\n" in file(checkout).read_text()
 
 
 def test_build_has_provenance_an_account_and_no_secret(text, build):

@@ -1,11 +1,5 @@
-"""Row F8: SIGTERM ends the command of a pod as process 1, which Linux spares the signals without a
-handler.
+"""SIGTERM ends the command of a pod as process 1, which Linux spares signals without a handler."""
 
-A pod's command replaces an image's init, so it is tested without one; workers have the pause
-container's.
-"""
-
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,11 +12,8 @@ import yaml
 from fakes.kube_api import KubeApi
 from manifests.kustomize import render
 
-LIMIT_S = 2.0
 ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 PAUSE = ["sh", "-c", '"$@" & wait', "pause"]
-DEAF = [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"]
-
 pytestmark = pytest.mark.fault("F8")
 
 
@@ -67,7 +58,7 @@ def number_inside(process):
 
 def require_end(process):
     process.terminate()
-    psutil.wait_procs([process], timeout=LIMIT_S)
+    psutil.wait_procs([process], timeout=2.0)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -81,14 +72,7 @@ def argv_of(folder, kind, name):
     return [*container["command"], *container.get("args", [])]
 
 
-def test_a_first_process_without_a_handler_would_stay(begin):
-    process = begin(DEAF, lambda output: "ready" in output)
-    assert number_inside(process) == 1
-    process.terminate()
-    assert psutil.wait_procs([process], timeout=0.3)[1] == [process]
-
-
-def test_the_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch):
+def test_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monkeypatch):
     python, *arguments = argv_of(checkout / "manifests" / "base", "CronJob", "citeflow-reaper")
     assert python == "python3"
     with KubeApi() as kube:
@@ -117,15 +101,7 @@ def test_tensorboard_ends(begin, checkout, tmp_path):
     require_end(process)
 
 
-def test_an_init_passes_the_signal_on(begin, tmp_path):
-    if shutil.which("tini") is None:
-        pytest.skip("tini, the init of the images, is not installed")
-    process = begin(["tini", "--", *DEAF], lambda output: "ready" in output)
-    assert number_inside(process) == 1
-    require_end(process)
-
-
-def test_a_worker_is_never_the_first_and_ends_while_it_waits_for_the_others(begin, checkout):
+def test_worker_is_never_the_first_and_ends_while_it_waits(begin, checkout):
     job = yaml.safe_load(
         (checkout / "tests" / "kubernetes" / "golden" / "pytorchjob.yaml").read_text()
     )

@@ -1,7 +1,8 @@
 import builtins
 import logging
 import os
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 from kfp import compiler, dsl
@@ -18,7 +19,6 @@ def act(how: str, folder: str) -> str:
     import sys
 
     from citeflow.errors import DataError
-    from citeflow.files import termination_message
     from citeflow.utils.logging import log
 
     log("act", "begins", how=how)
@@ -38,41 +38,47 @@ def acting(how: str, folder: str):
     act(how=how, folder=folder).set_retry(2, backoff_duration="60s").set_cpu_limit("1")
 
 
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    path = tmp_path_factory.mktemp("acting") / "acting.yaml"
+    compiler.Compiler().compile(acting, str(path))
+    return path
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(pipeline, tmp_path):
     """Runs a pipeline of one step; the folder counts how often the step was tried."""
-    compiler.Compiler().compile(acting, str(tmp_path / "acting.yaml"))
-    monkeypatch.setattr(local_runner, "compiled", lambda name: tmp_path / "acting.yaml")
 
     def start(how, **options):
-        local_runner.run(
-            {"how": how, "folder": str(tmp_path)}, scratch=tmp_path / "scratch", **options
-        )
+        arguments = {"how": how, "folder": str(tmp_path)}
+        local_runner.run_pipeline(pipeline, arguments, scratch=tmp_path / "scratch", **options)
 
     return start
 
 
-def test_progress_comes_through_and_the_rest_does_not(run, capfd):
-    run("work")
+@pytest.mark.parametrize("verbose", [False, True])
+def test_run_pipeline_shows_progress_and_leaves_nothing(run, capfd, tmp_path, verbose):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "mine").touch()
+    before = (builtins.print, logging.getLogger().handlers[:], dict(os.environ))
+    run("work", verbose=verbose)
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["mine"]
+    assert (builtins.print, logging.getLogger().handlers[:], dict(os.environ)) == before
     out, err = capfd.readouterr()
     assert out == ""
     assert "act begins how=work" in err
-    assert len(err.splitlines()) == 1
+    assert ("something else" in err) == verbose
+    assert verbose or len(err.splitlines()) == 1
 
 
-def test_verbose_shows_the_rest_too(run, capfd):
-    run("work", verbose=True)
-    assert "something else" in capfd.readouterr().err
-
-
-def test_a_step_s_own_error_is_raised_at_once_and_tried_only_once(run, tmp_path):
+def test_run_pipeline_raises_the_error_of_a_step_without_a_retry(run, tmp_path):
     with pytest.raises(DataError) as caught:
         run("refuse")
     assert str(caught.value) == "error: bad row: papers.csv:3\nhint: mend it"
     assert (tmp_path / "attempts").read_text() == "x"
 
 
-def test_a_crash_is_shown_and_its_step_named(run, capfd):
+def test_run_pipeline_shows_a_crash_and_names_the_step(run, capfd):
     with pytest.raises(CiteflowError, match="act") as caught:
         run("crash")
     assert caught.value.exit_code == 70
@@ -80,21 +86,18 @@ def test_a_crash_is_shown_and_its_step_named(run, capfd):
     assert err[err.index("Traceback") :].rstrip().endswith("ZeroDivisionError")
 
 
-def test_nothing_is_left_behind(run, tmp_path):
-    before = (builtins.print, logging.getLogger().handlers[:], dict(os.environ))
-    run("work")
-    assert list((tmp_path / "scratch").iterdir()) == []
-    assert (builtins.print, logging.getLogger().handlers[:], dict(os.environ)) == before
-    assert termination_message.VARIABLE not in os.environ
-
-
-def test_what_lay_in_the_scratch_folder_stays(run, tmp_path):
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch" / "mine").touch()
-    run("work")
-    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["mine"]
-
-
-def test_the_pipeline_of_the_checkout_is_the_one_that_runs(checkout):
-    assert local_runner.compiled() == checkout / "pipelines" / "citation" / "pipeline.yaml"
-    assert isinstance(local_runner.compiled(), Path)
+def test_run_pipeline_takes_the_working_folder_for_data(pipeline, tmp_path):
+    """A folder `docker`, as in a checkout, and a module that a step imports, are no code."""
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "yaml.py").write_text("raise SystemExit('this is code')")
+    (tmp_path / "kfp.py").write_text("raise SystemExit('this is code')")
+    code = (
+        "import sys; sys.path.pop(0); from pathlib import Path; "
+        "from citeflow.kubeflow.local_runner import run_pipeline; "
+        f"run_pipeline(Path({str(pipeline)!r}), {{'how': 'work', 'folder': {str(tmp_path)!r}}}, "
+        f"scratch=Path({str(tmp_path / 'scratch')!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, "act begins" in done.stderr) == (0, True), done.stderr

@@ -4,6 +4,7 @@ import pytest
 
 from citeflow.errors import ConfigError
 from citeflow.kubeflow.params import RunParams, job_request
+from citeflow.kubernetes.job_spec import IMAGE_VARIABLE
 from citeflow.kubernetes.launchers import LAUNCHERS
 
 
@@ -46,15 +47,13 @@ def test_of_pipeline_leaves_out_lists_and_other_parameters():
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_job_request_checks_that_the_pods_see_the_run(launcher):
+def test_job_request_checks_that_the_pods_see_the_run(launcher, monkeypatch):
+    monkeypatch.setenv(IMAGE_VARIABLE, "i:1")
     job = "{cpu: 2, volumes: {claim: /mnt/data}}"
     folder = Path("/mnt/data/runs/a")
-    request = job_request(launcher, job, workers=3, run_id="id", image="i:1", run_dir=folder)
+    request = job_request(launcher, job, workers=3, run_id="id", run_dir=folder)
     assert (request.launcher, request.run_id) == (launcher, "id")
     assert (request.spec.workers, request.spec.image, request.spec.cpu) == (3, "i:1", "2")
     with pytest.raises(ConfigError, match="do not see the folder"):
         job_request(launcher, job, workers=3, run_id="id", run_dir=Path("/elsewhere"))
-
-
-def test_job_request_is_none_for_local():
     assert job_request("local", "", workers=3, run_id="id", run_dir=Path("/elsewhere")) is None

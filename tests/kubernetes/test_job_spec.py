@@ -1,10 +1,9 @@
 import contextlib
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from citeflow.errors import ConfigError
@@ -53,29 +52,18 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(spec=SPECS)
 def test_to_yaml_round_trips(spec):
     assert from_yaml(to_yaml(spec)) == spec
 
 
-def test_from_yaml_without_text_is_the_default():
-    assert (
-        from_yaml("")
-        == from_yaml("null")
-        == from_yaml("{}")
-        == from_yaml("# nothing\n")
-        == JobSpec()
-    )
-
-
-@pytest.mark.parametrize("name", list(JobSpec.model_fields))
-def test_from_yaml_takes_null_for_the_default(name):
-    assert from_yaml(f"{name}:") == from_yaml(f"{name}: null") == JobSpec()
-
-
-def test_from_yaml_overrides_the_caller():
-    spec = from_yaml("{cpu: 4}", workers=7, image="mine:1")
-    assert (spec.cpu, spec.workers, spec.image) == ("4", 7, "mine:1")
+def test_from_yaml_takes_nothing_and_null_for_defaults():
+    nulls = "".join(f"{name}: null\n" for name in JobSpec.model_fields)
+    for text in ("", "null", "{}", "# nothing\n", nulls):
+        assert from_yaml(text) == JobSpec()
+    spec = from_yaml("{cpu: 4, gpus: 2}", workers=7, image="mine:1")
+    assert (spec.cpu, spec.workers, spec.image, spec.world_size) == ("4", 7, "mine:1", 14)
 
 
 def test_from_yaml_reads_numbers_and_text_alike():
@@ -104,42 +92,25 @@ def test_from_yaml_reads_numbers_and_text_alike():
     ("text", "what", "hint"),
     [
         ("workers: 0", "job.workers: 0", "at least 1"),
-        ("workers: 10001", "job.workers: 10001", "at most 10000"),
         ("workers: 2.5", "job.workers: 2.5", "a whole number"),
-        ("workers: two", "job.workers: two", "a number"),
         ("workers: true", "job.workers: True", "a number"),
-        ("workers: [2]", "job.workers: [2]", "a whole number"),
-        ("gpus: -1", "job.gpus: -1", "at least 0"),
         ("gpus: .inf", "job.gpus: inf", "a number"),
-        ("image: ''", "job.image", "with its version or digest"),
         ("image: 'repo:5000/train'", "job.image: repo:5000/train", "with its version or digest"),
-        ("image: 'train:latest'", "job.image: train:latest", "not :latest"),
         ("image_pull_policy: never", "job.image_pull_policy: never", "'Never'"),
         ("image_pull_secrets: one", "job.image_pull_secrets: one", "tuple"),
         ("cpu: 4Gi", "job.cpu: 4Gi", "cores such as 2 or 500m"),
-        ("cpu: 0", "job.cpu: 0", "such as 2 or 8Gi"),
-        ("cpu: -1", "job.cpu: -1", "such as 2 or 8Gi"),
         ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "which is 4Gi"),
-        ("memory: 256Mi", "job.shared_memory: 512Mi", "which is 256Mi"),
         ("memory: 8GB", "job.memory: 8GB", "such as 2 or 8Gi"),
-        ("shared_memory: ''", "job.shared_memory", "such as 2 or 8Gi"),
         ("volumes: {citeflow-data: mnt}", "job.volumes", "claim: /path"),
         ("volumes: {a: /x, b: /x}", "job.volumes", "each path once"),
         ("volumes: {a: /dev/shm}", "job.volumes", "claim: /path"),
-        ("volumes: {a: '/x:y'}", "job.volumes", "claim: /path"),
-        ("volumes: /mnt", "job.volumes must hold keys and values: /mnt", ""),
         ("node_selector: {spot: true}", "job.node_selector.spot: True", "string"),
         ("tolerations: [spot]", "job.tolerations.0 must hold keys and values: spot", ""),
         ("deadline_hours: 0", "job.deadline_hours: 0", "above 0"),
-        ("deadline_hours: 8761", "job.deadline_hours: 8761", "at most 8760"),
         ("deadline_hours: .nan", "job.deadline_hours: nan", "a number"),
-        ("keep_hours: -1", "job.keep_hours: -1", "at least 0"),
         ("worker: 3", "unknown setting: job.worker", "did you mean workers"),
-        ("nodeSelector: {}", "unknown setting: job.nodeSelector", "did you mean node_selector"),
         ("2: 3", "unknown setting: job.2", "one of workers"),
         ("[1, 2]", "job must hold keys and values: list", ""),
-        ("four cores", "job must hold keys and values: str", ""),
-        ("{cpu: 4", "job is not YAML", ""),
         ("!!python/object:os.system {}", "job is not YAML", ""),
     ],
 )
@@ -186,36 +157,23 @@ def test_quantity_refuses_other_text(text):
         quantity(text)
 
 
-def test_every_gpu_has_a_process():
-    assert (JobSpec(workers=3).processes, JobSpec(workers=3).world_size) == (1, 3)
-    assert JobSpec(workers=3, gpus=4).world_size == 12
-
-
-def test_job_spec_needs_no_kubernetes_package(monkeypatch):
-    """The command line's help has the defaults, with and without the extra `kfp`."""
-    monkeypatch.setitem(sys.modules, "kubernetes", None)
-    monkeypatch.setitem(sys.modules, "kubernetes.utils", None)
-    assert yaml.safe_load(to_yaml(JobSpec()))["workers"] == 2
-
-
-@pytest.mark.parametrize("folder", ["/mnt/citeflow", "/mnt/citeflow/runs/a", "/mnt/citeflow/"])
-def test_check_mounted_takes_folders_of_a_volume(folder):
-    check_mounted(JobSpec(), Path(folder))
-
-
 @pytest.mark.parametrize(
-    "folder", ["/mnt", "/mnt/citeflow2/runs", "/", "/home/me/citeflow-data/runs/a"]
+    ("folder", "is_seen"),
+    [
+        ("/mnt/citeflow", True),
+        ("/mnt/citeflow/runs/a", True),
+        ("/b/runs", True),
+        ("/mnt", False),
+        ("/mnt/citeflow2/runs", False),
+        ("/", False),
+    ],
 )
-def test_check_mounted_refuses_other_folders(folder):
-    with pytest.raises(ConfigError, match="do not see the folder") as told:
-        check_mounted(JobSpec(), Path(folder))
-    assert told.value.value == folder
-    assert "/mnt/citeflow" in told.value.hint
-
-
-def test_check_mounted_takes_any_volume():
-    spec = JobSpec(volumes={"a": "/a", "b": "/b"})
-    check_mounted(spec, Path("/b/runs"))
-    with pytest.raises(ConfigError, match="/c/runs") as told:
-        check_mounted(spec, Path("/c/runs"))
-    assert "/a, /b" in told.value.hint
+def test_check_mounted_looks_for_a_volume(folder, is_seen):
+    spec = JobSpec(volumes={"citeflow-data": "/mnt/citeflow", "b": "/b"})
+    if is_seen:
+        check_mounted(spec, Path(folder))
+        return
+    with pytest.raises(ConfigError, match="do not see the folder") as caught:
+        check_mounted(spec, Path(folder))
+    assert caught.value.value == folder
+    assert "/mnt/citeflow, /b" in caught.value.hint

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from clusters import NAMESPACE, PYTORCHJOB, TRAINJOB, eventually
+from clusters import NAMESPACE, PYTORCHJOB, eventually
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,42 +100,21 @@ def shown(first, last, rank=0):
     return [f"worker-{rank} | {line}" for line in numbers(first, last)]
 
 
-def test_lines_stand_behind_their_replica(pods, printed):
-    texts = ("I am", "", "  indented\twith | bars")
-    for rank in range(3):
-        pods.set(rank, lines=texts)
-    pods.poll()
-    eventually(lambda: len(printed()) == 9)
-    for rank in range(3):
-        own = [line for line in printed() if line.startswith(f"worker-{rank}")]
-        assert own == [f"worker-{rank} | {text}" for text in texts]
-
-
-def test_lines_come_while_they_are_written(pods, printed):
-    pods.set()
-    pods.poll()
-    for n in range(5):
-        pods.write(f"line {n}")
-        eventually(lambda n=n: printed() == shown(0, n + 1))
-    assert pods.num_reads() == 1
-
-
-def test_pods_that_wait_are_not_read(pods, printed):
+def test_lines_come_while_they_are_written(pods, follower, printed):
     pods.set(phase="Pending", state="waiting")
     pods.poll()
     time.sleep(0.1)
     assert pods.num_reads() == 0
-    pods.set(lines=["line 0"])
+    pods.set()
     pods.poll()
-    eventually(lambda: printed() == shown(0, 1))
-
-
-def test_pods_that_ended_before_they_were_seen_are_read(pods, follower, printed):
-    pods.set(lines=numbers(0, 2))
-    pods.set(phase="Failed", state="terminated")
-    pods.poll()
-    follower.finish()
-    assert printed() == shown(0, 2)
+    texts = ["I am", "", "  indented\twith | bars", *numbers(0, 100)]
+    for number, text in enumerate(texts):
+        pods.write(text)
+        if number < 5:
+            eventually(lambda n=number: len(printed()) == n + 1)
+    eventually(lambda: printed() == [f"worker-0 | {text}" for text in texts])
+    assert pods.num_reads() == 1
+    assert follower.last_lines(f"{JOB}-worker-0") == texts[-logs.KEPT_LINES :]
 
 
 def test_restarted_containers_are_followed(pods, printed):
@@ -159,18 +138,18 @@ def test_cut_connections_lose_and_repeat_no_line(pods, kube, printed, abruptly):
     for rank in range(3):
         pods.set(rank)
     pods.poll()
-    for n in range(150):
+    for n in range(100):
         for rank in range(3):
             pods.write(f"line {n}", rank=rank)
         if n % 25 == 10:
             kube.cut_streams(abruptly=abruptly)
         if n % 50 == 10:
             time.sleep(0.1)  # so that some are connected again
-    eventually(lambda: len(printed()) >= 450)
+    eventually(lambda: len(printed()) >= 300)
     time.sleep(0.1)
     for rank in range(3):
         own = [line for line in printed() if line.startswith(f"worker-{rank}")]
-        assert own == shown(0, 150, rank)
+        assert own == shown(0, 100, rank)
     queries = [request.query for request in kube.requests if request.resource == "pods/log"]
     assert len(queries) > 6
     assert queries[0] == {"container": "pytorch", "follow": "true", "timestamps": "true"}
@@ -178,24 +157,13 @@ def test_cut_connections_lose_and_repeat_no_line(pods, kube, printed, abruptly):
     assert timedelta(0) <= age < timedelta(seconds=30)
 
 
-@pytest.mark.parametrize("status", [400, 404, 429, 500])
+@pytest.mark.parametrize("status", [404, 500])
 def test_logs_that_are_refused_are_read_again(pods, kube, printed, status):
     fault = kube.fail(3, resource="pods/log", status=status)
     pods.set(lines=["line 0"])
     pods.poll()
     eventually(lambda: printed() == shown(0, 1))
     assert fault.fired == 3
-
-
-def test_outage_loses_no_line(pods, kube, printed):
-    pods.set(lines=["line 0"])
-    pods.poll()
-    eventually(lambda: printed() == shown(0, 1))
-    kube.outage()
-    pods.write("line 1", "line 2")
-    eventually(lambda: len(kube.refused) > 2)
-    kube.recover()
-    eventually(lambda: printed() == shown(0, 3))
 
 
 def test_deleted_pods_are_no_longer_read(pods, printed, follower):
@@ -212,12 +180,10 @@ def test_deleted_pods_are_no_longer_read(pods, printed, follower):
     assert not any(thread.is_alive() for thread in follower._threads.values())
 
 
-@pytest.mark.parametrize("has_failed", [True, False])
-def test_replaced_pods_are_followed(pods, printed, has_failed):
+def test_replaced_pods_are_followed(pods, printed):
     for first in range(0, 15, 5):
         pods.set(lines=numbers(first, first + 5))
-        if has_failed:
-            pods.set(phase="Failed", state="terminated")
+        pods.set(phase="Failed", state="terminated")
         pods.poll()
         eventually(lambda n=first: printed() == shown(0, n + 5))
         pods.remove()
@@ -246,15 +212,6 @@ def test_finish_has_a_limit(pods, follower, monkeypatch):
     started = time.monotonic()
     follower.finish()
     assert 0.1 < time.monotonic() - started < 2
-
-
-def test_last_lines_are_kept(pods, follower, printed):
-    pods.set(0)
-    pods.set(1, lines=numbers(0, 100))
-    pods.poll()
-    eventually(lambda: len(printed()) == 100)
-    assert follower.last_lines(f"{JOB}-worker-0") == []
-    assert follower.last_lines(f"{JOB}-worker-1") == numbers(100 - logs.KEPT_LINES, 100)
 
 
 class Scripted:
@@ -340,19 +297,3 @@ def test_split_time_is_the_same_in_all_zones(moment, offset, text):
     seconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1)
     line = f"{moment.astimezone(offset).isoformat()} {text}"
     assert split_time(line) == ((seconds, 1000 * moment.microsecond), text)
-
-
-def test_replicas_are_named_without_random_ends():
-    labels = {TRAINJOB.pod_label: JOB}
-    for name, replica in (("node-0-1-tb2xn", "node-0-1"), ("node-0-12", "node-0-12")):
-        pod = PodStatus(
-            name=f"{JOB}-{name}",
-            uid="",
-            labels=labels,
-            created=datetime.now(UTC),
-            phase="",
-            container_names=(),
-            containers=(),
-            unschedulable="",
-        )
-        assert TRAINJOB.replica(pod) == replica

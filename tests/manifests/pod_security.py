@@ -1,4 +1,4 @@
-"""The profile `restricted` of Kubernetes' Pod Security Standards, with all that it takes over from `baseline`.
+"""The profile `restricted` of Kubernetes' Pod Security Standards, `baseline` included.
 
 Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
@@ -35,7 +35,7 @@ APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
 def violations(pod_spec: dict, annotations: dict | None = None) -> list[str]:
-    """What a pod does that `restricted` forbids; an empty list where it may run."""
+    """Return what `restricted` forbids of what a pod does."""
     return [
         *(message for check in POD_CHECKS for message in check(pod_spec)),
         *(
@@ -93,7 +93,7 @@ def _pod_context(pod: dict) -> Iterator[str]:
 
 
 def _options(context: dict) -> Iterator[str]:
-    """What pods and containers are forbidden alike."""
+    """Yield violations that pods and containers share."""
     if (context.get("windowsOptions") or {}).get("hostProcess"):
         yield "hostProcess is true"
     selinux = context.get("seLinuxOptions") or {}

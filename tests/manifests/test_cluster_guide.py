@@ -20,7 +20,7 @@ def rendered(folder, tmp_path, said):
     return {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects}
 
 
-def test_the_guide_names_files_that_are_there_and_every_overlay(checkout, folder, guide):
+def test_guide_names_existing_files_and_every_overlay(checkout, folder, guide):
     names = set(re.findall(r"(?<![-\w.])manifests/[-\w/.]*[\w]", guide))
     assert names
     assert [name for name in names if not (checkout / name).exists()] == []
@@ -28,14 +28,14 @@ def test_the_guide_names_files_that_are_there_and_every_overlay(checkout, folder
         assert f"manifests/overlays/{overlay.name}" in names
 
 
-def test_the_guide_names_objects_that_are_there(everything, guide):
+def test_guide_names_existing_objects(everything, guide):
     names = {thing["metadata"]["name"] for objects in everything.values() for thing in objects}
     told = set(re.findall(r"(?<![-\w/.])citeflow-[a-z]+(?![-\w.])", guide))
     images = {"citeflow-step", "citeflow-train", "citeflow-tensorboard"}
     assert told - names - images == set()
 
 
-def test_the_example_changes_images_and_storage_class(folder, tmp_path, blocks):
+def test_guide_example_changes_images_and_storage_class(folder, tmp_path, blocks):
     objects = rendered(folder, tmp_path, blocks[0])
     assert (
         objects["PersistentVolumeClaim", "citeflow-data"]["spec"]["storageClassName"] == "zonal-rwx"
@@ -46,7 +46,7 @@ def test_the_example_changes_images_and_storage_class(folder, tmp_path, blocks):
     }
 
 
-def test_the_example_of_a_node_port_opens_nginx_and_nothing_else(folder, tmp_path, blocks):
+def test_guide_example_of_a_node_port_opens_nginx_only(folder, tmp_path, blocks):
     plain, opened = (rendered(folder, tmp_path, said) for said in ({}, blocks[1]))
     changed = {key for key in plain if plain[key] != opened[key]}
     assert changed == {("Service", "citeflow-web"), ("NetworkPolicy", "citeflow-web")}

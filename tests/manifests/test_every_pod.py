@@ -1,4 +1,4 @@
-"""Every pod that this project makes: of the manifests, of a training's job, and of the pipeline's steps."""
+"""The pods of the manifests, of a training's job, and of the pipeline's steps."""
 
 import copy
 import re
@@ -9,7 +9,7 @@ from kustomize import containers, pod_template, split_image
 from pod_security import violations
 
 ENDING = ("Job", "CronJob", "PyTorchJob", "TrainJob")
-"""What runs to an end, and so must have one that comes by itself."""
+"""Kinds that run to an end, and need a deadline."""
 
 BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
 
@@ -20,7 +20,7 @@ def quantity(text):
 
 
 def worker(job):
-    """The pod of a job as a PodTemplate, wherever the kind has its parts."""
+    """Return the pod of a job as a PodTemplate."""
     if job["kind"] == "PyTorchJob":
         return job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
     (patch,) = job["spec"]["runtimePatches"]
@@ -39,7 +39,7 @@ def deadline(thing):
 
 
 def findings(name, thing, parts):
-    """What a pod's object lacks; `parts` are its containers."""
+    """Yield what the object of a pod lacks; `parts` are its containers."""
     for part in parts:
         resources = part.get("resources", {})
         for what in ("cpu", "memory"):
@@ -60,7 +60,7 @@ def findings(name, thing, parts):
 
 
 def steps(checkout):
-    """The containers of the pipeline's steps, as pods have them, and what Kubernetes is told of each."""
+    """Yield the containers of the pipeline's steps, and the settings of Kubernetes for each."""
     spec, platform = yaml.safe_load_all(
         (checkout / "pipelines" / "citation" / "pipeline.yaml").read_text()
     )
@@ -94,7 +94,7 @@ def objects(checkout, everything):
 
 
 @pytest.mark.fault("F34")
-def test_every_pod_has_requests_limits_an_end_and_an_image_that_stays(checkout, objects):
+def test_pods_have_requests_limits_ends_and_fixed_images(checkout, objects):
     found = [
         text for name, (thing, _, parts) in objects.items() for text in findings(name, thing, parts)
     ]
@@ -107,7 +107,7 @@ def test_every_pod_has_requests_limits_an_end_and_an_image_that_stays(checkout, 
 
 
 @pytest.mark.fault("F37")
-def test_every_pod_may_run_where_restricted_is_enforced_with_a_read_only_root(objects):
+def test_pods_fit_restricted_with_a_read_only_root(objects):
     rejected = {}
     for name, (_, pod, parts) in objects.items():
         told = violations(pod["spec"], pod["metadata"].get("annotations"))
@@ -123,8 +123,9 @@ def test_every_pod_may_run_where_restricted_is_enforced_with_a_read_only_root(ob
 
 
 @pytest.mark.fault("F37")
-def test_every_step_runs_as_user_1000(checkout):
+def test_steps_run_as_user_1000(checkout):
     contexts = [told["securityContext"] for _, _, told in steps(checkout)]
     assert len(contexts) == 5
-    assert all((each["runAsNonRoot"], each["runAsUser"], each["runAsGroup"]) == (True, "1000", "1000")
-               for each in contexts)  # fmt: skip
+    for each in contexts:
+        user = (each["runAsNonRoot"], each["runAsUser"], each["runAsGroup"])
+        assert user == (True, "1000", "1000")

@@ -16,7 +16,7 @@ SECRET_KEY = re.compile(
 SECRET_VALUE = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN|eyJ[A-Za-z0-9_-]{20,}|gh[pousr]_\w{20,}|minio123"
 )
-TELLS_NOTHING = {
+HARMLESS_KEYS = {
     "automountServiceAccountToken",
     "serviceAccountToken",
     "secretKeyKey",
@@ -33,7 +33,7 @@ WORKER = {
     "app.kubernetes.io/managed-by": "citeflow",
     "pipeline/runid": "1",
 }
-VERBS = ("download", "preprocess", "train", "evaluate", "publish")
+STAGES = ("download", "preprocess", "train", "evaluate", "publish")
 BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3}
 
 
@@ -48,7 +48,7 @@ def pods(objects):
 
 
 def selects(selector, labels):
-    """Whether a label selector, in either of its forms, means a pod with these labels."""
+    """Tell whether a label selector selects a pod with these labels."""
     assert set(selector) <= {"matchLabels"}, "the tests read no other selectors"
     return selector.get("matchLabels", {}).items() <= labels.items()
 
@@ -69,7 +69,7 @@ def leaves(thing, path=()):
 # pods
 
 
-def test_the_nfs_server_alone_needs_more_and_no_more_than_this(folder, render):
+def test_nfs_server_alone_violates_restricted(folder, render):
     objects = render(folder / "nfs-server")
     (pod,) = pods(objects).values()
     assert sorted(violations(pod["spec"])) == [
@@ -84,20 +84,20 @@ def test_the_nfs_server_alone_needs_more_and_no_more_than_this(folder, render):
     assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
 
 
-def test_the_namespace_for_runs_enforces_the_restricted_profile(folder, render):
+def test_namespace_for_runs_enforces_restricted(folder, render):
     labels = of_kind(render(folder / "namespace"), "Namespace")["citeflow"]["metadata"]["labels"]
     for mode in ("enforce", "audit", "warn"):
         assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
         assert f"pod-security.kubernetes.io/{mode}-version" in labels
 
 
-def test_every_pod_of_every_overlay_runs_as_user_1000(overlay):
+def test_overlay_pods_run_as_user_1000(overlay):
     for name, pod in pods(overlay).items():
         context = pod["spec"]["securityContext"]
         assert {context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {1000}, name
 
 
-def test_only_the_reaper_gets_a_token_of_the_api(overlay):
+def test_reaper_alone_gets_a_token_of_the_api(overlay):
     tokens = {
         name: pod["spec"]["automountServiceAccountToken"] for name, pod in pods(overlay).items()
     }
@@ -106,7 +106,7 @@ def test_only_the_reaper_gets_a_token_of_the_api(overlay):
         assert account["automountServiceAccountToken"] is False
 
 
-def test_images_have_a_tag_or_digest_that_stays(everything):
+def test_images_have_a_fixed_tag_or_digest(everything):
     for container in (
         part for objects in everything.values() for thing in objects for part in containers(thing)
     ):
@@ -116,14 +116,14 @@ def test_images_have_a_tag_or_digest_that_stays(everything):
         assert not digest or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
 
 
-def test_images_of_citeflow_are_those_of_this_version(overlay):
+def test_images_of_citeflow_have_this_version(overlay):
     images = {split_image(part["image"])[:2] for thing in overlay for part in containers(thing)}
     own = {image for image in images if image[0].startswith("citeflow-")}
     assert own
     assert {tag for _, tag in own} == {f"{__version__}-python3.11"}
 
 
-def test_images_of_others_are_pinned_by_digest_except_where_they_are_loaded_by_hand(folder, render):
+def test_images_of_others_are_pinned_by_digest(folder, render):
     for name in ("gke", "gke-nfs", "kind"):
         images = {
             part["image"]
@@ -135,7 +135,7 @@ def test_images_of_others_are_pinned_by_digest_except_where_they_are_loaded_by_h
         assert all(bool(split_image(image)[2]) == (name != "kind") for image in foreign)
 
 
-def test_every_volume_that_is_mounted_is_there(everything):
+def test_volume_mounts_refer_to_volumes(everything):
     for objects in everything.values():
         claims, maps = of_kind(objects, "PersistentVolumeClaim"), of_kind(objects, "ConfigMap")
         for name, pod in pods(objects).items():
@@ -154,7 +154,7 @@ def test_every_volume_that_is_mounted_is_there(everything):
                     assert volume["persistentVolumeClaim"]["claimName"] in claims
 
 
-def test_what_only_reads_mounts_the_volume_read_only(overlay):
+def test_readers_mount_the_volume_read_only(overlay):
     for name, pod in pods(overlay).items():
         for mount in pod["spec"]["containers"][0]["volumeMounts"]:
             if mount["name"] == "data":
@@ -164,12 +164,12 @@ def test_what_only_reads_mounts_the_volume_read_only(overlay):
 # secrets
 
 
-def test_no_manifest_holds_a_secret(folder, everything):
+def test_manifests_hold_no_secret(folder, everything):
     for objects in everything.values():
         assert of_kind(objects, "Secret") == {}
         for path, value in (leaf for thing in objects for leaf in leaves(thing)):
             key = str(path[-1])
-            assert key in TELLS_NOTHING or not SECRET_KEY.search(key), path
+            assert key in HARMLESS_KEYS or not SECRET_KEY.search(key), path
             for line in str(value).splitlines():
                 assert not SECRET_VALUE.search(line), path
     for path in folder.rglob("*"):
@@ -179,7 +179,7 @@ def test_no_manifest_holds_a_secret(folder, everything):
 # storage
 
 
-def test_the_claim_is_for_many_pods_and_bound_to_its_volume(overlay):
+def test_claim_is_for_many_pods_and_bound_to_its_volume(overlay):
     claim = of_kind(overlay, "PersistentVolumeClaim")["citeflow-data"]["spec"]
     assert claim["accessModes"] == ["ReadWriteMany"]
     for name, volume in of_kind(overlay, "PersistentVolume").items():
@@ -198,12 +198,12 @@ def test_the_claim_is_for_many_pods_and_bound_to_its_volume(overlay):
         assert (claim["storageClassName"], kind["reclaimPolicy"]) == (name, "Retain")
 
 
-def test_a_folder_of_the_node_is_not_made_for_root(folder, render):
+def test_host_path_is_not_created_for_root(folder, render):
     (volume,) = of_kind(render(folder / "overlays" / "kind"), "PersistentVolume").values()
     assert volume["spec"]["hostPath"]["type"] == "Directory"
 
 
-def test_the_nfs_server_gives_every_client_the_rights_of_user_1000(folder, render):
+def test_nfs_server_maps_clients_to_user_1000(folder, render):
     objects = render(folder / "nfs-server")
     config = of_kind(objects, "ConfigMap")["citeflow-nfs"]["data"]["ganesha.conf"]
     said = dict(re.findall(r"(\w+) = (.*);", config))
@@ -217,7 +217,7 @@ def test_the_nfs_server_gives_every_client_the_rights_of_user_1000(folder, rende
 # names that refer to each other
 
 
-def test_one_line_moves_an_overlay_to_another_namespace(folder, tmp_path):
+def test_overlay_moves_to_another_namespace_by_one_line(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "manifests")
     for path in (tmp_path / "manifests" / "overlays").glob("*/kustomization.yaml"):
         text, count = re.subn(r"(?m)^namespace: .*$", "namespace: elsewhere", path.read_text())
@@ -230,7 +230,7 @@ def test_one_line_moves_an_overlay_to_another_namespace(folder, tmp_path):
             assert is_global or names, path
 
 
-def test_objects_are_where_the_overlay_says(overlay, request):
+def test_objects_are_in_the_namespace_of_the_overlay(overlay, request):
     home = {"kubeflow-user-example-com"} if "kubeflow]" in request.node.name else {"kubeflow"}
     assert {
         thing["metadata"]["namespace"] for thing in overlay if thing["kind"] not in CLUSTER_SCOPED
@@ -268,7 +268,7 @@ def labels(pod):
     return pod["metadata"]["labels"]
 
 
-def test_probes_ask_a_port_that_is_open_and_tensorboard_below_its_prefix(everything):
+def test_probes_use_open_ports_and_the_prefix(everything):
     for part in (
         part for objects in everything.values() for thing in objects for part in containers(thing)
     ):
@@ -291,7 +291,7 @@ def test_tensorboard_listens_where_its_service_sends(folder, render):
     assert {"--load_fast=false", "--reload_multifile=true"} <= set(part["args"])
 
 
-def test_the_reaper_runs_every_minute_and_never_twice_at_once(overlay):
+def test_reaper_runs_every_minute_but_never_twice_at_once(overlay):
     spec = of_kind(overlay, "CronJob")["citeflow-reaper"]["spec"]
     assert (spec["schedule"], spec["concurrencyPolicy"]) == ("* * * * *", "Forbid")
     job = spec["jobTemplate"]["spec"]
@@ -305,7 +305,7 @@ def test_the_reaper_runs_every_minute_and_never_twice_at_once(overlay):
 # rights
 
 
-def test_bindings_refer_to_roles_and_accounts_that_exist(overlay, request):
+def test_bindings_refer_to_existing_roles_and_accounts(overlay, request):
     roles, accounts = of_kind(overlay, "Role"), of_kind(overlay, "ServiceAccount")
     step = "default-editor" if "kubeflow]" in request.node.name else "pipeline-runner"
     bindings = of_kind(overlay, "RoleBinding")
@@ -317,7 +317,7 @@ def test_bindings_refer_to_roles_and_accounts_that_exist(overlay, request):
     assert bindings["citeflow-launcher"]["subjects"][0]["name"] == step
 
 
-def test_no_right_is_given_for_everything_or_beyond_the_namespace(everything):
+def test_rights_are_named_and_of_the_namespace(everything):
     for objects in everything.values():
         assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == {}
         for rule in (rule for role in of_kind(objects, "Role").values() for rule in role["rules"]):
@@ -327,7 +327,7 @@ def test_no_right_is_given_for_everything_or_beyond_the_namespace(everything):
 # network
 
 
-def test_policies_select_pods_of_citeflow_only_and_each_selects_some(overlay):
+def test_policies_select_pods_of_citeflow_only(overlay):
     known = [labels(pod) for pod in pods(overlay).values()] + [WORKER]
     for name, policy in of_kind(overlay, "NetworkPolicy").items():
         selector = policy["spec"]["podSelector"]
@@ -336,9 +336,9 @@ def test_policies_select_pods_of_citeflow_only_and_each_selects_some(overlay):
         assert any(selects(selector, pod) for pod in known), name
 
 
-def test_every_pod_is_denied_ingress_unless_a_policy_lets_it_in(overlay):
+def test_policies_deny_ingress_to_every_pod(overlay):
     policies = of_kind(overlay, "NetworkPolicy").values()
-    steps = [{**STEP, "app.kubernetes.io/component": verb} for verb in VERBS]
+    steps = [{**STEP, "app.kubernetes.io/component": stage} for stage in STAGES]
     for pod in [labels(pod) for pod in pods(overlay).values()] + [WORKER, *steps]:
         mine = [
             policy["spec"] for policy in policies if selects(policy["spec"]["podSelector"], pod)
@@ -346,7 +346,7 @@ def test_every_pod_is_denied_ingress_unless_a_policy_lets_it_in(overlay):
         assert any("Ingress" in spec["policyTypes"] for spec in mine), pod
 
 
-def test_steps_keep_their_egress_and_other_pods_of_citeflow_do_not(overlay):
+def test_policies_leave_egress_to_steps_alone(overlay):
     policies = of_kind(overlay, "NetworkPolicy").values()
 
     def held(pod):
@@ -355,12 +355,12 @@ def test_steps_keep_their_egress_and_other_pods_of_citeflow_do_not(overlay):
             for one in policies
         )
 
-    assert not any(held({**STEP, "app.kubernetes.io/component": verb}) for verb in VERBS)
+    assert not any(held({**STEP, "app.kubernetes.io/component": stage}) for stage in STAGES)
     assert all(held(labels(pod)) for pod in pods(overlay).values())
     assert held(WORKER)
 
 
-def test_workers_reach_each_other_at_any_port_and_the_dns(folder, render):
+def test_policy_lets_workers_reach_each_other_and_dns(folder, render):
     spec = of_kind(render(folder / "base"), "NetworkPolicy")["citeflow-workers"]["spec"]
     (inward,), (outward, dns) = spec["ingress"], spec["egress"]
     assert "ports" not in inward
@@ -370,7 +370,7 @@ def test_workers_reach_each_other_at_any_port_and_the_dns(folder, render):
     assert {port["port"] for port in dns["ports"]} == {53}
 
 
-def test_tensorboard_is_reached_by_nginx_alone(folder, render):
+def test_policy_lets_nginx_alone_reach_tensorboard(folder, render):
     objects = render(folder / "components" / "web")
     (rule,) = of_kind(objects, "NetworkPolicy")["citeflow-tensorboard"]["spec"]["ingress"]
     (peer,) = rule["from"]
@@ -379,7 +379,7 @@ def test_tensorboard_is_reached_by_nginx_alone(folder, render):
     ] == ["citeflow-web"]
 
 
-def test_policies_open_ports_that_their_pods_have(everything):
+def test_policies_open_existing_ports(everything):
     for objects in everything.values():
         for policy in of_kind(objects, "NetworkPolicy").values():
             selector = policy["spec"]["podSelector"]
@@ -398,7 +398,7 @@ def test_policies_open_ports_that_their_pods_have(everything):
             }
 
 
-def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_are(folder, render):
+def test_policy_lets_prometheus_alone_reach_worker_metrics(folder, render):
     objects = render(folder / "components" / "monitoring")
     policy = of_kind(objects, "NetworkPolicy")["citeflow-metrics"]["spec"]
     monitor = of_kind(objects, "PodMonitor")["citeflow-workers"]["spec"]
@@ -422,14 +422,14 @@ def test_prometheus_alone_reaches_the_metrics_of_workers_and_is_sent_where_they_
 
 
 @pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/part-of"])
-def test_everything_is_labelled(everything, key):
+def test_objects_have_labels(everything, key):
     for thing in (thing for objects in everything.values() for thing in objects):
         assert key in thing["metadata"]["labels"] or (
             thing["kind"] == "Namespace" and key.endswith("name")
         )
 
 
-def test_files_of_kustomize_are_listed_and_none_is_forgotten(folder):
+def test_kustomizations_list_all_files(folder):
     for path in folder.rglob("kustomization.yaml"):
         said = yaml.safe_load(path.read_text())
         generated = {

@@ -40,7 +40,9 @@ class Backend(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         length = int(self.headers.get("Content-Length", 0))
-        text = f"{self.command} {self.path} {self.headers['Host']} {self.headers['X-Forwarded-Proto']}".encode()
+        names = ("Host", "X-Forwarded-Proto")
+        headers = [str(self.headers[name]) for name in names]
+        text = " ".join([self.command, self.path, *headers]).encode()
         self.rfile.read(length)
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
@@ -67,7 +69,7 @@ def volume(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def port(folder, volume, tmp_path_factory):
-    """Where nginx listens; its configuration differs from the one in the manifests by places alone."""
+    """Return the port of nginx, whose configuration differs from the manifests' in paths alone."""
     work = tmp_path_factory.mktemp("nginx")
     for path in [work, volume, *volume.rglob("*")]:
         if not path.is_symlink():
@@ -148,18 +150,18 @@ def ask(port, path, method="GET"):
         return answer.status, answer.headers, answer.read().decode()
 
 
-def test_it_says_that_it_is_well(port):
+def test_nginx_answers_its_probe(port):
     assert ask(port, "/healthz")[::2] == (200, "ok\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/tensorboard"])
-def test_the_front_door_leads_to_tensorboard_whatever_the_address(port, path):
+def test_nginx_redirects_to_tensorboard_on_any_host(port, path):
     status, headers, _ = ask(port, path)
     assert (status, headers["Location"]) == (302, "/tensorboard/")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_tensorboard_gets_requests_with_their_prefix_query_and_host(port, method):
+def test_nginx_forwards_prefix_query_and_host(port, method):
     status, _, body = ask(port, "/tensorboard/data/plugin/scalars?run=a%2Fb", method)
     assert (status, body) == (
         200,
@@ -170,7 +172,7 @@ def test_tensorboard_gets_requests_with_their_prefix_query_and_host(port, method
 @pytest.mark.parametrize(
     ("name", "kind"), [("report.html", "text/html"), ("report.json", "application/json")]
 )
-def test_published_reports_are_served_with_their_type_and_confined(port, name, kind):
+def test_nginx_serves_reports_with_type_and_sandbox(port, name, kind):
     status, headers, body = ask(port, f"/runs/small/published/{name}")
     assert (status, body) == (200, FILES[f"runs/small/published/{name}"])
     assert headers["Content-Type"].partition(";")[0] == kind
@@ -180,7 +182,7 @@ def test_published_reports_are_served_with_their_type_and_confined(port, name, k
         assert len(headers.get_all(key)) == 1
 
 
-def test_the_report_page_allows_itself_no_more_than_nginx_does(folder):
+def test_report_page_allows_no_more_than_nginx(folder):
     from citeflow.reporting.html import POLICY
 
     (policy,) = re.findall(
@@ -189,7 +191,7 @@ def test_the_report_page_allows_itself_no_more_than_nginx_does(folder):
     assert policy == POLICY
 
 
-def test_runs_are_listed_without_what_is_being_made(port):
+def test_nginx_lists_runs_without_unfinished_ones(port):
     status, _, body = ask(port, "/runs/")
     assert status == 200
     assert 'href="small/"' in body
@@ -197,7 +199,7 @@ def test_runs_are_listed_without_what_is_being_made(port):
 
 
 @pytest.mark.parametrize("path", ["/runs/small/", "/runs/small/published/"])
-def test_a_run_leads_to_its_report_and_shows_no_folder(port, path):
+def test_nginx_redirects_a_run_to_its_report(port, path):
     status, headers, _ = ask(port, path)
     assert (status, headers["Location"]) == (302, "/runs/small/published/report.html")
 
@@ -222,7 +224,7 @@ def test_a_run_leads_to_its_report_and_shows_no_folder(port, path):
         "/nothing",
     ],
 )
-def test_nothing_else_on_the_volume_is_served(port, path):
+def test_nginx_serves_nothing_else_on_the_volume(port, path):
     status, _, body = ask(port, path)
     assert status in (400, 403, 404)
     assert body not in FILES.values()
@@ -230,10 +232,10 @@ def test_nothing_else_on_the_volume_is_served(port, path):
 
 @pytest.mark.parametrize("path", ["/runs/", "/runs/small/published/report.html"])
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
-def test_nothing_can_be_changed(port, volume, path, method):
+def test_nginx_refuses_changes(port, volume, path, method):
     assert ask(port, path, method)[0] in (403, 405)
     assert (volume / "runs/small" / RUN).read_text() == FILES[f"runs/small/{RUN}"]
 
 
-def test_nginx_does_not_tell_its_version(port):
+def test_nginx_hides_its_version(port):
     assert ask(port, "/nothing")[1]["Server"] == "nginx"

@@ -71,7 +71,7 @@ Source: https://prometheus-operator.dev/docs/api-reference/api/
 
 @pytest.mark.fault("F34")
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_fits_the_schema_of_its_kind(everything, version):
+def test_objects_fit_the_schemas_of_their_kinds(everything, version):
     objects = {
         json.dumps({**thing, "metadata": {**thing["metadata"], "namespace": ""}})
         for rendered in everything.values()
@@ -83,7 +83,7 @@ def test_every_object_fits_the_schema_of_its_kind(everything, version):
         kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
-def test_the_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):
+def test_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):
     path = checkout.parent / "shared" / "schemas" / "tensorboard.v1alpha1.json"
     if not path.is_file():
         pytest.skip("the schema of Tensorboard is not here")
@@ -100,7 +100,7 @@ def test_the_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):
         jsonschema.validate(board, schema)
 
 
-def test_the_pod_monitor_fits_the_fields_of_the_prometheus_operator(everything):
+def test_pod_monitor_fits_the_prometheus_operator(everything):
     monitors = [
         thing
         for rendered in everything.values()
@@ -117,7 +117,7 @@ def test_the_pod_monitor_fits_the_fields_of_the_prometheus_operator(everything):
             assert timeout <= interval
 
 
-def test_a_component_can_be_added_to_an_overlay(folder, tmp_path):
+def test_components_can_be_added_to_an_overlay(folder, tmp_path):
     said = {
         "namespace": "someone",
         "resources": [folder / "overlays" / "kubeflow"],

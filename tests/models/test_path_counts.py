@@ -86,12 +86,6 @@ def test_intersect_equals_sets_of_pairs(seed):
         assert number.tolist() == [representatives[wanted[i]] for i in position]
 
 
-def test_intersect_takes_no_source():
-    nothing = (np.zeros(1, dtype=int), np.empty(0, dtype=np.int32))
-    representative_E, [(position, number)] = intersect([nothing], [nothing], 3)
-    assert len(representative_E) == len(position) == len(number) == 0
-
-
 def test_inverted_index_finds_a_paper_once_for_each_row():
     rows = Csr(np.array([0, 2, 2, 5]), np.array([7, 3, 3, 1, 7], dtype=np.int32))
     position, row = InvertedIndex.of(rows, 9).find(np.array([7, 8, 3, 7]))

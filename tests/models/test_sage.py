@@ -1,6 +1,5 @@
 """GraphSAGE equals its formula on dense matrices, and PyG's SAGEConv on a list of edges."""
 
-import numpy as np
 import pytest
 import torch
 from small_graphs import csrs, random_citations
@@ -8,7 +7,6 @@ from torch_geometric.nn import SAGEConv
 
 from citeflow import config as settings
 from citeflow.config import ModelConfig
-from citeflow.graph.csr import Csr
 from citeflow.models.sage import GraphSAGE, SymmetricSAGEConv, _dropout, _SymmetricSpMM
 from citeflow.models.tensors import to_sparse_tensor
 
@@ -104,32 +102,10 @@ def test_conv_equals_pyg_in_values_and_gradients(aggr, normalize):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_graphsage_equals_a_stack_of_pyg_convs():
-    encoder = make_encoder()
-    adj_NN, _, edge_2E = adjacencies(0.1, seed=1)
-    first, second = (pyg_conv(conv) for conv in encoder.convs)
-    x = (features() - encoder.mean_F) * encoder.scale_F
-    expected = second(first(x, edge_2E).relu(), edge_2E)
-    torch.testing.assert_close(encoder(features(), adj_NN), expected)
-
-
 def test_spmm_gradient_is_that_of_finite_differences():
     adj_NN, _, _ = adjacencies(0.2, seed=3)
     x = torch.randn(NUM_PAPERS, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: _SymmetricSpMM.apply(x, adj_NN.double()), (x,))
-
-
-@pytest.mark.parametrize("aggr", AGGREGATIONS)
-def test_layer_on_a_block_equals_the_whole_graph(aggr):
-    encoder = make_encoder(aggr=aggr)
-    adj_NN, _, _ = adjacencies(0.1, seed=4)
-    neighbors = csrs(random_citations(NUM_PAPERS, 0.1, seed=4))[2]
-    ptr = neighbors.ptr_N1[7:19]
-    adj_BN = to_sparse_tensor(Csr(ptr - ptr[0], neighbors.index_E[ptr[0] : ptr[-1]]), NUM_PAPERS)
-    x = features()
-    with torch.no_grad():
-        whole = encoder.layer(0, x, x, adj_NN)
-        torch.testing.assert_close(encoder.layer(0, x, x[7:18], adj_BN), whole[7:18])
 
 
 def test_graphsage_without_layers_is_an_mlp_on_features():
@@ -188,13 +164,3 @@ def test_seed_preset_is_the_published_architecture():
     adj_NN, _, _ = adjacencies(0.1, seed=4)
     embedding_NH = encoder(torch.ones(NUM_PAPERS, 1), adj_NN)
     torch.testing.assert_close(embedding_NH.norm(dim=1), torch.ones(NUM_PAPERS))
-
-
-def test_feature_statistics_are_saved_with_the_weights():
-    first = make_encoder()
-    second = GraphSAGE(NUM_FEATURES, first.config).eval()
-    second.load_state_dict(first.state_dict())
-    empty = Csr(np.zeros(NUM_PAPERS + 1, dtype=np.int64), np.empty(0, dtype=np.int32))
-    adj_NN = to_sparse_tensor(empty, NUM_PAPERS)
-    assert torch.equal(first(features(), adj_NN), second(features(), adj_NN))
-    assert not first.mean_F.requires_grad

@@ -160,7 +160,7 @@ def test_citation_equals_a_candidate_of_the_graph_without_it(num_papers, share):
         np.testing.assert_allclose(found_D, expected_D, **CLOSE)
 
 
-def test_shared_candidates_are_seen_without_the_citations_of_the_batch():
+def test_shared_candidates_are_seen_without_the_batch():
     is_cited_NN = np.triu(random_citations(24, 0.3, seed=5), 1)
     source_1 = np.array([0])
     targets = np.flatnonzero(is_cited_NN[0])[:3]
@@ -172,17 +172,6 @@ def test_shared_candidates_are_seen_without_the_citations_of_the_batch():
     expected_KD = fewer.for_candidates(source_1, candidate_K[None])[0]
     np.testing.assert_allclose(shared_SKD[0], expected_KD, **CLOSE)
     assert not np.allclose(shared_SKD[0], whole.for_candidates(source_1, candidate_K[None])[0])
-
-
-def test_citation_would_see_itself_as_a_candidate():
-    is_cited_NN = random_citations(24, 0.2, seed=4)
-    structural = make_features(is_cited_NN)
-    source_P, target_P = np.nonzero(is_cited_NN)
-    seen_PD = structural.for_candidates(source_P, target_P[:, None])[:, 0]
-    unseen_PD = for_citations(structural, source_P, target_P)
-    column = structural.names.index("co_citation")
-    assert (seen_PD >= unseen_PD - 1e-6).all()
-    assert (seen_PD[:, column] > unseen_PD[:, column] + 0.1).mean() > 0.9
 
 
 def test_citation_in_return_still_counts():
@@ -255,10 +244,3 @@ def test_features_leave_read_only_graphs_alone_and_repeat():
     for i in (0, 7):
         alone_D = for_citations(structural, source_P[i : i + 1], target_P[i : i + 1])[0]
         assert np.array_equal(alone_D, first_PD[i])
-
-
-def test_lonely_citation_has_no_features():
-    is_cited_NN = np.zeros((3, 3), dtype=bool)
-    is_cited_NN[0, 1] = True
-    structural = make_features(is_cited_NN)
-    assert not for_citations(structural, np.array([0]), np.array([1])).any()

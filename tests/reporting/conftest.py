@@ -5,6 +5,7 @@ from sample_run import sample_curves, sample_report
 
 from citeflow.report import Curves, Report
 from citeflow.reporting import html, plots
+from citeflow.reporting.publish import publish
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,11 @@ def page(report, curves, drawn) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "draw_report", lambda *_: list(drawn.values()))
         return html.render_report(report, curves)
+
+
+@pytest.fixture(scope="session")
+def out(trained, tmp_path_factory):
+    """The folder to which a real run was published."""
+    folder = tmp_path_factory.mktemp("published") / "out"
+    publish(trained.report, model=trained.model, run=trained.run, out=folder)
+    return folder

@@ -2,8 +2,6 @@ import re
 from html.parser import HTMLParser
 from importlib import resources
 
-import pytest
-
 from citeflow.report import BaselineScores, Curves, StageCost
 from citeflow.reporting import html, plots
 from citeflow.reporting.html import Section, Text
@@ -49,44 +47,42 @@ def text_of(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", without).split())
 
 
-@pytest.mark.parametrize(
-    "expected",
-    [
-        "hepth \u00b7 citeflow run report",
-        "Test MRR 0.7518, 0.0707 above the best baseline (Resource allocation, 0.6811).",
-        "Hits@10 0.9264 0.9148",
-        "Popularity 0.0946 \u22120.6572",
-        "Papers 29,557",
-        "Self-citations dropped 39",
-        "Repeated citations dropped 1,244",
-        "Citations of later papers, kept 7,213 (2.1 %)",
-        "Split by date, newest papers held out",
-        "Workers 2",
-        "Parameters 66,310",
-        "train 5 min 09 s 1.78 GiB",
-        "all 5 min 36 s 1.78 GiB",
-        "predictor: structural",
-        "torch 2.13.0",
-    ],
+FIGURES = (
+    "hepth \u00b7 citeflow run report",
+    "Test MRR 0.7518, 0.0707 above the best baseline (Resource allocation, 0.6811).",
+    "Hits@10 0.9264 0.9148",
+    "Popularity 0.0946 \u22120.6572",
+    "Papers 29,557",
+    "Citations of later papers, kept 7,213 (2.1 %)",
+    "Split by date, newest papers held out",
+    "Parameters 66,310",
+    "train 5 min 09 s 1.78 GiB",
+    "all 5 min 36 s 1.78 GiB",
+    "predictor: structural",
+    "torch 2.13.0",
 )
-def test_render_report_holds_the_figures_of_the_run(page, expected):
-    assert expected in text_of(page)
 
 
-def test_render_report_is_one_valid_file(page):
+def test_render_report_holds_the_figures_of_the_run(page):
+    text = text_of(page)
+    assert [figure for figure in FIGURES if figure not in text] == []
+
+
+def test_render_report_is_one_valid_file_for_all_readers(page):
     outline = Outline(page)
     assert len(outline.ids) == len(set(outline.ids))
     assert all(reference.startswith("#") for reference in outline.references)
     assert not {"script", "link", "img", "iframe", "object"} & set(outline.tags)
     assert not re.search(r"url\((?!#)|@import", page)
     assert "default-src 'none'" in page
-
-
-def test_render_report_is_accessible(page):
     assert page.count("<figure ") == page.count("<figcaption>") == page.count('role="img"') == 10
-    assert page.count("<caption>") == 5
     assert page.count('scope="row"') == page.count("<tr") - page.count("<thead>")
-    assert '<html lang="en">' in page
+    css = (resources.files("citeflow.reporting") / "templates" / "report.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block)) for block in css.split("@media")[:2]
+    )
+    assert {name: light[name] for name in plots.COLOURS} == plots.COLOURS
+    assert set(dark) == set(light)
 
 
 def test_render_report_shows_hostile_names_as_text(report):
@@ -118,14 +114,3 @@ def test_render_page_escapes_and_omits_what_is_empty():
     assert page.count('<div class="grid">') == 1
     assert 'class="tiles"' not in page
     assert 'class="headline"' not in page
-
-
-def test_style_sheet_has_every_colour_twice_and_the_light_ones_of_plots():
-    folder = resources.files("citeflow.reporting") / "templates"
-    css = (folder / "report.css").read_text()
-    light, dark = (
-        dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block)) for block in css.split("@media")[:2]
-    )
-    assert {name: light[name] for name in plots.COLOURS} == plots.COLOURS
-    assert set(dark) == set(light)
-    assert "@media print" in css

@@ -150,7 +150,7 @@ def test_inputs_hide_mutual_citations_both_ways():
 
 
 def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
-    """The loss from its definition: papers embedded without the batch, one citation after the other."""
+    """The loss by definition, citation by citation, with embeddings without the batch."""
     embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
     negative_K = part.paper_B[inputs.negative_K]
     structural_P = [] if inputs.structural is None else inputs.structural.citation_Y.tolist()
@@ -174,7 +174,7 @@ def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
 
 
 def structural_without(is_cited_NN, edge_2P, config):
-    """The evidence of a graph without some citations, in which papers on the way weigh what they weigh with them."""
+    """Structural features without some citations, paths keeping the weights that they had."""
     structural, whole = (
         build_structural_features(graph_of(each), config)
         for each in (without(is_cited_NN, edge_2P), is_cited_NN)
@@ -291,27 +291,6 @@ def test_structural_batch_has_all_citations_of_its_sources(monkeypatch, most):
     assert batch.citation_Y.tolist() == expected_Y.tolist()
     assert np.array_equal(chosen[batch.source_index_Y.numpy()], edge_2P[0][expected_Y])
     assert batch.structural_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
-
-
-def test_inputs_gather_the_papers_features():
-    graph, part = graph_of(citations()), PARTS[1]
-    _, inputs = batch_of(graph, config_of(), part)
-    assert np.array_equal(inputs.x_BF.numpy(), graph.x_NF[part.paper_B])
-
-
-@pytest.mark.parametrize("features", [False, True])
-def test_inputs_are_constant_for_features_ones(features):
-    _, inputs = batch_of(
-        graph_of(citations(), features=features), config_of("dot", features="ones")
-    )
-    assert torch.equal(inputs.x_BF, torch.ones(NUM_PAPERS, 1))
-
-
-def test_inputs_without_features_differ_by_paper():
-    graph = graph_of(citations(), features=False)
-    (_, whole), (_, part) = (batch_of(graph, config_of("dot"), each) for each in PARTS)
-    assert len(torch.unique(whole.x_BF, dim=0)) == NUM_PAPERS
-    assert torch.equal(whole.x_BF[torch.from_numpy(PARTS[1].paper_B)], part.x_BF)
 
 
 def test_inputs_follow_from_the_seed(monkeypatch):

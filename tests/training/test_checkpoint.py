@@ -105,20 +105,14 @@ def test_restore_of_a_fresh_start_changes_nothing(tmp_path):
     assert not optimizer.state
 
 
-def test_read_takes_the_newest_checkpoint(saved):
+@pytest.mark.parametrize("step", [7, 9])
+def test_save_of_a_step_is_read_as_the_newest(saved, step):
     model, optimizer = build(2)
-    save(saved, model, optimizer, {}, progress=Progress(step=9))
+    save(saved, model, optimizer, {}, progress=Progress(step=step))
     restored, _, progress, best = restore(saved)
-    assert (progress.step, progress.best_score, best) == (9, -1.0, {})
+    assert (progress.step, progress.best_score, best) == (step, -1.0, {})
     assert is_same(weights(restored), weights(model))
-    assert names(saved) == ["step-00000007", "step-00000009"]
-
-
-def test_save_replaces_a_checkpoint_of_the_same_step(saved):
-    model, optimizer = build(2)
-    save(saved, model, optimizer, {})
-    assert is_same(weights(restore(saved)[0]), weights(model))
-    assert names(saved) == ["step-00000007"]
+    assert names(saved) == [f"step-{kept:08d}" for kept in sorted({7, step})]
 
 
 def test_save_writes_tensors_and_json_alone(saved):
@@ -131,14 +125,13 @@ def test_save_writes_tensors_and_json_alone(saved):
 
 @pytest.mark.fault("F13")
 @pytest.mark.parametrize("changed", [["data"], ["config"], ["workers"], list(INPUTS)])
-def test_read_refuses_a_checkpoint_of_other_inputs(saved, figure, changed):
+def test_read_refuses_a_checkpoint_of_other_inputs(saved, changed):
     now = {**INPUTS, **dict.fromkeys(changed, "e" * 64)}
     with pytest.raises(ConfigError, match="other data, settings or workers") as caught:
         restore(saved, inputs=now)
     told = [f"{key} {INPUTS[key]}, now {now[key]}" for key in changed]
     assert caught.value.value == ", ".join(told)
     assert "another run name" in caught.value.hint
-    figure(refused=1, named_with_both_values=1)
 
 
 def damage(path, seed):
@@ -162,12 +155,12 @@ def damage(path, seed):
 
 
 @pytest.mark.fault("F16")
-def test_read_finds_two_hundred_damages_and_uses_the_one_before(tmp_path, capsys, figure):
+def test_read_finds_two_hundred_damages_and_uses_the_one_before(tmp_path, capsys):
     save_at(tmp_path / "checkpoints", 1, 2)
     newest, whole = tmp_path / "checkpoints" / "step-00000002", tmp_path / "whole"
     shutil.copytree(newest, whole)
     assert checkpoint.read(newest.parent, INPUTS).step == 2
-    detected, kinds = 0, set()
+    kinds = set()
     for seed in range(DAMAGES):
         shutil.rmtree(newest)
         shutil.copytree(whole, newest)
@@ -177,16 +170,12 @@ def test_read_finds_two_hundred_damages_and_uses_the_one_before(tmp_path, capsys
         told = capsys.readouterr().err
         assert "a checkpoint is damaged" in told
         assert str(newest) in told
-        detected += 1
     assert len(kinds) == 12
-    figure(damages=DAMAGES, detected=detected)
 
 
 @pytest.mark.fault("F16")
 @pytest.mark.parametrize("fault", ["flipped", "no manifest", "emptied", "gone with its disk"])
-def test_read_of_damaged_checkpoints_is_no_fresh_start(
-    tmp_path, capsys, monkeypatch, figure, fault
-):
+def test_read_of_damaged_checkpoints_is_no_fresh_start(tmp_path, capsys, monkeypatch, fault):
     folder = tmp_path / "checkpoints"
     save_at(folder, 1, 2)
     for path in folder.iterdir():
@@ -198,25 +187,18 @@ def test_read_of_damaged_checkpoints_is_no_fresh_start(
             for file in path.glob("manifest.json" if fault == "no manifest" else "*"):
                 file.unlink()
     unreadable = fault == "gone with its disk"
-    kind, words = (
-        (OSError, "Input/output error")
-        if unreadable
-        else (CorruptError, "every checkpoint is damaged")
-    )
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(OSError if unreadable else CorruptError) as caught:
         checkpoint.read(folder, INPUTS)
     assert capsys.readouterr().err.count("a checkpoint is damaged") == 2
     assert unreadable or "bring one of them back" in caught.value.hint
-    figure(all_damaged=1, fresh_starts=0)
 
 
 @pytest.mark.fault("F16")
-def test_read_of_an_unreadable_folder_is_no_fresh_start(tmp_path, monkeypatch, figure):
+def test_read_of_an_unreadable_folder_is_no_fresh_start(tmp_path, monkeypatch):
     save_at(tmp_path / "checkpoints", 1)
     monkeypatch.setattr(os, "listdir", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         checkpoint.read(tmp_path / "checkpoints", INPUTS)
-    figure(all_damaged=1, fresh_starts=0)
 
 
 def failing(number):
@@ -251,48 +233,39 @@ def with_progress(**changes):
     return json.dumps({**PROGRESS.model_dump(by_alias=True), **changes}).encode()
 
 
-HOSTILE = {
-    "nested too deep": ("progress.json", lambda _: nested(100_000)),
-    "nested as deep as a reader goes": ("progress.json", lambda _: nested(980)),
-    "an unknown field": ("progress.json", lambda _: with_progress(__class__="os.system")),
-    "a list": ("progress.json", lambda _: b"[]"),
-    "a word for a number": ("progress.json", lambda _: with_progress(seconds="soon")),
-    "another step": ("progress.json", lambda _: with_progress(step=8)),
-    "a number without end": ("progress.json", lambda _: b'{"step": ' + b"7" * 10_000 + b"}"),
-    "not text": ("progress.json", lambda _: b"\xff\xfe\x00"),
-    "a header of 8 EB": ("state.safetensors", lambda _: (2**63).to_bytes(8, "little") + b"{}"),
-    "a header longer than its file": (
-        "state.safetensors",
-        lambda _: (10**8).to_bytes(8, "little") + b"{}",
-    ),
-    "a tensor beyond the end": (
-        "state.safetensors",
-        lambda _: tensors(
-            {"model.x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
-        ),
-    ),
-    "a tensor of no known type": (
-        "state.safetensors",
-        lambda _: tensors({"model.x": {"dtype": "EVIL", "shape": [0], "data_offsets": [0, 0]}}),
-    ),
-    "tensors of another model": (
-        "state.safetensors",
-        lambda _: safetensors.torch.save(
-            {"model.x": torch.zeros(2), "optimizer.0.step": torch.zeros(())}
-        ),
-    ),
-    "names that are none": (
-        "state.safetensors",
-        lambda _: safetensors.torch.save({"optimizer.x.step": torch.zeros(1)}),
-    ),
-    "a pickle": ("state.safetensors", lambda canary: pickle.dumps(canary)),
-    "a pickle of torch": ("state.safetensors", lambda canary: torch_pickle(canary)),
-}
-
-
-def tensors(header):
-    content = json.dumps(header).encode()
+def header(dtype, shape, offsets):
+    """A safetensors file of one tensor without its data."""
+    fields = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    content = json.dumps({"model.x": fields}).encode()
     return len(content).to_bytes(8, "little") + content
+
+
+def safe(**tensors):
+    return safetensors.torch.save(
+        {name.replace("_", "."): value for name, value in tensors.items()}
+    )
+
+
+HOSTILE_PROGRESS = {
+    "nested too deep": nested(100_000),
+    "nested as deep as a reader goes": nested(980),
+    "an unknown field": with_progress(__class__="os.system"),
+    "a list": b"[]",
+    "a word for a number": with_progress(seconds="soon"),
+    "another step": with_progress(step=8),
+    "a number without end": b'{"step": ' + b"7" * 10_000 + b"}",
+    "not text": b"\xff\xfe\x00",
+}
+HOSTILE_TENSORS = {
+    "a header of 8 EB": (2**63).to_bytes(8, "little") + b"{}",
+    "a header longer than its file": (10**8).to_bytes(8, "little") + b"{}",
+    "a tensor beyond the end": header("F32", [2**40], [0, 2**42]),
+    "a tensor of no known type": header("EVIL", [0], [0, 0]),
+    "tensors of another model": safe(model_x=torch.zeros(2), optimizer_0_step=torch.zeros(())),
+    "names that are none": safe(optimizer_x_step=torch.zeros(1)),
+    "a pickle": pickle.dumps,
+    "a pickle of torch": lambda canary: torch_pickle(canary),
+}
 
 
 def torch_pickle(canary):
@@ -302,18 +275,19 @@ def torch_pickle(canary):
 
 
 @pytest.mark.fault("F35")
-@pytest.mark.parametrize("what", HOSTILE)
-def test_restore_refuses_hostile_content_and_executes_none(saved, figure, what):
+@pytest.mark.parametrize("what", [*HOSTILE_PROGRESS, *HOSTILE_TENSORS])
+def test_restore_refuses_hostile_content_and_executes_none(saved, what):
     (path,) = saved.iterdir()
-    name, make = HOSTILE[what]
-    (path / name).write_bytes(make(Canary(saved / "touched")))
+    name = "progress.json" if what in HOSTILE_PROGRESS else "state.safetensors"
+    content = {**HOSTILE_PROGRESS, **HOSTILE_TENSORS}[what]
+    is_pickle = callable(content)
+    (path / name).write_bytes(content(Canary(saved / "touched")) if is_pickle else content)
     files.write_manifest(path, "Checkpoint", inputs=INPUTS, facts={"step": 7})
     assert files.verify(path, "Checkpoint")
     state, (model, optimizer) = checkpoint.read(saved, INPUTS), build(1)
     with pytest.raises(CorruptError, match="not a checkpoint of citeflow"):
         checkpoint.restore(state, model=model, optimizer=optimizer)
     assert not (saved / "touched").exists()
-    figure(hostile_files=1, executed=0)
 
 
 @pytest.mark.fault("F35")
@@ -331,7 +305,7 @@ def test_restore_refuses_hostile_content_and_executes_none(saved, figure, what):
         {"kind": "TrainedModel"},
     ],
 )
-def test_read_refuses_a_forged_manifest(saved, capsys, figure, change):
+def test_read_refuses_a_forged_manifest(saved, capsys, change):
     (path,) = saved.iterdir()
     manifest = files.read_json(path / "manifest.json") | change
     digest = files.sha256_of_json({key: manifest[key] for key in ("kind", "inputs", "files")})
@@ -339,21 +313,11 @@ def test_read_refuses_a_forged_manifest(saved, capsys, figure, change):
     with pytest.raises(CorruptError, match="every checkpoint is damaged"):
         checkpoint.read(saved, INPUTS)
     assert "a checkpoint is damaged" in capsys.readouterr().err
-    figure(hostile_files=1, executed=0)
-
-
-@pytest.mark.fault("F35")
-def test_canary_is_noticed(saved):
-    pickle.loads(pickle.dumps(Canary(saved / "touched")))
-    assert (saved / "touched").exists()
 
 
 RETENTION = {
-    "few": ([1], [], [1]),
-    "two": ([1, 2], [], [1, 2]),
-    "many": ([1, 2, 3, 4, 5], [], [4, 5]),
+    "one": ([1], [], [1]),
     "in no order": ([30, 9, 100], [], [30, 100]),
-    "a torn newer one": ([1, 2, 3], [9], [2, 3]),
     "several torn ones": ([1, 2, 3], [2, 7, 8], [1, 3]),
     "torn ones only, beside a new one": ([1, 2, 3], [1, 2], [3]),
 }
@@ -362,48 +326,33 @@ RETENTION = {
 
 @pytest.mark.fault("F18")
 @pytest.mark.parametrize("case", RETENTION)
-def test_save_keeps_two_whole_checkpoints_and_other_files(tmp_path, monkeypatch, figure, case):
+def test_save_keeps_two_whole_checkpoints_and_other_files(tmp_path, monkeypatch, case):
     folder, (steps, torn, left) = tmp_path / "checkpoints", RETENTION[case]
-    folder.mkdir()
+    aliens = make_aliens(folder)
     monkeypatch.setattr(checkpoint, "MAX_KEPT", 100)
     save_at(folder, *steps[:-1], *(step for step in torn if step not in steps))
     monkeypatch.undo()
     for step in torn:
         damage(folder / f"step-{step:08d}", seed=step)
-    aliens = [alien.name for alien in make_aliens(folder)]
     save_at(folder, steps[-1])
-    expected = [f"step-{step:08d}" for step in left]
-    assert names(folder) == sorted([*expected, *aliens])
+    assert names(folder) == sorted([*(f"step-{step:08d}" for step in left), *aliens])
     assert (folder / "step-00000003.bak" / "notes").read_text() == "mine"
     assert (folder / "a link" / "precious").exists()
-    figure(cases=1, survivors_as_expected=1, strangers_kept=len(aliens))
 
 
 def make_aliens(folder):
     """What somebody else may have put there."""
-    for name in (
-        "step-00000003.bak",
-        "step-3",
-        "step-000000030",
-        "Step-00000004",
-        "best",
-        ".snapshots",
-    ):
-        (folder / name).mkdir()
-        (folder / name / "notes").write_text("mine")
-        yield folder / name
-    for name in ("step-00000000", "notes.txt", ".nfs00000001"):
-        (folder / name).write_text("mine")
-        yield folder / name
-    elsewhere = folder.parent / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "precious").write_text("mine")
-    (folder / "a link").symlink_to(elsewhere)
-    yield folder / "a link"
+    folders = ["step-00000003.bak", "step-3", "step-000000030", "Step-00000004", ".snapshots"]
+    paths = ["step-00000000", ".nfs00000001", *(f"{name}/notes" for name in folders)]
+    for path in paths:
+        files.write_text(folder / path, "mine")
+    files.write_text(folder.parent / "elsewhere" / "precious", "mine")
+    (folder / "a link").symlink_to(folder.parent / "elsewhere")
+    return names(folder)
 
 
 @pytest.mark.fault("F18")
-def test_save_deletes_a_link_and_not_its_target(tmp_path, figure):
+def test_save_deletes_a_link_and_not_its_target(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").write_text("mine")
     (tmp_path / "checkpoints").mkdir()
@@ -411,12 +360,11 @@ def test_save_deletes_a_link_and_not_its_target(tmp_path, figure):
     save_at(tmp_path / "checkpoints", 1)
     assert names(tmp_path / "checkpoints") == ["step-00000001"]
     assert names(tmp_path / "elsewhere") == ["precious"]
-    figure(cases=1, survivors_as_expected=1)
 
 
 @pytest.mark.fault("F18")
 @pytest.mark.parametrize("call", ["replace", "rmdir"])
-def test_save_survives_a_deletion_that_fails(tmp_path, monkeypatch, capsys, figure, call):
+def test_save_survives_a_deletion_that_fails(tmp_path, monkeypatch, capsys, call):
     save_at(tmp_path, 1, 2)
     real, failed = getattr(os, call), []
 
@@ -435,11 +383,10 @@ def test_save_survives_a_deletion_that_fails(tmp_path, monkeypatch, capsys, figu
     save_at(tmp_path, 4)
     files.delete_unfinished(tmp_path)
     assert names(tmp_path) == ["step-00000003", "step-00000004"]
-    figure(cases=1, survivors_as_expected=1, deletions_failed=len(failed))
 
 
 @pytest.mark.fault("F18")
-def test_save_deletes_nothing_that_cannot_be_read(tmp_path, monkeypatch, figure):
+def test_save_deletes_nothing_that_cannot_be_read(tmp_path, monkeypatch):
     save_at(tmp_path, 1, 2)
     real = files.verify
 
@@ -450,4 +397,3 @@ def test_save_deletes_nothing_that_cannot_be_read(tmp_path, monkeypatch, figure)
     monkeypatch.setattr(checkpoint, "MAX_KEPT", 3)
     save_at(tmp_path, 3)
     assert names(tmp_path) == ["step-00000001", "step-00000002", "step-00000003"]
-    figure(cases=1, survivors_as_expected=1)

@@ -10,7 +10,7 @@ from citeflow import files
 from citeflow.errors import CorruptError, TrainingError
 from citeflow.training.lease import LeaseLost, acquire
 
-ROUNDS = 20
+ROUNDS = 8
 FORKS = pytest.mark.filterwarnings(
     "ignore:.*fork:DeprecationWarning"
 )  # Python 3.12 fears for the other threads' locks
@@ -52,7 +52,7 @@ def test_assert_held_fails_where_the_run_was_deleted(tmp_path):
 @pytest.mark.parametrize(
     "steps", [[0, 0, 0], [5, 5, 5], [0, 10, 20, 20, 20], [20, 10, 10], [20, 15, 10]]
 )
-def test_acquire_refuses_a_fourth_start_without_progress(tmp_path, figure, steps):
+def test_acquire_refuses_a_fourth_start_without_progress(tmp_path, steps):
     acquire_all(tmp_path, steps)
     before = names(tmp_path)
     with pytest.raises(
@@ -62,31 +62,28 @@ def test_acquire_refuses_a_fourth_start_without_progress(tmp_path, figure, steps
     assert caught.value.exit_code == 75
     assert "the log above" in caught.value.hint
     assert names(tmp_path) == before
-    figure(rows_of_attempts_ended=1)
 
 
 @pytest.mark.fault("F10")
 @pytest.mark.parametrize(
-    "steps", [[0, 0], [0, 0, 10, 10, 20, 20, 30], list(range(0, 500, 10)), [0, 0, 1, 1, 2]]
+    "steps", [[0, 0], [0, 0, 10, 10, 20, 20, 30], list(range(0, 200, 10)), [0, 0, 1, 1, 2]]
 )
-def test_acquire_allows_any_number_of_starts_with_progress(tmp_path, figure, steps):
+def test_acquire_allows_any_number_of_starts_with_progress(tmp_path, steps):
     acquire_all(tmp_path, steps)
     assert acquire(tmp_path, launch="one", step=steps[-1]).number == len(steps) + 1
-    figure(rows_of_attempts_that_go_on=1)
 
 
 @pytest.mark.fault("F10")
-def test_acquire_counts_the_starts_of_each_launch(tmp_path, figure):
+def test_acquire_counts_the_starts_of_each_launch(tmp_path):
     acquire_all(tmp_path, [5, 5, 5])
     assert acquire_all(tmp_path, [5, 5, 5], launch="two") == [4, 5, 6]
     with pytest.raises(TrainingError):
         acquire(tmp_path, launch="two", step=5)
-    figure(rows_of_attempts_ended=1)
 
 
 @FORKS
 @pytest.mark.fault("F20")
-def test_acquire_of_two_processes_gives_two_numbers(tmp_path, figure):
+def test_acquire_of_two_processes_gives_two_numbers(tmp_path):
     for turn in range(ROUNDS):
         folder, (wait, go) = tmp_path / str(turn), os.pipe()
         children = [_acquire_in_a_child(folder, launch, wait, go) for launch in ("one", "two")]
@@ -97,7 +94,6 @@ def test_acquire_of_two_processes_gives_two_numbers(tmp_path, figure):
         assert names(folder) == ["00001.json", "00002.json"]
         launches = {files.read_json(folder / f"{number:05d}.json")["launch"] for number in (1, 2)}
         assert launches == {"one", "two"}
-    figure(rounds_of_two_claims=ROUNDS, numbers_given_twice=0)
 
 
 def _acquire_in_a_child(folder, launch, wait, go):
@@ -114,7 +110,7 @@ def _acquire_in_a_child(folder, launch, wait, go):
 
 
 @pytest.mark.fault("F20")
-def test_acquire_retries_on_a_stale_directory_listing(tmp_path, monkeypatch, figure):
+def test_acquire_retries_on_a_stale_directory_listing(tmp_path, monkeypatch):
     """As a shared disk may show it: what another has just claimed comes into sight late."""
     acquire(tmp_path, launch="one", step=0)
     real, late = os.listdir, []
@@ -127,11 +123,10 @@ def test_acquire_retries_on_a_stale_directory_listing(tmp_path, monkeypatch, fig
     assert acquire(tmp_path, launch="two", step=0).number == 2
     assert files.read_json(tmp_path / "00001.json")["launch"] == "one"
     assert len(late) > 3
-    figure(numbers_given_twice=0)
 
 
 @pytest.mark.fault("F20")
-def test_acquire_refuses_a_launch_that_was_taken_over(tmp_path, figure):
+def test_acquire_refuses_a_launch_that_was_taken_over(tmp_path):
     acquire_all(tmp_path, [0, 0])
     acquire(tmp_path, launch="two", step=0)
     before = names(tmp_path)
@@ -140,7 +135,6 @@ def test_acquire_refuses_a_launch_that_was_taken_over(tmp_path, figure):
             acquire(tmp_path, launch="one", step=100)
     assert names(tmp_path) == before
     assert acquire(tmp_path, launch="two", step=0).number == 4
-    figure(claims_refused=3)
 
 
 @pytest.mark.parametrize(

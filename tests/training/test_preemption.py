@@ -39,7 +39,7 @@ def test_handler_exits_at_the_next_block_that_may_end(handler):
             pytest.fail("not reached")
 
 
-def test_handler_exits_within_an_immediate_block_and_defers_after_it(handler):
+def test_handler_exits_in_an_immediate_block_and_defers_after(handler):
     with handler.deferred():
         with pytest.raises(SystemExit), handler.immediate():
             os.kill(os.getpid(), signal.SIGTERM)

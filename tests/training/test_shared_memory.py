@@ -16,8 +16,8 @@ NAME = f"citeflow-test-{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    """Two folders in place of shared memory and of the disk for temporary files."""
+def folders(tmp_path, monkeypatch):
+    """Two folders for shared memory and the disk for temporary files."""
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     memory.mkdir()
     disk.mkdir()
@@ -38,22 +38,22 @@ def full(monkeypatch, *folders):
     monkeypatch.setattr(os, "posix_fallocate", allocate)
 
 
-def test_shared_array_outlives_its_name(places):
+def test_shared_array_outlives_its_name(folders):
+    shared_array(NAME, (3, 4), create=True)[:] = 1
     first = shared_array(NAME, (3, 4), create=True)
     second = shared_array(NAME, (3, 4), create=False)
-    assert (first.shape, first.dtype, second.shape, second.dtype) == (
-        (3, 4),
-        np.float32,
-        (3, 4),
-        np.float32,
-    )
+    for array in (first, second):
+        assert (array.shape, array.dtype) == ((3, 4), np.float32)
     assert not first.any()
     first[1, 2] = 5
     assert second[1, 2] == 5
-    unshare(NAME)
-    assert not any(any(place.iterdir()) for place in places)
+    for _ in range(2):
+        unshare(NAME)
+        assert not any(any(folder.iterdir()) for folder in folders)
     second[0, 0] = -7
     assert first[0, 0] == -7
+    for create in (True, False):
+        assert shared_array(NAME, (0, 4), create=create).shape == (0, 4)
 
 
 @pytest.mark.filterwarnings(
@@ -69,43 +69,26 @@ def test_shared_array_is_shared_with_a_child_process():
     assert mine.tolist() == [[0, 0], [3, 4]]
 
 
-def test_shared_array_begins_with_zeros():
-    shared_array(NAME, (3, 4), create=True)[:] = 1
-    assert not shared_array(NAME, (2, 2), create=True).any()
-
-
-def test_shared_array_may_be_empty():
-    assert shared_array(NAME, (0, 4), create=True).shape == (0, 4)
-    assert shared_array(NAME, (0, 4), create=False).shape == (0, 4)
-
-
-def test_shared_array_falls_back_to_the_disk(places, monkeypatch):
-    memory, disk = places
+def test_shared_array_falls_back_to_the_disk(folders, monkeypatch):
+    memory, disk = folders
     full(monkeypatch, memory)
     first = shared_array(NAME, (3, 4), create=True)
-    assert ([path.name for path in memory.iterdir()], [path.name for path in disk.iterdir()]) == (
-        [],
-        [NAME],
-    )
+    assert list(memory.iterdir()) == []
+    assert list(disk.iterdir()) == [disk / NAME]
     shared_array(NAME, (3, 4), create=False)[2] = 8
     assert first[2].tolist() == [8] * 4
     unshare(NAME)
     assert not list(disk.iterdir())
 
 
-def test_shared_array_reserves_its_pages(places):
+def test_shared_array_reserves_its_pages(folders):
     shared_array(NAME, (1000, 1000), create=True)
-    assert (places[0] / NAME).stat().st_blocks * 512 >= 4_000_000
+    assert (folders[0] / NAME).stat().st_blocks * 512 >= 4_000_000
 
 
-def test_shared_array_without_room_says_how_much(places, monkeypatch):
-    full(monkeypatch, *places)
+def test_shared_array_without_room_says_how_much(folders, monkeypatch):
+    full(monkeypatch, *folders)
     with pytest.raises(UnavailableError, match="4,000,000 bytes") as caught:
         shared_array(NAME, (1000, 1000), create=True)
     assert "TMPDIR" in caught.value.hint
-    assert not any(any(place.iterdir()) for place in places)
-
-
-def test_unshare_of_an_unknown_name():
-    unshare(NAME)
-    unshare(NAME)
+    assert not any(any(folder.iterdir()) for folder in folders)

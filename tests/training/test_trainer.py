@@ -97,14 +97,11 @@ def batch_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
-def test_learning_rate_warms_up_along_a_line():
+def test_learning_rate_warms_up_and_decays():
     rates = [learning_rate(0.5, step, 0) for step in range(WARM_UP_STEPS + 5)]
     line = np.arange(1, WARM_UP_STEPS + 1) * 0.5 / WARM_UP_STEPS
     assert rates[:WARM_UP_STEPS] == pytest.approx(line)
     assert rates[WARM_UP_STEPS - 1 :] == [0.5] * 6
-
-
-def test_learning_rate_decays_along_a_cosine():
     rates = [learning_rate(0.5, 1000, share) for share in np.linspace(0, 1, 101)]
     assert rates == sorted(rates, reverse=True)
     assert (rates[0], rates[50], rates[100]) == pytest.approx((0.5, 0.5 * 0.505, 0.005))
@@ -114,11 +111,15 @@ def test_learning_rate_decays_along_a_cosine():
     ("epochs", "num_validations", "steps", "validated"),
     [(1.25, 4, 20, [5, 10, 15, 20]), (0.25, 50, 4, [1, 2, 3, 4]), (0.01, 1, 1, [1])],
 )
-def test_fit_takes_its_epochs_and_validations(begin, epochs, num_validations, steps, validated):
+def test_fit_takes_its_epochs_and_validations(
+    begin, monkeypatch, epochs, num_validations, steps, validated
+):
+    monkeypatch.setattr(trainer, "RECORD_EVERY_S", 1e9)
     run = begin(epochs=epochs, num_validations=num_validations)
     run.fit()
     assert (run.progress.step, run.progress.samples) == (steps, steps * SAMPLES_PER_STEP)
     assert steps_of(run.progress.evaluations) == validated
+    assert len(run.progress.history) == 1
 
 
 def test_fit_keeps_the_best_model_and_not_the_last(begin):
@@ -135,13 +136,6 @@ def test_fit_keeps_the_best_model_and_not_the_last(begin):
     run.load_best()
     assert is_same(weights(run.model), states[1])
     assert not is_same(states[1], states[3])
-
-
-def test_fit_lowers_the_loss(begin, every_step):
-    run = begin(epochs=10, lr=0.05)
-    run.fit()
-    losses = [record["loss"] for record in run.progress.history]
-    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
 
 
 def test_train_step_is_that_of_plain_pytorch(begin):
@@ -163,7 +157,7 @@ def test_train_step_is_that_of_plain_pytorch(begin):
     assert is_same(weights(run.model), weights(plain.model))
 
 
-def test_train_step_ends_before_the_weights_change_on_a_bad_loss(begin):
+def test_train_step_changes_no_weights_on_a_bad_loss(begin):
     run = begin()
     with torch.no_grad():
         next(run.model.parameters()).fill_(math.inf)
@@ -188,7 +182,7 @@ class InfiniteGradient(torch.autograd.Function):
 
 @pytest.mark.fault("F12")
 @pytest.mark.parametrize("max_grad_norm", [1, 0])
-def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, figure, max_grad_norm):
+def test_train_step_changes_no_weights_on_a_bad_gradient(begin, max_grad_norm):
     run = begin(max_grad_norm=max_grad_norm)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.model.register_forward_hook(lambda *args: InfiniteGradient.apply(args[-1]))
@@ -196,7 +190,6 @@ def test_train_step_ends_before_the_weights_change_on_a_bad_gradient(begin, figu
     with pytest.raises(TrainingError, match=r"gradient is not finite: .* at step 1"):
         run.train_step(run.trainable.make_batch(1), 0.0)
     assert is_same(weights(run.model), before)
-    figure(weights_changed_after=0)
 
 
 def test_validate_reports_scores_that_are_not_finite(begin):
@@ -205,7 +198,7 @@ def test_validate_reports_scores_that_are_not_finite(begin):
 
 
 @pytest.mark.fault("F12")
-def test_save_writes_no_weights_that_are_not_finite(begin, figure):
+def test_save_writes_no_weights_that_are_not_finite(begin):
     run = begin(checkpoint_steps=1)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.save()
@@ -214,7 +207,6 @@ def test_save_writes_no_weights_that_are_not_finite(begin, figure):
     with pytest.raises(TrainingError, match="weights are not finite"):
         run.save()
     assert begin().progress.step == 1
-    figure(checkpoints_not_finite=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
@@ -236,17 +228,6 @@ def test_resume_continues_as_if_nothing_had_been(begin, steps):
             [record[key] for record in run.progress.evaluations] for run in (resumed, whole)
         )
         assert found == expected
-
-
-def test_resume_of_a_finished_training_takes_no_step(begin):
-    run = begin()
-    run.fit()
-    again = begin()
-    before = weights(again.model)
-    again.fit()
-    assert again.progress.evaluations == run.progress.evaluations
-    assert again.progress.step == run.progress.step
-    assert is_same(weights(again.model), before)
 
 
 def test_resume_counts_the_seconds_of_all_starts(begin):
@@ -286,15 +267,9 @@ def test_fit_ends_with_its_thread_when_a_batch_cannot_be_made(begin, failing):
     assert batch_threads() == []
 
 
-def test_fit_leaves_no_thread_when_it_is_stopped(begin):
-    with pytest.raises(StoppedError):
-        begin(preemption=StopAfter(2)).fit()
-    assert batch_threads() == []
-
-
 @pytest.mark.fault("F6")
 @pytest.mark.parametrize("at_step", [3, 4])
-def test_fit_loses_no_step_to_a_signal_in_the_last_one(begin, signal_handlers, figure, at_step):
+def test_fit_loses_no_step_to_a_signal_in_the_last_one(begin, signal_handlers, at_step):
     """The batch of step 4 is made, and never used, while the last step is computed."""
 
     def on_batch(step):
@@ -305,15 +280,6 @@ def test_fit_loses_no_step_to_a_signal_in_the_last_one(begin, signal_handlers, f
     with pytest.raises((SystemExit, StoppedError)):
         begin(task=task, preemption=PreemptionHandler()).fit()
     assert begin(num_validations=1).progress.step >= at_step
-    figure(stops=1, steps_redone=0)
-
-
-def test_fit_is_reproducible_by_seed(begin):
-    first, same, other = begin(name="a"), begin(name="b"), begin(name="c", seed=1)
-    for run in (first, same, other):
-        run.fit()
-    assert is_same(weights(first.model), weights(same.model))
-    assert not is_same(weights(first.model), weights(other.model))
 
 
 def test_history_moves_forward_and_is_shown_as_it_is_written(begin, every_step):
@@ -338,13 +304,6 @@ def test_history_of_a_resumed_training_has_its_own_speed(begin, every_step):
     assert resumed.progress.history[2]["positives_per_s"] > 1
 
 
-def test_history_is_no_denser_than_it_is_read(begin, monkeypatch):
-    monkeypatch.setattr(trainer, "RECORD_EVERY_S", 1e9)
-    run = begin()
-    run.fit()
-    assert len(run.progress.history) == 1
-
-
 def steps_shown(log_dir, tag):
     """Steps that a reader keeps: a file purges what earlier ones say of its first step on."""
     kept = []
@@ -357,7 +316,7 @@ def steps_shown(log_dir, tag):
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("is_saved", [False, True])
-def test_resume_shows_every_validation_once(begin, figure, is_saved):
+def test_resume_shows_every_validation_once(begin, is_saved):
     """Whether or not a checkpoint was written after the last validation that was shown."""
     run = begin(num_validations=4, preemption=StopAfter(2))
     with pytest.raises(StoppedError):
@@ -373,4 +332,3 @@ def test_resume_shows_every_validation_once(begin, figure, is_saved):
         log.close()
     begin(num_validations=4).fit()
     assert steps_shown(run.run.logs, "valid/mrr") == [1, 2, 3, 4]
-    figure(duplicates=0, missing=0)

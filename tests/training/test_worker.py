@@ -104,12 +104,9 @@ def ended(error, folder):
 
 @pytest.mark.fault("F17")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_report_errors_gives_up_on_a_lasting_disk_failure(
-    tmp_path, signal_handlers, figure, number
-):
+def test_report_errors_gives_up_on_a_lasting_disk_failure(tmp_path, signal_handlers, number):
     assert ended(OSError(number, os.strerror(number), "model"), tmp_path) == 70
     assert files.read_json(tmp_path / "error.json")["what"] == os.strerror(number)
-    figure(failures=1)
 
 
 @pytest.mark.parametrize(

@@ -31,18 +31,17 @@ def test_retry_doubles_pauses_up_to_longest(capsys):
     assert "test waiting reason=failure 3 seconds=4 failures=3" in capsys.readouterr().err
 
 
-def test_retry_gives_up_after_attempts():
+def test_retry_gives_up_after_attempts_and_patience():
     flaky = Flaky(9)
     with pytest.raises(TransientError, match="failure 3"):
         flaky.retried(Backoff(attempts=3))
     assert (flaky.calls, len(flaky.pauses)) == (3, 2)
-
-
-def test_retry_starts_no_attempt_after_patience():
-    flaky = Flaky(9)
+    impatient = Flaky(9)
     with pytest.raises(TransientError):
-        flaky.retried(Backoff(first_pause_s=1, patience_s=0.5))
-    assert flaky.pauses == []
+        impatient.retried(Backoff(first_pause_s=1, patience_s=0.5))
+    assert impatient.pauses == []
+    with pytest.raises(KeyError):
+        retry(lambda: {}["missing"], Backoff(), subject="test", sleep=pytest.fail)
 
 
 def test_retry_counts_anew_after_progress():
@@ -63,8 +62,3 @@ def test_backoff_jitter_stays_within_share():
     assert len(pauses) > 1
     assert all(4 <= pause <= 8 for pause in pauses)
     assert all(backoff.pause_s(n) > 0 for n in itertools.chain(range(1, 5), [10_000]))
-
-
-def test_retry_passes_other_errors_on():
-    with pytest.raises(KeyError):
-        retry(lambda: {}["missing"], Backoff(), subject="test", sleep=pytest.fail)

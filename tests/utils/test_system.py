@@ -1,107 +1,132 @@
-"""How many threads a worker may use, by the limits of its container; which cores are its own; how memory is kept."""
+"""The machine of a worker, against folders that look like a control group."""
 
 import os
-import subprocess
-import sys
 
+import psutil
 import pytest
 
-from citeflow.utils import system as cores
-from citeflow.utils.system import KEEP_MEMORY, bind, environment, num_cores
+from citeflow.utils import system
+from citeflow.utils.system import (
+    MALLOC_TUNABLES,
+    bind_to_cores,
+    memory_limit,
+    num_cores,
+    oom_kills,
+    worker_environment,
+)
 
-BOUND = len(os.sched_getaffinity(0))
+AVAILABLE = len(os.sched_getaffinity(0))
+MIB = 2**20
+EVENTS = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 7\noom_group_kill 0\n"
 
 
-def test_without_a_container_the_bound_cores_count(tmp_path):
-    assert num_cores(tmp_path) == BOUND
+@pytest.fixture
+def cgroup(tmp_path):
+    """Makes a folder with files as the kernel writes them."""
+
+    def write(**texts):
+        for name, text in texts.items():
+            path = tmp_path / name.replace("__", "/").replace("_", ".", 1)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
 
 
 @pytest.mark.parametrize(
-    ("content", "cores"), [("max 100000", BOUND), ("100000 100000", 1), ("50000 100000", 1)]
+    ("content", "cores"),
+    [
+        ("max 100000", AVAILABLE),
+        ("100000 100000", 1),
+        ("50000 100000", 1),
+        ("nonsense", AVAILABLE),
+        (None, AVAILABLE),
+    ],
 )
-def test_the_limit_of_cgroup_v2_counts(tmp_path, content, cores):
-    (tmp_path / "cpu.max").write_text(content)
+def test_num_cores_reads_control_groups(tmp_path, content, cores):
+    if content:
+        (tmp_path / "cpu.max").write_text(content)
     assert num_cores(tmp_path) == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [(-1, BOUND), (100000, 1), (10**9, BOUND)])
-def test_the_limit_of_cgroup_v1_counts(tmp_path, quota, cores):
+    (tmp_path / "cpu.max").unlink(missing_ok=True)
+    quota = str(content).partition(" ")[0].replace("max", "-1")
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert num_cores(tmp_path) == cores
 
 
-def test_a_limit_that_can_not_be_read_is_none(tmp_path):
-    (tmp_path / "cpu.max").write_text("nonsense")
-    assert num_cores(tmp_path) == BOUND
+@pytest.mark.fault("F14")
+def test_memory_limit_is_that_of_container_or_machine(cgroup, tmp_path):
+    machine = psutil.virtual_memory().total
+    assert memory_limit(cgroup()) == machine
+    for no_limit in ("max\n", f"{2**60}\n", "nonsense"):
+        assert memory_limit(cgroup(memory_max=no_limit)) == machine
+    assert memory_limit(cgroup(memory_max="536870912\n")) == 512 * MIB
+    (tmp_path / "memory.max").unlink()
+    assert memory_limit(cgroup(memory__memory_limit_in_bytes="1073741824\n")) == 1024 * MIB
+
+
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize(
+    ("texts", "kills"),
+    [
+        ({}, 5),
+        ({"memory__memory_oom_control": "oom_kill_disable 0\n"}, 0),
+        ({"memory__memory_oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"}, 2),
+        ({"memory__memory_oom_control": "oom_kill 2\n", "memory_events": "nonsense\n"}, 2),
+        ({"memory_events": EVENTS}, 7),
+    ],
+)
+def test_oom_kills_are_those_of_container_or_machine(cgroup, tmp_path, texts, kills):
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("nr_free_pages 1\noom_kill 5\n")
+    assert oom_kills(cgroup(**texts), vmstat) == kills
+    assert oom_kills(tmp_path / "none", tmp_path / "none") == 0
 
 
 @pytest.mark.parametrize(
-    ("num_cores", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (1, 1, "1")]
+    ("cores", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (1, 1, "1")]
 )
-def test_the_workers_share_the_cores(monkeypatch, num_cores, workers, threads):
-    monkeypatch.setattr(cores, "num_cores", lambda: num_cores)
-    assert environment({"OMP_NUM_THREADS": "99"}, workers)["OMP_NUM_THREADS"] == threads
-
-
-def test_workers_inherit_what_they_are_not_told_otherwise():
-    found = environment({"PATH": "/bin", "HOME": "/home"}, 1)
-    assert found.keys() == {"PATH", "HOME", "OMP_NUM_THREADS", "GLIBC_TUNABLES"}
-    assert (found["PATH"], found["HOME"]) == ("/bin", "/home")
-
-
-def test_memory_is_kept_by_tunables_of_glibc_unless_the_user_has_set_some():
-    tunables = dict(each.split("=") for each in environment({}, 1)["GLIBC_TUNABLES"].split(":"))
-    assert tunables == {name: str(value) for name, value in KEEP_MEMORY.items()}
+def test_worker_environment_shares_the_cores(monkeypatch, cores, workers, threads):
+    monkeypatch.setattr(system, "num_cores", lambda: cores)
+    environment = worker_environment({"OMP_NUM_THREADS": "99", "HOME": "/home"}, workers)
+    assert environment["OMP_NUM_THREADS"] == threads
+    names = {"HOME", "OMP_NUM_THREADS", "GLIBC_TUNABLES", "PYTHONSAFEPATH"}
+    assert environment.keys() == names
+    assert (environment["HOME"], environment["PYTHONSAFEPATH"]) == ("/home", "1")
+    tunables = dict(each.split("=") for each in environment["GLIBC_TUNABLES"].split(":"))
+    assert tunables == {name: str(value) for name, value in MALLOC_TUNABLES.items()}
     theirs = {"GLIBC_TUNABLES": "glibc.malloc.check=3"}
-    assert environment(theirs, 1)["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
-
-
-def test_a_process_starts_without_a_word_under_these_tunables():
-    done = subprocess.run(
-        [sys.executable, "-c", ""],
-        env=environment(os.environ, 1),
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert worker_environment(theirs, 1)["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
 
 
 @pytest.fixture
 def bound(monkeypatch):
-    """What each worker of a machine with some cores binds itself to, in order."""
+    """Cores that each worker of a machine pins itself to, in order."""
 
     def bind_all(available, workers, limit=None):
-        done = []
+        pinned = []
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(available))
-        monkeypatch.setattr(
-            os, "sched_setaffinity", lambda process, mine: done.append((process, sorted(mine)))
-        )
-        monkeypatch.setattr(cores, "num_cores", lambda: limit or len(available))
+        monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: pinned.append(cores))
+        monkeypatch.setattr(system, "num_cores", lambda: limit or len(available))
         for worker in range(workers):
-            bind(worker, workers)
-        return done
+            bind_to_cores(worker, workers)
+        return pinned
 
     return bind_all
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 8])
-def test_workers_have_cores_of_their_own_as_many_for_each(bound, workers):
+def test_bind_to_cores_gives_each_worker_its_own(bound, workers):
     available = [1, 2, 3, 5, 8, 13, 21, 34]
-    done = bound(available, workers)
-    assert [process for process, _ in done] == [0] * workers
-    assert {len(mine) for _, mine in done} == {len(available) // workers}
-    all_of_them = [core for _, mine in done for core in mine]
-    assert len(set(all_of_them)) == len(all_of_them)
-    assert set(all_of_them) <= set(available)
+    pinned = bound(available, workers)
+    assert [len(cores) for cores in pinned] == [len(available) // workers] * workers
+    together = [core for cores in pinned for core in cores]
+    assert len(set(together)) == len(together)
+    assert set(together) <= set(available)
 
 
-def test_workers_that_outnumber_the_cores_may_use_all_of_them(bound):
+def test_bind_to_cores_pins_nobody_where_cores_are_too_few_or_limited(bound):
     assert bound([0, 1], 3) == []
-
-
-def test_workers_of_a_container_with_a_limit_of_time_may_use_all_cores(bound):
-    """The kernel gives the container so many seconds of any core; workers of others may be on each of them."""
     assert bound(range(8), 2, limit=4) == []

@@ -55,7 +55,10 @@ job_options = options.grouped(
 )
 
 
-@click.command(epilog=f"\b\nSettings of a job and their defaults, for --job:\n\b\n{JOB_DEFAULTS}")
+@click.command(
+    cls=options.RecordCommand,
+    epilog=f"\b\nSettings of a job and their defaults, for --job:\n\b\n{JOB_DEFAULTS}",
+)
 @click.argument("graph", type=options.Folder())
 @options.run_name
 @job_options
@@ -97,7 +100,7 @@ def launch(
     emit({"path": str(folder), **files.read_manifest(folder, TRAINED_MODEL).facts})
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @options.namespace
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 def reap(namespace: str, dry_run: bool) -> None:

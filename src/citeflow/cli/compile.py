@@ -9,7 +9,7 @@ from citeflow.errors import DataError
 from citeflow.utils.logging import log
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.option("--check", is_flag=True, help="Write nothing; fail where a compiled file is stale.")
 @click.option(
     "--root", type=options.Folder(), help="The checkout; by default the one of this citeflow."

@@ -14,7 +14,7 @@ from citeflow.errors import ConfigError, UnavailableError
 from citeflow.utils.logging import emit
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @launcher_option
 @click.option(
     "--service-account", default="", metavar="NAME", help="Whose rights; by default your own."

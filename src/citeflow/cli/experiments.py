@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from citeflow import config, files
+from citeflow import files
 from citeflow.cli import options
 from citeflow.config import Config
 from citeflow.paths import RunPaths
 from citeflow.report import Report
-from citeflow.utils.logging import emit, log, redact_url
+from citeflow.utils.logging import emit
 
 INSTALL_TUNE = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.option("--workers", type=options.Numbers(), default="1,2", show_default=True)
 @click.option("--epochs", type=options.Numbers(), default="10", show_default=True)
 @options.output
@@ -37,7 +37,7 @@ def scaling(
     _report_table(folder, "scaling", paths)
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.option(
     "--models",
     type=options.YamlText(),
@@ -73,7 +73,7 @@ def _search_space_help() -> str:
     return f"\b\nThe space that is searched without --space:\n{DEFAULT}"
 
 
-class SearchCommand(click.Command):
+class SearchCommand(options.RecordCommand):
     """A command whose help ends with the search space that is the default."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -157,7 +157,6 @@ def _run_pipeline(
         settings: those that all runs have in common.
     """
     options.require("kfp", "torch")
-    from citeflow.kubeflow import local_runner
     from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.kubeflow.submit import typed_parameters
     from citeflow.reporting import mlflow
@@ -165,21 +164,10 @@ def _run_pipeline(
 
     mlflow.check()
     check_folder(paths.data_root)
-    compiled = PIPELINES[name].compiled()
-    shared = {
-        "dataset": local.dataset,
-        "settings": config.to_yaml(settings),
-        "run_name": paths.name,
-        "data_root": str(paths.data_root),
-    }
-    arguments = typed_parameters(compiled.read_text(), {**shared, **own})
+    shared = local.arguments(paths, settings)
+    arguments = typed_parameters(PIPELINES[name].compiled().read_text(), {**shared, **own})
     PIPELINES[name].validate(arguments)
-    dataset = redact_url(local.dataset)
-    log("run", "starts", name=paths.name, dataset=dataset, data_root=paths.data_root)
-    with options.resumable(paths.name):
-        local_runner.run_pipeline(
-            compiled, arguments, scratch=paths.data_root, verbose=local.verbose
-        )
+    local.run_pipeline(name, arguments, paths)
 
 
 def _report_table(folder: Path, stem: str, paths: RunPaths) -> None:

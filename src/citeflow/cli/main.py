@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from click.shell_completion import shell_complete
 
-from citeflow import __version__, config
+from citeflow import __version__
 from citeflow.cli import options
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
-from citeflow.utils.logging import emit, log, redact_url
+from citeflow.utils.logging import emit, log
 from citeflow.utils.signals import handle_signals
 
 SECTIONS = {
@@ -132,7 +132,7 @@ def citeflow() -> None:
     """Find the citations that are missing from a citation network."""
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @options.workers
 @options.output
 @options.local_run
@@ -143,8 +143,6 @@ def run(
     """Run the whole pipeline on this machine."""
     resolved = settings.resolve()
     options.require("kfp", "torch")
-    from citeflow.kubeflow import local_runner
-    from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.report import Report
     from citeflow.reporting import markdown, mlflow
     from citeflow.reporting.publish import check_output_folders
@@ -153,21 +151,8 @@ def run(
     folder = out or paths.published
     mlflow.check()
     check_output_folders(paths.data_root, folder)
-    dataset = redact_url(local.dataset)
-    log("run", "starts", name=paths.name, dataset=dataset, data_root=paths.data_root)
-    arguments: dict[str, str | int] = {
-        "dataset": local.dataset,
-        "settings": config.to_yaml(resolved),
-        "workers": workers,
-        "run_name": paths.name,
-        "out_dir": str(folder),
-        "data_root": str(paths.data_root),
-    }
-    compiled = PIPELINES["citation"].compiled()
-    with options.resumable(paths.name):
-        local_runner.run_pipeline(
-            compiled, arguments, scratch=paths.data_root, verbose=local.verbose
-        )
+    arguments = local.arguments(paths, resolved)
+    local.run_pipeline("citation", {**arguments, "workers": workers, "out_dir": str(folder)}, paths)
     report = Report.read(folder)
     print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
     log("run", "done", page=folder / "report.html", tensorboard=f"--logdir {paths.logs.parent}")

@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +25,7 @@ from citeflow.errors import (
 )
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
-from citeflow.utils.logging import log
+from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -137,8 +136,31 @@ FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 
 
+class RecordCommand(click.Command):
+    """A command whose shared options reach it as records.
+
+    The records are made while the command line is parsed, so that no wrapper stands between a
+    command and what it calls.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line, and put the options of each record into one."""
+        rest = super().parse_args(ctx, args)
+        records: dict[str, type[Any]] = getattr(self.callback, RECORDS, {})
+        for name, record in records.items():
+            fields = dataclasses.fields(record)
+            ctx.params[name] = record(
+                **{each.name: ctx.params.pop(each.name, None) for each in fields}
+            )
+        return rest
+
+
+RECORDS = "__option_records__"
+"""Attribute of a command's function: the types of its records, by argument."""
+
+
 def grouped(name: str, record: type[Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Make a decorator that adds options to a command and passes them on as one record.
+    """Make a decorator that adds options to a `RecordCommand`, which gets them as one record.
 
     Args:
         name: the argument of the command that gets the record.
@@ -147,16 +169,10 @@ def grouped(name: str, record: type[Any], *options: Callable[[Any], Any]) -> Cal
     """
 
     def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def fill_record(*args: Any, **kwargs: Any) -> Any:
-            fields = dataclasses.fields(record)
-            kwargs[name] = record(**{field.name: kwargs.pop(field.name) for field in fields})
-            return command(*args, **kwargs)
-
-        decorated: Any = fill_record
+        setattr(command, RECORDS, {**getattr(command, RECORDS, {}), name: record})
         for option in reversed(options):
-            decorated = option(decorated)
-        return decorated  # type: ignore[no-any-return]
+            command = option(command)
+        return command
 
     return decorate
 
@@ -260,6 +276,30 @@ class LocalRun:
         suffix = time.strftime("%Y%m%d-%H%M%S")
         return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
 
+    def arguments(self, run: RunPaths, settings: Config) -> dict[str, object]:
+        """Return the parameters that all pipelines have."""
+        return {
+            "dataset": self.dataset,
+            "settings": config.to_yaml(settings),
+            "run_name": run.name,
+            "data_root": str(run.data_root),
+        }
+
+    def run_pipeline(self, pipeline: str, arguments: Mapping[str, Any], run: RunPaths) -> None:
+        """Run one of PIPELINES on this machine."""
+        from citeflow.kubeflow import local_runner
+        from citeflow.kubeflow.pipelines import PIPELINES
+
+        dataset = redact_url(self.dataset)
+        log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
+        with _resumable(run.name):
+            local_runner.run_pipeline(
+                PIPELINES[pipeline].compiled(),
+                arguments,
+                scratch=run.data_root,
+                verbose=self.verbose,
+            )
+
 
 local_run = grouped(
     "local",
@@ -294,7 +334,6 @@ class Connection:
             UnavailableError: kfp is not installed, or the server does not answer.
         """
         from citeflow.kubeflow.client import connect
-        from citeflow.utils.logging import redact_url
 
         shown = redact_url(self.host)
         if shown.rstrip("/") != self.host.rstrip("/"):
@@ -334,7 +373,7 @@ connection = grouped(
 
 
 @contextlib.contextmanager
-def resumable(run_name: str) -> Iterator[None]:
+def _resumable(run_name: str) -> Iterator[None]:
     """Run a pipeline that a signal ends, its steps first; say how to resume one that ends early."""
     try:
         with handle_signals(termination_message.write):

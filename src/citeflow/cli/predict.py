@@ -9,7 +9,7 @@ from citeflow.errors import NotFoundError
 from citeflow.utils.logging import emit
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.option(
     "--run",
     "folder",

@@ -27,7 +27,7 @@ def runs() -> None:
     """
 
 
-@runs.command("list")
+@runs.command("list", cls=options.RecordCommand)
 @click.option("--experiment", default="", metavar="NAME", help="Only its runs.")
 @click.option(
     "--limit", type=options.POSITIVE, default=20, show_default=True, metavar="N", help="At most."
@@ -46,7 +46,7 @@ def list_(experiment: str, limit: int, connection: options.Connection) -> None:
         emit(_describe(client, run))
 
 
-@runs.command()
+@runs.command(cls=options.RecordCommand)
 @run_argument
 @timeout
 @options.connection
@@ -57,7 +57,7 @@ def watch(run: str, timeout_minutes: int, connection: options.Connection) -> Non
     wait_for_run(client, found.run_id, _describe(client, found), timeout_minutes)
 
 
-@runs.command()
+@runs.command(cls=options.RecordCommand)
 @run_argument
 @click.option("--follow", is_flag=True, help="Until the run has ended.")
 @click.option("--step", default="", metavar="STEP", help="Only of this stage, such as train.")
@@ -77,7 +77,7 @@ def logs(run: str, follow: bool, step: str, connection: options.Connection) -> N
         raise NotFoundError("the run has no pods", run_id, hint=hint)
 
 
-@runs.command()
+@runs.command(cls=options.RecordCommand)
 @run_argument
 @options.connection
 def cancel(run: str, connection: options.Connection) -> None:

@@ -8,7 +8,7 @@ from citeflow import config
 from citeflow.cli import options
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @options.settings
 def settings(settings: options.Settings) -> None:
     """Print all settings as YAML."""

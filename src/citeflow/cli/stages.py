@@ -21,7 +21,7 @@ RUN_ID = "by-hand"
 """Stands in for the id of a pipeline run."""
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.argument("dataset", type=options.Dataset())
 @options.data_root
 @options.settings
@@ -39,7 +39,7 @@ def download(dataset: str, data_root: Path, settings: options.Settings) -> None:
     _emit(LocalArtifact.open(folder, RAW_DATASET, data_root), RAW_DATASET, data_root)
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.argument("raw", type=options.Folder())
 @options.data_root
 @options.settings
@@ -57,7 +57,7 @@ def preprocess(raw: Path, data_root: Path, settings: options.Settings) -> None:
     _emit(graph, PREPARED_GRAPH, data_root)
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.argument("graph", type=options.Folder())
 @options.run_name
 @options.workers
@@ -91,7 +91,7 @@ def train(
     _emit(model, TRAINED_MODEL, data_root)
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.argument("model", type=options.Folder())
 @click.option(
     "--graph", type=options.Folder(), required=True, help="The graph that it was trained on."
@@ -120,7 +120,7 @@ def evaluate(model: Path, graph: Path) -> None:
     _emit(report, EVAL_REPORT, data_root)
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @click.argument("report", type=options.Folder())
 @click.option("--model", type=options.Folder(), required=True, help="The model that was evaluated.")
 @click.option(

@@ -162,7 +162,7 @@ mode_options = options.grouped(
 )
 
 
-@click.command()
+@click.command(cls=options.RecordCommand)
 @options.connection
 @parameter_options
 @run_options

@@ -1,0 +1,1 @@
+"""Metrics, inference over the whole graph, calibration and prediction."""

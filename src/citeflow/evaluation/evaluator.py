@@ -61,7 +61,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitScores:
-    """The part of a split's scores that is kept, so that memory does not grow with the candidates."""
+    """Scores of a split, reduced so that memory does not grow with the candidates."""
 
     rank_P: Tensor
     positive_P: Tensor

@@ -60,7 +60,7 @@ def from_yaml(text: str, base: Config) -> Space:
         base: all other settings, with which each bound and each value has to make a valid Config.
 
     Raises:
-        ConfigError: a name is unknown (the hint has the nearest right one), or a value does not fit.
+        ConfigError: a name is unknown (the hint has the nearest one), or a value does not fit.
         UnavailableError: Optuna is not installed.
     """
     return from_dict(records.parse_yaml(text.strip() or DEFAULT, "space"), base)

@@ -91,7 +91,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[tuple[float,
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Correct p-values for their number: chance finds any difference with probability LEVEL at most.
+    """Correct p-values for their number: chance finds a difference with probability LEVEL at most.
 
     Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """

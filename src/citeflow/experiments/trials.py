@@ -1,6 +1,6 @@
 """The trials of an experiment: which trainings there are, and their results.
 
-A trial is a whole run, named `<experiment>/<trial>`, and so are its folders below `runs` and `logs`.
+A trial is a whole run, named `<experiment>/<trial>`, as are its folders below `runs` and `logs`.
 TensorBoard shows all trials of an experiment on common axes with `--logdir logs/<experiment>`.
 """
 
@@ -158,7 +158,7 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
 
 
 def start(command: str, trials: Sequence[Trial], run: RunPaths) -> list[Item]:
-    """Check that the results can be written, before anything is trained; return the loop's items."""
+    """Check that the results can be written before anything is trained; return the loop's items."""
     from citeflow.reporting.publish import check_output_folders
 
     check_output_folders(run.data_root, run.published)

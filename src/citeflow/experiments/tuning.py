@@ -24,9 +24,9 @@ from citeflow.experiments.trials import write_results
 from citeflow.experiments.tuning_page import SearchResult
 from citeflow.files import termination_message
 from citeflow.kubeflow.params import job_request
-from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
+from citeflow.stages import fit
 from citeflow.utils.logging import log
 
 
@@ -92,22 +92,8 @@ def train_trials(
     paths = RunPaths(Path(data_root), run)
 
     def train(trial: RunPaths, settings: Config) -> float:
-        request = job_request(
-            launcher,
-            job,
-            workers=workers,
-            run_id=run_id,
-            image=os.environ.get(IMAGE_VARIABLE, IMAGE),
-            run_dir=trial.folder,
-        )
-        if request is None:
-            from citeflow.training.launch import train_locally
-
-            model = train_locally(prepared, trial, config=settings, workers=workers)
-        else:
-            from citeflow.kubernetes.launch import train_on_cluster
-
-            model = train_on_cluster(prepared, trial, config=settings, request=request)
+        request = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=trial.folder)
+        model = fit(prepared, trial, settings, workers, request)
         return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
 
     study.search(
@@ -124,7 +110,7 @@ def train_trials(
 def read_validations(logs: Path) -> Sequence[float]:
     """Read the validation MRRs of a training from its event files, the latest of each step.
 
-    The logs are the only thing that both a process of this machine and a pod write while they train.
+    The logs are the only thing that a process of this machine and a pod both write in training.
     """
     mrr_by_step: dict[int, float] = {}
     for path in sorted(logs.glob(f"events.out.tfevents.*.{event_files.TRAIN}")):

@@ -32,7 +32,7 @@ OPTUNA_COLOURS = {"#1f77b4": "blue", "#d62728": "vermillion"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
-    """The trials of a search. The attribute `values` of a trial has the settings it was trained with."""
+    """The trials of a search; the attribute `values` of each has the settings of its training."""
 
     run: str
     dataset: str
@@ -62,7 +62,7 @@ def valid_mrr(trial: FrozenTrial) -> float | None:
 
 
 def verdict(result: SearchResult) -> str:
-    """Say in one sentence whether the best trial beats the settings that the search started from."""
+    """Say in a sentence whether the best trial beats the settings that the search started from."""
     best = result.best
     default = result.default_mrr
     if best is None or best.value is None:

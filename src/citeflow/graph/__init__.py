@@ -1,0 +1,1 @@
+"""The prepared graph: sparse adjacency, locality order and split."""

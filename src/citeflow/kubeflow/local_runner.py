@@ -1,4 +1,4 @@
-"""Run a compiled pipeline on this machine: the very file that is uploaded to a cluster, by kfp.local.
+"""Run a compiled pipeline on this machine, by kfp.local: the very file that a cluster gets.
 
 kfp.local has habits that this module undoes. It deletes the workspace that it was given, prints
 everything in color on stdout, names a failed step but not its error, and retries a step that can
@@ -8,7 +8,6 @@ never succeed after long waits.
 import builtins
 import collections
 import contextlib
-import importlib.resources
 import io
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from citeflow.errors import INSTALL, CiteflowError, NotFoundError, TrainingError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, TrainingError, UnavailableError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
 
@@ -36,24 +35,8 @@ _COLOR = re.compile(r"\x1b\[\d+m")
 KEPT_LINES = 200
 """Lines of a step's output that are kept for the case that it fails."""
 
-NAMES = ("citation", "scaling", "compare", "tune")
-"""The pipelines, each a folder below `pipelines`."""
 
 Argument = str | int | float | bool | list[str] | list[int] | list[float]
-
-
-def compiled(name: str = "citation") -> Path:
-    """Return a compiled pipeline: that of the checkout, or else the one installed with the package.
-
-    Raises:
-        NotFoundError: there is neither.
-    """
-    in_checkout = Path(__file__).resolve().parents[3] / "pipelines" / name / "pipeline.yaml"
-    installed = Path(str(importlib.resources.files("citeflow"))) / "compiled" / f"{name}.yaml"
-    for path in (in_checkout, installed):
-        if path.is_file():
-            return path
-    raise NotFoundError("no compiled pipeline", in_checkout, hint="run `citeflow compile`")
 
 
 def run_pipeline(
@@ -106,7 +89,7 @@ def run_pipeline(
 
 
 def _without_retries(text: str) -> str:
-    """Drop retry policies: a failure here is final, and kfp.local would wait before each attempt."""
+    """Drop retry policies: a failure here is final, and kfp.local would wait before a retry."""
     documents = list(yaml.safe_load_all(text))
     for task in tasks(documents[0]):
         task.pop("retryPolicy", None)
@@ -129,8 +112,7 @@ def _error_of_step(message: Path, output: "_StepOutput", failure: RuntimeError) 
 
 
 class _StepOutput(io.TextIOBase):
-    """Stands in for stdout while kfp runs: passes progress on to stderr and keeps the last of the
-    rest."""
+    """Stands in for stdout while kfp runs: passes progress on, and keeps the last of the rest."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose

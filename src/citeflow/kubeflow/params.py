@@ -5,6 +5,7 @@ parameter that every pipeline shares is one field here, one argument of each pip
 component `download`.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from pydantic import field_validator
 from citeflow import config, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError
-from citeflow.kubernetes.job_spec import IMAGE, JobRequest, check_mounted, from_yaml
+from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, JobRequest, check_mounted, from_yaml
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 from citeflow.utils import records
 from citeflow.utils.logging import redact_url
@@ -130,22 +131,17 @@ class RunParams(Record):
 
 
 def job_request(
-    launcher: str,
-    job: str,
-    *,
-    workers: int,
-    run_id: str,
-    image: str = IMAGE,
-    run_dir: Path | None = None,
+    launcher: str, job: str, *, workers: int, run_id: str, run_dir: Path | None = None
 ) -> JobRequest | None:
     """Read what a cluster is asked for; None where the stage trains by itself.
+
+    The image of the pods is $CITEFLOW_TRAIN_IMAGE, where the text does not say.
 
     Args:
         launcher: one of LAUNCHER_NAMES.
         job: YAML text with the settings of the job; it is checked in either case.
         workers: number of pods, where the text does not say.
         run_id: id of the pipeline run.
-        image: image of the pods, where the text does not say.
         run_dir: folder of the run, which the pods have to see at the same path.
 
     Raises:
@@ -154,7 +150,7 @@ def job_request(
     if launcher not in LAUNCHER_NAMES:
         hint = f"one of {', '.join(LAUNCHER_NAMES)}"
         raise ConfigError("launcher", launcher, hint=hint)
-    spec = from_yaml(job, workers=workers, image=image)
+    spec = from_yaml(job, workers=workers, image=os.environ.get(IMAGE_VARIABLE, IMAGE))
     if launcher == LOCAL:
         return None
     if run_dir is not None:

@@ -28,7 +28,7 @@ def with_images(text: str, *, step_image: str = "", train_image: str = "") -> st
             executor["container"]["image"] = step_image
     if train_image:
         changed = _replace_leaves(documents, IMAGE, train_image)
-        if changed == documents:
+        if changed == documents and train_image != IMAGE:
             hint = "run `citeflow compile`"
             raise ConfigError("the pipeline names no image for workers", IMAGE, hint=hint)
         documents = changed

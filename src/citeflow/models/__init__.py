@@ -1,0 +1,1 @@
+"""The link predictor: encoder, decoders, structural features and losses."""

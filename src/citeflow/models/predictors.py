@@ -1,8 +1,8 @@
 """The registry of predictors, the choices of `model.predictor`.
 
-A new predictor is a class like those of `decoders.py`, in a file of its own, a line in
-`PREDICTORS`, and its name in `config.ModelConfig`. Nothing else asks for a predictor by name. torch
-is not imported here, because the estimate of memory reads this in the launcher.
+A new predictor is a class like those of `decoders.py`, in a file of its own, and a line in
+`PREDICTORS`: nothing else asks for a predictor by name. torch is not imported here, because the
+settings take their choices from this, and the launcher its estimate of memory.
 """
 
 import pkgutil

@@ -1,0 +1,1 @@
+"""Distributed training: trainer, process group, checkpoints and launch."""

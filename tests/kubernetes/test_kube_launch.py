@@ -79,12 +79,6 @@ def test_train_on_cluster_sends_what_render_job_shows(
     assert SECRET not in objects + err + "".join(written)
 
 
-def test_train_on_cluster_refuses_folders_that_pods_do_not_see(tmp_path, graph, launcher):
-    request = JobRequest(launcher=launcher.name, spec=JobSpec(), run_id=RUN_ID)
-    with pytest.raises(ConfigError, match="do not see the folder"):
-        launch.train_on_cluster(graph, RunPaths(tmp_path, "a"), config=CONFIG, request=request)
-
-
 def test_render_job_tells_configs_apart_by_digest(tmp_path, request_of, graph):
     launcher = LAUNCHERS["pytorchjob"]
     run = RunPaths(tmp_path, "a")

@@ -37,13 +37,6 @@ def test_retry_after_is_obeyed(kube):
     close(client)
 
 
-def test_refusal_has_the_words_of_the_server(kube, client):
-    kube.fail(status=403, message="pytorchjobs is forbidden for default-editor")
-    with pytest.raises(ConfigError, match="forbidden for default-editor") as told:
-        client.job(PYTORCHJOB, "x")
-    assert "citeflow doctor" in told.value.hint
-
-
 def test_tls_that_is_cut_is_repeated_and_distrust_is_not(client, monkeypatch):
     errors = [ApiException(status=0, reason="SSLError: UNEXPECTED_EOF_WHILE_READING")]
     request = client.api.request

@@ -1,0 +1,147 @@
+"""The citation task in training: what it validates, learns and depends on."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from citeflow import config
+from citeflow.config import RecoveryConfig
+from citeflow.errors import ConfigError, TrainingError
+from citeflow.evaluation.inference import embed_all
+from citeflow.evaluation.metrics import mrr_and_hits
+from citeflow.evaluation.scoring import build_structural_features, score_held_out
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.models.tensors import RANDOM_FEATURES
+from citeflow.paths import RunPaths
+from citeflow.tasks.citation_training import LinkPrediction, OpenCitationTask, build_model
+from citeflow.training import lease
+from citeflow.training.checkpoint import SavedState
+from citeflow.training.distributed import Group
+from citeflow.training.preemption import PreemptionHandler
+from citeflow.training.trainer import ResumePoint, Trainer
+
+QUICK = ["train.epochs=0.25", "train.num_validations=2", "model.dropout=0.3"]
+
+
+@pytest.fixture(scope="module")
+def graph(prepared):
+    return PreparedGraph.open(prepared.graph)
+
+
+@pytest.fixture
+def fit(prepared, graph, group, tmp_path, signal_handlers):
+    """Trains; returns the trainer."""
+    numbers = itertools.count()
+
+    def train(*overrides):
+        settings = config.load(overrides=[*prepared.settings, *QUICK, *overrides])
+        run = RunPaths(tmp_path, f"run-{next(numbers)}")
+        start = ResumePoint(
+            lease=lease.acquire(run.leases, launch="", step=0), inputs={}, state=SavedState()
+        )
+        trainer = Trainer(
+            OpenCitationTask(graph, settings),
+            run,
+            start,
+            group=group,
+            preemption=PreemptionHandler(),
+            checkpoint_steps=100,
+        )
+        trainer.fit()
+        return trainer
+
+    return train
+
+
+def test_validation_is_the_mrr_of_all_held_out_citations(fit, graph):
+    trainer = fit("train.num_validations=1")
+    task = trainer.trainable
+    embedding_NH = embed_all(task.model, graph)
+    score = torch.from_numpy(score_held_out(task.model, embedding_NH, task.structural, graph.valid))
+    expected = mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
+    found = trainer.progress.evaluations[-1]["valid_mrr"]
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_validation_of_weights_that_burst_is_an_error(fit):
+    with pytest.raises(TrainingError, match="scores are not finite: nan at step 1") as caught:
+        fit("train.lr=1e18", "train.max_grad_norm=0", "train.num_validations=4")
+    assert "train.lr" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.predictor=dot", "train.loss=bce"],
+        ["model.predictor=mlp", "model.num_layers=0"],
+        ["model.structural_hops=0", "model.aggr=add", "model.normalize=yes"],
+        ["model.structural_hops=2", "train.loss=bce"],
+        ["model.features=ones", "model.num_layers=1", "model.aggr=max"],
+        ["train.max_grad_norm=0", "train.nodes_per_batch=1000000", "train.epochs=1"],
+    ],
+)
+def test_every_kind_of_model_learns(fit, graph, overrides):
+    trainer = fit(*overrides)
+    task = trainer.trainable
+    untrained = build_model(graph, task.structural, task.config)
+    assert 0 < trainer.progress.best_score <= 1
+    assert any(
+        not torch.equal(before, after)
+        for before, after in zip(untrained.parameters(), task.model.parameters(), strict=True)
+    )
+
+
+def test_partitions_without_a_citation_are_steps(fit):
+    trainer = fit("train.nodes_per_batch=2", "train.epochs=0.01")
+    assert trainer.progress.step == 8
+    assert trainer.progress.samples < 8
+    assert all(math.isfinite(record["loss"]) for record in trainer.progress.history)
+
+
+def test_build_model_scales_the_features(prepared, graph):
+    structural = build_structural_features(graph, prepared.config.model)
+    model = build_model(graph, structural, prepared.config)
+    scaled = model.encoder.transform_features(torch.from_numpy(np.array(graph.x_NF)))
+    assert torch.allclose(scaled.mean(0), torch.zeros(128), atol=1e-5)
+    assert torch.allclose(scaled.std(0, correction=0), torch.ones(128), atol=1e-4)
+
+
+@pytest.mark.parametrize(("features", "width"), [("given", RANDOM_FEATURES), ("ones", 1)])
+def test_build_model_for_a_graph_without_features(prepared, graph, features, width):
+    bare = dataclasses.replace(graph, x_NF=None)
+    settings = config.load(overrides=[*prepared.settings, f"model.features={features}"])
+    structural = build_structural_features(bare, settings.model)
+    assert len(build_model(bare, structural, settings).encoder.mean_F) == width
+
+
+def test_begin_refuses_a_maximum_on_a_gpu(graph, prepared):
+    settings = config.load(overrides=[*prepared.settings, "model.aggr=max"])
+    with pytest.raises(ConfigError, match=r"model\.aggr: max"):
+        OpenCitationTask(graph, settings).begin(Group(0, 1, torch.device("cuda")))
+
+
+@pytest.mark.fault("F13")
+def test_inputs_do_not_depend_on_the_recovery(prepared, graph):
+    def inputs(*overrides, workers=2):
+        settings = config.load(overrides=[*prepared.settings, *overrides])
+        return OpenCitationTask(graph, settings).inputs(workers)
+
+    recovery = [f"recovery.{name}=7" for name in RecoveryConfig.model_fields]
+    assert len(recovery) >= 2
+    assert inputs(*recovery) == inputs()
+    assert inputs("train.lr=0.5") != inputs() != inputs("model.hidden_channels=8")
+    assert inputs(workers=3) != inputs()
+
+
+def test_make_batch_follows_from_step_and_rank(prepared, graph):
+    ranks = [
+        LinkPrediction(graph, prepared.config, Group(rank, 2, torch.device("cpu")))
+        for rank in (0, 0, 1)
+    ]
+    first, same, other = (rank.make_batch(3).negative_K for rank in ranks)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

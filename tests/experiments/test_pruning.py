@@ -94,11 +94,11 @@ def test_real_training_is_ended_and_leaves_no_process(run, define, states, prepa
     from citeflow.training.launch import train_locally
 
     monkeypatch.setattr(study, "WARM_UP", 0)
-    overrides = [*prepared.settings, "train.epochs=4000", "train.num_validations=400"]
+    overrides = [*prepared.settings, "train.epochs=400", "train.num_validations=400"]
     space = "{train.lr: {low: 0.0001, high: 0.1}}"
     definition = define(base=config.load(overrides=overrides), space=space)
     study.create_or_resume(run, definition, 6)
-    known = Slow([[0.99] * 400] * 6, seconds=0)
+    known = Slow([[0.99] * 2] * 6, seconds=0)
     study.search(run, range(5), definition, train=known, read_validations=known.validations)
 
     def train(trial: RunPaths, settings):

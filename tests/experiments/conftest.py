@@ -50,7 +50,7 @@ def states(run):
 def postgres_programs():
     """Folder of PostgreSQL's programs, which Debian keeps out of PATH; None where it is missing."""
     if found := shutil.which("initdb"):
-        return Path(found).parent
+        return Path(found).resolve().parent
     return next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
 
 
@@ -78,11 +78,13 @@ def postgres(monkeypatch):
         options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
         serve = [*user, programs / "postgres", "-D", data, *options]
         with subprocess.Popen(serve, **quiet) as process:
-            ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-            while subprocess.run(ready, timeout=5).returncode:
-                assert process.poll() is None
-                time.sleep(0.1)
-            url = f"postgresql+psycopg://u@127.0.0.1:{port}/postgres"
-            monkeypatch.setenv(STORAGE_VARIABLE, url)
-            yield
-            process.send_signal(signal.SIGINT)
+            try:
+                ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+                while subprocess.run(ready, timeout=5).returncode:
+                    assert process.poll() is None
+                    time.sleep(0.1)
+                url = f"postgresql+psycopg://u@127.0.0.1:{port}/postgres"
+                monkeypatch.setenv(STORAGE_VARIABLE, url)
+                yield
+            finally:
+                process.send_signal(signal.SIGINT)

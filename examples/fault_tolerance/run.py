@@ -49,10 +49,11 @@ class Attempt:
 
 @dataclass
 class Kill:
-    """When a worker was killed, and when the others were gone."""
+    """When a worker was killed and when the others were gone, and the newest checkpoint then."""
 
     killed: float
     noticed: float
+    checkpoint_step: int
 
 
 def citeflow(*arguments: str) -> list[str]:
@@ -81,7 +82,7 @@ def train(command: list[str], checkpoints: Path, kill_at: int | None) -> tuple[P
 
 def kill_worker(process: "subprocess.Popen[str]", checkpoints: Path, step: int) -> Kill | None:
     """Send SIGKILL to rank 1 after a step, and wait until the other workers are gone."""
-    while not any(int(path.name.partition("-")[2]) >= step for path in checkpoints.glob("step-*")):
+    while newest_step(checkpoints) < step:
         if process.poll() is not None:
             return None
         time.sleep(0.02)
@@ -91,7 +92,13 @@ def kill_worker(process: "subprocess.Popen[str]", checkpoints: Path, step: int) 
     killed = time.time()
     workers[1].send_signal(signal.SIGKILL)
     psutil.wait_procs(list(workers.values()), timeout=60)
-    return Kill(killed, time.time())
+    return Kill(killed, time.time(), newest_step(checkpoints))
+
+
+def newest_step(checkpoints: Path) -> int:
+    """Return the step of the newest checkpoint; 0 where there is none."""
+    steps = [int(path.name.partition("-")[2]) for path in checkpoints.glob("step-*")]
+    return max(steps, default=0)
 
 
 def workers_of(pid: int) -> dict[int, psutil.Process]:
@@ -190,9 +197,9 @@ def main() -> int:
     is_equal = digests[0] == digests[1]
     result = "the same to the bit" if is_equal else "ANOTHER ONE"
     verdict = (
-        f"One of {args.workers} workers was killed after step {attempts[0].step[-1]}. The others "
-        f"were ended {kill.noticed - kill.killed:.2f} s later; new ones continued from step "
-        f"{attempts[1].step[0]}. The model is {result}."
+        f"One of {args.workers} workers was killed {kill.killed - began:.1f} s after the first "
+        f"step was logged. The others were ended {kill.noticed - kill.killed:.2f} s later; new "
+        f"ones resumed from the checkpoint of step {kill.checkpoint_step}. The model is {result}."
     )
     page = args.out / "faults.html"
     page.write_text(draw_page(undisturbed, attempts, kill.killed - began, verdict))

@@ -78,7 +78,7 @@ def test_reaper_ends_while_it_waits_for_the_api(begin, checkout, tmp_path, monke
     with KubeApi() as kube:
         monkeypatch.setenv("KUBECONFIG", str(kube.write_kubeconfig(tmp_path / "config")))
         kube.outage()
-        process = begin([sys.executable, *arguments], lambda output: "waits for the API" in output)
+        process = begin([sys.executable, *arguments], lambda output: " waiting " in output)
         assert number_inside(process) == 1
         require_end(process)
 

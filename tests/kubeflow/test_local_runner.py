@@ -8,7 +8,6 @@ import pytest
 from kfp import compiler, dsl
 
 from citeflow.errors import CiteflowError, DataError
-from citeflow.files import termination_message
 from citeflow.kubeflow import local_runner
 
 
@@ -19,6 +18,7 @@ def act(how: str, folder: str) -> str:
     import sys
 
     from citeflow.errors import DataError
+    from citeflow.files import termination_message
     from citeflow.utils.logging import log
 
     log("act", "begins", how=how)

@@ -14,7 +14,7 @@ from citeflow.graph import prepared as prepared_graph
 from citeflow.reporting import publish as publishing
 from citeflow.training import launch
 
-LIMIT_S = 5.0
+LIMIT_S = 1.0
 KINDS = {
     "RawDataset": "raw",
     "PreparedGraph": "graph",

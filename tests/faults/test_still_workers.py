@@ -11,7 +11,7 @@ MARGIN_S = 10
 SHUT_DOWN_S = 30
 """What torchrun gives a worker between SIGTERM and SIGKILL."""
 
-RESTART_S = 40
+RESTART_S = 20
 SLOW_STEP_S = TIMEOUT_S / 10
 
 

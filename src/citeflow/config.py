@@ -9,10 +9,10 @@ The doc string under a field is its help; docs/settings.md is generated from it.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.models.predictors import PREDICTORS
@@ -151,7 +151,7 @@ class Config(Record):
     train: TrainConfig = TrainConfig()
     recovery: RecoveryConfig = RecoveryConfig()
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, dict[str, JsonValue]]:
         """Return plain values by section and key, as YAML and JSON hold them."""
         return self.model_dump()
 
@@ -179,7 +179,7 @@ RENAMED = {
 }
 """Settings by their former names, for the error that says how they are called now."""
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+PRESETS: dict[str, dict[str, dict[str, JsonValue]]] = {
     "default": {},
     "seed": {
         "model": {
@@ -213,7 +213,7 @@ def load(
     """
     if preset not in PRESETS:
         raise ConfigError("unknown preset", preset, hint=f"one of {', '.join(PRESETS)}")
-    layers: list[Mapping[str, Any]] = [PRESETS[preset]]
+    layers: list[Mapping[str, object]] = [PRESETS[preset]]
     if file is not None:
         layers.append(_read_yaml(file))
     layers.append(records.parse_yaml(text, "settings"))
@@ -231,12 +231,12 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=False)
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
+def from_dict(values: Mapping[str, object]) -> Config:
     """Build settings from plain values by section and key."""
     return records.load(Config, values, renamed=RENAMED)
 
 
-def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+def changed(config: Config, changes: Mapping[str, object]) -> Config:
     """Return the settings with some of them replaced, given by section and key."""
     return from_dict(_merge([config.to_dict(), changes]))
 
@@ -246,7 +246,7 @@ def all_keys() -> list[str]:
     return records.field_names(Config)
 
 
-def _parse_override(text: str) -> Mapping[str, Any]:
+def _parse_override(text: str) -> Mapping[str, object]:
     key, equals, value = text.partition("=")
     section, dot, name = key.strip().partition(".")
     if not equals or not dot:
@@ -255,7 +255,7 @@ def _parse_override(text: str) -> Mapping[str, Any]:
     return {section: {name: records.parse_scalar(key, value)}}
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
+def _read_yaml(file: Path) -> Mapping[str, object]:
     try:
         return records.parse_yaml(file.read_text(), str(file))
     except (FileNotFoundError, IsADirectoryError):
@@ -264,11 +264,12 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
         raise ConfigError("not a text file", file) from None
 
 
-def _merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+def _merge(layers: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    merged: dict[str, object] = {}
     for layer in layers:
         for section, entries in layer.items():
             old = merged.get(section, {})
-            mergeable = isinstance(old, Mapping) and isinstance(entries, Mapping)
-            merged[section] = {**old, **entries} if mergeable else entries
+            if isinstance(old, Mapping) and isinstance(entries, Mapping):
+                entries = {**old, **entries}
+            merged[section] = entries
     return merged

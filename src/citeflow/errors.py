@@ -109,8 +109,14 @@ def error_to_dict(error: CiteflowError) -> dict[str, str | int]:
     }
 
 
-def error_from_dict(values: Mapping[str, object]) -> CiteflowError:
-    """Rebuild an error that `error_to_dict` has described."""
+def error_from_dict(values: object) -> CiteflowError:
+    """Rebuild an error that `error_to_dict` has described.
+
+    Raises:
+        TypeError: no mapping was described.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(values)
     kinds = {kind.__name__: kind for kind in CiteflowError.__subclasses__()}
     kind = kinds.get(str(values.get("kind")), CiteflowError)
     return kind(

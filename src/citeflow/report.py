@@ -7,7 +7,6 @@ MLflow, the run page of KFP and the experiments read them. A metric is added in 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -128,7 +127,7 @@ class Report(_Open):
     stages: dict[str, StageCost] = Field(default_factory=dict)
     """Costs of the stages, by name."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values, as `report.json` holds them, without figures that are unknown."""
         values = self.model_dump(by_alias=True)
         for name in ("train", "stages"):
@@ -225,7 +224,7 @@ class Curves(_Open):
         return records.load(cls, values, name=str(path), error=CorruptError, hint=REPAIR)
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, object]) -> dict[str, object]:
     return {
         name: _without_none(value) if isinstance(value, dict) else value
         for name, value in values.items()

@@ -25,7 +25,7 @@ PRELOAD = [
     "citeflow.evaluation.evaluator",
     "citeflow.graph.prepared",
     "citeflow.reporting.html",
-    "citeflow.reporting.plots",
+    "citeflow.reporting.report_plots",
     "citeflow.reporting.tensorboard",
     "matplotlib.backends.backend_svg",
     "torch.utils.tensorboard.summary",

@@ -4,7 +4,7 @@ import pytest
 from sample_run import sample_curves, sample_report
 
 from citeflow.report import Curves, Report
-from citeflow.reporting import html, plots
+from citeflow.reporting import html, plots, report_plots
 from citeflow.reporting.publish import publish
 
 
@@ -21,13 +21,13 @@ def curves() -> Curves:
 @pytest.fixture(scope="session")
 def drawn(report, curves) -> dict[str, plots.Plot]:
     """Every plot of the run by its title."""
-    return {plot.title: plot for plot in plots.draw_report(report, curves)}
+    return {plot.title: plot for plot in report_plots.draw_report(report, curves)}
 
 
 @pytest.fixture(scope="session")
 def page(report, curves, drawn) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_report", lambda *_: list(drawn.values()))
+        patch.setattr(report_plots, "draw_report", lambda *_: list(drawn.values()))
         return html.render_report(report, curves)
 
 

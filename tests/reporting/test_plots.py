@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from citeflow.report import Curves
-from citeflow.reporting import plots
+from citeflow.reporting import plots, report_plots
 
 ONE_STEP = Curves.model_validate(
     {
@@ -65,12 +65,12 @@ def test_draw_report_names_units_and_figures(drawn, title, expected):
 
 def test_plots_of_large_runs_have_bounded_size(curves):
     history = [{"seconds": float(i), "loss": float(np.sin(i))} for i in range(30_000)]
-    assert len(plots.loss(Curves(history=history)).svg) < 60_000
-    ranks = plots.ranks(Curves(ranks=[(upper, 1) for upper in range(1, 61)]))
+    assert len(report_plots.loss(Curves(history=history)).svg) < 60_000
+    ranks = report_plots.ranks(Curves(ranks=[(upper, 1) for upper in range(1, 61)]))
     assert len([text for text in texts(ranks) if text.isdigit()]) <= 13
     rank = curves.resources.ranks[0]
     many = [rank.model_copy(update={"rank": number}) for number in range(12)]
-    names = texts(plots.cores(with_resources(curves, many)))
+    names = texts(report_plots.cores(with_resources(curves, many)))
     assert "Mean of 12 ranks" in names
     assert "Rank 0" not in names
 
@@ -78,18 +78,18 @@ def test_plots_of_large_runs_have_bounded_size(curves):
 def test_draw_is_deterministic_whatever_the_users_settings(curves, drawn, monkeypatch):
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "black")
     monkeypatch.setitem(matplotlib.rcParams, "figure.dpi", 300)
-    assert plots.loss(curves) == drawn["Training loss"]
+    assert report_plots.loss(curves) == drawn["Training loss"]
 
 
 def test_draw_report_of_one_step(report):
-    drawn = plots.draw_report(report.model_copy(update={"baselines": {}}), ONE_STEP)
+    drawn = report_plots.draw_report(report.model_copy(update={"baselines": {}}), ONE_STEP)
     missing = {plot.title: plot.caption for plot in drawn if not plot.svg}
     assert list(missing) == ["CPU cores in use", "Memory", "Test MRR by year of the citing paper"]
     assert "every test citation is made in 2001" in missing.popitem()[1]
 
 
 def test_draw_report_without_curves_says_why(report):
-    _, *missing = plots.draw_report(report, Curves())
+    _, *missing = report_plots.draw_report(report, Curves())
     for plot in missing:
         assert plot.svg == ""
         assert plot.caption.startswith("not drawn, as ")
@@ -101,7 +101,7 @@ def test_cores_leaves_out_a_rank_without_samples(curves):
         rank.model_copy(update={"cpu_cores": [value] * 150})
         for rank, value in zip(curves.resources.ranks, (0.0, None), strict=True)
     )
-    names = texts(plots.cores(with_resources(curves, [idle, broken])))
+    names = texts(report_plots.cores(with_resources(curves, [idle, broken])))
     assert "Rank 0" in names
     assert "Rank 1" not in names
 
@@ -114,7 +114,7 @@ def test_columns_drops_missing_and_infinite_values():
 
 
 def test_tail_counts_papers_of_at_least_a_degree():
-    degree, share = plots.tail([(0, 5), (3, 1), (1, 4)])
+    degree, share = report_plots.tail([(0, 5), (3, 1), (1, 4)])
     assert degree.tolist() == [1, 3]
     assert share.tolist() == [0.5, 0.1]
 
@@ -128,9 +128,9 @@ def test_running_mean_and_thin_keep_the_mean():
 
 def test_labels_of_axes():
     assert [plots.time_unit(longest)[1] for longest in (20, 600, 90_000)] == ["s", "min", "h"]
-    assert plots.rank_names([1, 3, 10, 1_001]) == ["1", "2\u20133", "4\u201310", ">10"]
-    assert plots.rank_names([5]) == ["1\u20135"]
+    assert report_plots.rank_names([1, 3, 10, 1_001]) == ["1", "2\u20133", "4\u201310", ">10"]
+    assert report_plots.rank_names([5]) == ["1\u20135"]
     shares = {0.0: "0 %", 0.0034: "0.3 %", 0.0999: "10 %", 1.0: "100 %"}
-    assert {share: plots.percent(share) for share in shares} == shares
+    assert {share: report_plots.percent(share) for share in shares} == shares
     numbers = {20_000: "20k", 1.5e6: "1.5M", -2e9: "-2G"}
     assert {value: plots.short(value) for value in numbers} == numbers

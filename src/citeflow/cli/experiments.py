@@ -11,6 +11,7 @@ from citeflow.cli import options
 from citeflow.config import Config
 from citeflow.paths import RunPaths
 from citeflow.report import Report
+from citeflow.utils import records
 from citeflow.utils.logging import emit
 
 INSTALL_TUNE = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
@@ -120,11 +121,14 @@ def tune(
     """Search for better settings on this machine."""
     options.require("kfp", "torch")
     options.require("optuna", hint=INSTALL_TUNE)
+    from citeflow.experiments.tuning import SUMMARY, Summary
+
     paths = local.paths()
     own = {"space": space, "trials": trials, "parallel": parallel, "workers": workers}
     _run_pipeline("tune", own, paths=paths, local=local, settings=settings.resolve())
     folder = paths.published
     _print_table(folder / "tuning.md")
+    summary = records.load(Summary, files.read_json(folder / SUMMARY), name=SUMMARY)
     emit(
         {
             "page": str(folder / "tuning.html"),
@@ -133,7 +137,7 @@ def tune(
             "report": str(folder / "report.html"),
             "model": str(folder / "model"),
             "logs": str(paths.logs),
-            **files.read_json(folder / "tuning.json"),
+            **summary.model_dump(),
             "test": Report.read(folder).test.model_dump(by_alias=True),
         }
     )

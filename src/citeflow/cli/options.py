@@ -43,9 +43,11 @@ class Folder(click.Path):
         super().__init__(file_okay=False, path_type=Path)
         self.name = "DIR"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
         """Make the path absolute, without `..`."""
-        absolute = os.path.abspath(Path(value).expanduser())
+        absolute = os.path.abspath(Path(str(value)).expanduser())
         super().convert(absolute, param, ctx)
         return Path(absolute)
 
@@ -53,7 +55,9 @@ class Folder(click.Path):
 class OutputFolder(Folder):
     """A folder that can be written to, or made."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
         """Check it before any work is done."""
         from citeflow.reporting.publish import check_folder
 
@@ -122,7 +126,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     name = "N,N"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[float]:
         """Split the text."""
         try:
@@ -159,7 +163,9 @@ RECORDS = "__option_records__"
 """Attribute of a command's function: the types of its records, by argument."""
 
 
-def grouped(name: str, record: type[Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
+def grouped(
+    name: str, record: type[object], *options: Callable[[Command], Command]
+) -> Callable[[Command], Command]:
     """Make a decorator that adds options to a `RecordCommand`, which gets them as one record.
 
     Args:

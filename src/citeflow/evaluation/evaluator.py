@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from citeflow import files
@@ -124,9 +125,11 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
 def _write(
     report: Report, curves: Curves, folder: Path, *, trained: TrainedModel, graph: PreparedGraph
 ) -> None:
-    content = report.to_json()
+    stages: JsonValue = {
+        name: cost.model_dump(exclude_none=True) for name, cost in report.stages.items()
+    }
     with files.new_directory(folder) as work:
-        files.write_json(work / REPORT, content)
+        files.write_json(work / REPORT, report.to_json())
         files.write_json(work / CURVES, curves.model_dump())
         files.write_manifest(
             work,
@@ -135,7 +138,7 @@ def _write(
                 "TrainedModel": trained.manifest.sha256,
                 "PreparedGraph": graph.manifest.sha256,
             },
-            facts={"test_mrr": report.test.mrr, "stages": content["stages"]},
+            facts={"test_mrr": report.test.mrr, "stages": stages},
         )
 
 

@@ -184,8 +184,9 @@ def _range(
         raise ConfigError(f"{key}.low is not below high", f"{low} and {high}")
     if bounds.log and low <= 0:
         raise ConfigError(f"{key}.low", low, hint="above 0 where log is true")
-    distribution = IntDistribution if kind is int else FloatDistribution
-    return distribution(low, high, log=bounds.log)
+    if kind is int:
+        return IntDistribution(int(low), int(high), log=bounds.log)
+    return FloatDistribution(low, high, log=bounds.log)
 
 
 def _check_searchable(key: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ class Definition:
     graph_sha256: str
     """Digest of the PreparedGraph."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values, for an attribute of the study."""
         return {
             "settings": self.base.to_dict(),
@@ -143,7 +143,7 @@ def create_or_resume(run: RunPaths, definition: Definition, trials: int) -> None
             study.enqueue_trial(base_values if number == 0 and has_base else {})
 
 
-def _compared(definition: dict[str, Any]) -> dict[str, Any]:
+def _compared(definition: Mapping[str, Any]) -> dict[str, object]:
     """Return a definition without the settings that may change when a search is resumed."""
     settings = {name: each for name, each in definition["settings"].items() if name != "recovery"}
     return {**definition, "settings": settings}

@@ -27,6 +27,17 @@ from citeflow.kubeflow.params import job_request
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
 from citeflow.utils.logging import log
+from citeflow.utils.records import Record
+
+SUMMARY = "tuning.json"
+
+
+class Summary(Record):
+    """Content of `tuning.json`: the result of a search in words, and how to train with it."""
+
+    verdict: str
+    options: str
+    """Options of a command that trains with the best settings."""
 
 
 class BestTrial(NamedTuple):
@@ -168,7 +179,7 @@ def tuning_report(
     }
     out = write_results(paths, "", texts, summary=summary, page=page)
     verdict = tuning_page.verdict(result)
-    files.write_json(out / "tuning.json", {"verdict": verdict, "options": options})
+    files.write_json(out / SUMMARY, Summary(verdict=verdict, options=options).model_dump())
     folder = study.trial_run(paths, best.number).model
     sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
     files.copy_directory(folder, Path(model.path))

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow
@@ -16,6 +16,9 @@ import pyarrow.parquet
 from numpy.typing import DTypeLike
 
 from citeflow.errors import CorruptError, NotFoundError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Json = dict[str, Any]
 P = ParamSpec("P")
@@ -68,7 +71,7 @@ def sha256_of_json(value: object) -> str:
 
 
 @again_if_stale
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """Read a JSON file.
 
     Raises:
@@ -104,7 +107,7 @@ def save_blocks(
             file.write(np.ascontiguousarray(block, dtype=dtype).data)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
     """Write named tensors as safetensors, inside of a `new_directory`."""
     from safetensors.torch import save  # torch is not installed where pipelines are compiled
 
@@ -113,7 +116,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     path.write_bytes(save(plain))
 
 
-def save_table(path: Path, columns: Mapping[str, Any]) -> None:
+def save_table(path: Path, columns: Mapping[str, object]) -> None:
     """Write named columns, arrays of one length, as Parquet, inside of a `new_directory`."""
     pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
 

@@ -4,7 +4,6 @@ Legend: N papers, E citations, N1 = N + 1.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -40,7 +39,7 @@ class Csr:
         source_E = np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
         return np.stack([source_E, self.index_E])
 
-    def to_scipy(self, dtype: DTypeLike = np.float32) -> Any:
+    def to_scipy(self, dtype: DTypeLike = np.float32) -> scipy.sparse.csr_matrix:
         """Return the N x N matrix of ones as scipy.sparse.csr_matrix; it shares `index_E`."""
         values_E = np.ones(len(self.index_E), dtype=dtype)
         matrix = scipy.sparse.csr_matrix(
@@ -101,7 +100,7 @@ def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.n
     return cleaned_2E, edge_2E.shape[1] - len(source_E), len(source_E) - cleaned_2E.shape[1]
 
 
-def _from_scipy(matrix: Any) -> Csr:
+def _from_scipy(matrix: scipy.sparse.csr_matrix) -> Csr:
     """Take over the arrays of a compressed matrix; its values do not matter."""
     matrix.sum_duplicates()
     return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False))

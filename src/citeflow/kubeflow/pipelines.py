@@ -5,7 +5,6 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from citeflow.errors import NotFoundError
 from citeflow.kubeflow.params import RunParams
@@ -23,7 +22,7 @@ class Pipeline:
     It is imported when it is needed, as experiments are built on this package.
     """
 
-    def validate(self, values: Mapping[str, Any]) -> None:
+    def validate(self, values: Mapping[str, object]) -> None:
         """Check parameters before a run as its first stages would.
 
         Raises:

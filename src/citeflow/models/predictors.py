@@ -7,7 +7,10 @@ settings take their choices from this, and the launcher its estimate of memory.
 
 import pkgutil
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +33,10 @@ class Predictor:
         """Return how many of these negatives a step can take."""
         return min(num_negatives, self.max_negatives or num_negatives)
 
-    def load_decoder(self) -> Any:
+    def load_decoder(self) -> "type[Module]":
         """Import the class of the decoder."""
-        return pkgutil.resolve_name(self.decoder)
+        decoder: type[Module] = pkgutil.resolve_name(self.decoder)
+        return decoder
 
 
 PREDICTORS = {

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from citeflow import config
 from citeflow.report import Curves, Report
-from citeflow.reporting import formatting, plots, tables
+from citeflow.reporting import formatting, report_plots, tables
 from citeflow.reporting.plots import Plot
 from citeflow.reporting.tables import Table
 
@@ -101,7 +101,7 @@ def _environment() -> Environment:
 
 def render_report(report: Report, curves: Curves) -> str:
     """Render the report of a run."""
-    drawn = plots.draw_report(report, curves)
+    drawn = report_plots.draw_report(report, curves)
     sections = [
         Section(title="Results", rows=[[tables.metrics(report), tables.baselines(report)]]),
         Section(

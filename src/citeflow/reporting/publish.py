@@ -80,9 +80,9 @@ def _check_replaceable(model: Path) -> None:
     if not os.path.lexists(model):
         return
     try:
-        kind = files.read_json(model / files.MANIFEST)["kind"]
-    except (NotFoundError, CorruptError, NotADirectoryError, KeyError, TypeError):
-        kind = None
-    if kind != "TrainedModel":
+        manifest = files.read_json(model / files.MANIFEST)
+    except (NotFoundError, CorruptError, NotADirectoryError):
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("kind") != "TrainedModel":
         what = "not a model of citeflow, and would be replaced"
         raise ConfigError(what, model, hint=OTHER_FOLDER)

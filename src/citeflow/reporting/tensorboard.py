@@ -199,8 +199,10 @@ def _hparams(report: Report) -> dict[str, str | float]:
     }
     for section, settings in report.config.to_dict().items():
         for key, value in settings.items():
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            hparams[f"{section}.{key}"] = float(value) if is_number else str(value)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                hparams[f"{section}.{key}"] = float(value)
+            else:
+                hparams[f"{section}.{key}"] = str(value)
     return hparams
 
 

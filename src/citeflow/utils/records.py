@@ -6,7 +6,7 @@ with one of citeflow's own errors, which names the field, the value and what wou
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import (
@@ -36,6 +36,7 @@ WORDS = {
 """Pydantic's words, and those that citeflow's messages have for the same."""
 
 R = TypeVar("R", bound="Record")
+T = TypeVar("T")
 
 
 class Record(BaseModel):
@@ -104,7 +105,7 @@ def load(
         raise _to_user_error(invalid, record, name, renamed or {}, error, hint) from None
 
 
-def convert(name: str, value: object, kind: Any) -> Any:
+def convert(name: str, value: object, kind: type[T]) -> T:
     """Convert one plain value to the type of a field.
 
     Raises:
@@ -117,7 +118,7 @@ def convert(name: str, value: object, kind: Any) -> Any:
         raise ConfigError(name, value, hint=_message(invalid.errors()[0]["msg"])) from None
 
 
-def parse_yaml(text: str, name: str) -> dict[str, Any]:
+def parse_yaml(text: str, name: str) -> dict[str, object]:
     """Parse YAML text that holds keys and values; empty text holds none.
 
     Raises:

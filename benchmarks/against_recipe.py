@@ -5,7 +5,7 @@ how soon.
         [--recipe FILE]
 
 The recipe trains first (or its output of an earlier run is read), then citeflow with a dot product
-and no evidence of the pair. Prints one JSON object: the best validation MRR of the recipe, the test
+and no structural features. Prints one JSON object: the best validation MRR of the recipe, the test
 MRR that goes with it, and the seconds until each had reached that validation MRR; training alone
 counts for the recipe, and all that happens between start and evaluation, the evaluations included,
 for citeflow.

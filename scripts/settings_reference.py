@@ -40,13 +40,14 @@ def main() -> None:
 def render() -> str:
     """Return the page as Markdown."""
     parts = [HEAD]
-    for name, section in config.SECTIONS.items():
+    for name, field in config.Config.model_fields.items():
+        section = field.annotation
         texts = docstrings(section)
         parts.append(f"## {name}\n\n{unwrap(inspect.getdoc(section) or '')}\n")
         parts.append("| setting | type | default | meaning |\n| --- | --- | --- | --- |")
-        for key, field in section.model_fields.items():
-            kind = describe(field).replace("|", "\\|")
-            parts.append(f"| `{name}.{key}` | {kind} | `{field.default}` | {texts[key]} |")
+        for key, setting in section.model_fields.items():
+            kind = describe(setting).replace("|", "\\|")
+            parts.append(f"| `{name}.{key}` | {kind} | `{setting.default}` | {texts[key]} |")
         parts.append("")
     parts.append("## Presets\n\n| preset | changes |\n| --- | --- |")
     for name, sections in config.PRESETS.items():

@@ -156,14 +156,6 @@ class Config(Record):
         return self.model_dump()
 
 
-SECTIONS: dict[str, type[Record]] = {
-    "data": DataConfig,
-    "synthetic": SyntheticConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "recovery": RecoveryConfig,
-}
-
 RENAMED = {
     "data.negatives": "data.eval_negatives",
     "data.text_width": "data.text_dim",

@@ -7,14 +7,13 @@ over the graph cuts this order into segments of consecutive papers, at other poi
 deals them into partitions at random; a step of one rank trains on one partition, with all edges
 inside it, as ClusterGCN does (Chiang et al., arXiv 1905.07953, section 3.2). So each paper is
 embedded once per step for all the citations that it takes part in. Segments of consecutive papers
-stand in for the METIS clusters of
-ClusterGCN: they hold most of their own edges as well, they cost nothing, and cutting elsewhere in
-each sweep lets every edge lie inside a partition now and then.
+stand in for the METIS clusters of ClusterGCN: they hold most of their own edges as well, they cost
+nothing, and cutting elsewhere in each sweep lets every edge lie inside a partition now and then.
 
-Supervision folds: a citation is a target (a positive of the loss) in one sweep of every `FOLDS`,
-and in that sweep it carries no message, in either direction. If it did, the encoder would learn to
-find edges that it is shown; at test time the citation that is asked for is never in the graph. In
-the other sweeps it is a message like any other.
+Supervision folds: a citation is a target (a positive of the loss, PyG's supervision edge) in one
+sweep of every `FOLDS`, and in that sweep it carries no message, in either direction. If it did, the
+encoder would learn to find edges that it is shown; at test time the citation that is asked for is
+never in the graph. In the other sweeps it is a message like any other.
 
 Legend: N papers, B papers of a batch, R ranges of papers, E edges, P citations of a batch, S
 sources, K shared negatives.

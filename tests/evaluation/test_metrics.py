@@ -30,7 +30,7 @@ def test_mrr_and_hits_equal_those_of_ogb_bit_for_bit(ogb_means, kind, num_positi
     positive_P, negative_PK = KINDS[kind](
         scores(num_positives, seed=1), scores(num_positives, 50, seed=2)
     )
-    found = metrics.mrr_and_hits(positive_P, negative_PK)
+    found = metrics.mrr_and_hits(metrics.rank_positives(positive_P, negative_PK))
     assert found == ogb_means(positive_P, negative_PK)
 
 
@@ -44,7 +44,7 @@ def test_mrr_and_hits_equal_those_of_ogb_bit_for_bit(ogb_means, kind, num_positi
 )
 def test_small_tables_are_ranked_as_by_ogb(ogb_means, table):
     score = torch.tensor(table, dtype=torch.float32)
-    found = metrics.mrr_and_hits(score[:, 0], score[:, 1:])
+    found = metrics.mrr_and_hits(metrics.rank_positives(score[:, 0], score[:, 1:]))
     assert found == ogb_means(score[:, 0], score[:, 1:])
 
 
@@ -52,7 +52,7 @@ def test_ranks_do_not_depend_on_the_chunks(monkeypatch):
     positive_P = scores(101, seed=3).round()
     negative_PK = scores(101, 7, seed=4).round()
     whole_P = metrics.rank_positives(positive_P, negative_PK)
-    monkeypatch.setattr(metrics, "COMPARED_AT_ONCE", 20)
+    monkeypatch.setattr(metrics, "MAX_SCORES_PER_CHUNK", 20)
     assert torch.equal(metrics.rank_positives(positive_P, negative_PK), whole_P)
     assert whole_P.dtype == torch.float32
 
@@ -70,14 +70,14 @@ NAN = torch.tensor([0.0, float("nan")])
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (metrics.mrr_and_hits, (NAN, torch.zeros(2, 3)), "NaN"),
-        (metrics.mrr_and_hits, (GOOD, torch.full((2, 3), float("nan"))), "NaN"),
+        (metrics.rank_positives, (NAN, torch.zeros(2, 3)), "NaN"),
+        (metrics.rank_positives, (GOOD, torch.full((2, 3), float("nan"))), "NaN"),
         (metrics.accuracy, (GOOD, NAN), "NaN"),
         (metrics.auc, (NAN, GOOD), "NaN"),
         (metrics.roc_curve, (GOOD, NAN), "NaN"),
         (metrics.rank_positives, (torch.zeros(3), torch.zeros(2, 5)), "shapes"),
         (metrics.accuracy, (torch.zeros(3), GOOD), "one negative per positive"),
-        (metrics.mrr_and_hits, (torch.zeros(0), torch.zeros(0, 5)), "no positives"),
+        (metrics.mrr_and_hits, (torch.zeros(0),), "no positives"),
         (metrics.auc, (torch.zeros(0), GOOD), "at least one positive"),
         (metrics.roc_curve, (GOOD, torch.zeros(0)), "at least one positive"),
     ],

@@ -71,10 +71,10 @@ def config_of(predictor="structural", loss="info_nce", **model):
 
 def model_of(config, graph, seed=0):
     torch.manual_seed(seed)
-    num_evidence = len(build_structural_features(graph, config.model).names)
+    num_structural = len(build_structural_features(graph, config.model).names)
     num_features = 1 if graph.x_NF is None else graph.x_NF.shape[1]
     return LinkPredictor(
-        num_features, num_evidence, config.model, scaled=config.train.loss == "info_nce"
+        num_features, num_structural, config.model, scaled=config.train.loss == "info_nce"
     )
 
 
@@ -163,10 +163,10 @@ def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
         terms.append(loss_of_one(score_K, loss))
         if i in structural_P:
             structural = structural_without(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
-            evidence_KD = structural.for_candidates(s[None], candidate_K[None])[0]
+            structural_KD = structural.for_candidates(s[None], candidate_K[None])[0]
             structural_terms.append(
                 loss_of_one(
-                    model.add_structural_score(score_K, torch.from_numpy(evidence_KD)), loss
+                    model.add_structural_score(score_K, torch.from_numpy(structural_KD)), loss
                 )
             )
     total = torch.stack(terms).mean()

@@ -180,7 +180,7 @@ def _score_baselines(
     chunks = list(_map_chunks(rank_chunk, held_out, "baselines"))
     return {
         name: BaselineScores(
-            mrr=metrics.summarize(torch.cat([chunk[name] for chunk in chunks]))["mrr"]
+            mrr=metrics.mrr_and_hits(torch.cat([chunk[name] for chunk in chunks]))["mrr"]
         )
         for name in BASELINES
     }
@@ -218,7 +218,7 @@ def _map_chunks(
 
 def _scores(split: SplitScores, calibration: Calibration) -> Scores:
     positive_P = calibration(split.positive_P)
-    figures = metrics.summarize(split.rank_P)
+    figures = metrics.mrr_and_hits(split.rank_P)
     return Scores(
         **figures,
         accuracy=metrics.accuracy(positive_P, calibration(split.negative_PK[:, 0])),

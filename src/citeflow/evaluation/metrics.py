@@ -12,7 +12,7 @@ Legend: P positives, K candidates of each, Q negatives, T thresholds.
 import torch
 from torch import Tensor
 
-COMPARED_AT_ONCE = 1 << 24
+MAX_SCORES_PER_CHUNK = 1 << 24
 """Scores compared in one chunk, which bounds the memory that ranking takes beside the scores."""
 
 
@@ -34,25 +34,16 @@ def rank_positives(positive_P: Tensor, negative_PK: Tensor) -> Tensor:
             f"got {list(positive_P.shape)} and {list(negative_PK.shape)}"
         )
     _refuse_nan(positive_P, negative_PK)
-    rows = max(1, COMPARED_AT_ONCE // max(1, negative_PK.shape[1]))
+    rows = max(1, MAX_SCORES_PER_CHUNK // max(1, negative_PK.shape[1]))
     chunks = zip(torch.split(positive_P, rows), torch.split(negative_PK, rows), strict=True)
     return torch.cat([_rank(positive, negative) for positive, negative in chunks])
 
 
-def mrr_and_hits(positive_P: Tensor, negative_PK: Tensor) -> dict[str, float]:
-    """Mean reciprocal rank and Hits@1, 3 and 10.
+def mrr_and_hits(rank_P: Tensor) -> dict[str, float]:
+    """Mean reciprocal rank and Hits@1, 3 and 10, from the ranks of the positives.
 
     Equal, bit for bit, to the means of the lists that ogb.linkproppred.Evaluator("ogbl-citation2")
     gives.
-
-    Raises:
-        ValueError: a score is NaN, the shapes do not fit, or there is no positive.
-    """
-    return summarize(rank_positives(positive_P, negative_PK))
-
-
-def summarize(rank_P: Tensor) -> dict[str, float]:
-    """Compute the metrics of `mrr_and_hits` from ranks.
 
     Raises:
         ValueError: there is none.

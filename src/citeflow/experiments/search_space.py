@@ -12,6 +12,7 @@ import yaml
 from citeflow import config
 from citeflow.config import Config
 from citeflow.errors import ConfigError, UnavailableError
+from citeflow.experiments.trials import MAX_TRIALS
 from citeflow.utils import records
 from citeflow.utils.records import Bool, Float, Record, convert, nearest
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         IntDistribution,
     )
 
-MOST_TRIALS = 1000
 
 DEFAULT = """\
 train.lr: {low: 0.002, high: 0.1, log: true}
@@ -140,8 +140,8 @@ def check_trials(trials: int, parallel: int) -> None:
     Raises:
         ConfigError: one of them is out of range.
     """
-    if not 1 <= trials <= MOST_TRIALS:
-        raise ConfigError("trials", trials, hint=f"1 to {MOST_TRIALS}")
+    if not 1 <= trials <= MAX_TRIALS:
+        raise ConfigError("trials", trials, hint=f"1 to {MAX_TRIALS}")
     if parallel < 1:
         raise ConfigError("parallel", parallel, hint="at least 1")
 

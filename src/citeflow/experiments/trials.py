@@ -20,7 +20,7 @@ from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import convert
 
-MOST_TRIALS = 1000
+MAX_TRIALS = 1000
 """Trials of one experiment: KFP keeps a loop's items in one parameter, and one pod for each."""
 
 MODELS_HINT = 'names and their settings, such as "{sage: {}, dot: {model: {predictor: dot}}}"'
@@ -78,8 +78,8 @@ def scaling_trials(
         raise ConfigError("epochs", lengths[0], hint="must be above 0")
     if sizes[0] < 1:
         raise ConfigError("workers", sizes[0], hint="must be 1 or more")
-    if sizes[-1] > MOST_WORKERS or len(sizes) * len(lengths) > MOST_TRIALS:
-        hint = f"at most {MOST_WORKERS} workers and {MOST_TRIALS} trials"
+    if sizes[-1] > MOST_WORKERS or len(sizes) * len(lengths) > MAX_TRIALS:
+        hint = f"at most {MOST_WORKERS} workers and {MAX_TRIALS} trials"
         raise ConfigError("workers", sizes[-1], hint=hint)
     trials = []
     for length in lengths:
@@ -221,6 +221,6 @@ def _run_name(run: str, trial: str) -> str:
 
 def _sorted_numbers(name: str, values: Sequence[object], kind: type[Number]) -> list[Number]:
     numbers: list[Number] = sorted(convert(name, value, kind) for value in values)
-    if not 0 < len(numbers) <= MOST_TRIALS or len(set(numbers)) < len(numbers):
+    if not 0 < len(numbers) <= MAX_TRIALS or len(set(numbers)) < len(numbers):
         raise ConfigError(name, list(values), hint="one number or more, each once")
     return numbers

@@ -23,17 +23,17 @@ class _MaskedLogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, score_SK: Tensor, mask_SK: Tensor) -> Tensor:
-        share_SK = score_SK.masked_fill(mask_SK, -torch.inf)
-        highest_S1 = share_SK.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(share_SK.dtype).min)
-        share_SK.sub_(highest_S1).clamp_(min=NEGLIGIBLE).exp_()
-        total_S1 = share_SK.sum(dim=1, keepdim=True)
-        ctx.save_for_backward(share_SK, total_S1)
-        return (total_S1.log() + highest_S1).squeeze(1)
+        exp_SK = score_SK.masked_fill(mask_SK, -torch.inf)
+        max_S1 = exp_SK.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(exp_SK.dtype).min)
+        exp_SK.sub_(max_S1).clamp_(min=NEGLIGIBLE).exp_()
+        sum_S1 = exp_SK.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(exp_SK, sum_S1)
+        return (sum_S1.log() + max_S1).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradient_S: Tensor) -> tuple[Tensor, None]:
-        share_SK, total_S1 = ctx.saved_tensors
-        return share_SK * (gradient_S[0][:, None] / total_S1), None
+        exp_SK, sum_S1 = ctx.saved_tensors
+        return exp_SK * (gradient_S[0][:, None] / sum_S1), None
 
 
 def info_nce(

@@ -1,7 +1,6 @@
 """The registry of predictors, the choices of `model.predictor`.
 
-A new predictor is a class like those of `decoders.py`, in a file of its own, and a line in
-`PREDICTORS`: nothing else asks for a predictor by name. torch is not imported here, because the
+A new predictor is a class like those of `decoders.py` and a line in `PREDICTORS`: nothing else asks for a predictor by name. torch is not imported here, because the
 settings take their choices from this, and the launcher its estimate of memory.
 """
 

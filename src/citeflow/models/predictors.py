@@ -1,7 +1,8 @@
 """The registry of predictors, the choices of `model.predictor`.
 
-A new predictor is a class like those of `decoders.py` and a line in `PREDICTORS`: nothing else asks for a predictor by name. torch is not imported here, because the
-settings take their choices from this, and the launcher its estimate of memory.
+A new predictor is a class like those of `decoders.py` and a line in `PREDICTORS`: nothing else asks
+for a predictor by name. torch is not imported here, because the settings take their choices from
+this, and the launcher its estimate of memory.
 """
 
 import pkgutil

@@ -21,7 +21,7 @@ def rendered(folder, tmp_path, said):
 
 
 def test_guide_names_existing_files_and_every_overlay(checkout, folder, guide):
-    names = set(re.findall(r"(?<![-\w.])manifests/[-\w/.]*[\w]", guide))
+    names = set(re.findall(r"(?<![-\w./])manifests/[-\w/.]*[\w]", guide))
     assert names
     assert [name for name in names if not (checkout / name).exists()] == []
     for overlay in (folder / "overlays").iterdir():
@@ -31,7 +31,7 @@ def test_guide_names_existing_files_and_every_overlay(checkout, folder, guide):
 def test_guide_names_existing_objects(everything, guide):
     names = {thing["metadata"]["name"] for objects in everything.values() for thing in objects}
     told = set(re.findall(r"(?<![-\w/.])citeflow-[a-z]+(?![-\w.])", guide))
-    images = {"citeflow-step", "citeflow-train", "citeflow-tensorboard"}
+    images = {f"citeflow-{name}" for name in ("step", "train", "small", "tensorboard")}
     assert told - names - images == set()
 
 
@@ -53,3 +53,13 @@ def test_guide_example_of_a_node_port_opens_nginx_only(folder, tmp_path, blocks)
     assert opened["Service", "citeflow-web"]["spec"]["type"] == "NodePort"
     (rule,) = opened["NetworkPolicy", "citeflow-web"]["spec"]["ingress"]
     assert set(rule) == {"ports"}
+
+
+def test_guide_example_labels_monitor_and_alerts(folder, tmp_path, blocks):
+    said = {**blocks[2], "resources": [folder / "overlays" / "kind-monitoring"]}
+    labelled = {
+        thing["kind"]
+        for thing in render_text(tmp_path, said)
+        if thing["metadata"].get("labels", {}).get("release") == "kube-prometheus-stack"
+    }
+    assert labelled == {"PodMonitor", "PrometheusRule"}

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -63,3 +64,33 @@ def test_guide_example_labels_monitor_and_alerts(folder, tmp_path, blocks):
         if thing["metadata"].get("labels", {}).get("release") == "kube-prometheus-stack"
     }
     assert labelled == {"PodMonitor", "PrometheusRule"}
+
+
+def leaves(thing):
+    if isinstance(thing, dict | list):
+        for value in thing.values() if isinstance(thing, dict) else thing:
+            yield from leaves(value)
+    else:
+        yield str(thing)
+
+
+def test_debugging_shows_what_was_recorded(checkout):
+    recordings = checkout.parent / "shared" / "recordings"
+    if not recordings.is_dir():
+        pytest.skip("the recordings of a real cluster are not here")
+    recorded = {
+        " ".join(text.split())
+        for path in recordings.glob("*.json")
+        for text in leaves(json.loads(path.read_text()))
+    }
+    page = (checkout / "docs" / "debugging.md").read_text()
+    shown = [
+        cell
+        for block in re.findall(r"```text\n(.*?)```", page, re.S)
+        for line in block.splitlines()
+        for cell in re.split(r"  +|=", line)
+    ]
+    assert len(shown) > 40
+    for cell in set(shown) - {"<none>", ""}:
+        begin = cell.removesuffix("...").strip()
+        assert any(text.startswith(begin) for text in recorded), cell

@@ -22,7 +22,7 @@ $(READY): pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-check: $(READY) ## format, lint, types, and whether generated files are fresh
+check: $(READY) ## format, lint, types, shell scripts, and whether generated files are fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

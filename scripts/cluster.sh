@@ -157,7 +157,7 @@ else
   create="k3d cluster list citeflow > /dev/null 2>&1 ||
   k3d cluster create citeflow --image $K3S --k3s-arg --disable=traefik@server:0 --kubeconfig-update-default=false --timeout 5m"
   start='k3d cluster start citeflow'
-  write_kubeconfig="k3d kubeconfig write citeflow --output $kubeconfig --overwrite"
+  write_kubeconfig="k3d kubeconfig merge citeflow --output $kubeconfig --overwrite"
   load='k3d image import --cluster citeflow'
   delete='k3d cluster delete citeflow'
 fi

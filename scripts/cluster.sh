@@ -91,7 +91,7 @@ kubectl apply -k manifests/overlays/kind
 kubectl -n kubeflow wait job/citeflow-volume --for=condition=Complete --timeout=5m
 kubectl -n kubeflow wait deployment -l app.kubernetes.io/part-of=citeflow --for=condition=Available --timeout=5m
 EOF_STEP
-  doctor
+  ask_citeflow
   step 'a run of some minutes' << EOF_STEP
 citeflow submit --launcher $launcher --workers 2 --set synthetic.num_papers=1000 --param epochs=20 --wait --timeout-minutes 30
 EOF_STEP
@@ -113,6 +113,11 @@ EOF_STEP
 }
 
 doctor() {
+  [ "$dry_run" = yes ] || check_tools
+  ask_citeflow
+}
+
+ask_citeflow() {
   step 'what citeflow finds' << EOF_STEP
 $write_kubeconfig
 citeflow doctor --service-account pipeline-runner

@@ -113,6 +113,18 @@ def test_up_names_a_missing_tool_and_installs_nothing(machine, script, tool):
     assert re.fullmatch(f"error: not installed: {tool}\nhint: .+\n", said)
 
 
+def test_down_and_doctor_take_the_cluster_that_is_there(machine, script):
+    kubeconfig = machine / "build" / "k3d.kubeconfig"
+    kubeconfig.parent.mkdir()
+    kubeconfig.touch()
+    assert script("doctor")[3][-1] == "citeflow doctor --service-account pipeline-runner"
+    assert script("down")[3] == ["k3d cluster delete citeflow"]
+    assert not kubeconfig.exists()
+    assert script("down")[3] == [
+        "kind delete cluster --name citeflow --kubeconfig build/kind.kubeconfig"
+    ]
+
+
 @pytest.mark.parametrize("arguments", [(), ("up",), ("up", "kind", "--now"), ("start", "kind")])
 def test_script_explains_its_usage(script, arguments):
     code, _, said, calls = script(*arguments)

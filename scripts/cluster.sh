@@ -12,7 +12,6 @@ K3S=rancher/k3s:v1.36.1-k3s1         # https://docs.k3s.io/release-notes/v1.36.X
 PIPELINES=2.17.0                     # https://github.com/kubeflow/pipelines/tree/2.17.0/manifests/kustomize
 OPERATOR=v1.9.4                      # https://github.com/kubeflow/trainer/tree/v1.9.4/manifests/overlays
 TRAINER=v2.3.0                       # https://github.com/kubeflow/trainer/tree/v2.3.0/manifests/overlays
-NGINX=nginxinc/nginx-unprivileged:1.30.5-alpine  # as in manifests/overlays/kind
 
 USAGE='usage: scripts/cluster.sh up kind|k3d [--trainer] [--dry-run]
        scripts/cluster.sh down|doctor [kind|k3d] [--dry-run]'
@@ -81,7 +80,6 @@ EOF_STEP
   "install_$operator"
   step 'images' << EOF_STEP
 make image PIP_CONF=$pip_conf
-docker pull $NGINX
 $load ${images[*]}
 EOF_STEP
   step 'citeflow: its volume, rights, TensorBoard and reports' << EOF_STEP
@@ -147,7 +145,7 @@ case $verb in
 esac
 
 tag=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/citeflow/__init__.py)-python3.11
-images=(citeflow-{train,step,small,tensorboard}:"$tag" "$NGINX")
+images=(citeflow-{train,step,small,tensorboard}:"$tag")  # the node pulls those of others itself
 kubeconfig=build/$flavor.kubeconfig  # so that ~/.kube/config stays as it is
 if [ "$flavor" = kind ]; then
   release=$KIND node_image=$KIND_NODE node=citeflow-control-plane

@@ -106,7 +106,7 @@ install_trainer() {
   step "Trainer $TRAINER with the JobSet of its own, for TrainJobs" << EOF_STEP
 kubectl apply --server-side -k 'https://github.com/kubeflow/trainer.git/manifests/overlays/manager?ref=$TRAINER'
 kubectl -n kubeflow-system wait deployment --all --for=condition=Available --timeout=10m
-kubectl apply --server-side -k 'https://github.com/kubeflow/trainer.git/manifests/overlays/runtimes?ref=$TRAINER'
+kubectl apply -k manifests/trainer
 EOF_STEP
 }
 

@@ -22,18 +22,21 @@ $(READY): pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-check: $(READY) ## format, lint, types, and whether generated files are fresh
+check: $(READY) ## format, lint, types, shell scripts, and whether generated files are fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck scripts/*.sh docker/*.sh .ci/run
 	$(BIN)/citeflow compile --check
 	$(BIN)/python scripts/settings_reference.py --check
 	$(BIN)/python scripts/component_docs.py --check
+	$(BIN)/python scripts/monitoring.py --check
 
 generate: $(READY) ## compile components and pipelines, write the generated pages
 	$(BIN)/citeflow compile
 	$(BIN)/python scripts/settings_reference.py
 	$(BIN)/python scripts/component_docs.py
+	$(BIN)/python scripts/monitoring.py
 
 run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of training, the whole pipeline here
 	$(BIN)/citeflow run --dataset synthetic --workers 2 --set train.minutes=1

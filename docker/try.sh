@@ -3,7 +3,7 @@
 # Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE
 set -euo pipefail
 train=$1 step=$2 small=$3 tensorboard=$4
-confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL
+confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs '/tmp:mode=1777,exec' --cap-drop ALL
   --security-opt no-new-privileges --network none --shm-size 1g)
 
 echo 'train: two workers on a small graph, without kfp'

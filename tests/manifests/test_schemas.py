@@ -63,7 +63,33 @@ POD_MONITOR = strict(
         },
     ),
 )
-"""The fields of prometheus-operator's PodMonitor that a project of this size may use.
+PROMETHEUS_RULE = strict(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": MONITORING},
+    kind={"const": "PrometheusRule"},
+    metadata=strict(["name"], name=TEXT, namespace=TEXT, labels=LABELS),
+    spec=strict(
+        ["groups"],
+        groups={
+            "type": "array",
+            "items": strict(
+                ["name", "rules"],
+                name=TEXT,
+                rules={
+                    "type": "array",
+                    "items": strict(
+                        ["alert", "expr"],
+                        **{"alert": TEXT, "expr": TEXT, "for": DURATION},
+                        labels=LABELS,
+                        annotations=LABELS,
+                    ),
+                },
+            ),
+        },
+    ),
+)
+OPERATOR = {"PodMonitor": POD_MONITOR, "PrometheusRule": PROMETHEUS_RULE}
+"""The fields of prometheus-operator's kinds that a project of this size may use.
 
 Source: https://prometheus-operator.dev/docs/api-reference/api/
 """
@@ -100,17 +126,17 @@ def test_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):
         jsonschema.validate(board, schema)
 
 
-def test_pod_monitor_fits_the_prometheus_operator(everything):
-    monitors = [
+def test_monitoring_fits_the_prometheus_operator(everything):
+    things = [
         thing
         for rendered in everything.values()
         for thing in rendered
         if thing["apiVersion"] == MONITORING
     ]
-    assert len(monitors) == 2
-    for monitor in monitors:
-        jsonschema.validate(monitor, POD_MONITOR)
-        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+    assert {thing["kind"] for thing in things} == set(OPERATOR)
+    for thing in things:
+        jsonschema.validate(thing, OPERATOR[thing["kind"]])
+        for endpoint in thing["spec"].get("podMetricsEndpoints", []):
             interval, timeout = (
                 int(endpoint[key].removesuffix("s")) for key in ("interval", "scrapeTimeout")
             )

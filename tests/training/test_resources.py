@@ -20,8 +20,8 @@ from citeflow.training import resources
 from citeflow.training.checkpoint import Progress
 from citeflow.training.resources import (
     MAX_SAMPLES,
+    METRICS,
     PROGRESS_METRICS,
-    USAGE_METRICS,
     ResourceMonitor,
     Sampler,
     serve_metrics,
@@ -282,6 +282,7 @@ def test_monitor_metrics_are_nan_until_they_are_known(group, run, progress, know
             values = monitor.metrics()
     assert {name for name in PROGRESS_METRICS if math.isfinite(values[name])} == known
     assert values["citeflow_process_resident_memory_bytes"] > 1e7
+    assert 0 < values["citeflow_volume_free_bytes"] <= values["citeflow_volume_size_bytes"]
     assert progress is not PROGRESS or values["citeflow_train_valid_mrr"] == 0.25
 
 
@@ -297,7 +298,7 @@ def scrape(port):
 
 
 def test_serve_metrics_has_names_types_and_labels(port):
-    values = dict.fromkeys([*USAGE_METRICS, *PROGRESS_METRICS], 7.0)
+    values = dict.fromkeys(METRICS, 7.0)
     with serve_metrics(str(port), lambda: values, LABELS):
         families = scrape(port)
     entries = {entry.name: entry for family in families for entry in family.samples}

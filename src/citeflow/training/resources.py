@@ -11,6 +11,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,18 @@ PROGRESS_METRICS = {
     "citeflow_train_valid_mrr": "MRR of the last validation.",
     "citeflow_train_citations_total": "Citations trained on, by all ranks.",
 }
+
+VOLUME_METRICS = {
+    "citeflow_volume_size_bytes": "Size of the volume that the run is on.",
+    "citeflow_volume_free_bytes": "Free bytes of this volume.",
+}
+
+METRICS = {
+    **PROGRESS_METRICS,
+    **VOLUME_METRICS,
+    **{name: text for name, (_, text) in USAGE_METRICS.items()},
+}
+"""Help text by the name of each metric; manifests/components/monitoring is made from it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -300,7 +313,7 @@ class ResourceMonitor(contextlib.ExitStack):
             name: getattr(usage, field) if usage else math.nan
             for name, (field, _) in USAGE_METRICS.items()
         }
-        return values | self._progress_metrics()
+        return values | self._progress_metrics() | self._volume_metrics()
 
     def _progress_metrics(self) -> dict[str, float]:
         values = dict.fromkeys(PROGRESS_METRICS, math.nan)
@@ -314,6 +327,16 @@ class ResourceMonitor(contextlib.ExitStack):
         if progress.history and self._group.is_main:
             values["citeflow_train_loss"] = progress.history[-1]["loss"]
         return values
+
+    def _volume_metrics(self) -> dict[str, float]:
+        try:
+            usage = shutil.disk_usage(self._run.data_root)
+        except OSError:
+            return dict.fromkeys(VOLUME_METRICS, math.nan)
+        return {
+            "citeflow_volume_size_bytes": usage.total,
+            "citeflow_volume_free_bytes": usage.free,
+        }
 
     def _show(self, before: Usage, after: Usage) -> None:
         if not self._log:
@@ -365,11 +388,10 @@ class _MetricsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics whose value is known."""
-        texts = {name: text for name, (_, text) in USAGE_METRICS.items()} | PROGRESS_METRICS
         for name, value in self._values().items():
             if math.isfinite(value):
                 kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                family = kind(name, texts[name], labels=tuple(self._labels))
+                family = kind(name, METRICS[name], labels=tuple(self._labels))
                 family.add_metric(list(self._labels.values()), value)
                 yield family
 

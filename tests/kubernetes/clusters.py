@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kubernetes import client as k8s
 
+from citeflow.errors import TrainingError
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.identity import JobIdentity, Owner
 from citeflow.kubernetes.job_spec import JobSpec
@@ -53,12 +54,15 @@ def watcher_of(client, root, *, launcher=PYTORCHJOB, spec=None, is_complete=None
     """Return a watcher whose model is the file `model` in the folder of the run."""
     run = RunPaths(Path(root), "run")
     run.folder.mkdir(parents=True, exist_ok=True)
+    spec = spec or JobSpec()
     return JobWatcher(
         client=client,
         launcher=launcher,
-        job=launcher.render(spec or JobSpec(), identity(**changes)),
+        spec=spec,
+        job=launcher.render(spec, identity(**changes)),
         run=run,
         is_complete=is_complete or run.model.exists,
+        out_of_memory=lambda: TrainingError("out of memory", f"limit {spec.memory}"),
     )
 
 

@@ -195,7 +195,7 @@ class TrainingOperator:
             set_condition(status, "Failed", "FailedJobs", message=message)
 
     def _backoff_limit(self, job):
-        """The limit of the runtime's Job, which counts the restarts of all its pods; 6 by default."""
+        """The limit of the Job, which counts the restarts of all its pods; 6 by default."""
         runtime = self.kube.get("clustertrainingruntimes", "", job["spec"]["runtimeRef"]["name"])
         if runtime is None:
             return 6

@@ -50,7 +50,16 @@ def owner(kube, name):
     return Owner(name=name, uid=made["metadata"]["uid"])
 
 
-def watcher_of(client, root, *, launcher=PYTORCHJOB, spec=None, is_complete=None, **changes):
+def watcher_of(
+    client,
+    root,
+    *,
+    launcher=PYTORCHJOB,
+    spec=None,
+    is_complete=None,
+    clock=time.monotonic,
+    **changes,
+):
     """Return a watcher whose model is the file `model` in the folder of the run."""
     run = RunPaths(Path(root), "run")
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +71,7 @@ def watcher_of(client, root, *, launcher=PYTORCHJOB, spec=None, is_complete=None
         job=launcher.render(spec, identity(**changes)),
         run=run,
         is_complete=is_complete or run.model.exists,
+        clock=clock,
         out_of_memory=lambda: TrainingError("out of memory", f"limit {spec.memory}"),
     )
 

@@ -338,7 +338,11 @@ def test_train_ends_at_once_where_no_node_is_large_enough(start, kube, full, ans
     [
         ("exceeded quota: team, requested: cpu=2", "0 of 2 have one", "larger quota"),
         ('violates PodSecurity "restricted:latest"', "the cluster refuses the pods", "doctor"),
-        ("no PriorityClass with name a was found", "the cluster refuses the pods", "priority_class"),
+        (
+            "no PriorityClass with name a was found",
+            "the cluster refuses the pods",
+            "priority_class",
+        ),
     ],
 )
 def test_train_says_why_pods_are_refused(
@@ -349,7 +353,7 @@ def test_train_says_why_pods_are_refused(
         operator.refusal = words
         spec = JobSpec(unschedulable_minutes=0.02)
         step = Step(kube, operator, watcher_of(client, tmp_path, launcher=launcher, spec=spec))
-        eventually(lambda: f"are=no pods yet, pods" in stderr())
+        eventually(lambda: "are=no pods yet, pods" in stderr())
         raised = step.end()
     assert error in raised.what
     assert words in raised.value
@@ -542,19 +546,27 @@ def test_train_reports_an_api_that_stays_away(start, kube):
 
 
 @pytest.mark.fault("F30")
-def test_train_polls_rarely(start, kube, operator):
+def test_train_polls_rarely(kube, operator, tmp_path, monkeypatch):
     slept = []
 
     def sleep(seconds):
         slept.append(seconds)
         time.sleep(0.01)
 
+    monkeypatch.setattr(placement, "ASK_AFTER_S", 5.0)
+    monkeypatch.setattr(placement, "ASK_AGAIN_S", 30.0)
+    monkeypatch.setattr(placement, "HOPELESS_S", 1e9)
+    operator.places = 0
+    kube.put({**NODE, "status": {"allocatable": {"cpu": "100m", "memory": "8Gi"}}})
     client = connect(kube.url, sleep=sleep)
-    step = start(client)
+    watched = watcher_of(client, tmp_path, clock=lambda: sum(slept))
+    step = Step(kube, operator, watched)
+    eventually(lambda: sum(slept) > 50 and step.count("list", "nodes"))
+    operator.places = 2
     step.running()
     eventually(lambda: len(slept) > 20)
     step.succeed()
-    polls = [seen for seen in kube.requests if seen.resource in ("pytorchjobs", "pods")]
+    polls = [seen for seen in kube.requests if seen.resource and seen.resource != "pods/log"]
     assert len(polls) / (sum(slept) / 60) <= 20
     close(client)
 

@@ -182,7 +182,8 @@ class PodStatus:
             (
                 condition
                 for condition in pod.status.conditions or []
-                if condition.type == "PodScheduled" and condition.status == "False"
+                if condition.type == "PodScheduled"
+                and condition.status == "False"
                 # A queue holds such a pod back.
                 and condition.reason != "SchedulingGated"
             ),

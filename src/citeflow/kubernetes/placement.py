@@ -130,7 +130,9 @@ class Placement:
         if PRIORITY_CLASS in self.words:
             return "apply the manifests again, or give {priority_class: ''} as `job`"
         if QUOTA in self.words:
-            return "ask for less in `job`, or for a larger quota; unschedulable_minutes waits longer"
+            return (
+                "ask for less in `job`, or for a larger quota; unschedulable_minutes waits longer"
+            )
         if self.refusal:
             return "change `job`, or what the namespace allows: `citeflow doctor` shows it"
         return (

@@ -59,7 +59,7 @@ def last_refusal(events: Iterable[Event], since: datetime.datetime) -> str:
 
 
 def is_refused_for_good(refusal: str) -> bool:
-    """Tell whether the server will refuse the pod again, unlike for a quota or a webhook's fault."""
+    """Tell whether the server will refuse the pod again; a quota or a webhook may change."""
     is_denied = "forbidden" in refusal or "denied the request" in refusal
     return is_denied and QUOTA not in refusal
 

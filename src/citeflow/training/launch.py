@@ -222,9 +222,7 @@ def run_workers(command: list[str], environment: dict[str, str], run: RunPaths) 
                 _end(process, ask=not received)
 
 
-def out_of_memory(
-    job: WorkerJob, workers: int, allowed: int, *, hint: str = ""
-) -> TrainingError:
+def out_of_memory(job: WorkerJob, workers: int, allowed: int, *, hint: str = "") -> TrainingError:
     """Return the error of a training that was killed for its memory.
 
     Args:

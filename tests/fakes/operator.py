@@ -14,8 +14,12 @@ from .kube_api import ApiError, container_status, timestamp
 from .processes import Process, command_of
 
 LABEL = "training.kubeflow.org/"
-RECORDED = json.loads((Path(__file__).parent / "recorded" / "worker-pods.json").read_text())
+FOLDER = Path(__file__).parent / "recorded"
+RECORDED = json.loads((FOLDER / "worker-pods.json").read_text())
 """States of workers' pods, as a real cluster answered on 2026-11-28."""
+
+CONDITIONS = json.loads((FOLDER / "job-conditions.json").read_text())
+"""Conditions of jobs as they were then, with NAME for the name of the job."""
 
 (UNSCHEDULABLE,) = RECORDED["unschedulable"]["status"]["conditions"]
 
@@ -120,26 +124,23 @@ class TrainingOperator:
         policy = job["spec"]["runPolicy"]
         pods = self._pods_of(job)
         if not status.get("conditions"):
-            message = f"PyTorchJob {job['metadata']['name']} is created."
-            set_condition(status, "Created", "PyTorchJobCreated", message=message)
+            set_condition(job, status, "Created")
         if is_true(status, "Succeeded") or is_true(status, "Failed"):
             for pod in pods:
                 if pod["status"]["phase"] in ("Pending", "Running"):
                     self._delete(pod)
             return
         if policy.get("suspend"):
-            set_condition(status, "Suspended", "PyTorchJobSuspended")
+            set_condition(job, status, "Suspended")
             return
         if is_true(status, "Suspended"):
-            set_condition(status, "Suspended", "PyTorchJobResumed", "False")
+            set_condition(job, status, "Suspended", "False")
         status.setdefault("startTime", timestamp())
         restarts = sum(container_status(pod).get("restartCount", 0) for pod in pods)
         if restarts >= max(policy["backoffLimit"], 1):
             for pod in pods if self.cleans_all else []:
                 self._delete(pod)
-            limit = "it has reached the specified backoff limit"
-            message = f"Job {job['metadata']['name']} has failed because {limit}"
-            set_condition(status, "Failed", "PyTorchJobFailed", message=message)
+            set_condition(job, status, "Failed")
             return
         spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
@@ -162,9 +163,9 @@ class TrainingOperator:
         phases = [pod["status"]["phase"] for pod in pods]
         if "Succeeded" in phases:
             status["completionTime"] = timestamp()
-            set_condition(status, "Succeeded", "PyTorchJobSucceeded")
+            set_condition(job, status, "Succeeded")
         elif "Running" in phases:
-            set_condition(status, "Running", "PyTorchJobRunning")
+            set_condition(job, status, "Running")
 
     def _trainjob(self, job, status):
         pods = self._pods_of(job)
@@ -187,12 +188,9 @@ class TrainingOperator:
         phases = [pod["status"]["phase"] for pod in pods]
         restarts = sum(container_status(pod).get("restartCount", 0) for pod in pods)
         if phases.count("Succeeded") == trainer["numNodes"]:
-            message = "jobset completed successfully"
-            set_condition(status, "Complete", "AllJobsCompleted", message=message)
+            set_condition(job, status, "Complete")
         elif "Failed" in phases or restarts > self._backoff_limit(job):
-            failed = f"first failed job: {name}-node-0"
-            message = f"jobset failed due to one or more job failures ({failed})"
-            set_condition(status, "Failed", "FailedJobs", message=message)
+            set_condition(job, status, "Failed")
 
     def _backoff_limit(self, job):
         """The limit of the Job, which counts the restarts of all its pods; 6 by default."""
@@ -414,7 +412,7 @@ class TrainingOperator:
         self.kube.patch("pods", container.namespace, container.pod, patch)
 
 
-def set_condition(status, type_, reason, value="True", message=""):
+def set_condition(job, status, type_, value="True"):
     """Set a condition; the end of a job makes Running false."""
     conditions = status.setdefault("conditions", [])
     if any((old["type"], old["status"]) == (type_, value) for old in conditions):
@@ -422,8 +420,10 @@ def set_condition(status, type_, reason, value="True", message=""):
     kept = [old for old in conditions if old["type"] != type_]
     if type_ in ("Failed", "Succeeded"):
         kept = [{**old, "status": "False"} if old["type"] == "Running" else old for old in kept]
-    new = {"type": type_, "status": value, "reason": reason, "message": message or reason}
-    status["conditions"] = [*kept, {**new, "lastTransitionTime": timestamp()}]
+    recorded = CONDITIONS[job["kind"]].get(type_, {})
+    said = {key: text.replace("NAME", job["metadata"]["name"]) for key, text in recorded.items()}
+    new = {"type": type_, "status": value, "lastTransitionTime": timestamp()}
+    status["conditions"] = [*kept, {**new, **said}]
 
 
 def is_true(status, type_):

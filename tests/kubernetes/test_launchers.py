@@ -115,7 +115,7 @@ def schema_errors(job):
 
 
 def pod_of(job):
-    """Build a pod as the operator, or the runtime `torch-distributed`, does."""
+    """Build a pod as the operator, or Trainer, does."""
     name = f"{job['metadata']['name']}-worker-0"
     metadata = {"name": name, "namespace": job["metadata"]["namespace"]}
     if job["kind"] == "PyTorchJob":

@@ -382,6 +382,26 @@ def test_train_gives_back_its_places_three_times_at_most(start, operator, monkey
     assert step.count("create") == placement.MOST_PARTIAL_TRIES
 
 
+def test_train_bounds_the_restarts_of_a_trainjob(kube, operator, client, tmp_path):
+    head = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
+    node = {"name": "node", "template": {"spec": {"backoffLimit": 100_000}}}
+    spec = {"template": {"spec": {"replicatedJobs": [node]}}}
+    kube.put({**head, "metadata": {"name": "citeflow"}, "spec": spec})
+    watched = watcher_of(client, tmp_path, launcher=TRAINJOB, spec=JobSpec(restarts=1))
+    step = Step(kube, operator, watched)
+    first, _ = step.running()
+    for restarts in range(3):
+        operator.finish(first, 1)
+        eventually(lambda n=restarts: restarts_of(kube, first) > n)
+    assert str(step.end()).startswith("error: too many restarts of the pods' containers: 3")
+    assert kube.list("trainjobs") == []
+
+
+def restarts_of(kube, name):
+    pod = kube.get("pods", NAMESPACE, name)
+    return pod["status"]["containerStatuses"][0]["restartCount"] if pod else 99
+
+
 # Memory
 
 

@@ -31,8 +31,8 @@ def test_guide_names_existing_files_and_every_overlay(checkout, folder, guide):
 def test_guide_names_existing_objects(everything, guide):
     names = {thing["metadata"]["name"] for objects in everything.values() for thing in objects}
     told = set(re.findall(r"(?<![-\w/.])citeflow-[a-z]+(?![-\w.])", guide))
-    images = {"citeflow-step", "citeflow-train", "citeflow-tensorboard"}
-    assert told - names - images == set()
+    others = {"citeflow-step", "citeflow-train", "citeflow-tensorboard", "citeflow-nodes"}
+    assert told - names - others == set()
 
 
 def test_guide_example_changes_images_and_storage_class(folder, tmp_path, blocks):
@@ -53,3 +53,9 @@ def test_guide_example_of_a_node_port_opens_nginx_only(folder, tmp_path, blocks)
     assert opened["Service", "citeflow-web"]["spec"]["type"] == "NodePort"
     (rule,) = opened["NetworkPolicy", "citeflow-web"]["spec"]["ingress"]
     assert set(rule) == {"ports"}
+
+
+def test_guide_example_schedules_the_pods_of_trainjobs_together(folder, tmp_path, blocks):
+    said = {**blocks[-1], "resources": [folder / "trainer"]}
+    (runtime,) = render_text(tmp_path, said)
+    assert runtime["spec"]["podGroupPolicy"]["coscheduling"]["scheduleTimeoutSeconds"] == 600

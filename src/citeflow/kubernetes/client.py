@@ -279,8 +279,10 @@ def to_refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         message = str(json.loads(error.body)["message"])
     hint = f"in namespace {namespace}"
-    if "admission webhook" in message:
-        hint = "this is no matter of rights; `citeflow doctor` says what the cluster lacks"
+    if "exceeded quota" in message:
+        hint = f"`kubectl -n {namespace} describe resourcequota` shows what is in use"
+    elif "denied the request" in message:
+        hint = "a webhook denies it, whatever the rights: `citeflow doctor` says what is missing"
     elif error.status == 403:
         hint = "`citeflow doctor` says which rights are missing"
     return ConfigError("the cluster refuses", message, hint=hint)

@@ -62,12 +62,15 @@ class Placement:
 
     _short_since: float = math.inf
     _asked: float = -math.inf
-    _nothing_fits: str = ""
+    _nothing_fits: str | None = None
+    """What no node has enough of; None before the nodes were looked at."""
+
     _was_whole: bool = False
 
     def update(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
         """Look at the pods of now, and ask the cluster about those that are missing."""
-        self._placed = sum(pod.has_node and pod.phase != "Failed" for pod in pods)
+        pods = [pod for pod in pods if pod.phase != "Failed"]
+        self._placed = sum(pod.has_node for pod in pods)
         waits = job is not None and job.end is None and not job.is_suspended
         if not waits or self._placed >= self.spec.workers:
             self._was_whole |= waits
@@ -113,7 +116,8 @@ class Placement:
             self.words = self.refusal or self.words
         elif self._unschedulable:
             self.refusal = ""
-            self._nothing_fits = too_large(self.spec, self.client.nodes())
+            if self._nothing_fits is None:
+                self._nothing_fits = too_large(self.spec, self.client.nodes())
             if self._nothing_fits and is_adding_a_node(self.client.events(self._unschedulable)):
                 self._nothing_fits = ""
 
@@ -141,5 +145,6 @@ class Placement:
         )
 
     def _forget(self) -> None:
-        self.words = self.refusal = self._nothing_fits = self._unschedulable = ""
+        self.words = self.refusal = self._unschedulable = ""
+        self._nothing_fits = None
         self._short_since = math.inf

@@ -287,7 +287,8 @@ class JobWatcher:
         restarts = sum(each.restarts for pod in pods for each in pod.containers)
         # A TrainJob has no such limit of its own: its runtime's is for all jobs.
         if restarts > max(1, self.spec.container_restarts):
-            raise self._failure(pods, f"{restarts} restarts")
+            hint = "the last lines of the pod that failed first are above; `job` has restarts"
+            raise TrainingError("too many restarts of the pods' containers", restarts, hint=hint)
 
     def _overdue_s(self, job: JobStatus) -> float:
         """Return the seconds since the deadline; it counts over all jobs that were created."""

@@ -147,7 +147,7 @@ class ContainerStatus:
 
     @property
     def trouble(self) -> str:
-        """Why the container does not run, or was killed last, or an empty text."""
+        """Reason why the container does not run, or was killed last, or an empty text."""
         killed = [end.reason for end in self.failures if end.is_specific][:1]
         waiting = f"{self.waiting}: {self.message}" if self.message else self.waiting
         return ", ".join(filter(None, [*killed, waiting]))
@@ -221,7 +221,7 @@ class PodStatus:
 
     @property
     def trouble(self) -> str:
-        """Why the pod does not run, or was killed, in the cluster's own words, or an empty text."""
+        """Reason why the pod does not run, or was killed, in the cluster's words; empty if none."""
         ended = f"{self.reason}: {self.message}" if self.message else self.reason
         reasons = [self.unschedulable, ended, *(each.trouble for each in self.containers)]
         return next(filter(None, reasons), "")

@@ -1,4 +1,4 @@
-"""Why pods get no node or are refused: nodes and events as typed records, and what they mean."""
+"""Reasons why pods get no node or are refused: nodes and events as typed records."""
 
 import datetime
 from collections.abc import Iterable

@@ -115,6 +115,7 @@ def test_refusals_show_no_token(kube, graph, request_of, launcher, monkeypatch):
     close(client)
 
 
+@pytest.mark.fault("F42")
 def test_train_on_cluster_says_what_a_killed_training_needs(
     kube, client, graph, request_of, monkeypatch
 ):

@@ -235,6 +235,7 @@ def test_job_and_torchrun_agree(case):
     assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.parametrize("runtime", ["citeflow", "torch-distributed"])
 def test_trainjob_of_eight_survives_the_loss_of_pod_0(kube, checkout, runtime):
     """When pod 0 is lost, the containers of the seven others end, and start again."""

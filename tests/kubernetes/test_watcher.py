@@ -279,6 +279,7 @@ def test_train_ends_when_a_pod_of_now_can_not_start(start, operator, kube):
     assert step.job() is None
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("state", ["err_image_pull", "image_pull_back_off"])
 def test_train_names_an_image_that_is_not_there(start, operator, state):
     step = start()
@@ -302,6 +303,7 @@ def full(operator):
     return operator
 
 
+@pytest.mark.fault("F41")
 def test_train_ends_in_the_words_of_the_scheduler(start, full, listen):
     stderr = listen()
     assert UNSCHEDULABLE["message"].startswith(SCHEDULER)
@@ -314,6 +316,7 @@ def test_train_ends_in_the_words_of_the_scheduler(start, full, listen):
     assert step.job() is None
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("answer", ["too small", "adds a node", "forbidden"])
 def test_train_ends_at_once_where_no_node_is_large_enough(start, kube, full, answer):
     if answer == "forbidden":
@@ -333,6 +336,7 @@ def test_train_ends_at_once_where_no_node_is_large_enough(start, kube, full, ans
     step.succeed()
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
@@ -361,6 +365,7 @@ def test_train_says_why_pods_are_refused(
     assert hint in raised.hint
 
 
+@pytest.mark.fault("F43")
 def test_train_gives_back_a_part_of_its_places_and_begins_again(start, kube, operator, listen):
     stderr = listen()
     operator.places = 1
@@ -374,6 +379,7 @@ def test_train_gives_back_a_part_of_its_places_and_begins_again(start, kube, ope
     assert step.prepared > 1
 
 
+@pytest.mark.fault("F43")
 def test_train_gives_back_its_places_three_times_at_most(start, operator, monkeypatch):
     monkeypatch.setattr(watcher, "BEGIN_AGAIN_S", (0.0, 0.1))
     operator.places = 1
@@ -405,6 +411,7 @@ def restarts_of(kube, name):
 # Memory
 
 
+@pytest.mark.fault("F42")
 @pytest.mark.parametrize("progresses", [False, True])
 def test_train_ends_after_two_kills_for_memory_without_progress(
     start, operator, listen, progresses

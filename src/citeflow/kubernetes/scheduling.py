@@ -19,7 +19,7 @@ PRIORITY_CLASS = "PriorityClass"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """What a part of the cluster reports about an object."""
+    """Report of a part of the cluster about an object."""
 
     reason: str
     message: str

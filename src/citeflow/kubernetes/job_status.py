@@ -197,7 +197,7 @@ class PodStatus:
             phase=pod.status.phase,
             container_names=tuple(container.name for container in pod.spec.containers),
             containers=tuple(map(_read_container, pod.status.container_statuses or [])),
-            unschedulable=_PREEMPTION.sub("", refused.message or refused.reason) if refused else "",
+            unschedulable=_PREEMPTION.sub("", refused.message or "") if refused else "",
             has_node=bool(pod.spec.node_name),
             reason=pod.status.reason or "",
             message=pod.status.message or "",

@@ -22,6 +22,24 @@ class Cluster:
         scope = {} if kind == "Node" else {"namespace": NAMESPACE}
         self.kube.put({**obj, "metadata": {"name": name, **scope}})
 
+    def put_runtime(self, name, ttl_s=None, **job):
+        """Put a ClusterTrainingRuntime."""
+        jobs = [{"name": "node", "template": {"spec": job}}]
+        ttl = {} if ttl_s is None else {"ttlSecondsAfterFinished": ttl_s}
+        head = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
+        spec = {"template": {"spec": {"replicatedJobs": jobs, **ttl}}}
+        self.kube.put({**head, "metadata": {"name": name}, "spec": spec})
+
+    def put_trainer(self, version):
+        """Put the controller of Kubeflow Trainer."""
+        image = f"ghcr.io/kubeflow/trainer/trainer-controller-manager:{version}"
+        pod = {"spec": {"containers": [{"name": "manager", "image": image}]}}
+        labels = {"app.kubernetes.io/name": "trainer"}
+        metadata = {"name": "trainer", "namespace": NAMESPACE, "labels": labels}
+        spec = {"selector": {}, "template": pod}
+        head = {"apiVersion": "apps/v1", "kind": "Deployment"}
+        self.kube.put({**head, "metadata": metadata, "spec": spec})
+
     def put_claim(self, status):
         spec = {"accessModes": ["ReadWriteMany"]}
         self.put("v1", "PersistentVolumeClaim", "citeflow-data", spec, status)
@@ -56,6 +74,8 @@ def healthy():
         cluster.put_claim(BOUND)
         cluster.put_reaper(seconds_ago=40)
         cluster.put_node("node-0", "3920m", "16344524Ki")
+        head = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}
+        kube.put({**head, "metadata": {"name": "citeflow-worker"}})
         yield cluster
 
 
@@ -119,11 +139,29 @@ def test_check_custom_resources_the_launcher_needs(gone, launcher, what):
     assert found[what].hint
 
 
-def test_check_looks_for_the_runtime_of_trainjobs(healthy):
+def test_check_looks_for_what_jobs_refer_to(healthy):
     assert healthy.check("trainjob")["ClusterTrainingRuntime"].status == "missing"
-    kind = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
-    healthy.kube.put({**kind, "metadata": {"name": "torch-distributed"}})
-    assert healthy.check("trainjob")["ClusterTrainingRuntime"].status == "ok"
+    healthy.put_runtime("citeflow", backoffLimit=100_000)
+    assert troubles(healthy.check("trainjob")) == set()
+    healthy.kube.remove("priorityclasses", "", "citeflow-worker")
+    assert healthy.check()["PriorityClass"].status == "missing"
+
+
+def test_check_names_runtimes_that_end_jobs_early_or_never(healthy):
+    short, mortal = "runtimes with the default backoffLimit", "runtimes with a time to live"
+    healthy.put_runtime("citeflow", backoffLimit=100_000)
+    healthy.put_runtime("torch-distributed", ttl_s=60)
+    found = healthy.check("trainjob")
+    assert (found[short].status, found[mortal].status) == ("note", "warning")
+    assert "torch-distributed; Trainer unknown" in found[mortal].value
+    for version, expected in (("v2.3.0", "warning"), ("v2.3.1", "ok")):
+        healthy.put_trainer(version)
+        assert healthy.check("trainjob")[mortal].status == expected
+    healthy.kube.remove("clustertrainingruntimes", "", "citeflow")
+    healthy.put_runtime("citeflow")
+    found = healthy.check("trainjob")[short]
+    assert (found.status, found.value) == ("warning", "citeflow, torch-distributed")
+    assert not any("runtime" in what for what in healthy.check())
 
 
 def test_check_rights_names_refused_verbs(healthy):
@@ -147,7 +185,7 @@ def test_check_rights_names_refused_verbs(healthy):
     assert found["rights of the steps"].status == "note"
     logs = {"namespace": NAMESPACE, "group": "", "resource": "pods", "verb": "get"}
     assert {**logs, "subresource": "log"} in asked
-    assert len(asked) == 6
+    assert len(asked) == 7
 
 
 def test_check_goes_past_what_is_refused(healthy):

@@ -1,6 +1,6 @@
 """An API server of Kubernetes in memory, on loopback, that remembers requests and can fail.
 
-It answers what citeflow asks, as the servers in shared/recordings did.
+It answers what citeflow asks, as real servers did (recorded/).
 """
 
 import contextlib
@@ -25,14 +25,17 @@ KINDS = {
     "persistentvolumeclaims": ("v1", "PersistentVolumeClaim"),
     "resourcequotas": ("v1", "ResourceQuota"),
     "limitranges": ("v1", "LimitRange"),
+    "events": ("v1", "Event"),
     "cronjobs": ("batch/v1", "CronJob"),
+    "deployments": ("apps/v1", "Deployment"),
+    "priorityclasses": ("scheduling.k8s.io/v1", "PriorityClass"),
     "pytorchjobs": ("kubeflow.org/v1", "PyTorchJob"),
     "trainjobs": ("trainer.kubeflow.org/v1alpha1", "TrainJob"),
     "clustertrainingruntimes": ("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"),
     "workflows": ("argoproj.io/v1alpha1", "Workflow"),
     "tensorboards": ("tensorboard.kubeflow.org/v1alpha1", "Tensorboard"),
 }
-CLUSTER_SCOPED = {"namespaces", "nodes", "clustertrainingruntimes"}
+CLUSTER_SCOPED = {"namespaces", "nodes", "clustertrainingruntimes", "priorityclasses"}
 REASONS = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid"}
 VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 PATH = re.compile(
@@ -436,6 +439,8 @@ class KubeApi:
         place = (request.resource, request.namespace)
         if request.verb == "list":
             items = self.store.list(*place, request.query.get("labelSelector", ""))
+            field, _, value = request.query.get("fieldSelector", "").partition("=")
+            items = [item for item in items if not field or dig(item, field) == value]
             version, kind = self.store.kinds[request.resource]
             return 200, {"kind": f"{kind}List", "apiVersion": version, "items": items}, {}
         if request.verb == "create":
@@ -509,6 +514,12 @@ class KubeApi:
 def shown(line):
     at, text = line
     return f"{at.strftime('%Y-%m-%dT%H:%M:%S.%f')}000Z {text}\n"
+
+
+def dig(obj, path):
+    for key in path.split("."):
+        obj = obj[key]
+    return obj
 
 
 def container_status(pod):

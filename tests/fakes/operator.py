@@ -2,16 +2,26 @@
 
 import contextlib
 import copy
+import json
 import re
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .kube_api import ApiError, container_status, timestamp
 from .processes import Process, command_of
 
 LABEL = "training.kubeflow.org/"
+FOLDER = Path(__file__).parent / "recorded"
+RECORDED = json.loads((FOLDER / "worker-pods.json").read_text())
+"""States of workers' pods, as a real cluster answered on 2026-11-28."""
+
+CONDITIONS = json.loads((FOLDER / "job-conditions.json").read_text())
+"""Conditions of jobs as they were then, with NAME for the name of the job."""
+
+(UNSCHEDULABLE,) = RECORDED["unschedulable"]["status"]["conditions"]
 
 
 @dataclass(kw_only=True)
@@ -49,6 +59,10 @@ class TrainingOperator:
         self.grace = grace
         self.cleans_all = cleans_all
         """Whether a job that reached its limits loses all its pods, as up to v1.9.3."""
+        self.places = float("inf")
+        """How many pods find a node."""
+        self.refusal = ""
+        """The API server's words on every new pod, if it refuses them."""
         self.containers = {}
         self._ports = {}
         self._closing = False
@@ -110,23 +124,23 @@ class TrainingOperator:
         policy = job["spec"]["runPolicy"]
         pods = self._pods_of(job)
         if not status.get("conditions"):
-            set_condition(status, "Created", "PyTorchJobCreated")
+            set_condition(job, status, "Created")
         if is_true(status, "Succeeded") or is_true(status, "Failed"):
             for pod in pods:
                 if pod["status"]["phase"] in ("Pending", "Running"):
                     self._delete(pod)
             return
         if policy.get("suspend"):
-            set_condition(status, "Suspended", "PyTorchJobSuspended")
+            set_condition(job, status, "Suspended")
             return
         if is_true(status, "Suspended"):
-            set_condition(status, "Suspended", "PyTorchJobResumed", "False")
+            set_condition(job, status, "Suspended", "False")
         status.setdefault("startTime", timestamp())
         restarts = sum(container_status(pod).get("restartCount", 0) for pod in pods)
         if restarts >= max(policy["backoffLimit"], 1):
             for pod in pods if self.cleans_all else []:
                 self._delete(pod)
-            set_condition(status, "Failed", "PyTorchJobFailed")
+            set_condition(job, status, "Failed")
             return
         spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
@@ -149,9 +163,9 @@ class TrainingOperator:
         phases = [pod["status"]["phase"] for pod in pods]
         if "Succeeded" in phases:
             status["completionTime"] = timestamp()
-            set_condition(status, "Succeeded", "PyTorchJobSucceeded")
+            set_condition(job, status, "Succeeded")
         elif "Running" in phases:
-            set_condition(status, "Running", "PyTorchJobRunning")
+            set_condition(job, status, "Running")
 
     def _trainjob(self, job, status):
         pods = self._pods_of(job)
@@ -174,9 +188,17 @@ class TrainingOperator:
         phases = [pod["status"]["phase"] for pod in pods]
         restarts = sum(container_status(pod).get("restartCount", 0) for pod in pods)
         if phases.count("Succeeded") == trainer["numNodes"]:
-            set_condition(status, "Complete", "JobsCompleted")
-        elif "Failed" in phases or restarts > 6:
-            set_condition(status, "Failed", "FailedJobs")
+            set_condition(job, status, "Complete")
+        elif "Failed" in phases or restarts > self._backoff_limit(job):
+            set_condition(job, status, "Failed")
+
+    def _backoff_limit(self, job):
+        """The limit of the Job, which counts the restarts of all its pods; 6 by default."""
+        runtime = self.kube.get("clustertrainingruntimes", "", job["spec"]["runtimeRef"]["name"])
+        if runtime is None:
+            return 6
+        (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+        return node["template"]["spec"].get("backoffLimit", 6)
 
     def _pods_of(self, job):
         uid = job["metadata"]["uid"]
@@ -195,6 +217,9 @@ class TrainingOperator:
         metadata = {"name": name, "ownerReferences": [owner], "annotations": given["annotations"]}
         metadata["labels"] = {**given["labels"], **labels}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        if self.refusal:
+            self._report_refusal(job, name)
+            return
         with contextlib.suppress(ApiError):
             pod = self.store.create("pods", meta["namespace"], pod)
             port = self._ports.setdefault(meta["uid"], free_port())
@@ -202,11 +227,36 @@ class TrainingOperator:
             self.containers[uid] = Container(
                 namespace=meta["namespace"], pod=name, uid=uid, job=meta["name"], port=port
             )
-            self.hold(name, "ContainerCreating")
+            if self._taken() < self.places:
+                self.hold(name, "ContainerCreating")
+            else:
+                self.keep_unscheduled(name)
         with contextlib.suppress(ApiError):
             service = {"apiVersion": "v1", "kind": "Service"}
             service["metadata"] = {"name": name, "ownerReferences": [owner]}
             self.store.create("services", meta["namespace"], service)
+
+    def _taken(self):
+        pods = self.store.list("pods")
+        return sum(bool(pod["spec"].get("nodeName")) for pod in pods)
+
+    def _report_refusal(self, job, name):
+        """Report as the training operator, or the controller of Jobs, does."""
+        meta = job["metadata"]
+        if job["kind"] == "PyTorchJob":
+            about, reason = meta["name"], "FailedCreatePod"
+        else:
+            about, reason = f"{meta['name']}-node-0", "FailedCreate"
+        message = f'Error creating: pods "{name}" is forbidden: {self.refusal}'
+        self.report(meta["namespace"], about, reason, message)
+
+    def report(self, namespace, about, reason, message):
+        """Record an event, or that it happened again."""
+        metadata = {"name": f"{about}.{reason.lower()}", "namespace": namespace}
+        event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "reason": reason}
+        event |= {"message": message, "involvedObject": {"name": about, "namespace": namespace}}
+        if self.kube.get("events", namespace, metadata["name"]) is None:
+            self.kube.put({**event, "lastTimestamp": timestamp()})
 
     def _delete(self, pod):
         meta = pod["metadata"]
@@ -255,7 +305,9 @@ class TrainingOperator:
         state["ready"] = False
         if exit_code and "deletionTimestamp" not in pod["metadata"]:
             container.restart_at = time.monotonic() + self.restart_delay
-            waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting"}
+            where = f"pod={name}_{container.namespace}({container.uid})"
+            message = f"back-off 10s restarting failed container={state['name']} {where}"
+            waiting = {"reason": "CrashLoopBackOff", "message": message}
             state |= {"state": {"waiting": waiting}, "lastState": {"terminated": end}}
             self._write(container, state, "Running")
         else:
@@ -265,15 +317,22 @@ class TrainingOperator:
     def hold(self, name, reason):
         """Keep a pod Pending for a reason such as ImagePullBackOff."""
         container, state = self._find(name)
-        state["state"] = {"waiting": {"reason": reason, "message": ""}}
+        state["state"] = {"waiting": {"reason": reason}}
         self._write(container, state, "Pending")
 
-    def keep_unscheduled(self, name, message):
+    def keep_unscheduled(self, name):
+        status = {"phase": "Pending", "conditions": [UNSCHEDULABLE], "containerStatuses": None}
+        self._show(name, {"spec": {"nodeName": None}, "status": status})
+
+    def replay(self, name, state):
+        """Let a pod be in a recorded state."""
+        recorded = RECORDED[state]
+        node = {"nodeName": recorded["spec"].get("nodeName")}
+        self._show(name, {"spec": node, "status": {"podIP": None, **recorded["status"]}})
+
+    def _show(self, name, patch):
         container, _ = self._find(name)
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-        status = {"phase": "Pending", "conditions": [{**condition, "message": message}]}
-        status["containerStatuses"] = None
-        self.kube.patch("pods", container.namespace, name, {"status": status})
+        self.kube.patch("pods", container.namespace, name, patch)
 
     def write(self, name, text):
         container, _ = self._find(name)
@@ -289,6 +348,9 @@ class TrainingOperator:
             self._forget(container)
         elif "deletionTimestamp" in pod["metadata"]:
             self._end(container)
+        elif not pod["spec"].get("nodeName"):
+            if self._taken() < self.places:
+                self.hold(container.pod, "ContainerCreating")
         elif pod["status"]["phase"] == "Pending" and (self.real or self.script):
             self.start(container.pod)
         elif container.restart_at is not None:
@@ -350,7 +412,7 @@ class TrainingOperator:
         self.kube.patch("pods", container.namespace, container.pod, patch)
 
 
-def set_condition(status, type_, reason, value="True"):
+def set_condition(job, status, type_, value="True"):
     """Set a condition; the end of a job makes Running false."""
     conditions = status.setdefault("conditions", [])
     if any((old["type"], old["status"]) == (type_, value) for old in conditions):
@@ -358,8 +420,10 @@ def set_condition(status, type_, reason, value="True"):
     kept = [old for old in conditions if old["type"] != type_]
     if type_ in ("Failed", "Succeeded"):
         kept = [{**old, "status": "False"} if old["type"] == "Running" else old for old in kept]
-    new = {"type": type_, "status": value, "reason": reason, "message": f"is {type_.lower()}"}
-    status["conditions"] = [*kept, {**new, "lastTransitionTime": timestamp()}]
+    recorded = CONDITIONS[job["kind"]].get(type_, {})
+    said = {key: text.replace("NAME", job["metadata"]["name"]) for key, text in recorded.items()}
+    new = {"type": type_, "status": value, "lastTransitionTime": timestamp()}
+    status["conditions"] = [*kept, {**new, **said}]
 
 
 def is_true(status, type_):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kubernetes import client as k8s
 
+from citeflow.errors import TrainingError
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.identity import JobIdentity, Owner
 from citeflow.kubernetes.job_spec import JobSpec
@@ -49,16 +50,29 @@ def owner(kube, name):
     return Owner(name=name, uid=made["metadata"]["uid"])
 
 
-def watcher_of(client, root, *, launcher=PYTORCHJOB, spec=None, is_complete=None, **changes):
+def watcher_of(
+    client,
+    root,
+    *,
+    launcher=PYTORCHJOB,
+    spec=None,
+    is_complete=None,
+    clock=time.monotonic,
+    **changes,
+):
     """Return a watcher whose model is the file `model` in the folder of the run."""
     run = RunPaths(Path(root), "run")
     run.folder.mkdir(parents=True, exist_ok=True)
+    spec = spec or JobSpec()
     return JobWatcher(
         client=client,
         launcher=launcher,
-        job=launcher.render(spec or JobSpec(), identity(**changes)),
+        spec=spec,
+        job=launcher.render(spec, identity(**changes)),
         run=run,
         is_complete=is_complete or run.model.exists,
+        clock=clock,
+        out_of_memory=lambda: TrainingError("out of memory", f"limit {spec.memory}"),
     )
 
 

@@ -39,6 +39,8 @@ SPECS = st.builds(
     queue=NAMES | st.just(""),
     deadline_hours=HOURS,
     keep_hours=HOURS | st.just(0.0),
+    unschedulable_minutes=HOURS,
+    priority_class=NAMES | st.just(""),
     restarts=st.integers(0, 100),
     runtime=NAMES,
 )
@@ -106,6 +108,7 @@ def test_from_yaml_reads_numbers_and_text_alike():
         ("volumes: {a: /dev/shm}", "job.volumes", "claim: /path"),
         ("node_selector: {spot: true}", "job.node_selector.spot: True", "string"),
         ("tolerations: [spot]", "job.tolerations.0 must hold keys and values: spot", ""),
+        ("unschedulable_minutes: 0", "job.unschedulable_minutes: 0", "above 0"),
         ("deadline_hours: 0", "job.deadline_hours: 0", "above 0"),
         ("deadline_hours: .nan", "job.deadline_hours: nan", "a number"),
         ("worker: 3", "unknown setting: job.worker", "did you mean workers"),

@@ -74,6 +74,27 @@ def test_connect_takes_the_namespace_of_the_kubeconfig(kube, tmp_path, monkeypat
         close(client)
 
 
+WEBHOOK = (
+    'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: no runtime'
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("pytorchjobs is forbidden: exceeded quota: team", "describe resourcequota"),
+        (WEBHOOK, "a webhook denies it"),
+        ("User cannot create resource pytorchjobs", "which rights are missing"),
+    ],
+)
+def test_create_says_why_the_cluster_refuses(kube, client, message, hint):
+    kube.fail(status=403, message=message, verb="create")
+    with pytest.raises(ConfigError) as told:
+        client.create(PYTORCHJOB, PYTORCHJOB.render(JobSpec(), identity()))
+    assert (told.value.value, told.value.exit_code) == (message, 64)
+    assert hint in told.value.hint
+
+
 @contextlib.contextmanager
 def served(*chunks):
     """Serve the same bytes to every request, one piece after the other."""

@@ -113,3 +113,22 @@ def test_refusals_show_no_token(kube, graph, request_of, launcher, monkeypatch):
             launch.train_on_cluster(graph, run, config=CONFIG, request=request_of(launcher))
         assert SECRET not in str(told.value)
     close(client)
+
+
+@pytest.mark.fault("F42")
+def test_train_on_cluster_says_what_a_killed_training_needs(
+    kube, client, graph, request_of, monkeypatch
+):
+    monkeypatch.setattr(launch, "connect", lambda **_: client)
+    request = request_of(LAUNCHERS["pytorchjob"], memory="220Mi", shared_memory="64Mi")
+    run = RunPaths(graph.parents[1], "killed")
+
+    def script(pod):
+        name = pod["metadata"]["name"]
+        return [lambda: operator.finish(name, 137, "OOMKilled")]
+
+    with TrainingOperator(kube, script=script, restart_delay=0.3) as operator:
+        match = r"out of memory: limit 220 MiB, needs about \d{3} MiB"
+        with pytest.raises(TrainingError, match=match) as caught:
+            launch.train_on_cluster(graph, run, config=CONFIG, request=request)
+    assert caught.value.hint.startswith("raise memory in `job`; lower train.nodes_per_batch")

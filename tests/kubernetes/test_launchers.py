@@ -12,7 +12,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from clusters import PYTORCHJOB, SHARED, TRAINJOB, identity
+from clusters import NAMESPACE, PYTORCHJOB, SHARED, TRAINJOB, identity
+from fakes.operator import TrainingOperator
 from hypothesis import given
 from hypothesis import strategies as st
 from manifests.pod_security import violations
@@ -114,7 +115,7 @@ def schema_errors(job):
 
 
 def pod_of(job):
-    """Build a pod as the operator, or the runtime `torch-distributed`, does."""
+    """Build a pod as the operator, or Trainer, does."""
     name = f"{job['metadata']['name']}-worker-0"
     metadata = {"name": name, "namespace": job["metadata"]["namespace"]}
     if job["kind"] == "PyTorchJob":
@@ -213,7 +214,8 @@ def test_job_and_torchrun_agree(case):
     policy = job["spec"]["runPolicy"]
     workers = job["spec"]["pytorchReplicaSpecs"]["Worker"]
     assert (workers["restartPolicy"], workers["replicas"]) == ("OnFailure", spec.workers)
-    assert (policy["cleanPodPolicy"], policy["backoffLimit"]) == ("Running", spec.restarts)
+    restarts = spec.workers * spec.restarts  # the operator counts those of all pods together
+    assert (policy["cleanPodPolicy"], policy["backoffLimit"]) == ("Running", restarts)
     assert policy["activeDeadlineSeconds"] == max(1, round(3600 * spec.deadline_hours))
     assert policy["ttlSecondsAfterFinished"] == 3600 * spec.keep_hours
     elastic = job["spec"]["elasticPolicy"]
@@ -231,6 +233,27 @@ def test_job_and_torchrun_agree(case):
     assert job["spec"]["activeDeadlineSeconds"] == policy["activeDeadlineSeconds"]
     host = f"{place.name}-node-0-0.{place.name}"
     assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
+
+
+@pytest.mark.fault("F44")
+@pytest.mark.parametrize("runtime", ["citeflow", "torch-distributed"])
+def test_trainjob_of_eight_survives_the_loss_of_pod_0(kube, checkout, runtime):
+    """When pod 0 is lost, the containers of the seven others end, and start again."""
+    path = checkout / "manifests" / "trainer" / "runtime.yaml"
+    kube.put(yaml.safe_load(path.read_text()))
+    operator = TrainingOperator(kube, restart_delay=0)
+    job = TRAINJOB.render(JobSpec(workers=8, runtime=runtime), identity())
+    kube.put(job)
+    operator.settle()
+    names = [f"{job['metadata']['name']}-node-0-{index}" for index in range(8)]
+    for name in names:
+        operator.start(name)
+    kube.remove("pods", NAMESPACE, names[0])
+    for name in names[1:]:
+        operator.finish(name, 1)
+    operator.settle()
+    end = TRAINJOB.status(kube.list("trainjobs")[0]).end
+    assert (end is None) == (runtime == JobSpec().runtime)
 
 
 def test_render_has_gpus_queue_and_owner_only_if_asked(launcher):
@@ -290,10 +313,15 @@ CHANGES = {
     "queue": "lab",
     "deadline_hours": 25.0,
     "keep_hours": 23.0,
+    "unschedulable_minutes": 9.0,
+    "priority_class": "other",
     "restarts": 9,
     "runtime": "other",
 }
-UNSAID = {"pytorchjob": {"runtime"}, "trainjob": {"image_pull_policy", "keep_hours"}}
+UNSAID = {
+    "pytorchjob": {"runtime", "unschedulable_minutes"},
+    "trainjob": {"image_pull_policy", "keep_hours", "priority_class", "unschedulable_minutes"},
+}
 """Settings that a kind of job has no field for."""
 
 

@@ -16,6 +16,7 @@ from clusters import (
     watcher_of,
 )
 from fakes.kube_api import KubeApi
+from fakes.operator import UNSCHEDULABLE, TrainingOperator
 
 from citeflow import files
 from citeflow.errors import (
@@ -26,7 +27,7 @@ from citeflow.errors import (
     UnavailableError,
     error_to_dict,
 )
-from citeflow.kubernetes import logs, watcher
+from citeflow.kubernetes import logs, placement, watcher
 from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.launch import is_complete
 
@@ -36,6 +37,10 @@ def quick(monkeypatch):
     """Wait moments for what takes minutes on a real cluster."""
     for name in ("VISIBILITY_DELAY_S", "COMPLETION_GRACE_S", "UNRECOVERABLE_S", "FOREIGN_JOB_S"):
         monkeypatch.setattr(watcher, name, 0.3)
+    monkeypatch.setattr(watcher, "NO_SUCH_IMAGE_S", 0.3)
+    monkeypatch.setattr(placement, "HOPELESS_S", 0.3)
+    monkeypatch.setattr(placement, "ASK_AFTER_S", 0.0)
+    monkeypatch.setattr(placement, "ASK_AGAIN_S", 0.05)
     monkeypatch.setattr(logs, "REOPEN_S", 0.1)
 
 
@@ -274,13 +279,159 @@ def test_train_ends_when_a_pod_of_now_can_not_start(start, operator, kube):
     assert step.job() is None
 
 
-def test_train_reports_and_waits_for_pods_without_a_node(start, operator, listen):
-    stderr = listen()
+@pytest.mark.fault("F41")
+@pytest.mark.parametrize("state", ["err_image_pull", "image_pull_back_off"])
+def test_train_names_an_image_that_is_not_there(start, operator, state):
     step = start()
-    operator.keep_unscheduled(step.pods()[0], "0/1 nodes are available: 1 Insufficient cpu.")
-    eventually(lambda: "Insufficient cpu" in stderr())
+    operator.replay(step.pods()[0], state)
+    error = step.end()
+    assert str(error).startswith("error: no image for the pods: nosuch/image:1: ")
+    assert "lookup registry-1.docker.io on 10.255.255.53:53: no such host" in error.value
+    assert ("docs/images.md" in error.hint, error.exit_code) == (True, 75)
+
+
+# Pods without a place
+
+QUICK = {"unschedulable_minutes": 0.01}
+SCHEDULER = "0/1 nodes are available: 1 Insufficient cpu."
+NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "kit"}, "spec": {}}
+
+
+@pytest.fixture
+def full(operator):
+    operator.places = 0
+    return operator
+
+
+@pytest.mark.fault("F41")
+def test_train_ends_in_the_words_of_the_scheduler(start, full, listen):
+    stderr = listen()
+    assert UNSCHEDULABLE["message"].startswith(SCHEDULER)
+    step = start(spec=JobSpec(**QUICK))
+    eventually(lambda: f"are=2 pending, {SCHEDULER}" in stderr())
+    error = step.end()
+    assert isinstance(error, TrainingError)
+    assert f"0 of 2 have one: {SCHEDULER}" in str(error)
+    assert "unschedulable_minutes" in error.hint
+    assert step.job() is None
+
+
+@pytest.mark.fault("F41")
+@pytest.mark.parametrize("answer", ["too small", "adds a node", "forbidden"])
+def test_train_ends_at_once_where_no_node_is_large_enough(start, kube, full, answer):
+    if answer == "forbidden":
+        kube.fail(99, status=403, resource="nodes")
+    kube.put({**NODE, "status": {"allocatable": {"cpu": "1930m", "memory": "8Gi"}}})
+    step = start(spec=JobSpec(cpu="16"))
+    if answer == "adds a node":
+        for pod in eventually(lambda: kube.list("pods")):
+            full.report(NAMESPACE, pod["metadata"]["name"], "TriggeredScaleUp", "1->2 (max: 5)")
+    if answer == "too small":
+        error = f"error: no node is large enough for a pod: cpu 16 of at most 1930m ({SCHEDULER})"
+        assert str(step.end()).startswith(error)
+        return
+    step.wait_for_poll()
+    time.sleep(0.5)
     assert step.job() is not None
     step.succeed()
+
+
+@pytest.mark.fault("F41")
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("exceeded quota: team, requested: cpu=2", "0 of 2 have one", "larger quota"),
+        ('violates PodSecurity "restricted:latest"', "the cluster refuses the pods", "doctor"),
+        (
+            "no PriorityClass with name a was found",
+            "the cluster refuses the pods",
+            "priority_class",
+        ),
+    ],
+)
+def test_train_says_why_pods_are_refused(
+    kube, client, tmp_path, launcher, listen, words, error, hint
+):
+    stderr = listen()
+    with TrainingOperator(kube) as operator:
+        operator.refusal = words
+        spec = JobSpec(unschedulable_minutes=0.02)
+        step = Step(kube, operator, watcher_of(client, tmp_path, launcher=launcher, spec=spec))
+        eventually(lambda: "are=no pods yet, pods" in stderr())
+        raised = step.end()
+    assert error in raised.what
+    assert words in raised.value
+    assert words in stderr()
+    assert hint in raised.hint
+
+
+@pytest.mark.fault("F43")
+def test_train_gives_back_a_part_of_its_places_and_begins_again(start, kube, operator, listen):
+    stderr = listen()
+    operator.places = 1
+    step = start(spec=JobSpec(**QUICK))
+    first = eventually(step.job)["metadata"]["uid"]
+    eventually(lambda: "gives back its places" in stderr())
+    operator.places = 2
+    eventually(lambda: step.job() and step.job()["metadata"]["uid"] != first)
+    step.running()
+    step.succeed()
+    assert step.prepared > 1
+
+
+@pytest.mark.fault("F43")
+def test_train_gives_back_its_places_three_times_at_most(start, operator, monkeypatch):
+    monkeypatch.setattr(watcher, "BEGIN_AGAIN_S", (0.0, 0.1))
+    operator.places = 1
+    step = start(spec=JobSpec(**QUICK))
+    assert f"1 of 2 have one: {SCHEDULER}" in str(step.end())
+    assert step.count("create") == placement.MOST_PARTIAL_TRIES
+
+
+def test_train_bounds_the_restarts_of_a_trainjob(kube, operator, client, tmp_path):
+    head = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime"}
+    node = {"name": "node", "template": {"spec": {"backoffLimit": 100_000}}}
+    spec = {"template": {"spec": {"replicatedJobs": [node]}}}
+    kube.put({**head, "metadata": {"name": "citeflow"}, "spec": spec})
+    watched = watcher_of(client, tmp_path, launcher=TRAINJOB, spec=JobSpec(restarts=1))
+    step = Step(kube, operator, watched)
+    first, _ = step.running()
+    for restarts in range(3):
+        operator.finish(first, 1)
+        eventually(lambda n=restarts: restarts_of(kube, first) > n)
+    assert str(step.end()).startswith("error: too many restarts of the pods' containers: 3")
+    assert kube.list("trainjobs") == []
+
+
+def restarts_of(kube, name):
+    pod = kube.get("pods", NAMESPACE, name)
+    return pod["status"]["containerStatuses"][0]["restartCount"] if pod else 99
+
+
+# Memory
+
+
+@pytest.mark.fault("F42")
+@pytest.mark.parametrize("progresses", [False, True])
+def test_train_ends_after_two_kills_for_memory_without_progress(
+    start, operator, listen, progresses
+):
+    stderr = listen()
+    step = start()
+    first, _ = step.running()
+    operator.replay(first, "oom_killed")
+    eventually(lambda: "are=2 running, 3 restarts, OOMKilled" in stderr())
+    if progresses:
+        (step.watched.run.checkpoints / "step-00000100").mkdir(parents=True)
+    operator.replay(first, "oom_back_off")
+    eventually(lambda: "OOMKilled, CrashLoopBackOff" in stderr())
+    operator.replay(first, "oom_running")
+    if progresses:
+        time.sleep(0.5)
+        assert step.job() is not None
+        step.succeed()
+        return
+    assert str(step.end()) == "error: out of memory: limit 2Gi"
     assert step.job() is None
 
 
@@ -422,19 +573,27 @@ def test_train_reports_an_api_that_stays_away(start, kube):
 
 
 @pytest.mark.fault("F30")
-def test_train_polls_rarely(start, kube, operator):
+def test_train_polls_rarely(kube, operator, tmp_path, monkeypatch):
     slept = []
 
     def sleep(seconds):
         slept.append(seconds)
         time.sleep(0.01)
 
+    monkeypatch.setattr(placement, "ASK_AFTER_S", 5.0)
+    monkeypatch.setattr(placement, "ASK_AGAIN_S", 30.0)
+    monkeypatch.setattr(placement, "HOPELESS_S", 1e9)
+    operator.places = 0
+    kube.put({**NODE, "status": {"allocatable": {"cpu": "100m", "memory": "8Gi"}}})
     client = connect(kube.url, sleep=sleep)
-    step = start(client)
+    watched = watcher_of(client, tmp_path, clock=lambda: sum(slept))
+    step = Step(kube, operator, watched)
+    eventually(lambda: sum(slept) > 50 and step.count("list", "nodes"))
+    operator.places = 2
     step.running()
     eventually(lambda: len(slept) > 20)
     step.succeed()
-    polls = [seen for seen in kube.requests if seen.resource in ("pytorchjobs", "pods")]
+    polls = [seen for seen in kube.requests if seen.resource and seen.resource != "pods/log"]
     assert len(polls) / (sum(slept) / 60) <= 20
     close(client)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-CLUSTER_SCOPED = {"Namespace", "PersistentVolume", "StorageClass"}
+CLUSTER_SCOPED = {"Namespace", "PersistentVolume", "PriorityClass", "StorageClass"}
 KUBECTL = shutil.which("kubectl")
 
 
@@ -57,7 +57,17 @@ def pod_template(thing):
     spec = thing.get("spec", {})
     if thing["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
+    if thing["kind"] == "ClusterTrainingRuntime":
+        spec = job_of_runtime(thing)["spec"]
     return thing if thing["kind"] == "Pod" else spec.get("template")
+
+
+def job_of_runtime(runtime):
+    """Return the Job that a ClusterTrainingRuntime makes of a TrainJob."""
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    head = {"apiVersion": "batch/v1", "kind": "Job"}
+    metadata = {"name": job["name"], **job["template"]["metadata"]}
+    return {**head, "metadata": metadata, "spec": job["template"]["spec"]}
 
 
 def containers(thing):

@@ -35,7 +35,7 @@ def test_guide_names_existing_objects(everything, guide):
     names = {thing["metadata"]["name"] for objects in everything.values() for thing in objects}
     told = set(re.findall(r"(?<![-\w/.])citeflow-[a-z]+(?![-\w.])", guide))
     images = {f"citeflow-{name}" for name in ("step", "train", "small", "tensorboard")}
-    assert told - names - images == set()
+    assert told - names - images - {"citeflow-nodes"} == set()
 
 
 def test_guide_example_changes_images_and_storage_class(folder, tmp_path, blocks):
@@ -96,3 +96,9 @@ def test_debugging_shows_what_was_recorded(checkout):
     for cell in set(shown) - {"<none>", ""}:
         begin = cell.removesuffix("...").strip()
         assert any(text.startswith(begin) for text in recorded), cell
+
+
+def test_guide_example_schedules_the_pods_of_trainjobs_together(folder, tmp_path, blocks):
+    said = {**blocks[-1], "resources": [folder / "trainer"]}
+    (runtime,) = render_text(tmp_path, said)
+    assert runtime["spec"]["podGroupPolicy"]["coscheduling"]["scheduleTimeoutSeconds"] == 600

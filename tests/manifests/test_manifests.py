@@ -144,7 +144,7 @@ def test_volume_mounts_refer_to_volumes(everything):
             mounts = [
                 mount
                 for part in spec.get("initContainers", []) + spec["containers"]
-                for mount in part["volumeMounts"]
+                for mount in part.get("volumeMounts", [])
             ]
             assert {mount["name"] for mount in mounts} == set(volumes), name
             for volume in volumes.values():
@@ -225,7 +225,7 @@ def test_overlay_moves_to_another_namespace_by_one_line(folder, tmp_path):
         path.write_text(text)
         for thing in kustomize.render(path.parent):
             names = {value for keys, value in leaves(thing) if keys[-1] == "namespace"}
-            is_global = thing["kind"] in ("StorageClass", "PersistentVolume")
+            is_global = thing["kind"] in CLUSTER_SCOPED
             assert names - {"elsewhere"} == set(), path
             assert is_global or names, path
 

@@ -4,12 +4,18 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from kustomize import render_text
+from kustomize import job_of_runtime, render_text
 
+from citeflow.kubernetes.job_spec import MOST_WORKERS, JobSpec
+from citeflow.kubernetes.launchers import LAUNCHERS
+from citeflow.kubernetes.pod_template import METRICS_PORT
+
+TRAINJOB = LAUNCHERS["trainjob"]
 VERSIONS = ("1.31", "1.34")
 TENSORBOARD = "tensorboard.kubeflow.org/v1alpha1"
 MONITORING = "monitoring.coreos.com/v1"
-OTHERS = (TENSORBOARD, MONITORING)
+TRAINER = "trainer.kubeflow.org/v1alpha1"
+OTHERS = (TENSORBOARD, MONITORING, TRAINER)
 
 
 def strict(required=(), **properties):
@@ -107,6 +113,27 @@ def test_objects_fit_the_schemas_of_their_kinds(everything, version):
     assert len(objects) > 30
     for text in objects:
         kubernetes_validate.validate(json.loads(text), version, strict=True)
+
+
+@pytest.mark.fault("F34")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_runtime_makes_jobs_with_what_trainjobs_can_not_say(folder, render, version):
+    (runtime,) = render(folder / "trainer")
+    job = job_of_runtime(runtime)
+    kubernetes_validate.validate(job, version, strict=True)
+    assert runtime["metadata"]["name"] == JobSpec().runtime
+    assert job["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    assert job["spec"]["backoffLimit"] >= MOST_WORKERS * JobSpec().restarts
+    pod = job["spec"]["template"]["spec"]
+    assert pod["shareProcessNamespace"] is True
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["name"] == TRAINJOB.container
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert container["ports"] == [{"name": "metrics", "containerPort": METRICS_PORT}]
+    classes = {each["metadata"]["name"]: each for each in render(folder / "base")}
+    for name in (pod["priorityClassName"], JobSpec().priority_class):
+        assert classes[name]["preemptionPolicy"] == "Never"
 
 
 def test_tensorboard_fits_the_schema_of_kubeflow(checkout, everything):

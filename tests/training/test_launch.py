@@ -221,7 +221,7 @@ def test_train_locally_says_what_a_killed_training_needs(
     monkeypatch.setattr(launch, "oom_kills", lambda: next(counted))
     monkeypatch.setattr(launch, "memory_limit", lambda: 300 * 2**20)
     stand_in("import os; os.kill(os.getpid(), 9)")
-    reason = r"out of memory: needs about \d+ MiB, limit 300 MiB"
+    reason = r"out of memory: limit 300 MiB, needs about \d+ MiB"
     match = reason if is_out_of_memory else "exit code: -9"
     with pytest.raises(TrainingError, match=match) as caught:
         start()
@@ -234,7 +234,7 @@ def test_check_memory_budget_warns_of_too_little(prepared, tmp_path, capfd, mib,
     job = make_job(prepared.graph, RunPaths(tmp_path, "run"), prepared.config)
     launch.check_memory_budget(job, 2, mib * 2**20)
     told = capfd.readouterr().err
-    assert ("may run out of memory advice=needs about" in told) == warns
+    assert ("may run out of memory advice=limit" in told) == warns
 
 
 def test_job_file_comes_back_with_a_launch_of_its_own(prepared, tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kubernetes import client as k8s
 
-from citeflow.doctor import Finding, expect, rbac
+from citeflow.doctor import Finding, expect, rbac, runtimes
 from citeflow.doctor.kube_client import Check, Cluster, run_check
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.job_spec import CLAIM, JobSpec, quantity
@@ -53,10 +53,13 @@ def check_custom_resources(cluster: Cluster) -> Iterator[Finding]:
         value = "not there; only the overlay `kubeflow` needs it"
         tensorboards = Finding(status="note", what=tensorboards.what, value=value)
     yield tensorboards
-    objects = k8s.CustomObjectsApi(cluster.client.api)
-    for needed in launcher.prerequisites(JobSpec()):
-        call = objects.get_cluster_custom_object
-        found = cluster.read(call, launcher.group, launcher.version, needed.plural, needed.name)
+
+
+def check_prerequisites(cluster: Cluster) -> Iterator[Finding]:
+    """Check for the cluster-wide objects that a job refers to."""
+    call = k8s.CustomObjectsApi(cluster.client.api).get_cluster_custom_object
+    for needed in cluster.launcher.prerequisites(JobSpec()):
+        found = cluster.read(call, needed.group, needed.version, needed.plural, needed.name)
         value = needed.name if found else f"no {needed.name}"
         yield expect(found is not None, needed.kind, value, needed.hint)
 
@@ -181,6 +184,8 @@ def check_reaper(cluster: Cluster) -> Iterator[Finding]:
 
 CHECKS: dict[str, Check] = {
     "resources": check_custom_resources,
+    "what jobs refer to": check_prerequisites,
+    "runtimes": runtimes.check,
     f"claim {CLAIM}": check_claim,
     "rights": rbac.check,
     "namespace": check_namespace,

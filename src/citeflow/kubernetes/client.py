@@ -22,6 +22,7 @@ from citeflow.errors import CiteflowError, ConfigError, UnavailableError
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_status import JobStatus, KubeObject, PodStatus
 from citeflow.kubernetes.launchers import Launcher
+from citeflow.kubernetes.scheduling import Event, Node
 from citeflow.utils.retry import Backoff, TransientError, retry
 
 Result = TypeVar("Result")
@@ -149,6 +150,22 @@ class KubeClient:
         found = self._call(call, self.namespace, label_selector=selector)
         return [PodStatus.read(pod) for pod in found.items]
 
+    def events(self, about: str) -> list[Event]:
+        """List the events about the object of a name; none where they may not be read."""
+        call = k8s.CoreV1Api(self.api).list_namespaced_event
+        with contextlib.suppress(ConfigError):
+            selector = f"involvedObject.name={about}"
+            found = self._call(call, self.namespace, field_selector=selector)
+            return [Event.read(event) for event in found.items]
+        return []
+
+    def nodes(self) -> list[Node]:
+        """List the nodes; none where they may not be read, as no Role of a namespace allows."""
+        with contextlib.suppress(ConfigError):
+            found = self._call(k8s.CoreV1Api(self.api).list_node)
+            return [Node.read(node) for node in found.items]
+        return []
+
     def follow_log(self, pod: str, container: str, *, since: str | None) -> Iterator[str]:
         """Stream the lines of a container's log, each behind its time, until the stream ends.
 
@@ -262,7 +279,11 @@ def to_refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         message = str(json.loads(error.body)["message"])
     hint = f"in namespace {namespace}"
-    if error.status == 403:
+    if "exceeded quota" in message:
+        hint = f"`kubectl -n {namespace} describe resourcequota` shows what is in use"
+    elif "denied the request" in message:
+        hint = "a webhook denies it, whatever the rights: `citeflow doctor` says what is missing"
+    elif error.status == 403:
         hint = "`citeflow doctor` says which rights are missing"
     return ConfigError("the cluster refuses", message, hint=hint)
 

@@ -115,12 +115,18 @@ class JobSpec(Record):
     """Longest time that the job may run."""
 
     keep_hours: Float = Field(24.0, ge=0, le=HOURS_OF_A_YEAR)
-    """How long the job and its pods' logs are kept after its end."""
+    """Longest time that an ended PyTorchJob is kept; it goes with its pipeline run before that."""
+
+    unschedulable_minutes: Float = Field(10.0, gt=0, le=60 * HOURS_OF_A_YEAR)
+    """Longest time that pods may lack a node or a quota: then the run ends, or begins again."""
 
     restarts: Int = Field(10, ge=0)
-    """Limit of restarts of the processes within a pod, and of the pods, before the job fails."""
+    """Limit of restarts of the processes within a pod, and on average of a pod's container."""
 
-    runtime: Str = "torch-distributed"
+    priority_class: Str = "citeflow-worker"
+    """The PriorityClass of a PyTorchJob's pods; empty for none. A runtime has its own."""
+
+    runtime: Str = "citeflow"
     """The ClusterTrainingRuntime of a TrainJob; a PyTorchJob has none."""
 
     @field_validator("image")
@@ -166,6 +172,20 @@ class JobSpec(Record):
     def world_size(self) -> int:
         """Processes of the job."""
         return self.workers * self.processes
+
+    @property
+    def requests(self) -> dict[str, str]:
+        """Resources of a pod, which are requested and not exceeded."""
+        amounts = {"cpu": self.cpu, "memory": self.memory}
+        return {**amounts, self.gpu_resource: str(self.gpus)} if self.gpus else amounts
+
+    @property
+    def container_restarts(self) -> int:
+        """Limit of the restarts of all pods' containers together, as operators count them.
+
+        When one pod is lost, the containers of all others may start again.
+        """
+        return min(self.restarts * self.workers, 2**31 - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

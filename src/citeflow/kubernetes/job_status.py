@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ UNRECOVERABLE_REASONS = {
     "CreateContainerError",
 }
 """Reasons for which a container does not start until somebody intervenes."""
+
+IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+"""Those of them that are about the image."""
+
+OOM_KILLED = "OOMKilled"
+
+_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?')
+_PREEMPTION = re.compile(r"( no new claims to deallocate,)? preemption: .*", re.DOTALL)
 
 _END_OF_TIME = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
@@ -104,9 +113,13 @@ class ContainerEnd:
     message: str
     finished: datetime.datetime | None
 
+    @property
+    def is_specific(self) -> bool:
+        """True if the reason says more than the exit code, such as OOMKilled."""
+        return self.reason not in ("", "Error")
+
     def __str__(self) -> str:
-        is_specific = self.reason not in ("", "Error")
-        return f"{self.exit_code} ({self.reason})" if is_specific else str(self.exit_code)
+        return f"{self.exit_code} ({self.reason})" if self.is_specific else str(self.exit_code)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +136,22 @@ class ContainerStatus:
     last_end: ContainerEnd | None
     """Termination of the start before this one."""
 
+    image: str = ""
+    message: str = ""
+    """The kubelet's words on what the container waits for: those of the registry for an image."""
+
+    @property
+    def failures(self) -> list[ContainerEnd]:
+        """Terminations with an exit code other than 0, the newest first."""
+        return [end for end in (self.end, self.last_end) if end and end.exit_code]
+
+    @property
+    def trouble(self) -> str:
+        """Reason why the container does not run, or was killed last, or an empty text."""
+        killed = [end.reason for end in self.failures if end.is_specific][:1]
+        waiting = f"{self.waiting}: {self.message}" if self.message else self.waiting
+        return ", ".join(filter(None, [*killed, waiting]))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PodStatus:
@@ -138,7 +167,13 @@ class PodStatus:
     """States of the containers, none before the pod is on a node."""
 
     unschedulable: str
-    """Reason why no node takes the pod."""
+    """Reason why no node takes the pod, in the scheduler's words."""
+
+    has_node: bool = False
+    reason: str = ""
+    """Why the kubelet ended the pod, such as Evicted."""
+
+    message: str = ""
 
     @classmethod
     def read(cls, pod: Any) -> "PodStatus":
@@ -147,7 +182,10 @@ class PodStatus:
             (
                 condition
                 for condition in pod.status.conditions or []
-                if condition.type == "PodScheduled" and condition.status == "False"
+                if condition.type == "PodScheduled"
+                and condition.status == "False"
+                # A queue holds such a pod back.
+                and condition.reason != "SchedulingGated"
             ),
             None,
         )
@@ -159,7 +197,10 @@ class PodStatus:
             phase=pod.status.phase,
             container_names=tuple(container.name for container in pod.spec.containers),
             containers=tuple(map(_read_container, pod.status.container_statuses or [])),
-            unschedulable=str(refused.message or refused.reason) if refused else "",
+            unschedulable=_PREEMPTION.sub("", refused.message or "") if refused else "",
+            has_node=bool(pod.spec.node_name),
+            reason=pod.status.reason or "",
+            message=pod.status.message or "",
         )
 
     @property
@@ -179,6 +220,13 @@ class PodStatus:
         return next(filter(None, reasons), "")
 
     @property
+    def trouble(self) -> str:
+        """Reason why the pod does not run, or was killed, in the cluster's words; empty if none."""
+        ended = f"{self.reason}: {self.message}" if self.message else self.reason
+        reasons = [self.unschedulable, ended, *(each.trouble for each in self.containers)]
+        return next(filter(None, reasons), "")
+
+    @property
     def is_unrecoverable(self) -> bool:
         """True if the pod waits for something like an image that does not exist."""
         return self.waiting in UNRECOVERABLE_REASONS
@@ -192,18 +240,12 @@ def summarize(pods: Iterable[PodStatus]) -> str:
     restarts = sum(container.restarts for pod in pods for container in pod.containers)
     if restarts:
         parts.append(f"{restarts} restarts")
-    return ", ".join([*parts, *sorted({pod.waiting for pod in pods if pod.waiting})])
+    return ", ".join([*parts, *sorted({pod.trouble for pod in pods if pod.trouble})])
 
 
 def first_failure(pods: Iterable[PodStatus]) -> tuple[PodStatus, ContainerEnd] | None:
     """Return the container that failed before all others, with its pod."""
-    ends = [
-        (pod, end)
-        for pod in pods
-        for container in pod.containers
-        for end in (container.end, container.last_end)
-        if end and end.exit_code
-    ]
+    ends = [(pod, end) for pod in pods for each in pod.containers for end in each.failures]
     return min(ends, key=lambda entry: entry[1].finished or _END_OF_TIME, default=None)
 
 
@@ -231,7 +273,15 @@ def _read_container(status: Any) -> ContainerStatus:
         waiting=str(waiting.reason) if waiting else "",
         end=_read_end(status.state),
         last_end=_read_end(status.last_state),
+        image=status.image,
+        message=_read_message(waiting) if waiting else "",
     )
+
+
+def _read_message(waiting: Any) -> str:
+    if waiting.reason not in UNRECOVERABLE_REASONS:
+        return ""  # how long the kubelet waits, which changes all the time
+    return _BACK_OFF.sub("", waiting.message or "")
 
 
 def _read_end(state: Any) -> ContainerEnd | None:

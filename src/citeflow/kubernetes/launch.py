@@ -13,7 +13,13 @@ from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.watcher import JobWatcher
 from citeflow.paths import RunPaths
-from citeflow.training.launch import WorkerJob, check_memory_budget, make_job, write_job
+from citeflow.training.launch import (
+    WorkerJob,
+    check_memory_budget,
+    make_job,
+    out_of_memory,
+    write_job,
+)
 
 
 def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: JobRequest) -> Path:
@@ -38,15 +44,20 @@ def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: Job
     spec = request.spec
     check_mounted(spec, run.folder)
     task = make_job(graph, run, config)
-    check_memory_budget(task, spec.processes, int(quantity(spec.memory)))
+    allowed = int(quantity(spec.memory))
+    check_memory_budget(task, spec.processes, allowed)
     client = connect(namespace=request.namespace)
     inputs = inputs_of(PreparedGraph.open(graph), config, spec.world_size)
     watcher = JobWatcher(
         client=client,
         launcher=LAUNCHERS[request.launcher],
+        spec=spec,
         job=render_job(request, run, client.namespace, task),
         run=run,
         is_complete=lambda: is_complete(run.model, inputs),
+        out_of_memory=lambda: out_of_memory(
+            task, spec.processes, allowed, hint="raise memory in `job`"
+        ),
     )
     watcher.train(prepare=lambda: write_job(task))
     return run.model

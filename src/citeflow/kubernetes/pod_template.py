@@ -53,6 +53,7 @@ def pod_spec(spec: JobSpec) -> k8s.V1PodSpec:
         node_selector=dict(spec.node_selector) or None,
         tolerations=[dict(toleration) for toleration in spec.tolerations] or None,
         image_pull_secrets=[{"name": name} for name in spec.image_pull_secrets] or None,
+        priority_class_name=spec.priority_class or None,
         automount_service_account_token=False,
         enable_service_links=False,
         # Or torchrun would be PID 1, which no signal ends unless it has a handler.
@@ -112,10 +113,7 @@ def ports() -> list[k8s.V1ContainerPort]:
 
 def resources(spec: JobSpec) -> KubeObject:
     """Return the resources of a container: requests that are limits too."""
-    amounts = {"cpu": spec.cpu, "memory": spec.memory}
-    if spec.gpus:
-        amounts[spec.gpu_resource] = str(spec.gpus)
-    return {"requests": dict(amounts), "limits": dict(amounts)}
+    return {"requests": spec.requests, "limits": spec.requests}
 
 
 def volume_mounts(spec: JobSpec) -> list[KubeObject]:

@@ -1,6 +1,7 @@
 """The rules of citeflow's Roles, which manifests/base/rbac.yaml grants and `doctor` checks.
 
 A test compares them with the manifests and with the calls that the launchers and the reaper make.
+The launcher reads nodes too where it may, which no Role of a namespace can allow.
 """
 
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ def launcher_rules(launchers: Iterable[Launcher]) -> list[PolicyRule]:
         *(_job_rule(launcher, "get", "create", "patch", "delete") for launcher in launchers),
         PolicyRule(group="", resource="pods", verbs=("list",)),
         PolicyRule(group="", resource="pods/log", verbs=("get",)),
+        PolicyRule(group="", resource="events", verbs=("list",)),
     ]
 
 

@@ -15,7 +15,10 @@ from citeflow import files
 from citeflow.errors import ConfigError, TrainingError
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import (
+    IMAGE_REASONS,
+    OOM_KILLED,
     SPEC_SHA256,
     JobEnd,
     JobStatus,
@@ -26,6 +29,8 @@ from citeflow.kubernetes.job_status import (
 )
 from citeflow.kubernetes.launchers import Launcher
 from citeflow.kubernetes.logs import LogFollower
+from citeflow.kubernetes.oom import OomKills
+from citeflow.kubernetes.placement import Placement
 from citeflow.paths import RunPaths
 from citeflow.training.launch import is_final, read_error
 from citeflow.utils.logging import log
@@ -48,6 +53,22 @@ OVERDUE_S = 60.0
 UNRECOVERABLE_S = 600.0
 """Time that a pod may wait for an image that can not be pulled, and the like."""
 
+NO_SUCH_IMAGE_S = 60.0
+"""The same where the registry says that there is none, or none for this cluster."""
+
+NO_SUCH_IMAGE = (
+    "not found",
+    "manifest unknown",
+    "denied",
+    "unauthorized",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+)
+"""Words of registries and kubelets that waiting does not change."""
+
+BEGIN_AGAIN_S = (60.0, 300.0)
+"""Bounds of the random pause before a job that gave back its places is created again."""
+
 
 @dataclass(kw_only=True, slots=True)
 class JobWatcher:
@@ -55,19 +76,35 @@ class JobWatcher:
 
     client: KubeClient
     launcher: Launcher
+    spec: JobSpec
     job: KubeObject
-    """The rendered job."""
+    """The job that is rendered from it."""
 
     run: RunPaths
     is_complete: Callable[[], bool]
     """Checks whether the job's model is there, whole."""
 
+    out_of_memory: Callable[[], TrainingError]
+    """Makes the error of a training that does not fit into the memory of its pods."""
+
     clock: Callable[[], float] = time.monotonic
     _since: dict[str, float] = field(default_factory=dict)
+    _began: float = field(init=False)
     _follower: LogFollower = field(init=False)
+    _placement: Placement = field(init=False)
+    _kills: OomKills = field(init=False)
 
     def __post_init__(self) -> None:
+        self._began = self.clock()
         self._follower = LogFollower(self.client, self.launcher)
+        self._placement = Placement(
+            client=self.client,
+            launcher=self.launcher,
+            spec=self.spec,
+            name=self.name,
+            clock=self.clock,
+        )
+        self._kills = OomKills(launcher=self.launcher, checkpoints=self.run.checkpoints)
 
     @property
     def name(self) -> str:
@@ -87,9 +124,10 @@ class JobWatcher:
             CiteflowError: the error that a worker ended with.
         """
         try:
-            if not self._create_or_adopt(prepare):
-                return
-            self._wait()
+            while self._create_or_adopt(prepare):
+                if self._wait():
+                    break
+                self._give_back()
         except KeyboardInterrupt:
             self._delete_own()
             raise
@@ -168,8 +206,12 @@ class JobWatcher:
             return True
         return self.client.set_owners(self.launcher, found, [*found.owners, *missing])
 
-    def _wait(self) -> None:
-        """Poll until the model is complete and the job has ended, or neither can happen."""
+    def _wait(self) -> bool:
+        """Poll until the model is complete and the job has ended, or neither can happen.
+
+        Returns:
+            False if the job shall give back the places that its pods have.
+        """
         reported = ""
         seen: dict[str, PodStatus] = {}
         while True:
@@ -178,17 +220,36 @@ class JobWatcher:
             # Pods that are gone may be those that tell why the job failed.
             seen |= {pod.uid: pod for pod in pods}
             self._follower.update(pods)
-            state = "waits in its queue" if job and job.is_suspended else summarize(pods)
+            self._placement.update(job, pods)
+            self._kills.update(pods)
+            state = self._state(job, pods)
             if state != reported:
                 log("launch", "pods", are=state)
                 reported = state
-            is_stuck = any(pod.is_unrecoverable for pod in pods)
-            stuck_s = self.held_for("unrecoverable", is_stuck)
-            if self._is_over(job, list(seen.values()), stuck_s):
-                return
+            if self._is_over(job, list(seen.values())):
+                return True
+            try:
+                self._end_if_hopeless(job, pods)
+                if self._placement.gives_back():
+                    return False
+            except TrainingError:
+                self._stop(job, list(seen.values()))
+                raise
             self.client.sleep(POLL_S * random.uniform(0.9, 1.1))
 
-    def _is_over(self, job: JobStatus | None, pods: list[PodStatus], stuck_s: float) -> bool:
+    def _state(self, job: JobStatus | None, pods: list[PodStatus]) -> str:
+        if job and job.is_suspended:
+            return "waits in its queue"
+        return ", ".join(filter(None, [summarize(pods), self._placement.refusal]))
+
+    def _give_back(self) -> None:
+        pause_s = random.uniform(*BEGIN_AGAIN_S)
+        tries = self._placement.tries
+        log("launch", "gives back its places", name=self.name, tries=tries, seconds=pause_s)
+        self.client.delete(self.launcher, self.name)
+        self.client.sleep(pause_s)
+
+    def _is_over(self, job: JobStatus | None, pods: list[PodStatus]) -> bool:
         """Tell whether the training has succeeded; `pods` are those that there are and were.
 
         Raises:
@@ -201,18 +262,39 @@ class JobWatcher:
         if error and is_final(error):
             self._stop(job, pods)
             raise error
-        if stuck_s > UNRECOVERABLE_S:
-            self._stop(job, pods)
-            hint = "`kubectl describe pod` says why"
-            raise TrainingError("pods do not start", summarize(pods), hint=hint)
-        if job and job.overdue_s() > OVERDUE_S:
-            self._stop(job, pods)
-            hint = "raise deadline_hours in `job`"
-            raise TrainingError("the job has passed its deadline", self.name, hint=hint)
         if self.held_for("ended", end is not None) > VISIBILITY_DELAY_S:
             self._stop(job, pods)
             raise self._failure(pods, end.reason if end else "")
         return False
+
+    def _end_if_hopeless(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
+        """End a job that would go on for nothing; `pods` are those of now.
+
+        Raises:
+            TrainingError: it is one.
+        """
+        if job and self._overdue_s(job) > OVERDUE_S:
+            hint = "raise deadline_hours in `job`"
+            raise TrainingError("the job has passed its deadline", self.name, hint=hint)
+        stuck = next((pod for pod in pods if pod.is_unrecoverable), None)
+        stuck_s = self.held_for("unrecoverable", stuck is not None)
+        if stuck and stuck_s > _patience_s(stuck):
+            raise _not_started(stuck)
+        replica = self._kills.killed_in_vain()
+        if self.held_for("out of memory", replica != "") > VISIBILITY_DELAY_S:
+            log("launch", "was killed twice without progress", pod=replica, reason=OOM_KILLED)
+            raise self.out_of_memory()
+        restarts = sum(each.restarts for pod in pods for each in pod.containers)
+        # A TrainJob has no such limit of its own: its runtime's is for all jobs.
+        if restarts > max(1, self.spec.container_restarts):
+            hint = "the last lines of the pod that failed first are above; `job` has restarts"
+            raise TrainingError("too many restarts of the pods' containers", restarts, hint=hint)
+
+    def _overdue_s(self, job: JobStatus) -> float:
+        """Return the seconds since the deadline; it counts over all jobs that were created."""
+        if self._placement.tries == 0 or job.is_suspended:
+            return job.overdue_s()
+        return self.clock() - self._began - job.deadline_s
 
     def _has_ended(self, end: JobEnd | None) -> bool:
         """Tell whether nothing of a job whose model is complete is waited for any more."""
@@ -241,6 +323,23 @@ class JobWatcher:
         hint = "the pod's last lines are above; the same run resumes from its checkpoint"
         if failure := first_failure(pods):
             pod, end = failure
+            if end.reason == OOM_KILLED:
+                hint = f"raise memory in `job`, which is {self.spec.memory}"
             return TrainingError(f"no model: {pod.name} ended with exit code", end, hint=hint)
         what = f"{self.launcher.kind} {self.name} ended without a model"
         return TrainingError(what, reason, hint=hint)
+
+
+def _patience_s(pod: PodStatus) -> float:
+    is_clear = any(words in pod.trouble for words in NO_SUCH_IMAGE)
+    return NO_SUCH_IMAGE_S if is_clear else UNRECOVERABLE_S
+
+
+def _not_started(pod: PodStatus) -> TrainingError:
+    """Return the error of a pod that waits for something that does not come."""
+    waiting = next(each for each in pod.containers if each.waiting)
+    if waiting.waiting not in IMAGE_REASONS:
+        hint = f"`kubectl describe pod {pod.name}` says more"
+        return TrainingError(f"{pod.name} does not start", pod.trouble, hint=hint)
+    hint = "push it, or name another: {image: ...} as `job`; docs/images.md has the ways to a node"
+    return TrainingError("no image for the pods", f"{waiting.image}: {pod.trouble}", hint=hint)

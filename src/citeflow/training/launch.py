@@ -139,7 +139,7 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
     # A worker that is killed leaves no error, and the third in a row reports a lack of progress.
     is_unexplained = error is None or error.what == NO_PROGRESS
     if exit_code != 0 and not was_stopped and is_unexplained and oom_kills() > kills:
-        raise _out_of_memory(job, workers)
+        raise out_of_memory(job, workers, memory_limit())
     if error and (is_final(error) or (exit_code != 0 and was_stopped)):
         raise error
     if exit_code != 0 and was_stopped:
@@ -222,12 +222,19 @@ def run_workers(command: list[str], environment: dict[str, str], run: RunPaths) 
                 _end(process, ask=not received)
 
 
-def _out_of_memory(job: WorkerJob, workers: int) -> TrainingError:
+def out_of_memory(job: WorkerJob, workers: int, allowed: int, *, hint: str = "") -> TrainingError:
+    """Return the error of a training that was killed for its memory.
+
+    Args:
+        job: the training.
+        workers: processes that share the memory.
+        allowed: bytes.
+        hint: what to do first; the task knows what else.
+    """
     task = get_task(job.task)
     needed = task.memory_needed(job.data, job.config, workers)
-    return TrainingError(
-        "out of memory", compare_memory(needed, memory_limit()), hint=task.memory_hint
-    )
+    hints = "; ".join(filter(None, [hint, task.memory_hint]))
+    return TrainingError("out of memory", compare_memory(needed, allowed), hint=hints)
 
 
 def check_memory_budget(job: WorkerJob, workers: int, allowed: int) -> None:
@@ -246,8 +253,9 @@ def check_memory_budget(job: WorkerJob, workers: int, allowed: int) -> None:
 
 
 def compare_memory(needed: int, allowed: int) -> str:
-    """Say in one line how much memory is needed and allowed."""
-    return f"needs about {needed // MIB:,} MiB, limit {allowed // MIB:,} MiB"
+    """Say in one line how much memory is allowed and needed."""
+    estimate = "needs about" if needed > allowed else "more than the estimated"
+    return f"limit {allowed // MIB:,} MiB, {estimate} {needed // MIB:,} MiB"
 
 
 def _wait(process: subprocess.Popen[bytes], run: RunPaths, received: list[int]) -> int:

@@ -23,6 +23,8 @@ _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 class Prerequisite:
     """A cluster-wide object that a job refers to."""
 
+    group: str
+    version: str
     kind: str
     plural: str
     name: str
@@ -94,6 +96,10 @@ class Launcher(ABC):
     def pod_selector(self, job_name: str) -> str:
         """Return the label selector of the job's pods."""
         return f"{self.pod_label}={job_name}"
+
+    def pod_creator(self, job_name: str) -> str:
+        """Name the object that makes the pods: the cluster's events about refused pods are its."""
+        return job_name
 
     def replica(self, pod: PodStatus) -> str:
         """Name a pod within its job, as log lines begin; empty where the pod runs no rank."""

@@ -3,7 +3,7 @@
 from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_spec import JobSpec, seconds
 from citeflow.kubernetes.job_status import JobStatus, KubeObject
-from citeflow.kubernetes.launchers.base import Launcher
+from citeflow.kubernetes.launchers.base import Launcher, Prerequisite
 
 
 class PyTorchJob(Launcher):
@@ -49,7 +49,7 @@ class PyTorchJob(Launcher):
         return training.KubeflowOrgV1PyTorchJobSpec(
             run_policy=training.KubeflowOrgV1RunPolicy(
                 clean_pod_policy="Running",
-                backoff_limit=spec.restarts,
+                backoff_limit=spec.container_restarts,
                 active_deadline_seconds=seconds(spec.deadline_hours),
                 ttl_seconds_after_finished=seconds(spec.keep_hours),
             ),
@@ -77,3 +77,15 @@ class PyTorchJob(Launcher):
         policy = job["spec"].get("runPolicy") or {}
         deadline_s = policy.get("activeDeadlineSeconds")
         return JobStatus.read(job, deadline_s=deadline_s, success="Succeeded")
+
+    def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
+        """List the PriorityClass."""
+        needed = Prerequisite(
+            group="scheduling.k8s.io",
+            version="v1",
+            kind="PriorityClass",
+            plural="priorityclasses",
+            name=spec.priority_class,
+            hint="kubectl apply -k manifests/overlays/..., or {priority_class: ''} as `job`",
+        )
+        return (needed,) if spec.priority_class else ()

@@ -1,6 +1,7 @@
 """TrainJob of Kubeflow Trainer (v2).
 
-A TrainJob has no time to live; token and pull policy of its pods are those of its runtime.
+A TrainJob has no time to live. What it has no field for is its runtime's: backoffLimit, token, pull
+policy, priority, named ports, shared process namespace (manifests/trainer).
 """
 
 import re
@@ -78,13 +79,19 @@ class TrainJob(Launcher):
         """Name a pod within its job, without the random end that its Job gives it."""
         return re.sub(r"^(node-\d+-\d+)-\w+$", r"\1", super().replica(pod))
 
+    def pod_creator(self, job_name: str) -> str:
+        """Name the Job that makes the pods."""
+        return f"{job_name}-node-0"
+
     def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
         """List the ClusterTrainingRuntime."""
         return (
             Prerequisite(
+                group=self.group,
+                version=self.version,
                 kind="ClusterTrainingRuntime",
                 plural="clustertrainingruntimes",
                 name=spec.runtime,
-                hint="install Trainer's runtimes, or name another: {runtime: ...} as `job`",
+                hint="kubectl apply -k manifests/trainer, or name another: {runtime: ...} as `job`",
             ),
         )

@@ -1,0 +1,150 @@
+"""Decide what to do where the pods of a job do not all get a place.
+
+Without a scheduler for gangs, two jobs can hold one place each and wait for each other for ever. So
+a job that has some of its places, but not all, gives them back after a while, and begins again.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from citeflow.errors import TrainingError
+from citeflow.kubernetes.client import KubeClient
+from citeflow.kubernetes.job_spec import JobSpec
+from citeflow.kubernetes.job_status import JobStatus, PodStatus
+from citeflow.kubernetes.launchers import Launcher
+from citeflow.kubernetes.scheduling import (
+    PRIORITY_CLASS,
+    QUOTA,
+    is_adding_a_node,
+    is_refused_for_good,
+    last_refusal,
+    too_large,
+)
+
+ASK_AFTER_S = 5.0
+"""Time that pods may be missing before the cluster is asked why."""
+
+ASK_AGAIN_S = 30.0
+"""Time between two such questions: each is a request of its own."""
+
+HOPELESS_S = 60.0
+"""Time that a hopeless state must last. An autoscaler says within it that it adds a node."""
+
+MOST_PARTIAL_TRIES = 3
+"""Tries that may end with some of the places, where a job has never had all of them."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Placement:
+    """The places of a job's pods, over all tries of one launcher."""
+
+    client: KubeClient
+    launcher: Launcher
+    spec: JobSpec
+    name: str
+    """Name of the job."""
+
+    clock: Callable[[], float] = time.monotonic
+    words: str = ""
+    """Why a pod has no place, in the words of the scheduler or of the API server."""
+
+    refusal: str = ""
+    """The API server's words, where it refuses to create pods."""
+
+    tries: int = 0
+    """How often the job gave back its places."""
+
+    _placed: int = 0
+    _unschedulable: str = ""
+    """Name of a pod that no node takes."""
+
+    _short_since: float = math.inf
+    _asked: float = -math.inf
+    _nothing_fits: str | None = None
+    """What no node has enough of; None before the nodes were looked at."""
+
+    _was_whole: bool = False
+
+    def update(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
+        """Look at the pods of now, and ask the cluster about those that are missing."""
+        pods = [pod for pod in pods if pod.phase != "Failed"]
+        self._placed = sum(pod.has_node for pod in pods)
+        waits = job is not None and job.end is None and not job.is_suspended
+        if not waits or self._placed >= self.spec.workers:
+            self._was_whole |= waits
+            self._forget()
+            return
+        now = self.clock()
+        self._short_since = min(self._short_since, now)
+        refused = [pod for pod in pods if pod.unschedulable]
+        self._unschedulable = refused[0].name if refused else ""
+        if refused:
+            self.words = refused[0].unschedulable
+        is_due = now - self._short_since >= ASK_AFTER_S and now - self._asked >= ASK_AGAIN_S
+        if is_due and job:
+            self._asked = now
+            self._ask(job, is_missing=len(pods) < self.spec.workers)
+
+    def gives_back(self) -> bool:
+        """Tell whether the job has waited long enough with a part of its places.
+
+        Raises:
+            TrainingError: it will not get all of them.
+        """
+        short_s = self.clock() - self._short_since if self.words else 0.0
+        self._end_if_hopeless(short_s)
+        if short_s <= 60 * self.spec.unschedulable_minutes:
+            return False
+        # A job that had a place before is known to fit, and waits for others to end.
+        if self._placed == 0 and (self.tries > 0 or self._was_whole):
+            return False
+        is_last = not self._was_whole and self.tries + 1 >= MOST_PARTIAL_TRIES
+        if self._placed == 0 or is_last:
+            what = f"no place for the pods of {self.name}, {self._placed} of {self.spec.workers}"
+            raise TrainingError(f"{what} have one", self.words, hint=self._hint())
+        self.tries += 1
+        self._forget()
+        return True
+
+    def _ask(self, job: JobStatus, *, is_missing: bool) -> None:
+        """Ask for the events about the pods that are not there, or for the sizes of the nodes."""
+        if is_missing:
+            events = self.client.events(self.launcher.pod_creator(self.name))
+            self.refusal = last_refusal(events, job.created)
+            self.words = self.refusal or self.words
+        elif self._unschedulable:
+            self.refusal = ""
+            if self._nothing_fits is None:
+                self._nothing_fits = too_large(self.spec, self.client.nodes())
+            if self._nothing_fits and is_adding_a_node(self.client.events(self._unschedulable)):
+                self._nothing_fits = ""
+
+    def _end_if_hopeless(self, short_s: float) -> None:
+        if short_s <= HOPELESS_S:
+            return
+        if self._nothing_fits:
+            value = f"{self._nothing_fits} ({self.words})"
+            raise TrainingError("no node is large enough for a pod", value, hint=self._hint())
+        if is_refused_for_good(self.refusal):
+            raise TrainingError("the cluster refuses the pods", self.refusal, hint=self._hint())
+
+    def _hint(self) -> str:
+        if PRIORITY_CLASS in self.words:
+            return "apply the manifests again, or give {priority_class: ''} as `job`"
+        if QUOTA in self.words:
+            return (
+                "ask for less in `job`, or for a larger quota; unschedulable_minutes waits longer"
+            )
+        if self.refusal:
+            return "change `job`, or what the namespace allows: `citeflow doctor` shows it"
+        return (
+            "ask for less in `job`, such as {cpu: 250m, memory: 1536Mi}, or for fewer workers; "
+            "unschedulable_minutes waits longer"
+        )
+
+    def _forget(self) -> None:
+        self.words = self.refusal = self._unschedulable = ""
+        self._nothing_fits = None
+        self._short_since = math.inf

@@ -1,0 +1,43 @@
+import datetime
+
+import pytest
+
+from citeflow.kubernetes.job_spec import JobSpec
+from citeflow.kubernetes.scheduling import Event, Node, last_refusal, too_large
+
+SMALL = Node(labels={}, allocatable={"cpu": "1930m", "memory": "8Gi"}, is_open=True)
+LARGE = Node(
+    labels={"pool": "gpu"},
+    allocatable={"cpu": "32", "memory": "4Gi", "nvidia.com/gpu": "8"},
+    is_open=True,
+)
+CLOSED = Node(labels={}, allocatable={"cpu": "99", "memory": "999Gi"}, is_open=False)
+NOON = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"cpu": "1930m"}, ""),
+        ({"cpu": "16", "memory": "4Gi"}, ""),
+        ({"cpu": "64"}, "cpu 64 of at most 32"),
+        ({"cpu": "16", "memory": "8Gi"}, "no single node has all of it"),
+        ({"memory": "16Gi"}, "memory 16Gi of at most 8Gi"),
+        ({"gpus": 9}, "nvidia.com/gpu 9 of at most 8"),
+        ({"cpu": "64", "node_selector": {"pool": "none yet"}}, ""),
+        ({"memory": "8Gi", "node_selector": {"pool": "gpu"}}, "memory 8Gi of at most 4Gi"),
+    ],
+)
+def test_too_large_names_what_not_even_an_empty_node_has(settings, expected):
+    assert too_large(JobSpec(**settings), [SMALL, LARGE, CLOSED]) == expected
+    assert too_large(JobSpec(**settings), []) == ""
+
+
+def test_last_refusal_is_the_newest_of_this_job():
+    def event(minutes, reason="FailedCreate"):
+        seen = NOON + datetime.timedelta(minutes=minutes)
+        return Event(reason=reason, message=f"Error creating: {minutes}", seen=seen)
+
+    events = [event(-9), event(5), event(2), event(8, "SuccessfulCreate")]
+    assert last_refusal(events, NOON) == "5"
+    assert last_refusal(events[:1], NOON) == ""

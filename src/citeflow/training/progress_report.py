@@ -1,6 +1,6 @@
-"""Rank 0 says in the log at least each minute how far the training is.
+"""Rank 0 says how far the training is: in the log at least each minute, and in a TrainJob's status.
 
-A thread of its own reads what the trainer has noted: no step waits for it.
+Both happen on threads of their own, which read what the trainer has noted: no step waits for them.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from citeflow.tasks.names import Names
+from citeflow.training import trainjob_status
 from citeflow.training.standing import Standing
 from citeflow.training.trainer import Trainer
 from citeflow.utils.logging import log
@@ -21,7 +22,10 @@ def report_progress(trainer: Trainer) -> Iterator[None]:
     if not trainer.group.is_main:
         yield
         return
-    with repeating(ProgressLine(trainer.standing, trainer.names), line_interval_s()):
+    with (
+        repeating(ProgressLine(trainer.standing, trainer.names), line_interval_s()),
+        trainjob_status.reporting(trainer.standing, trainer.names),
+    ):
         yield
 
 

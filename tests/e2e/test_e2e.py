@@ -71,7 +71,7 @@ def test_run_leaves_report_and_artifacts(progress, trial, known):
 
 def test_run_page_has_the_metrics_of_the_report(progress, trial, known):
     with progress.part("metrics", "results"):
-        uri = known["artifacts"]["evaluate"]["metrics"]
+        uri = known["artifacts"]["evaluate"]["test_metrics"]
         try:
             found = artifacts.figures(trial.client.api, [uri], namespace="kubeflow")
         except k8s.ApiException as error:

@@ -56,7 +56,7 @@ def download_task(
 def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
     """Add the task that makes a PreparedGraph of a download."""
     task = preprocess(
-        raw=raw.outputs["raw"],
+        raw=raw.outputs["raw_dataset"],
         raw_sha256=raw.outputs["sha256"],
         settings=raw.outputs["data_resolved"],
         data_root=data_root,
@@ -100,7 +100,7 @@ def evaluate_and_publish(
     report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
     request_resources(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
     published = publish(
-        report=report.outputs["report"],
+        report=report.outputs["eval_report"],
         report_sha256=report.outputs["Output"],
         model=model,
         out_dir=out_dir,
@@ -128,7 +128,7 @@ def train_and_evaluate(
     in the place of any parameter that another task made.
     """
     model = train(
-        graph=graph.outputs["graph"],
+        graph=graph.outputs["prepared_graph"],
         settings=settings,
         workers=workers,
         run_name=run_name,
@@ -139,9 +139,9 @@ def train_and_evaluate(
     )
     request_training_resources(model)
     return evaluate_and_publish(
-        model.outputs["model"],
+        model.outputs["trained_model"],
         model.outputs["Output"],
-        graph=graph.outputs["graph"],
+        graph=graph.outputs["prepared_graph"],
         data_root=data_root,
         out_dir=out_dir,
     )

@@ -19,6 +19,7 @@ from citeflow.graph import prepared as prepared_graph
 from citeflow.kubernetes import launch as kubernetes_launch
 from citeflow.paths import RunPaths
 from citeflow.reporting import publish as publishing
+from citeflow.reporting import run_page
 from citeflow.training import launch
 
 STAGES = ["download", "preprocess", "train", "evaluate", "publish"]
@@ -83,7 +84,8 @@ def calls(trained, monkeypatch):
 
     def train(graph, run, **options):
         calls["train"] = {"graph": graph, "run": run, **options}
-        facts = {"valid_mrr": 0.5, "seconds": 2}
+        facts = {"valid_mrr": 0.51239, "seconds": 2, "positives_per_s": 8121.7}
+        facts |= {"peak_memory_bytes": 893417843.611948, "cpu_cores": 1.9, "stages": {}}
         return write_artifact(run.model, "TrainedModel", {"model.json": 3}, **facts)
 
     def evaluate(model, *, graph, run):
@@ -103,6 +105,9 @@ def calls(trained, monkeypatch):
     monkeypatch.setattr(publishing, "publish", publish)
     return calls
 
+
+ROWS_OF_THE_PAGE = 10
+"""Metrics that the UI of Kubeflow Pipelines 2.17 shows at a time, by name."""
 
 REPORT_FILES = ("report.json", "curves.json")
 
@@ -163,7 +168,14 @@ def test_stages_note_path_digest_and_facts_in_the_artifact(ran, root):
 
 def test_train_hands_the_whole_model_to_kfp(ran):
     assert files.verify(Path(ran["model"].path), "TrainedModel").facts["seconds"] == 2
-    assert ran["fitted"].metadata == {"valid_mrr": 0.5, "seconds": 2.0}
+    assert ran["fitted"].metadata == {
+        "valid_mrr": 0.5124,
+        "train_seconds": 2.0,
+        "citations_per_s": 8122.0,
+        "peak_memory_mib": 852.0,
+        "cpu_cores": 1.9,
+    }
+    assert json.loads(Path(ran["fitted"].path).read_text()) == ran["fitted"].metadata
 
 
 def test_train_asks_the_cluster_for_the_job_of_the_form(calls, artifact, root, monkeypatch):
@@ -185,13 +197,25 @@ def test_train_asks_the_cluster_for_the_job_of_the_form(calls, artifact, root, m
 def test_evaluate_shows_scores_baselines_and_a_short_curve(ran, trained):
     report = json.loads((trained.report / "report.json").read_text())
     scores = ran["scores"].metadata
-    assert scores["test mrr"] == report["test"]["mrr"]
-    assert scores["test hits@10"] == report["test"]["hits@10"]
-    assert scores["adamic_adar mrr"] == report["baselines"]["adamic_adar"]["mrr"]
+    assert scores["test_mrr"] == round(report["test"]["mrr"], 4)
+    assert scores["test_hits@10"] == round(report["test"]["hits@10"], 4)
+    assert scores["adamic_adar_mrr"] == round(report["baselines"]["adamic_adar"]["mrr"], 4)
+    assert len(scores) <= ROWS_OF_THE_PAGE
     points = ran["curves"].metadata["confidenceMetrics"]
-    assert len(points) <= stages.ROC_POINTS
+    assert len(points) <= 20
     assert [points[0]["recall"], points[-1]["recall"]] == [0.0, 1.0]
     assert all(math.isfinite(point["confidenceThreshold"]) for point in points)
+    assert json.loads(Path(ran["scores"].path).read_text()) == scores
+    preview = json.loads(Path(ran["curves"].path).read_text())
+    assert len(preview["roc_curve"]["tpr"]) == len(points)
+    assert sum(map(sum, preview["confusion_matrix"]["matrix"])) > 0
+
+
+def test_train_metrics_fit_a_page_of_the_ui(trained):
+    facts = files.read_manifest(trained.model, "TrainedModel").facts
+    metrics = run_page.training_metrics(facts)
+    assert "valid_mrr" in metrics
+    assert len(metrics) <= ROWS_OF_THE_PAGE
 
 
 def test_publish_shows_page_and_paths(ran):

@@ -12,9 +12,9 @@ def comparison_report(
     run: str,
     out_dir: str,
     data_root: str,
-    summary: dsl.Output[dsl.Markdown],
-    page: dsl.Output[dsl.HTML],
-    metrics: dsl.Output[dsl.Metrics],
+    comparison_table: dsl.Output[dsl.Markdown],
+    comparison_page: dsl.Output[dsl.HTML],
+    comparison_metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Publish the table and the plots of a model comparison.
 
@@ -24,9 +24,9 @@ def comparison_report(
         run: Name of the comparison.
         out_dir: Folder for table and page, relative to data_root; empty takes runs/NAME/published.
         data_root: Mount path of the shared volume.
-        summary: The table.
-        page: The table with plots, as one self-contained page.
-        metrics: Mean test MRR of each model.
+        comparison_table: The table.
+        comparison_page: The table with plots, as one self-contained page.
+        comparison_metrics: Mean test MRR of each model.
     """
     from citeflow.experiments import comparison
 
@@ -36,7 +36,7 @@ def comparison_report(
         run,
         out_dir,
         data_root=data_root,
-        summary=summary,
-        page=page,
-        metrics=metrics,
+        summary=comparison_table,
+        page=comparison_page,
+        metrics=comparison_metrics,
     )

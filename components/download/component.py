@@ -22,7 +22,7 @@ def download(
     launcher: str,
     job: str,
     data_root: str,
-    raw: dsl.Output[dsl.Dataset],
+    raw_dataset: dsl.Output[dsl.Dataset],
 ) -> NamedTuple(
     "Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str)]
 ):
@@ -45,7 +45,7 @@ def download(
         job: YAML text with the resources of the job, if there is one, checked before anything is
             done.
         data_root: A folder on the volume; a relative dataset or out_dir lies below it.
-        raw: Manifest of the RawDataset.
+        raw_dataset: Manifest of the RawDataset.
 
     Returns:
         sha256: Digest of the RawDataset.
@@ -69,5 +69,5 @@ def download(
         launcher,
         job,
         data_root=data_root,
-        raw=raw,
+        raw=raw_dataset,
     )

@@ -11,9 +11,9 @@ def evaluate(
     model_sha256: str,
     graph: dsl.Input[dsl.Dataset],
     data_root: str,
-    report: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
-    classification: dsl.Output[dsl.ClassificationMetrics],
+    eval_report: dsl.Output[dsl.Artifact],
+    test_metrics: dsl.Output[dsl.Metrics],
+    roc_and_confusion: dsl.Output[dsl.ClassificationMetrics],
 ) -> str:
     """Rank held-out citations with a model and with training-free baselines.
 
@@ -22,9 +22,10 @@ def evaluate(
         model_sha256: Its digest; as a parameter, it decides what KFP takes from its cache.
         graph: Manifest of the PreparedGraph that the model was trained on.
         data_root: Where the shared volume is mounted.
-        report: The report as JSON.
-        metrics: MRR, Hits, accuracy and AUC on the test citations, and the MRR of each baseline.
-        classification: ROC curve and confusion matrix.
+        eval_report: The report as JSON.
+        test_metrics: MRR, Hits, accuracy and AUC on the test citations, and the MRR of the
+            baselines.
+        roc_and_confusion: ROC curve and confusion matrix.
 
     Returns:
         Digest of the EvalReport.
@@ -36,7 +37,7 @@ def evaluate(
         model_sha256,
         graph,
         data_root=data_root,
-        report=report,
-        metrics=metrics,
-        classification=classification,
+        report=eval_report,
+        metrics=test_metrics,
+        classification=roc_and_confusion,
     )

@@ -11,7 +11,7 @@ def preprocess(
     raw_sha256: str,
     settings: str,
     data_root: str,
-    graph: dsl.Output[dsl.Dataset],
+    prepared_graph: dsl.Output[dsl.Dataset],
 ) -> str:
     """Split a citation graph and lay it out as memory-mapped arrays on the shared volume.
 
@@ -20,11 +20,11 @@ def preprocess(
         raw_sha256: Its digest; as a parameter it is what the cache of Kubeflow Pipelines looks at.
         settings: YAML text with the section `data`.
         data_root: Where the shared volume is mounted.
-        graph: Manifest of the PreparedGraph.
+        prepared_graph: Manifest of the PreparedGraph.
 
     Returns:
         Digest of the PreparedGraph.
     """
     from citeflow import stages
 
-    return stages.preprocess(raw, raw_sha256, settings, data_root=data_root, graph=graph)
+    return stages.preprocess(raw, raw_sha256, settings, data_root=data_root, graph=prepared_graph)

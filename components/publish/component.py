@@ -12,8 +12,8 @@ def publish(
     model: dsl.Input[dsl.Model],
     out_dir: str,
     data_root: str,
-    summary: dsl.Output[dsl.Markdown],
-    page: dsl.Output[dsl.HTML],
+    run_summary: dsl.Output[dsl.Markdown],
+    report_page: dsl.Output[dsl.HTML],
 ) -> None:
     """Put report, model and TensorBoard logs where people look.
 
@@ -24,11 +24,17 @@ def publish(
         out_dir: Folder for report and model, relative to data_root; empty takes the folder of the
             run.
         data_root: Where the shared volume is mounted.
-        summary: Table of the results, and their paths.
-        page: The report with its plots, as one self-contained page.
+        run_summary: Table of the results, and their paths.
+        report_page: The report with its plots, as one self-contained page.
     """
     from citeflow import stages
 
     stages.publish(
-        report, report_sha256, model, out_dir, data_root=data_root, summary=summary, page=page
+        report,
+        report_sha256,
+        model,
+        out_dir,
+        data_root=data_root,
+        summary=run_summary,
+        page=report_page,
     )

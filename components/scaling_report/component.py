@@ -13,9 +13,9 @@ def scaling_report(
     launcher: str,
     out_dir: str,
     data_root: str,
-    summary: dsl.Output[dsl.Markdown],
-    page: dsl.Output[dsl.HTML],
-    metrics: dsl.Output[dsl.Metrics],
+    scaling_table: dsl.Output[dsl.Markdown],
+    scaling_page: dsl.Output[dsl.HTML],
+    scaling_metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Publish the table and the plots of a scaling experiment.
 
@@ -26,9 +26,9 @@ def scaling_report(
         launcher: What trained; the workers of "local" share one machine.
         out_dir: Folder for table and page, relative to data_root; empty takes runs/NAME/published.
         data_root: Mount path of the shared volume.
-        summary: The table.
-        page: The table with plots, as one self-contained page.
-        metrics: Speed-up of each training.
+        scaling_table: The table.
+        scaling_page: The table with plots, as one self-contained page.
+        scaling_metrics: Speed-up of each training.
     """
     from citeflow.experiments import scaling
 
@@ -39,7 +39,7 @@ def scaling_report(
         launcher,
         out_dir,
         data_root=data_root,
-        summary=summary,
-        page=page,
-        metrics=metrics,
+        summary=scaling_table,
+        page=scaling_page,
+        metrics=scaling_metrics,
     )

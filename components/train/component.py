@@ -15,8 +15,8 @@ def train(
     launcher: str,
     job: str,
     data_root: str,
-    model: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
+    trained_model: dsl.Output[dsl.Model],
+    train_metrics: dsl.Output[dsl.Metrics],
 ) -> str:
     """Fit a GraphSAGE link predictor with several processes in step.
 
@@ -30,8 +30,8 @@ def train(
             wait for it.
         job: YAML text with the resources of the job.
         data_root: Where the shared volume is mounted.
-        model: The TrainedModel: weights as safetensors, everything else as JSON.
-        metrics: Throughput, time and the best validation MRR.
+        trained_model: The TrainedModel: weights as safetensors, everything else as JSON.
+        train_metrics: Throughput, time and the best validation MRR.
 
     Returns:
         Digest of the TrainedModel.
@@ -47,6 +47,6 @@ def train(
         launcher,
         job,
         data_root=data_root,
-        model=model,
-        metrics=metrics,
+        model=trained_model,
+        metrics=train_metrics,
     )

@@ -13,10 +13,10 @@ def tuning_report(
     graph: dsl.Input[dsl.Dataset],
     run_name: str,
     data_root: str,
-    summary: dsl.Output[dsl.Markdown],
-    page: dsl.Output[dsl.HTML],
-    model: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
+    tuning_table: dsl.Output[dsl.Markdown],
+    tuning_page: dsl.Output[dsl.HTML],
+    best_model: dsl.Output[dsl.Model],
+    tuning_metrics: dsl.Output[dsl.Metrics],
 ) -> NamedTuple("BestTrial", [("model_sha256", str), ("out_dir", str)]):
     """Publish the trials of a search, and return the best model.
 
@@ -25,10 +25,10 @@ def tuning_report(
         graph: Manifest of the PreparedGraph.
         run_name: Name of the search.
         data_root: Mount path of the shared volume.
-        summary: Table of the trials, and whether the best one beats the initial settings.
-        page: The same with plots, as one self-contained page.
-        model: The TrainedModel with the best validation MRR.
-        metrics: The best validation MRR, and that of the initial settings.
+        tuning_table: Table of the trials, and whether the best one beats the initial settings.
+        tuning_page: The same with plots, as one self-contained page.
+        best_model: The TrainedModel with the best validation MRR.
+        tuning_metrics: The best validation MRR, and that of the initial settings.
 
     Returns:
         model_sha256: Digest of the best model.
@@ -41,8 +41,8 @@ def tuning_report(
         graph,
         run_name,
         data_root=data_root,
-        summary=summary,
-        page=page,
-        model=model,
-        metrics=metrics,
+        summary=tuning_table,
+        page=tuning_page,
+        model=best_model,
+        metrics=tuning_metrics,
     )

@@ -78,7 +78,7 @@ def tune(
         job=job,
         data_root=data_root,
     )
-    graph = preprocess_task(raw, data_root).outputs["graph"]
+    graph = preprocess_task(raw, data_root).outputs["prepared_graph"]
     shares = create_study(
         graph=graph,
         settings=raw.outputs["resolved"],
@@ -111,7 +111,7 @@ def tune(
     request_resources(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _connect_to_study(shares, trained, best)
     evaluate_and_publish(
-        best.outputs["model"],
+        best.outputs["best_model"],
         best.outputs["model_sha256"],
         graph=graph,
         data_root=data_root,

@@ -159,7 +159,23 @@ def resolve_artifact(artifact: Artifact, kind: str, data_root: str, sha256: str 
 
 
 def log_metrics(metrics: Metrics, facts: Mapping[str, object]) -> None:
-    """Put the numbers among some facts on the run page."""
-    for name, value in facts.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            metrics.log_metric(name, float(value))
+    """Put the numbers among some facts on the run page, as a table and as a preview."""
+    shown = {
+        name: _rounded(value)
+        for name, value in facts.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    for name, value in shown.items():
+        metrics.log_metric(name, value)
+    write_preview(metrics, shown)
+
+
+def write_preview(artifact: Artifact, content: Mapping[str, object]) -> None:
+    """Write the file of an artifact, which the run page shows in a preview."""
+    if artifact.path:
+        files.write_json(Path(artifact.path), content)
+
+
+def _rounded(value: float) -> float:
+    """Keep four digits behind the point of a small number, and none of a large one."""
+    return float(round(value, 4) if abs(value) < 1000 else round(value))

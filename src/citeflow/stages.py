@@ -32,9 +32,7 @@ from citeflow.data.datasets import dataset_names
 from citeflow.kubeflow.params import RunParams, job_request
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
-
-ROC_POINTS = 100
-"""At most as many points of a ROC curve go to the run page, which keeps them in its database."""
+from citeflow.reporting import run_page
 
 
 class Settled(NamedTuple):
@@ -143,7 +141,8 @@ def train(
         sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
         if model.path:
             files.copy_directory(folder, Path(model.path))
-        log_metrics(metrics, files.read_manifest(folder, TRAINED_MODEL).facts)
+        facts = files.read_manifest(folder, TRAINED_MODEL).facts
+        log_metrics(metrics, run_page.training_metrics(facts))
         return sha256
 
 
@@ -168,8 +167,8 @@ def evaluate(
         sha256 = set_metadata(report, folder, EVAL_REPORT, data_root)
         if report.path:
             files.copy_file(folder / "report.json", Path(report.path))
-        _log_scores(metrics, Report.read(folder))
-        _log_curves(classification, Curves.read(folder))
+        log_metrics(metrics, run_page.evaluation_metrics(Report.read(folder)))
+        run_page.log_curves(classification, Curves.read(folder))
         return sha256
 
 
@@ -221,23 +220,3 @@ def _on_volume(dataset: str, data_root: Path) -> str:
     is_path = dataset and dataset not in dataset_names() and "://" not in dataset
     path = data_root / dataset
     return str(path) if is_path and path.exists() else dataset
-
-
-def _log_scores(metrics: Metrics, report: Report) -> None:
-    scores = report.test.model_dump(by_alias=True)
-    log_metrics(metrics, {f"test {name}": value for name, value in scores.items()})
-    baselines = report.baselines.items()
-    log_metrics(metrics, {f"{name} mrr": scores.mrr for name, scores in baselines})
-
-
-def _log_curves(classification: ClassificationMetrics, curves: Curves) -> None:
-    if curves.roc is None:
-        return
-    last = len(curves.roc.threshold) - 1
-    shown = sorted({round(last * point / (ROC_POINTS - 1)) for point in range(ROC_POINTS)})
-    classification.log_roc_curve(
-        [curves.roc.fpr[index] for index in shown],
-        [curves.roc.tpr[index] for index in shown],
-        [curves.roc.threshold[index] for index in shown],
-    )
-    classification.log_confusion_matrix(["no citation", "citation"], curves.confusion)

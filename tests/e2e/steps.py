@@ -360,7 +360,7 @@ def check_artifacts(trial, run_id):
 
 def starts(text):
     """Count how often a training started or resumed, by the log of its launcher."""
-    return len(re.findall(r" \| .*train\[\d+\] (?:starting|resuming)", text))
+    return len(re.findall(r" \| .*train\[rank \d+\] (?:starting|resuming)", text))
 
 
 def tensorboard_runs(address):

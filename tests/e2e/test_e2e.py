@@ -71,14 +71,14 @@ def test_run_leaves_report_and_artifacts(progress, trial, known):
 
 def test_run_page_has_the_metrics_of_the_report(progress, trial, known):
     with progress.part("metrics", "results"):
-        uri = known["artifacts"]["evaluate"]["metrics"]
+        uri = known["artifacts"]["evaluate"]["test_metrics"]
         try:
             found = artifacts.figures(trial.client.api, [uri], namespace="kubeflow")
         except k8s.ApiException as error:
             pytest.skip(f"ML Metadata may not be asked: {error.status} {error.reason}")
         require(uri in found, f"ML Metadata knows nothing of {uri}")
         mrr = steps.check_report(known["plain"]["report"])
-        assert found[uri]["test mrr"] == pytest.approx(mrr)
+        assert found[uri]["test_mrr"] == pytest.approx(mrr, abs=1e-4)
 
 
 def test_train_step_shows_the_logs_of_its_workers(progress, trial, known):

@@ -160,7 +160,6 @@ def test_evaluate_repeats_whatever_the_threads(trained, report, curves, monkeypa
 def test_chunks_are_mapped_in_order_and_few_wait(graph, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(scoring, "PAIRS", 51)
-    monkeypatch.setattr(evaluator, "PROGRESS_EVERY_S", 0.0)
     taken = []
     chunks = scoring.iter_chunks
 

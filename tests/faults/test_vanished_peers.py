@@ -40,7 +40,8 @@ class Nodes:
     def start(self, node):
         """Start a node's torchrun, as its pod does."""
         command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
+            *(sys.executable, "-m", "citeflow.training.torchrun"),
+            *("--nnodes=2", "--nproc-per-node=1"),
             *("--max-restarts=10", "--rdzv-backend=c10d", "--rdzv-id=r"),
             f"--rdzv-endpoint={self.addresses[0]}:{PORT}",
             f"--rdzv-conf=join_timeout=120,read_timeout=120,is_host={node == 0}",

@@ -120,7 +120,7 @@ def test_launched_job_holds_no_secret(kube, launcher, url, prepared, tmp_path, c
         assert main(words) == 75
     requests = [[seen.path, seen.query, seen.body] for seen in kube.requests]
     objects = [kube.list(plural) for plural in ("pods", "services", launcher.plural)]
-    assert "torch.distributed.run" in json.dumps(objects[0])
+    assert "citeflow.training.torchrun" in json.dumps(objects[0])
     out, err = capfd.readouterr()
     assert "launch created" in err
     check_clean(out, err, json.dumps([objects, requests]), str(settled), json.dumps(raw.metadata))

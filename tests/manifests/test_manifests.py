@@ -360,14 +360,16 @@ def test_policies_leave_egress_to_steps_alone(overlay):
     assert held(WORKER)
 
 
-def test_policy_lets_workers_reach_each_other_and_dns(folder, render):
+def test_policy_lets_workers_reach_each_other_dns_and_trainer(folder, render):
     spec = of_kind(render(folder / "base"), "NetworkPolicy")["citeflow-workers"]["spec"]
-    (inward,), (outward, dns) = spec["ingress"], spec["egress"]
+    (inward,), (outward, dns, trainer) = spec["ingress"], spec["egress"]
     assert "ports" not in inward
     assert "ports" not in outward
     assert selects(inward["from"][0]["podSelector"], WORKER)
     assert selects(outward["to"][0]["podSelector"], WORKER)
     assert {port["port"] for port in dns["ports"]} == {53}
+    assert [port["port"] for port in trainer["ports"]] == [10443]
+    assert set(trainer["to"][0]) == {"namespaceSelector", "podSelector"}
 
 
 def test_policy_lets_nginx_alone_reach_tensorboard(folder, render):

@@ -8,8 +8,10 @@ import subprocess
 import pytest
 import yaml
 
-from citeflow.training.resources import METRICS
+from citeflow.tasks.citation_training import OpenCitationTask
+from citeflow.training.prometheus import metric_texts
 
+METRICS = metric_texts(OpenCitationTask.names)
 PROMTOOL = shutil.which("promtool")
 LABELS = {"namespace", "pod", "run", "rank"}
 """What serve_metrics and the PodMonitor give."""

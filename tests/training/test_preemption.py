@@ -57,7 +57,9 @@ def test_stop_with_parent_exits_where_the_parent_is_gone():
     assert (ended.returncode, ended.stdout) == (143, b"")
 
 
-@pytest.mark.parametrize(("module", "expected"), [("torch.distributed.run", True), ("venv", False)])
+@pytest.mark.parametrize(
+    ("module", "expected"), [("citeflow.training.torchrun", True), ("venv", False)]
+)
 def test_is_torchrun_reads_the_command_line(module, expected):
     sleep = [sys.executable, "-c", "import time; time.sleep(60)", "-m", module]
     with subprocess.Popen(sleep) as process:

@@ -20,8 +20,9 @@ from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, lease, trainer
 from citeflow.training.preemption import PreemptionHandler
 from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
-from citeflow.training.trainer import SCORE, ResumePoint, Trainer
+from citeflow.training.trainer import ResumePoint, Trainer
 
+SCORE = OpenToyTask.names.score
 QUICK = {"epochs": 0.25, "num_validations": 2}
 """Four steps, validations after the second and the last."""
 
@@ -292,7 +293,7 @@ def test_history_moves_forward_and_is_shown_as_it_is_written(begin, every_step):
         assert values == sorted(set(values)), key
     assert all(record["positives_per_s"] > 0 for record in history)
     assert steps_shown(run.run.logs, "train/loss") == [1, 2, 3, 4]
-    assert steps_shown(run.run.logs, "valid/mrr") == [2, 4]
+    assert steps_shown(run.run.logs, "valid/r2") == [2, 4]
 
 
 def test_history_of_a_resumed_training_has_its_own_speed(begin, every_step):
@@ -331,4 +332,4 @@ def test_resume_shows_every_validation_once(begin, is_saved):
         log.evaluation({"step": 2, "wall_time": 1e9, SCORE: 0.5})
         log.close()
     begin(num_validations=4).fit()
-    assert steps_shown(run.run.logs, "valid/mrr") == [1, 2, 3, 4]
+    assert steps_shown(run.run.logs, "valid/r2") == [1, 2, 3, 4]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from citeflow.config import TrainConfig
+from citeflow.tasks.names import Names
 
 STEPS_PER_EPOCH = 16
 SAMPLES_PER_STEP = 8
@@ -79,6 +80,7 @@ def nothing(*_):
 @dataclass
 class OpenToyTask:
     train: TrainConfig
+    names = Names(score="valid_r2", samples="points")
     scores: object = None
     on_batch: object = nothing
     on_validate: object = nothing

@@ -92,7 +92,7 @@ class Stopped:
 
     run: RunPaths
     exit_code: int
-    error: str
+    log: str
     steps_done: int
     steps_shown_live: list[int]
     seconds_to_end: float
@@ -135,7 +135,7 @@ def stopped(prepared, tmp_path_factory):
     return Stopped(
         run=run,
         exit_code=exit_code,
-        error="\n".join((root / "stderr").read_text().splitlines()[-2:]),
+        log=(root / "stderr").read_text(),
         steps_done=newest.facts["step"],
         steps_shown_live=shown,
         seconds_to_end=time.monotonic() - start,

@@ -7,7 +7,7 @@ import pytest
 
 from citeflow.utils.logging import log, redact_url
 
-LINE = r"\d\d:\d\d:\d\d train\[1\] step 5% loss=0.31 papers=12,345 is_last=True path=/a b\n"
+LINE = r"\d\d:\d\d:\d\d train\[rank 1\] step 5% loss=0.31 papers=12,345 is_last=True path=/a b\n"
 
 
 def test_log_writes_one_line_to_the_current_stderr(capsys, monkeypatch):

@@ -4,7 +4,6 @@ Legend: N papers, P held-out citations, K candidates.
 """
 
 import collections
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,13 +44,13 @@ from citeflow.report import (
     stage_costs,
 )
 from citeflow.utils.logging import log
+from citeflow.utils.progress import log_progress
 from citeflow.utils.system import num_cores
 from citeflow.utils.usage import StageMeter
 
 KIND = "EvalReport"
 NEGATIVES_PER_POSITIVE = 10
 """For AUC and the ROC curve; accuracy takes one."""
-PROGRESS_EVERY_S = 10.0
 RANK_BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Upper bounds of the bins of the ranks; those above the last share one more, if there are any."""
 REST = 10**9
@@ -94,7 +93,8 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
             "the model was trained on another graph", graph, hint="give the graph of its run"
         )
     structural = build_structural_features(prepared, trained.config.model)
-    embedding_NH = embed_all(trained.predictor, prepared)
+    with log_progress("evaluate", "embedding the papers"):
+        embedding_NH = embed_all(trained.predictor, prepared)
 
     def score(source_P: np.ndarray, candidate_PK: np.ndarray) -> Tensor:
         return torch.from_numpy(
@@ -118,7 +118,7 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
     )
     curves = _curves(trained, prepared, test)
     _write(report, curves, run.report, trained=trained, graph=prepared)
-    log("evaluate", "done", mrr=round(report.test.mrr, 4), path=run.report)
+    log("evaluate", "done", test_mrr=f"{report.test.mrr:.4f}", path=run.report)
     return run.report
 
 
@@ -197,9 +197,10 @@ def _map_chunks(
     """
     threads = min(torch.get_num_threads(), num_cores())
     waiting: collections.deque[tuple[int, Future[Result]]] = collections.deque()
-    done = 0
-    logged_at = time.monotonic()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with (
+        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        log_progress("evaluate", f"ranking, {name}", of=len(held_out.source_P)) as progress,
+    ):
         chunks = iter_chunks(held_out)
         while True:
             for chunk in chunks:
@@ -210,10 +211,7 @@ def _map_chunks(
                 return
             count, future = waiting.popleft()
             yield future.result()
-            done += count
-            if time.monotonic() - logged_at > PROGRESS_EVERY_S:
-                logged_at = time.monotonic()
-                log("evaluate", name, done=done, of=len(held_out.source_P))
+            progress.done += count
 
 
 def _scores(split: SplitScores, calibration: Calibration) -> Scores:

@@ -59,8 +59,8 @@ class TrainingResult:
     """Records of training steps."""
     evaluations: list[dict[str, float]]
     """Records of validations."""
-    resources: dict[str, JsonValue]
-    """What the ranks used over time, as `report.Resources` reads it."""
+    resources: Resources
+    """What the ranks used over time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +142,7 @@ def save(
         files.write_json(work / "model.json", details.model_dump(mode="json", exclude_none=True))
         files.write_text(work / "history.jsonl", _to_lines(result.history))
         files.write_text(work / "evaluations.jsonl", _to_lines(result.evaluations))
-        files.write_json(work / RESOURCES, result.resources)
+        files.write_json(work / RESOURCES, result.resources.model_dump(mode="json"))
         files.write_manifest(work, KIND, inputs=inputs, facts=facts)
 
 

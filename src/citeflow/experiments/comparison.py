@@ -42,5 +42,5 @@ def comparison_report(
         "comparison.csv": significance.to_csv(ranked),
     }
     out = trials.write_results(experiment, out_dir, texts, summary=summary, page=page)
-    log_metrics(metrics, {f"{each.name} test mrr": mean(each.test_mrr) for each in ranked})
+    log_metrics(metrics, {f"test_mrr_{each.name}": mean(each.test_mrr) for each in ranked})
     log("compare", "done", page=out / "comparison.html", tensorboard=f"--logdir {experiment.logs}")

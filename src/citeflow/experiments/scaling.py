@@ -54,7 +54,8 @@ def scaling_report(
         "scaling.csv": speedup.to_csv(rows),
     }
     out = trials.write_results(experiment, out_dir, texts, summary=summary, page=page)
-    for row in rows:
-        name = f"speed-up, {row.workers} workers, {row.epochs:g} epochs"
-        log_metrics(metrics, {name: row.speed_up})
+    speed_ups = {
+        f"speed_up_{row.workers}_workers_{row.epochs:g}_epochs": row.speed_up for row in rows
+    }
+    log_metrics(metrics, speed_ups)
     log("scaling", "done", page=out / "scaling.html", tensorboard=f"--logdir {experiment.logs}")

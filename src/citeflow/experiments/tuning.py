@@ -184,8 +184,8 @@ def tuning_report(
     sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
     files.copy_directory(folder, Path(model.path))
     figures = {
-        "best valid mrr": best.value,
-        "default valid mrr": result.default_mrr,
+        "best_valid_mrr": best.value,
+        "default_valid_mrr": result.default_mrr,
         "trials": num_trials,
     }
     log_metrics(metrics, figures)

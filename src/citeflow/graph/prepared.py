@@ -35,6 +35,7 @@ from citeflow.graph.split import Split, count_in_training, hold_out_at_random, h
 from citeflow.report import StageCost, stage_costs
 from citeflow.utils import records
 from citeflow.utils.logging import log
+from citeflow.utils.progress import log_progress
 from citeflow.utils.records import Record
 from citeflow.utils.usage import StageMeter
 
@@ -195,8 +196,9 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         log("preprocess", "already there", path=folder)
         return folder
     log("preprocess", "reading", path=raw)
-    # The graph is not held here: writing lets go of its parts one after the other.
-    write_prepared(read_raw(raw, config), folder, config=config, raw=manifest, meter=meter)
+    with log_progress("preprocess", "at work"):
+        # The graph is not held here: writing lets go of its parts one after the other.
+        write_prepared(read_raw(raw, config), folder, config=config, raw=manifest, meter=meter)
     return folder
 
 

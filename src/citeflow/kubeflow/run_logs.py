@@ -7,8 +7,9 @@ come later then need no care of their own.
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kubernetes import client as k8s
 
@@ -24,6 +25,33 @@ OVERLAP_S = 10.0
 """Time that is read twice, so that no line falls between two polls; lines seen are left out."""
 
 
+class Shown(NamedTuple):
+    """The last line of a log that was printed."""
+
+    time: Time = (0, 0)
+    num_lines: int = 0
+    """Lines of that very nanosecond that were printed: a block of text may come at once."""
+
+
+def new_lines(lines: Iterable[str], shown: Shown) -> tuple[list[str], Shown]:
+    """Return the texts behind those that were printed before, and the new last line."""
+    last, count = shown
+    known = shown.num_lines
+    texts = []
+    for line in lines:
+        when, text = split_time(line)
+        if when is not None:
+            if when < last:
+                continue
+            if when == shown.time and known:
+                known -= 1
+                continue
+            count = count + 1 if when == last else 1
+            last = when
+        texts.append(text)
+    return texts, Shown(last, count)
+
+
 @dataclass(kw_only=True, slots=True)
 class RunLogs:
     """Prints each line of a run's pods once, behind the name of its step."""
@@ -33,7 +61,7 @@ class RunLogs:
     step: str = ""
     """One step of the pipeline, or empty for all."""
 
-    _last_time: dict[str, Time] = field(default_factory=dict)
+    _shown: dict[str, Shown] = field(default_factory=dict)
     _last_poll: dict[str, float] = field(default_factory=dict)
 
     def poll(self) -> int:
@@ -63,14 +91,11 @@ class RunLogs:
         if launcher and not replica:
             return
         step = pod.labels.get("app.kubernetes.io/component", pod.name)
-        seen = self._last_time.get(pod.uid, (0, 0))
         started = time.monotonic()
-        for line in self._lines(pod, launcher.container if launcher else STEP_CONTAINER):
-            when, text = split_time(line)
-            if when is None or when > seen:
-                seen = when or seen
-                print(f"{f'{step} {replica}'.strip()} | {text}", flush=True)
-        self._last_time[pod.uid] = seen
+        lines = self._lines(pod, launcher.container if launcher else STEP_CONTAINER)
+        texts, self._shown[pod.uid] = new_lines(lines, self._shown.get(pod.uid, Shown()))
+        for text in texts:
+            print(f"{f'{step} {replica}'.strip()} | {text}", flush=True)
         self._last_poll[pod.uid] = started
 
     def _lines(self, pod: PodStatus, container: str) -> list[str]:

@@ -68,7 +68,7 @@ def torchrun(spec: JobSpec, identity: JobIdentity, host: str) -> list[str]:
     return [
         "python3",
         "-m",
-        "torch.distributed.run",
+        "citeflow.training.torchrun",
         f"--nnodes={spec.workers}",
         f"--nproc-per-node={spec.processes}",
         f"--max-restarts={spec.restarts}",

@@ -3,6 +3,7 @@
 import textwrap
 
 from citeflow.report import Report
+from citeflow.utils import progress
 
 MODEL = "This model"
 MISSING = "–"  # noqa: RUF001 - a dash as typographers use it
@@ -60,14 +61,7 @@ def share(part: float | None, whole: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """Format a time in the two largest units that it fills."""
-    if seconds is None:
-        return MISSING
-    if seconds < 59.95:  # above, `.1f` would print 60.0 s
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return MISSING if seconds is None else progress.duration(seconds)
 
 
 def memory(size_bytes: float | None) -> str:

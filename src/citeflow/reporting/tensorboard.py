@@ -57,8 +57,13 @@ class RunLog:
         self._write(record, values)
 
     def evaluation(self, record: Mapping[str, float]) -> None:
-        """Add a validation."""
-        self._write(record, {"valid/mrr": record["valid_mrr"]})
+        """Add a validation: the scores of a record, whose names begin with `valid_`."""
+        scores = {
+            name.replace("_", "/", 1): value
+            for name, value in record.items()
+            if name.startswith("valid_")
+        }
+        self._write(record, scores)
 
     def close(self) -> None:
         """Close the file."""

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from citeflow.paths import RunPaths
 from citeflow.report import TrainSummary
+from citeflow.tasks.names import Names
 
 if TYPE_CHECKING:  # a launcher reads this module, and has no use for torch
     import torch
@@ -126,6 +127,10 @@ class TrainResult(Protocol):
 
 class OpenTask(Protocol):
     """A task with its data and settings."""
+
+    @property
+    def names(self) -> Names:
+        """Words of the task."""
 
     @property
     def train(self) -> TrainSettings:

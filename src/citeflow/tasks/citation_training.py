@@ -26,6 +26,7 @@ from citeflow.report import stage_costs
 from citeflow.sampling import PartitionSampler
 from citeflow.tasks.base import TrainResult
 from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
+from citeflow.tasks.names import Names
 from citeflow.training.distributed import Group
 from citeflow.utils.system import malloc_trim
 
@@ -35,6 +36,8 @@ MAX_VALIDATION_SOURCES = 2000
 
 class OpenCitationTask:
     """A PreparedGraph, and the settings to train on it."""
+
+    names = Names(score="valid_mrr", samples="citations")
 
     def __init__(self, graph: PreparedGraph, config: Config) -> None:
         self.graph = graph

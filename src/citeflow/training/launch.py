@@ -31,6 +31,7 @@ from citeflow.utils.logging import log
 from citeflow.utils.records import Record
 from citeflow.utils.system import memory_limit, oom_kills, worker_environment
 
+TORCHRUN = "citeflow.training.torchrun"
 WORKER = "citeflow.training.worker"
 
 MAX_RESTARTS = 20
@@ -173,7 +174,7 @@ def torchrun_command(workers: int) -> list[str]:
         sys.executable,
         "-P",  # a file torch.py in the working folder is data, never code
         "-m",
-        "torch.distributed.run",
+        TORCHRUN,
         "--standalone",
         "--nproc-per-node",
         str(workers),

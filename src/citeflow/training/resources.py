@@ -1,8 +1,6 @@
 """Resources of the ranks: curves in TensorBoard, metrics for Prometheus, a summary at the end.
 
 Nothing here may end a training: what fails is logged once and left out.
-
-Legend: T moments, R ranks, Q quantities.
 """
 
 import contextlib
@@ -14,25 +12,22 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-import numpy as np
-import prometheus_client
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from pydantic import JsonValue
-
 from citeflow import files
 from citeflow.paths import RunPaths
-from citeflow.report import StageCost
+from citeflow.report import Resources, StageCost
 from citeflow.reporting.tensorboard import ResourceLog
+from citeflow.tasks.names import Names
 from citeflow.training.checkpoint import Progress
 from citeflow.training.distributed import Group
+from citeflow.training.prometheus import USAGE_METRICS, metric_texts, serve_metrics
+from citeflow.training.resource_series import summarize
 from citeflow.utils.logging import log
 from citeflow.utils.system import METRICS_PORT_VARIABLE
-from citeflow.utils.usage import COUNTERS, StageMeter, Usage, UsageReader, rates
+from citeflow.utils.usage import StageMeter, Usage, UsageReader, rates
 
 INTERVAL_S = 1.0
 """Seconds between two samples, at first."""
@@ -43,52 +38,6 @@ JOIN_S = 5.0
 MAX_SAMPLES = 400
 """Beyond it, every two samples become one and the interval doubles: a day has no more than seven
 minutes have."""
-
-MAX_MOMENTS = 200
-"""Points on the time axis of resources.json."""
-
-GAUGES = {
-    "memory_bytes": "rss_bytes",
-    "shared_bytes": "shared_bytes",
-    "container_bytes": "container_bytes",
-}
-"""Amounts in resources.json, and the fields of Usage that hold them."""
-
-QUANTITIES = (*COUNTERS, *GAUGES)
-
-USAGE_METRICS = {
-    "citeflow_process_cpu_seconds_total": ("cpu_s", "CPU time of the process."),
-    "citeflow_process_resident_memory_bytes": ("rss_bytes", "Resident memory of the process."),
-    "citeflow_process_disk_read_bytes_total": ("read_bytes", "Bytes read from disks."),
-    "citeflow_process_disk_written_bytes_total": ("written_bytes", "Bytes written to disks."),
-    "citeflow_container_cpu_seconds_total": ("container_cpu_s", "CPU time of the container."),
-    "citeflow_container_memory_bytes": (
-        "container_bytes",
-        "Memory of the container, without inactive file pages.",
-    ),
-    "citeflow_network_receive_bytes_total": ("received_bytes", "Bytes that the pod received."),
-    "citeflow_network_transmit_bytes_total": ("sent_bytes", "Bytes that the pod sent."),
-}
-"""Metrics of the process and its container, by the field of Usage."""
-
-PROGRESS_METRICS = {
-    "citeflow_train_step": "Optimizer steps taken.",
-    "citeflow_train_loss": "Mean loss of all ranks at the last recorded step; on rank 0 only.",
-    "citeflow_train_valid_mrr": "MRR of the last validation.",
-    "citeflow_train_citations_total": "Citations trained on, by all ranks.",
-}
-
-VOLUME_METRICS = {
-    "citeflow_volume_size_bytes": "Size of the volume that the run is on.",
-    "citeflow_volume_free_bytes": "Free bytes of this volume.",
-}
-
-METRICS = {
-    **PROGRESS_METRICS,
-    **VOLUME_METRICS,
-    **{name: text for name, (_, text) in USAGE_METRICS.items()},
-}
-"""Help text by the name of each metric; manifests/components/monitoring is made from it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +51,8 @@ class ResourceSummary:
     cost: StageCost
     """Cost of the training, of all ranks."""
 
-    series: dict[str, JsonValue]
-    """Content of resources.json: `seconds`, and for each of the `ranks` what it used until then."""
+    series: Resources
+    """What each rank used over time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,6 +181,7 @@ class ResourceMonitor(contextlib.ExitStack):
         self,
         group: Group,
         run: RunPaths,
+        names: Names,
         *,
         step: int,
         read: Callable[[], Usage] | None = None,
@@ -241,12 +191,14 @@ class ResourceMonitor(contextlib.ExitStack):
         Args:
             group: the process group.
             run: paths of the run.
+            names: words of the task.
             step: step that the training resumes from.
             read: takes a sample; by default of this process.
         """
         super().__init__()
         self._group = group
         self._run = run
+        self._names = names
         self._step = step
         self._progress: Progress | None = None
         self._log: ResourceLog | None = None
@@ -269,7 +221,8 @@ class ResourceMonitor(contextlib.ExitStack):
         port = os.environ.get(METRICS_PORT_VARIABLE, "")
         if port and self._group.is_local_main:
             labels = {"run": self._run.name, "rank": str(self._group.rank)}
-            self.enter_context(serve_metrics(port, self.metrics, labels))
+            texts = metric_texts(self._names)
+            self.enter_context(serve_metrics(port, self.metrics, texts=texts, labels=labels))
         return self
 
     @contextlib.contextmanager
@@ -307,23 +260,19 @@ class ResourceMonitor(contextlib.ExitStack):
         return ResourceSummary(train=_finite(train), cost=StageCost(**_finite(cost)), series=series)
 
     def metrics(self) -> dict[str, float]:
-        """Return the current value of each metric; NaN where it is unknown yet."""
+        """Return the current value of each metric that is known by now."""
         usage = self._sampler.now()
-        values = {
-            name: getattr(usage, field) if usage else math.nan
-            for name, (field, _) in USAGE_METRICS.items()
-        }
-        return values | self._progress_metrics() | self._volume_metrics()
-
-    def _progress_metrics(self) -> dict[str, float]:
-        values = dict.fromkeys(PROGRESS_METRICS, math.nan)
+        values = self._volume_metrics()
+        if usage:
+            values |= {name: getattr(usage, field) for name, (field, _) in USAGE_METRICS.items()}
         progress = self._progress
         if progress is None:
             return values
         values["citeflow_train_step"] = progress.step
-        values["citeflow_train_citations_total"] = progress.samples
+        values[f"citeflow_train_{self._names.samples}_total"] = progress.samples
         if progress.evaluations:
-            values["citeflow_train_valid_mrr"] = progress.evaluations[-1]["valid_mrr"]
+            score = self._names.score
+            values[f"citeflow_train_{score}"] = progress.evaluations[-1][score]
         if progress.history and self._group.is_main:
             values["citeflow_train_loss"] = progress.history[-1]["loss"]
         return values
@@ -332,7 +281,7 @@ class ResourceMonitor(contextlib.ExitStack):
         try:
             usage = shutil.disk_usage(self._run.data_root)
         except OSError:
-            return dict.fromkeys(VOLUME_METRICS, math.nan)
+            return {}
         return {
             "citeflow_volume_size_bytes": usage.total,
             "citeflow_volume_free_bytes": usage.free,
@@ -348,126 +297,6 @@ class ResourceMonitor(contextlib.ExitStack):
         except OSError as error:
             self._log = None
             log("train", "shows no more resources in TensorBoard", step=step, why=error.strerror)
-
-
-@contextlib.contextmanager
-def serve_metrics(
-    port: str, values: Callable[[], dict[str, float]], labels: dict[str, str]
-) -> Iterator[None]:
-    """Serve /metrics to Prometheus during a block; a failure is logged, and ends nothing.
-
-    Args:
-        port: TCP port, in digits.
-        values: returns the value of each metric at the moment of a scrape.
-        labels: of every metric.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            registry = prometheus_client.CollectorRegistry(auto_describe=False)
-            registry.register(_MetricsCollector(values, labels))
-            server, thread = prometheus_client.start_http_server(int(port), registry=registry)
-            stack.callback(thread.join)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            log("train", "serves metrics", port=port)
-        except Exception as error:
-            log("train", "serves no metrics", port=port, why=error)
-        yield
-
-
-class _MetricsCollector(Collector):
-    """Builds the metrics at each scrape.
-
-    Neither prometheus_client's ProcessCollector (which has no labels) nor its Counter (which counts
-    itself, and takes no function) can show counters that the kernel keeps.
-    """
-
-    def __init__(self, values: Callable[[], dict[str, float]], labels: dict[str, str]) -> None:
-        self._values = values
-        self._labels = labels
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics whose value is known."""
-        for name, value in self._values().items():
-            if math.isfinite(value):
-                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                family = kind(name, METRICS[name], labels=tuple(self._labels))
-                family.add_metric(list(self._labels.values()), value)
-                yield family
-
-
-def summarize(
-    of_ranks: Sequence[Sequence[Usage]], local_world_size: int
-) -> tuple[dict[str, JsonValue], float]:
-    """Put the samples of all ranks on one time axis, that of rank 0.
-
-    Args:
-        of_ranks: samples by rank.
-        local_world_size: ranks of each machine, which share pages of memory.
-
-    Returns:
-        The series, and the highest memory of all ranks together in bytes, NaN where it is unknown.
-    """
-    first = of_ranks[0]
-    seconds = first[-1].at - first[0].at if len(first) > 1 else 0.0
-    edge_T = np.linspace(0.0, seconds, min(MAX_MOMENTS, max(2, len(first))))
-    value_RTQ = np.stack([_resample(edge_T, samples) for samples in of_ranks])
-    memory_T = _memory_of_all(value_RTQ, local_world_size)
-    peak_bytes = float(max(memory_T[np.isfinite(memory_T)], default=math.nan))
-    series: dict[str, JsonValue] = {
-        "seconds": [round(float(edge), 3) for edge in edge_T[1:]],
-        "ranks": [_to_series(rank, value_TQ) for rank, value_TQ in enumerate(value_RTQ)],
-    }
-    return series, peak_bytes
-
-
-def _resample(edge_T: np.ndarray, samples: Sequence[Usage]) -> np.ndarray:
-    """Return rates between the edges and peaks of memory there, [T - 1, Q]; NaN where unknown."""
-    width = np.diff(edge_T)
-    if len(samples) < 2 or not width.all():
-        return np.full((len(width), len(QUANTITIES)), math.nan)
-    fields = {
-        name: np.array([getattr(sample, name) for sample in samples]) for name in Usage.__slots__
-    }
-    at = fields["at"] - samples[0].at
-    # A rank that was sampled for a shorter time is unknown from there on, and not constant.
-    known = edge_T[1:] <= at[-1] + 2 * width
-    growth = [np.diff(np.interp(edge_T, at, fields[key])) / width for key in COUNTERS.values()]
-    peaks = [_peak_between(edge_T, at, fields[key]) for key in GAUGES.values()]
-    value_TQ: np.ndarray = np.where(known[:, None], np.stack([*growth, *peaks], axis=1), math.nan)
-    return value_TQ
-
-
-def _peak_between(edge_T: np.ndarray, at: np.ndarray, value: np.ndarray) -> np.ndarray:
-    at_edge_T = np.interp(edge_T, at, value)
-    peak: np.ndarray = np.maximum(at_edge_T[:-1], at_edge_T[1:])
-    interval = np.clip(np.searchsorted(edge_T, at) - 1, 0, len(peak) - 1)
-    np.maximum.at(peak, interval, value)
-    return peak
-
-
-def _memory_of_all(value_RTQ: np.ndarray, local_world_size: int) -> np.ndarray:
-    """Sum the memory of all ranks; what those of a machine share counts once per machine."""
-    rss_RT = value_RTQ[:, :, QUANTITIES.index("memory_bytes")]
-    shared_RT = value_RTQ[:, :, QUANTITIES.index("shared_bytes")]
-    machines = np.arange(0, len(value_RTQ), local_world_size)
-    shared_T = np.maximum.reduceat(shared_RT, machines, axis=0).sum(axis=0)
-    memory_T: np.ndarray = (rss_RT - shared_RT).sum(axis=0) + shared_T
-    return memory_T
-
-
-def _to_series(rank: int, value_TQ: np.ndarray) -> dict[str, JsonValue]:
-    series: dict[str, JsonValue] = {"rank": rank}
-    for index, name in enumerate(QUANTITIES):
-        series[name] = [_to_json(value) for value in value_TQ[:, index]]
-    return series
-
-
-def _to_json(value: float) -> float | None:
-    """Drop NaN, which JSON does not have, and digits that say nothing."""
-    if not math.isfinite(value):
-        return None
-    return round(float(value), 3) if value < 1000 else round(value)
 
 
 def _finite(values: dict[str, float]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from citeflow.training.lease import Lease
 from citeflow.training.preemption import PreemptionHandler
 from citeflow.training.resources import ResourceSummary
 from citeflow.training.schedule import learning_rate
+from citeflow.training.standing import Standing
 from citeflow.utils.logging import log
 
 RECORD_EVERY_S = 1.0
@@ -31,9 +32,6 @@ RECORD_EVERY_S = 1.0
 
 RECORD_SHARE = 0.001
 """The same as a share of the time that has passed, so that the history of a day stays short."""
-
-SCORE = "valid_mrr"
-"""Key of the validation score in records and logs, which readers of them know by this name."""
 
 LOWER_LR = "lower train.lr, or set train.max_grad_norm"
 
@@ -83,6 +81,7 @@ class Trainer:
             checkpoint_steps: steps between two checkpoints.
         """
         self.settings = task.train
+        self.names = task.names
         self.run = run
         self.group = group
         self.preemption = preemption
@@ -102,6 +101,8 @@ class Trainer:
             forward_sync_buffers=False,
         )
         self.run_log: RunLog | None = None
+        self._activity = "training"
+        self._share = 0.0
         self._saved = self.progress.key if self.progress.step else None
         self._started_at = 0.0
         self._recorded_at = 0.0
@@ -193,17 +194,20 @@ class Trainer:
     def validate(self) -> None:
         """Measure the score, the ranks sharing the work, and keep the model if it is the best."""
         progress = self.progress
+        name = self.names.score
+        self._activity = "validating"
         total, count = self.group.all_reduce(*self.trainable.validate())
+        self._activity = "training"
         self._check_finite("scores are", total)
         score = total / count
-        progress.evaluations.append({**self._position(), SCORE: score})
+        progress.evaluations.append({**self._position(), name: score})
         if score > progress.best_score:
             progress.best_score = score
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         if self.group.is_main:
             latest = progress.evaluations[-1]
             loss = {"loss": progress.history[-1]["loss"]} if progress.history else {}
-            facts = {**loss, "epoch": latest["epoch"], SCORE: score}
+            facts = {**loss, "epoch": latest["epoch"], name: score}
             log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, **facts)
         if self.run_log:
             self.run_log.evaluation(progress.evaluations[-1])
@@ -226,6 +230,22 @@ class Trainer:
     def load_best(self) -> None:
         """Load the model with the best validation score."""
         self.model.load_state_dict(self.best)
+        self._activity = "finishing"
+
+    def standing(self) -> Standing:
+        """Say how far the training is; may be called on another thread than that of the steps."""
+        progress = self.progress
+        history, evaluations = progress.history, progress.evaluations
+        return Standing(
+            activity=self._activity,
+            step=progress.step,
+            num_steps=None if self.settings.minutes else self._num_steps,
+            share=self._share,
+            seconds=progress.seconds,
+            samples=progress.samples,
+            loss=history[-1]["loss"] if history else None,
+            score=evaluations[-1][self.names.score] if evaluations else None,
+        )
 
     def finished(self, resources: ResourceSummary) -> FinishedTraining:
         """Return what the model's files say of the training."""
@@ -302,9 +322,14 @@ class Trainer:
         self.progress.seconds = time.monotonic() - self._started_at
         if self.settings.minutes:
             share = self.progress.seconds / (60 * self.settings.minutes)
-            return self.group.broadcast_in_step(share)
-        num_steps = max(1, math.ceil(self.settings.epochs * self.trainable.steps_per_epoch))
-        return self.progress.step / num_steps
+            self._share = self.group.broadcast_in_step(share)
+        else:
+            self._share = self.progress.step / self._num_steps
+        return self._share
+
+    @property
+    def _num_steps(self) -> int:
+        return max(1, math.ceil(self.settings.epochs * self.trainable.steps_per_epoch))
 
     def _record(self, loss: float) -> None:
         progress = self.progress

@@ -29,8 +29,9 @@ from citeflow.training.preemption import (
     is_torchrun,
     stop_with_parent,
 )
+from citeflow.training.progress_report import report_progress
 from citeflow.training.resources import ResourceMonitor
-from citeflow.training.trainer import SCORE, ResumePoint, Trainer
+from citeflow.training.trainer import ResumePoint, Trainer
 from citeflow.utils.logging import log
 from citeflow.utils.system import bind_to_cores, memory_limit
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 return
             if group.is_local_main:
                 check_memory_budget(job, group.local_world_size, memory_limit())
-            with ResourceMonitor(group, job.paths, step=start.state.step) as monitor:
+            with ResourceMonitor(group, job.paths, task.names, step=start.state.step) as monitor:
                 trainer = Trainer(
                     task,
                     job.paths,
@@ -69,15 +70,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                     preemption=preemption,
                     checkpoint_steps=job.recovery.checkpoint_steps,
                 )
-                with monitor.fitting(trainer.progress):
-                    trainer.fit()
-                trainer.load_best()
-                if group.is_local_main and not group.is_main:
-                    # Katib reads the score from the log of one pod, which need not be rank 0's.
-                    log("train", "best", **{SCORE: trainer.progress.best_score})
-                with preemption.immediate():
-                    trainer.trainable.finish()
-                    resources = monitor.gather()
+                with report_progress(trainer):
+                    with monitor.fitting(trainer.progress):
+                        trainer.fit()
+                    trainer.load_best()
+                    if group.is_local_main and not group.is_main:
+                        # Katib reads the score from the log of one pod, which need not be rank 0's.
+                        log("train", "best", **{task.names.score: trainer.progress.best_score})
+                    with preemption.immediate():
+                        trainer.trainable.finish()
+                        resources = monitor.gather()
             if group.is_main:
                 start.lease.assert_held()
                 trainer.trainable.save(job.paths.model, trainer.finished(resources))

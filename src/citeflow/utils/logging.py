@@ -32,9 +32,12 @@ _logger = _make_logger()
 
 
 def log(stage: str, event: str, **facts: object) -> None:
-    """Log one line, `12:00:05 train[0] step loss=0.31 mrr=0.52`; in brackets the rank, if any."""
+    """Log one line, `12:00:05 train[rank 0] step loss=0.31 mrr=0.52`; in brackets a worker's rank.
+
+    It is the rank in the process group: torch numbers pods by their addresses, not their names.
+    """
     rank = os.environ.get("RANK")
-    name = stage if rank is None else f"{stage}[{rank}]"
+    name = stage if rank is None else f"{stage}[rank {rank}]"
     pairs = "".join(f" {name}={_format(value)}" for name, value in facts.items())
     # logging.config.fileConfig, as Alembic calls it, disables all loggers that it does not know.
     _logger.disabled = False

@@ -1,0 +1,64 @@
+"""Metrics and curves of a run for the run page of Kubeflow Pipelines.
+
+The page sorts metrics by name and shows ten at a time, so no stage has more. Times are in seconds,
+memory is in MiB; `test_` and `valid_` name the split of a score.
+"""
+
+from collections.abc import Mapping
+
+from citeflow.artifacts import ClassificationMetrics, write_preview
+from citeflow.report import Curves, Report
+from citeflow.reporting import formatting
+
+MIB = 2**20
+
+TRAIN_METRICS = {
+    "valid_mrr": "valid_mrr",
+    "workers": "workers",
+    "epochs": "epochs",
+    "steps": "steps",
+    "seconds": "train_seconds",
+    "positives_per_s": "citations_per_s",
+    "parameters": "parameters",
+    "cpu_cores": "cpu_cores",
+}
+"""Facts of a TrainedModel, and their names on the page."""
+
+ROC_POINTS = 20
+"""Points of the ROC curve on the page; Kubeflow keeps them in its database, and logs each in three
+lines. The report has all."""
+
+
+def training_metrics(facts: Mapping[str, object]) -> dict[str, object]:
+    """Select the metrics of a training from the facts of its TrainedModel."""
+    metrics = {name: facts[fact] for fact, name in TRAIN_METRICS.items() if fact in facts}
+    peak_bytes = facts.get("peak_memory_bytes")
+    if isinstance(peak_bytes, (int, float)):
+        metrics["peak_memory_mib"] = round(peak_bytes / MIB)
+    return metrics
+
+
+def evaluation_metrics(report: Report) -> dict[str, float]:
+    """Select the metrics of an evaluation: the model's, and the MRR of each baseline."""
+    figures = report.test.figures()
+    baselines = {f"{name}_mrr": scores.mrr for name, scores in report.baselines.items()}
+    return {**{f"test_{name}": figures[name] for name in formatting.METRICS}, **baselines}
+
+
+def log_curves(classification: ClassificationMetrics, curves: Curves) -> None:
+    """Show ROC curve and confusion matrix, as charts and in the preview of the artifact."""
+    roc = curves.roc
+    if roc is None:
+        return
+    last = len(roc.threshold) - 1
+    shown = sorted({round(last * point / (ROC_POINTS - 1)) for point in range(ROC_POINTS)})
+    columns = {
+        "fpr": [roc.fpr[index] for index in shown],
+        "tpr": [roc.tpr[index] for index in shown],
+        "threshold": [roc.threshold[index] for index in shown],
+    }
+    categories = ["no citation", "citation"]
+    classification.log_roc_curve(**columns)
+    classification.log_confusion_matrix(categories, curves.confusion)
+    confusion = {"categories": categories, "matrix": curves.confusion}
+    write_preview(classification, {"roc_curve": columns, "confusion_matrix": confusion})

@@ -3,7 +3,7 @@ import datetime
 import pytest
 
 from citeflow.kubernetes.job_spec import JobSpec
-from citeflow.kubernetes.scheduling import Event, Node, last_refusal, too_large
+from citeflow.kubernetes.scheduling import REFUSED, Event, Node, last_words, too_large
 
 SMALL = Node(labels={}, allocatable={"cpu": "1930m", "memory": "8Gi"}, is_open=True)
 LARGE = Node(
@@ -33,11 +33,11 @@ def test_too_large_names_what_not_even_an_empty_node_has(settings, expected):
     assert too_large(JobSpec(**settings), []) == ""
 
 
-def test_last_refusal_is_the_newest_of_this_job():
+def test_last_words_are_the_newest_of_this_job():
     def event(minutes, reason="FailedCreate"):
         seen = NOON + datetime.timedelta(minutes=minutes)
         return Event(reason=reason, message=f"Error creating: {minutes}", seen=seen)
 
     events = [event(-9), event(5), event(2), event(8, "SuccessfulCreate")]
-    assert last_refusal(events, NOON) == "5"
-    assert last_refusal(events[:1], NOON) == ""
+    assert last_words(events, REFUSED, NOON) == "5"
+    assert last_words(events[:1], REFUSED, NOON) == ""

@@ -290,6 +290,17 @@ def test_train_names_an_image_that_is_not_there(start, operator, state):
     assert ("docs/images.md" in error.hint, error.exit_code) == (True, 75)
 
 
+@pytest.mark.fault("F41")
+def test_train_names_a_volume_that_can_not_be_mounted(start, operator, listen, monkeypatch):
+    monkeypatch.setattr(placement, "MOUNT_S", 0.5)
+    stderr = listen()
+    step = start()
+    words = 'MountVolume.SetUp failed for volume "citeflow-data": hostPath type check failed'
+    operator.report(NAMESPACE, step.pods()[0], "FailedMount", words)
+    eventually(lambda: f"are=2 pending, ContainerCreating, {words}" in stderr())
+    assert str(step.end()).startswith(f"error: no volume for the pods: {words}\nhint: ")
+
+
 # Pods without a place
 
 QUICK = {"unschedulable_minutes": 0.01}

@@ -15,11 +15,13 @@ from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import JobStatus, PodStatus
 from citeflow.kubernetes.launchers import Launcher
 from citeflow.kubernetes.scheduling import (
+    NOT_MOUNTED,
     PRIORITY_CLASS,
     QUOTA,
+    REFUSED,
     is_adding_a_node,
     is_refused_for_good,
-    last_refusal,
+    last_words,
     too_large,
 )
 
@@ -28,6 +30,9 @@ ASK_AFTER_S = 5.0
 
 ASK_AGAIN_S = 30.0
 """Time between two such questions: each is a request of its own."""
+
+MOUNT_S = 600.0
+"""Time that a pod may wait for a volume of which the cluster reports that it can not be mounted."""
 
 HOPELESS_S = 60.0
 """Time that a hopeless state must last. An autoscaler says within it that it adds a node."""
@@ -53,6 +58,9 @@ class Placement:
     refusal: str = ""
     """The API server's words, where it refuses to create pods."""
 
+    unmounted: str = ""
+    """The kubelet's words, where it can not mount a volume."""
+
     tries: int = 0
     """How often the job gave back its places."""
 
@@ -66,6 +74,12 @@ class Placement:
     """What no node has enough of; None before the nodes were looked at."""
 
     _was_whole: bool = False
+    _creating_since: float = math.inf
+
+    @property
+    def report(self) -> str:
+        """The report of the cluster besides the states of the pods, or an empty text."""
+        return self.refusal or self.unmounted
 
     def update(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
         """Look at the pods of now, and ask the cluster about those that are missing."""
@@ -75,6 +89,7 @@ class Placement:
         if not waits or self._placed >= self.spec.workers:
             self._was_whole |= waits
             self._forget()
+            self._ask_about_mounts([pod for pod in pods if pod.waiting == "ContainerCreating"])
             return
         now = self.clock()
         self._short_since = min(self._short_since, now)
@@ -82,9 +97,7 @@ class Placement:
         self._unschedulable = refused[0].name if refused else ""
         if refused:
             self.words = refused[0].unschedulable
-        is_due = now - self._short_since >= ASK_AFTER_S and now - self._asked >= ASK_AGAIN_S
-        if is_due and job:
-            self._asked = now
+        if job and self._is_due(self._short_since):
             self._ask(job, is_missing=len(pods) < self.spec.workers)
 
     def gives_back(self) -> bool:
@@ -93,6 +106,11 @@ class Placement:
         Raises:
             TrainingError: it will not get all of them.
         """
+        if self.unmounted and self.clock() - self._creating_since > MOUNT_S:
+            hint = (
+                "docs/cluster.md says how the volume is made; `citeflow doctor` looks at its claim"
+            )
+            raise TrainingError("no volume for the pods", self.unmounted, hint=hint)
         short_s = self.clock() - self._short_since if self.words else 0.0
         self._end_if_hopeless(short_s)
         if short_s <= 60 * self.spec.unschedulable_minutes:
@@ -108,11 +126,30 @@ class Placement:
         self._forget()
         return True
 
+    def _is_due(self, since: float) -> bool:
+        """Tell whether the cluster shall be asked now about a state that lasts since then."""
+        now = self.clock()
+        if now - since < ASK_AFTER_S or now - self._asked < ASK_AGAIN_S:
+            return False
+        self._asked = now
+        return True
+
+    def _ask_about_mounts(self, creating: list[PodStatus]) -> None:
+        """Ask why a pod that has a node is not made."""
+        if not creating:
+            self.unmounted = ""
+            self._creating_since = math.inf
+            return
+        self._creating_since = min(self._creating_since, self.clock())
+        if self._is_due(self._creating_since):
+            pod = creating[0]
+            self.unmounted = last_words(self.client.events(pod.name), NOT_MOUNTED, pod.created)
+
     def _ask(self, job: JobStatus, *, is_missing: bool) -> None:
         """Ask for the events about the pods that are not there, or for the sizes of the nodes."""
         if is_missing:
             events = self.client.events(self.launcher.pod_creator(self.name))
-            self.refusal = last_refusal(events, job.created)
+            self.refusal = last_words(events, REFUSED, job.created)
             self.words = self.refusal or self.words
         elif self._unschedulable:
             self.refusal = ""

@@ -10,6 +10,9 @@ from citeflow.kubernetes.job_spec import JobSpec, quantity
 REFUSED = ("FailedCreate", "FailedCreatePod")
 """Reasons of the events with which Jobs and the training operator report a refused pod."""
 
+NOT_MOUNTED = ("FailedMount", "FailedAttachVolume")
+"""Reasons of the events about a pod that waits for a volume."""
+
 SCALES_UP = ("TriggeredScaleUp", "Nominated")
 """Reasons of the events with which autoscalers report that they add a node for a pod."""
 
@@ -51,10 +54,10 @@ class Node:
         )
 
 
-def last_refusal(events: Iterable[Event], since: datetime.datetime) -> str:
-    """Return the server's words on the last pod that it refused, or an empty text."""
-    refusals = [each for each in events if each.reason in REFUSED and each.seen >= since]
-    last = max(refusals, key=lambda each: each.seen, default=None)
+def last_words(events: Iterable[Event], reasons: tuple[str, ...], since: datetime.datetime) -> str:
+    """Return the message of the newest event of certain reasons, or an empty text."""
+    fitting = [each for each in events if each.reason in reasons and each.seen >= since]
+    last = max(fitting, key=lambda each: each.seen, default=None)
     return last.message.removeprefix("Error creating: ") if last else ""
 
 

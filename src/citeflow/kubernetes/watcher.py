@@ -240,7 +240,7 @@ class JobWatcher:
     def _state(self, job: JobStatus | None, pods: list[PodStatus]) -> str:
         if job and job.is_suspended:
             return "waits in its queue"
-        return ", ".join(filter(None, [summarize(pods), self._placement.refusal]))
+        return ", ".join(filter(None, [summarize(pods), self._placement.report]))
 
     def _give_back(self) -> None:
         pause_s = random.uniform(*BEGIN_AGAIN_S)

@@ -8,7 +8,8 @@ import sys
 import click
 
 from citeflow.errors import CiteflowError
-from citeflow.kubeflow.client import check_succeeded, connect
+from citeflow.kubeflow.connection import connect
+from citeflow.kubeflow.outcome import check_succeeded
 from citeflow.kubeflow.submit import RunOptions, plan, submit
 
 EXPERIMENT = "citeflow"

@@ -7,7 +7,7 @@ import pytest
 from kubernetes import client as k8s
 
 from citeflow.cli.main import main
-from citeflow.kubeflow.client import failed_stages
+from citeflow.kubeflow.outcome import failed_stages
 from citeflow.kubernetes.job_spec import CLAIM
 from e2e import artifacts, steps
 from e2e.helper import FACTS, LIMITS

@@ -82,6 +82,7 @@ class State:
     multi_user: bool = False
     store: str = "database"
     token: str = ""
+    tag: str = "2.17.0"
     namespaces: tuple = ("alice",)
     states: list = field(default_factory=list)
     """Of each run, one for each time that it is asked for; the last one stays."""
@@ -235,7 +236,7 @@ class Answers:
         return objects or None
 
     def version(self) -> object:
-        return {"tag_name": "2.17.0"}
+        return {"tag_name": self.state.tag}
 
     def healthz(self) -> object:
         return models.V2beta1GetHealthzResponse(
@@ -391,11 +392,11 @@ def speed_up(monkeypatch, home) -> None:
     """Make the client's pauses short, and keep it from what this machine's user has set up."""
     from kfp.client import Client
 
-    from citeflow.kubeflow import client
+    from citeflow.kubeflow import calls, client
     from citeflow.utils.retry import Backoff
 
     quick = Backoff(first_pause_s=0.01, longest_pause_s=0.02, patience_s=0.3)
-    monkeypatch.setattr(client, "BACKOFF", quick)
+    monkeypatch.setattr(calls, "BACKOFF", quick)
     monkeypatch.setattr(client, "POLL", quick)
     monkeypatch.setattr(client, "LOOKUP_PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(home / "context.json"))

@@ -17,8 +17,9 @@ from citeflow.errors import (
     TrainingError,
     UnavailableError,
 )
-from citeflow.kubeflow import client
-from citeflow.kubeflow.client import check_succeeded, connect, failed_stages
+from citeflow.kubeflow import calls
+from citeflow.kubeflow.connection import connect
+from citeflow.kubeflow.outcome import check_succeeded, failed_stages
 from citeflow.kubeflow.submit import Package, RunOptions, plan, submit
 
 TOKEN = "planted-token-3f9a"
@@ -153,7 +154,7 @@ def test_wait_for_run_outlives_errors_until_its_timeout(kfp, how, capfd):
 
 
 def test_connect_reports_a_silent_server_within_the_limit(monkeypatch):
-    monkeypatch.setattr(client, "TIMEOUT_S", (0.2, 0.2))
+    monkeypatch.setattr(calls, "TIMEOUT_S", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="ReadTimeoutError"):

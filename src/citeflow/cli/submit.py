@@ -9,7 +9,8 @@ import yaml
 from citeflow import config
 from citeflow.cli import options
 from citeflow.errors import ConfigError
-from citeflow.kubeflow.client import KfpClient, check_succeeded
+from citeflow.kubeflow.client import KfpClient
+from citeflow.kubeflow.outcome import check_succeeded
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import Package, RunOptions, plan, upload
 from citeflow.kubeflow.submit import submit as submit_run

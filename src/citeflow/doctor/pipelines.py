@@ -6,6 +6,7 @@ from typing import Any
 
 from citeflow.doctor import Finding, Status, expect
 from citeflow.errors import CiteflowError
+from citeflow.kubeflow.calls import call
 from citeflow.kubeflow.client import KfpClient
 
 NEEDED = (2, 17)
@@ -34,7 +35,7 @@ def check_version(client: KfpClient) -> Finding:
     what = f"version of {SERVER}"
     hint = "2.17 or newer is needed"
     try:
-        health = client.call(_V1Beta1Api(client.kfp.healthzs.api_client).healthz)
+        health = call(_V1Beta1Api(client.kfp.healthzs.api_client).healthz)
         tag = str((health or {}).get("tag_name", ""))
     except CiteflowError:
         tag = ""

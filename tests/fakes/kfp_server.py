@@ -24,6 +24,8 @@ from kfp import components
 from kfp_server_api import models
 
 API = "/apis/v2beta1"
+PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
+"""Where an API server of Kubernetes has it."""
 ROUTES = {
     "GET /healthz": "healthz",
     "GET /apis/v1beta1/healthz": "version",
@@ -82,6 +84,8 @@ class State:
     multi_user: bool = False
     store: str = "database"
     token: str = ""
+    kube_token: str | None = None
+    """Token of the user of the API server that stands before it, if one does."""
     tag: str = "2.17.0"
     namespaces: tuple = ("alice",)
     states: list = field(default_factory=list)
@@ -131,6 +135,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.state.kube_token is not None:
+            if refusal := self._refused_by_kubernetes(url.path):
+                self._send(*refusal)
+                return
+            path = url.path.removeprefix(PROXY).replace("//", "/")
+            url = url._replace(path=path)
         headers = dict(self.headers)
         request = Seen(self.command, unquote(url.path), dict(parse_qsl(url.query)), headers)
         with self.server.lock, contextlib.suppress(ConnectionError):
@@ -153,6 +163,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def _refused_by_kubernetes(self, path: str) -> tuple[int, bytes, str] | None:
+        token = self.server.state.kube_token
+        if token and self.headers.get("authorization") != f"Bearer {token}":
+            status = {"kind": "Status", "status": "Failure", "message": "Unauthorized", "code": 401}
+            return 401, json.dumps(status).encode(), "application/json"
+        if not path.startswith(f"{PROXY}/"):
+            return 404, b"404 page not found\n", "text/plain; charset=utf-8"
+        return None
 
     def _fault(self, request: Seen) -> object:
         for fault in self.server.state.faults:

@@ -28,7 +28,9 @@ TRANSIENT = {408, 429, 500, 502, 503, 504}
 SHOWN_CHARS = 300
 """At most so much of a server's own message is printed."""
 
-IS_HOST_RIGHT = "is --host (or $KF_PIPELINES_ENDPOINT) right, and the port forwarded?"
+IS_HOST_RIGHT = (
+    "is --host right, or $KF_PIPELINES_ENDPOINT, or the kubeconfig? Is the port forwarded?"
+)
 
 
 class UnansweredError(UnavailableError):
@@ -129,10 +131,12 @@ def _to_user_error(error: Any, host: str) -> CiteflowError:
     """Say what the server refuses, and what to do about it."""
     message = _message(error.body) or str(error.reason)
     if error.status == 401:
-        hint = f"give another --token-file ({message})"
+        hint = f"another --token-file, or a new login for the kubeconfig's user ({message})"
         return ConfigError("Kubeflow Pipelines refuses the token", host, hint=hint)
     if error.status == 403:
         hint = "is --namespace your profile's, and may this account use pipelines there?"
+        if "services/proxy" in message:  # the API server's word, not that of the service behind it
+            hint = "forward the port of ml-pipeline-ui, and give --host"
         return ConfigError("not allowed by Kubeflow Pipelines", message, hint=hint)
     if 300 <= error.status < 400:
         target = str(error.headers.get("Location", "")).partition("?")[0]

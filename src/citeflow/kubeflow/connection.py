@@ -9,6 +9,7 @@ import io
 import os
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from citeflow.errors import INSTALL, ConfigError, NotFoundError, UnavailableError
@@ -43,8 +44,8 @@ def connect(
     """
     if host and not host.startswith(("http://", "https://")):
         raise ConfigError("--host", host, hint="a URL that begins with http:// or https://")
-    kfp_client = _client_class()
     credentials = _credentials(token_file)
+    kfp_client = _client_class(credentials)
     authority = str(_existing(ssl_ca_cert)) if ssl_ca_cert else None
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # one at every start, meant for users of kfp 1
@@ -65,7 +66,7 @@ def connect(
     )
 
 
-def _client_class() -> Any:
+def _client_class(credentials: Any) -> Any:
     try:
         import kfp
     except ImportError:
@@ -73,13 +74,20 @@ def _client_class() -> Any:
     import urllib3
 
     class Client(kfp.Client):  # type: ignore[misc]
-        """kfp.Client without its own retries, its prints and its file in the home directory."""
+        """kfp.Client without its own retries, its prints and its file in the home directory.
+
+        It also keeps the path of the service behind an API server, which kfp's own loses.
+        """
 
         def _load_config(self, *args: Any, **options: Any) -> Any:
             config = super()._load_config(*args, **options)
             config.retries = urllib3.Retry(
                 total=0, redirect=False, respect_retry_after_header=False
             )
+            if "://" not in config.host:  # the service in a pod's cluster, as kfp names it
+                config.host = f"http://{config.host}"
+            if "/proxy/" in config.host:
+                _keep_host(config, credentials)
             return config
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
@@ -89,6 +97,24 @@ def _client_class() -> Any:
             self._context_setting["namespace"] = namespace
 
     return Client
+
+
+def _keep_host(config: Any, credentials: Any) -> None:
+    """Let credentials, or else the kubeconfig's hook, renew the token alone.
+
+    The hook that the kubernetes package sets puts all of the kubeconfig into the configuration
+    before each request: the URL of the API server too, without the path to the service behind it.
+    """
+    config.host = config.host.rstrip("/")
+    renew = (credentials or config).refresh_api_key_hook
+    if renew:
+        renewed = SimpleNamespace(api_key={})
+
+        def refresh(config: Any) -> None:
+            renew(renewed)
+            config.api_key.update(renewed.api_key)
+
+        config.refresh_api_key_hook = refresh
 
 
 def _credentials(token_file: Path | None) -> Any:

@@ -1,7 +1,9 @@
 import json
+import math
 
 import pytest
 from fakes.kube_api import KubeApi
+from fakes.recorded import recorded
 
 from citeflow.cli.main import main
 from citeflow.kubeflow import run_logs
@@ -17,8 +19,8 @@ def cluster(monkeypatch):
     """A cluster with nothing on it but Kubeflow's kinds."""
     with KubeApi() as kube:
 
-        def connect(*, namespace):
-            return cluster_api.KubeClient(api=kube.client(retries=False), namespace=namespace)
+        def connect(**options):
+            return cluster_api.KubeClient(api=kube.client(retries=False), **options)
 
         monkeypatch.setattr(cluster_api, "connect", connect)
         monkeypatch.setattr(run_logs, "POLL_S", 0.01)
@@ -140,6 +142,32 @@ def test_wait_ends_with_the_exit_code_of_the_run(kfp, call, state, code):
     watched, (again,), _ = call("runs", "watch", run["run_id"])
     assert (watched, again["state"]) == (code, state)
     assert again["finished"] is not None
+
+
+def recorded_pod(name, run_id):
+    pod = recorded(f"kfp/step-pod-{name}")
+    pod["metadata"]["labels"][RUN] = run_id
+    return pod
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_watch_ends_with_the_error_of_the_step(kfp, cluster, call, submit, is_listed):
+    kfp.state.states = ["RUNNING", "RUNNING", "FAILED"]
+    run_id = submit()["run_id"]
+    for name in ("failed", "unschedulable"):
+        cluster.put(recorded_pod(name, run_id))
+    if not is_listed:
+        cluster.fail(math.inf, status=403)
+    code, (run,), err = call("runs", "watch", run_id)
+    assert (code, run["state"]) == (75, "FAILED")
+    if is_listed:
+        assert "run pods of=download are=1 pending, 0/1 nodes are available" in err
+        job = "citeflow-synthetic-1ef9460d-21504c0bd8"
+        last = f"error: failed at train: the job has passed its deadline: {job}\n"
+        assert err.endswith(f"{last}hint: raise deadline_hours in `job`\n")
+    else:
+        assert err.count("run does not see its pods") == 1
+        assert err.endswith(f"failed at train: {run_id}\nhint: `citeflow runs logs {run_id}`\n")
 
 
 def test_runs_list_has_the_newest_first(kfp, call, submit):

@@ -23,6 +23,8 @@ import yaml
 from kfp import components
 from kfp_server_api import models
 
+from fakes.recorded import recorded
+
 API = "/apis/v2beta1"
 PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
 """Where an API server of Kubernetes has it."""
@@ -209,9 +211,13 @@ def to_json(model: object) -> object:
     return CLIENT.sanitize_for_serialization(model)
 
 
+def to_model(values: object, kind: str) -> object:
+    return CLIENT.deserialize(SimpleNamespace(data=json.dumps(values)), kind)
+
+
 def read(values: object, kind: str) -> object:
     """Let the API's own model read what was sent; it must hold everything of it."""
-    model = CLIENT.deserialize(SimpleNamespace(data=json.dumps(values)), kind)
+    model = to_model(values, kind)
     if to_json(model) != values:
         raise UnknownError(f"{kind} does not know all of {values}")
     return model
@@ -381,8 +387,7 @@ class Answers:
         if run.state in TERMINAL:
             run.finished_at = datetime.now(UTC)
         if run.state == "FAILED":
-            task = models.V2beta1PipelineTaskDetail(display_name="train", state="FAILED")
-            run.run_details = models.V2beta1RunDetails(task_details=[task])
+            run.run_details = to_model(recorded("kfp/run-failed"), "V2beta1Run").run_details
 
     def terminate_run(self, run_id: str) -> object:
         run = self.get_run(run_id)
@@ -417,6 +422,7 @@ def speed_up(monkeypatch, home) -> None:
     quick = Backoff(first_pause_s=0.01, longest_pause_s=0.02, patience_s=0.3)
     monkeypatch.setattr(calls, "BACKOFF", quick)
     monkeypatch.setattr(client, "POLL", quick)
+    monkeypatch.setattr(client, "OUTAGE_S", 5.0)
     monkeypatch.setattr(client, "LOOKUP_PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(home / "context.json"))
     for name in ("ENDPOINT", "UI_ENDPOINT", "SA_TOKEN_PATH"):

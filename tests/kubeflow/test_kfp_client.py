@@ -1,14 +1,12 @@
 import dataclasses
-import json
 import socket
 import time
-from types import SimpleNamespace
 
-import kfp_server_api
 import pytest
 import yaml
 from fakes import kfp_server
 from fakes.kfp_server import PAGE, serving
+from fakes.recorded import recorded
 
 from citeflow.errors import (
     ConfigError,
@@ -19,7 +17,7 @@ from citeflow.errors import (
 )
 from citeflow.kubeflow import calls
 from citeflow.kubeflow.connection import connect
-from citeflow.kubeflow.outcome import check_succeeded, failed_stages
+from citeflow.kubeflow.outcome import failed_stages, run_error
 from citeflow.kubeflow.submit import Package, RunOptions, plan, submit
 
 TOKEN = "planted-token-3f9a"
@@ -127,13 +125,12 @@ def test_call_repeats_reads(kfp, path, how):
 @pytest.mark.parametrize(
     ("state", "kind", "code"), [("FAILED", TrainingError, 75), ("CANCELED", StoppedError, 143)]
 )
-def test_check_succeeded_has_an_error_per_state(kfp, state, kind, code):
+def test_run_error_has_a_class_per_state(kfp, state, kind, code):
     kfp.state.states = ["RUNNING", state]
     connected, made = submitted(kfp)
-    with pytest.raises(kind) as caught:
-        check_succeeded(connected.wait_for_run(made.run_id, timeout_s=10))
-    assert caught.value.exit_code == code
-    assert ("at train" in str(caught.value)) == (state == "FAILED")
+    error = run_error(connected.wait_for_run(made.run_id, timeout_s=10))
+    assert (type(error), error.exit_code) == (kind, code)
+    assert ("at train" in str(error)) == (state == "FAILED")
 
 
 @pytest.mark.parametrize("how", [429, 500, "cut", "lost"])
@@ -250,22 +247,16 @@ def test_get_run_takes_an_id_or_the_newest_of_a_name(kfp):
             connected.get_run(name)
 
 
-def test_failed_stages_leaves_out_nodes_of_argo(recordings):
+def test_failed_stages_leaves_out_nodes_of_argo():
     """A real run whose train stage failed, as the server's own 28 task details tell it."""
-    runs = [json.loads(path.read_text()) for path in recordings.glob("run-*.json")]
-    (failed,) = [run for run in runs if run.get("state") == "FAILED"]
-    answer = SimpleNamespace(data=json.dumps(failed))
-    run = kfp_server_api.ApiClient().deserialize(answer, "V2beta1Run")
-    assert failed_stages(run) == ["train"]
+    assert failed_stages(kfp_server.to_model(recorded("kfp/run-failed"), "V2beta1Run")) == ["train"]
 
 
-def test_fake_answers_with_the_fields_of_a_real_server(kfp, recordings):
+def test_fake_answers_with_the_fields_of_a_real_server(kfp):
     submitted(kfp)
-    for path, objects in {
-        "pipelines": kfp.state.pipelines,
-        "experiments": kfp.state.experiments,
-        "runs": kfp.state.runs,
-    }.items():
-        recorded = json.loads((recordings / f"{path}.json").read_text())[path]
-        known = set().union(*recorded)
-        assert set(kfp_server.to_json(objects[0])) <= known, path
+    for made, known in (
+        (kfp.state.pipelines, recorded("kfp/pipelines")["pipelines"]),
+        (kfp.state.experiments, recorded("kfp/experiments")["experiments"]),
+        (kfp.state.runs, [recorded("kfp/run-failed")]),
+    ):
+        assert set(kfp_server.to_json(made[0])) <= set().union(*known)

@@ -10,7 +10,6 @@ from citeflow import config
 from citeflow.cli import options
 from citeflow.errors import ConfigError
 from citeflow.kubeflow.client import KfpClient
-from citeflow.kubeflow.outcome import check_succeeded
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import Package, RunOptions, plan, upload
 from citeflow.kubeflow.submit import submit as submit_run
@@ -207,9 +206,12 @@ def wait_for_run(
         TrainingError, StoppedError: it did not succeed.
         UnavailableError: it has not ended in time.
     """
-    run = client.wait_for_run(run_id, timeout_s=60.0 * timeout_minutes)
+    from citeflow.kubeflow.watch import watch_run
+
+    run, error = watch_run(client, run_id, timeout_s=60.0 * timeout_minutes)
     emit({**facts, "state": run.state})
-    check_succeeded(run)
+    if error:
+        raise error
 
 
 def _changed_settings(settings: options.Settings) -> str:

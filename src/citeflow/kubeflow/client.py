@@ -190,8 +190,10 @@ class KfpClient:
         """Ask the server to end a run."""
         call(self.kfp.runs.run_service_terminate_run, run_id)
 
-    def wait_for_run(self, run_id: str, *, timeout_s: float) -> Any:
-        """Return a run once it has ended; log its states as they come.
+    def wait_for_run(
+        self, run_id: str, *, timeout_s: float, look: Callable[[], None] = lambda: None
+    ) -> Any:
+        """Return a run once it has ended; log its states as they come, and look at something else.
 
         A cancelled run ends as FAILED on the server. It is returned as CANCELED if the client saw
         that it was being cancelled.
@@ -212,6 +214,7 @@ class KfpClient:
                 if last == CANCELING and run.state == FAILED:
                     run.state = CANCELED
                 return run
+            look()
             last = run.state or last
             pause_s = POLL.pause_s(looks)
             if time.monotonic() + pause_s > until:

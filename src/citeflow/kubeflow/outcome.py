@@ -1,9 +1,10 @@
 """The states of a run, and the error that a run which has ended stands for."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-from citeflow.errors import StoppedError, TrainingError
+from citeflow.errors import CiteflowError, StoppedError, TrainingError
 
 SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
@@ -12,19 +13,28 @@ CANCELING = "CANCELING"
 TERMINAL = {SUCCEEDED, FAILED, CANCELED, "SKIPPED"}
 
 
-def check_succeeded(run: Any) -> None:
-    """Raise the error that a run which has ended stands for.
+def run_error(
+    run: Any, find_error: Callable[[str], CiteflowError | None] = lambda stage: None
+) -> CiteflowError | None:
+    """Return the error that a run which has ended stands for, None if it succeeded.
 
-    Raises:
-        TrainingError: it failed: exit code 75.
-        StoppedError: it was cancelled: exit code 143.
+    Args:
+        run: the run.
+        find_error: returns the error that a stage ended with, if that can be known.
+
+    Returns:
+        TrainingError (exit code 75) if it failed, StoppedError (143) if it was cancelled.
     """
+    if run.state == SUCCEEDED:
+        return None
     if run.state == CANCELED:
-        raise StoppedError("the run was cancelled", run.run_id)
-    if run.state != SUCCEEDED:
-        failed = ", ".join(failed_stages(run))
-        what = f"the run ended as {run.state}" + (f" at {failed}" if failed else "")
-        raise TrainingError(what, run.run_id, hint=f"`citeflow runs logs {run.run_id}`")
+        return StoppedError("the run was cancelled", run.run_id)
+    stages = failed_stages(run)
+    for stage in stages:
+        if error := find_error(stage):
+            return TrainingError(f"failed at {stage}: {error.what}", error.value, hint=error.hint)
+    what = f"failed at {', '.join(stages)}" if stages else f"the run ended as {run.state}"
+    return TrainingError(what, run.run_id, hint=f"`citeflow runs logs {run.run_id}`")
 
 
 def failed_stages(run: Any) -> list[str]:

@@ -82,7 +82,7 @@ def job(run_id, name):
 
 
 def test_submit_turns_options_into_parameters(kfp, submit, tmp_path):
-    (tmp_path / "job.yaml").write_text("cpu: 2\n")
+    (tmp_path / "job.yaml").write_text("cpu: 2\nmemory: 1Gi\n")
     argv = ["--dataset", "/mnt/citeflow/papers", "--workers", "4", "--launcher", "pytorchjob"]
     argv += ["--job", "job.yaml", "--preset", "seed", "--set", "train.epochs=3"]
     submitted = submit(*argv, "--param", "minutes=5")
@@ -91,9 +91,9 @@ def test_submit_turns_options_into_parameters(kfp, submit, tmp_path):
         "dataset": "/mnt/citeflow/papers",
         "workers": 4,
         "launcher": "pytorchjob",
-        "job": "cpu: 2\n",
+        "job": "{cpu: 2, memory: 1Gi}",
         "preset": "seed",
-        "settings": "train:\n  epochs: 3.0\n",
+        "settings": "{train: {epochs: 3.0}}",
         "minutes": 5.0,
     }
     assert {name: parameters[name] for name in expected} == expected

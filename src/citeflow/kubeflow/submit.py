@@ -26,7 +26,7 @@ from citeflow.kubeflow.client import KfpClient, RunRequest
 from citeflow.kubeflow.pipeline_spec import with_images, without_cache
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.utils.logging import log
-from citeflow.utils.records import convert, nearest, parse_scalar
+from citeflow.utils.records import convert, nearest, one_line, parse_scalar
 
 DEFAULT_EXPERIMENT = "citeflow"
 
@@ -186,6 +186,10 @@ def plan(
     check_readable(text)
     values = typed_parameters(text, parameters or {})
     pipeline.validate(values)
+    values = {
+        name: one_line(value) if isinstance(value, str) and "\n" in value else value
+        for name, value in values.items()
+    }
     subject = str(values.get("dataset", pipeline.name))
     return SubmissionPlan(
         text=text,

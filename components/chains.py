@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.reporting.mlflow import KFP_RUN_ID
@@ -27,7 +28,7 @@ def download_task(
     launcher: str,
     job: str,
     data_root: str,
-    predictor: str = "settings",
+    predictor: str = FROM_SETTINGS,
     epochs: float = 0.0,
     minutes: float = 0.0,
     workers: int = 1,
@@ -45,6 +46,7 @@ def download_task(
         run_name=run_name,
         out_dir=out_dir,
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        title=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,

@@ -61,6 +61,7 @@ def download(
     run_name: str,
     out_dir: str,
     run_id: str,
+    title: str,
     launcher: str,
     job: str,
     *,
@@ -88,7 +89,7 @@ def download(
             job=job,
         )
         resolved = params.config()
-        run = RunPaths(Path(data_root), run_name or paths.make_name(dataset, run_id[:8].lower()))
+        run = RunPaths(Path(data_root), run_name or paths.make_name(title, run_id[:8].lower()))
         # A training of an hour must not end with a folder that cannot be written to.
         job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
         check_output_folders(run.data_root, _output_folder(run, out_dir))

@@ -46,8 +46,12 @@ def test_submit_creates_all_that_a_run_needs(kfp, capfd):
     assert len(list(yaml.safe_load_all(PLAN.text))) == 2
     names = (pipeline.name, version.display_name, experiment.display_name)
     assert names == ("citation", "v1", "citeflow")
+    assert pipeline.description.startswith("Train and score a GraphSAGE link predictor")
+    assert "\n- **dataset**: " in pipeline.description
+    assert "Runs of citeflow" in experiment.description
     assert run.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
     assert run.runtime_config.parameters["workers"] == 3
+    assert run.runtime_config.parameters["run_name"] == run.display_name == "one"
     assert run.service_account is None
     assert made.describe() == {
         "run_id": run.run_id,
@@ -255,7 +259,7 @@ def test_failed_stages_leaves_out_nodes_of_argo():
 def test_fake_answers_with_the_fields_of_a_real_server(kfp):
     submitted(kfp)
     for made, known in (
-        (kfp.state.pipelines, recorded("kfp/pipelines")["pipelines"]),
+        (kfp.state.pipelines, [{"description": "", **recorded("kfp/pipelines")["pipelines"][0]}]),
         (kfp.state.experiments, recorded("kfp/experiments")["experiments"]),
         (kfp.state.runs, [recorded("kfp/run-failed")]),
     ):

@@ -125,7 +125,7 @@ run_options = options.grouped(
         "--run-name",
         default="",
         metavar="NAME",
-        help="On the run page; by default dataset and time.",
+        help="On the run page, on the volume, in TensorBoard; by default dataset and time.",
     ),
     click.option(
         "--service-account", default="", metavar="NAME", help="Account that the stages run as."

@@ -58,10 +58,11 @@ class KfpClient:
     names_are_dns: bool
     """Whether versions are Kubernetes objects, whose names are lower case."""
 
-    def get_or_create_pipeline(self, name: str) -> Any:
+    def get_or_create_pipeline(self, name: str, description: str) -> Any:
         """Return the pipeline of this name; create it if there is none."""
         create = self.kfp.pipelines.pipeline_service_create_pipeline
-        body = self._model("Pipeline", name=name, display_name=name, **self._namespace())
+        fields = {"name": name, "display_name": name, "description": description}
+        body = self._model("Pipeline", **fields, **self._namespace())
         return _get_or_create(lambda: self.find_pipeline(name), create, body)
 
     def find_pipeline(self, name: str) -> Any:
@@ -110,10 +111,11 @@ class KfpClient:
             if not token:
                 return
 
-    def get_or_create_experiment(self, name: str) -> Any:
+    def get_or_create_experiment(self, name: str, description: str) -> Any:
         """Return the experiment of this name; create it if there is none."""
         create = self.kfp.experiments.experiment_service_create_experiment
-        body = self._model("Experiment", display_name=name, **self._namespace())
+        fields = {"display_name": name, "description": description}
+        body = self._model("Experiment", **fields, **self._namespace())
         return _get_or_create(lambda: self.find_experiment(name), create, body)
 
     def find_experiment(self, name: str) -> Any:

@@ -138,8 +138,12 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 def one_line(text: str) -> str:
     """Write YAML text on one line, as a run form has it: a field there loses its line ends."""
     values = yaml.safe_load(text)
-    flow = {"default_flow_style": True, "width": float("inf"), "sort_keys": False}
-    return yaml.safe_dump(values, allow_unicode=True, **flow).strip() if values else ""
+    if not values:
+        return ""
+    line = yaml.safe_dump(
+        values, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
+    )
+    return line.strip()
 
 
 def parse_scalar(name: str, text: str) -> object:

@@ -7,6 +7,7 @@ from kfp import dsl, kubernetes
 from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.reporting import links
 from citeflow.reporting.mlflow import KFP_RUN_ID
 from components.base import request_resources
 from components.download.component import download
@@ -110,6 +111,9 @@ def evaluate_and_publish(
     )
     request_resources(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _connect_to_mlflow(published)
+    kubernetes.use_config_map_as_env(
+        published, links.CONFIG_MAP, {name: name for name in links.VARIABLES}, optional=True
+    )
     return report
 
 

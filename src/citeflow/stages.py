@@ -190,6 +190,7 @@ def publish(
         The folder with report.json, report.html and model/.
     """
     from citeflow.reporting import markdown, mlflow
+    from citeflow.reporting.links import find_links
     from citeflow.reporting.publish import publish as publish_report
 
     with component_entrypoint():
@@ -206,6 +207,7 @@ def publish(
                 f"- {markdown.escape(name)}: {markdown.escape(str(value))}"
                 for name, value in where.items()
             ]
+            lines += [f"- [{name}]({url})" for name, url in find_links(run, out).items()]
             text = markdown.summary(Report.read(out))
             files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
         # An experiment has other runs, which MLflow being away must not end.

@@ -30,7 +30,6 @@ PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
 """Where an API server of Kubernetes has it."""
 ROUTES = {
     "GET /healthz": "healthz",
-    "GET /apis/v1beta1/healthz": "version",
     "POST /pipelines/upload_version": "upload_version",
     "POST /pipelines": "create_pipeline",
     "GET /pipelines/names/([^/]+)": "pipeline_by_name",
@@ -89,6 +88,8 @@ class State:
     kube_token: str | None = None
     """Token of the user of the API server that stands before it, if one does."""
     tag: str = "2.17.0"
+    failed_tasks: dict = field(default_factory=dict)
+    """Types and messages of a failed run's tasks, on a server that has no ML Metadata."""
     namespaces: tuple = ("alice",)
     states: list = field(default_factory=list)
     """Of each run, one for each time that it is asked for; the last one stays."""
@@ -260,13 +261,9 @@ class Answers:
             objects = [known for known in objects if known.display_name == each.string_value]
         return objects or None
 
-    def version(self) -> object:
-        return {"tag_name": self.state.tag}
-
     def healthz(self) -> object:
-        return models.V2beta1GetHealthzResponse(
-            multi_user=self.state.multi_user, pipeline_store=self.state.store
-        )
+        given = {"multi_user": self.state.multi_user, "pipeline_store": self.state.store}
+        return {**recorded("kfp/healthz"), "tag_name": self.state.tag, **given}
 
     def create_pipeline(self) -> object:
         new = self.body("V2beta1Pipeline")
@@ -376,8 +373,23 @@ class Answers:
         for run in self.state.runs:
             if run.run_id == run_id:
                 self._advance(run)
-                return run
+                return self._with_tasks(run) if self.state.failed_tasks else run
         raise RefusedError(404, f"Run {run_id} not found")
+
+    def _with_tasks(self, run: object) -> object:
+        values = to_json(run)
+        values.pop("run_details", None)
+        if run.state == "FAILED" and self.request.query.get("view") == "FULL":
+            values["tasks"] = [
+                {
+                    "name": name,
+                    "type": kind,
+                    "state": "FAILED",
+                    "status_metadata": {"message": text},
+                }
+                for name, (kind, text) in self.state.failed_tasks.items()
+            ]
+        return values
 
     def _advance(self, run: object) -> None:
         states = self.state.states

@@ -132,7 +132,8 @@ def test_call_repeats_reads(kfp, path, how):
 def test_run_error_has_a_class_per_state(kfp, state, kind, code):
     kfp.state.states = ["RUNNING", state]
     connected, made = submitted(kfp)
-    error = run_error(connected.wait_for_run(made.run_id, timeout_s=10))
+    run = connected.wait_for_run(made.run_id, timeout_s=10)
+    error = run_error(run, connected.failed_stages(made.run_id))
     assert (type(error), error.exit_code) == (kind, code)
     assert ("at train" in str(error)) == (state == "FAILED")
 
@@ -253,7 +254,22 @@ def test_get_run_takes_an_id_or_the_newest_of_a_name(kfp):
 
 def test_failed_stages_leaves_out_nodes_of_argo():
     """A real run whose train stage failed, as the server's own 28 task details tell it."""
-    assert failed_stages(kfp_server.to_model(recorded("kfp/run-failed"), "V2beta1Run")) == ["train"]
+    assert failed_stages(recorded("kfp/run-failed")) == {"train": ""}
+
+
+def test_failed_run_of_a_server_without_ml_metadata_has_its_error():
+    """Fields of backend/api/v2/run.proto of Kubeflow Pipelines' master, November 2026."""
+    left = recorded("kfp/step-pod-failed")["status"]["containerStatuses"][0]["state"]["terminated"]
+    message = f"main: Error (exit code 1): {left['message']}"
+    with serving(failed_tasks={"root": ("ROOT", ""), "train": ("RUNTIME", message)}) as kfp:
+        kfp.state.states = ["FAILED"]
+        connected, made = submitted(kfp)
+        run = connected.wait_for_run(made.run_id, timeout_s=10)
+        assert run.run_details is None
+        error = run_error(run, connected.failed_stages(made.run_id))
+    assert str(error).startswith(
+        "error: failed at train: the job has passed its deadline: citeflow"
+    )
 
 
 def test_fake_answers_with_the_fields_of_a_real_server(kfp):

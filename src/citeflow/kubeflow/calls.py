@@ -49,6 +49,26 @@ class _NoAnswerError(TransientError):
         self.was_sent = was_sent
 
 
+class RawApi:
+    """The API past the generated client, which drops the fields that its version does not know."""
+
+    def __init__(self, kfp: Any) -> None:
+        self.api_client = kfp.healthzs.api_client
+
+    def get(self, path: str, query: tuple[tuple[str, str], ...] = (), **options: Any) -> Any:
+        """Return an answer as plain values; to be called by `call`."""
+        return self.api_client.call_api(
+            path,
+            "GET",
+            query_params=list(query),
+            header_params={"Accept": "application/json"},
+            response_type="object",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+            **options,
+        )
+
+
 def call(
     method: Callable[..., Any],
     *args: Any,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from citeflow.errors import NotFoundError, UnavailableError
-from citeflow.kubeflow.calls import AlreadyExistsError, UnansweredError, call
-from citeflow.kubeflow.outcome import CANCELED, CANCELING, FAILED, TERMINAL
+from citeflow.kubeflow.calls import AlreadyExistsError, RawApi, UnansweredError, call
+from citeflow.kubeflow.outcome import CANCELED, CANCELING, FAILED, TERMINAL, failed_stages
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.retry import Backoff
 
@@ -187,6 +187,11 @@ class KfpClient:
         if not runs:
             raise NotFoundError("no such run", id_or_name, hint="`citeflow runs list` names them")
         return runs[0]
+
+    def failed_stages(self, run_id: str) -> dict[str, str]:
+        """Return the stages of a run that failed, with what the server says of each."""
+        path = f"/apis/v2beta1/runs/{run_id}"
+        return failed_stages(call(RawApi(self.kfp).get, path, (("view", "FULL"),)))
 
     def terminate_run(self, run_id: str) -> None:
         """Ask the server to end a run."""

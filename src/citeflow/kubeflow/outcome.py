@@ -1,10 +1,12 @@
 """The states of a run, and the error that a run which has ended stands for."""
 
+import contextlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from citeflow.errors import CiteflowError, StoppedError, TrainingError
+from citeflow.errors import CiteflowError, StoppedError, TrainingError, error_from_dict
 
 SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
@@ -14,12 +16,15 @@ TERMINAL = {SUCCEEDED, FAILED, CANCELED, "SKIPPED"}
 
 
 def run_error(
-    run: Any, find_error: Callable[[str], CiteflowError | None] = lambda stage: None
+    run: Any,
+    failed: Mapping[str, str],
+    find_error: Callable[[str], CiteflowError | None] = lambda stage: None,
 ) -> CiteflowError | None:
     """Return the error that a run which has ended stands for, None if it succeeded.
 
     Args:
         run: the run.
+        failed: the stages that failed, with what the server says of them.
         find_error: returns the error that a stage ended with, if that can be known.
 
     Returns:
@@ -29,26 +34,39 @@ def run_error(
         return None
     if run.state == CANCELED:
         return StoppedError("the run was cancelled", run.run_id)
-    stages = failed_stages(run)
-    for stage in stages:
-        if error := find_error(stage):
+    for stage, message in failed.items():
+        if error := find_error(stage) or read_error(message):
             return TrainingError(f"failed at {stage}: {error.what}", error.value, hint=error.hint)
-    what = f"failed at {', '.join(stages)}" if stages else f"the run ended as {run.state}"
+    what = f"failed at {', '.join(failed)}" if failed else f"the run ended as {run.state}"
     return TrainingError(what, run.run_id, hint=f"`citeflow runs logs {run.run_id}`")
 
 
-def failed_stages(run: Any) -> list[str]:
-    """Return the stages of a run that failed.
+def read_error(message: str) -> CiteflowError | None:
+    """Read the error that a step left as JSON; Kubernetes and Argo put words before it."""
+    with contextlib.suppress(ValueError):
+        return error_from_dict(json.loads(message[message.index("{") :]))
+    return None
 
-    The server reports Argo's nodes as tasks too: the workflow and its root, drivers, executors, and
-    the retries of each with a number in brackets. They are left out.
+
+def failed_stages(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return the stages of a run that failed, with what the server says of each.
+
+    Servers with ML Metadata (up to 2.18) say nothing, and report Argo's nodes as tasks: the
+    workflow and its root, drivers, executors, and the retries of each with a number in brackets.
+    They are left out. Servers without it have `tasks` of types, in the view `FULL` of a run.
+
+    Args:
+        run: the run as the API has it.
     """
-    stages = set()
-    for task in (run.run_details.task_details if run.run_details else None) or []:
-        name = re.sub(r"\(\d+\)$", "", task.display_name or "")
-        pods = [child.pod_name for child in task.child_tasks or [] if child.pod_name]
+    stages = {}
+    for task in (run.get("run_details") or {}).get("task_details") or []:
+        name = re.sub(r"\(\d+\)$", "", task.get("display_name") or "")
+        pods = [child.get("pod_name") or "" for child in task.get("child_tasks") or []]
         workflows = {pod.rpartition("-")[0] for pod in pods}
         is_node = name in {"root", "executor", *workflows} or name.endswith("-driver")
-        if task.state == FAILED and name and not is_node:
-            stages.add(name)
-    return sorted(stages)
+        if task.get("state") == FAILED and name and not is_node:
+            stages[name] = ""
+    for task in run.get("tasks") or []:
+        if task.get("state") == FAILED and task.get("type") == "RUNTIME":
+            stages[task["name"]] = (task.get("status_metadata") or {}).get("message", "")
+    return dict(sorted(stages.items()))

@@ -1,22 +1,21 @@
 """Watch a run to its end: why its pods do not run, and the error that a step ended with.
 
-Kubeflow Pipelines tells neither: its API has the states of a run's tasks. The pods tell both, where
-there is a kubeconfig and its user may list them. Without one, the run is watched all the same.
+The API of Kubeflow Pipelines 2.17 tells neither. The pods tell both, where there is a kubeconfig
+and its user may list them. Without one, the run is watched all the same.
 """
 
 import contextlib
 import itertools
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from citeflow.errors import CiteflowError, TrainingError, UnavailableError, error_from_dict
+from citeflow.errors import CiteflowError, TrainingError, UnavailableError
 from citeflow.kubeflow.client import KfpClient
-from citeflow.kubeflow.outcome import run_error
+from citeflow.kubeflow.outcome import FAILED, read_error, run_error
 from citeflow.kubernetes import client as kubernetes
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.identity import RUN_ID
-from citeflow.kubernetes.job_status import ContainerEnd, PodStatus, summarize
+from citeflow.kubernetes.job_status import PodStatus, summarize
 from citeflow.kubernetes.reaper import STEP_CONTAINER
 from citeflow.utils.logging import log
 
@@ -36,7 +35,8 @@ def watch_run(
     """
     pods = RunPods(run_id=run_id, cluster=_find_cluster(client))
     run = client.wait_for_run(run_id, timeout_s=timeout_s, look=pods.report)
-    return run, run_error(run, pods.error)
+    failed = client.failed_stages(run_id) if run.state == FAILED else {}
+    return run, run_error(run, failed, pods.error)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,7 +73,9 @@ class RunPods:
             if container.name == STEP_CONTAINER and container.end and container.end.exit_code
         ]
         last = max(ends, key=lambda end: str(end.finished), default=None)
-        return _read_error(last) if last else None
+        if last is None:
+            return None
+        return read_error(last.message) or TrainingError("the step ended with exit code", last)
 
     def _list(self) -> list[PodStatus]:
         if self.cluster is None:
@@ -95,12 +97,3 @@ def _find_cluster(client: KfpClient) -> KubeClient | None:
     with contextlib.suppress(CiteflowError):
         return kubernetes.connect(namespace=client.pods_namespace, patience_s=0.0)
     return None
-
-
-def _read_error(end: ContainerEnd) -> CiteflowError:
-    """Read the termination message of a step, which has its error as JSON unless it was killed."""
-    with contextlib.suppress(ValueError):
-        values = json.loads(end.message)
-        if isinstance(values, dict):
-            return error_from_dict(values)
-    return TrainingError("the step ended with exit code", end)

@@ -150,23 +150,24 @@ def recorded_pod(name, run_id):
     return pod
 
 
-@pytest.mark.parametrize("is_listed", [True, False])
-def test_watch_ends_with_the_error_of_the_step(kfp, cluster, call, submit, is_listed):
-    kfp.state.states = ["RUNNING", "RUNNING", "FAILED"]
+@pytest.mark.parametrize("trouble", ["", "outage", "refusal"])
+def test_watch_ends_with_the_error_of_the_step(kfp, cluster, call, submit, trouble):
+    kfp.state.states = [*["RUNNING"] * 5, "FAILED"]
     run_id = submit()["run_id"]
     for name in ("failed", "unschedulable"):
         cluster.put(recorded_pod(name, run_id))
-    if not is_listed:
-        cluster.fail(math.inf, status=403)
+    if trouble:
+        is_outage = trouble == "outage"
+        cluster.fail(2 if is_outage else math.inf, status=503 if is_outage else 403)
     code, (run,), err = call("runs", "watch", run_id)
     assert (code, run["state"]) == (75, "FAILED")
-    if is_listed:
+    assert err.count("run does not see its pods") == bool(trouble)
+    if trouble != "refusal":
         assert "run pods of=download are=1 pending, 0/1 nodes are available" in err
         job = "citeflow-synthetic-1ef9460d-21504c0bd8"
         last = f"error: failed at train: the job has passed its deadline: {job}\n"
         assert err.endswith(f"{last}hint: raise deadline_hours in `job`\n")
     else:
-        assert err.count("run does not see its pods") == 1
         assert err.endswith(f"failed at train: {run_id}\nhint: `citeflow runs logs {run_id}`\n")
 
 

@@ -48,6 +48,7 @@ class RunPods:
     """None where there is none, or once it has refused to list pods."""
 
     _reported: dict[str, str] = field(default_factory=dict)
+    _blind_because: str = ""
 
     def report(self) -> None:
         """Log why pods do not run or were started again, for each stage when that changes."""
@@ -83,7 +84,10 @@ class RunPods:
         try:
             return self.cluster.pods(f"{RUN_ID}={self.run_id}")
         except CiteflowError as error:
-            log("run", "does not see its pods", because=f"{error.what}: {error.value}")
+            reason = f"{error.what}: {error.value}"
+            if reason != self._blind_because:
+                log("run", "does not see its pods", because=reason)
+            self._blind_because = reason
             if not isinstance(error, UnavailableError):
                 self.cluster = None
             return []

@@ -257,19 +257,25 @@ def test_failed_stages_leaves_out_nodes_of_argo():
     assert failed_stages(recorded("kfp/run-failed")) == {"train": ""}
 
 
-def test_failed_run_of_a_server_without_ml_metadata_has_its_error():
+LEFT = recorded("kfp/step-pod-failed")["status"]["containerStatuses"][0]["state"]["terminated"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (f"main: Error (exit code 1): {LEFT['message']}", "train: the job has passed its deadline"),
+        ("main: OOMKilled (exit code 137)", "train: main: OOMKilled (exit code 137)"),
+    ],
+)
+def test_failed_run_of_a_server_without_ml_metadata_has_its_error(message, expected):
     """Fields of backend/api/v2/run.proto of Kubeflow Pipelines' master, November 2026."""
-    left = recorded("kfp/step-pod-failed")["status"]["containerStatuses"][0]["state"]["terminated"]
-    message = f"main: Error (exit code 1): {left['message']}"
     with serving(failed_tasks={"root": ("ROOT", ""), "train": ("RUNTIME", message)}) as kfp:
         kfp.state.states = ["FAILED"]
         connected, made = submitted(kfp)
         run = connected.wait_for_run(made.run_id, timeout_s=10)
         assert run.run_details is None
         error = run_error(run, connected.failed_stages(made.run_id))
-    assert str(error).startswith(
-        "error: failed at train: the job has passed its deadline: citeflow"
-    )
+    assert str(error).startswith(f"error: failed at {expected}")
 
 
 def test_fake_answers_with_the_fields_of_a_real_server(kfp):

@@ -34,11 +34,14 @@ def run_error(
         return None
     if run.state == CANCELED:
         return StoppedError("the run was cancelled", run.run_id)
+    hint = f"`citeflow runs logs {run.run_id}`"
     for stage, message in failed.items():
         if error := find_error(stage) or read_error(message):
             return TrainingError(f"failed at {stage}: {error.what}", error.value, hint=error.hint)
+        if message:
+            return TrainingError(f"failed at {stage}", " ".join(message.split()), hint=hint)
     what = f"failed at {', '.join(failed)}" if failed else f"the run ended as {run.state}"
-    return TrainingError(what, run.run_id, hint=f"`citeflow runs logs {run.run_id}`")
+    return TrainingError(what, run.run_id, hint=hint)
 
 
 def read_error(message: str) -> CiteflowError | None:
@@ -68,5 +71,6 @@ def failed_stages(run: Mapping[str, Any]) -> dict[str, str]:
             stages[name] = ""
     for task in run.get("tasks") or []:
         if task.get("state") == FAILED and task.get("type") == "RUNTIME":
-            stages[task["name"]] = (task.get("status_metadata") or {}).get("message", "")
+            status = task.get("status_metadata") or {}
+            stages[task["name"]] = status.get("message") or task.get("lifecycle_message") or ""
     return dict(sorted(stages.items()))

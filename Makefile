@@ -8,7 +8,7 @@ TAG ?= $(VERSION)-python3.11
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check generate run test faults e2e bench docs image locks hooks
+.PHONY: help setup check versions generate run test faults e2e bench docs image locks hooks
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,9 @@ check: $(READY) ## format, lint, types, shell scripts, and whether generated fil
 	$(BIN)/python scripts/settings_reference.py --check
 	$(BIN)/python scripts/component_docs.py --check
 	$(BIN)/python scripts/monitoring.py --check
+
+versions: $(READY) ## the compiled files against other versions of Kubeflow Pipelines; fetches their packages
+	$(BIN)/python scripts/kfp_versions.py
 
 generate: $(READY) ## compile components and pipelines, write the generated pages
 	$(BIN)/citeflow compile

@@ -7,6 +7,7 @@ from kfp import dsl, kubernetes
 
 from citeflow import __version__
 from citeflow.config import PRESETS, ModelConfig
+from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT, USER
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
 
@@ -18,7 +19,7 @@ RETRY_WITHIN = "30 days"
 
 CHOICES: dict[str, list[str]] = {
     "preset": list(PRESETS),
-    "predictor": ["settings", *get_args(ModelConfig.model_fields["predictor"].annotation)],
+    "predictor": [FROM_SETTINGS, *get_args(ModelConfig.model_fields["predictor"].annotation)],
     "launcher": list(LAUNCHER_NAMES),
 }
 """Parameters that the run form offers as a drop-down."""

@@ -4,8 +4,10 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
+from citeflow.reporting import links
 from citeflow.reporting.mlflow import KFP_RUN_ID
 from components.base import request_resources
 from components.download.component import download
@@ -27,7 +29,7 @@ def download_task(
     launcher: str,
     job: str,
     data_root: str,
-    predictor: str = "settings",
+    predictor: str = FROM_SETTINGS,
     epochs: float = 0.0,
     minutes: float = 0.0,
     workers: int = 1,
@@ -45,6 +47,7 @@ def download_task(
         run_name=run_name,
         out_dir=out_dir,
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        title=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
@@ -108,6 +111,9 @@ def evaluate_and_publish(
     )
     request_resources(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _connect_to_mlflow(published)
+    kubernetes.use_config_map_as_env(
+        published, links.CONFIG_MAP, {name: name for name in links.VARIABLES}, optional=True
+    )
     return report
 
 

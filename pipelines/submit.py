@@ -8,8 +8,9 @@ import sys
 import click
 
 from citeflow.errors import CiteflowError
-from citeflow.kubeflow.client import check_succeeded, connect
+from citeflow.kubeflow.connection import connect
 from citeflow.kubeflow.submit import RunOptions, plan, submit
+from citeflow.kubeflow.watch import watch_run
 
 EXPERIMENT = "citeflow"
 PARAMETERS = {
@@ -31,7 +32,9 @@ def main(host: str, namespace: str) -> None:
         client = connect(host=host, namespace=namespace)
         submission = submit(client, planned)
         print(f"{submission.version}: {submission.url}")
-        check_succeeded(client.wait_for_run(submission.run_id, timeout_s=WAIT_S))
+        _, error = watch_run(client, submission.run_id, timeout_s=WAIT_S)
+        if error:
+            raise error
     except CiteflowError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -19,6 +19,7 @@ def download(
     run_name: str,
     out_dir: str,
     run_id: str,
+    title: str,
     launcher: str,
     job: str,
     data_root: str,
@@ -33,14 +34,15 @@ def download(
             archive of one.
         preset: Settings to start from.
         settings: YAML text, merged over the preset.
-        predictor: What scores a pair, or "settings" to leave that to the settings.
+        predictor: What scores a pair, or "from-settings" to leave that to the settings.
         epochs: Passes over the training citations, or 0 to leave that to the settings.
         minutes: Time to train, or 0 to leave that to the settings.
         workers: Number of training processes, checked before anything is done.
-        run_name: Name of the run; empty makes one from the dataset and the job.
+        run_name: Name of the run; empty makes one from the title and the id.
         out_dir: Folder for report and model, checked before anything is done; empty takes the
             folder of the run.
         run_id: Id of the pipeline run; what tells this run from others of the same dataset.
+        title: Name of the pipeline run, on its page.
         launcher: What will start the training, checked before anything is done.
         job: YAML text with the resources of the job, if there is one, checked before anything is
             done.
@@ -66,6 +68,7 @@ def download(
         run_name,
         out_dir,
         run_id,
+        title,
         launcher,
         job,
         data_root=data_root,

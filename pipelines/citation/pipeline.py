@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices
 from components.chains import download_task, preprocess_task, train_and_evaluate
@@ -11,7 +12,7 @@ from components.chains import download_task, preprocess_task, train_and_evaluate
 def citation(
     dataset: str = "synthetic",
     preset: str = "default",
-    predictor: str = "settings",
+    predictor: str = FROM_SETTINGS,
     epochs: float = 0.0,
     minutes: float = 0.0,
     settings: str = "",
@@ -29,7 +30,8 @@ def citation(
             example /mnt/citeflow/my-papers, or a URL of one. A relative path lies below data_root.
         preset: Settings to start from; "seed" is the published student model that citeflow comes
             from.
-        predictor: Scores a pair of papers; "settings" leaves the choice to the settings.
+        predictor: Scores a pair of papers; "from-settings" leaves the choice to preset and
+            settings.
         epochs: Passes over the training citations; 0 leaves it to the settings. Not together with
             minutes.
         minutes: Time to train; 0 leaves it to the settings. Not together with epochs.
@@ -40,8 +42,8 @@ def citation(
             their own.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}";
             `citeflow launch --help` lists all. Not used by "local".
-        run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty makes one from
-            dataset and run.
+        run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty takes the name
+            of this run, with the first digits of its id.
         out_dir: Folder on the volume for report and model; empty takes runs/NAME/published. A
             relative path lies below data_root.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.

@@ -80,13 +80,18 @@ class RunPaths:
         return "/" in self.name
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a text can name a folder, a pod and a TensorBoard run."""
+    return bool(_NAME.fullmatch(name))
+
+
 def check_name(name: str) -> str:
     """Return the name if it can name a folder, a pod and a TensorBoard run.
 
     Raises:
         ConfigError: it can not.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         hint = "1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
         raise ConfigError("run name", name, hint=hint)
     return name

@@ -59,6 +59,7 @@ def download(
     run_name: str,
     out_dir: str,
     run_id: str,
+    title: str,
     launcher: str,
     job: str,
     *,
@@ -86,7 +87,7 @@ def download(
             job=job,
         )
         resolved = params.config()
-        run = RunPaths(Path(data_root), run_name or paths.make_name(dataset, run_id[:8].lower()))
+        run = RunPaths(Path(data_root), run_name or paths.make_name(title, run_id[:8].lower()))
         # A training of an hour must not end with a folder that cannot be written to.
         job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
         check_output_folders(run.data_root, _output_folder(run, out_dir))
@@ -188,6 +189,7 @@ def publish(
         The folder with report.json, report.html and model/.
     """
     from citeflow.reporting import markdown, mlflow
+    from citeflow.reporting.links import find_links
     from citeflow.reporting.publish import publish as publish_report
 
     with component_entrypoint():
@@ -204,6 +206,7 @@ def publish(
                 f"- {markdown.escape(name)}: {markdown.escape(str(value))}"
                 for name, value in where.items()
             ]
+            lines += [f"- [{name}]({url})" for name, url in find_links(run, out).items()]
             text = markdown.summary(Report.read(out))
             files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
         # An experiment has other runs, which MLflow being away must not end.

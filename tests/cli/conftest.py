@@ -16,7 +16,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def kfp(monkeypatch, tmp_path):
+def kfp(monkeypatch, tmp_path, no_cluster):
     """A server of Kubeflow Pipelines, which the environment names."""
     speed_up(monkeypatch, tmp_path / "home")
     with serving() as server:

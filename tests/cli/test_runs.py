@@ -1,7 +1,9 @@
 import json
+import math
 
 import pytest
 from fakes.kube_api import KubeApi
+from fakes.recorded import recorded
 
 from citeflow.cli.main import main
 from citeflow.kubeflow import run_logs
@@ -17,8 +19,8 @@ def cluster(monkeypatch):
     """A cluster with nothing on it but Kubeflow's kinds."""
     with KubeApi() as kube:
 
-        def connect(*, namespace):
-            return cluster_api.KubeClient(api=kube.client(retries=False), namespace=namespace)
+        def connect(**options):
+            return cluster_api.KubeClient(api=kube.client(retries=False), **options)
 
         monkeypatch.setattr(cluster_api, "connect", connect)
         monkeypatch.setattr(run_logs, "POLL_S", 0.01)
@@ -80,7 +82,7 @@ def job(run_id, name):
 
 
 def test_submit_turns_options_into_parameters(kfp, submit, tmp_path):
-    (tmp_path / "job.yaml").write_text("cpu: 2\n")
+    (tmp_path / "job.yaml").write_text("cpu: 2\nmemory: 1Gi\n")
     argv = ["--dataset", "/mnt/citeflow/papers", "--workers", "4", "--launcher", "pytorchjob"]
     argv += ["--job", "job.yaml", "--preset", "seed", "--set", "train.epochs=3"]
     submitted = submit(*argv, "--param", "minutes=5")
@@ -89,9 +91,9 @@ def test_submit_turns_options_into_parameters(kfp, submit, tmp_path):
         "dataset": "/mnt/citeflow/papers",
         "workers": 4,
         "launcher": "pytorchjob",
-        "job": "cpu: 2\n",
+        "job": "{cpu: 2, memory: 1Gi}",
         "preset": "seed",
-        "settings": "train:\n  epochs: 3.0\n",
+        "settings": "{train: {epochs: 3.0}}",
         "minutes": 5.0,
     }
     assert {name: parameters[name] for name in expected} == expected
@@ -140,6 +142,33 @@ def test_wait_ends_with_the_exit_code_of_the_run(kfp, call, state, code):
     watched, (again,), _ = call("runs", "watch", run["run_id"])
     assert (watched, again["state"]) == (code, state)
     assert again["finished"] is not None
+
+
+def recorded_pod(name, run_id):
+    pod = recorded(f"kfp/step-pod-{name}")
+    pod["metadata"]["labels"][RUN] = run_id
+    return pod
+
+
+@pytest.mark.parametrize("trouble", ["", "outage", "refusal"])
+def test_watch_ends_with_the_error_of_the_step(kfp, cluster, call, submit, trouble):
+    kfp.state.states = [*["RUNNING"] * 5, "FAILED"]
+    run_id = submit()["run_id"]
+    for name in ("failed", "unschedulable"):
+        cluster.put(recorded_pod(name, run_id))
+    if trouble:
+        is_outage = trouble == "outage"
+        cluster.fail(2 if is_outage else math.inf, status=503 if is_outage else 403)
+    code, (run,), err = call("runs", "watch", run_id)
+    assert (code, run["state"]) == (75, "FAILED")
+    assert err.count("run does not see its pods") == bool(trouble)
+    if trouble != "refusal":
+        assert "run pods of=download are=1 pending, 0/1 nodes are available" in err
+        job = "citeflow-synthetic-1ef9460d-21504c0bd8"
+        last = f"error: failed at train: the job has passed its deadline: {job}\n"
+        assert err.endswith(f"{last}hint: raise deadline_hours in `job`\n")
+    else:
+        assert err.endswith(f"failed at train: {run_id}\nhint: `citeflow runs logs {run_id}`\n")
 
 
 def test_runs_list_has_the_newest_first(kfp, call, submit):

@@ -1,54 +1,37 @@
-from types import SimpleNamespace
-
 import pytest
+from fakes.kfp_server import serving, speed_up
 
 from citeflow.doctor import pipelines
 from citeflow.errors import UnavailableError
+from citeflow.kubeflow.connection import connect
+from citeflow.kubeflow.submit import plan, upload
 
 
-class Client:
-    """A KfpClient whose server is given: its version, and the pipeline's newest version."""
-
-    namespace = "team"
-
-    def __init__(self, tag="2.17.0", pipeline=None, version=None):
-        self.tag = tag
-        self.pipeline = pipeline
-        self.version = version
-        self.kfp = SimpleNamespace(healthzs=SimpleNamespace(api_client=self))
-
-    def call(self, method, **options):
-        return method(**options)
-
-    def call_api(self, path, method, **options):
-        if self.tag is None:
-            raise UnavailableError("no answer")
-        return {"tag_name": self.tag}
-
-    def find_pipeline(self, name):
-        return self.pipeline
-
-    def newest_version(self, pipeline_id):
-        return self.version
-
-
-UPLOADED = SimpleNamespace(pipeline_id="p")
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    speed_up(monkeypatch, tmp_path / "home")
 
 
 @pytest.mark.parametrize(
-    ("client", "statuses"),
+    ("tag", "status"),
     [
-        (Client(), ["ok", "ok", "note"]),
-        (Client(tag="2.3.0"), ["ok", "warning", "note"]),
-        (Client(tag=None), ["ok", "note", "note"]),
-        (Client(pipeline=UPLOADED), ["ok", "ok", "warning"]),
-        (Client(pipeline=UPLOADED, version=SimpleNamespace(display_name="v1")), ["ok", "ok", "ok"]),
+        ("2.16.1", "ok"),
+        ("2.17.3", "ok"),
+        ("2.18.0", "note"),
+        ("2.15.2", "warning"),
+        ("dev", "note"),
     ],
 )
-def test_check_version_and_pipeline(client, statuses):
-    found = list(pipelines.check(lambda: client))
-    assert [finding.status for finding in found] == statuses
-    assert found[0].value == "answers; several users, namespace team"
+def test_check_names_version_and_pipeline(tag, status):
+    with serving(multi_user=True, tag=tag) as server:
+        client = connect(host=server.url, namespace="alice")
+        found = list(pipelines.check(lambda: client))
+        assert [finding.status for finding in found] == ["ok", status, "note"]
+        assert found[0].value == "answers; several users, namespace alice"
+        upload(client, plan())
+        assert pipelines.check_pipeline(client).status == "ok"
+        server.state.versions.clear()
+        assert pipelines.check_pipeline(client).status == "warning"
 
 
 def test_check_without_a_server_is_missing():

@@ -16,9 +16,10 @@ from kubernetes import client as k8s
 from kubernetes import stream
 
 from citeflow.errors import ConfigError, UnavailableError
-from citeflow.kubeflow import client as kfp_client
-from citeflow.kubeflow import submit
-from citeflow.kubeflow.client import SUCCEEDED, TERMINAL, KfpClient
+from citeflow.kubeflow import connection, submit
+from citeflow.kubeflow.calls import call
+from citeflow.kubeflow.client import KfpClient
+from citeflow.kubeflow.outcome import SUCCEEDED, TERMINAL
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes import client as kube_client
 from citeflow.kubernetes.client import KubeClient
@@ -103,7 +104,7 @@ def reach(options):
 def connect(options, client):
     """Return a new trial on a cluster and the Kubeflow Pipelines that the options name."""
     token = Path(options.token_file) if options.token_file else None
-    server = kfp_client.connect(host=options.host, namespace=options.namespace, token_file=token)
+    server = connection.connect(host=options.host, namespace=options.namespace, token_file=token)
     tag = secrets.token_hex(3)
     timeout_s = min(300.0, 60 * options.minutes)
     helper = Helper(client=client, image=options.step_image, tag=tag, timeout_s=timeout_s)
@@ -415,24 +416,24 @@ def _clean_volume(trial):
 
 
 def _delete_run(trial, run_id):
-    trial.server.call(trial.server.kfp.runs.run_service_delete_run, run_id)
+    call(trial.server.kfp.runs.run_service_delete_run, run_id)
 
 
 def _delete_version(trial):
     api = trial.server.kfp.pipelines.pipeline_service_delete_pipeline_version
-    trial.server.call(api, trial.uploaded.pipeline_id, trial.uploaded.version_id)
+    call(api, trial.uploaded.pipeline_id, trial.uploaded.version_id)
 
 
 def _delete_empty_pipeline(trial):
     api = trial.server.kfp.pipelines
     pipeline_id = trial.uploaded.pipeline_id
-    listed = trial.server.call(api.pipeline_service_list_pipeline_versions, pipeline_id)
+    listed = call(api.pipeline_service_list_pipeline_versions, pipeline_id)
     if not listed.pipeline_versions:
-        trial.server.call(api.pipeline_service_delete_pipeline, pipeline_id)
+        call(api.pipeline_service_delete_pipeline, pipeline_id)
 
 
 def _delete_empty_experiment(trial):
     found = trial.server.find_experiment(PIPELINE)
     if found and not trial.server.list_runs(experiment_id=found.experiment_id):
         api = trial.server.kfp.experiments.experiment_service_delete_experiment
-        trial.server.call(api, found.experiment_id)
+        call(api, found.experiment_id)

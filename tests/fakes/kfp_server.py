@@ -23,10 +23,13 @@ import yaml
 from kfp import components
 from kfp_server_api import models
 
+from fakes.recorded import recorded
+
 API = "/apis/v2beta1"
+PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
+"""Where an API server of Kubernetes has it."""
 ROUTES = {
     "GET /healthz": "healthz",
-    "GET /apis/v1beta1/healthz": "version",
     "POST /pipelines/upload_version": "upload_version",
     "POST /pipelines": "create_pipeline",
     "GET /pipelines/names/([^/]+)": "pipeline_by_name",
@@ -82,6 +85,11 @@ class State:
     multi_user: bool = False
     store: str = "database"
     token: str = ""
+    kube_token: str | None = None
+    """Token of the user of the API server that stands before it, if one does."""
+    tag: str = "2.17.0"
+    failed_tasks: dict = field(default_factory=dict)
+    """Types and messages of a failed run's tasks, on a server that has no ML Metadata."""
     namespaces: tuple = ("alice",)
     states: list = field(default_factory=list)
     """Of each run, one for each time that it is asked for; the last one stays."""
@@ -130,6 +138,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.state.kube_token is not None:
+            if refusal := self._refused_by_kubernetes(url.path):
+                self._send(*refusal)
+                return
+            path = url.path.removeprefix(PROXY).replace("//", "/")
+            url = url._replace(path=path)
         headers = dict(self.headers)
         request = Seen(self.command, unquote(url.path), dict(parse_qsl(url.query)), headers)
         with self.server.lock, contextlib.suppress(ConnectionError):
@@ -152,6 +166,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def _refused_by_kubernetes(self, path: str) -> tuple[int, bytes, str] | None:
+        token = self.server.state.kube_token
+        if token and self.headers.get("authorization") != f"Bearer {token}":
+            status = {"kind": "Status", "status": "Failure", "message": "Unauthorized", "code": 401}
+            return 401, json.dumps(status).encode(), "application/json"
+        if not path.startswith(f"{PROXY}/"):
+            return 404, b"404 page not found\n", "text/plain; charset=utf-8"
+        return None
 
     def _fault(self, request: Seen) -> object:
         for fault in self.server.state.faults:
@@ -189,9 +212,13 @@ def to_json(model: object) -> object:
     return CLIENT.sanitize_for_serialization(model)
 
 
+def to_model(values: object, kind: str) -> object:
+    return CLIENT.deserialize(SimpleNamespace(data=json.dumps(values)), kind)
+
+
 def read(values: object, kind: str) -> object:
     """Let the API's own model read what was sent; it must hold everything of it."""
-    model = CLIENT.deserialize(SimpleNamespace(data=json.dumps(values)), kind)
+    model = to_model(values, kind)
     if to_json(model) != values:
         raise UnknownError(f"{kind} does not know all of {values}")
     return model
@@ -234,13 +261,9 @@ class Answers:
             objects = [known for known in objects if known.display_name == each.string_value]
         return objects or None
 
-    def version(self) -> object:
-        return {"tag_name": "2.17.0"}
-
     def healthz(self) -> object:
-        return models.V2beta1GetHealthzResponse(
-            multi_user=self.state.multi_user, pipeline_store=self.state.store
-        )
+        given = {"multi_user": self.state.multi_user, "pipeline_store": self.state.store}
+        return {**recorded("kfp/healthz"), "tag_name": self.state.tag, **given}
 
     def create_pipeline(self) -> object:
         new = self.body("V2beta1Pipeline")
@@ -350,8 +373,23 @@ class Answers:
         for run in self.state.runs:
             if run.run_id == run_id:
                 self._advance(run)
-                return run
+                return self._with_tasks(run) if self.state.failed_tasks else run
         raise RefusedError(404, f"Run {run_id} not found")
+
+    def _with_tasks(self, run: object) -> object:
+        values = to_json(run)
+        values.pop("run_details", None)
+        if run.state == "FAILED" and self.request.query.get("view") == "FULL":
+            values["tasks"] = [
+                {
+                    "name": name,
+                    "type": kind,
+                    "state": "FAILED",
+                    "status_metadata": {"message": text},
+                }
+                for name, (kind, text) in self.state.failed_tasks.items()
+            ]
+        return values
 
     def _advance(self, run: object) -> None:
         states = self.state.states
@@ -361,8 +399,7 @@ class Answers:
         if run.state in TERMINAL:
             run.finished_at = datetime.now(UTC)
         if run.state == "FAILED":
-            task = models.V2beta1PipelineTaskDetail(display_name="train", state="FAILED")
-            run.run_details = models.V2beta1RunDetails(task_details=[task])
+            run.run_details = to_model(recorded("kfp/run-failed"), "V2beta1Run").run_details
 
     def terminate_run(self, run_id: str) -> object:
         run = self.get_run(run_id)
@@ -391,12 +428,13 @@ def speed_up(monkeypatch, home) -> None:
     """Make the client's pauses short, and keep it from what this machine's user has set up."""
     from kfp.client import Client
 
-    from citeflow.kubeflow import client
+    from citeflow.kubeflow import calls, client
     from citeflow.utils.retry import Backoff
 
     quick = Backoff(first_pause_s=0.01, longest_pause_s=0.02, patience_s=0.3)
-    monkeypatch.setattr(client, "BACKOFF", quick)
+    monkeypatch.setattr(calls, "BACKOFF", quick)
     monkeypatch.setattr(client, "POLL", quick)
+    monkeypatch.setattr(client, "OUTAGE_S", 5.0)
     monkeypatch.setattr(client, "LOOKUP_PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(home / "context.json"))
     for name in ("ENDPOINT", "UI_ENDPOINT", "SA_TOKEN_PATH"):

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 KINDS = {
     "pods": ("v1", "Pod"),
+    "configmaps": ("v1", "ConfigMap"),
     "services": ("v1", "Service"),
     "namespaces": ("v1", "Namespace"),
     "nodes": ("v1", "Node"),

@@ -11,12 +11,3 @@ def quick(monkeypatch, tmp_path):
 def kfp():
     with serving() as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def recordings(checkout):
-    """Answers of a real server of Kubeflow Pipelines."""
-    folder = checkout.parent / "shared" / "recordings" / "kfp"
-    if not folder.is_dir():
-        pytest.skip(f"no recordings of a real server in {folder}")
-    return folder

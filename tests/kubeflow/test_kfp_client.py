@@ -1,14 +1,12 @@
 import dataclasses
-import json
 import socket
 import time
-from types import SimpleNamespace
 
-import kfp_server_api
 import pytest
 import yaml
 from fakes import kfp_server
 from fakes.kfp_server import PAGE, serving
+from fakes.recorded import recorded
 
 from citeflow.errors import (
     ConfigError,
@@ -17,8 +15,9 @@ from citeflow.errors import (
     TrainingError,
     UnavailableError,
 )
-from citeflow.kubeflow import client
-from citeflow.kubeflow.client import check_succeeded, connect, failed_stages
+from citeflow.kubeflow import calls
+from citeflow.kubeflow.connection import connect
+from citeflow.kubeflow.outcome import failed_stages, run_error
 from citeflow.kubeflow.submit import Package, RunOptions, plan, submit
 
 TOKEN = "planted-token-3f9a"
@@ -47,8 +46,12 @@ def test_submit_creates_all_that_a_run_needs(kfp, capfd):
     assert len(list(yaml.safe_load_all(PLAN.text))) == 2
     names = (pipeline.name, version.display_name, experiment.display_name)
     assert names == ("citation", "v1", "citeflow")
+    assert pipeline.description.startswith("Train and score a GraphSAGE link predictor")
+    assert "\n- **dataset**: " in pipeline.description
+    assert "Runs of citeflow" in experiment.description
     assert run.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
     assert run.runtime_config.parameters["workers"] == 3
+    assert run.runtime_config.parameters["run_name"] == run.display_name == "one"
     assert run.service_account is None
     assert made.describe() == {
         "run_id": run.run_id,
@@ -126,13 +129,13 @@ def test_call_repeats_reads(kfp, path, how):
 @pytest.mark.parametrize(
     ("state", "kind", "code"), [("FAILED", TrainingError, 75), ("CANCELED", StoppedError, 143)]
 )
-def test_check_succeeded_has_an_error_per_state(kfp, state, kind, code):
+def test_run_error_has_a_class_per_state(kfp, state, kind, code):
     kfp.state.states = ["RUNNING", state]
     connected, made = submitted(kfp)
-    with pytest.raises(kind) as caught:
-        check_succeeded(connected.wait_for_run(made.run_id, timeout_s=10))
-    assert caught.value.exit_code == code
-    assert ("at train" in str(caught.value)) == (state == "FAILED")
+    run = connected.wait_for_run(made.run_id, timeout_s=10)
+    error = run_error(run, connected.failed_stages(made.run_id))
+    assert (type(error), error.exit_code) == (kind, code)
+    assert ("at train" in str(error)) == (state == "FAILED")
 
 
 @pytest.mark.parametrize("how", [429, 500, "cut", "lost"])
@@ -153,7 +156,7 @@ def test_wait_for_run_outlives_errors_until_its_timeout(kfp, how, capfd):
 
 
 def test_connect_reports_a_silent_server_within_the_limit(monkeypatch):
-    monkeypatch.setattr(client, "TIMEOUT_S", (0.2, 0.2))
+    monkeypatch.setattr(calls, "TIMEOUT_S", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="ReadTimeoutError"):
@@ -249,22 +252,37 @@ def test_get_run_takes_an_id_or_the_newest_of_a_name(kfp):
             connected.get_run(name)
 
 
-def test_failed_stages_leaves_out_nodes_of_argo(recordings):
+def test_failed_stages_leaves_out_nodes_of_argo():
     """A real run whose train stage failed, as the server's own 28 task details tell it."""
-    runs = [json.loads(path.read_text()) for path in recordings.glob("run-*.json")]
-    (failed,) = [run for run in runs if run.get("state") == "FAILED"]
-    answer = SimpleNamespace(data=json.dumps(failed))
-    run = kfp_server_api.ApiClient().deserialize(answer, "V2beta1Run")
-    assert failed_stages(run) == ["train"]
+    assert failed_stages(recorded("kfp/run-failed")) == {"train": ""}
 
 
-def test_fake_answers_with_the_fields_of_a_real_server(kfp, recordings):
+LEFT = recorded("kfp/step-pod-failed")["status"]["containerStatuses"][0]["state"]["terminated"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (f"main: Error (exit code 1): {LEFT['message']}", "train: the job has passed its deadline"),
+        ("main: OOMKilled (exit code 137)", "train: main: OOMKilled (exit code 137)"),
+    ],
+)
+def test_failed_run_of_a_server_without_ml_metadata_has_its_error(message, expected):
+    """Fields of backend/api/v2/run.proto of Kubeflow Pipelines' master, November 2026."""
+    with serving(failed_tasks={"root": ("ROOT", ""), "train": ("RUNTIME", message)}) as kfp:
+        kfp.state.states = ["FAILED"]
+        connected, made = submitted(kfp)
+        run = connected.wait_for_run(made.run_id, timeout_s=10)
+        assert run.run_details is None
+        error = run_error(run, connected.failed_stages(made.run_id))
+    assert str(error).startswith(f"error: failed at {expected}")
+
+
+def test_fake_answers_with_the_fields_of_a_real_server(kfp):
     submitted(kfp)
-    for path, objects in {
-        "pipelines": kfp.state.pipelines,
-        "experiments": kfp.state.experiments,
-        "runs": kfp.state.runs,
-    }.items():
-        recorded = json.loads((recordings / f"{path}.json").read_text())[path]
-        known = set().union(*recorded)
-        assert set(kfp_server.to_json(objects[0])) <= known, path
+    for made, known in (
+        (kfp.state.pipelines, [{"description": "", **recorded("kfp/pipelines")["pipelines"][0]}]),
+        (kfp.state.experiments, recorded("kfp/experiments")["experiments"]),
+        (kfp.state.runs, [recorded("kfp/run-failed")]),
+    ):
+        assert set(kfp_server.to_json(made[0])) <= set().union(*known)

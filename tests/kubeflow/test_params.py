@@ -19,6 +19,7 @@ from citeflow.kubernetes.launchers import LAUNCHERS
         ({"predictor": "dott"}, "model.predictor: dott"),
         ({"launcher": "job"}, "launcher: job\nhint: one of local, pytorchjob, trainjob"),
         ({"job": "{cpuu: 4}"}, "unknown setting: job.cpuu"),
+        ({"settings": "train:   epochs: 3   lr: 0.1"}, "on one line: {train: {epochs: 3,"),
         (
             {"dataset": "https://user:secret@host/x.zip"},
             "a URL with a password: https://host/x.zip",

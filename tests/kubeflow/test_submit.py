@@ -92,6 +92,21 @@ def test_plan_takes_the_experiment_that_kfp_would_take(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("given", "options", "names"),
+    [
+        ({}, {"run_name": "one"}, ("one", "one")),
+        ({"run_name": "two"}, {}, ("two", "two")),
+        ({"run_name": "two"}, {"run_name": "One of mine"}, ("One of mine", "two")),
+        ({}, {"run_name": "One of mine"}, ("One of mine", "")),
+        ({}, {"run_name": "weekly", "cron": "0 0 3 * * 1"}, ("weekly", "")),
+    ],
+)
+def test_plan_gives_a_run_one_name(given, options, names):
+    planned = plan(given, options=RunOptions(**options))
+    assert (planned.run_name, planned.parameters["run_name"]) == names
+
+
+@pytest.mark.parametrize(
     ("pipeline", "given", "message"),
     [
         ("citation", {"workers": 0}, "workers: 0"),

@@ -101,7 +101,8 @@ def written(folder):
 def run_download_stage(tmp_path, dataset, launcher):
     raw = SimpleNamespace(path=str(tmp_path / "raw-artifact"), metadata={})
     job = f"{{volumes: {{citeflow-data: {tmp_path}}}}}"
-    form = [dataset, "default", "", "settings", 0.0, 0.0, 2, "", "", "6b2c1e9e-1111", launcher, job]
+    form = [dataset, "default", "", "from-settings", 0.0, 0.0, 2, "", "", "6b2c1e9e-1111", "A run"]
+    form += [launcher, job]
     return stages.download(*form, data_root=str(tmp_path / "volume"), raw=raw), raw
 
 

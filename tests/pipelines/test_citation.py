@@ -84,7 +84,7 @@ def test_form_offers_what_the_settings_accept(spec):
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert all("defaultValue" in parameter for parameter in parameters.values())
     assert parameters["preset"]["literals"] == list(PRESETS)
-    assert parameters["predictor"]["literals"] == ["settings", "dot", "mlp", "structural"]
+    assert parameters["predictor"]["literals"] == ["from-settings", "dot", "mlp", "structural"]
 
 
 def test_train_knows_its_pod_and_the_workers_image(platform, containers):

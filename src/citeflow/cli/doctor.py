@@ -97,7 +97,7 @@ def _check_cluster(
 
 def _default_namespace() -> str:
     """Return that of this pod, which `connect` finds, or that of Kubeflow Pipelines alone."""
-    from citeflow.kubeflow.client import STANDALONE
+    from citeflow.kubeflow.connection import STANDALONE
     from citeflow.kubernetes.client import SERVICE_ACCOUNT
 
     return "" if (SERVICE_ACCOUNT / "token").is_file() else STANDALONE

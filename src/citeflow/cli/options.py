@@ -332,7 +332,7 @@ class Connection:
             ConfigError: the host holds a secret, or the server refuses us.
             UnavailableError: kfp is not installed, or the server does not answer.
         """
-        from citeflow.kubeflow.client import connect
+        from citeflow.kubeflow.connection import connect
 
         shown = redact_url(self.host)
         if shown.rstrip("/") != self.host.rstrip("/"):

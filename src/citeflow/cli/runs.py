@@ -7,7 +7,8 @@ import click
 from citeflow.cli import options
 from citeflow.cli.submit import timeout, wait_for_run
 from citeflow.errors import NotFoundError
-from citeflow.kubeflow.client import TERMINAL, KfpClient
+from citeflow.kubeflow.client import KfpClient
+from citeflow.kubeflow.outcome import TERMINAL
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:

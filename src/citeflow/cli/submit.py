@@ -9,7 +9,7 @@ import yaml
 from citeflow import config
 from citeflow.cli import options
 from citeflow.errors import ConfigError
-from citeflow.kubeflow.client import KfpClient, check_succeeded
+from citeflow.kubeflow.client import KfpClient
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import Package, RunOptions, plan, upload
 from citeflow.kubeflow.submit import submit as submit_run
@@ -125,7 +125,7 @@ run_options = options.grouped(
         "--run-name",
         default="",
         metavar="NAME",
-        help="On the run page; by default dataset and time.",
+        help="On the run page, on the volume, in TensorBoard; by default dataset and time.",
     ),
     click.option(
         "--service-account", default="", metavar="NAME", help="Account that the stages run as."
@@ -206,9 +206,12 @@ def wait_for_run(
         TrainingError, StoppedError: it did not succeed.
         UnavailableError: it has not ended in time.
     """
-    run = client.wait_for_run(run_id, timeout_s=60.0 * timeout_minutes)
+    from citeflow.kubeflow.watch import watch_run
+
+    run, error = watch_run(client, run_id, timeout_s=60.0 * timeout_minutes)
     emit({**facts, "state": run.state})
-    check_succeeded(run)
+    if error:
+        raise error
 
 
 def _changed_settings(settings: options.Settings) -> str:

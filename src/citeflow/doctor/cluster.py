@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kubernetes import client as k8s
 
-from citeflow.doctor import Finding, expect, rbac, runtimes
+from citeflow.doctor import Finding, expect, kfp_cluster, rbac, runtimes
 from citeflow.doctor.kube_client import Check, Cluster, run_check
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.job_spec import CLAIM, JobSpec, quantity
@@ -45,7 +45,7 @@ def check_custom_resources(cluster: Cluster) -> Iterator[Finding]:
     launcher = cluster.launcher
     group, version = launcher.group, launcher.version
     yield _custom_resource(cluster, group, version, launcher.plural, launcher.install_hint)
-    hint = "install Kubeflow Pipelines 2.17"
+    hint = "install Kubeflow Pipelines 2.16 or newer"
     yield _custom_resource(cluster, "argoproj.io", "v1alpha1", "workflows", hint)
     group = "tensorboard.kubeflow.org"
     tensorboards = _custom_resource(cluster, group, "v1alpha1", "tensorboards", "")
@@ -192,5 +192,7 @@ CHECKS: dict[str, Check] = {
     "quotas": check_quotas,
     "nodes": check_nodes,
     f"CronJob {REAPER}": check_reaper,
+    "retries": kfp_cluster.check_workflows,
+    "links of the run page": kfp_cluster.check_links,
 }
 """The checks by their subjects. One that is refused ends no other."""

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from citeflow.doctor import Finding, Status, expect
 from citeflow.errors import CiteflowError
+from citeflow.kubeflow.calls import RawApi, call
 from citeflow.kubeflow.client import KfpClient
 
-NEEDED = (2, 17)
+NEEDED = (2, 16)
+CHECKED = (2, 17)
+"""Newest version that citeflow was tried with."""
+
 PIPELINE = "citation"
 SERVER = "Kubeflow Pipelines"
 
@@ -30,20 +33,20 @@ def check(connect: Callable[[], KfpClient]) -> Iterator[Finding]:
 
 
 def check_version(client: KfpClient) -> Finding:
-    """Check the version of the server, which only its API v1beta1 reports."""
+    """Check the version of the server, which it or its UI reports."""
     what = f"version of {SERVER}"
-    hint = "2.17 or newer is needed"
-    try:
-        health = client.call(_V1Beta1Api(client.kfp.healthzs.api_client).healthz)
-        tag = str((health or {}).get("tag_name", ""))
-    except CiteflowError:
-        tag = ""
-    version = re.match(r"v?(\d+)\.(\d+)", tag)
-    if not version:
+    table = "docs/versions.md says what was checked for each version"
+    health = call(RawApi(client.kfp).get, "/apis/v2beta1/healthz") or {}
+    tag = str(health.get("tag_name") or health.get("apiServerTagName") or "")
+    found = re.match(r"v?(\d+)\.(\d+)", tag)
+    if not found:
         value = f"unknown ({tag or 'no tag'})"
-        return Finding(status="note", what=what, value=value, hint=hint)
-    is_new = (int(version[1]), int(version[2])) >= NEEDED
-    return expect(is_new, what, tag, hint, otherwise="warning")
+        return Finding(status="note", what=what, value=value, hint=f"2.16 is needed; {table}")
+    version = (int(found[1]), int(found[2]))
+    if version > CHECKED:
+        return Finding(status="note", what=what, value=f"{tag}, newer than any tried", hint=table)
+    hint = "2.16 or newer is needed: older servers do not know all fields of the pipelines"
+    return expect(version >= NEEDED, what, tag, hint, otherwise="warning")
 
 
 def check_pipeline(client: KfpClient) -> Finding:
@@ -57,24 +60,6 @@ def check_pipeline(client: KfpClient) -> Finding:
     newest = client.newest_version(pipeline.pipeline_id)
     value = newest.display_name if newest else "has no version"
     return expect(newest is not None, what, value, upload, otherwise="warning")
-
-
-class _V1Beta1Api:
-    """The one method of the API v1beta1 that is needed: the generated client has none of it."""
-
-    def __init__(self, api_client: Any) -> None:
-        self.api_client = api_client
-
-    def healthz(self, **options: Any) -> Any:
-        return self.api_client.call_api(
-            "/apis/v1beta1/healthz",
-            "GET",
-            header_params={"Accept": "application/json"},
-            response_type="object",
-            auth_settings=["Bearer"],
-            _return_http_data_only=True,
-            **options,
-        )
 
 
 def _failed(error: CiteflowError, status: Status) -> Finding:

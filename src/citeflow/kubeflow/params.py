@@ -24,7 +24,7 @@ from citeflow.utils.records import Float, Int, Record, Str
 LOCAL = LAUNCHER_NAMES[0]
 """The launcher that needs no cluster: torchrun in the stage itself."""
 
-FROM_SETTINGS = "settings"
+FROM_SETTINGS = "from-settings"
 """The predictor that leaves the choice to the settings."""
 
 

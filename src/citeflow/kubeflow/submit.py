@@ -23,12 +23,15 @@ import yaml
 from citeflow import __version__, files, paths
 from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
 from citeflow.kubeflow.client import KfpClient, RunRequest
+from citeflow.kubeflow.params import RunParams
 from citeflow.kubeflow.pipeline_spec import with_images, without_cache
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.utils.logging import log
-from citeflow.utils.records import convert, nearest, parse_scalar
+from citeflow.utils.records import convert, nearest, one_line, parse_scalar
 
 DEFAULT_EXPERIMENT = "citeflow"
+EXPERIMENT = "Runs of citeflow: link predictors for citation networks, trained and evaluated."
+"""Description of an experiment that is created."""
 
 _SHA256 = re.compile("sha256 ([0-9a-f]{64})")
 """In the description of a version: the digest of what was uploaded."""
@@ -77,7 +80,8 @@ class RunOptions:
     """By default $KF_PIPELINES_DEFAULT_EXPERIMENT_NAME, or DEFAULT_EXPERIMENT."""
 
     run_name: str = ""
-    """By default made from dataset, date and time."""
+    """On the run page and, unless there is a parameter of this name, on the volume and in
+    TensorBoard; by default made from dataset, date and time."""
 
     service_account: str = ""
     """That the stages run as; by default what the server has set."""
@@ -100,6 +104,9 @@ class SubmissionPlan:
     """The compiled pipeline."""
 
     pipeline: str
+    description: str = field(repr=False)
+    """Of the pipeline, with a guide to the fields of its run form."""
+
     version: str
     experiment: str
     run_name: str
@@ -117,7 +124,7 @@ class SubmissionPlan:
     def describe(self) -> dict[str, Any]:
         """Return what would be sent as plain values, the digest in place of the pipeline."""
         values = dataclasses.asdict(self)
-        del values["text"]
+        del values["text"], values["description"]
         return {**values, "sha256": self.sha256}
 
 
@@ -186,13 +193,23 @@ def plan(
     check_readable(text)
     values = typed_parameters(text, parameters or {})
     pipeline.validate(values)
+    values = {
+        name: one_line(value) if isinstance(value, str) and "\n" in value else value
+        for name, value in values.items()
+    }
     subject = str(values.get("dataset", pipeline.name))
+    given = options.run_name or values.get("run_name", "")
+    run_name = given or paths.make_name(subject, time.strftime("%Y%m%d-%H%M%S"))
+    # Each run of a recurring one takes a name of its own from the server.
+    if not values.get("run_name", "-") and not options.cron and paths.is_name(run_name):
+        values["run_name"] = run_name
     return SubmissionPlan(
         text=text,
         pipeline=package.name or pipeline.name,
+        description=describe(text),
         version=package.version or version_name(text, pipeline.compiled()),
         experiment=_experiment_name(options.experiment),
-        run_name=options.run_name or paths.make_name(subject, time.strftime("%Y%m%d-%H%M%S")),
+        run_name=run_name,
         parameters=values,
         service_account=options.service_account,
         cron=_checked_cron(options.cron),
@@ -208,11 +225,12 @@ def upload(client: KfpClient, planned: SubmissionPlan) -> Upload:
         ConfigError: there is a version of this name with another content.
         UnavailableError: the server does not answer.
     """
-    pipeline = client.get_or_create_pipeline(planned.pipeline)
+    pipeline = client.get_or_create_pipeline(planned.pipeline, planned.description)
     with tempfile.TemporaryDirectory(prefix="citeflow-") as folder:
         path = Path(folder) / "pipeline.yaml"
         files.write_text(path, planned.text)
-        description = f"citeflow {__version__}, sha256 {planned.sha256}"
+        subject = planned.description.partition("\n")[0]
+        description = f"{subject} citeflow {__version__}, sha256 {planned.sha256}"
         version = client.get_or_upload_version(
             pipeline.pipeline_id, planned.version, path, description
         )
@@ -238,7 +256,7 @@ def submit(client: KfpClient, planned: SubmissionPlan) -> Submission:
         UnavailableError: the server does not answer; the run may exist if the error says so.
     """
     uploaded = upload(client, planned)
-    experiment = client.get_or_create_experiment(planned.experiment)
+    experiment = client.get_or_create_experiment(planned.experiment, EXPERIMENT)
     request = RunRequest(
         experiment_id=experiment.experiment_id,
         pipeline_id=uploaded.pipeline_id,
@@ -276,6 +294,22 @@ def submit(client: KfpClient, planned: SubmissionPlan) -> Submission:
         url=url,
         state=state,
     )
+
+
+def describe(text: str) -> str:
+    """Describe a compiled pipeline and the fields of its run form, as Markdown.
+
+    The form itself has no room for descriptions, and sorts its fields by their names. Here those
+    come first that every pipeline has, in the order of `RunParams`.
+    """
+    spec = next(yaml.safe_load_all(text))
+    parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    shared = [name for name in RunParams.model_fields if name in parameters]
+    lines = [
+        f"- **{name}**: {' '.join(parameters[name].get('description', '').split())}"
+        for name in dict.fromkeys([*shared, *parameters])
+    ]
+    return "\n".join([spec["pipelineInfo"].get("description", ""), "", *lines])
 
 
 def check_readable(text: str) -> None:

@@ -127,12 +127,24 @@ def parse_yaml(text: str, name: str) -> dict[str, object]:
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such date
-        raise ConfigError(f"{name} is not YAML", str(error).splitlines()[0]) from None
+        hint = "in a form, all of it on one line: {train: {epochs: 3, lr: 0.001}}"
+        raise ConfigError(f"{name} is not YAML", str(error).splitlines()[0], hint=hint) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{name} must hold keys and values", type(values).__name__)
     return values
+
+
+def one_line(text: str) -> str:
+    """Write YAML text on one line, as a run form has it: a field there loses its line ends."""
+    values = yaml.safe_load(text)
+    if not values:
+        return ""
+    line = yaml.safe_dump(
+        values, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
+    )
+    return line.strip()
 
 
 def parse_scalar(name: str, text: str) -> object:

@@ -9,6 +9,7 @@ from citeflow import __version__
 from citeflow.config import PRESETS, ModelConfig
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT, USER
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.attempts import BACKOFF_FACTOR, FIRST_PAUSE_S, RETRIES
 
 IMAGE = f"citeflow-step:{__version__}-python3.11"
 """Image of a task; it holds citeflow and kfp, so that nothing is installed when a task starts."""
@@ -38,8 +39,12 @@ def request_resources(
     task.set_display_name(task.name.replace("-", " ").capitalize()).set_caching_options(cached)
     task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
     task.set_memory_request(memory[0]).set_memory_limit(memory[1])
+    # For lost pods, which a stock Argo retries alone; after a crash, a step starts itself again.
     task.set_retry(
-        num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=RETRY_WITHIN
+        num_retries=RETRIES,
+        backoff_duration=f"{FIRST_PAUSE_S}s",
+        backoff_factor=BACKOFF_FACTOR,
+        backoff_max_duration=RETRY_WITHIN,
     )
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")

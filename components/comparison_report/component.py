@@ -28,6 +28,9 @@ def comparison_report(
         page: The table with plots, as one self-contained page.
         metrics: Mean test MRR of each model.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import comparison
 
     comparison.comparison_report(

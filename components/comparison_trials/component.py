@@ -22,6 +22,9 @@ def comparison_trials(
     Returns:
         Name, workers and settings of each training.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import comparison
 
     return comparison.comparison_trials(settings, run, models, seeds, workers, data_root=data_root)

@@ -53,6 +53,9 @@ def download(
         resolved: All settings of the run, as YAML text.
         data_resolved: Those of them that the PreparedGraph depends on.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     return stages.download(

@@ -27,6 +27,9 @@ def publish(
         summary: Table of the results, and their paths.
         page: The report with its plots, as one self-contained page.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     stages.publish(

@@ -30,6 +30,9 @@ def scaling_report(
         page: The table with plots, as one self-contained page.
         metrics: Speed-up of each training.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import scaling
 
     scaling.scaling_report(

@@ -22,6 +22,9 @@ def scaling_trials(
     Returns:
         Name, workers and settings of each training.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import scaling
 
     return scaling.scaling_trials(settings, run, workers, epochs, launcher, data_root=data_root)

@@ -36,6 +36,9 @@ def train(
     Returns:
         Digest of the TrainedModel.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     return stages.train(

@@ -31,6 +31,9 @@ def train_trials(
     Returns:
         Their numbers.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import tuning
 
     return tuning.train_trials(

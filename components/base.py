@@ -6,10 +6,10 @@ from google.protobuf.struct_pb2 import Value
 from kfp import dsl, kubernetes
 
 from citeflow import __version__
+from citeflow.attempts import BACKOFF_FACTOR, FIRST_PAUSE_S, RETRIES
 from citeflow.config import PRESETS, ModelConfig
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT, USER
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
-from citeflow.attempts import BACKOFF_FACTOR, FIRST_PAUSE_S, RETRIES
 
 IMAGE = f"citeflow-step:{__version__}-python3.11"
 """Image of a task; it holds citeflow and kfp, so that nothing is installed when a task starts."""

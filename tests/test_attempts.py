@@ -57,12 +57,12 @@ def test_parent_passes_a_signal_to_its_group_on_once(start, exit_code):
 
 
 def test_child_ends_with_its_parent(start):
-    step, child = start(0)
+    step, _child = start(0)
     step.kill()
     assert step.stdout.read() == "1\n"  # the kernel sends the signal once, and nobody writes on
 
 
 def test_parent_stays_small(start):
-    step, child = start(0)
+    step, _child = start(0)
     assert psutil.Process(step.pid).memory_info().rss < 40 * 2**20
     step.terminate()

@@ -79,13 +79,13 @@ def begin_attempt() -> None:
             why = _why_again(exit_code)
             if child.received or not why or (not left and exit_code >= 0):
                 raise SystemExit(exit_code if exit_code >= 0 else 128 - exit_code)
-            if left:
-                log("step", "starts again", after=why, seconds=pause_s, retries_left=left)
-                child.pause(pause_s)
-                pause_s *= BACKOFF_FACTOR
-        hint = "it may have run out of memory; the same run again goes on from what is saved"
-        what = f"the step was killed {RETRIES + 1} times, the last time by"
-        fail(CiteflowError(what, why, hint=hint, exit_code=128 - exit_code))
+            if not left:
+                hint = "it may have run out of memory; the same run again resumes what is saved"
+                what = f"the step was killed {RETRIES + 1} times, the last time by"
+                fail(CiteflowError(what, why, hint=hint, exit_code=128 - exit_code))
+            log("step", "starts again", after=why, seconds=pause_s, retries_left=left)
+            child.pause(pause_s)
+            pause_s *= BACKOFF_FACTOR
 
 
 def fail(error: CiteflowError, *, is_final: bool = True) -> NoReturn:

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import yaml
 
+from citeflow.attempts import PAUSE_VARIABLE
 from citeflow.errors import INSTALL, CiteflowError, TrainingError, UnavailableError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
-from citeflow.attempts import PAUSE_VARIABLE
 
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
 """A line of `logging.log`."""

@@ -1,7 +1,6 @@
 """Requests to stop: SIGTERM, or a Ctrl-C that every process of a terminal gets."""
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator

@@ -12,6 +12,7 @@ from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
 from components.publish.component import publish
+from components.run_trials.component import run_trials
 from components.train.component import train
 
 MLFLOW = "citeflow-mlflow"
@@ -65,24 +66,27 @@ def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
     return task
 
 
-def train_each(
-    trials: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
+def run_each(
+    shares: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
 ) -> dsl.Collected:
-    """Add a loop over the trials of an experiment; return the digests of their reports.
+    """Add a loop over the shares of an experiment's trials; return the digests of their reports.
 
-    The trials run one after the other: on shared cores, their times would not compare.
+    In a loop, all that another task made has to be part of the item: kfp.local puts the item in the
+    place of any other such parameter.
     """
-    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        report = train_and_evaluate(
-            graph,
-            settings=trial.settings,
-            workers=trial.workers,
-            run_name=trial.run_name,
+    with dsl.ParallelFor(shares.output, name="shares") as share:
+        reports = run_trials(
+            graph=graph.outputs["graph"],
+            trials=share.trials,
+            run_name=share.run,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             launcher=launcher,
             job=job,
             data_root=data_root,
         )
-    return dsl.Collected(report.outputs["Output"])
+        request_training_resources(reports)
+        _connect_to_mlflow(reports)
+    return dsl.Collected(reports.output)
 
 
 def request_training_resources(task: dsl.PipelineTask) -> None:
@@ -122,11 +126,7 @@ def train_and_evaluate(
     data_root: str,
     out_dir: str = "",
 ) -> dsl.PipelineTask:
-    """Add the tasks behind a PreparedGraph; return the one whose output is the report's digest.
-
-    In a loop, settings, workers and run_name have to be parts of the item: kfp.local puts the item
-    in the place of any parameter that another task made.
-    """
+    """Add the tasks behind a PreparedGraph; return the one whose output is the report's digest."""
     model = train(
         graph=graph.outputs["graph"],
         settings=settings,

@@ -28,8 +28,10 @@ from citeflow.artifacts import (
     set_metadata,
     write_manifest,
 )
+from citeflow.config import Config
 from citeflow.data.datasets import dataset_names
 from citeflow.kubeflow.params import RunParams, job_request
+from citeflow.kubernetes.choice import choose_launcher
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 
@@ -90,7 +92,8 @@ def download(
         resolved = params.config()
         run = RunPaths(Path(data_root), run_name or paths.make_name(dataset, run_id[:8].lower()))
         # A training of an hour must not end with a folder that cannot be written to.
-        job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
+        chosen = choose_launcher(launcher)
+        job_request(chosen, job, workers=workers, run_id=run_id, run_dir=run.folder)
         check_output_folders(run.data_root, _output_folder(run, out_dir))
         folder = download_dataset(
             _on_volume(dataset, run.data_root), data_root=run.data_root, config=resolved
@@ -130,21 +133,38 @@ def train(
     with component_entrypoint():
         run = RunPaths(Path(data_root), run_name)
         prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
-        request = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
-        resolved = config.from_yaml(settings)
-        if request is None:
-            from citeflow.training.launch import train_locally
-
-            folder = train_locally(prepared, run, config=resolved, workers=workers)
-        else:
-            from citeflow.kubernetes.launch import train_on_cluster
-
-            folder = train_on_cluster(prepared, run, config=resolved, request=request)
+        request = TrainingRequest(choose_launcher(launcher), job, workers, run_id)
+        folder = fit(prepared, run, config.from_yaml(settings), request)
         sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
+        model.metadata["launcher"] = request.launcher
         if model.path:
             files.copy_directory(folder, Path(model.path))
         log_metrics(metrics, files.read_manifest(folder, TRAINED_MODEL).facts)
         return sha256
+
+
+class TrainingRequest(NamedTuple):
+    """What trains, and where."""
+
+    launcher: str
+    """A launcher, as `choose_launcher` returns it."""
+    job: str
+    """YAML text with the settings of a job."""
+    workers: int
+    run_id: str
+
+
+def fit(graph: Path, run: RunPaths, resolved: Config, request: TrainingRequest) -> Path:
+    """Train a run, here or in a job on the cluster; return the TrainedModel."""
+    launcher, job, workers, run_id = request
+    asked = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
+    if asked is None:
+        from citeflow.training.launch import train_locally
+
+        return train_locally(graph, run, config=resolved, workers=workers)
+    from citeflow.kubernetes.launch import train_on_cluster
+
+    return train_on_cluster(graph, run, config=resolved, request=asked)
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""The train step, or one attempt of it, in a process of its own that may be killed at any moment."""
+"""The train step, or one attempt of it, in a process that may be killed at any moment."""
 
 import os
 import sys

@@ -143,12 +143,12 @@ def check_nodes(cluster: Cluster) -> Iterator[Finding]:
         int(
             min(
                 quantity(each["cpu"]) / quantity(spec.cpu),
-                quantity(each["memory"]) / quantity(spec.memory),
+                quantity(each["memory"]) / quantity(spec.pod_memory),
             )
         )
         for each in free
     )
-    workers = f"{room} workers of {spec.cpu} cpu and {spec.memory}"
+    workers = f"{room} workers of {spec.cpu} cpu and {spec.pod_memory}"
     value = f"{len(free)}; without other pods, room for {workers}"
     hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")

@@ -19,6 +19,7 @@ def validate_scaling(values: Mapping[str, Any], settings: Config) -> None:
     """
     text = config.to_yaml(settings)
     trials.scaling_trials(text, ANY_NAME, values["workers"], values["epochs"])
+    trials.check_parallel(values["parallel"])
 
 
 def validate_comparison(values: Mapping[str, Any], settings: Config) -> None:
@@ -30,6 +31,7 @@ def validate_comparison(values: Mapping[str, Any], settings: Config) -> None:
     text = config.to_yaml(settings)
     models = values["models"]
     trials.comparison_trials(text, ANY_NAME, models, values["seeds"], values["workers"])
+    trials.check_parallel(values["parallel"])
 
 
 def validate_tuning(values: Mapping[str, Any], settings: Config) -> None:

@@ -112,7 +112,7 @@ def ports() -> list[k8s.V1ContainerPort]:
 
 def resources(spec: JobSpec) -> KubeObject:
     """Return the resources of a container: requests that are limits too."""
-    amounts = {"cpu": spec.cpu, "memory": spec.memory}
+    amounts = {"cpu": spec.cpu, "memory": spec.pod_memory}
     if spec.gpus:
         amounts[spec.gpu_resource] = str(spec.gpus)
     return {"requests": dict(amounts), "limits": dict(amounts)}

@@ -21,7 +21,7 @@ HEPTH, SMALL, DEMO, MIDDLE, DENSE, LARGE, HUBS, FULL = (
     (30_000, 128, 1_226_533, 16_973, 11_393),
     (300_000, 128, 3_102_029, 1259, 688),
     (20_000, 32, 176_135, 8561, 3980),
-    (2_927_963, 128, 30_394_643, 2100, 1150),
+    (2_927_963, 128, 30_394_643, 2400, 1310),
 )
 """Papers, features, training citations and the two sizes of walks; the first is hep-th, the others
 are synthetic. In HUBS, half of all papers cite one, and 30, 20 and 10 % three more. The last has

@@ -25,8 +25,12 @@ CHOICES: dict[str, list[str]] = {
 """Parameters that the run form offers as a drop-down."""
 
 
+Memory = tuple[Any, Any]
+"""Request and limit: quantities, or outputs of a task that makes them."""
+
+
 def request_resources(
-    task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str], cached: bool
+    task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: Memory, cached: bool
 ) -> None:
     """Set title, labels, user, retries and volume of a task.
 

@@ -7,7 +7,7 @@ from kfp import dsl, kubernetes
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.reporting.mlflow import KFP_RUN_ID
-from components.base import request_resources
+from components.base import Memory, request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
@@ -62,8 +62,13 @@ def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
         settings=raw.outputs["data_resolved"],
         data_root=data_root,
     )
-    request_resources(task, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
+    request_resources(task, cpu=("500m", "4"), memory=graph_memory(raw), cached=True)
     return task
+
+
+def graph_memory(raw: dsl.PipelineTask) -> Memory:
+    """Return request and limit of a step that holds the graph, as the download has settled them."""
+    return raw.outputs["memory"], raw.outputs["memory_limit"]
 
 
 def run_each(
@@ -89,20 +94,29 @@ def run_each(
     return dsl.Collected(reports.output)
 
 
-def request_training_resources(task: dsl.PipelineTask) -> None:
-    """Set what a task needs to train, or to create jobs that train and end with its pod."""
-    request_resources(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+def request_training_resources(task: dsl.PipelineTask, memory: Memory = ("2Gi", "64Gi")) -> None:
+    """Set what a task needs to train, or to create jobs that train and end with its pod.
+
+    In a loop the memory cannot be that of the graph: kfp.local takes the loop's items alone.
+    """
+    request_resources(task, cpu=("500m", "16"), memory=memory, cached=False)
     task.set_env_variable(IMAGE_VARIABLE, IMAGE)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
 
 
 def evaluate_and_publish(
-    model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = ""
+    model: Any,
+    model_sha256: Any,
+    *,
+    graph: Any,
+    memory: Memory,
+    data_root: str,
+    out_dir: Any = "",
 ) -> dsl.PipelineTask:
     """Add the tasks behind a training; return the one whose output is the report's digest."""
     report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
-    request_resources(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    request_resources(report, cpu=("500m", "16"), memory=memory, cached=True)
     published = publish(
         report=report.outputs["report"],
         report_sha256=report.outputs["Output"],
@@ -116,32 +130,32 @@ def evaluate_and_publish(
 
 
 def train_and_evaluate(
-    graph: dsl.PipelineTask,
+    raw: dsl.PipelineTask,
     *,
-    settings: str,
     workers: int,
-    run_name: str,
     launcher: str,
     job: str,
     data_root: str,
     out_dir: str = "",
 ) -> dsl.PipelineTask:
-    """Add the tasks behind a PreparedGraph; return the one whose output is the report's digest."""
+    """Add the tasks behind a download; return the one whose output is the report's digest."""
+    graph = preprocess_task(raw, data_root)
     model = train(
         graph=graph.outputs["graph"],
-        settings=settings,
+        settings=raw.outputs["resolved"],
         workers=workers,
-        run_name=run_name,
+        run_name=raw.outputs["run"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
     )
-    request_training_resources(model)
+    request_training_resources(model, graph_memory(raw))
     return evaluate_and_publish(
         model.outputs["model"],
         model.outputs["Output"],
         graph=graph.outputs["graph"],
+        memory=graph_memory(raw),
         data_root=data_root,
         out_dir=out_dir,
     )

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices
-from components.chains import download_task, preprocess_task, train_and_evaluate
+from components.chains import download_task, train_and_evaluate
 
 
 @dsl.pipeline(name="citation", display_name="Missing citations")
@@ -61,10 +61,8 @@ def citation(
         data_root=data_root,
     )
     train_and_evaluate(
-        preprocess_task(raw, data_root),
-        settings=raw.outputs["resolved"],
+        raw,
         workers=workers,
-        run_name=raw.outputs["run"],
         launcher=launcher,
         job=job,
         data_root=data_root,

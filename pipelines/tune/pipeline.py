@@ -7,6 +7,7 @@ from components.base import offer_choices, request_resources
 from components.chains import (
     download_task,
     evaluate_and_publish,
+    graph_memory,
     preprocess_task,
     request_training_resources,
 )
@@ -114,6 +115,7 @@ def tune(
         best.outputs["model"],
         best.outputs["model_sha256"],
         graph=graph,
+        memory=graph_memory(raw),
         data_root=data_root,
         out_dir=best.outputs["out_dir"],
     )

@@ -32,11 +32,22 @@ from citeflow.config import Config
 from citeflow.data.datasets import dataset_names
 from citeflow.kubeflow.params import RunParams, job_request
 from citeflow.kubernetes.choice import choose_launcher
+from citeflow.kubernetes.job_spec import format_bytes
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 
 ROC_POINTS = 100
 """At most as many points of a ROC curve go to the run page, which keeps them in its database."""
+
+PROCESS_BYTES = 512 * 2**20
+"""Memory of a process that has imported torch and holds a batch."""
+
+BYTES_PER_CITATION = 120
+"""Memory per citation: at the shape of ogbl-citation2, preprocess had 2.3 GB, evaluate 3.9 GB and
+two workers in one step 4.9 GB."""
+
+MEMORY_SLACK = 4
+"""Limit over request of memory: the size of a graph is a guess before it is read."""
 
 
 class Settled(NamedTuple):
@@ -50,6 +61,10 @@ class Settled(NamedTuple):
     """All settings, as YAML text."""
     data_resolved: str
     """Those that the PreparedGraph depends on: KFP takes the next stage from its cache by these."""
+    memory: str
+    """Memory that the stages which hold the graph request, as a Kubernetes quantity."""
+    memory_limit: str
+    """Limit of their memory."""
 
 
 def download(
@@ -73,7 +88,7 @@ def download(
 
     The arguments are those of the pipeline, `components/download` describes them.
     """
-    from citeflow.data.datasets import download_dataset
+    from citeflow.data.datasets import approximate_citations, download_dataset
     from citeflow.reporting.publish import check_output_folders
 
     with component_entrypoint():
@@ -100,7 +115,15 @@ def download(
         )
         sha256 = write_manifest(raw, folder, RAW_DATASET, data_root)
         data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
-        return Settled(sha256, run.name, config.to_yaml(resolved), data_resolved)
+        needed = _memory_of_stages(approximate_citations(folder))
+        return Settled(
+            sha256,
+            run.name,
+            config.to_yaml(resolved),
+            data_resolved,
+            format_bytes(needed),
+            format_bytes(MEMORY_SLACK * needed),
+        )
 
 
 def preprocess(
@@ -230,6 +253,15 @@ def publish(
         # An experiment has other runs, which MLflow being away must not end.
         mlflow.log_run(evaluated, model=trained, run=run, out=out, is_required=not run.is_trial)
         return out
+
+
+def _memory_of_stages(num_citations: int) -> float:
+    """Return the bytes that preprocess, a training in its step and evaluate need, about.
+
+    They depend on the data alone, as KFP's cache looks at all parameters of a step: with other
+    settings of the model, preprocess is still to be skipped.
+    """
+    return 3 * PROCESS_BYTES + BYTES_PER_CITATION * num_citations
 
 
 def _output_folder(run: RunPaths, out_dir: str) -> Path:

@@ -13,7 +13,7 @@ from citeflow.tasks.citation_memory import MIB, WORKER, GraphShape, estimate, me
 
 pytestmark = pytest.mark.fault("F14")
 
-HEPTH, SMALL, DEMO, MIDDLE, DENSE, LARGE, HUBS, FULL = (
+HEPTH, SMALL, DEMO, MIDDLE, DENSE, LARGE, HUBS, MORE_HUBS, FULL = (
     (29_557, 50, 348_531, 2770, 2393),
     (5_000, 128, 51_697, 740, 386),
     (20_000, 128, 206_762, 858, 439),
@@ -21,10 +21,12 @@ HEPTH, SMALL, DEMO, MIDDLE, DENSE, LARGE, HUBS, FULL = (
     (30_000, 128, 1_226_533, 16_973, 11_393),
     (300_000, 128, 3_102_029, 1259, 688),
     (20_000, 32, 176_135, 8561, 3980),
+    (100_000, 32, 885_208, 39_666, 10_762),
     (2_927_963, 128, 30_394_643, 2400, 1310),
 )
 """Papers, features, training citations and the two sizes of walks; the first is hep-th, the others
-are synthetic. In HUBS, half of all papers cite one, and 30, 20 and 10 % three more. The last has
+are synthetic. In HUBS and MORE_HUBS, half of all
+papers cite one, and 30, 20 and 10 % three more. The last has
 the shape of ogbl-citation2, and walks that are extrapolated from a million papers."""
 
 SEED = (
@@ -37,6 +39,8 @@ PEAKS = [
     (DEMO, 2, "", 1145),
     (HUBS, 1, "", 878),
     (HUBS, 2, "", 1256),
+    (MORE_HUBS, 1, "", 5243),
+    (MORE_HUBS, 2, "", 5716),
     (HEPTH, 1, "", 899),
     (HEPTH, 2, "", 1260),
     (HEPTH, 4, "model.hidden_channels=32 train.nodes_per_batch=1000", 1974),

@@ -167,7 +167,7 @@ def train(
 
 
 class TrainingRequest(NamedTuple):
-    """What trains, and where."""
+    """A training, and what starts it."""
 
     launcher: str
     """A launcher, as `choose_launcher` returns it."""

@@ -174,6 +174,7 @@ def test_stages_note_path_digest_and_facts_in_the_artifact(ran, root):
 
 def test_train_hands_the_whole_model_to_kfp(ran):
     assert files.verify(Path(ran["model"].path), "TrainedModel").facts["seconds"] == 2
+    assert ran["model"].metadata["launcher"] == "local"
     assert ran["fitted"].metadata == {"valid_mrr": 0.5, "seconds": 2.0}
 
 

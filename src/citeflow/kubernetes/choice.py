@@ -19,18 +19,20 @@ def choose_launcher(name: str) -> str:
     """
     if name != AUTO:
         return name
-    why = "not in a pipeline step of a cluster"
-    if os.environ.get("KFP_POD_NAME"):
-        lacks = {launcher.name: _lacks(launcher) for launcher in LAUNCHERS.values()}
-        if usable := [each for each, missing in lacks.items() if not missing]:
-            log("launch", "auto takes", launcher=usable[0])
-            return usable[0]
-        why = "; ".join(lacks.values())
-    log("launch", "auto takes", launcher=LOCAL, why=why)
+    if not os.environ.get("KFP_POD_NAME"):
+        return LOCAL
+    reasons = []
+    for launcher in LAUNCHERS.values():
+        lack = _lack(launcher)
+        if not lack:
+            log("launch", "auto takes", launcher=launcher.name)
+            return launcher.name
+        reasons.append(lack)
+    log("launch", "auto takes", launcher=LOCAL, why="; ".join(reasons))
     return LOCAL
 
 
-def _lacks(launcher: Launcher) -> str:
+def _lack(launcher: Launcher) -> str:
     """Return what the cluster lacks for jobs of a kind; empty if nothing."""
     from citeflow.kubernetes.client import connect
 

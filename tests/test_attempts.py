@@ -66,3 +66,4 @@ def test_parent_stays_small(start):
     step, _child = start(0)
     assert psutil.Process(step.pid).memory_info().rss < 40 * 2**20
     step.terminate()
+    assert step.stdout.read() == "1\n"

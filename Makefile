@@ -8,7 +8,9 @@ TAG ?= $(VERSION)-python3.11
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check versions generate run test faults e2e bench docs image locks hooks
+IMAGES := train step small tensorboard
+
+.PHONY: help setup check versions generate run test faults e2e bench docs image push locks hooks
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -60,10 +62,17 @@ docs: $(READY) ## the documentation as a site, in build/site
 	$(BIN)/mkdocs build --strict --quiet
 
 image: ## the four images: PIP_CONF=file says where CPU builds of torch are, ENGINE=podman, TAG, OPTIONS (docs/images.md)
-	for image in train step small tensorboard; do \
+	for image in $(IMAGES); do \
 	  DOCKER_BUILDKIT=1 $(ENGINE) build --file docker/Dockerfile --target $$image --tag citeflow-$$image:$(TAG) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
 	    $(PIP_CONF:%=--secret id=pip,src=%) $(OPTIONS) . || exit; \
+	done
+
+push: ## push the images: REGISTRY=ghcr.io/lab, ENGINE, TAG; then `citeflow compile --registry` (docs/images.md)
+	@test -n '$(REGISTRY)' || { echo 'error: no registry' >&2; echo 'hint: make push REGISTRY=ghcr.io/lab' >&2; exit 64; }
+	for image in $(IMAGES); do \
+	  $(ENGINE) tag citeflow-$$image:$(TAG) $(REGISTRY)/citeflow-$$image:$(TAG) || exit; \
+	  $(ENGINE) push $(REGISTRY)/citeflow-$$image:$(TAG) || exit; \
 	done
 
 locks: $(READY) ## resolve pyproject.toml again: requirements/dev.txt, and what the images install

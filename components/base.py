@@ -6,6 +6,7 @@ from google.protobuf.struct_pb2 import Value
 from kfp import dsl, kubernetes
 
 from citeflow import __version__
+from citeflow.attempts import BACKOFF_FACTOR, FIRST_PAUSE_S, RETRIES
 from citeflow.config import PRESETS, ModelConfig
 from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.job_spec import CLAIM, MOUNT, USER
@@ -25,8 +26,12 @@ CHOICES: dict[str, list[str]] = {
 """Parameters that the run form offers as a drop-down."""
 
 
+Memory = tuple[Any, Any]
+"""Request and limit: quantities, or outputs of a task that makes them."""
+
+
 def request_resources(
-    task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str], cached: bool
+    task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: Memory, cached: bool
 ) -> None:
     """Set title, labels, user, retries and volume of a task.
 
@@ -39,8 +44,12 @@ def request_resources(
     task.set_display_name(task.name.replace("-", " ").capitalize()).set_caching_options(cached)
     task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
     task.set_memory_request(memory[0]).set_memory_limit(memory[1])
+    # For lost pods, which a stock Argo retries alone; after a crash, a step starts itself again.
     task.set_retry(
-        num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=RETRY_WITHIN
+        num_retries=RETRIES,
+        backoff_duration=f"{FIRST_PAUSE_S}s",
+        backoff_factor=BACKOFF_FACTOR,
+        backoff_max_duration=RETRY_WITHIN,
     )
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "citeflow")

@@ -9,11 +9,12 @@ from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.reporting import links
 from citeflow.reporting.mlflow import KFP_RUN_ID
-from components.base import request_resources
+from components.base import Memory, request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate
 from components.preprocess.component import preprocess
 from components.publish.component import publish
+from components.run_trials.component import run_trials
 from components.train.component import train
 
 MLFLOW = "citeflow-mlflow"
@@ -64,44 +65,61 @@ def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
         settings=raw.outputs["data_resolved"],
         data_root=data_root,
     )
-    request_resources(task, cpu=("500m", "4"), memory=("2Gi", "32Gi"), cached=True)
+    request_resources(task, cpu=("500m", "4"), memory=graph_memory(raw), cached=True)
     return task
 
 
-def train_each(
-    trials: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
-) -> dsl.Collected:
-    """Add a loop over the trials of an experiment; return the digests of their reports.
+def graph_memory(raw: dsl.PipelineTask) -> Memory:
+    """Return request and limit of a step that holds the graph, as the download has settled them."""
+    return raw.outputs["memory"], raw.outputs["memory_limit"]
 
-    The trials run one after the other: on shared cores, their times would not compare.
+
+def run_each(
+    shares: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
+) -> dsl.Collected:
+    """Add a loop over the shares of an experiment's trials; return the digests of their reports.
+
+    In a loop, all that another task made has to be part of the item: kfp.local puts the item in the
+    place of any other such parameter.
     """
-    with dsl.ParallelFor(trials.output, name="runs", parallelism=1) as trial:
-        report = train_and_evaluate(
-            graph,
-            settings=trial.settings,
-            workers=trial.workers,
-            run_name=trial.run_name,
+    with dsl.ParallelFor(shares.output, name="shares") as share:
+        reports = run_trials(
+            graph=graph.outputs["prepared_graph"],
+            trials=share.trials,
+            run_name=share.run,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             launcher=launcher,
             job=job,
             data_root=data_root,
         )
-    return dsl.Collected(report.outputs["Output"])
+        request_training_resources(reports)
+        _connect_to_mlflow(reports)
+    return dsl.Collected(reports.output)
 
 
-def request_training_resources(task: dsl.PipelineTask) -> None:
-    """Set what a task needs to train, or to create jobs that train and end with its pod."""
-    request_resources(task, cpu=("500m", "16"), memory=("1Gi", "64Gi"), cached=False)
+def request_training_resources(task: dsl.PipelineTask, memory: Memory = ("2Gi", "64Gi")) -> None:
+    """Set what a task needs to train, or to create jobs that train and end with its pod.
+
+    In a loop the memory cannot be that of the graph: kfp.local takes the loop's items alone.
+    """
+    request_resources(task, cpu=("500m", "16"), memory=memory, cached=False)
     task.set_env_variable(IMAGE_VARIABLE, IMAGE)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_UID", field_path="metadata.uid")
 
 
 def evaluate_and_publish(
-    model: Any, model_sha256: Any, *, graph: Any, data_root: str, out_dir: Any = ""
+    model: Any,
+    model_sha256: Any,
+    *,
+    graph: Any,
+    memory: Memory,
+    data_root: str,
+    out_dir: Any = "",
 ) -> dsl.PipelineTask:
     """Add the tasks behind a training; return the one whose output is the report's digest."""
     report = evaluate(model=model, model_sha256=model_sha256, graph=graph, data_root=data_root)
-    request_resources(report, cpu=("500m", "16"), memory=("2Gi", "64Gi"), cached=True)
+    request_resources(report, cpu=("500m", "16"), memory=memory, cached=True)
     published = publish(
         report=report.outputs["eval_report"],
         report_sha256=report.outputs["Output"],
@@ -118,36 +136,32 @@ def evaluate_and_publish(
 
 
 def train_and_evaluate(
-    graph: dsl.PipelineTask,
+    raw: dsl.PipelineTask,
     *,
-    settings: str,
     workers: int,
-    run_name: str,
     launcher: str,
     job: str,
     data_root: str,
     out_dir: str = "",
 ) -> dsl.PipelineTask:
-    """Add the tasks behind a PreparedGraph; return the one whose output is the report's digest.
-
-    In a loop, settings, workers and run_name have to be parts of the item: kfp.local puts the item
-    in the place of any parameter that another task made.
-    """
+    """Add the tasks behind a download; return the one whose output is the report's digest."""
+    graph = preprocess_task(raw, data_root)
     model = train(
         graph=graph.outputs["prepared_graph"],
-        settings=settings,
+        settings=raw.outputs["resolved"],
         workers=workers,
-        run_name=run_name,
+        run_name=raw.outputs["run"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         launcher=launcher,
         job=job,
         data_root=data_root,
     )
-    request_training_resources(model)
+    request_training_resources(model, graph_memory(raw))
     return evaluate_and_publish(
         model.outputs["trained_model"],
         model.outputs["Output"],
         graph=graph.outputs["prepared_graph"],
+        memory=graph_memory(raw),
         data_root=data_root,
         out_dir=out_dir,
     )

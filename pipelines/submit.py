@@ -16,7 +16,6 @@ EXPERIMENT = "citeflow"
 PARAMETERS = {
     "dataset": "synthetic",
     "workers": 2,
-    "launcher": "pytorchjob",
     "settings": "train: {minutes: 10}",
 }
 WAIT_S = 6 * 3600.0

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"utils"},
     {"files"},
-    {"config", "paths", "report", "artifacts"},
+    {"config", "paths", "report", "artifacts", "attempts"},
     {"data"},
     {"graph"},
     {"models", "sampling"},

@@ -17,6 +17,7 @@ from citeflow.evaluation import evaluator
 from citeflow.files import termination_message
 from citeflow.graph import prepared as prepared_graph
 from citeflow.kubernetes import launch as kubernetes_launch
+from citeflow.kubernetes.job_spec import quantity
 from citeflow.paths import RunPaths
 from citeflow.reporting import publish as publishing
 from citeflow.reporting import run_page
@@ -157,6 +158,16 @@ def test_stages_hand_on_the_settings(ran, calls):
     assert calls["preprocess"]["config"] == config.Config().data
 
 
+@pytest.mark.parametrize(("citations", "least", "most"), [(2e5, 1e9, 2e9), (30e6, 5e9, 8e9)])
+def test_download_asks_for_memory_as_large_as_the_dataset(
+    calls, artifact, root, monkeypatch, citations, least, most
+):
+    """A demo fits anywhere; two workers in one step took 4.9 GB at the shape of ogbl-citation2."""
+    monkeypatch.setattr(datasets, "approximate_citations", lambda raw: citations)
+    settled = download(root, artifact(dsl.Dataset, "raw"))
+    assert least < quantity(settled.memory) < most < quantity(settled.memory_limit)
+
+
 def test_stages_note_path_digest_and_facts_in_the_artifact(ran, root):
     graph = ran["graph"]
     manifest = files.read_manifest(Path(root) / "prepared" / "b2", "PreparedGraph")
@@ -169,6 +180,7 @@ def test_stages_note_path_digest_and_facts_in_the_artifact(ran, root):
 
 def test_train_hands_the_whole_model_to_kfp(ran):
     assert files.verify(Path(ran["model"].path), "TrainedModel").facts["seconds"] == 2
+    assert ran["model"].metadata["launcher"] == "local"
     assert ran["fitted"].metadata == {
         "valid_mrr": 0.5124,
         "train_seconds": 2.0,

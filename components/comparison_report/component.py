@@ -7,7 +7,6 @@ from components.base import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def comparison_report(
-    trials: list,
     report_sha256s: list,
     run: str,
     out_dir: str,
@@ -19,8 +18,7 @@ def comparison_report(
     """Publish the table and the plots of a model comparison.
 
     Args:
-        trials: Trainings of the comparison.
-        report_sha256s: Digests of their reports.
+        report_sha256s: Digests of the trainings' reports.
         run: Name of the comparison.
         out_dir: Folder for table and page, relative to data_root; empty takes runs/NAME/published.
         data_root: Mount path of the shared volume.
@@ -28,10 +26,12 @@ def comparison_report(
         comparison_page: The table with plots, as one self-contained page.
         comparison_metrics: Mean test MRR of each model.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import comparison
 
     comparison.comparison_report(
-        trials,
         report_sha256s,
         run,
         out_dir,

@@ -7,7 +7,7 @@ from components.base import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def comparison_trials(
-    settings: str, run: str, models: str, seeds: list, workers: int, data_root: str
+    settings: str, run: str, models: str, seeds: list, workers: int, parallel: int, data_root: str
 ) -> list:
     """Plan the trainings of a model comparison: each model with each seed.
 
@@ -17,11 +17,17 @@ def comparison_trials(
         models: YAML text with the settings of each model, by its name.
         seeds: Seeds of weights and batches.
         workers: Number of training processes.
+        parallel: Number of steps that train at a time.
         data_root: Mount path of the shared volume.
 
     Returns:
-        Name, workers and settings of each training.
+        For each step, the names of its trainings.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import comparison
 
-    return comparison.comparison_trials(settings, run, models, seeds, workers, data_root=data_root)
+    return comparison.comparison_trials(
+        settings, run, models, seeds, workers, parallel, data_root=data_root
+    )

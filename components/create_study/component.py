@@ -32,6 +32,9 @@ def create_study(
     Returns:
         For each process, the numbers of its trials.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import tuning
 
     return tuning.create_study(

@@ -25,7 +25,15 @@ def download(
     data_root: str,
     raw_dataset: dsl.Output[dsl.Dataset],
 ) -> NamedTuple(
-    "Settled", [("sha256", str), ("run", str), ("resolved", str), ("data_resolved", str)]
+    "Settled",
+    [
+        ("sha256", str),
+        ("run", str),
+        ("resolved", str),
+        ("data_resolved", str),
+        ("memory", str),
+        ("memory_limit", str),
+    ],
 ):
     """Bring a dataset onto the shared volume, once the settings of the whole run have been checked.
 
@@ -54,7 +62,12 @@ def download(
         run: Name of the run.
         resolved: All settings of the run, as YAML text.
         data_resolved: Those of them that the PreparedGraph depends on.
+        memory: Memory that the steps which hold the graph request.
+        memory_limit: Limit of their memory.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     return stages.download(

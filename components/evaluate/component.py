@@ -30,6 +30,9 @@ def evaluate(
     Returns:
         Digest of the EvalReport.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     return stages.evaluate(

@@ -25,6 +25,9 @@ def preprocess(
     Returns:
         Digest of the PreparedGraph.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     return stages.preprocess(raw, raw_sha256, settings, data_root=data_root, graph=prepared_graph)

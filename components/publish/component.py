@@ -27,6 +27,9 @@ def publish(
         run_summary: Table of the results, and their paths.
         report_page: The report with its plots, as one self-contained page.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     stages.publish(

@@ -7,7 +7,6 @@ from components.base import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def scaling_report(
-    trials: list,
     report_sha256s: list,
     run: str,
     launcher: str,
@@ -20,8 +19,7 @@ def scaling_report(
     """Publish the table and the plots of a scaling experiment.
 
     Args:
-        trials: Trainings of the experiment.
-        report_sha256s: Digests of their reports.
+        report_sha256s: Digests of the trainings' reports.
         run: Name of the experiment.
         launcher: What trained; the workers of "local" share one machine.
         out_dir: Folder for table and page, relative to data_root; empty takes runs/NAME/published.
@@ -30,10 +28,12 @@ def scaling_report(
         scaling_page: The table with plots, as one self-contained page.
         scaling_metrics: Speed-up of each training.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import scaling
 
     scaling.scaling_report(
-        trials,
         report_sha256s,
         run,
         launcher,

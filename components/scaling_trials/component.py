@@ -7,7 +7,13 @@ from components.base import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def scaling_trials(
-    settings: str, run: str, workers: list, epochs: list, launcher: str, data_root: str
+    settings: str,
+    run: str,
+    workers: list,
+    epochs: list,
+    parallel: int,
+    launcher: str,
+    data_root: str,
 ) -> list:
     """Plan the trainings of a scaling experiment: each number of workers with each of epochs.
 
@@ -16,12 +22,18 @@ def scaling_trials(
         run: Name of the experiment.
         workers: Numbers of workers.
         epochs: Numbers of passes over the training citations.
+        parallel: Number of steps that train at a time.
         launcher: What trains; the workers of "local" share one machine.
         data_root: Mount path of the shared volume.
 
     Returns:
-        Name, workers and settings of each training.
+        For each step, the names of its trainings.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import scaling
 
-    return scaling.scaling_trials(settings, run, workers, epochs, launcher, data_root=data_root)
+    return scaling.scaling_trials(
+        settings, run, workers, epochs, parallel, launcher, data_root=data_root
+    )

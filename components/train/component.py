@@ -27,7 +27,7 @@ def train(
         run_name: Name of the run, which its folders on the volume get.
         run_id: Id of the pipeline run, which the job gets as a label.
         launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and
-            wait for it.
+            wait for it; "auto" takes the first that the cluster has.
         job: YAML text with the resources of the job.
         data_root: Where the shared volume is mounted.
         trained_model: The TrainedModel: weights as safetensors, everything else as JSON.
@@ -36,6 +36,9 @@ def train(
     Returns:
         Digest of the TrainedModel.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow import stages
 
     return stages.train(

@@ -24,13 +24,17 @@ def train_trials(
         run_name: Name of the search.
         workers: Number of training processes.
         run_id: Id of the pipeline run, a label of each job.
-        launcher: "local" trains in this pod; any other launcher creates a job for each trial.
+        launcher: "local" trains in this step, "pytorchjob" and "trainjob" in a job for each trial;
+            "auto" takes the first that the cluster has.
         job: YAML text with the settings of each job.
         data_root: Mount path of the shared volume.
 
     Returns:
         Their numbers.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import tuning
 
     return tuning.train_trials(

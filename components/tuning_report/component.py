@@ -34,6 +34,9 @@ def tuning_report(
         model_sha256: Digest of the best model.
         out_dir: Folder with the results, relative to data_root.
     """
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
     from citeflow.experiments import tuning
 
     return tuning.tuning_report(

@@ -5,7 +5,7 @@ from kfp import dsl
 from citeflow.kubeflow.params import FROM_SETTINGS
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices
-from components.chains import download_task, preprocess_task, train_and_evaluate
+from components.chains import download_task, train_and_evaluate
 
 
 @dsl.pipeline(name="citation", display_name="Missing citations")
@@ -17,7 +17,7 @@ def citation(
     minutes: float = 0.0,
     settings: str = "",
     workers: int = 2,
-    launcher: str = "local",
+    launcher: str = "auto",
     job: str = "",
     run_name: str = "",
     out_dir: str = "",
@@ -38,8 +38,8 @@ def citation(
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
             `citeflow settings` lists them.
         workers: Number of training processes; of pods, where a job trains.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
-            their own.
+        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+            Train; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}";
             `citeflow launch --help` lists all. Not used by "local".
         run_name: Name in TensorBoard and on the volume, of a-z, 0-9 and -; empty takes the name
@@ -63,10 +63,8 @@ def citation(
         data_root=data_root,
     )
     train_and_evaluate(
-        preprocess_task(raw, data_root),
-        settings=raw.outputs["resolved"],
+        raw,
         workers=workers,
-        run_name=raw.outputs["run"],
         launcher=launcher,
         job=job,
         data_root=data_root,

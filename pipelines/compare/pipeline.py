@@ -4,7 +4,7 @@ from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, request_resources
-from components.chains import download_task, preprocess_task, train_each
+from components.chains import download_task, preprocess_task, run_each
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 
@@ -28,7 +28,8 @@ def compare(
     minutes: float = 0.0,
     settings: str = "",
     workers: int = 2,
-    launcher: str = "local",
+    parallel: int = 1,
+    launcher: str = "auto",
     job: str = "",
     run_name: str = "",
     out_dir: str = "",
@@ -49,8 +50,10 @@ def compare(
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
             `citeflow settings` lists them.
         workers: Number of training processes; of pods, where jobs train.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
-            their own.
+        parallel: Number of trainings at a time, each with workers of its own; times of trainings
+            that share cores do not compare.
+        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+            Run trials; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
             used by "local".
         run_name: Name of the comparison in TensorBoard and on the volume, of a-z, 0-9 and -; empty
@@ -78,13 +81,13 @@ def compare(
         models=models,
         seeds=seeds,
         workers=workers,
+        parallel=parallel,
         data_root=data_root,
     )
     request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = preprocess_task(raw, data_root)
-    reports = train_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    reports = run_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = comparison_report(
-        trials=trials.output,
         report_sha256s=reports,
         run=raw.outputs["run"],
         out_dir=out_dir,

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, request_resources
-from components.chains import download_task, preprocess_task, train_each
+from components.chains import download_task, preprocess_task, run_each
 from components.scaling_report.component import scaling_report
 from components.scaling_trials.component import scaling_trials
 
@@ -16,7 +16,8 @@ def scaling(
     epochs: list = [10, 30],  # noqa: B006
     preset: str = "default",
     settings: str = "",
-    launcher: str = "local",
+    parallel: int = 1,
+    launcher: str = "auto",
     job: str = "",
     run_name: str = "",
     out_dir: str = "",
@@ -33,8 +34,10 @@ def scaling(
             from.
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
             `citeflow settings` lists them.
-        launcher: "local" trains in the step Train; "pytorchjob" and "trainjob" train in pods of
-            their own.
+        parallel: Number of trainings at a time, each with workers of its own; times of trainings
+            that share cores do not compare.
+        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+            Run trials; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
             used by "local".
         run_name: Name of the experiment in TensorBoard and on the volume, of a-z, 0-9 and -; empty
@@ -59,14 +62,14 @@ def scaling(
         run=raw.outputs["run"],
         workers=workers,
         epochs=epochs,
+        parallel=parallel,
         launcher=launcher,
         data_root=data_root,
     )
     request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = preprocess_task(raw, data_root)
-    reports = train_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    reports = run_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
     table = scaling_report(
-        trials=trials.output,
         report_sha256s=reports,
         run=raw.outputs["run"],
         launcher=launcher,

@@ -7,6 +7,7 @@ from components.base import offer_choices, request_resources
 from components.chains import (
     download_task,
     evaluate_and_publish,
+    graph_memory,
     preprocess_task,
     request_training_resources,
 )
@@ -38,7 +39,7 @@ def tune(
     preset: str = "default",
     settings: str = "",
     workers: int = 1,
-    launcher: str = "local",
+    launcher: str = "auto",
     job: str = "",
     run_name: str = "",
     data_root: str = MOUNT,
@@ -60,8 +61,8 @@ def tune(
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
             `citeflow settings` lists them.
         workers: Number of training processes of a trial; of pods, where jobs train.
-        launcher: "local" trains in the step Train trials; "pytorchjob" and "trainjob" train in
-            pods of their own.
+        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+            Train trials; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
             used by "local".
         run_name: Name of the search in TensorBoard and on the volume, of a-z, 0-9 and -; empty
@@ -114,6 +115,7 @@ def tune(
         best.outputs["best_model"],
         best.outputs["model_sha256"],
         graph=graph,
+        memory=graph_memory(raw),
         data_root=data_root,
         out_dir=best.outputs["out_dir"],
     )

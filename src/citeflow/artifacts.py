@@ -6,14 +6,14 @@ imports kfp: an artifact is whatever has the attributes below, kfp's own or a `L
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from citeflow import files
-from citeflow.errors import CorruptError, NotFoundError, to_user_error
+from citeflow.attempts import current_attempt, fail
+from citeflow.errors import CorruptError, NotFoundError, may_pass, to_user_error
 from citeflow.files import termination_message
 from citeflow.utils.signals import handle_signals
 
@@ -88,21 +88,21 @@ def component_entrypoint() -> Iterator[None]:
 
     An error ends the process with its two lines on stderr and its exit code, and is left as the
     container's termination message, where the caller looks for it. In a loop, kfp.local continues
-    with other steps after one has failed or was stopped; these end at once.
+    with other steps after one has failed or was stopped; these end at once. An error that
+    may pass is left only by the last attempt (`citeflow.attempts`).
 
     Raises:
         SystemExit: the body ended with an error that a user can do something about.
     """
     if earlier := termination_message.read():
         raise SystemExit(earlier.exit_code)
+    attempt = current_attempt()
     try:
-        with termination_message.alive_marker(), handle_signals():
+        with termination_message.alive_marker(attempt.parent), handle_signals():
             yield
     except Exception as raised:
         error = to_user_error(raised)
-        termination_message.write(error)
-        print(error, file=sys.stderr, flush=True)
-        raise SystemExit(error.exit_code) from None
+        fail(error, is_final=attempt.is_last or not may_pass(error.exit_code))
 
 
 def write_manifest(artifact: Artifact, folder: Path, kind: str, data_root: str) -> str:

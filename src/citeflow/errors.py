@@ -17,6 +17,9 @@ from collections.abc import Mapping
 INSTALL = "pip install '.[train,kfp]' in a checkout of citeflow"
 """The hint where a package is missing: no package index has citeflow."""
 
+OUT_OF_MEMORY = 137
+"""Exit code where memory is refused: that of a process which the kernel kills for it."""
+
 
 class CiteflowError(Exception):
     """An error in one line, `error: <what>: <value>`, and a second line that says what to do."""
@@ -81,6 +84,11 @@ class StoppedError(CiteflowError):
     exit_code = 143
 
 
+def may_pass(exit_code: int) -> bool:
+    """Return True if another attempt of the same call may succeed, with nothing else changed."""
+    return exit_code in (UnavailableError.exit_code, OUT_OF_MEMORY)
+
+
 def to_user_error(error: Exception) -> CiteflowError:
     """Turn a failure of the system, or a missing package, into an error for the user.
 
@@ -93,6 +101,8 @@ def to_user_error(error: Exception) -> CiteflowError:
         package = error.name.partition(".")[0]
         if package != __package__:
             return UnavailableError("package is not installed", error.name, hint=INSTALL)
+    if isinstance(error, MemoryError):
+        return CiteflowError("out of memory", error, exit_code=OUT_OF_MEMORY)
     if isinstance(error, OSError):
         return CiteflowError(error.strerror or type(error).__name__, error.filename or error)
     raise error

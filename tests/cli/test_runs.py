@@ -175,7 +175,7 @@ def test_runs_list_has_the_newest_first(kfp, call, submit):
     submit("--launcher", "trainjob")
     submit("--experiment", "other")
     code, (newest, oldest), _ = call("runs", "list")
-    assert (code, newest["launcher"], oldest["launcher"]) == (0, "local", "trainjob")
+    assert (code, newest["launcher"], oldest["launcher"]) == (0, "auto", "trainjob")
     assert (newest["name"], newest["state"], newest["finished"]) == ("one", "PENDING", None)
     assert call("runs", "list", "--experiment", "other")[1] == [newest]
     assert call("runs", "list", "--limit", "1")[1] == [newest]

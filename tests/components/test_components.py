@@ -16,6 +16,7 @@ FUNCTIONS = {
     "scaling_report": "citeflow.experiments.scaling",
     "comparison_trials": "citeflow.experiments.comparison",
     "comparison_report": "citeflow.experiments.comparison",
+    "run_trials": "citeflow.experiments.running",
     "create_study": "citeflow.experiments.tuning",
     "train_trials": "citeflow.experiments.tuning",
     "tuning_report": "citeflow.experiments.tuning",

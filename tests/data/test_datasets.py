@@ -13,7 +13,7 @@ from ogb_archive import write_ogb, zip_folder
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
 from citeflow.data import raw_store
-from citeflow.data.datasets import download_dataset, read_raw
+from citeflow.data.datasets import approximate_citations, download_dataset, read_raw
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
 CONFIG = Config(synthetic=SyntheticConfig(num_papers=200))
@@ -278,3 +278,11 @@ def test_wrong_digest_or_url_is_refused(root, server, folder, fragment):
             download(url, root)
     assert server.requests == []
     assert not root.exists()
+
+
+@pytest.mark.parametrize("num_papers", [300, 3000])
+def test_approximate_citations_is_about_right(tmp_path, num_papers):
+    settings = Config(synthetic=SyntheticConfig(num_papers=num_papers))
+    raw = download_dataset("synthetic", data_root=tmp_path, config=settings)
+    wanted = read_raw(raw, settings.data).edge_2E.shape[1]
+    assert wanted / 3 < approximate_citations(raw) < 3 * wanted

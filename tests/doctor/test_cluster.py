@@ -219,6 +219,7 @@ def test_check_namespace_and_quotas(healthy):
     assert found["istio sidecars"].status == "note"
     assert found["ResourceQuota team"].value == "pods 3 of 20"
     assert found["LimitRange sizes"].value == "Container: max memory 2Gi"
+    assert "a limit of 8Gi memory" in found["LimitRange sizes"].hint
 
 
 def test_check_nodes_counts_schedulable_room(healthy):

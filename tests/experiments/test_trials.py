@@ -8,7 +8,9 @@ from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.experiments.trials import (
     comparison_trials,
     read_outcomes,
+    read_plan,
     scaling_trials,
+    start,
     write_results,
 )
 from citeflow.paths import RunPaths
@@ -28,12 +30,16 @@ def test_scaling_trials_have_each_size_with_each_length():
     assert {(each.config.train.minutes, each.config.train.lr) for each in trials} == {(0, 0.002)}
 
 
-def test_item_gives_the_trial_back():
-    (trial,) = scaling_trials(SETTINGS, "s", [2], [10])
-    item = trial.item()
-    assert config.from_yaml(item["settings"]) == trial.config
-    assert (item["run_name"], item["workers"]) == ("s/m-1-w-1-e-10", 2)
-    assert "name" not in item, "KFP gives an item of a loop a name of its own"
+def test_start_divides_the_plan_among_steps_which_read_it(tmp_path):
+    run = RunPaths(tmp_path, "s")
+    trials = scaling_trials(SETTINGS, "s", [1, 2, 3], [10])
+    first, second = start("scaling", trials, run, 2)
+    assert first == {"run": "s", "trials": "m-1-w-0-e-10 m-1-w-2-e-10"}
+    assert second == {"run": "s", "trials": "m-1-w-1-e-10"}
+    assert read_plan(run) == trials
+    assert len(start("scaling", trials, run, 9)) == 3
+    with pytest.raises(ConfigError, match="parallel"):
+        start("scaling", trials, run, 0)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +106,21 @@ def make_report(tmp_path):
     return make
 
 
-def test_read_outcomes_keeps_the_order_of_the_items(tmp_path, make_report):
-    made = {make_report("s/a", 0.1), make_report("s/b", 0.2)}
-    found = read_outcomes([{"run_name": "s/b"}, {"run_name": "s/a"}], made, tmp_path)
-    assert [(each.name, each.report.test.mrr) for each in found] == [("b", 0.2), ("a", 0.1)]
+def test_read_outcomes_keeps_the_order_of_the_plan(tmp_path, make_report):
+    run = RunPaths(tmp_path, "s")
+    trials = scaling_trials(SETTINGS, "s", [1, 2], [10])
+    start("scaling", trials, run, 1)
+    second, first = (make_report(trial.run_name, trial.workers / 10) for trial in reversed(trials))
+    found = read_outcomes(run, [f"{second} {first}"])
+    assert [(each.name, each.report.test.mrr) for each in found] == [
+        ("m-1-w-0-e-10", 0.1),
+        ("m-1-w-1-e-10", 0.2),
+    ]
     with pytest.raises(CorruptError, match="not the report"):
-        read_outcomes([{"run_name": "s/a"}], ["0" * 64], tmp_path)
+        read_outcomes(run, [first])
+    files.delete_directory(RunPaths(tmp_path, trials[0].run_name).report)
     with pytest.raises(NotFoundError):
-        read_outcomes([{"run_name": "s/c"}], [], tmp_path)
+        read_outcomes(run, [first, second])
 
 
 @pytest.mark.parametrize(("out_dir", "folder"), [("", "runs/s/published"), ("own", "own")])

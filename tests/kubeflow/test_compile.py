@@ -1,11 +1,13 @@
 import shutil
 
 import pytest
+import yaml
 
 from citeflow.cli.main import main
 from citeflow.kubeflow import compile
+from citeflow.kubernetes.job_spec import IMAGE_VARIABLE
 
-STAGES = ("download", "preprocess", "train", "evaluate", "publish")
+STAGES = ("download", "preprocess", "train", "evaluate", "publish", "run_trials")
 
 
 @pytest.fixture
@@ -48,3 +50,36 @@ def test_compile_check_names_the_files_that_are_stale(copy, capsys):
     shutil.rmtree(copy / "components" / "gone")
     assert main(["compile", "--root", str(copy)]) == 0
     assert main(["compile", "--check", "--root", str(copy)]) == 0
+
+
+def test_compile_for_a_registry_names_its_images_alone(copy, tmp_path):
+    for target in compile.sources(copy):
+        if target.parent.name not in ("citation", *STAGES):
+            shutil.rmtree(target.parent)
+    before = {path: path.read_bytes() for path in copy.rglob("*.yaml")}
+    command = ["compile", "--root", str(copy), "--out", str(tmp_path / "out")]
+    assert main([*command, "--registry", "ghcr.io/lab", "--tag", "1.2-arm"]) == 0
+    text = (tmp_path / "out/pipelines/citation.yaml").read_text()
+    spec, _ = yaml.safe_load_all(text)
+    containers = [each["container"] for each in spec["deploymentSpec"]["executors"].values()]
+    assert {each["image"] for each in containers} == {"ghcr.io/lab/citeflow-step:1.2-arm"}
+    variables = [variable for each in containers for variable in each.get("env", [])]
+    assert {"name": IMAGE_VARIABLE, "value": "ghcr.io/lab/citeflow-train:1.2-arm"} in variables
+    assert compile.TAG not in text
+    assert (tmp_path / "out/components/train.yaml").is_file()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--registry", "ghcr.io/lab"], "need a folder: ghcr.io/lab"),
+        (["--out", "o", "--registry", "https://ghcr.io/lab"], "registry: https://"),
+        (["--out", "o", "--registry", "ghcr.io/lab/"], "registry: ghcr.io/lab/"),
+        (["--out", "o", "--tag", "latest"], "tag: latest"),
+        (["--out", "o", "--check"], "writes nothing"),
+    ],
+)
+def test_compile_refuses_what_no_image_is_called(arguments, error, capsys):
+    assert main(["compile", *arguments]) == 64
+    assert error in capsys.readouterr().err

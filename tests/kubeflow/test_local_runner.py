@@ -101,3 +101,71 @@ def test_run_pipeline_takes_the_working_folder_for_data(pipeline, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, "act begins" in done.stderr) == (0, True), done.stderr
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def struggle(how: str, folder: str, made: dsl.Output[dsl.Metrics]) -> int:
+    """Be a step of citeflow that is killed, or that a server does not answer."""
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
+    import os
+    import signal
+    from pathlib import Path
+
+    from citeflow.artifacts import component_entrypoint
+    from citeflow.errors import DataError, UnavailableError
+
+    with component_entrypoint():
+        attempts = Path(folder) / "attempts"
+        with attempts.open("a") as file:
+            file.write("x")
+        number = len(attempts.read_text())
+        if how == "killed always" or (how == "killed once" and number == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "refused once" and number == 1:
+            raise UnavailableError("no answer", "server", hint="wait")
+        if how == "out of memory once" and number == 1:
+            raise MemoryError
+        if how == "bad data":
+            raise DataError("bad row", "papers.csv:3")
+        made.log_metric("attempts", number)
+    return number
+
+
+@dsl.pipeline(name="struggling")
+def struggling(how: str, folder: str):
+    first = struggle(how=how, folder=folder)
+    act(how=f"after {first.outputs['Output']}", folder=folder)
+
+
+@pytest.fixture(scope="module")
+def struggling_step(tmp_path_factory):
+    path = tmp_path_factory.mktemp("struggling") / "struggling.yaml"
+    compiler.Compiler().compile(struggling, str(path))
+    return path
+
+
+@pytest.mark.parametrize("how", ["killed once", "refused once", "out of memory once"])
+def test_step_goes_on_after_its_crash(struggling_step, tmp_path, capfd, how):
+    arguments = {"how": how, "folder": str(tmp_path)}
+    local_runner.run_pipeline(struggling_step, arguments, scratch=tmp_path / "scratch")
+    err = capfd.readouterr().err
+    assert "step starts again after=" in err
+    assert "act begins how=after 2" in err
+
+
+@pytest.mark.parametrize(
+    ("how", "attempts", "code", "error"),
+    [
+        ("killed always", 3, 137, "error: the step was killed 3 times, the last time by: SIGKILL"),
+        ("bad data", 1, 65, "error: bad row: papers.csv:3"),
+    ],
+)
+def test_step_fails_with_its_reason_last(struggling_step, tmp_path, how, attempts, code, error):
+    arguments = {"how": how, "folder": str(tmp_path)}
+    with pytest.raises(CiteflowError) as caught:
+        local_runner.run_pipeline(struggling_step, arguments, scratch=tmp_path / "scratch")
+    assert (tmp_path / "attempts").read_text() == "x" * attempts
+    assert str(caught.value).splitlines()[0] == error
+    assert caught.value.exit_code == code

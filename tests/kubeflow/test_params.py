@@ -17,7 +17,7 @@ from citeflow.kubernetes.launchers import LAUNCHERS
         ({"run_name": "A_B"}, "run name: A_B"),
         ({"preset": "sed"}, "unknown preset: sed"),
         ({"predictor": "dott"}, "model.predictor: dott"),
-        ({"launcher": "job"}, "launcher: job\nhint: one of local, pytorchjob, trainjob"),
+        ({"launcher": "job"}, "launcher: job\nhint: one of auto, local, pytorchjob, trainjob"),
         ({"job": "{cpuu: 4}"}, "unknown setting: job.cpuu"),
         ({"settings": "train:   epochs: 3   lr: 0.1"}, "on one line: {train: {epochs: 3,"),
         (

@@ -36,7 +36,10 @@ def test_typed_parameters_have_the_types_and_defaults_of_the_pipeline():
         ({"workers": "two"}, "workers: two\nhint: must be a number"),
         ({"workers": 2.5}, "must be a whole number"),
         ({"preset": "sed"}, "preset: sed\nhint: one of default, seed"),
-        ({"launcher": "pytorch"}, "launcher: pytorch\nhint: one of local, pytorchjob, trainjob"),
+        (
+            {"launcher": "pytorch"},
+            "launcher: pytorch\nhint: one of auto, local, pytorchjob, trainjob",
+        ),
     ],
 )
 def test_typed_parameters_name_what_would_be_right(given, message):

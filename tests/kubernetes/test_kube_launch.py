@@ -62,7 +62,8 @@ def test_train_on_cluster_sends_what_render_job_shows(
     monkeypatch.setattr(launch, "connect", lambda **_: client)
     run = RunPaths(graph.parents[1], f"sent-{launcher.name}-{in_a_step}".lower())
     request = request_of(launcher, workers=3, restarts=0)
-    job = launch.render_job(request, run, NAMESPACE, make_job(graph, run, CONFIG))
+    task = make_job(graph, run, CONFIG)
+    job = launch.render_job(launch.with_memory(request, task), run, NAMESPACE, task)
     with TrainingOperator(kube, script=lambda pod: ["nothing to learn", 0]):
         kube.fail(2, status=503, message="too busy")
         with pytest.raises(TrainingError):

@@ -59,6 +59,13 @@ def findings(name, thing, parts):
         yield f"{name}: nobody asks whether it lives"
 
 
+SETTLED = {
+    f"{{{{$.inputs.parameters['pipelinechannel--download-{name}']}}}}": amount
+    for name, amount in (("memory", "1536Mi"), ("memory_limit", "6Gi"))
+}
+"""What the step Download puts in the place of outputs of its own, for a small dataset."""
+
+
 def steps(checkout):
     """Yield the containers of the pipeline's steps, and the settings of Kubernetes for each."""
     spec, platform = yaml.safe_load_all(
@@ -68,7 +75,12 @@ def steps(checkout):
     for name, each in spec["deploymentSpec"]["executors"].items():
         known = each["container"]["resources"]
         resources = {
-            key: {"cpu": known[f"resourceCpu{kind}"], "memory": known[f"resourceMemory{kind}"]}
+            key: {
+                "cpu": known[f"resourceCpu{kind}"],
+                "memory": SETTLED.get(
+                    known[f"resourceMemory{kind}"], known[f"resourceMemory{kind}"]
+                ),
+            }
             for key, kind in (("requests", "Request"), ("limits", "Limit"))
         }
         yield name, {"image": each["container"]["image"], "resources": resources}, told[name]

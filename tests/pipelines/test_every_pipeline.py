@@ -91,6 +91,11 @@ def test_every_step_runs_as_the_user_of_the_volume_with_the_label_of_its_verb(te
         assert executor["podMetadata"]["labels"]["app.kubernetes.io/component"]
 
 
+def test_experiments_have_few_steps(name, steps):
+    """Each costs 20 s of its own; there were four, and three for each of nine trainings."""
+    assert len(steps) == {"citation": 5, "compare": 5, "scaling": 5, "tune": 7}[name]
+
+
 def test_training_is_never_taken_from_the_cache(steps):
     for step in steps:
         if step["componentRef"]["name"].startswith("comp-train"):

@@ -1,22 +1,33 @@
 """The estimate of memory, against peaks that were measured."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from citeflow import config
-from citeflow.tasks.citation_memory import MIB, WORKER, estimate
+from citeflow.graph.csr import Csr
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.kubernetes.job_spec import JobSpec, quantity
+from citeflow.tasks.citation_memory import MIB, WORKER, GraphShape, estimate, measure
 
 pytestmark = pytest.mark.fault("F14")
 
-HEPTH, SMALL, MIDDLE, DENSE, LARGE, FULL = (
-    (29_557, 50, 348_531),
-    (5_000, 128, 51_697),
-    (97_598, 128, 1_013_072),
-    (30_000, 128, 1_196_653),
-    (300_000, 128, 3_102_029),
-    (2_927_963, 128, 30_394_643),
+HEPTH, SMALL, DEMO, MIDDLE, DENSE, LARGE, HUBS, MORE_HUBS, FULL = (
+    (29_557, 50, 348_531, 2770, 2393),
+    (5_000, 128, 51_697, 740, 386),
+    (20_000, 128, 206_762, 858, 439),
+    (97_598, 128, 1_013_072, 994, 516),
+    (30_000, 128, 1_226_533, 16_973, 11_393),
+    (300_000, 128, 3_102_029, 1259, 688),
+    (20_000, 32, 176_135, 8561, 3980),
+    (100_000, 32, 885_208, 39_666, 10_762),
+    (2_927_963, 128, 30_394_643, 2400, 1310),
 )
-"""Papers, features and training citations; the first is hep-th, the others are synthetic, the last
-of the shape of ogbl-citation2."""
+"""Papers, features, training citations and the two sizes of walks; the first is hep-th, the others
+are synthetic. In HUBS and MORE_HUBS, half of all
+papers cite one, and 30, 20 and 10 % three more. The last has
+the shape of ogbl-citation2, and walks that are extrapolated from a million papers."""
 
 SEED = (
     "model.num_layers=5 model.predictor=dot train.loss=bce model.hidden_channels=256 "
@@ -24,6 +35,12 @@ SEED = (
 )
 PEAKS = [
     (SMALL, 1, "", 735),
+    (DEMO, 1, "", 724),
+    (DEMO, 2, "", 1145),
+    (HUBS, 1, "", 878),
+    (HUBS, 2, "", 1256),
+    (MORE_HUBS, 1, "", 5243),
+    (MORE_HUBS, 2, "", 5716),
     (HEPTH, 1, "", 899),
     (HEPTH, 2, "", 1260),
     (HEPTH, 4, "model.hidden_channels=32 train.nodes_per_batch=1000", 1974),
@@ -46,21 +63,32 @@ memory, torch's code and the mapped citations, read every 0.2 s from /proc/PID/s
 trained for some seconds and ended."""
 
 
-def estimated(shape, settings, workers):
-    num_papers, num_features, num_citations = shape
-    return estimate(
-        num_papers=num_papers,
-        num_features=num_features,
-        num_citations=num_citations,
-        config=config.load(overrides=settings.split()),
-        workers=workers,
-    )
+def estimated(sizes, settings, workers):
+    shape = GraphShape(**dict(zip(GraphShape.__dataclass_fields__, sizes, strict=True)))
+    return estimate(shape, config=config.load(overrides=settings.split()), workers=workers)
 
 
 @pytest.mark.parametrize(("shape", "workers", "settings", "peak"), PEAKS)
 def test_estimate_is_within_a_fifth_of_a_measured_peak(shape, workers, settings, peak):
     ratio = estimated(shape, settings, workers) / MIB / peak
     assert 0.8 <= ratio <= 1.2
+
+
+@pytest.mark.parametrize(("shape", "workers", "settings", "peak"), PEAKS)
+def test_pods_get_what_was_measured_and_at_most_half_more(shape, workers, settings, peak):
+    spec = JobSpec().sized(estimated(shape, settings, workers))
+    assert peak <= float(quantity(spec.memory)) / MIB <= 1.5 * peak + 64
+
+
+def test_measure_sees_a_hub(prepared):
+    graph = PreparedGraph.open(prepared.graph)
+    usual = measure(graph)
+    hub = np.zeros_like(graph.references.index_E)
+    in_degree = np.bincount(hub, minlength=graph.num_papers)
+    citations = Csr(np.concatenate([[0], np.cumsum(in_degree)]), hub)
+    references = Csr(graph.references.ptr_N1, hub)
+    one_hub = measure(dataclasses.replace(graph, references=references, citations=citations))
+    assert one_hub.walk_of_source > 5 * usual.walk_of_source
 
 
 @pytest.mark.parametrize("less", ["train.nodes_per_batch=20000", "model.hidden_channels=32"])
@@ -74,4 +102,4 @@ def test_estimate_falls_by_what_the_hint_names(less):
 @pytest.mark.parametrize("predictor", ["structural", "dot", "mlp"])
 def test_estimate_of_extreme_settings(predictor):
     settings = f"model.predictor={predictor} model.num_layers=0 train.nodes_per_batch=2"
-    assert estimated((2, 0, 1), settings, 1) > WORKER
+    assert estimated((2, 0, 1, 1, 1), settings, 1) > WORKER

@@ -12,7 +12,7 @@ from citeflow import files
 from citeflow.artifacts import PREPARED_GRAPH, TRAINED_MODEL
 from citeflow.cli import options
 from citeflow.cli.stages import RUN_ID
-from citeflow.errors import ConfigError
+from citeflow.errors import ConfigError, NotFoundError
 from citeflow.kubernetes import job_spec
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.paths import RunPaths
@@ -81,7 +81,7 @@ def launch(
     run = RunPaths(data_root, run_name)
     options.require("kubernetes", "kubeflow")
     from citeflow.kubernetes.job_spec import JobRequest
-    from citeflow.kubernetes.launch import render_job, train_on_cluster
+    from citeflow.kubernetes.launch import render_job, train_on_cluster, with_memory
     from citeflow.training.launch import make_job
 
     spec = job_spec.from_yaml(job.job, workers=job.workers)
@@ -91,6 +91,9 @@ def launch(
     )
     if dry_run:
         task = make_job(graph, run, resolved)
+        # Pods may see a graph that this machine does not; then its memory is the smallest.
+        with contextlib.suppress(NotFoundError):
+            request = with_memory(request, task)
         rendered = render_job(request, run, _namespace(job.namespace), task)
         yaml.safe_dump(rendered, sys.stdout, sort_keys=False)
         return

@@ -14,7 +14,7 @@ from citeflow.artifacts import (
     resolve_artifact,
 )
 from citeflow.cli import options
-from citeflow.kubeflow.params import LOCAL
+from citeflow.kubernetes.launchers import LOCAL
 from citeflow.utils.logging import emit
 
 RUN_ID = "by-hand"

@@ -75,6 +75,19 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
     raise _unknown(dataset)
 
 
+BYTES_PER_CITATION = {".csv": 12, ".gz": 4, ".parquet": 5, ".npy": 8}
+"""Bytes of a citation in a file, by its suffix: two ids of six digits, or less where compressed."""
+
+
+def approximate_citations(raw: Path) -> int:
+    """Return about how many citations a RawDataset has, without reading its tables."""
+    manifest = files.read_manifest(raw, KIND)
+    named = [name for name in manifest.files if re.search(r"citations|edge\.csv", name)]
+    return sum(
+        manifest.files[name].bytes // BYTES_PER_CITATION.get(Path(name).suffix, 4) for name in named
+    )
+
+
 def read_raw(raw: Path, config: DataConfig) -> CitationGraph:
     """Read the papers and citations of a RawDataset, after a check of its digests.
 

@@ -8,6 +8,8 @@ from kubernetes import client as k8s
 
 from citeflow.doctor import Finding, expect, kfp_cluster, rbac, runtimes
 from citeflow.doctor.kube_client import Check, Cluster, run_check
+from citeflow.kubeflow.pipeline_spec import largest_limits
+from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.job_spec import CLAIM, JobSpec, quantity
 from citeflow.kubernetes.launchers import Launcher
@@ -124,7 +126,24 @@ def check_quotas(cluster: Cluster) -> Iterator[Finding]:
     ranges = cluster.read(cluster.core.list_namespaced_limit_range, cluster.namespace)
     for limits in ranges.items:
         value = "; ".join(map(_describe_range, limits.spec.limits))
-        yield Finding(status="note", what=f"LimitRange {limits.metadata.name}", value=value)
+        refused = [text for item in limits.spec.limits for text in _refusals(item)]
+        what = f"LimitRange {limits.metadata.name}"
+        if refused:
+            hint = f"it refuses steps with {', '.join(refused)}: raise it, or compile lower limits"
+            yield Finding(status="warning", what=what, value=value, hint=hint)
+        else:
+            yield Finding(status="note", what=what, value=value)
+
+
+def _refusals(item: k8s.V1LimitRangeItem) -> list[str]:
+    """List the limits of the pipeline's steps that are above those of a LimitRange."""
+    asked = largest_limits(PIPELINES["citation"].compiled().read_text())
+    most = (item.max or {}) if item.type in ("Container", "Pod") else {}
+    return [
+        f"a limit of {amount} {name}"
+        for name, amount in asked.items()
+        if name in most and quantity(amount) > quantity(most[name])
+    ]
 
 
 def _describe_range(item: k8s.V1LimitRangeItem) -> str:
@@ -146,12 +165,12 @@ def check_nodes(cluster: Cluster) -> Iterator[Finding]:
         int(
             min(
                 quantity(each["cpu"]) / quantity(spec.cpu),
-                quantity(each["memory"]) / quantity(spec.memory),
+                quantity(each["memory"]) / quantity(spec.pod_memory),
             )
         )
         for each in free
     )
-    workers = f"{room} workers of {spec.cpu} cpu and {spec.memory}"
+    workers = f"{room} workers of {spec.cpu} cpu and {spec.pod_memory}"
     value = f"{len(free)}; without other pods, room for {workers}"
     hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")

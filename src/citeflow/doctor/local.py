@@ -14,7 +14,7 @@ IGNORED = {
     "images": "steps run with this Python and its packages",
     "node placement": "node selectors, tolerations and queues, of steps and of jobs",
     "resources": "requests and limits: a step may use all cores and all memory",
-    "retries": "a step that fails is final",
+    "retries": "those of lost pods; a step that was killed starts itself again, as on a cluster",
     "caching": "what is on the disk already is taken by its digest, with or without caching",
     "security context": "no other user, no read-only root, no dropped capabilities",
     "timeouts": "a step may run for ever; Ctrl-C ends it",

@@ -5,23 +5,29 @@ from statistics import mean
 
 from citeflow.artifacts import Artifact, Metrics, component_entrypoint, log_metrics
 from citeflow.experiments import comparison_page, significance, trials
-from citeflow.experiments.trials import Item
+from citeflow.experiments.trials import Share
 from citeflow.paths import RunPaths
 from citeflow.utils.logging import log
 
 
 @component_entrypoint()
 def comparison_trials(
-    settings: str, run: str, models: str, seeds: list[object], workers: int, *, data_root: str
-) -> list[Item]:
-    """Plan the trainings; return them as the items of a loop."""
+    settings: str,
+    run: str,
+    models: str,
+    seeds: list[object],
+    workers: int,
+    parallel: int,
+    *,
+    data_root: str,
+) -> list[Share]:
+    """Plan the trainings; return those of each step, as the items of a loop."""
     planned = trials.comparison_trials(settings, run, models, seeds, workers)
-    return trials.start("compare", planned, RunPaths(Path(data_root), run))
+    return trials.start("compare", planned, RunPaths(Path(data_root), run), parallel)
 
 
 @component_entrypoint()
 def comparison_report(
-    items: list[Item],
     report_sha256s: list[str],
     run: str,
     out_dir: str,
@@ -32,7 +38,7 @@ def comparison_report(
     metrics: Metrics,
 ) -> None:
     """Publish the table and the plots of the models, on the volume and on the run page."""
-    outcomes = trials.read_outcomes(items, report_sha256s, Path(data_root))
+    outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
     ranked = significance.rank_models(outcomes)
     dataset = outcomes[0].report.dataset
     experiment = RunPaths(Path(data_root), run)

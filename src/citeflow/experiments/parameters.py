@@ -20,6 +20,7 @@ class ScalingParams(Record):
 
     workers: list[object]
     epochs: list[object]
+    parallel: Int
 
 
 class ComparisonParams(Record):
@@ -28,6 +29,7 @@ class ComparisonParams(Record):
     models: Str
     seeds: list[object]
     workers: Int
+    parallel: Int
 
 
 class TuningParams(Record):
@@ -46,6 +48,7 @@ def validate_scaling(values: Mapping[str, object], settings: Config) -> None:
     """
     own = _own(ScalingParams, values)
     trials.scaling_trials(config.to_yaml(settings), ANY_NAME, own.workers, own.epochs)
+    trials.check_parallel(own.parallel)
 
 
 def validate_comparison(values: Mapping[str, object], settings: Config) -> None:
@@ -57,6 +60,7 @@ def validate_comparison(values: Mapping[str, object], settings: Config) -> None:
     own = _own(ComparisonParams, values)
     text = config.to_yaml(settings)
     trials.comparison_trials(text, ANY_NAME, own.models, own.seeds, own.workers)
+    trials.check_parallel(own.parallel)
 
 
 def validate_tuning(values: Mapping[str, object], settings: Config) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from citeflow.artifacts import Artifact, Metrics, component_entrypoint, log_metrics
 from citeflow.experiments import scaling_page, speedup, trials
-from citeflow.experiments.trials import Item
+from citeflow.experiments.trials import Share
+from citeflow.kubernetes.choice import choose_launcher
+from citeflow.kubernetes.launchers import LOCAL
 from citeflow.paths import RunPaths
 from citeflow.utils import system
 from citeflow.utils.logging import log
@@ -16,22 +18,22 @@ def scaling_trials(
     run: str,
     workers: list[object],
     epochs: list[object],
+    parallel: int,
     launcher: str,
     *,
     data_root: str,
-) -> list[Item]:
-    """Plan the trainings; return them as the items of a loop."""
+) -> list[Share]:
+    """Plan the trainings; return those of each step, as the items of a loop."""
     planned = trials.scaling_trials(settings, run, workers, epochs)
     most = max(trial.workers for trial in planned)
     cores = system.num_cores()
-    if launcher == "local" and most > cores:
+    if choose_launcher(launcher) == LOCAL and most > cores:
         log("scaling", "has more workers than cores", workers=most, cores=cores)
-    return trials.start("scaling", planned, RunPaths(Path(data_root), run))
+    return trials.start("scaling", planned, RunPaths(Path(data_root), run), parallel)
 
 
 @component_entrypoint()
 def scaling_report(
-    items: list[Item],
     report_sha256s: list[str],
     run: str,
     launcher: str,
@@ -43,8 +45,8 @@ def scaling_report(
     metrics: Metrics,
 ) -> None:
     """Publish the table and the plots of the trainings, on the volume and on the run page."""
-    outcomes = trials.read_outcomes(items, report_sha256s, Path(data_root))
-    cores = system.num_cores() if launcher == "local" else None
+    outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
+    cores = system.num_cores() if choose_launcher(launcher) == LOCAL else None
     rows = speedup.build_rows(outcomes, cores=cores)
     dataset = outcomes[0].report.dataset
     experiment = RunPaths(Path(data_root), run)

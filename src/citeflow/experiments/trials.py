@@ -13,21 +13,24 @@ from citeflow import config, files, paths
 from citeflow.artifacts import EVAL_REPORT, Artifact
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError
-from citeflow.kubernetes.job_spec import MOST_WORKERS
+from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.utils import records
 from citeflow.utils.logging import log
-from citeflow.utils.records import convert
+from citeflow.utils.records import Int, Record, Str, convert
 
 MAX_TRIALS = 1000
-"""Trials of one experiment: KFP keeps a loop's items in one parameter, and one pod for each."""
+"""Trials of one experiment."""
+
+PLAN = "trials.json"
+"""The trials, in the folder of the experiment: a parameter of KFP has no room for many."""
 
 MODELS_HINT = 'names and their settings, such as "{sage: {}, dot: {model: {predictor: dot}}}"'
 
 Number = TypeVar("Number", int, float)
-Item = dict[str, str | int]
-"""A trial as an item of a KFP loop, which has to be plain values."""
+Share = dict[str, str]
+"""Trials that one step runs, as an item of a KFP loop, which has to be plain values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +41,10 @@ class Trial:
     workers: int
     config: Config
 
-    def item(self) -> Item:
-        """Return the trial as an item of a pipeline's loop."""
-        settings = config.to_yaml(self.config)
-        return {"run_name": self.run_name, "workers": self.workers, "settings": settings}
+    @property
+    def name(self) -> str:
+        """Name of the trial, without that of the experiment."""
+        return self.run_name.partition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +81,8 @@ def scaling_trials(
         raise ConfigError("epochs", lengths[0], hint="must be above 0")
     if sizes[0] < 1:
         raise ConfigError("workers", sizes[0], hint="must be 1 or more")
-    if sizes[-1] > MOST_WORKERS or len(sizes) * len(lengths) > MAX_TRIALS:
-        hint = f"at most {MOST_WORKERS} workers and {MAX_TRIALS} trials"
+    if sizes[-1] > MAX_WORKERS or len(sizes) * len(lengths) > MAX_TRIALS:
+        hint = f"at most {MAX_WORKERS} workers and {MAX_TRIALS} trials"
         raise ConfigError("workers", sizes[-1], hint=hint)
     trials = []
     for length in lengths:
@@ -157,37 +160,89 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     return changes
 
 
-def start(command: str, trials: Sequence[Trial], run: RunPaths) -> list[Item]:
-    """Check that the results can be written before anything is trained; return the loop's items."""
+def start(command: str, trials: Sequence[Trial], run: RunPaths, parallel: int) -> list[Share]:
+    """Check that the results can be written before anything is trained, and write the plan.
+
+    Returns:
+        The items of the loop: at most `parallel`, with the names of the trials of each.
+    """
     from citeflow.reporting.publish import check_output_folders
 
+    check_parallel(parallel)
     check_output_folders(run.data_root, run.published)
-    log(command, "has trials", num=len(trials), logs=run.logs)
-    return [trial.item() for trial in trials]
+    plan = [
+        {"name": each.name, "workers": each.workers, "settings": config.to_yaml(each.config)}
+        for each in trials
+    ]
+    files.write_json(run.folder / PLAN, {"trials": plan})
+    log(command, "has trials", num=len(trials), parallel=parallel, logs=run.logs)
+    names = [trial.name for trial in trials]
+    shares = [names[first::parallel] for first in range(min(parallel, len(names)))]
+    return [{"run": run.name, "trials": " ".join(share)} for share in shares]
 
 
-def read_outcomes(items: Iterable[Item], sha256s: Iterable[str], data_root: Path) -> list[Outcome]:
+def check_parallel(parallel: int) -> None:
+    """Check how many steps train at a time.
+
+    Raises:
+        ConfigError: it is not positive.
+    """
+    if parallel < 1:
+        raise ConfigError("parallel", parallel, hint="must be 1 or more")
+
+
+def read_plan(run: RunPaths) -> list[Trial]:
+    """Read the trials of an experiment that `start` wrote.
+
+    Raises:
+        NotFoundError: there is no such experiment.
+        CorruptError: it is not what `start` writes.
+    """
+    file = run.folder / PLAN
+    plan = records.load(_Plan, files.read_json(file), name=str(file), error=CorruptError)
+    return [
+        Trial(
+            run_name=_run_name(run.name, each.name),
+            workers=each.workers,
+            config=config.from_yaml(each.settings),
+        )
+        for each in plan.trials
+    ]
+
+
+class _PlannedTrial(Record):
+    name: Str
+    workers: Int
+    settings: Str
+
+
+class _Plan(Record):
+    trials: tuple[_PlannedTrial, ...]
+
+
+def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome]:
     """Read the reports of an experiment's trials from the volume.
 
     Args:
-        items: items of the loop.
-        sha256s: digests of the EvalReports that the loop made, in any order.
-        data_root: the shared volume.
+        run: paths of the experiment.
+        sha256s: digests of the EvalReports that its steps made, in any order; several in one text.
 
     Raises:
         NotFoundError: a report is missing.
         CorruptError: one is damaged, or was made by another experiment.
     """
-    made = set(sha256s)
+    made = set(" ".join(sha256s).split())
     outcomes = []
-    for item in items:
-        run = RunPaths(data_root, str(item["run_name"]))
-        if files.verify(run.report, EVAL_REPORT).sha256 not in made:
+    for trial in read_plan(run):
+        made_by = RunPaths(run.data_root, trial.run_name)
+        if files.verify(made_by.report, EVAL_REPORT).sha256 not in made:
             hint = "another experiment has used this name meanwhile; repeat this one under another"
-            raise CorruptError("not the report that this experiment made", run.report, hint=hint)
-        report = Report.read(run.report)
-        curves = Curves.read(run.report)
-        outcomes.append(Outcome(name=run.folder.name, report=report, curves=curves))
+            raise CorruptError(
+                "not the report that this experiment made", made_by.report, hint=hint
+            )
+        report = Report.read(made_by.report)
+        curves = Curves.read(made_by.report)
+        outcomes.append(Outcome(name=trial.name, report=report, curves=curves))
     return outcomes
 
 

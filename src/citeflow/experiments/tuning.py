@@ -23,9 +23,10 @@ from citeflow.experiments.study import Definition
 from citeflow.experiments.trials import write_results
 from citeflow.experiments.tuning_page import SearchResult
 from citeflow.files import termination_message
-from citeflow.kubeflow.params import job_request
+from citeflow.kubernetes.choice import choose_launcher
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
+from citeflow.stages import TrainingRequest, fit
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
 
@@ -101,15 +102,10 @@ def train_trials(
     prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
     paths = RunPaths(Path(data_root), run)
 
-    from citeflow.kubernetes.launch import train_on_cluster
-    from citeflow.training.launch import train_locally
+    request = TrainingRequest(choose_launcher(launcher), job, workers, run_id)
 
     def train(trial: RunPaths, settings: Config) -> float:
-        request = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=trial.folder)
-        if request is None:
-            model = train_locally(prepared, trial, config=settings, workers=workers)
-        else:
-            model = train_on_cluster(prepared, trial, config=settings, request=request)
+        model = fit(prepared, trial, settings, request)
         return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
 
     study.search(

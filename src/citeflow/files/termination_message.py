@@ -47,16 +47,19 @@ def read(path: Path | None = None) -> CiteflowError | None:
 
 
 @contextlib.contextmanager
-def alive_marker() -> Iterator[None]:
-    """Keep a marker file with the process id beside the shared file during the block.
+def alive_marker(process: int = 0) -> Iterator[None]:
+    """Keep a marker file with a process id beside the shared file during the block.
 
     A process that is killed (SIGKILL, out of memory) leaves it, which is all that it can say.
+
+    Args:
+        process: the one above that starts this one again when it is killed; 0 for this one.
     """
     shared = os.environ.get(VARIABLE)
     if not shared:
         yield
         return
-    marker = Path(f"{shared}.{os.getpid()}")
+    marker = Path(f"{shared}.{process or os.getpid()}")
     files.write_in_place(marker, "")
     try:
         yield

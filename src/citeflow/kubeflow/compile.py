@@ -9,11 +9,19 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from citeflow import files
-from citeflow.errors import INSTALL, CiteflowError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, ConfigError, NotFoundError, UnavailableError
+from citeflow.kubernetes.job_spec import IMAGE
 
+TAG = IMAGE.rpartition(":")[2]
+"""Tag of the images that a checkout builds."""
+
+_OWN_IMAGE = re.compile(rf"\b(citeflow-(?:step|train)):{re.escape(TAG)}")
+_REGISTRY = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SDK_PATCH = re.compile(r"^(sdkVersion: kfp-\d+\.\d+)\.\d+$", re.MULTILINE)
 
 
@@ -43,6 +51,48 @@ def write(root: Path) -> list[Path]:
             files.write_text(target, text)
             changed.append(target)
     return changed
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a registry."""
+
+    registry: str
+    """Host and path, such as ghcr.io/lab; empty takes the names of a checkout."""
+
+    tag: str = TAG
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            ConfigError: one is wrong.
+        """
+        if self.registry and not _REGISTRY.fullmatch(self.registry):
+            hint = "host and path without a scheme, such as ghcr.io/lab"
+            raise ConfigError("registry", self.registry, hint=hint)
+        if self.tag == "latest" or not _TAG.fullmatch(self.tag):
+            hint = "a version: what a run used has to be found again"
+            raise ConfigError("tag", self.tag, hint=hint)
+
+    def put_into(self, text: str) -> str:
+        """Return a compiled file that names these images."""
+        prefix = f"{self.registry}/" if self.registry else ""
+        return _OWN_IMAGE.sub(lambda match: f"{prefix}{match[1]}:{self.tag}", text)
+
+
+def export(root: Path, out: Path, images: Images) -> list[Path]:
+    """Compile everything into another folder, with the images of a registry.
+
+    Returns:
+        The files, `out/pipelines/NAME.yaml` and `out/components/NAME.yaml`.
+    """
+    written = []
+    for compiled, text in _compile_all(root):
+        target = out / compiled.parent.parent.name / f"{compiled.parent.name}.yaml"
+        files.write_text(target, images.put_into(text))
+        written.append(target)
+    return written
 
 
 def stale(root: Path) -> list[Path]:

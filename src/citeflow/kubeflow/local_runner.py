@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from citeflow.attempts import PAUSE_VARIABLE
 from citeflow.errors import INSTALL, CiteflowError, TrainingError, UnavailableError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
@@ -31,6 +32,9 @@ _NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |error: |hint: |-+$|
 """A line of kfp's own, or one that is printed again at the end."""
 
 _COLOR = re.compile(r"\x1b\[\d+m")
+
+RETRY_PAUSE_S = 1.0
+"""Pause before a step that was killed is started again; nothing comes back later here."""
 
 KEPT_LINES = 200
 """Lines of a step's output that are kept for the case that it fails."""
@@ -65,6 +69,7 @@ def run_pipeline(
         environment = {
             termination_message.VARIABLE: str(message),
             "TMPDIR": temporary,
+            PAUSE_VARIABLE: str(RETRY_PAUSE_S),
             # kfp starts each step with `python -m`: what lies in the working folder is no code.
             "PYTHONSAFEPATH": "1",
         }
@@ -89,7 +94,7 @@ def run_pipeline(
 
 
 def _without_retries(text: str) -> str:
-    """Drop retry policies: a failure here is final, and kfp.local would wait before a retry."""
+    """Drop retry policies: a step tries again by itself what may pass, after shorter pauses."""
     documents = list(yaml.safe_load_all(text))
     for task in tasks(documents[0]):
         task.pop("retryPolicy", None)

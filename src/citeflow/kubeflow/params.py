@@ -16,13 +16,10 @@ from citeflow import config, paths
 from citeflow.config import Config
 from citeflow.errors import ConfigError
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, JobRequest, check_mounted, from_yaml
-from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.kubernetes.launchers import AUTO, LAUNCHER_NAMES, LOCAL
 from citeflow.utils import records
 from citeflow.utils.logging import redact_url
 from citeflow.utils.records import Float, Int, Record, Str
-
-LOCAL = LAUNCHER_NAMES[0]
-"""The launcher that needs no cluster: torchrun in the stage itself."""
 
 FROM_SETTINGS = "from-settings"
 """The predictor that leaves the choice to the settings."""
@@ -52,7 +49,7 @@ class RunParams(Record):
     workers: Int = 1
     """Training processes; pods, where a job trains."""
 
-    launcher: Str = LOCAL
+    launcher: Str = AUTO
     """What starts the training: one of `LAUNCHER_NAMES`."""
 
     job: Str = ""
@@ -133,12 +130,12 @@ class RunParams(Record):
 def job_request(
     launcher: str, job: str, *, workers: int, run_id: str, run_dir: Path | None = None
 ) -> JobRequest | None:
-    """Read what a cluster is asked for; None where the stage trains by itself.
+    """Read what a cluster is asked for; None where the stage trains by itself, or may do so.
 
     The image of the pods is $CITEFLOW_TRAIN_IMAGE, where the text does not say.
 
     Args:
-        launcher: one of LAUNCHER_NAMES.
+        launcher: one of LAUNCHER_NAMES; a stage asks `choose_launcher` before.
         job: YAML text with the settings of the job; it is checked in either case.
         workers: number of pods, where the text does not say.
         run_id: id of the pipeline run.
@@ -151,7 +148,7 @@ def job_request(
         hint = f"one of {', '.join(LAUNCHER_NAMES)}"
         raise ConfigError("launcher", launcher, hint=hint)
     spec = from_yaml(job, workers=workers, image=os.environ.get(IMAGE_VARIABLE, IMAGE))
-    if launcher == LOCAL:
+    if launcher in (AUTO, LOCAL):
         return None
     if run_dir is not None:
         check_mounted(spec, run_dir)

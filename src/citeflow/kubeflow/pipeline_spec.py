@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from citeflow.errors import ConfigError
-from citeflow.kubernetes.job_spec import IMAGE
+from citeflow.kubernetes.job_spec import IMAGE, quantity
 
 
 def with_images(text: str, *, step_image: str = "", train_image: str = "") -> str:
@@ -47,6 +47,22 @@ def tasks(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield every task of a compiled pipeline, those within loops and conditions too."""
     for component in (spec["root"], *spec["components"].values()):
         yield from component.get("dag", {}).get("tasks", {}).values()
+
+
+def largest_limits(text: str) -> dict[str, str]:
+    """Return the largest limits of cpu and memory that a compiled pipeline gives a step.
+
+    Those that a step settles for others are left out.
+    """
+    found: dict[str, list[str]] = {"cpu": [], "memory": []}
+    for executor in next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values():
+        resources = executor["container"]["resources"]
+        found["cpu"].append(resources["resourceCpuLimit"])
+        found["memory"].append(resources["resourceMemoryLimit"])
+    return {
+        name: max((each for each in amounts if "{{" not in each), key=quantity)
+        for name, amounts in found.items()
+    }
 
 
 def _replace_leaves(value: Any, old: str, new: str) -> Any:

@@ -22,6 +22,7 @@ from citeflow.errors import CiteflowError, ConfigError, UnavailableError
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_status import JobStatus, KubeObject, PodStatus
 from citeflow.kubernetes.launchers import Launcher
+from citeflow.kubernetes.rbac import PolicyRule
 from citeflow.kubernetes.scheduling import Event, Node
 from citeflow.utils.retry import Backoff, TransientError, retry
 
@@ -88,6 +89,29 @@ class KubeClient:
                 raise ConfigError("the cluster does not know", what, hint=hint) from None
             return False
         return True
+
+    def serves(self, launcher: Launcher) -> bool:
+        """Return whether the cluster has a kind of job."""
+        with _ignored(404):
+            call = self._jobs.get_api_resources
+            found = self._call(call, launcher.group, launcher.version)
+            return any(resource.name == launcher.plural for resource in found.resources)
+        return False
+
+    def is_allowed(self, rule: PolicyRule, verb: str) -> bool:
+        """Return whether this client may do something, which every account may ask."""
+        resource, _, subresource = rule.resource.partition("/")
+        attributes = k8s.V1ResourceAttributes(
+            namespace=self.namespace,
+            group=rule.group,
+            resource=resource,
+            subresource=subresource or None,
+            verb=verb,
+        )
+        spec = k8s.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+        call = k8s.AuthorizationV1Api(self.api).create_self_subject_access_review
+        review = self._call(call, k8s.V1SelfSubjectAccessReview(spec=spec))
+        return bool(review.status.allowed)
 
     def set_owners(self, launcher: Launcher, job: JobStatus, owners: list[KubeObject]) -> bool:
         """Replace the ownerReferences of a job; return False if it has changed or is gone."""

@@ -33,7 +33,19 @@ IMAGE_VARIABLE = "CITEFLOW_TRAIN_IMAGE"
 It is no parameter, as kfp.local would rewrite the `python3` in the value.
 """
 
-MOST_WORKERS = 10_000
+AUTO = "auto"
+"""Memory that is estimated."""
+
+MEMORY_MARGIN = 1.25
+"""Memory of a pod over the estimate, which is right to about a fifth."""
+
+GPU_HOST_BYTES = 4 * 2**30
+"""Main memory that the libraries of a GPU take in each process; not measured."""
+
+SMALL_MEMORY = "2Gi"
+"""Memory of a pod of which nothing is known yet, as in the checks of `doctor`."""
+
+MAX_WORKERS = 10_000
 HOURS_OF_A_YEAR = 24 * 365
 
 _OWN_MOUNTS = ("/tmp", "/dev/shm")
@@ -55,6 +67,11 @@ def quantity(text: str) -> Decimal:
     return Decimal(parse_quantity(text))
 
 
+def format_bytes(amount: float) -> str:
+    """Write an amount of memory as a quantity, rounded up to 64 MiB."""
+    return f"{64 * math.ceil(amount / (64 * 2**20))}Mi"
+
+
 def seconds(hours: float) -> int:
     """Convert hours to whole seconds, rounded up."""
     return math.ceil(3600 * hours)
@@ -66,13 +83,17 @@ def _check_quantity(text: str) -> str:
     return text
 
 
+def _check_memory(text: str) -> str:
+    return text if text == AUTO else _check_quantity(text)
+
+
 Quantity = Annotated[Str, AfterValidator(_check_quantity)]
 
 
 class JobSpec(Record):
     """Pods that train together, and the resources of each."""
 
-    workers: Int = Field(2, ge=1, le=MOST_WORKERS)
+    workers: Int = Field(2, ge=1, le=MAX_WORKERS)
     """Number of pods."""
 
     image: str = IMAGE
@@ -87,8 +108,9 @@ class JobSpec(Record):
     cpu: Quantity = "500m"
     """Cores of a pod, such as 2 or 500m; requested, and not exceeded."""
 
-    memory: Quantity = "2Gi"
-    """Memory of a pod, shared memory included; requested, and not exceeded."""
+    memory: Annotated[Str, AfterValidator(_check_memory)] = AUTO
+    """Memory of a pod, shared memory included; requested, and not exceeded. `auto` takes an
+    estimate from the graph and the settings."""
 
     shared_memory: Quantity = "512Mi"
     """Size of /dev/shm, which is taken from the pod's memory as it fills."""
@@ -156,12 +178,29 @@ class JobSpec(Record):
     @model_validator(mode="after")
     def _shared_memory_fits(self) -> "JobSpec":
         # The defaults fit, and are made where quantities can not be parsed.
-        if not self.model_fields_set & {"memory", "shared_memory"}:
+        if self.memory == AUTO or not self.model_fields_set & {"memory", "shared_memory"}:
             return self
         if quantity(self.shared_memory) > quantity(self.memory):
             hint = f"must be at most job.memory, which is {self.memory}"
             raise ConfigError("job.shared_memory", self.shared_memory, hint=hint)
         return self
+
+    @property
+    def pod_memory(self) -> str:
+        """Memory of a pod; one that is still to be estimated has that of a small graph."""
+        return SMALL_MEMORY if self.memory == AUTO else self.memory
+
+    def sized(self, needed: int) -> "JobSpec":
+        """Return the job with its memory settled.
+
+        Args:
+            needed: estimate of what the processes of a pod use at their peak, in bytes.
+        """
+        if self.memory != AUTO:
+            return self
+        wanted = MEMORY_MARGIN * needed + self.gpus * GPU_HOST_BYTES
+        memory = format_bytes(max(wanted, float(quantity(self.shared_memory))))
+        return self.model_copy(update={"memory": memory})
 
     @property
     def processes(self) -> int:
@@ -176,7 +215,7 @@ class JobSpec(Record):
     @property
     def requests(self) -> dict[str, str]:
         """Resources of a pod, which are requested and not exceeded."""
-        amounts = {"cpu": self.cpu, "memory": self.memory}
+        amounts = {"cpu": self.cpu, "memory": self.pod_memory}
         return {**amounts, self.gpu_resource: str(self.gpus)} if self.gpus else amounts
 
     @property

@@ -1,5 +1,6 @@
 """The stage `train` on a cluster: the same task and the same model as here, made by pods."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from citeflow.config import Config
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.kubernetes.client import connect, own_namespace
 from citeflow.kubernetes.identity import JobIdentity, Owner
-from citeflow.kubernetes.job_spec import JobRequest, check_mounted, quantity
+from citeflow.kubernetes.job_spec import AUTO, JobRequest, check_mounted, quantity
 from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.watcher import JobWatcher
 from citeflow.paths import RunPaths
+from citeflow.tasks import get_task
 from citeflow.training.launch import (
     WorkerJob,
     check_memory_budget,
@@ -20,6 +22,7 @@ from citeflow.training.launch import (
     out_of_memory,
     write_job,
 )
+from citeflow.utils.logging import log
 
 
 def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: JobRequest) -> Path:
@@ -41,12 +44,14 @@ def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: Job
     from citeflow.evaluation.trained_model import inputs_of
     from citeflow.graph.prepared import PreparedGraph
 
+    task = make_job(graph, run, config)
+    request = with_memory(request, task)
     spec = request.spec
     check_mounted(spec, run.folder)
-    task = make_job(graph, run, config)
     allowed = int(quantity(spec.memory))
     check_memory_budget(task, spec.processes, allowed)
     client = connect(namespace=request.namespace)
+    log("launch", "asks for", pods=spec.workers, cpu=spec.cpu, memory=spec.memory)
     inputs = inputs_of(PreparedGraph.open(graph), config, spec.world_size)
     watcher = JobWatcher(
         client=client,
@@ -61,6 +66,15 @@ def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: Job
     )
     watcher.train(prepare=lambda: write_job(task))
     return run.model
+
+
+def with_memory(request: JobRequest, task: WorkerJob) -> JobRequest:
+    """Return a request whose pods have memory for a task, where it does not say how much."""
+    spec = request.spec
+    if spec.memory != AUTO:
+        return request
+    needed = get_task(task.task).memory_needed(task.data, task.config, spec.processes)
+    return dataclasses.replace(request, spec=spec.sized(needed))
 
 
 def render_job(request: JobRequest, run: RunPaths, namespace: str, task: WorkerJob) -> KubeObject:

@@ -5,7 +5,7 @@ The modules that need torch are imported where they are used, so that a launcher
 
 from pathlib import Path
 
-from citeflow import config, files
+from citeflow import config
 from citeflow.paths import RunPaths
 from citeflow.tasks.base import OpenTask, Settings
 
@@ -37,16 +37,11 @@ class CitationTask:
 
     def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
         """Estimate the peak memory of the workers of one machine together, in bytes."""
-        from citeflow.tasks.citation_memory import estimate
+        from citeflow.graph.prepared import PreparedGraph
+        from citeflow.tasks.citation_memory import estimate, measure
 
-        manifest = files.read_manifest(data, "PreparedGraph")
-        return estimate(
-            num_papers=int(manifest.number("num_papers")),
-            num_features=int(manifest.number("num_features")),
-            num_citations=int(manifest.number("num_training_citations")),
-            config=config.from_dict(settings),
-            workers=workers,
-        )
+        shape = measure(PreparedGraph.open(data))
+        return estimate(shape, config=config.from_dict(settings), workers=workers)
 
     def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
         """Rank the held-out citations of the test split."""

@@ -4,15 +4,20 @@ It counts what the kernel cannot take back: private memory of all processes (the
 the workers), shared memory, and the mapped pages in constant use, which are torch's code and the
 citations. Features and negatives of the evaluation are left out, as they are read once, in pieces.
 
-Legend: N papers, E citations, F features, H hidden channels.
+Legend: N papers, E citations, F features, H hidden channels, S sources.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from citeflow.config import Config
 from citeflow.evaluation import calibration, inference, scoring
+from citeflow.graph.prepared import PreparedGraph
 from citeflow.models import tensors
+from citeflow.models.path_counts import rows_of
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
 from citeflow.tasks import citation_objective
@@ -31,14 +36,66 @@ WORKER = 285 * MIB
 OUTSIDE_NEIGHBORS = 0.25
 """Neighbors outside of a chunk of papers, per citation of the chunk; 0.2 to 0.3 was measured."""
 
+BATCH_WALK = 36
+"""Bytes per paper on the walks from the sources of a step."""
+
+SCORED_WALK = 80
+"""Bytes per paper on the walks to candidates that are scored, four sums of float64 among them; 66
+to 89 were measured."""
+
+SAMPLE = 4096
+"""Papers whose walks are counted."""
+
 FLOAT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Shape:
+class GraphShape:
+    """The sizes of a graph that the memory depends on."""
+
     num_papers: int
     num_features: int
     num_citations: int
+    """Training citations."""
+
+    walk_of_source: float
+    """Papers on the walks of two hops from a paper that a step learns from: the other papers that
+    cite its references, and the references of these. One hub among the references adds all that
+    cite it."""
+
+    walk_of_held_out: float
+    """The same of a citing paper of the validation, whose hubs may be others."""
+
+
+def measure(graph: PreparedGraph) -> GraphShape:
+    """Return the shape of a graph; its walks are those of a sample of papers."""
+    sources = np.flatnonzero(graph.references.degree_N)
+    held_out = np.asarray(graph.valid.source_P)
+    mean, deviation = _walk_sizes(graph, sources)
+    return GraphShape(
+        num_papers=graph.num_papers,
+        num_features=graph.facts.num_features,
+        num_citations=graph.facts.num_training_citations,
+        # Of all the steps, the one with the most papers counts.
+        walk_of_source=mean + 3 * deviation / math.sqrt(citation_objective.STRUCTURAL_SOURCES),
+        walk_of_held_out=_walk_sizes(graph, held_out)[0],
+    )
+
+
+def _walk_sizes(graph: PreparedGraph, sources: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of the papers on the walks from some papers."""
+    if not len(sources):
+        return 0.0, 0.0
+    chosen = np.linspace(0, len(sources) - 1, min(SAMPLE, len(sources))).astype(np.int64)
+    reached = rows_of(graph.references, sources[chosen])
+    next_E = graph.citations.degree_N[reached.index_E] + graph.references.degree_N[reached.index_E]
+    sums = np.concatenate([[0], np.cumsum(next_E, dtype=np.int64)])
+    size_S = np.diff(sums[reached.ptr_N1])
+    return float(size_S.mean()), float(size_S.std())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shape(GraphShape):
     config: Config
 
     @property
@@ -49,17 +106,19 @@ class _Shape:
     def predictor(self) -> Predictor:
         return PREDICTORS[self.config.model.predictor]
 
+    @property
+    def walks(self) -> bool:
+        """True where paths of three hops are counted; walks of one hop are nothing beside them."""
+        return self.predictor.uses_structural_features and self.config.model.structural_hops > 2
 
-def estimate(
-    *, num_papers: int, num_features: int, num_citations: int, config: Config, workers: int
-) -> int:
+
+def estimate(graph: GraphShape, *, config: Config, workers: int) -> int:
     """Return the bytes that all processes of one machine need at their peak, to about a fifth."""
-    shape = _Shape(
-        num_papers=num_papers,
-        num_features=num_features or 1,
-        num_citations=num_citations,
-        config=config,
-    )
+    sizes = dataclasses.asdict(graph)
+    sizes["num_features"] = graph.num_features or 1
+    shape = _Shape(**sizes, config=config)
+    num_papers = graph.num_papers
+    num_citations = graph.num_citations
     model = config.model
     layer = num_papers * model.hidden_channels * FLOAT
     embedding = _embedding(shape)
@@ -70,8 +129,8 @@ def estimate(
     validating += min(2, max(1, model.num_layers)) * layer
     calibrating = workers * embedding + max(0, _calibration(shape) - embedding) + layer
     peak = round(max(measuring, stepping, validating, calibrating))
-    graph = 16 * num_citations + 28 * num_papers
-    return COMMAND + LIBRARIES + graph + workers * WORKER + peak
+    arrays = 16 * num_citations + 28 * num_papers
+    return COMMAND + LIBRARIES + arrays + workers * WORKER + peak
 
 
 def _measuring(shape: _Shape) -> float:
@@ -100,7 +159,8 @@ def _step(shape: _Shape, workers: int) -> float:
         scores = predictor.activations_per_pair * pairs * model.hidden_channels * FLOAT
     structural = 0.0
     if predictor.uses_structural_features:
-        paths = 200 * train.num_negatives + 480 * shape.degree**2
+        paths = 200.0 * train.num_negatives
+        paths += BATCH_WALK * shape.walk_of_source * shape.walks
         structural = citation_objective.STRUCTURAL_SOURCES * paths
     activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
     dense = FLOAT * (4 * papers * shape.num_features + activations)
@@ -124,7 +184,8 @@ def _scoring(shape: _Shape) -> float:
         return 0
     data = shape.config.data
     pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
-    return pairs * (100 + 100 * shape.degree)
+    walks = SCORED_WALK * shape.walk_of_held_out * shape.walks * pairs / data.eval_negatives
+    return pairs * (100 + 100 * shape.degree) + walks
 
 
 def _calibration(shape: _Shape) -> float:
@@ -132,6 +193,4 @@ def _calibration(shape: _Shape) -> float:
     if not shape.predictor.uses_structural_features or shape.config.train.loss == "bce":
         return 0
     sources = min(calibration.MAX_CITATIONS, shape.config.data.holdout * shape.num_papers)
-    # The next hop leads to papers that are cited more than the average; fitted to three graphs.
-    hubs = 1.2 * math.pow(shape.num_papers / shape.degree, 0.155)
-    return 140 * sources * hubs * shape.degree**2
+    return SCORED_WALK * sources * shape.walk_of_held_out * shape.walks

@@ -1,16 +1,13 @@
 """Requests to stop: SIGTERM, or a Ctrl-C that every process of a terminal gets."""
 
 import contextlib
-import ctypes
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from citeflow.errors import StoppedError
-
-PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
+from citeflow.utils.signals import stop_with_parent as stop_with_parent
 
 
 class PreemptionHandler:
@@ -69,18 +66,6 @@ def ignore_signals() -> None:
     """Ignore requests to stop from here on: the work is done, only the process has to end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-
-
-def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
-    """Ask the kernel for a SIGTERM when the parent process dies, so that no orphan keeps running.
-
-    Args:
-        is_parent: tells by its process id whether a process is the parent; if the one above this
-            process is not, the parent has died already.
-    """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if not is_parent(os.getppid()):
-        os._exit(StoppedError.exit_code)
 
 
 def is_torchrun(process: int) -> bool:

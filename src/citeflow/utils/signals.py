@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM: end the child processes, and let the stack unwind so that it cleans up."""
 
 import contextlib
+import ctypes
+import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,6 +15,8 @@ GRACE_S = 25.0
 """Time for child processes to save their state; Kubernetes gives a pod 30 s."""
 
 SHELLS = ("sh", "bash", "dash")
+
+PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
 
 
 @contextlib.contextmanager
@@ -49,6 +53,18 @@ def handle_signals(
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
+    """Ask the kernel for a SIGTERM when the parent process dies, so that no orphan keeps running.
+
+    Args:
+        is_parent: tells by its process id whether a process is the parent; if the one above this
+            process is not, the parent has died already.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if not is_parent(os.getppid()):
+        os._exit(StoppedError.exit_code)
 
 
 def terminate_children() -> None:

@@ -4,7 +4,13 @@ from citeflow.kubernetes.launchers.base import Launcher, Prerequisite
 from citeflow.kubernetes.launchers.pytorchjob import PyTorchJob
 from citeflow.kubernetes.launchers.trainjob import TrainJob
 
-__all__ = ["LAUNCHERS", "LAUNCHER_NAMES", "Launcher", "Prerequisite"]
+__all__ = ["AUTO", "LAUNCHERS", "LAUNCHER_NAMES", "LOCAL", "Launcher", "Prerequisite"]
+
+AUTO = "auto"
+"""A kind of LAUNCHERS where the step runs on a cluster that has one, and LOCAL elsewhere."""
+
+LOCAL = "local"
+"""Training in the step itself, by torchrun."""
 
 LAUNCHERS: dict[str, Launcher] = {
     launcher.name: launcher
@@ -13,7 +19,7 @@ LAUNCHERS: dict[str, Launcher] = {
         TrainJob(),
     )
 }
-"""Jobs that train on a cluster."""
+"""Jobs that train on a cluster; `auto` takes the first that a cluster has."""
 
-LAUNCHER_NAMES = ("local", *LAUNCHERS)
-"""All values of the parameter `launcher`; `local` trains in the step itself."""
+LAUNCHER_NAMES = (AUTO, LOCAL, *LAUNCHERS)
+"""All values of the parameter `launcher`."""

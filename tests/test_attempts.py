@@ -1,0 +1,69 @@
+"""A step's two processes, as KFP's executor starts them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from citeflow import attempts
+
+STEP = """
+import os, signal, sys, time
+from citeflow.attempts import begin_attempt, current_attempt
+begin_attempt()
+signals = []
+signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+print(os.getpid(), flush=True)
+end = time.monotonic() + 60
+while not signals and time.monotonic() < end: time.sleep(0.01)
+time.sleep(0.3)
+print(len(signals), flush=True)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def start():
+    """Starts a step that ends with an exit code when it is asked to stop; returns its child too."""
+    started = []
+
+    def start(exit_code):
+        environment = {**os.environ, attempts.EXECUTOR_VARIABLE: "true"}
+        command = [sys.executable, "-c", STEP, str(exit_code)]
+        step = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        started.append(step)
+        return step, psutil.Process(int(step.stdout.readline()))
+
+    yield start
+    for step in started:
+        step.kill()
+        step.wait()
+        step.stdout.close()
+
+
+@pytest.mark.parametrize("exit_code", [143, 69, 0])
+def test_parent_passes_a_signal_to_its_group_on_once(start, exit_code):
+    step, child = start(exit_code)
+    assert child.ppid() == step.pid
+    os.killpg(step.pid, signal.SIGTERM)
+    # Asked to stop, it starts nothing again, whatever the child made of the signal.
+    assert step.wait(30) == exit_code
+    assert step.stdout.read() == "1\n"
+
+
+def test_child_ends_with_its_parent(start):
+    step, _child = start(0)
+    step.kill()
+    assert step.stdout.read() == "1\n"  # the kernel sends the signal once, and nobody writes on
+
+
+def test_parent_stays_small(start):
+    step, _child = start(0)
+    assert psutil.Process(step.pid).memory_info().rss < 40 * 2**20
+    step.terminate()
+    assert step.stdout.read() == "1\n"

@@ -1,4 +1,4 @@
-"""From a citation graph to a evaluate_and_publish link predictor."""
+"""From a citation graph to an evaluated and published link predictor."""
 
 from kfp import dsl
 

@@ -115,7 +115,7 @@ def _mrr(model: Recipe, h_NH: Tensor, held_out: HeldOut) -> float:
         source_P1H = h_NH[torch.from_numpy(source_P).long()][:, None]
         score_PK = model(source_P1H, h_NH[torch.from_numpy(candidate_PK).long()])
         ranks.append(metrics.rank_positives(score_PK[:, 0], score_PK[:, 1:]))
-    return metrics.summarize(torch.cat(ranks))["mrr"]
+    return metrics.mrr_and_hits(torch.cat(ranks))["mrr"]
 
 
 def main() -> None:

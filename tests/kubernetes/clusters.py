@@ -72,7 +72,7 @@ def watcher_of(
         run=run,
         is_complete=is_complete or run.model.exists,
         clock=clock,
-        out_of_memory=lambda: TrainingError("out of memory", f"limit {spec.memory}"),
+        out_of_memory=lambda: TrainingError("out of memory", f"limit {spec.pod_memory}"),
     )
 
 

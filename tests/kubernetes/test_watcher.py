@@ -139,13 +139,13 @@ def test_train_returns_when_the_model_is_complete(start, listen):
     stderr = listen()
     step = start()
     first, second = step.running()
-    step.operator.write(first, "12:00:00 train[0] starting")
-    step.operator.write(second, "12:00:01 train[1] starting")
+    step.operator.write(first, "12:00:00 train[rank 0] starting")
+    step.operator.write(second, "12:00:01 train[rank 1] starting")
     eventually(lambda: stderr().count("starting") == 2)
     step.succeed(first)
     assert step.prepared == 1
-    assert "worker-0 | 12:00:00 train[0] starting" in stderr()
-    assert "worker-1 | 12:00:01 train[1] starting" in stderr()
+    assert "worker-0 | 12:00:00 train[rank 0] starting" in stderr()
+    assert "worker-1 | 12:00:01 train[rank 1] starting" in stderr()
     assert "2 running" in stderr()
 
 
@@ -396,7 +396,7 @@ def test_train_gives_back_its_places_three_times_at_most(start, operator, monkey
     operator.places = 1
     step = start(spec=JobSpec(**QUICK))
     assert f"1 of 2 have one: {SCHEDULER}" in str(step.end())
-    assert step.count("create") == placement.MOST_PARTIAL_TRIES
+    assert step.count("create") == placement.MAX_PARTIAL_TRIES
 
 
 def test_train_bounds_the_restarts_of_a_trainjob(kube, operator, client, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kustomize import job_of_runtime, render_text
 
-from citeflow.kubernetes.job_spec import MOST_WORKERS, JobSpec
+from citeflow.kubernetes.job_spec import MAX_WORKERS, JobSpec
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.pod_template import METRICS_PORT
 
@@ -123,7 +123,7 @@ def test_runtime_makes_jobs_with_what_trainjobs_can_not_say(folder, render, vers
     kubernetes_validate.validate(job, version, strict=True)
     assert runtime["metadata"]["name"] == JobSpec().runtime
     assert job["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
-    assert job["spec"]["backoffLimit"] >= MOST_WORKERS * JobSpec().restarts
+    assert job["spec"]["backoffLimit"] >= MAX_WORKERS * JobSpec().restarts
     pod = job["spec"]["template"]["spec"]
     assert pod["shareProcessNamespace"] is True
     assert pod["automountServiceAccountToken"] is False

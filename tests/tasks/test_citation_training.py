@@ -12,7 +12,7 @@ from citeflow import config
 from citeflow.config import RecoveryConfig
 from citeflow.errors import ConfigError, TrainingError
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.metrics import mrr_and_hits
+from citeflow.evaluation.metrics import mrr_and_hits, rank_positives
 from citeflow.evaluation.scoring import build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.tensors import RANDOM_FEATURES
@@ -62,7 +62,7 @@ def test_validation_is_the_mrr_of_all_held_out_citations(fit, graph):
     task = trainer.trainable
     embedding_NH = embed_all(task.model, graph)
     score = torch.from_numpy(score_held_out(task.model, embedding_NH, task.structural, graph.valid))
-    expected = mrr_and_hits(score[:, 0], score[:, 1:])["mrr"]
+    expected = mrr_and_hits(rank_positives(score[:, 0], score[:, 1:]))["mrr"]
     found = trainer.progress.evaluations[-1]["valid_mrr"]
     assert found == pytest.approx(expected, rel=1e-6)
 

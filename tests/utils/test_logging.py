@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from citeflow.utils.logging import log, redact_url
+from citeflow.utils.logging import LOG_LINE, log, redact_url
 
 LINE = r"\d\d:\d\d:\d\d train\[rank 1\] step 5% loss=0.31 papers=12,345 is_last=True path=/a b\n"
 
@@ -16,9 +16,12 @@ def test_log_writes_one_line_to_the_current_stderr(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(LINE, err)
+    assert LOG_LINE.match(err)
     monkeypatch.delenv("RANK")
     log("train", "done")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d train done\n", capsys.readouterr().err)
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"\d\d:\d\d:\d\d train done\n", err)
+    assert LOG_LINE.match(err)
 
 
 def test_log_survives_the_logging_settings_of_a_library(capsys):

@@ -24,9 +24,7 @@ from citeflow.attempts import PAUSE_VARIABLE
 from citeflow.errors import INSTALL, CiteflowError, TrainingError, UnavailableError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
-
-_PROGRESS = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[\d+\])? ")
-"""A line of `logging.log`."""
+from citeflow.utils.logging import LOG_LINE
 
 _NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |error: |hint: |-+$|$")
 """A line of kfp's own, or one that is printed again at the end."""
@@ -135,7 +133,7 @@ class _StepOutput(io.TextIOBase):
 
     def _write_line(self, line: str) -> None:
         unindented = line.lstrip()  # kfp indents the steps of a loop once more
-        if self.verbose or _PROGRESS.match(unindented):
+        if self.verbose or LOG_LINE.match(unindented):
             # Not print(): kfp has replaced it by one that indents.
             sys.stderr.write(f"{line if self.verbose else unindented}\n")
             sys.stderr.flush()

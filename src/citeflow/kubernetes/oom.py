@@ -9,7 +9,7 @@ from pathlib import Path
 from citeflow.kubernetes.job_status import OOM_KILLED, PodStatus
 from citeflow.kubernetes.launchers import Launcher
 
-MOST_KILLS = 2
+MAX_KILLS = 2
 """Kills of one replica that began at the same checkpoint: the next would come to the same end."""
 
 
@@ -40,7 +40,7 @@ class OomKills:
             return ""
         newest = self._newest_step()
         for replica, steps in self._steps.items():
-            if list(steps.values()).count(newest) >= MOST_KILLS:
+            if list(steps.values()).count(newest) >= MAX_KILLS:
                 return replica
         return ""
 

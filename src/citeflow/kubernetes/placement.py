@@ -37,7 +37,7 @@ MOUNT_S = 600.0
 HOPELESS_S = 60.0
 """Time that a hopeless state must last. An autoscaler says within it that it adds a node."""
 
-MOST_PARTIAL_TRIES = 3
+MAX_PARTIAL_TRIES = 3
 """Tries that may end with some of the places, where a job has never had all of them."""
 
 
@@ -118,7 +118,7 @@ class Placement:
         # A job that had a place before is known to fit, and waits for others to end.
         if self._placed == 0 and (self.tries > 0 or self._was_whole):
             return False
-        is_last = not self._was_whole and self.tries + 1 >= MOST_PARTIAL_TRIES
+        is_last = not self._was_whole and self.tries + 1 >= MAX_PARTIAL_TRIES
         if self._placed == 0 or is_last:
             what = f"no place for the pods of {self.name}, {self._placed} of {self.spec.workers}"
             raise TrainingError(f"{what} have one", self.words, hint=self._hint())

@@ -324,7 +324,7 @@ class JobWatcher:
         if failure := first_failure(pods):
             pod, end = failure
             if end.reason == OOM_KILLED:
-                hint = f"raise memory in `job`, which is {self.spec.memory}"
+                hint = f"raise memory in `job`, which is {self.spec.pod_memory}"
             return TrainingError(f"no model: {pod.name} ended with exit code", end, hint=hint)
         what = f"{self.launcher.kind} {self.name} ended without a model"
         return TrainingError(what, reason, hint=hint)

@@ -3,8 +3,12 @@
 import json
 import logging
 import os
+import re
 import sys
 from urllib.parse import urlsplit
+
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d [a-z]+(\[rank \d+\])? ")
+"""Begin of each line that `log` writes, for those who pick them from among others."""
 
 
 class _StderrHandler(logging.Handler):

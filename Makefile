@@ -47,7 +47,7 @@ run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of 
 	$(BIN)/citeflow run --dataset synthetic --workers 2 --set train.minutes=1
 
 test: $(READY) ## the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup
 
 faults: $(READY) ## kills, cuts, full disks, hostile files: docs/faults.md, slow tests included
 	$(BIN)/pytest -m fault

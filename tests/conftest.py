@@ -12,6 +12,12 @@ from citeflow import config, files
 from citeflow.config import Config
 from citeflow.paths import RunPaths
 
+
+def pytest_itemcollected(item):
+    """Keep the tests of a folder in one of pytest-xdist's processes, as they share fixtures."""
+    item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
 SETTINGS = [
     "synthetic.num_papers=400",
     "data.holdout=0.2",

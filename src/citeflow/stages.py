@@ -36,6 +36,7 @@ from citeflow.kubernetes.job_spec import format_bytes
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.reporting import run_page
+from citeflow.tasks import CITATION, get_task
 
 PROCESS_BYTES = 512 * 2**20
 """Memory of a process that has imported torch and holds a batch."""
@@ -126,15 +127,19 @@ def download(
 
 
 def preprocess(
-    raw: Artifact, raw_sha256: str, settings: str, *, data_root: str, graph: Artifact
+    raw: Artifact,
+    raw_sha256: str,
+    settings: str,
+    *,
+    data_root: str,
+    graph: Artifact,
+    task: str = CITATION,
 ) -> str:
     """Read, check, clean and split a RawDataset; return the digest of the PreparedGraph."""
-    from citeflow.graph.prepared import prepare
-
     with component_entrypoint():
         source = resolve_artifact(raw, RAW_DATASET, data_root, raw_sha256)
-        data_config = config.from_yaml(settings).data
-        folder = prepare(source, data_root=Path(data_root), config=data_config)
+        resolved = config.from_yaml(settings).to_dict()
+        folder = get_task(task).preprocess(source, data_root=Path(data_root), settings=resolved)
         return write_manifest(graph, folder, PREPARED_GRAPH, data_root)
 
 
@@ -150,12 +155,13 @@ def train(
     data_root: str,
     model: Artifact,
     metrics: Metrics,
+    task: str = CITATION,
 ) -> str:
     """Fit a model, here or in a job on the cluster; return the digest of the TrainedModel."""
     with component_entrypoint():
         run = RunPaths(Path(data_root), run_name)
         prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
-        request = TrainingRequest(choose_launcher(launcher), job, workers, run_id)
+        request = TrainingRequest(choose_launcher(launcher), job, workers, run_id, task)
         folder = fit(prepared, run, config.from_yaml(settings), request)
         sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
         model.metadata["launcher"] = request.launcher
@@ -175,19 +181,21 @@ class TrainingRequest(NamedTuple):
     """YAML text with the settings of a job."""
     workers: int
     run_id: str
+    task: str = CITATION
+    """Key in TASKS."""
 
 
 def fit(graph: Path, run: RunPaths, resolved: Config, request: TrainingRequest) -> Path:
     """Train a run, here or in a job on the cluster; return the TrainedModel."""
-    launcher, job, workers, run_id = request
+    launcher, job, workers, run_id, task = request
     asked = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
     if asked is None:
         from citeflow.training.launch import train_locally
 
-        return train_locally(graph, run, config=resolved, workers=workers)
+        return train_locally(graph, run, config=resolved, workers=workers, task=task)
     from citeflow.kubernetes.launch import train_on_cluster
 
-    return train_on_cluster(graph, run, config=resolved, request=asked)
+    return train_on_cluster(graph, run, config=resolved, request=asked, task=task)
 
 
 def evaluate(
@@ -199,15 +207,14 @@ def evaluate(
     report: Artifact,
     metrics: Metrics,
     classification: ClassificationMetrics,
+    task: str = CITATION,
 ) -> str:
-    """Rank the held-out citations; return the digest of the EvalReport."""
-    from citeflow.evaluation import evaluator
-
+    """Measure a model on the test split; return the digest of the EvalReport."""
     with component_entrypoint():
         trained = resolve_artifact(model, TRAINED_MODEL, data_root, model_sha256)
         prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
         run = RunPaths.of_folder(Path(data_root), trained.parent)
-        folder = evaluator.evaluate(trained, graph=prepared, run=run)
+        folder = get_task(task).evaluate(trained, data=prepared, run=run)
         sha256 = set_metadata(report, folder, EVAL_REPORT, data_root)
         if report.path:
             files.copy_file(folder / "report.json", Path(report.path))
@@ -225,6 +232,7 @@ def publish(
     data_root: str,
     summary: Artifact,
     page: Artifact,
+    task: str = CITATION,
 ) -> Path:
     """Put report, page, model and TensorBoard's logs where people look, and on the run page.
 
@@ -233,14 +241,13 @@ def publish(
     """
     from citeflow.reporting import markdown, mlflow
     from citeflow.reporting.links import find_links
-    from citeflow.reporting.publish import publish as publish_report
 
     with component_entrypoint():
         evaluated = resolve_artifact(report, EVAL_REPORT, data_root, report_sha256)
         trained = resolve_artifact(model, TRAINED_MODEL, data_root)
         run = RunPaths.of_folder(Path(data_root), evaluated.parent)
         out = _output_folder(run, out_dir)
-        publish_report(evaluated, model=trained, run=run, out=out)
+        get_task(task).publish(evaluated, model=trained, run=run, out=out)
         if page.path:
             files.copy_file(out / "report.html", Path(page.path))
         if summary.path:

@@ -24,10 +24,6 @@ def test_get_task_names_the_choices():
     assert "citation" in caught.value.hint
 
 
-def test_citation_task_prepares_a_dataset(prepared, tmp_path):
+def test_citation_task_knows_the_memory_of_its_graph(prepared):
     settings = prepared.config.to_dict()
-    data = get_task("citation").prepare(
-        str(prepared.data_root / "papers"), data_root=tmp_path, settings=settings
-    )
-    assert data.name == prepared.graph.name
-    assert get_task("citation").memory_needed(data, settings, 2) > 2**28
+    assert get_task("citation").memory_needed(prepared.graph, settings, 2) > 2**28

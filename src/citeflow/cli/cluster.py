@@ -90,11 +90,11 @@ def launch(
         launcher=job.launcher, spec=spec, run_id=job.run_id, namespace=job.namespace
     )
     if dry_run:
-        task = make_job(graph, run, resolved)
+        worker_job = make_job(graph, run, resolved)
         # Pods may see a graph that this machine does not; then its memory is the smallest.
         with contextlib.suppress(NotFoundError):
-            request = with_memory(request, task)
-        rendered = render_job(request, run, _namespace(job.namespace), task)
+            request = with_memory(request, worker_job)
+        rendered = render_job(request, run, _namespace(job.namespace), worker_job)
         yaml.safe_dump(rendered, sys.stdout, sort_keys=False)
         return
     files.read_manifest(graph, PREPARED_GRAPH)

@@ -14,7 +14,7 @@ from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.watcher import JobWatcher
 from citeflow.paths import RunPaths
-from citeflow.tasks import get_task
+from citeflow.tasks import CITATION, get_task
 from citeflow.training.launch import (
     WorkerJob,
     check_memory_budget,
@@ -25,14 +25,17 @@ from citeflow.training.launch import (
 from citeflow.utils.logging import log
 
 
-def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: JobRequest) -> Path:
+def train_on_cluster(
+    data: Path, run: RunPaths, *, config: Config, request: JobRequest, task: str = CITATION
+) -> Path:
     """Train in the pods of a job; repeated, adopt that job or resume from its checkpoint.
 
     Args:
-        graph: a PreparedGraph.
+        data: what the task's `preprocess` has made, such as a PreparedGraph.
         run: paths of the run.
         config: all settings.
         request: the job.
+        task: key in TASKS.
 
     Returns:
         The TrainedModel.
@@ -41,50 +44,50 @@ def train_on_cluster(graph: Path, run: RunPaths, *, config: Config, request: Job
         ConfigError: the pods would not find the folder of the run.
         CiteflowError: as `JobWatcher.train`.
     """
-    from citeflow.evaluation.trained_model import inputs_of
-    from citeflow.graph.prepared import PreparedGraph
-
-    task = make_job(graph, run, config)
-    request = with_memory(request, task)
+    worker_job = make_job(data, run, config, task=task)
+    request = with_memory(request, worker_job)
     spec = request.spec
     check_mounted(spec, run.folder)
     allowed = int(quantity(spec.memory))
-    check_memory_budget(task, spec.processes, allowed)
+    check_memory_budget(worker_job, spec.processes, allowed)
     client = connect(namespace=request.namespace)
     log("launch", "asks for", pods=spec.workers, cpu=spec.cpu, memory=spec.memory)
-    inputs = inputs_of(PreparedGraph.open(graph), config, spec.world_size)
+    inputs = get_task(task).open(data, worker_job.config).inputs(spec.world_size)
     watcher = JobWatcher(
         client=client,
         launcher=LAUNCHERS[request.launcher],
         spec=spec,
-        job=render_job(request, run, client.namespace, task),
+        job=render_job(request, run, client.namespace, worker_job),
         run=run,
         is_complete=lambda: is_complete(run.model, inputs),
         out_of_memory=lambda: out_of_memory(
-            task, spec.processes, allowed, hint="raise memory in `job`"
+            worker_job, spec.processes, allowed, hint="raise memory in `job`"
         ),
     )
-    watcher.train(prepare=lambda: write_job(task))
+    watcher.train(prepare=lambda: write_job(worker_job))
     return run.model
 
 
-def with_memory(request: JobRequest, task: WorkerJob) -> JobRequest:
-    """Return a request whose pods have memory for a task, where it does not say how much."""
+def with_memory(request: JobRequest, worker_job: WorkerJob) -> JobRequest:
+    """Return a request whose pods have memory for the workers, where it does not say how much."""
     spec = request.spec
     if spec.memory != AUTO:
         return request
-    needed = get_task(task.task).memory_needed(task.data, task.config, spec.processes)
+    task = get_task(worker_job.task)
+    needed = task.memory_needed(worker_job.data, worker_job.config, spec.processes)
     return dataclasses.replace(request, spec=spec.sized(needed))
 
 
-def render_job(request: JobRequest, run: RunPaths, namespace: str, task: WorkerJob) -> KubeObject:
-    """Render the job of a run; `task` is what its workers read."""
+def render_job(
+    request: JobRequest, run: RunPaths, namespace: str, worker_job: WorkerJob
+) -> KubeObject:
+    """Render the job of a run; `worker_job` is what its workers read."""
     identity = JobIdentity(
         namespace=namespace,
         run_id=request.run_id,
         run_name=run.folder.name,
         job_file=str(run.job_file),
-        task_sha256=task.sha256,
+        task_sha256=worker_job.sha256,
         owner=owner_of_jobs(namespace),
     )
     return LAUNCHERS[request.launcher].render(request.spec, identity)

@@ -1,6 +1,7 @@
-"""The seam between training and what is trained: everything that a task has to provide.
+"""The seam between the stages and what is trained: everything that a task has to provide.
 
-The trainer, the process group, checkpoints, leases and launchers know these protocols and no task.
+The stages, the trainer, the process group, checkpoints, leases and launchers know these protocols
+and no task.
 A new task is a module that implements `Task`, and one line in `citeflow.tasks.TASKS`.
 """
 
@@ -154,8 +155,8 @@ class Task(Protocol):
     def memory_hint(self) -> str:
         """Settings that lower the need for memory."""
 
-    def prepare(self, dataset: str, *, data_root: Path, settings: Settings) -> Path:
-        """Download and preprocess a dataset; return the folder that the workers read."""
+    def preprocess(self, raw: Path, *, data_root: Path, settings: Settings) -> Path:
+        """Read, check and split a RawDataset; return the folder that the workers read."""
 
     def open(self, data: Path, settings: Settings) -> OpenTask:
         """Open prepared data for training."""
@@ -166,5 +167,5 @@ class Task(Protocol):
     def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
         """Measure a TrainedModel on the test split; return the EvalReport."""
 
-    def page(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
-        """Publish report, page and model."""
+    def publish(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
+        """Put report, page, model and TensorBoard's logs where people look."""

@@ -19,14 +19,11 @@ class CitationTask:
         "limit"
     )
 
-    def prepare(self, dataset: str, *, data_root: Path, settings: Settings) -> Path:
-        """Make the PreparedGraph of a dataset."""
-        from citeflow.data.datasets import download_dataset
+    def preprocess(self, raw: Path, *, data_root: Path, settings: Settings) -> Path:
+        """Make the PreparedGraph of a RawDataset."""
         from citeflow.graph.prepared import prepare
 
-        resolved = config.from_dict(settings)
-        raw = download_dataset(dataset, data_root=data_root, config=resolved)
-        return prepare(raw, data_root=data_root, config=resolved.data)
+        return prepare(raw, data_root=data_root, config=config.from_dict(settings).data)
 
     def open(self, data: Path, settings: Settings) -> OpenTask:
         """Map a PreparedGraph into memory."""
@@ -49,8 +46,8 @@ class CitationTask:
 
         return evaluate(model, graph=data, run=run)
 
-    def page(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
-        """Publish report, page and model."""
+    def publish(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
+        """Put report, page, model and TensorBoard's logs where people look."""
         from citeflow.reporting.publish import publish
 
         publish(report, model=model, run=run, out=out)

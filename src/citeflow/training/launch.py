@@ -116,7 +116,9 @@ def read_job(file: Path) -> WorkerJob:
     )
 
 
-def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -> Path:
+def train_locally(
+    data: Path, run: RunPaths, *, config: Config, workers: int, task: str = CITATION
+) -> Path:
     """Train with `workers` processes; a run that was stopped is resumed from its checkpoint.
 
     Returns:
@@ -128,7 +130,7 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
         TrainingError: a worker ended without a model.
         CiteflowError: the error that a worker reported.
     """
-    job = make_job(graph, run, config)
+    job = make_job(data, run, config, task=task)
     with files.exclusive(run.lock_file):
         kills = oom_kills()
         files.delete(run.folder, run.error_file.name)

@@ -301,6 +301,17 @@ def test_train_names_a_volume_that_can_not_be_mounted(start, operator, listen, m
     assert str(step.end()).startswith(f"error: no volume for the pods: {words}\nhint: ")
 
 
+def test_train_waits_for_an_image_after_a_volume_was_late(start, operator, monkeypatch):
+    monkeypatch.setattr(placement, "MOUNT_S", 0.3)
+    step = start()
+    for reason in ("FailedMount", "Pulling"):
+        operator.report(NAMESPACE, step.pods()[0], reason, "timed out, or image")
+    step.wait_for_poll()
+    time.sleep(0.5)
+    assert step.job() is not None
+    step.succeed()
+
+
 # Pods without a place
 
 QUICK = {"unschedulable_minutes": 0.01}
@@ -374,6 +385,14 @@ def test_train_says_why_pods_are_refused(
     assert words in raised.value
     assert words in stderr()
     assert hint in raised.hint
+
+
+@pytest.mark.fault("F41")
+def test_train_ends_where_no_operator_makes_pods(kube, client, tmp_path, launcher):
+    spec = JobSpec(unschedulable_minutes=0.01)
+    step = Step(kube, None, watcher_of(client, tmp_path, launcher=launcher, spec=spec))
+    assert str(step.end()).startswith(f"error: nothing makes pods for the {launcher.kind}: ")
+    assert kube.list(launcher.plural) == []
 
 
 @pytest.mark.fault("F43")

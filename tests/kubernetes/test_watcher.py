@@ -532,6 +532,16 @@ def test_train_leaves_foreign_jobs_alone(kube, client, tmp_path, change):
     assert kube.list("pytorchjobs") == before
 
 
+def test_train_leaves_the_job_alone_that_replaced_its_own(start, kube, client, tmp_path):
+    step = start()
+    step.pods()
+    with kube.store.changed:  # between two polls
+        kube.remove("pytorchjobs", NAMESPACE, step.job()["metadata"]["name"])
+        kube.put(watcher_of(client, tmp_path, run_id="another").job)
+    assert "ended without a model: it was deleted" in str(step.end())
+    assert step.job()["metadata"]["labels"]["pipeline/runid"] == "another"
+
+
 def test_train_waits_for_a_foreign_job(start, kube, client, tmp_path, monkeypatch):
     monkeypatch.setattr(watcher, "FOREIGN_JOB_S", 20)
     create(client, tmp_path, run_id="an-earlier-run")

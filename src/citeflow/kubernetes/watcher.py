@@ -191,12 +191,16 @@ class JobWatcher:
 
     def _delete_own(self) -> None:
         """Delete the job, which may exist although the answer to its creation never came."""
+        if self._own_job():
+            log("launch", "stops the job", name=self.name)
+            self.client.delete(self.launcher, self.name)
+
+    def _own_job(self) -> JobStatus | None:
+        """Return the job, unless it is gone; another run may have made one of its name since."""
         found = self.client.job(self.launcher, self.name)
         # The digest covers the id of the run.
         digest = self.job["metadata"]["annotations"][SPEC_SHA256]
-        if found and found.spec_sha256 == digest:
-            log("launch", "stops the job", name=self.name)
-            self.client.delete(self.launcher, self.name)
+        return found if found and found.spec_sha256 == digest else None
 
     def _adopt(self, found: JobStatus) -> bool:
         """Let this step's pod own the job too, so that it outlives the earlier attempt's pod."""
@@ -215,7 +219,7 @@ class JobWatcher:
         reported = ""
         seen: dict[str, PodStatus] = {}
         while True:
-            job = self.client.job(self.launcher, self.name)
+            job = self._own_job()
             pods = self.client.pods(self.launcher.pod_selector(self.name))
             # Pods that are gone may be those that tell why the job failed.
             seen |= {pod.uid: pod for pod in pods}

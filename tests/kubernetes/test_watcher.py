@@ -542,6 +542,16 @@ def test_train_leaves_the_job_alone_that_replaced_its_own(start, kube, client, t
     assert step.job()["metadata"]["labels"]["pipeline/runid"] == "another"
 
 
+def test_train_does_not_wait_for_ever_for_a_job_to_go(kube, client, tmp_path):
+    create(client, tmp_path)
+    name = kube.list("pytorchjobs")[0]["metadata"]["name"]
+    deleting = {"metadata": {"deletionTimestamp": "2026-11-28T12:00:00Z"}}
+    kube.patch("pytorchjobs", NAMESPACE, name, deleting)
+    with pytest.raises(ConfigError, match="is deleted, but does not go"):
+        watcher_of(client, tmp_path).train(lambda: None)
+    assert "delete" not in {request.verb for request in kube.requests}
+
+
 def test_train_waits_for_a_foreign_job(start, kube, client, tmp_path, monkeypatch):
     monkeypatch.setattr(watcher, "FOREIGN_JOB_S", 20)
     create(client, tmp_path, run_id="an-earlier-run")

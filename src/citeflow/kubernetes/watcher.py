@@ -154,7 +154,9 @@ class JobWatcher:
                     namespace = self.client.namespace
                     log("launch", "created", kind=kind, name=self.name, namespace=namespace)
                     return True
-            elif found.end or found.is_deleting:
+            elif found.is_deleting:
+                self._check_goes(found)
+            elif found.end:
                 log("launch", "removes a job that ended without this model", name=self.name)
                 self.client.delete(self.launcher, self.name, as_of=found)
             elif not self._is_own(found):
@@ -164,6 +166,17 @@ class JobWatcher:
                 return True
             self.client.sleep(POLL_S / 4)
         return False
+
+    def _check_goes(self, found: JobStatus) -> None:
+        """Check that a job is not being deleted for ever.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if self.held_for(f"deleting {found.uid}", True) > FOREIGN_JOB_S:
+            what = f"a {self.launcher.kind} of this name is deleted, but does not go"
+            hint = f"what holds it are the finalizers in `kubectl get {self.launcher.name} -o yaml`"
+            raise ConfigError(what, self.name, hint=hint)
 
     def _is_own(self, found: JobStatus) -> bool:
         """Tell whether a running job is of this run.

@@ -56,6 +56,22 @@ def test_parent_passes_a_signal_to_its_group_on_once(start, exit_code):
     assert step.stdout.read() == "1\n"
 
 
+def test_parent_asked_to_stop_before_it_forks_starts_no_child():
+    signalled = """
+import os, signal, sys
+class Stderr:
+    write = sys.stderr.write
+    signals = [signal.SIGTERM]
+    def flush(self):
+        if self.signals: os.kill(os.getpid(), self.signals.pop())
+sys.stderr = Stderr()
+"""
+    environment = {**os.environ, attempts.EXECUTOR_VARIABLE: "true"}
+    command = [sys.executable, "-c", signalled + STEP, "0"]
+    step = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (step.returncode, step.stdout) == (143, "")
+
+
 def test_child_ends_with_its_parent(start):
     step, _child = start(0)
     step.kill()

@@ -144,6 +144,7 @@ class _Child:
             stream.flush()
         is_parent: Callable[[int], bool] = os.getpid().__eq__
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        self._end_if_asked()
         self._pid = os.fork()
         if not self._pid:
             # Argo and terminals signal whole process groups; the child hears of it from its parent.
@@ -160,6 +161,10 @@ class _Child:
         end = time.monotonic() + seconds
         while not self.received and (left := end - time.monotonic()) > 0:
             time.sleep(min(POLL_S, left))
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """End the process if a signal came while there was no child to pass it on to."""
         if self.received:
             name = signal.Signals(self.received).name
             fail(StoppedError("stopped by a signal", name, exit_code=128 + self.received))

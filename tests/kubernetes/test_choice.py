@@ -38,6 +38,13 @@ def test_choose_launcher_takes_no_kind_without_all_rights(step, kube, capfd):
     assert "no right to list pods" in capfd.readouterr().err
 
 
+def test_choose_launcher_trains_here_where_a_step_has_no_token(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("KFP_POD_NAME", "citation-x7k2q-2104")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert choose_launcher("auto") == "local"
+    assert "auto takes launcher=local why=no connection to a cluster" in capfd.readouterr().err
+
+
 def test_choose_launcher_asks_nothing_outside_of_a_step(monkeypatch, kube):
     monkeypatch.delenv("KFP_POD_NAME", raising=False)
     assert choose_launcher("auto") == "local"

@@ -3,7 +3,14 @@ import datetime
 import pytest
 
 from citeflow.kubernetes.job_spec import JobSpec
-from citeflow.kubernetes.scheduling import REFUSED, Event, Node, last_words, too_large
+from citeflow.kubernetes.scheduling import (
+    REFUSED,
+    Event,
+    Node,
+    last_words,
+    mount_failure,
+    too_large,
+)
 
 SMALL = Node(labels={}, allocatable={"cpu": "1930m", "memory": "8Gi"}, is_open=True)
 LARGE = Node(
@@ -33,11 +40,20 @@ def test_too_large_names_what_not_even_an_empty_node_has(settings, expected):
     assert too_large(JobSpec(**settings), []) == ""
 
 
-def test_last_words_are_the_newest_of_this_job():
-    def event(minutes, reason="FailedCreate"):
-        seen = NOON + datetime.timedelta(minutes=minutes)
-        return Event(reason=reason, message=f"Error creating: {minutes}", seen=seen)
+def event(minutes, reason="FailedCreate"):
+    seen = NOON + datetime.timedelta(minutes=minutes)
+    return Event(reason=reason, message=f"Error creating: {minutes}", seen=seen)
 
+
+def test_last_words_are_the_newest_of_this_job():
     events = [event(-9), event(5), event(2), event(8, "SuccessfulCreate")]
     assert last_words(events, REFUSED, NOON) == "5"
     assert last_words(events[:1], REFUSED, NOON) == ""
+
+
+def test_mount_failure_is_over_once_the_image_is_pulled():
+    failed = event(1, "FailedMount")
+    assert mount_failure([failed], NOON) == failed.message
+    assert mount_failure([failed, event(1, "Pulling")], NOON) == ""
+    assert mount_failure([event(0, "Pulled"), failed], NOON) == failed.message
+    assert mount_failure([event(-1, "FailedAttachVolume")], NOON) == ""

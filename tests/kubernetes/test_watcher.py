@@ -301,6 +301,17 @@ def test_train_names_a_volume_that_can_not_be_mounted(start, operator, listen, m
     assert str(step.end()).startswith(f"error: no volume for the pods: {words}\nhint: ")
 
 
+def test_train_waits_for_an_image_after_a_volume_was_late(start, operator, monkeypatch):
+    monkeypatch.setattr(placement, "MOUNT_S", 0.3)
+    step = start()
+    for reason in ("FailedMount", "Pulling"):
+        operator.report(NAMESPACE, step.pods()[0], reason, "timed out, or image")
+    step.wait_for_poll()
+    time.sleep(0.5)
+    assert step.job() is not None
+    step.succeed()
+
+
 # Pods without a place
 
 QUICK = {"unschedulable_minutes": 0.01}
@@ -374,6 +385,14 @@ def test_train_says_why_pods_are_refused(
     assert words in raised.value
     assert words in stderr()
     assert hint in raised.hint
+
+
+@pytest.mark.fault("F41")
+def test_train_ends_where_no_operator_makes_pods(kube, client, tmp_path, launcher):
+    spec = JobSpec(unschedulable_minutes=0.01)
+    step = Step(kube, None, watcher_of(client, tmp_path, launcher=launcher, spec=spec))
+    assert str(step.end()).startswith(f"error: nothing makes pods for the {launcher.kind}: ")
+    assert kube.list(launcher.plural) == []
 
 
 @pytest.mark.fault("F43")
@@ -511,6 +530,26 @@ def test_train_leaves_foreign_jobs_alone(kube, client, tmp_path, change):
     with pytest.raises(ConfigError, match="there is a PyTorchJob of this name"):
         watched.train(lambda: None)
     assert kube.list("pytorchjobs") == before
+
+
+def test_train_leaves_the_job_alone_that_replaced_its_own(start, kube, client, tmp_path):
+    step = start()
+    step.pods()
+    with kube.store.changed:  # between two polls
+        kube.remove("pytorchjobs", NAMESPACE, step.job()["metadata"]["name"])
+        kube.put(watcher_of(client, tmp_path, run_id="another").job)
+    assert "ended without a model: it was deleted" in str(step.end())
+    assert step.job()["metadata"]["labels"]["pipeline/runid"] == "another"
+
+
+def test_train_does_not_wait_for_ever_for_a_job_to_go(kube, client, tmp_path):
+    create(client, tmp_path)
+    name = kube.list("pytorchjobs")[0]["metadata"]["name"]
+    deleting = {"metadata": {"deletionTimestamp": "2026-11-28T12:00:00Z"}}
+    kube.patch("pytorchjobs", NAMESPACE, name, deleting)
+    with pytest.raises(ConfigError, match="is deleted, but does not go"):
+        watcher_of(client, tmp_path).train(lambda: None)
+    assert "delete" not in {request.verb for request in kube.requests}
 
 
 def test_train_waits_for_a_foreign_job(start, kube, client, tmp_path, monkeypatch):

@@ -38,7 +38,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             time.sleep(self.server.pause_s)
             self.send_response(self.server.status)
+            self.send_header("Location", "/elsewhere")
             self.end_headers()
+
+    def do_GET(self):
+        self.server.redirected.append(self.headers["Authorization"])
+        self.send_error(404)
 
     def log_message(self, *_):
         """Log nothing."""
@@ -61,6 +66,7 @@ def server(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("secret-1\n")
     with Server(("127.0.0.1", 0), Handler) as server:
         server.posts = []
+        server.redirected = []
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -111,6 +117,22 @@ def test_reporting_survives_a_server_that_refuses(server, capfd):
         wait_for(lambda: len(server.posts) >= 3)
     log = capfd.readouterr().err
     assert log.count("cannot report to the TrainJob why=HTTP Error 403: Forbidden") == 1
+    assert "secret" not in log
+
+
+def test_reporting_sends_no_token_where_it_is_redirected(server):
+    server.status = 302
+    with reporting(lambda: DONE, NAMES):
+        wait_for(lambda: server.redirected)
+    assert set(server.redirected) == {None}
+
+
+def test_reporting_logs_no_token_of_a_damaged_file(server, tmp_path, capfd):
+    (tmp_path / "token").write_text("secret-1\n\nsecret-2\n")
+    with reporting(lambda: DONE, NAMES):
+        pass
+    log = capfd.readouterr().err
+    assert "cannot report to the TrainJob why=not a file with one token" in log
     assert "secret" not in log
 
 

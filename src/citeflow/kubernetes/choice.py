@@ -36,8 +36,8 @@ def _lack(launcher: Launcher) -> str:
     """Return what the cluster lacks for jobs of a kind; empty if nothing."""
     from citeflow.kubernetes.client import connect
 
-    client = connect()
     try:
+        client = connect()
         if not client.serves(launcher):
             return f"no {launcher.plural}.{launcher.group}"
         for rule in launcher_rules([launcher]):

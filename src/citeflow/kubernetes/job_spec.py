@@ -140,7 +140,8 @@ class JobSpec(Record):
     """Longest time that an ended PyTorchJob is kept; it goes with its pipeline run before that."""
 
     unschedulable_minutes: Float = Field(10.0, gt=0, le=60 * HOURS_OF_A_YEAR)
-    """Longest time that pods may lack a node or a quota: then the run ends, or begins again."""
+    """Longest time that a job may lack its pods, or these a node or a quota: then the run ends, or
+    begins again."""
 
     restarts: Int = Field(10, ge=0)
     """Limit of restarts of the processes within a pod, and on average of a pod's container."""

@@ -15,13 +15,13 @@ from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import JobStatus, PodStatus
 from citeflow.kubernetes.launchers import Launcher
 from citeflow.kubernetes.scheduling import (
-    NOT_MOUNTED,
     PRIORITY_CLASS,
     QUOTA,
     REFUSED,
     is_adding_a_node,
     is_refused_for_good,
     last_words,
+    mount_failure,
     too_large,
 )
 
@@ -65,6 +65,7 @@ class Placement:
     """How often the job gave back its places."""
 
     _placed: int = 0
+    _has_pods: bool = False
     _unschedulable: str = ""
     """Name of a pod that no node takes."""
 
@@ -83,6 +84,7 @@ class Placement:
 
     def update(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
         """Look at the pods of now, and ask the cluster about those that are missing."""
+        self._has_pods = bool(pods)
         pods = [pod for pod in pods if pod.phase != "Failed"]
         self._placed = sum(pod.has_node for pod in pods)
         waits = job is not None and job.end is None and not job.is_suspended
@@ -111,9 +113,16 @@ class Placement:
                 "docs/cluster.md says how the volume is made; `citeflow doctor` looks at its claim"
             )
             raise TrainingError("no volume for the pods", self.unmounted, hint=hint)
-        short_s = self.clock() - self._short_since if self.words else 0.0
+        short_s = max(0.0, self.clock() - self._short_since)
+        patience_s = 60 * self.spec.unschedulable_minutes
+        if not self.words:
+            if short_s > patience_s and not self._has_pods:
+                hint = f"does its operator run? Else {self.launcher.install_hint}"
+                what = f"nothing makes pods for the {self.launcher.kind}"
+                raise TrainingError(what, self.name, hint=hint)
+            return False
         self._end_if_hopeless(short_s)
-        if short_s <= 60 * self.spec.unschedulable_minutes:
+        if short_s <= patience_s:
             return False
         # A job that had a place before is known to fit, and waits for others to end.
         if self._placed == 0 and (self.tries > 0 or self._was_whole):
@@ -143,7 +152,7 @@ class Placement:
         self._creating_since = min(self._creating_since, self.clock())
         if self._is_due(self._creating_since):
             pod = creating[0]
-            self.unmounted = last_words(self.client.events(pod.name), NOT_MOUNTED, pod.created)
+            self.unmounted = mount_failure(self.client.events(pod.name), pod.created)
 
     def _ask(self, job: JobStatus, *, is_missing: bool) -> None:
         """Ask for the events about the pods that are not there, or for the sizes of the nodes."""

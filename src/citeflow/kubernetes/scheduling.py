@@ -13,6 +13,9 @@ REFUSED = ("FailedCreate", "FailedCreatePod")
 NOT_MOUNTED = ("FailedMount", "FailedAttachVolume")
 """Reasons of the events about a pod that waits for a volume."""
 
+MOUNTED = ("Pulling", "Pulled")
+"""Reasons of the events about a pod whose volumes are all mounted: the image comes after them."""
+
 SCALES_UP = ("TriggeredScaleUp", "Nominated")
 """Reasons of the events with which autoscalers report that they add a node for a pod."""
 
@@ -59,6 +62,15 @@ def last_words(events: Iterable[Event], reasons: tuple[str, ...], since: datetim
     fitting = [each for each in events if each.reason in reasons and each.seen >= since]
     last = max(fitting, key=lambda each: each.seen, default=None)
     return last.message.removeprefix("Error creating: ") if last else ""
+
+
+def mount_failure(events: Iterable[Event], since: datetime.datetime) -> str:
+    """Return why a pod's volume can not be mounted, or an empty text: a later try may succeed."""
+    fitting = [
+        each for each in events if each.reason in NOT_MOUNTED + MOUNTED and each.seen >= since
+    ]
+    last = max(fitting, key=lambda each: (each.seen, each.reason in MOUNTED), default=None)
+    return last.message if last and last.reason in NOT_MOUNTED else ""
 
 
 def is_refused_for_good(refusal: str) -> bool:

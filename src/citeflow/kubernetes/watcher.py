@@ -154,7 +154,9 @@ class JobWatcher:
                     namespace = self.client.namespace
                     log("launch", "created", kind=kind, name=self.name, namespace=namespace)
                     return True
-            elif found.end or found.is_deleting:
+            elif found.is_deleting:
+                self._check_goes(found)
+            elif found.end:
                 log("launch", "removes a job that ended without this model", name=self.name)
                 self.client.delete(self.launcher, self.name, as_of=found)
             elif not self._is_own(found):
@@ -164,6 +166,17 @@ class JobWatcher:
                 return True
             self.client.sleep(POLL_S / 4)
         return False
+
+    def _check_goes(self, found: JobStatus) -> None:
+        """Check that a job is not being deleted for ever.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if self.held_for(f"deleting {found.uid}", True) > FOREIGN_JOB_S:
+            what = f"a {self.launcher.kind} of this name is deleted, but does not go"
+            hint = f"what holds it are the finalizers in `kubectl get {self.launcher.name} -o yaml`"
+            raise ConfigError(what, self.name, hint=hint)
 
     def _is_own(self, found: JobStatus) -> bool:
         """Tell whether a running job is of this run.
@@ -191,12 +204,16 @@ class JobWatcher:
 
     def _delete_own(self) -> None:
         """Delete the job, which may exist although the answer to its creation never came."""
+        if self._own_job():
+            log("launch", "stops the job", name=self.name)
+            self.client.delete(self.launcher, self.name)
+
+    def _own_job(self) -> JobStatus | None:
+        """Return the job, unless it is gone; another run may have made one of its name since."""
         found = self.client.job(self.launcher, self.name)
         # The digest covers the id of the run.
         digest = self.job["metadata"]["annotations"][SPEC_SHA256]
-        if found and found.spec_sha256 == digest:
-            log("launch", "stops the job", name=self.name)
-            self.client.delete(self.launcher, self.name)
+        return found if found and found.spec_sha256 == digest else None
 
     def _adopt(self, found: JobStatus) -> bool:
         """Let this step's pod own the job too, so that it outlives the earlier attempt's pod."""
@@ -215,7 +232,7 @@ class JobWatcher:
         reported = ""
         seen: dict[str, PodStatus] = {}
         while True:
-            job = self.client.job(self.launcher, self.name)
+            job = self._own_job()
             pods = self.client.pods(self.launcher.pod_selector(self.name))
             # Pods that are gone may be those that tell why the job failed.
             seen |= {pod.uid: pod for pod in pods}

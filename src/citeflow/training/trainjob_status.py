@@ -71,10 +71,14 @@ class _Poster:
 def _post(request: object) -> None:
     # Certificate and token are renewed while the training runs.
     context = ssl.create_default_context(cafile=os.environ[CA_CERT])
-    token = Path(os.environ[TOKEN]).read_text().strip()
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    words = Path(os.environ[TOKEN]).read_text().split()
+    if len(words) != 1:  # http.client would name such a token in its error, and so in the log
+        raise ValueError("not a file with one token")
     body = json.dumps(request).encode()
+    headers = {"Content-Type": "application/json"}
     url = urllib.request.Request(os.environ[URL], data=body, headers=headers)
+    # A server that redirects must not have the token passed on to another.
+    url.add_unredirected_header("Authorization", f"Bearer {words[0]}")
     # An opener of its own: a proxy of the environment must not see the token.
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)

@@ -54,8 +54,7 @@ class _Reader:
             count, section = self._head(lines)
             labels, section = self._vertices(lines, count, section)
             ids = self._ids(count, labels)
-            named = pa.array([labels.get(number) for number in range(1, count + 1)], pa.string())
-            yield base.papers(ids, title=named)
+            yield base.papers(ids, title=_titles(count, labels))
             citing: list[int] = []
             cited: list[int] = []
             for source, target in self._arcs(lines, count, section):
@@ -147,6 +146,13 @@ class _Reader:
         if not all(1 <= number <= count for number in numbers):
             raise self._error(f"numbers of vertices from 1 to {count} expected", line)
         yield from ((numbers[0], number) for number in numbers[1:])
+
+
+def _titles(count: int, labels: dict[int, str]) -> pa.Array | None:
+    """Labels of several words are titles, too; single words are names."""
+    if not any(" " in label for label in labels.values()):
+        return None
+    return pa.array([labels.get(number) for number in range(1, count + 1)], pa.string())
 
 
 def _label(rest: str) -> str:

@@ -21,7 +21,10 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "features alone, perceptron": ("default", ["model.num_layers=0", "model.predictor=mlp"]),
     "GraphSAGE, `mlp`": ("default", ["model.predictor=mlp"]),
     "GraphSAGE, `dot`": ("default", ["model.predictor=dot"]),
-    "structural features alone, paths of 2": ("default", [*EMBEDDING_OFF, "model.structural_hops=2"]),
+    "structural features alone, paths of 2": (
+        "default",
+        [*EMBEDDING_OFF, "model.structural_hops=2"],
+    ),
     "structural features alone, paths of 2 and 3": ("default", EMBEDDING_OFF),
     "GraphSAGE + citation count and age": ("default", ["model.structural_hops=0"]),
     "GraphSAGE + structural features, paths of 2": ("default", ["model.structural_hops=2"]),

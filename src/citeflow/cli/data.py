@@ -29,18 +29,18 @@ def import_(source: str, out: Path) -> None:
     SOURCE is a file, a folder, an archive or a URL; `citeflow inspect` says what it is. Prints one
     JSON object. `--dataset` takes every source as it is, too.
     """
-    from citeflow.data import importers
+    from citeflow.data.importers import registry
     from citeflow.data.importers.unpacked import unpacked
 
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the folder is not empty", out, hint="name a new one")
     with unpacked(source, out.parent) as path:
-        found = importers.recognize(path)
+        found = registry.recognize(path)
         if found is None:
-            if path.is_dir() and importers.is_native(path):
+            if path.is_dir() and registry.is_native(path):
                 hint = f"citeflow run --dataset {source}"
                 raise ConfigError("it is a citation folder already", source, hint=hint)
-            raise importers.unknown(path)
+            raise registry.unknown(path)
         log("import", found.importer.title, because=found.evidence.because)
         with files.new_directory(out) as work:
             imported = found.write(work)

@@ -14,9 +14,11 @@ from pydantic import JsonValue
 
 from citeflow import files
 from citeflow.config import Config, DataConfig
-from citeflow.data import citation_folder, importers, ogb, ogbl_citation2, synthetic
+from citeflow.data import citation_folder, ogb, ogbl_citation2, synthetic
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.download import local_path
+from citeflow.data.importers import registry
+from citeflow.data.importers.source import is_archive
 from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.utils.logging import log
@@ -112,23 +114,23 @@ def _download_url(store: RawStore, text: str) -> Path:
 
 def _convert(store: RawStore, path: Path, name: str) -> Path | None:
     """Import what is in another format; None for an archive and for what the store knows."""
-    if path.is_file() and importers.is_archive(path):
+    if path.is_file() and is_archive(path):
         return None
-    found = importers.recognize(path)
+    found = registry.recognize(path)
     if found is None:
         if path.is_file() and not re.search(_ARCHIVE, path.name, re.IGNORECASE):
-            raise importers.unknown(path)
+            raise registry.unknown(path)
         return None
     log("import", found.importer.title, because=found.evidence.because)
     settings: dict[str, JsonValue] = {
         "format": found.importer.name,
         "files": dict(found.digests()),
-        "version": importers.VERSION,
+        "version": registry.VERSION,
     }
     return store.generate(name, settings, lambda folder: _write(found, folder))
 
 
-def _write(found: importers.Recognized, folder: Path) -> None:
+def _write(found: registry.Recognized, folder: Path) -> None:
     found.write(folder)
 
 

@@ -143,7 +143,11 @@ class TableStream:
     def write(self, batch: pyarrow.RecordBatch) -> None:
         """Append a batch; one without rows counts for its schema only."""
         if self._writer is None:
-            self._writer = pyarrow.parquet.ParquetWriter(self._path, batch.schema)
+            self._writer = pyarrow.parquet.ParquetWriter(
+                self._path,
+                batch.schema,
+                use_dictionary=False,  # ids and texts hardly repeat
+            )
         if batch.num_rows:
             self._writer.write_batch(batch)
             self.num_rows += batch.num_rows

@@ -8,7 +8,7 @@ Legend: N papers, E citations, P sources.
 
 import shlex
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from citeflow import files
 from citeflow.config import DataConfig
-from citeflow.data import citation_folder, importers, ogb
+from citeflow.data import citation_folder, ogb
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.diagnosis import quote
 from citeflow.data.features import FEATURES, feature_names
+from citeflow.data.importers import registry
 from citeflow.data.importers.unpacked import unpacked
 from citeflow.data.tables import (
     KNOWN_COLUMNS,
@@ -92,7 +93,7 @@ def inspect_source(source: str, scratch: Path, config: DataConfig) -> Inspection
     """
     result = Inspection(source=source)
     with unpacked(source, scratch) as path:
-        found = importers.recognize(path)
+        found = registry.recognize(path)
         if found is None:
             folder = _native_folder(path)
             result.format = "citation folder"
@@ -118,12 +119,12 @@ def inspect_source(source: str, scratch: Path, config: DataConfig) -> Inspection
 def _native_folder(path: Path) -> Path:
     below = sorted(each for each in path.rglob("*") if each.is_dir()) if path.is_dir() else []
     for folder in [path, *below[:1000]]:
-        if importers.is_native(folder):
+        if registry.is_native(folder):
             return folder
     if path.is_dir():
         citation_folder.find_files(path)  # says what is missing
         return path
-    raise importers.unknown(path)
+    raise registry.unknown(path)
 
 
 def _inspect_folder(folder: Path, result: Inspection, config: DataConfig) -> None:
@@ -200,7 +201,7 @@ def _date_warnings(columns: dict[str, pa.ChunkedArray], result: Inspection) -> I
             if text == value or (len(value) == 4 and text.startswith(f"{value}-"))
         )
         if count >= max(2, PLACEHOLDER_SHARE * len(text_N)):
-            yield f"{count:,} papers have the {name} {value}: a placeholder for one that is not known?"
+            yield f"{count:,} papers have the {name} {value}: a placeholder for an unknown one?"
     this_year = str(date.today().year + 1)
     future = {
         text: each for text, each in counts.items() if this_year < text[:4] != "9999" and text
@@ -215,18 +216,19 @@ def _id_warnings(
     ids = columns["id"].cast(pa.string()).combine_chunks()
     known = pc.utf8_trim_whitespace(pc.coalesce(ids, ""))
     if pa.types.is_floating(columns["id"].type) or _matches(known, FLOAT_ID):
-        yield f"ids of papers look like decimal numbers, such as {quote(columns['id'][0].as_py())}"
+        first = quote(columns["id"][0].as_py())
+        yield f"ids of papers look like decimal numbers, such as {first}"
     repeated = len(known) - pc.count_distinct(known).as_py()
     if repeated:
         yield f"{repeated:,} papers have an id that another has"
     folded = _folded(known)
     if (count := pc.count_distinct(known).as_py() - pc.count_distinct(folded).as_py()) > 0:
-        yield f"{count:,} ids of papers differ from others in upper case, blanks or Unicode form only"
+        yield f"{count:,} ids of papers differ from others in case, blanks or Unicode form only"
     unknown = _unknown_ids(citations, known)
     if not len(unknown):
         return
     if count := _matches(unknown, FLOAT_ID):
-        yield f"{count:,} ids in citations look like decimal numbers, such as {quote(unknown[0].as_py())}"
+        yield f"{count:,} ids in citations look like decimals, such as {quote(unknown[0].as_py())}"
     is_alike = pc.is_in(_folded(unknown), value_set=folded)
     if count := pc.sum(is_alike).as_py() or 0:
         first = quote(unknown.filter(is_alike)[0].as_py())
@@ -271,12 +273,14 @@ def _direction_warnings(edge_2E: np.ndarray, graph: CitationGraph) -> Iterator[s
     at = np.minimum(np.searchsorted(keys, reverse), num_edges - 1)
     num_both = int(np.count_nonzero(keys[at] == reverse))
     if num_both > BOTH_SHARE * num_edges:
-        yield f"{num_both:,} of {num_edges:,} citations are listed in both directions: keep one of each"
+        listed = f"{num_both:,} of {num_edges:,} citations"
+        yield f"{listed} are listed in both directions: keep one of each"
     if graph.day_N is None:
         return
     num_later = int(np.count_nonzero(graph.day_N[edge_2E[1]] > graph.day_N[edge_2E[0]]))
     if num_later > num_edges / 2 and num_both <= BOTH_SHARE * num_edges:
-        yield f"{num_later:,} of {num_edges:,} citations go to later papers: are citing and cited swapped?"
+        later = f"{num_later:,} of {num_edges:,} citations go to later papers"
+        yield f"{later}: are citing and cited swapped?"
     elif num_later:
         yield f"{num_later:,} of {num_edges:,} citations go to later papers"
 
@@ -329,9 +333,7 @@ def _inspect_split(
         )
 
 
-def _num_candidates(
-    edge_2E: np.ndarray, graph: CitationGraph, source_P: Sequence[int]
-) -> np.ndarray:
+def _num_candidates(edge_2E: np.ndarray, graph: CitationGraph, source_P: np.ndarray) -> np.ndarray:
     """Count the papers that each source could be ranked against."""
     num_papers = len(graph.id_N)
     free_N: np.ndarray
@@ -342,7 +344,8 @@ def _num_candidates(
         older_N = np.searchsorted(np.sort(graph.day_N), graph.day_N, side="left")
         is_older_E = graph.day_N[edge_2E[1]] < graph.day_N[edge_2E[0]]
         free_N = older_N - np.bincount(edge_2E[0][is_older_E], minlength=num_papers)
-    return free_N[source_P]
+    free_P: np.ndarray = free_N[source_P]
+    return free_P
 
 
 def as_table(result: Inspection) -> str:

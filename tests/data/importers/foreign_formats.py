@@ -158,14 +158,16 @@ def write_openalex_snapshot(folder):
 
 def write_s2_api(folder):
     json_lines(folder / "papers.jsonl", (
-        {"paperId": f"p{row}", "corpusId": row, "title": title(row), "year": year, "citationCount": 2,
+        {"paperId": f"p{row}", "corpusId": row, "title": title(row), "year": year,
+         "citationCount": 2,
          "references": [*({"paperId": each} for each in references(row)), {"paperId": None}]}
         for row, year in enumerate(YEARS)))  # fmt: skip
 
 
 def write_s2_datasets(folder):
     json_lines(folder / "papers-part0.jsonl", (
-        {"corpusid": row, "title": title(row), "year": year, "publicationdate": None, "citationcount": 2}
+        {"corpusid": row, "title": title(row), "year": year, "publicationdate": None,
+         "citationcount": 2}
         for row, year in enumerate(YEARS)))  # fmt: skip
     json_lines(folder / "citations-part0.jsonl", (
         {"citationid": at, "citingcorpusid": a, "citedcorpusid": b, "isinfluential": False}
@@ -182,7 +184,8 @@ def write_dblp_v10(folder):
 
 
 def write_dblp_v12(folder):
-    rows = [json.dumps({**_dblp(row), "indexed_abstract": {"IndexLength": 1, "InvertedIndex": {"a": [0]}}})
+    index = {"IndexLength": 1, "InvertedIndex": {"a": [0]}}
+    rows = [json.dumps({**_dblp(row), "indexed_abstract": index})
             for row in range(N)]  # fmt: skip
     (folder / "dblp.v12.json").write_text("[\n" + "\n,".join(rows) + "\n]\n")
 
@@ -226,7 +229,8 @@ def write_planetoid(folder):
 
 def write_parquet_one(folder):
     columns = {"paper_id": ids(), "title": [title(row) for row in range(N)], "pub_year": YEARS,
-               "citation_count": [1] * N, "references": [references(row) for row in range(N)]}  # fmt: skip
+               "citation_count": [1] * N,
+               "references": [references(row) for row in range(N)]}  # fmt: skip
     pq.write_table(pa.table(columns), folder / "corpus.parquet")
 
 

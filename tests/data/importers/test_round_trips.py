@@ -15,8 +15,8 @@ from citeflow.data.datasets import download_dataset, read_raw
 
 ONE_FILE = [
     "edge list with a header", "edge list without", "SNAP", "GraphML", "GEXF", "Pajek", "OpenAlex",
-    "Semantic Scholar API", "DBLP v10", "DBLP v12", "DBLP v13", "BibTeX", "arXiv references", "Parquet",
-    "NPZ", "NPZ, CSC", "HDF5",
+    "Semantic Scholar API", "DBLP v10", "DBLP v12", "DBLP v13", "BibTeX", "arXiv references",
+    "Parquet", "NPZ", "NPZ, CSC", "HDF5",
 ]  # fmt: skip
 PACKED_BY_ITSELF = ("Parquet", "NPZ", "NPZ, CSC", "HDF5")
 

@@ -5,16 +5,18 @@ Known are scipy's `save_npz` (CSR, CSC, COO), `adj_indices` and `adj_indptr` as 
 Objects in an .npz are pickles and are not read.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from citeflow.data.diagnosis import first_line
 from citeflow.data.importers import base
 from citeflow.data.importers.base import CERTAIN, Evidence, Importer, Notes, Stream
 from citeflow.data.importers.source import Source, SourceFile, zip_names
-from citeflow.errors import DataError
+from citeflow.errors import CiteflowError, DataError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NPY = b"\x93NUMPY"
@@ -47,7 +49,7 @@ def read(source: Source, notes: Notes) -> Stream:
     """Read the citations, and features and years where they are arrays of one row per paper."""
     file = source.only
     assert file is not None
-    with file.damage_as_data_error(), _arrays(file, notes) as arrays:
+    with _damage_as_data_error(file), _arrays(file, notes) as arrays:
         edge_2E, num_papers = _edges(file, arrays)
         if edge_2E.size and (edge_2E.min() < 0 or edge_2E.max() >= num_papers):
             raise DataError(
@@ -68,6 +70,17 @@ def read(source: Source, notes: Notes) -> Stream:
         yield base.citations(citing, cited)
 
 
+@contextlib.contextmanager
+def _damage_as_data_error(file: SourceFile) -> Iterator[None]:
+    try:
+        yield
+    except CiteflowError:
+        raise
+    except Exception as error:  # of numpy and h5py, which raise whatever a damaged file leads to
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"{file.path}: arrays cannot be read", reason) from None
+
+
 class _arrays:
     """Arrays of a file by name, each loaded when it is called for."""
 
@@ -79,8 +92,7 @@ class _arrays:
     def __enter__(self) -> Arrays:
         kind = _kind(self._file)
         if kind == "hdf5":
-            import h5py
-
+            h5py = base.library("h5py")
             self._opened = h5py.File(self._file.path, "r")
             found: dict[str, Callable[[], np.ndarray]] = {}
 
@@ -147,7 +159,7 @@ def _edges(file: SourceFile, arrays: Arrays) -> tuple[np.ndarray, int]:
 
 
 def _of_csr(indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    lengths = np.diff(indptr.astype(np.int64))
+    lengths: np.ndarray = np.diff(indptr.astype(np.int64))
     if (
         indptr.ndim != 1
         or indices.ndim != 1
@@ -155,7 +167,7 @@ def _of_csr(indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
         or lengths.sum() != len(indices)
     ):
         raise DataError("not a sparse matrix", f"indptr {indptr.shape}, indices {indices.shape}")
-    return np.stack([np.repeat(np.arange(len(lengths)), lengths), indices])
+    return np.stack([np.repeat(np.arange(len(indptr) - 1), lengths), indices])
 
 
 def _of_csc(jc: np.ndarray, ir: np.ndarray) -> np.ndarray:

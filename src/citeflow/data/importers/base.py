@@ -5,12 +5,15 @@ is; `read` yields papers and citations as Arrow record batches, so that memory d
 the source. Ids are text, as the source has them.
 """
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from citeflow.data.importers.source import Source
+from citeflow.errors import UnavailableError
 
 EXAMPLES = 3
 """Rows that are shown of those that are dropped for one reason."""
@@ -44,7 +47,7 @@ class Papers:
 
 @dataclass(frozen=True, slots=True)
 class Citations:
-    """A batch of citations: the columns `citing` and `cited`, text; a row with a null is dropped."""
+    """A batch of citations: `citing` and `cited`, text; a row with a null is dropped."""
 
     batch: pa.RecordBatch
 
@@ -61,7 +64,7 @@ Stream = Iterator[Papers | Citations | Features]
 
 @dataclass(slots=True)
 class Notes:
-    """What an importer did not take over, and what a person should know of the rest."""
+    """The rows and columns that were not taken over, and remarks on the rest."""
 
     dropped: dict[str, int] = field(default_factory=dict)
     """Number of rows, by reason."""
@@ -104,6 +107,19 @@ class Importer:
 
     sniff: Callable[[Source], Evidence | None]
     read: Callable[[Source, Notes], Stream]
+
+
+def library(name: str) -> Any:
+    """Import a package that only some formats need.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        hint = "pip install '.[import]' in a checkout of citeflow"
+        raise UnavailableError("package is not installed", name, hint=hint) from None
 
 
 def papers(

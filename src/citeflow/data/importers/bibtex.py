@@ -5,6 +5,7 @@ Read by bibtexparser, which goes on behind an entry that it cannot read; such en
 
 import re
 
+from citeflow.data.importers import base
 from citeflow.data.importers.base import CERTAIN, Evidence, Importer, Notes, Stream
 from citeflow.data.importers.columns import REFERENCES, date_text, plain
 from citeflow.data.importers.records import papers_and_references
@@ -34,15 +35,14 @@ def read(source: Source, notes: Notes) -> Stream:
 
 
 def _read_file(file: SourceFile, notes: Notes) -> Stream:
-    import bibtexparser
-    from bibtexparser.middlewares import (
-        RemoveEnclosingMiddleware,
-        ResolveStringReferencesMiddleware,
-    )
-
+    bibtexparser = base.library("bibtexparser")
+    middlewares = base.library("bibtexparser.middlewares")
     with file.open() as opened:
         content = opened.read().decode("utf-8-sig")
-    stack = [ResolveStringReferencesMiddleware(), RemoveEnclosingMiddleware()]
+    stack = [
+        middlewares.ResolveStringReferencesMiddleware(),
+        middlewares.RemoveEnclosingMiddleware(),
+    ]
     try:
         library = bibtexparser.parse_string(content, parse_stack=stack)
     except Exception as error:  # of bibtexparser, which raises whatever its code runs into

@@ -4,14 +4,16 @@ Names are compared without case and punctuation: `:START_ID`, `start_id` and `St
 """
 
 import email.utils
+import functools
 import re
 from collections.abc import Sequence
 from datetime import date
 
 CITING = (
-    "citing", "source", "src", "from", "fromnode", "fromnodeid", "fromid", "citingid", "citingpaper",
-    "citingpaperid", "citingcorpusid", "citingdoi", "sourceid", "sourcenode", "sourcepaper", "startid",
-    "start", "node1", "id1", "u", "citer", "paper1", "doiciting", "citingpatent",
+    "citing", "source", "src", "from", "fromnode", "fromnodeid", "fromid", "citingid",
+    "citingpaper", "citingpaperid", "citingcorpusid", "citingdoi",
+    "sourceid", "sourcenode", "sourcepaper", "startid", "start", "node1",
+    "id1", "u", "citer", "paper1", "doiciting", "citingpatent",
 )  # fmt: skip
 CITED = (
     "cited", "target", "dst", "dest", "to", "tonode", "tonodeid", "toid", "citedid", "citedpaper",
@@ -20,7 +22,8 @@ CITED = (
     "paper2", "citee", "doicited", "citedpatent", "paperreferenceid",
 )  # fmt: skip
 ID = (
-    "id", "paperid", "nodeid", "node", "key", "idid", "corpusid", "workid", "articleid", "pmid", "doi",
+    "id", "paperid", "nodeid", "node", "key", "idid", "corpusid", "workid", "articleid",
+    "pmid", "doi",
     "arxivid", "eid", "uid", "vertex",
 )  # fmt: skip
 TITLE = ("title", "papertitle", "displayname", "label", "name")
@@ -37,9 +40,10 @@ REFERENCES = (
 
 COUNT = re.compile(
     r"^(n|num|numberof)?(citations?|cited|citing|references?|refs)$|"
-    r"(citation|citations|cited|citing|reference|references|citedby|ref|refs)(count|s?num|number)|"
-    r"^(n|num|count|numberof|times|total)(of)?(citation|citations|cited|citing|reference|references)|"
-    r"citation(s)?per|citedbycount|degree|pagerank|betweenness|closeness|eccentricity|eigencentrality|"
+    r"(citations?|cited|citing|references?|citedby|refs?)(count|s?num|number)|"
+    r"^(n|num|count|numberof|times|total)(of)?(citations?|cited|citing|references?)|"
+    r"citations?per|citedbycount|degree|pagerank|betweenness|closeness|eccentricity|"
+    r"eigencentrality|"
     r"^(authority|hub|clustering|triangles|componentnumber|modularityclass|hindex|fwci)$"
 )
 """Names of figures that are counted from the citations, those included that are held out."""
@@ -64,7 +68,7 @@ def is_count(name: str) -> bool:
 
 
 def date_text(when: object, year: object = None) -> str | None:
-    """Return a date as ISO text, or the year where there is no more; None where there is neither."""
+    """Return a date as ISO text, or else the year, or None."""
     return _date(when) or _date(year)
 
 
@@ -80,6 +84,7 @@ def _date(value: object) -> str | None:
     return _date_of_text(str(value))
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _date_of_text(value: str) -> str | None:
     if match := ISO.fullmatch(value):
         year, month, day = match.groups()

@@ -186,11 +186,11 @@ class _Stream(io.RawIOBase):
 def _stream(opened: BinaryIO, table: Table, num_skipped: int) -> Any:
     """Skip the first lines, and turn what follows into UTF-8 with one delimiter."""
     if table.encoding != "utf-8":
-        opened = io.BufferedReader(_Stream(_recode(opened, table.encoding)), BLOCK_BYTES)  # type: ignore[type-var,assignment]
+        opened = io.BufferedReader(_Stream(_recode(opened, table.encoding)), BLOCK_BYTES)
     for _ in range(num_skipped):
         opened.readline(1 << 20)
     if table.delimiter is None:
-        return io.BufferedReader(_Stream(_single_tabs(opened)), BLOCK_BYTES)  # type: ignore[type-var]
+        return io.BufferedReader(_Stream(_single_tabs(opened)), BLOCK_BYTES)
     return opened
 
 

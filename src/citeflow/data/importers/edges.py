@@ -6,7 +6,7 @@ ids have their leading zeros and cross-listed papers a leading 11.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -137,7 +137,7 @@ def read(source: Source, notes: Notes) -> Stream:
         yield from read_file(file, layout, notes)
 
 
-def read_file(file: SourceFile, layout: Layout, notes: Notes) -> "list[Citations] | Stream":
+def read_file(file: SourceFile, layout: Layout, notes: Notes) -> Iterator[Citations]:
     """Yield the citations of an edge list; columns besides the two are named as ignored."""
     for index in set(range(layout.table.width)) - {layout.citing, layout.cited}:
         name = layout.names[index] if layout.names else f"column {index + 1}"

@@ -59,8 +59,7 @@ def _batched(values: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def _load(file: SourceFile) -> Any:
-    import networkx
-
+    networkx = base.library("networkx")
     readers: dict[str, Callable[..., Any]] = {
         "graphml": networkx.read_graphml,
         "gexf": networkx.read_gexf,

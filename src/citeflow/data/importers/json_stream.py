@@ -90,8 +90,8 @@ class JsonReader(Generic[R]):
                     records.append(msgspec.convert(value, self._kind))
                 except msgspec.ValidationError as error:
                     what = f"{file.path}: a record has a field of another type than expected"
-                    value = f"{error}: {quote(str(value)[:80])} (block {number + 1})"
-                    raise DataError(what, value) from None
+                    seen = f"{error}: {quote(str(value)[:80])} (block {number + 1})"
+                    raise DataError(what, seen) from None
             yield records
 
 
@@ -180,8 +180,10 @@ def _values(file: SourceFile, opened: BinaryIO) -> Iterator[list[dict[str, objec
 
 
 def events(file: SourceFile, opened: BinaryIO) -> Iterator[tuple[str | None, object]]:
-    """Take documents apart: `(None, record)` for an element of an array of records, on top or in a
-    page; `(key, value)` for every other member of an object on top, and `("", None)` at its end.
+    """Take documents apart.
+
+    `(None, record)` is an element of an array of records, on top or in a page; `(key, value)` any
+    other member of an object on top, and `("", None)` its end.
 
     Raises:
         DataError: it is no JSON.
@@ -266,7 +268,7 @@ class _Scanner:
                     return value
 
     def elements(self) -> Iterator[object]:
-        """Yield the elements of an array, whose bracket was taken, and take the one that ends it."""
+        """Yield the elements of an array whose bracket was taken; the one that ends it is, too."""
         while (mark := self.peek()) != "]":
             if mark is None:
                 raise self.error("it ends inside an array: is it cut short?")
@@ -279,8 +281,10 @@ class _Scanner:
         return DataError(f"{where}: not JSON", f"{problem} ({near})")
 
     def _fill(self) -> bool:
-        """Read on; False at the end. Each fill doubles what is looked at, so that a long value is
-        not decoded from its start a hundred times.
+        """Read on; False at the end.
+
+        Each fill doubles what is looked at, so that a long value is not decoded from its start a
+        hundred times.
         """
         if self._is_end:
             return False

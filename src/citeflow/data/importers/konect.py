@@ -1,7 +1,7 @@
 """KONECT: `out.NAME` with the edges and `meta.NAME` with what is known of them.
 
-http://konect.cc. The first line of `out.NAME` is `% FORMAT WEIGHTS`; `asym` is directed. Weights and
-timestamps of the edges are not read: a citation has neither.
+http://konect.cc. The first line of `out.NAME` is `% FORMAT WEIGHTS`; `asym` is directed. Weights
+and timestamps of the edges are not read: a citation has neither.
 """
 
 from citeflow.data.importers import delimited, edges

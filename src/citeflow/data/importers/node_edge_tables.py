@@ -1,8 +1,8 @@
 """A table of nodes and a table of edges, as Gephi, Neo4j and many programs export them.
 
-Which is which is told by the names of the columns: `Source` and `Target` make a table of edges, `Id`
-one of nodes. A label is a title. Other columns of nodes are features where they are numbers, unless
-they count citations; other columns of edges are ignored.
+Which is which is told by the names of the columns: `Source` and `Target` make a table of edges,
+`Id` one of nodes. A label is a title. Other columns of nodes are features where they are numbers,
+unless they count citations; other columns of edges are ignored.
 """
 
 from collections.abc import Iterator
@@ -107,7 +107,7 @@ def _read_nodes(nodes: _Nodes, notes: Notes) -> Iterator[base.Papers]:
     names = list(nodes.names)
     roles = {role: find(names, words) for role, words in ROLES.items()}
     taken = {name: role for role, name in roles.items() if name is not None}
-    columns = {}
+    columns: dict[int, str] = {}
     for index, name in enumerate(names):
         if name in taken and taken[name] not in columns.values():
             columns[index] = taken[name]
@@ -133,7 +133,8 @@ def papers_of_columns(columns: dict[str, pa.Array]) -> base.Papers:
 
 def _dates(years: pa.Array | None, dates: pa.Array | None) -> pa.Array:
     known: dict[tuple[object, object], str | None] = {}
-    num_rows = len(years if years is not None else dates)
+    given = years if years is not None else dates
+    num_rows = 0 if given is None else len(given)
     pairs = zip(
         dates.to_pylist() if dates is not None else [None] * num_rows,
         years.to_pylist() if years is not None else [None] * num_rows,

@@ -1,8 +1,8 @@
 """OpenAlex: works as JSON lines, pages of the API, or the folders of a snapshot, gzipped or not.
 
 https://docs.openalex.org/api-entities/works/work-object. Counts (`cited_by_count`, `fwci`,
-`counts_by_year`) are not read. An abstract, which OpenAlex has as an inverted index, is put together
-again.
+`counts_by_year`) are not read. An abstract, which OpenAlex has as an inverted index, is put
+together again.
 """
 
 import msgspec

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
@@ -169,15 +169,12 @@ def is_office(names: list[str]) -> bool:
 
 
 def _unpacked(path: Path, magic: bytes) -> BinaryIO:
-    opened: IO[bytes]
     if magic.startswith(GZIP):
-        opened = gzip.open(path)
-    elif magic.startswith(BZIP2) and magic[3:4].isdigit():
-        opened = bz2.open(path)
-    elif magic.startswith(XZ):
-        opened = lzma.open(path)
-    elif magic.startswith(ZSTD):
-        opened = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-    else:
-        opened = path.open("rb")
-    return cast(BinaryIO, opened)
+        return cast(BinaryIO, gzip.open(path))
+    if magic.startswith(BZIP2) and magic[3:4].isdigit():
+        return cast(BinaryIO, bz2.open(path))
+    if magic.startswith(XZ):
+        return cast(BinaryIO, lzma.open(path))
+    if magic.startswith(ZSTD):
+        return cast(BinaryIO, pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return path.open("rb")

@@ -33,7 +33,7 @@ NO_END = "citations without a citing or a cited paper"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """What was written, and what was not."""
+    """The size of what was written, and what was left out."""
 
     papers: int
     citations: int

@@ -22,6 +22,13 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 NPY = b"\x93NUMPY"
 BATCH_ROWS = 1 << 20
 MAX_DENSE = 50_000
+MIN_LIMIT_BYTES = 64 << 20
+MAX_RATIO = 300
+"""Bytes of an array per byte of its file, packed as well as HDF5 packs."""
+
+PAPERS_PER_CITATION = 100
+"""With more, numbers are ids and not rows, and only papers with citations count."""
+
 FEATURES = ("x", "features", "attr_matrix", "feat")
 YEARS = ("year", "years", "node_year")
 
@@ -57,11 +64,15 @@ def read(source: Source, notes: Notes) -> Stream:
                 edge_2E.max(),
                 hint=f"there are {num_papers:,}",
             )
+        has_rows = num_papers <= PAPERS_PER_CITATION * (edge_2E.shape[1] + 1000)
+        if not has_rows:
+            notes.remark("numbers are far apart: they are ids, not rows of papers")
         years = _take(arrays, YEARS, (num_papers,))
         dates = None if years is None else [str(int(year)) for year in years]
-        yield base.papers(pa.array(np.arange(num_papers)).cast(pa.string()), date=dates)
+        if has_rows:
+            yield base.papers(pa.array(np.arange(num_papers)).cast(pa.string()), date=dates)
         x_NF = _take(arrays, FEATURES, (num_papers, None))
-        if x_NF is not None:
+        if has_rows and x_NF is not None:
             yield base.Features(x_NF.astype(np.float32))
     for start in range(0, edge_2E.shape[1], BATCH_ROWS):
         citing, cited = (
@@ -98,7 +109,7 @@ class _arrays:
 
             def visit(name: str, node: Any) -> None:
                 if isinstance(node, h5py.Dataset) and node.dtype.kind in "iufb":
-                    found[name] = lambda: node[()]
+                    found[name] = lambda: self._of_hdf5(node)
 
             self._opened.visititems(visit)
             return found
@@ -106,6 +117,14 @@ class _arrays:
             return {"edge_index": lambda: np.load(self._file.path, allow_pickle=False)}
         self._opened = np.load(self._file.path, allow_pickle=False)
         return {name: self._loader(name) for name in self._opened.files}
+
+    def _of_hdf5(self, node: Any) -> np.ndarray:
+        # A damaged header may claim any size, and h5py would allocate and fill it.
+        num_bytes = node.size * node.dtype.itemsize
+        if num_bytes > MIN_LIMIT_BYTES + MAX_RATIO * self._file.path.stat().st_size:
+            raise DataError(f"{self._file.path}: {node.name} is larger than the file", node.shape)
+        array: np.ndarray = node[()]
+        return array
 
     def _loader(self, name: str) -> Callable[[], np.ndarray]:
         def load() -> np.ndarray:

@@ -37,8 +37,8 @@ def read(source: Source, notes: Notes) -> Stream:
 def _read_file(file: SourceFile, notes: Notes) -> Stream:
     bibtexparser = base.library("bibtexparser")
     middlewares = base.library("bibtexparser.middlewares")
-    with file.open() as opened:
-        content = opened.read().decode("utf-8-sig")
+    with file.damage_as_data_error():
+        content = file.read_whole().decode("utf-8-sig")
     stack = [
         middlewares.ResolveStringReferencesMiddleware(),
         middlewares.RemoveEnclosingMiddleware(),

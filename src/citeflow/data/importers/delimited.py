@@ -74,7 +74,7 @@ def look(file: SourceFile) -> Table | None:
                 encoding=encoding,
                 skipped=skipped,
                 comments=tuple(comments),
-                lines=tuple(tuple(row) for row in rows),
+                lines=tuple(tuple(row) for row in rows if len(row) == len(rows[0])),
             )
     return None
 

@@ -9,7 +9,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 import pyarrow as pa
@@ -64,8 +64,7 @@ def _load(file: SourceFile) -> Any:
         "graphml": networkx.read_graphml,
         "gexf": networkx.read_gexf,
     }
-    with file.open() as opened:
-        content: BinaryIO = io.BytesIO(opened.read())
+    content = io.BytesIO(file.read_whole())
     try:
         return readers[_kind(file)](content)
     except ParseError as error:

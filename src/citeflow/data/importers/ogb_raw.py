@@ -11,6 +11,7 @@ from citeflow.data import ogb
 from citeflow.data.importers import base
 from citeflow.data.importers.base import CERTAIN, Evidence, Importer, Notes, Stream
 from citeflow.data.importers.source import Source, SourceFile
+from citeflow.errors import DataError
 
 NEEDED = ("edge.csv.gz", "num-node-list.csv.gz", "num-edge-list.csv.gz")
 BATCH_ROWS = 1 << 20
@@ -36,11 +37,17 @@ def read(source: Source, notes: Notes) -> Stream:
     """Read nodes with years and features; ids are those of OGB's mapping, or else row numbers."""
     raw = _raw(source)[0].path.parent
     tables = ogb.read_tables(raw)
+    if tables.num_papers > 100 * (tables.edge_2E.shape[1] + 1000):
+        raise DataError(f"{raw}: too many papers for its citations", f"{tables.num_papers:,}")
     mapping = raw.parent / "mapping" / "nodeidx2paperid.csv.gz"
     ids = pa.array(np.arange(tables.num_papers)).cast(pa.string())
     if mapping.is_file():
         with SourceFile(mapping).damage_as_data_error():
-            ids = pyarrow.csv.read_csv(mapping).column(1).cast(pa.string()).combine_chunks()
+            ids = pyarrow.csv.read_csv(mapping).columns[-1].cast(pa.string()).combine_chunks()
+        if len(ids) != tables.num_papers:
+            raise DataError(
+                f"{mapping}: {tables.num_papers:,} rows expected", f"found {len(ids):,}"
+            )
     for name in ("node-label.csv.gz", "node_species.csv.gz"):
         if (raw / name).is_file():
             notes.ignore(name, "the class of a paper")

@@ -87,6 +87,8 @@ class _Reader:
                     or not 0 < int(words[1]) <= MAX_VERTICES
                 ):
                     raise self._error("*Vertices needs their number", line)
+                if int(words[1]) > 1000 + 100 * self._file.path.stat().st_size:
+                    raise self._error("more vertices than the file can have", line)
                 return int(words[1]), ""
         raise self._error("no *Vertices", "the file ends")
 

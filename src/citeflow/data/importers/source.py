@@ -23,6 +23,7 @@ from citeflow.errors import DataError, NotFoundError
 
 HEAD_BYTES = 1 << 18
 MAX_FILES = 100_000
+MAX_WHOLE_BYTES = 2 << 30
 
 GZIP = b"\x1f\x8b"
 BZIP2 = b"BZh"
@@ -73,6 +74,21 @@ class SourceFile:
     def is_whole_head(self) -> bool:
         """True if `head` holds all there is."""
         return len(self.head) < HEAD_BYTES
+
+    def read_whole(self) -> bytes:
+        """Read a file for a library that needs all of it.
+
+        Raises:
+            DataError: it is damaged, or larger than 2 GiB.
+        """
+        with self.open() as file:
+            content = file.read(MAX_WHOLE_BYTES + 1)
+        if len(content) > MAX_WHOLE_BYTES:
+            hint = "export the graph as a list of edges, which is read piece by piece"
+            raise DataError(
+                f"{self.path} is larger than 2 GiB", "in a format read whole", hint=hint
+            )
+        return content
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:

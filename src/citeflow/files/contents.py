@@ -130,6 +130,7 @@ class TableStream:
     def __init__(self, path: Path) -> None:
         """Name the file; it is made with the first batch."""
         self.num_rows = 0
+        self.schema: pyarrow.Schema | None = None
         self._path = path
         self._writer: pyarrow.parquet.ParquetWriter | None = None
 
@@ -143,6 +144,7 @@ class TableStream:
     def write(self, batch: pyarrow.RecordBatch) -> None:
         """Append a batch; one without rows counts for its schema only."""
         if self._writer is None:
+            self.schema = batch.schema
             self._writer = pyarrow.parquet.ParquetWriter(
                 self._path,
                 batch.schema,

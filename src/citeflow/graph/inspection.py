@@ -227,8 +227,10 @@ def _id_warnings(
     unknown = _unknown_ids(citations, known)
     if not len(unknown):
         return
-    if count := _matches(unknown, FLOAT_ID):
-        yield f"{count:,} ids in citations look like decimals, such as {quote(unknown[0].as_py())}"
+    decimals = unknown.filter(pc.match_substring_regex(unknown, FLOAT_ID))
+    if len(decimals):
+        first = quote(decimals[0].as_py())
+        yield f"{len(decimals):,} ids in citations look like decimals, such as {first}"
     is_alike = pc.is_in(_folded(unknown), value_set=folded)
     if count := pc.sum(is_alike).as_py() or 0:
         first = quote(unknown.filter(is_alike)[0].as_py())

@@ -117,31 +117,44 @@ def recognize(path: Path) -> Recognized | None:
     ]
     if guesses:
         _, _, importer, evidence = max(guesses, key=lambda guess: guess[:2])
-        if importer is edges.IMPORTER and _has_both_tables(path):
-            return None  # a table of papers that cannot be read is an error, not to be left out
+        if _is_broken_folder(path, importer):
+            return None
         return Recognized(source, importer, evidence)
     if error := refused.refusal(source):
         raise error
     return None
 
 
-def _has_both_tables(path: Path) -> bool:
+def _is_broken_folder(path: Path, importer: Importer) -> bool:
+    """True for a citation folder that its own reader has to refuse.
+
+    A table that is there twice, or one of papers that cannot be read, is an error, and nothing that
+    an importer may leave out.
+    """
     try:
         citation_folder.find_files(path)
     except CiteflowError as error:
         return isinstance(error, DataError)
-    return True
+    return importer is edges.IMPORTER
 
 
 def _folders(source: Source) -> Iterator[Path]:
     yield source.path
-    yield from sorted({file.path.parent for file in source.files} - {source.path})[:100]
+    below = {
+        folder
+        for file in source.files
+        for folder in file.path.parents
+        if source.path in folder.parents
+    }
+    yield from sorted(below)[:100]
 
 
 def unknown(path: Path) -> DataError:
     """Build the error for a source that nobody recognizes."""
     source = open_source(path)
     first = source.files[0].head[:40] if source.files else b""
+    if source.files and not first:
+        source.files[0].read_whole()  # raises what is wrong with its packing
     seen = f"it begins with {first!r}" if first else "it is empty"
     known = ", ".join(importer.title for importer in IMPORTERS)
     return DataError(f"{path} is no dataset that citeflow knows", seen, hint=f"it reads {known}")

@@ -63,7 +63,9 @@ class SourceFile:
         try:
             with _unpacked(self.path, self.raw_head) as file:
                 size = 0
-                while size < HEAD_BYTES and (part := file.read(min(1 << 14, HEAD_BYTES - size))):
+                # `read` would wait for more of a file that is cut short, and lose what came.
+                read = getattr(file, "read1", file.read)
+                while size < HEAD_BYTES and (part := read(min(1 << 14, HEAD_BYTES - size))):
                     parts.append(part)
                     size += len(part)
         except BROKEN:

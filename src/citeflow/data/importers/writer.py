@@ -88,7 +88,7 @@ def write_folder(stream: Stream, notes: Notes, folder: Path) -> Imported:
     ):
         for part in stream:
             if isinstance(part, Papers):
-                papers.write(_with_ids(part.batch, notes))
+                papers.write(_aligned(_with_ids(part.batch, notes), papers.schema, notes))
             elif isinstance(part, Citations):
                 batch = _whole(part.batch, notes)
                 citations.write(batch)
@@ -137,6 +137,19 @@ def _with_ids(batch: pa.RecordBatch, notes: Notes) -> pa.RecordBatch:
         notes.drop(NO_ID, [title or "without a title" for title in titles], missing)
         batch = batch.filter(pc.is_valid(batch.column("id")))
     return batch
+
+
+def _aligned(batch: pa.RecordBatch, schema: pa.Schema | None, notes: Notes) -> pa.RecordBatch:
+    """Give a batch of another file the columns of the first one."""
+    if schema is None or batch.schema.equals(schema):
+        return batch
+    for name in set(batch.schema.names) - set(schema.names):
+        notes.ignore(name, "the first file of papers has no such column")
+    nothing = pa.nulls(len(batch), pa.string())
+    columns = {
+        name: batch.column(name) if name in batch.schema.names else nothing for name in schema.names
+    }
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _whole(batch: pa.RecordBatch, notes: Notes) -> pa.RecordBatch:

@@ -30,6 +30,7 @@ def import_(source: str, out: Path) -> None:
     JSON object. `--dataset` takes every source as it is, too.
     """
     from citeflow.data.importers import registry
+    from citeflow.data.importers.source import open_source
     from citeflow.data.importers.unpacked import unpacked
 
     if out.exists() and any(out.iterdir()):
@@ -37,7 +38,7 @@ def import_(source: str, out: Path) -> None:
     with unpacked(source, out.parent) as path:
         found = registry.recognize(path)
         if found is None:
-            if path.is_dir() and registry.is_native(path):
+            if path.is_dir() and registry.native_folder(open_source(path)):
                 hint = f"citeflow run --dataset {source}"
                 raise ConfigError("it is a citation folder already", source, hint=hint)
             raise registry.unknown(path)

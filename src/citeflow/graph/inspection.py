@@ -24,6 +24,7 @@ from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.diagnosis import quote
 from citeflow.data.features import FEATURES, feature_names
 from citeflow.data.importers import registry
+from citeflow.data.importers.source import open_source
 from citeflow.data.importers.unpacked import unpacked
 from citeflow.data.tables import (
     KNOWN_COLUMNS,
@@ -117,11 +118,9 @@ def inspect_source(source: str, scratch: Path, config: DataConfig) -> Inspection
 
 
 def _native_folder(path: Path) -> Path:
-    below = sorted(each for each in path.rglob("*") if each.is_dir()) if path.is_dir() else []
-    for folder in [path, *below[:1000]]:
-        if registry.is_native(folder):
-            return folder
     if path.is_dir():
+        if found := registry.native_folder(open_source(path)):
+            return found
         citation_folder.find_files(path)  # says what is missing
         return path
     raise registry.unknown(path)

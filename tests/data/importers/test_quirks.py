@@ -5,7 +5,10 @@ import json
 import pickle
 
 import foreign_formats as foreign
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from citeflow.config import Config, DataConfig
@@ -67,8 +70,8 @@ def test_numbers_are_papers_in_their_order(tmp_path):
 
 
 def test_reference_outside_of_the_table_follows_the_setting(tmp_path):
-    path = write_file(tmp_path, f"{json.dumps(WORK)}\n{json.dumps({**WORK, 'id': 'W3'})}\n"
-                      f"{json.dumps({**WORK, 'id': 'W2', 'referenced_works': ['W9']})}\n")  # fmt: skip
+    works = [WORK, {**WORK, "id": "W3"}, {**WORK, "id": "W2", "referenced_works": ["W9"]}]
+    path = write_file(tmp_path, "\n".join(map(json.dumps, works)))
     with pytest.raises(DataError, match="is not an id of") as caught:
         read(path, tmp_path)
     assert "data.unknown=drop" in caught.value.hint
@@ -147,14 +150,16 @@ def test_pickles_are_refused_with_the_reason_and_never_loaded(tmp_path):
         ("% bip unweighted\n1 2\n", "a bipartite graph", "one kind"),
         ("@article{a, title={A}, year={2000}}\n@article{b, title={B}}", "no entry cites another",
          "field references"),
-        ("*Vertices 2\n1 \"a\"\n2 \"b\"\n*Arcs\n1 3\n", "line 5: numbers of vertices from 1 to 2", ""),
+        ("*Vertices 2\n1 \"a\"\n2 \"b\"\n*Arcs\n1 3\n", "line 5: numbers of vertices from 1 to 2",
+         ""),
         ('<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph', "not XML", ""),
         (json.dumps(WORK) + '\n{"id": "W2", "referenced_works": "W1"}\n',
          "line 2: a field of another type", ""),
         (json.dumps(WORK) + '\n{"id": "W2", "refer', "line 2: not JSON", "cut short"),
         (json.dumps([WORK, WORK], indent=1)[:-30], "cut short", ""),
         ("source,target\na,b\nb,c,d\n", "line 3: 2 values expected: 'b,c,d'", ""),
-        (gzip.compress(b"source,target\n" + b"a,b\n" * 9)[:-6], "cannot be read", "copy or download"),
+        (gzip.compress(b"source,target\n" + b"a,b\n" * 9)[:-6], "cannot be read",
+         "copy or download"),
     ],
 )  # fmt: skip
 def test_source_that_cannot_be_read_says_why(content, message, hint, tmp_path):
@@ -212,3 +217,52 @@ def test_nothing_is_not_found(tmp_path):
         registry.recognize(tmp_path / "none")
     with pytest.raises(NotFoundError):
         read(tmp_path, tmp_path)
+
+
+def test_abstracts_of_a_file_of_their_own_are_joined(tmp_path):
+    folder = foreign.write(tmp_path / "in", "Semantic Scholar datasets")
+    rows = [{"corpusid": row, "openaccessinfo": {}, "abstract": f"About {row}"} for row in range(9)]
+    foreign.json_lines(folder / "abstracts-part0.jsonl", rows)
+    imported(folder, tmp_path)
+    abstracts = pq.read_table(tmp_path / "out" / "papers.parquet").column("abstract").to_pylist()
+    assert abstracts[:9] == [row["abstract"] for row in rows]
+    assert set(abstracts[9:]) == {None}
+
+
+def test_work_longer_than_what_is_looked_at_is_a_work(tmp_path):
+    authors = [{"author": {"display_name": "A" * 90}}] * 5000
+    works = [
+        {**WORK, "id": f"https://openalex.org/W{number}", "authorships": authors}
+        for number in range(2)
+    ]
+    path = write_file(tmp_path, "\n".join(map(json.dumps, works)))
+    assert imported(path, tmp_path).papers == 2
+
+
+def test_array_that_claims_more_than_its_file_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("edge_index", (2, 10**10), "i8", chunks=(2, 1000))
+    with pytest.raises(DataError, match="larger than the file"):
+        read(tmp_path / "a.h5", tmp_path)
+
+
+def test_numbers_far_apart_are_ids_and_not_rows(tmp_path):
+    np.savez(tmp_path / "a.npz", edge_index=np.array([[2**40, 7], [7, 5]]))
+    assert read(tmp_path / "a.npz", tmp_path).id_N.tolist() == [5, 7, 2**40]
+
+
+def test_parts_with_other_columns_are_one_table(tmp_path):
+    for name, column in (("a", "w1"), ("b", "title")):
+        table = pa.table({"id": [name], column: ["1"], "references": [["a"]]})
+        pq.write_table(table, tmp_path / f"part-{name}.parquet")
+    result = imported(tmp_path, tmp_path)
+    assert result.columns == ["id", "w1"]
+    assert result.ignored == {"title": "the first file of papers has no such column"}
+
+
+def test_mapping_of_another_length_is_refused(tmp_path):
+    folder = foreign.write(tmp_path / "in", "ogbn-arxiv")
+    mapping = folder / "arxiv" / "mapping" / "nodeidx2paperid.csv.gz"
+    mapping.write_bytes(gzip.compress(b"node idx,paper id\n0,p0\n"))
+    with pytest.raises(DataError, match="24 rows expected: found 1"):
+        read(folder, tmp_path)

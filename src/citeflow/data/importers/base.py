@@ -12,11 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from citeflow.data.importers.source import Source
+from citeflow.data.importers.source import Source, SourceFile
 from citeflow.errors import UnavailableError
 
 EXAMPLES = 3
 """Rows that are shown of those that are dropped for one reason."""
+
+MAX_NAMES = 10
 
 CERTAIN = 100
 LIKELY = 60
@@ -88,6 +90,14 @@ class Notes:
     def ignore(self, name: str, reason: str) -> None:
         """Name a column or a file that is not read."""
         self.ignored.setdefault(name, reason)
+
+    def ignore_files(self, source: Source, read: Sequence[SourceFile], reason: str) -> None:
+        """Name the files that are not read, the first ones where there are many."""
+        names = [file.path.name for file in source.files if file not in set(read)]
+        for name in names[:MAX_NAMES]:
+            self.ignore(name, reason)
+        if len(names) > MAX_NAMES:
+            self.ignore(f"{len(names) - MAX_NAMES:,} more files", reason)
 
     def remark(self, text: str) -> None:
         """Add a sentence, once."""

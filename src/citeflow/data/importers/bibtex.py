@@ -14,7 +14,7 @@ from citeflow.errors import DataError
 
 ENTRY = re.compile(rb"^[ \t]*@\w+\s*[{(]\s*[^\s,={}]+\s*,", re.MULTILINE)
 KEYS = re.compile(r"[\s,;{}]+")
-NOT_READ = "entries that are no BibTeX"
+NOT_READ = "entries that are no BibTeX, or repeat a key"
 
 
 def _is_bibtex(file: SourceFile) -> bool:

@@ -57,7 +57,9 @@ def read(source: Source, notes: Notes) -> Stream:
     """Read papers with their references."""
     notes.ignore("n_citation", "counted from the citations")
     reader = JsonReader(Paper)
-    for file in papers(source):
+    found = papers(source)
+    notes.ignore_files(source, found, "no papers with references")
+    for file in found:
         for batch in reader.batches(file):
             yield from papers_and_references(
                 [_id(paper) for paper in batch],

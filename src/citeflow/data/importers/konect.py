@@ -30,10 +30,10 @@ def sniff(source: Source) -> Evidence | None:
 
 def read(source: Source, notes: Notes) -> Stream:
     """Read the edges."""
-    for file in source.files:
-        if not (kind := _kind(file)):
-            notes.ignore(file.path.name, "no edges")
-            continue
+    found = source.where(_kind)
+    notes.ignore_files(source, found, "no edges")
+    for file in found:
+        kind = _kind(file)
         if kind == "bip":
             hint = "citations are between papers, of one kind"
             raise DataError(f"{file.path}: a bipartite graph", "% bip", hint=hint)

@@ -79,6 +79,7 @@ def sniff(source: Source) -> Evidence | None:
 def read(source: Source, notes: Notes) -> Stream:
     """Read nodes, then edges."""
     nodes, ends = _nodes(source), _edges(source)
+    notes.ignore_files(source, [*(each.file for each in nodes), *ends], "neither nodes nor edges")
     folders = sorted({str(each.file.path.parent) for each in nodes})
     if len(folders) > 1 or len({each.names for each in nodes}) > 1:
         listed = ", ".join(str(each.file.path.relative_to(source.path)) for each in nodes[:4])

@@ -5,6 +5,8 @@ https://docs.openalex.org/api-entities/works/work-object. Counts (`cited_by_coun
 together again.
 """
 
+import re
+
 import msgspec
 
 from citeflow.data.importers.base import CERTAIN, Evidence, Importer, Notes, Stream
@@ -13,6 +15,7 @@ from citeflow.data.importers.json_stream import JsonReader, first_record
 from citeflow.data.importers.records import abstract_of_index, papers_and_references
 from citeflow.data.importers.source import Source, SourceFile
 
+START = re.compile(rb'\s*\{\s*"id"\s*:\s*"https?://openalex\.org/[Ww]\d')
 FIELDS = ("referenced_works", "cited_by_count", "abstract_inverted_index", "authorships")
 
 
@@ -38,12 +41,14 @@ def sniff(source: Source) -> Evidence | None:
 
 def works(source: Source) -> tuple[SourceFile, ...]:
     """Return the files that hold works; a snapshot has folders of authors and venues, too."""
-    return source.where(lambda file: _is_work(first_record(file.head)))
+    return source.where(_is_work)
 
 
-def _is_work(record: dict[str, object] | None) -> bool:
+def _is_work(file: SourceFile) -> bool:
+    record = first_record(file.head)
     if record is None:
-        return False
+        # A paper of thousands of authors is longer than what was looked at.
+        return bool(START.match(file.head))
     has_id = (
         str(record.get("id", ""))
         .lower()
@@ -56,7 +61,9 @@ def read(source: Source, notes: Notes) -> Stream:
     """Read works; references that OpenAlex lists twice count once, later."""
     notes.ignore("cited_by_count, counts_by_year, fwci", "counted from the citations")
     reader = JsonReader(Work)
-    for file in works(source):
+    found = works(source)
+    notes.ignore_files(source, found, "no works")
+    for file in found:
         for batch in reader.batches(file):
             yield from papers_and_references(
                 [work.id for work in batch],

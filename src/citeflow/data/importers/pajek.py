@@ -36,8 +36,7 @@ def sniff(source: Source) -> Evidence | None:
 def read(source: Source, notes: Notes) -> Stream:
     """Read the vertices and arcs of the first network of a file."""
     files = source.where(_is_pajek)
-    for file in set(source.files) - set(files):
-        notes.ignore(file.path.name, "no network of Pajek")
+    notes.ignore_files(source, files, "no network of Pajek")
     for file in files:
         yield from _Reader(file, notes).read()
 

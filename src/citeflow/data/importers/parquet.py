@@ -72,8 +72,8 @@ def sniff(source: Source) -> Evidence | None:
 def read(source: Source, notes: Notes) -> Stream:
     """Read papers, then citations."""
     parts = [part for file in source.files if (part := _part(file))]
-    for file in set(source.files) - {part.file for part in parts}:
-        notes.ignore(file.path.name, "no papers or citations in Parquet")
+    read_files = [part.file for part in parts]
+    notes.ignore_files(source, read_files, "no papers or citations in Parquet")
     for kind in ("papers", "references", "citations"):
         for part in parts:
             if part.kind == kind:

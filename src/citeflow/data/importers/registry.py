@@ -99,6 +99,11 @@ def is_native(folder: Path) -> bool:
     return True
 
 
+def native_folder(source: Source) -> Path | None:
+    """Return the first folder of a source that is a citation folder or OGB's layout."""
+    return next(filter(is_native, _folders(source)), None)
+
+
 def recognize(path: Path) -> Recognized | None:
     """Find the importer of a file that is no archive, or of a folder.
 
@@ -108,7 +113,7 @@ def recognize(path: Path) -> Recognized | None:
         DataError: it is of a kind that is known and not read, such as a pickle.
     """
     source = open_source(path)
-    if path.is_dir() and any(map(is_native, _folders(source))):
+    if path.is_dir() and native_folder(source) is not None:
         return None
     guesses = [
         (evidence.confidence, -order, importer, evidence)

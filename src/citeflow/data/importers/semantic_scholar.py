@@ -15,6 +15,8 @@ from citeflow.data.importers.json_stream import JsonReader, first_record
 from citeflow.data.importers.records import Id, papers_and_references
 from citeflow.data.importers.source import Source, SourceFile
 
+MAX_ABSTRACTS_BYTES = 256 << 20
+
 
 class Link(msgspec.Struct, gc=False):
     """A reference as the API lists it: the paper itself, or inside of `citedPaper`."""
@@ -69,11 +71,7 @@ def _kind(file: SourceFile) -> str:
 
 def sniff(source: Source) -> Evidence | None:
     """Recognize papers and citations by their fields."""
-    found = (
-        {_kind(file): file.path.name for file in source.files}
-        if len(source.files) < 1000
-        else {_kind(file): file.path.name for file in source.files[:1000]}
-    )
+    found = {_kind(file): file.path.name for file in source.files[:1000]}
     found.pop("", None)
     if not found.keys() & {"papers", "citations"}:
         return None
@@ -87,8 +85,9 @@ def read(source: Source, notes: Notes) -> Stream:
         "citationcount, referencecount, influentialcitationcount", "counted from the citations"
     )
     kinds = {file: _kind(file) for file in source.files}
+    abstracts = _abstracts([file for file, kind in kinds.items() if kind == "abstracts"], notes)
     for file in (file for file, kind in kinds.items() if kind == "papers"):
-        yield from _read_papers(file)
+        yield from _read_papers(file, abstracts)
     reader = JsonReader(Citation)
     for file in (file for file, kind in kinds.items() if kind == "citations"):
         for batch in reader.batches(file):
@@ -102,12 +101,25 @@ def read(source: Source, notes: Notes) -> Stream:
                     for each in batch
                 ],
             )
-    for file, kind in kinds.items():
-        if kind == "abstracts":
-            notes.ignore(file.path.name, "abstracts in a file of their own are not joined")
 
 
-def _read_papers(file: SourceFile) -> Stream:
+def _abstracts(files: list[SourceFile], notes: Notes) -> dict[Id, str]:
+    """Read the dataset `abstracts`, which has to be in memory to be joined."""
+    if sum(file.path.stat().st_size for file in files) > MAX_ABSTRACTS_BYTES:
+        for file in files:
+            notes.ignore(file.path.name, "abstracts of more than 256 MiB are not joined")
+        return {}
+    reader = JsonReader(Paper)
+    return {
+        paper.corpusid: paper.abstract
+        for file in files
+        for batch in reader.batches(file)
+        for paper in batch
+        if paper.abstract
+    }
+
+
+def _read_papers(file: SourceFile, abstracts: dict[Id, str]) -> Stream:
     for batch in JsonReader(Paper).batches(file):
         uses_paper_id = any(paper.paperId for paper in batch)
         ids = [_id(paper, uses_paper_id) for paper in batch]
@@ -115,7 +127,10 @@ def _read_papers(file: SourceFile) -> Stream:
             ids,
             [list(_references(paper, uses_paper_id)) for paper in batch],
             title=[paper.title for paper in batch],
-            abstract=[paper.abstract or paper.paperAbstract for paper in batch],
+            abstract=[
+                paper.abstract or paper.paperAbstract or abstracts.get(paper.corpusid)
+                for paper in batch
+            ],
             date=[
                 date_text(paper.publicationdate or paper.publicationDate, paper.year)
                 for paper in batch

@@ -22,6 +22,9 @@ from citeflow.data.diagnosis import first_line
 from citeflow.errors import DataError, NotFoundError
 
 HEAD_BYTES = 1 << 18
+MIN_HEAD_BYTES = 1 << 14
+HEADS_BYTES = 128 << 20
+"""Memory for the heads of all files."""
 MAX_FILES = 100_000
 MAX_WHOLE_BYTES = 2 << 30
 
@@ -34,7 +37,15 @@ SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
 """Errors of the libraries that unpack, on a damaged file."""
 
-SKIPPED = ("__MACOSX", "_SUCCESS", "_metadata", "_common_metadata", "manifest", "manifest.json")
+SKIPPED = (
+    "__MACOSX",
+    "citeflow-data",
+    "_SUCCESS",
+    "_metadata",
+    "_common_metadata",
+    "manifest",
+    "manifest.json",
+)
 """Files and folders that go with data and hold none."""
 
 
@@ -43,6 +54,8 @@ class SourceFile:
     """One file of a source."""
 
     path: Path
+    head_bytes: int = HEAD_BYTES
+    """Size of `head` at most."""
 
     @property
     def name(self) -> str:
@@ -58,14 +71,15 @@ class SourceFile:
 
     @functools.cached_property
     def head(self) -> bytes:
-        """The first 256 KiB, unpacked; what can be unpacked of a damaged file."""
+        """The first bytes, unpacked; what can be unpacked of a damaged file."""
         parts = []
         try:
             with _unpacked(self.path, self.raw_head) as file:
                 size = 0
                 # `read` would wait for more of a file that is cut short, and lose what came.
                 read = getattr(file, "read1", file.read)
-                while size < HEAD_BYTES and (part := read(min(1 << 14, HEAD_BYTES - size))):
+                limit = self.head_bytes
+                while size < limit and (part := read(min(1 << 14, limit - size))):
                     parts.append(part)
                     size += len(part)
         except BROKEN:
@@ -75,7 +89,7 @@ class SourceFile:
     @property
     def is_whole_head(self) -> bool:
         """True if `head` holds all there is."""
-        return len(self.head) < HEAD_BYTES
+        return len(self.head) < self.head_bytes
 
     def read_whole(self) -> bytes:
         """Read a file for a library that needs all of it.
@@ -151,7 +165,8 @@ def open_source(path: Path) -> Source:
             found.append(each)
         if len(found) > MAX_FILES:
             raise DataError(f"folder with more than {MAX_FILES:,} files", path)
-    return Source(path, tuple(SourceFile(each) for each in sorted(found)))
+    head_bytes = min(HEAD_BYTES, max(MIN_HEAD_BYTES, HEADS_BYTES // max(1, len(found))))
+    return Source(path, tuple(SourceFile(each, head_bytes) for each in sorted(found)))
 
 
 def _companions(path: Path) -> list[SourceFile]:

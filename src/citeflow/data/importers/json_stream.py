@@ -26,6 +26,7 @@ RESULTS = ("results", "data", "works", "papers", "items", "records")
 R = TypeVar("R")
 _SPACE = re.compile(r"[\s,\ufeff\x1e]*")
 _MONGO = re.compile(r'\b(?:NumberInt|NumberLong|ObjectId|ISODate)\(\s*("[^"]*"|-?[\d.]+)\s*\)')
+_PAGE = re.compile(rf'"(?:{"|".join(RESULTS)})"\s*:\s*\[\s*\{{')
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -129,11 +130,11 @@ def first_record(head: bytes) -> dict[str, object] | None:
 
 
 def _starts(text: str) -> Iterator[int]:
-    """Yield where the first record may start: the value itself, in an array, in a page."""
-    for match in re.finditer(r"\{", text):
-        yield match.start()
-        if match.start() > 1 << 16:
-            return
+    """Yield where the first record may start: on top or in an array, or else in a page."""
+    if (first := text.find("{")) >= 0:
+        yield first
+    if page := _PAGE.search(text):
+        yield page.end() - 1
 
 
 def _inner(value: dict[str, object]) -> dict[str, object]:

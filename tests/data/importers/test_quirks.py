@@ -52,6 +52,7 @@ def write_file(tmp_path, content, name="data"):
         "# a comment\n# FromNodeId  ToNodeId\na   b\n  c\ta\n\nb c\n",
         "source\ttarget\na\tb\nc\ta\nb\tc\n".encode("utf-16"),
         "a\tb\n# in between\nc\ta\r\nb\tc",
+        "oci,work_id,Referenced_Work_ID\n1,a,b\n2,c,a\n3,b,c\n",
         ":START_ID,:END_ID,:TYPE\na,b,CITES\nc,a,CITES\nb,c,CITES\n",
         '{"paperId": "a", "title": "A", "references": [{"paperId": "b"}]}\n'
         '{"paperId": "c", "title": "C", "references": [{"paperId": "a"}]}\n'

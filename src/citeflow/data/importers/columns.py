@@ -18,8 +18,9 @@ CITING = (
 CITED = (
     "cited", "target", "dst", "dest", "to", "tonode", "tonodeid", "toid", "citedid", "citedpaper",
     "citedpaperid", "citedcorpusid", "citeddoi", "targetid", "targetnode", "targetpaper", "endid",
-    "end", "node2", "id2", "v", "reference", "referenceid", "refid", "citedby", "destination",
-    "paper2", "citee", "doicited", "citedpatent", "paperreferenceid",
+    "end", "node2", "id2", "v", "reference", "referenceid", "refid", "destination",
+    "paper2", "citee", "doicited", "citedpatent", "paperreferenceid", "referencedworkid",
+    "citedworkid", "referencedpaperid",
 )  # fmt: skip
 ID = (
     "id", "paperid", "nodeid", "node", "key", "idid", "corpusid", "workid", "articleid",
@@ -33,6 +34,9 @@ DATE = (
     "date", "publicationdate", "pubdate", "datepublished", "publisheddate", "published", "created",
     "createddate", "submitteddate", "updatedate",
 )  # fmt: skip
+VAGUE = ("reference", "target", "to", "end", "v", "node2", "id2", "toid", "endid")
+"""Names of a cited paper that say so only beside one of a citing paper."""
+
 REFERENCES = (
     "references", "referencedworks", "outcitations", "outboundcitations", "cites", "citedworks",
     "refs", "reflist", "referenceids",
@@ -60,6 +64,17 @@ def find(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     """Return the name that stands first in a list of wanted ones, as it is spelled."""
     known = {plain(name): name for name in reversed(names)}
     return next((known[each] for each in wanted if each in known), None)
+
+
+def ends(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the columns of the citing and the cited paper, or None where there is no such pair.
+
+    Beside a column such as `referenced_work_id`, an id is that of the citing paper.
+    """
+    citing, cited = find(names, CITING), find(names, CITED)
+    if citing is None and cited is not None and plain(cited) not in VAGUE:
+        citing = find(names, ID)
+    return (citing, cited) if citing is not None and cited is not None and citing != cited else None
 
 
 def is_count(name: str) -> bool:

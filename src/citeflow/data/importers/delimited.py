@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from citeflow.data.diagnosis import quote
-from citeflow.data.importers.columns import CITED, CITING, find
+from citeflow.data.importers.columns import ends
 from citeflow.data.importers.source import SourceFile
 from citeflow.errors import DataError
 
@@ -69,7 +69,8 @@ def look(file: SourceFile) -> Table | None:
     ]
     for delimiter in (forced,) if forced else (*DELIMITERS, None):
         rows = _split(rest[:SAMPLE_LINES], delimiter)
-        if rows and len(rows[0]) >= 2 and (_is_even(rows) or _names_ends(rows[0])):
+        # Under a header that names citing and cited, an odd line is an error to be shown.
+        if rows and len(rows[0]) >= 2 and (_is_even(rows) or ends(rows[0])):
             return Table(
                 delimiter=delimiter,
                 encoding=encoding,
@@ -78,11 +79,6 @@ def look(file: SourceFile) -> Table | None:
                 lines=tuple(tuple(row) for row in rows if len(row) == len(rows[0])),
             )
     return None
-
-
-def _names_ends(names: list[str]) -> bool:
-    """True for a header that names citing and cited, so that an odd line below is an error."""
-    return find(names, CITING) is not None and find(names, CITED) is not None
 
 
 def _is_even(rows: list[list[str]]) -> bool:

@@ -22,7 +22,7 @@ from citeflow.data.importers.base import (
     Notes,
     Stream,
 )
-from citeflow.data.importers.columns import ABSTRACT, CITED, CITING, DATE, ID, TITLE, YEAR, find
+from citeflow.data.importers.columns import ABSTRACT, DATE, ID, TITLE, YEAR, ends, find
 from citeflow.data.importers.delimited import Table
 from citeflow.data.importers.source import Source, SourceFile
 
@@ -68,8 +68,8 @@ def layout_of(file: SourceFile) -> Layout | None:
 
 def _by_header(table: Table) -> Layout | None:
     for names, has_header in ((table.lines[0], True), (_names_of_comment(table), False)):
-        citing, cited = find(names, CITING), find(names, CITED)
-        if citing is not None and cited is not None and citing != cited:
+        if pair := ends(names):
+            citing, cited = pair
             return Layout(
                 table=table,
                 names=tuple(names),

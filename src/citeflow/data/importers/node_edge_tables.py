@@ -14,13 +14,12 @@ from citeflow.data.importers import base, edges
 from citeflow.data.importers.base import CERTAIN, LIKELY, Evidence, Importer, Notes, Stream
 from citeflow.data.importers.columns import (
     ABSTRACT,
-    CITED,
-    CITING,
     DATE,
     ID,
     TITLE,
     YEAR,
     date_text,
+    ends,
     find,
     is_count,
 )
@@ -49,8 +48,7 @@ def _nodes(source: Source) -> list[_Nodes]:
         if table is None:
             continue
         names = table.lines[0]
-        is_edges = find(names, CITING) is not None and find(names, CITED) is not None
-        if not is_edges and find(names, ID) is not None and len(table.lines) > 1:
+        if not ends(names) and find(names, ID) is not None and len(table.lines) > 1:
             found.append(_Nodes(file, table))
     return found
 

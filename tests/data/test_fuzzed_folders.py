@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from bad_folders import write_lines
+from damage import damage
 from ogb_archive import write_ogb
 
 from citeflow import config, files
@@ -20,8 +21,6 @@ from citeflow.graph.prepared import prepare
 
 CONFIG = config.load(overrides=["data.eval_negatives=5", "data.holdout=0.2", "data.text_dim=4"])
 KINDS = {"raw": "RawDataset", "prepared": "PreparedGraph"}
-WORDS = ["", "-1", "nan", "1e400", "9" * 20, '"', "\0", "\n\n", ",", ",,,,", "\xff", "id", "p0"]
-WORDS += ["\r", "5"]
 
 
 def write_plain(folder):
@@ -64,28 +63,6 @@ def intact(tmp_path_factory):
     for make in (write_plain, write_dated, write_packed, write_parquet, write_ogb):
         make(root / make.__name__)
     return sorted(root.iterdir())
-
-
-def damage(content, rng):
-    """Flip, cut, repeat or insert something, once or three times; in gzip, often in its content."""
-    if content[:2] == b"\x1f\x8b" and rng.random() < 0.7:
-        return gzip.compress(damage(gzip.decompress(content), rng), mtime=0)
-    for _ in range(rng.choice([1, 1, 1, 3])):
-        first, end = sorted(rng.randrange(len(content) + 1) for _ in range(2))
-        flipped = bytes([content[first] ^ 1 << rng.randrange(8)]) if first < len(content) else b""
-        word = rng.choice(WORDS).encode("latin1")
-        head, piece = content[:first], content[first:end]
-        replacements = [
-            flipped + content[first + 1 :],
-            b"",
-            word + content[first:],
-            word + content[min(end, first + 3) :],
-            piece[:40] + content[first:],
-            content[first + 2 :],
-            content[end:],
-        ]
-        content = head + rng.choice(replacements)
-    return content
 
 
 def outcome(folder, root):

@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 GPU_ONLY = ("cuda-", "nvidia-", "triton")
 PYTHONS = ("3.11", "3.13")
-SMALL = {"kfp", "matplotlib", "scikit-learn"}
+SMALL = {"kfp", "matplotlib", "scikit-learn", "bibtexparser", "h5py", "networkx"}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,13 @@ def wanted(project, image):
     return {
         "train": train,
         "train, CUDA": train,
-        "step": train + extras["kfp"] + extras["tune"] + extras["mlflow"],
-        "small": base + [line for line in train + extras["kfp"] if Requirement(line).name in SMALL],
+        "step": train + extras["kfp"] + extras["tune"] + extras["mlflow"] + extras["import"],
+        "small": base
+        + [
+            line
+            for line in train + extras["kfp"] + extras["import"]
+            if Requirement(line).name in SMALL
+        ],
         "tensorboard": [line for line in train if line.startswith("tensorboard")],
         "wheel": project["build-system"]["requires"],
         "check": [
@@ -100,7 +105,7 @@ def test_images_hold_only_what_they_need(project, locks):
     assert not [name for name in locks["train"] if name.startswith(("kfp", "kube", *GPU_ONLY))]
     assert locks["train"]["torch"][0] == f"{locks['train, CUDA']['torch'][0]}+cpu"
     assert not {"torch", "tensorflow", "scipy"} & set(locks["tensorboard"])
-    unused = {"torch", "torch-geometric", "networkx", "tensorboard", "optuna"}
+    unused = {"torch", "torch-geometric", "tensorboard", "optuna"}
     assert not unused & set(locks["small"])
     development = project["project"]["optional-dependencies"]["dev"]
     for image in ("train", "step", "small", "tensorboard"):

@@ -1,6 +1,7 @@
 """The command `citeflow`: stdout is data, stderr is log, the exit code is the kind of an error."""
 
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,13 @@ from citeflow.utils.signals import handle_signals
 
 SECTIONS = {
     "Pipeline on this machine": {"run": "main"},
-    "Data": {"download": "stages", "preprocess": "stages"},
+    "Data": {
+        "inspect": "data",
+        "import": "data",
+        "init": "data",
+        "download": "stages",
+        "preprocess": "stages",
+    },
     "Train": {
         "train": "stages",
         "evaluate": "stages",
@@ -93,7 +100,9 @@ class SectionedGroup(click.Group):
         if cmd_name not in MODULES:
             return None
         module = importlib.import_module(f"citeflow.cli.{MODULES[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        # A function cannot be named `import`.
+        function = cmd_name + "_" * keyword.iskeyword(cmd_name)
+        command: click.Command = getattr(module, function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

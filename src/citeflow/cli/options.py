@@ -77,7 +77,7 @@ class RunName(click.ParamType):  # type: ignore[type-arg]
 
 
 class Dataset(click.ParamType):  # type: ignore[type-arg]
-    """A dataset by name or URL, or a folder or an archive as an absolute path."""
+    """A dataset by name or URL, or a file or a folder as an absolute path."""
 
     name = "DATASET"
 
@@ -89,7 +89,7 @@ class Dataset(click.ParamType):  # type: ignore[type-arg]
             return value
         path = Path(value).expanduser().absolute()
         if not path.exists():
-            hint = f"{', '.join(dataset_names())}, a folder, an archive or a URL"
+            hint = f"{', '.join(dataset_names())}, a file, a folder or a URL"
             raise NotFoundError("no such dataset", value, hint=hint)
         return str(path)
 
@@ -308,7 +308,7 @@ local_run = grouped(
         type=Dataset(),
         default="synthetic",
         show_default=True,
-        help="Name of a dataset, a folder, an archive or a URL.",
+        help="Name of a dataset, a file, a folder, an archive or a URL.",
     ),
     click.option("--run-name", type=RunName(), help="By default dataset, date and time."),
     click.option("--verbose", is_flag=True, help="Show everything that kfp and the stages print."),

@@ -28,7 +28,7 @@ RUN_ID = "by-hand"
 def download(dataset: str, data_root: Path, settings: options.Settings) -> None:
     """Bring a dataset below the data root.
 
-    DATASET is a name, a folder, an archive or a URL.
+    DATASET is a name, a file, a folder, an archive or a URL.
     """
     resolved = settings.resolve()
     # Not the stage of the pipeline: that refuses a URL with a password, which all who may see a

@@ -74,8 +74,13 @@ def find_files(folder: Path) -> tuple[str, ...]:
     return (*names, FEATURES) if (folder / FEATURES).is_file() else tuple(names)
 
 
-def read_folder(folder: Path, config: DataConfig) -> CitationGraph:
+def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> CitationGraph:
     """Read a citation folder.
+
+    Args:
+        folder: holds the two tables.
+        config: how to read it.
+        with_text: text becomes features where there are no others, which takes a while.
 
     Raises:
         NotFoundError: the folder or one of its tables is missing.
@@ -98,7 +103,7 @@ def read_folder(folder: Path, config: DataConfig) -> CitationGraph:
     }
     day_N = _read_days(papers, columns)
     x_NF = read_features(folder, papers, columns)
-    if x_NF is None and texts:
+    if x_NF is None and texts and with_text:
         x_NF = _features_of_text(texts, config)
     edge_2E, num_unknown = _read_citations(citations, ids, papers, config)
     return CitationGraph(

@@ -1,7 +1,8 @@
 """The stage `download`: bring a dataset into `data_root` by name, path or URL, and read it again.
 
 To add a dataset with a name, write a module like `ogbl_citation2.py` and add its line to DATASETS.
-To add a file format, write a module like `ogb.py` and add its line to FORMATS.
+To add a file format that is imported, add it to `importers`; for one that is read as it is, write a
+module like `ogb.py` and add its line to FORMATS.
 """
 
 import difflib
@@ -9,13 +10,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from citeflow import files
 from citeflow.config import Config, DataConfig
 from citeflow.data import citation_folder, ogb, ogbl_citation2, synthetic
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.download import local_path
+from citeflow.data.importers import registry
+from citeflow.data.importers.source import is_archive
 from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.utils.logging import log
 
 DATASETS: dict[str, Callable[[RawStore, Config], Path]] = {
     synthetic.NAME: synthetic.download,
@@ -37,6 +43,8 @@ FORMATS: dict[str, RawFormat] = {
 }
 """File formats, by the name that a manifest has for them."""
 
+_ARCHIVE = r"\.(zip|tar|tgz|tar\.gz)$"
+
 
 def dataset_names() -> tuple[str, ...]:
     """Return the names that `download_dataset` knows, for help texts and form choices."""
@@ -47,9 +55,9 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
     """Bring a dataset into `data_root`, unless it is there already; its tables are not parsed yet.
 
     Args:
-        dataset: a name of `dataset_names`, a citation folder, an archive of one (.zip, .tar,
-            .tar.gz), or the URL of an archive, to which `#sha256=...` may be added; `file://` may
-            also name a folder.
+        dataset: a name of `dataset_names`, a citation folder, a file or a folder that an importer
+            reads, an archive of either (.zip, .tar, .tar.gz), or the URL of a file or an archive,
+            to which `#sha256=...` may be added; `file://` may also name a folder.
         data_root: the result is `raw/<16 hex digits>` below it.
         config: settings of generated datasets.
 
@@ -62,14 +70,14 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
         DataError: the dataset is damaged or ambiguous, or has another digest than expected.
         UnavailableError: a server does not deliver.
     """
-    store = RawStore(data_root, FORMATS)
+    store = RawStore(data_root, FORMATS, _convert)
     if dataset in DATASETS:
         return DATASETS[dataset](store, config)
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:/", dataset):
         return _download_url(store, dataset)
     path = Path(dataset).expanduser()
     if dataset and path.is_dir():
-        return store.add_folder(path)
+        return _convert(store, path, path.resolve().name) or store.add_folder(path)
     if path.is_file():
         return store.add_archive(path, {"dataset": _without_suffix(path.name)})
     raise _unknown(dataset)
@@ -112,17 +120,39 @@ def _download_url(store: RawStore, text: str) -> Path:
         if match:
             hint = "leave it out, or name an archive"
             raise ConfigError("a folder has no sha256", folder, hint=hint)
-        return store.add_folder(folder)
+        return _convert(store, folder, folder.name) or store.add_folder(folder)
     name = _without_suffix(archive_name(url))
     return store.add_url(Source(dataset=name, url=url, sha256=match[1] if match else None))
 
 
+def _convert(store: RawStore, path: Path, name: str) -> Path | None:
+    """Import what is in another format; None for an archive and for what the store knows."""
+    if path.is_file() and is_archive(path):
+        return None
+    found = registry.recognize(path)
+    if found is None:
+        if path.is_file() and not re.search(_ARCHIVE, path.name, re.IGNORECASE):
+            raise registry.unknown(path)
+        return None
+    log("import", found.importer.title, because=found.evidence.because)
+    settings: dict[str, JsonValue] = {
+        "format": found.importer.name,
+        "files": dict(found.digests()),
+        "version": registry.VERSION,
+    }
+    return store.generate(name, settings, lambda folder: _write(found, folder))
+
+
+def _write(found: registry.Recognized, folder: Path) -> None:
+    found.write(folder)
+
+
 def _without_suffix(name: str) -> str:
-    return re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", name, flags=re.IGNORECASE) or name
+    return re.sub(_ARCHIVE, "", name, flags=re.IGNORECASE) or name
 
 
 def _unknown(dataset: str) -> NotFoundError:
     close = difflib.get_close_matches(dataset.lower(), DATASETS, n=1, cutoff=0.5)
     suggestion = f"did you mean {close[0]}? " if close else ""
-    known = f"it is {', '.join(DATASETS)}, a citation folder, or an archive or URL"
+    known = f"it is {', '.join(DATASETS)}, a folder, a file, an archive or a URL"
     return NotFoundError("no such dataset", dataset or "''", hint=suggestion + known)

@@ -62,6 +62,12 @@ def read_features(
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
+def feature_names(columns: Mapping[str, Column]) -> list[str]:
+    """Return the columns of papers that become features."""
+    others = {name: column for name, column in columns.items() if name not in KNOWN_COLUMNS}
+    return [name for name, column in others.items() if _is_feature(name, column)]
+
+
 def release_pages(array: np.ndarray) -> None:
     """Drop the pages of a memory-mapped file; other arrays stay as they are.
 

@@ -72,18 +72,27 @@ class _Note(Record):
     """Name of the directory that was made of it."""
 
 
+Converter = Callable[["RawStore", Path, str], Path | None]
+"""Brings a file or a folder of another format, and a name for it, into the store with `generate`;
+None where it is no such thing."""
+
+
 class RawStore:
     """The directory `raw/` of a data root, during one run of the stage `download`."""
 
-    def __init__(self, data_root: Path, formats: Mapping[str, RawFormat]) -> None:
+    def __init__(
+        self, data_root: Path, formats: Mapping[str, RawFormat], convert: Converter | None = None
+    ) -> None:
         """Open the store; nothing is written yet.
 
         Args:
             data_root: where all data lies.
             formats: those that are looked for in a folder or an archive, the first match counts.
+            convert: is offered each file, and the unpacked content of each archive, before that.
         """
         self._root = data_root / "raw"
         self._formats = formats
+        self._convert = convert
         self._meter = StageMeter()
 
     def generate(
@@ -123,10 +132,16 @@ class RawStore:
         Raises:
             DataError: the archive is damaged or hostile, or does not hold one dataset.
         """
+        dataset = str(facts["dataset"])
+        convert = self._convert if format is None else None
+        if convert and (raw := convert(self, file, dataset)):
+            return raw
         log("download", "unpacking", file=file.name, bytes=file.stat().st_size)
         # On the file system of the store, so that the files are moved out of it, not copied.
         with files.scratch_directory(self._root) as work:
             archive.extract(file, work)
+            if convert and (raw := convert(self, work, dataset)):
+                return raw
             folders = [work, *(path for path in sorted(work.iterdir()) if path.is_dir())]
             datasets = []
             for folder in folders:

@@ -5,6 +5,7 @@ A reader sees a whole file or none, and a whole directory or none.
 
 from citeflow.files.contents import (
     Json,
+    TableStream,
     again_if_stale,
     copy_file,
     names_in,
@@ -39,6 +40,7 @@ __all__ = [
     "MANIFEST",
     "Json",
     "Manifest",
+    "TableStream",
     "again_if_stale",
     "copy_directory",
     "copy_file",

@@ -121,6 +121,40 @@ def save_table(path: Path, columns: Mapping[str, object]) -> None:
     pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
 
 
+class TableStream:
+    """A Parquet file that grows batch by batch, inside of a `new_directory`.
+
+    The schema is that of the first batch. Nothing is written where no batch comes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; it is made with the first batch."""
+        self.num_rows = 0
+        self.schema: pyarrow.Schema | None = None
+        self._path = path
+        self._writer: pyarrow.parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> "TableStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, batch: pyarrow.RecordBatch) -> None:
+        """Append a batch; one without rows counts for its schema only."""
+        if self._writer is None:
+            self.schema = batch.schema
+            self._writer = pyarrow.parquet.ParquetWriter(
+                self._path,
+                batch.schema,
+                use_dictionary=False,  # ids and texts hardly repeat
+            )
+        if batch.num_rows:
+            self._writer.write_batch(batch)
+            self.num_rows += batch.num_rows
+
+
 def open_stream(path: Path) -> BinaryIO:
     """Open a new file that others read while it grows: each write reaches the system at once."""
     path.parent.mkdir(parents=True, exist_ok=True)

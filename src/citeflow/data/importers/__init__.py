@@ -1,0 +1,1 @@
+"""Importers: what citeflow reads besides its own citation folder and OGB's layout."""

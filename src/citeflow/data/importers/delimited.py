@@ -1,0 +1,224 @@
+"""Tables of text whose delimiter, header and encoding nobody states: found by looking at them."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+
+from citeflow.data.diagnosis import quote
+from citeflow.data.importers.columns import ends
+from citeflow.data.importers.source import SourceFile
+from citeflow.errors import DataError
+
+DELIMITERS = ("\t", ",", ";", "|")
+COMMENTS = ("#", "%", "//")
+SAMPLE_LINES = 200
+BLOCK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A table by its first lines."""
+
+    delimiter: str | None
+    """None for any run of blanks."""
+
+    encoding: str
+    skipped: int
+    """Lines before the first row of values or of names."""
+
+    comments: tuple[str, ...]
+    """Those lines, as far as they are comments."""
+
+    lines: tuple[tuple[str, ...], ...]
+    """The first rows, that of names included."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.lines[0])
+
+
+def look(file: SourceFile) -> Table | None:
+    """Find delimiter and encoding of a table; None for a file that is no table of two columns."""
+    encoding, text = _decode(file)
+    if text is None:
+        return None
+    lines = text.splitlines()
+    if not file.is_whole_head:
+        lines = lines[:-1]
+    skipped = 0
+    comments = []
+    forced = None
+    for line in lines:
+        if match := re.fullmatch(r"\s*sep=(.)\s*", line, re.IGNORECASE):
+            forced = match[1]
+        elif line.lstrip().startswith(COMMENTS):
+            comments.append(line.strip())
+        elif line.strip():
+            break
+        skipped += 1
+    rest = [
+        line for line in lines[skipped:] if line.strip() and not line.lstrip().startswith(COMMENTS)
+    ]
+    for delimiter in (forced,) if forced else (*DELIMITERS, None):
+        rows = _split(rest[:SAMPLE_LINES], delimiter)
+        # Under a header that names citing and cited, an odd line is an error to be shown.
+        if rows and len(rows[0]) >= 2 and (_is_even(rows) or ends(rows[0])):
+            return Table(
+                delimiter=delimiter,
+                encoding=encoding,
+                skipped=skipped,
+                comments=tuple(comments),
+                lines=tuple(tuple(row) for row in rows if len(row) == len(rows[0])),
+            )
+    return None
+
+
+def _is_even(rows: list[list[str]]) -> bool:
+    """True if rows have as many values as the first one; the last may be cut by the sample."""
+    width = len(rows[0])
+    even = sum(len(row) == width for row in rows)
+    return even == len(rows) or (len(rows) > 20 and even >= 0.95 * len(rows))
+
+
+def _split(lines: list[str], delimiter: str | None) -> list[list[str]]:
+    if delimiter is None:
+        return [line.split() for line in lines]
+    try:
+        rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
+    except csv.Error:
+        return []
+    return [[value.strip() for value in row] for row in rows if row]
+
+
+def _decode(file: SourceFile) -> tuple[str, str | None]:
+    head = file.head
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16", head[: len(head) // 2 * 2].decode("utf-16", "replace")
+    if b"\0" in head or head[:1] in (b"{", b"[", b"<"):
+        return "utf-8", None
+    return "utf-8", head.decode("utf-8-sig", "replace")
+
+
+def read_table(
+    file: SourceFile,
+    table: Table,
+    *,
+    has_header: bool,
+    columns: dict[int, str],
+    is_prose: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """Yield some columns as text, by new names; empty values are null.
+
+    Args:
+        file: where it lies.
+        table: as `look` found it.
+        has_header: the first row has names, not values.
+        columns: the new name of each column to read, by its position.
+        is_prose: values may have line breaks inside of quotes.
+
+    Raises:
+        DataError: a line has another number of values, or is no text.
+    """
+    names = [columns.get(index, f"#{index}") for index in range(table.width)]
+    problem: list[str] = []
+
+    def handle(row: Any) -> str:
+        if row.text.lstrip().startswith(COMMENTS) or not row.text.strip():
+            return "skip"
+        problem.append(row.text)
+        return "error"
+
+    options: dict[str, Any] = {
+        "read_options": pyarrow.csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
+        "parse_options": pyarrow.csv.ParseOptions(
+            delimiter=table.delimiter or "\t",
+            quote_char='"' if table.delimiter else False,
+            newlines_in_values=is_prose,
+            invalid_row_handler=handle,
+        ),
+        "convert_options": pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=list(columns.values()),
+            strings_can_be_null=True,
+            null_values=[""],
+        ),
+    }
+    with file.open() as opened:
+        stream = _stream(opened, table, table.skipped + has_header)
+        try:
+            yield from pyarrow.csv.open_csv(stream, **options)
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" in str(error):
+                return
+            if not problem:
+                raise
+            raise _ragged(file, table, problem[0]) from None
+
+
+class _Stream(io.RawIOBase):
+    """A file of bytes that are made chunk by chunk."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _stream(opened: BinaryIO, table: Table, num_skipped: int) -> Any:
+    """Skip the first lines, and turn what follows into UTF-8 with one delimiter."""
+    if table.encoding != "utf-8":
+        opened = io.BufferedReader(_Stream(_recode(opened, table.encoding)), BLOCK_BYTES)
+    for _ in range(num_skipped):
+        opened.readline(1 << 20)
+    if table.delimiter is None:
+        return io.BufferedReader(_Stream(_single_tabs(opened)), BLOCK_BYTES)
+    return opened
+
+
+def _recode(opened: BinaryIO, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while chunk := opened.read(1 << 20):
+        yield decoder.decode(chunk).encode()
+    yield decoder.decode(b"", final=True).encode()
+
+
+def _single_tabs(opened: BinaryIO) -> Iterator[bytes]:
+    rest = b""
+    while chunk := opened.read(1 << 20):
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        yield b"".join(b"\t".join(line.split()) + b"\n" for line in lines)
+    yield b"\t".join(rest.split())
+
+
+def _ragged(file: SourceFile, table: Table, text: str) -> DataError:
+    """Name the line of a row that has another number of values, by reading up to it again."""
+    wanted = text.strip().encode()
+    where = str(file.path)
+    with file.open() as opened:
+        for number, line in enumerate(_stream(opened, table, 0), 1):
+            if line.strip() == wanted:
+                where = f"{file.path}, line {number}"
+                break
+    return DataError(f"{where}: {table.width} values expected", quote(text.strip()))

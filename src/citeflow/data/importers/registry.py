@@ -1,0 +1,165 @@
+"""The registry of importers, and the choice of the one that reads a source.
+
+To add a format, write a module like `konect.py` and add its line to IMPORTERS.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from citeflow import files
+from citeflow.data import citation_folder, ogb
+from citeflow.data.importers import (
+    adjacency,
+    arxiv,
+    bibtex,
+    dblp,
+    edges,
+    graph_xml,
+    konect,
+    node_edge_tables,
+    ogb_raw,
+    openalex,
+    pajek,
+    parquet,
+    planetoid,
+    refused,
+    semantic_scholar,
+)
+from citeflow.data.importers.base import Evidence, Importer, Notes
+from citeflow.data.importers.source import Source, open_source
+from citeflow.data.importers.writer import Imported, write_folder
+from citeflow.data.tables import open_table
+from citeflow.errors import CiteflowError, DataError, NotFoundError
+
+VERSION = 1
+"""Raise it when the same file is read as another graph than before."""
+
+IMPORTERS: tuple[Importer, ...] = (
+    openalex.IMPORTER,
+    semantic_scholar.IMPORTER,
+    arxiv.IMPORTER,
+    dblp.IMPORTER,
+    bibtex.IMPORTER,
+    konect.IMPORTER,
+    pajek.IMPORTER,
+    graph_xml.IMPORTER,
+    planetoid.IMPORTER,
+    ogb_raw.IMPORTER,
+    parquet.IMPORTER,
+    adjacency.IMPORTER,
+    node_edge_tables.IMPORTER,
+    edges.IMPORTER,
+)
+"""Formats; of two that are equally sure the first one reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """A source, and the importer that reads it."""
+
+    source: Source
+    importer: Importer
+    evidence: Evidence
+
+    def write(self, folder: Path) -> Imported:
+        """Import it into a folder, inside of `files.new_directory`.
+
+        Raises:
+            DataError: something in it is wrong.
+        """
+        notes = Notes()
+        return write_folder(self.importer.read(self.source, notes), notes, folder)
+
+    def digests(self) -> dict[str, str]:
+        """Return the sha256 of every file, by its path within the source."""
+        root = self.source.path
+        return {
+            str(file.path.relative_to(root))
+            if root.is_dir()
+            else file.path.name: files.sha256_of_file(file.path)
+            for file in self.source.files
+        }
+
+
+def is_native(folder: Path) -> bool:
+    """True for a citation folder whose tables have citeflow's own columns, and for OGB's layout."""
+    try:
+        ogb.find_files(folder)
+    except NotFoundError:
+        pass
+    else:
+        return True
+    try:
+        citation_folder.find_files(folder)
+        open_table(folder, "papers", ["id"])
+        open_table(folder, "citations", ["citing", "cited"])
+    except CiteflowError:
+        return False
+    return True
+
+
+def native_folder(source: Source) -> Path | None:
+    """Return the first folder of a source that is a citation folder or OGB's layout."""
+    return next(filter(is_native, _folders(source)), None)
+
+
+def recognize(path: Path) -> Recognized | None:
+    """Find the importer of a file that is no archive, or of a folder.
+
+    None for a citation folder, for OGB's own layout, and for what nobody recognizes.
+
+    Raises:
+        DataError: it is of a kind that is known and not read, such as a pickle.
+    """
+    source = open_source(path)
+    if path.is_dir() and native_folder(source) is not None:
+        return None
+    guesses = [
+        (evidence.confidence, -order, importer, evidence)
+        for order, importer in enumerate(IMPORTERS)
+        if (evidence := importer.sniff(source))
+    ]
+    if guesses:
+        _, _, importer, evidence = max(guesses, key=lambda guess: guess[:2])
+        if _is_broken_folder(path, importer):
+            return None
+        return Recognized(source, importer, evidence)
+    if error := refused.refusal(source):
+        raise error
+    return None
+
+
+def _is_broken_folder(path: Path, importer: Importer) -> bool:
+    """True for a citation folder that its own reader has to refuse.
+
+    A table that is there twice, or one of papers that cannot be read, is an error, and nothing that
+    an importer may leave out.
+    """
+    try:
+        citation_folder.find_files(path)
+    except CiteflowError as error:
+        return isinstance(error, DataError)
+    return importer is edges.IMPORTER
+
+
+def _folders(source: Source) -> Iterator[Path]:
+    yield source.path
+    below = {
+        folder
+        for file in source.files
+        for folder in file.path.parents
+        if source.path in folder.parents
+    }
+    yield from sorted(below)[:100]
+
+
+def unknown(path: Path) -> DataError:
+    """Build the error for a source that nobody recognizes."""
+    source = open_source(path)
+    first = source.files[0].head[:40] if source.files else b""
+    if source.files and not first:
+        source.files[0].read_whole()  # raises what is wrong with its packing
+    seen = f"it begins with {first!r}" if first else "it is empty"
+    known = ", ".join(importer.title for importer in IMPORTERS)
+    return DataError(f"{path} is no dataset that citeflow knows", seen, hint=f"it reads {known}")

@@ -1,0 +1,213 @@
+"""The files of a source that is to be imported: found, opened whatever packs them, and looked into.
+
+What a file holds is told by its content alone: a name like `works.json.gz` may be of a file that
+the browser has unpacked already.
+"""
+
+import bz2
+import contextlib
+import functools
+import gzip
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from citeflow.data.diagnosis import first_line
+from citeflow.errors import DataError, NotFoundError
+
+HEAD_BYTES = 1 << 18
+MIN_HEAD_BYTES = 1 << 14
+HEADS_BYTES = 128 << 20
+"""Memory for the heads of all files."""
+MAX_FILES = 100_000
+MAX_WHOLE_BYTES = 2 << 30
+
+GZIP = b"\x1f\x8b"
+BZIP2 = b"BZh"
+XZ = b"\xfd7zXZ\x00"
+ZSTD = b"\x28\xb5\x2f\xfd"
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
+
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
+"""Errors of the libraries that unpack, on a damaged file."""
+
+SKIPPED = (
+    "__MACOSX",
+    "citeflow-data",
+    "_SUCCESS",
+    "_metadata",
+    "_common_metadata",
+    "manifest",
+    "manifest.json",
+)
+"""Files and folders that go with data and hold none."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source."""
+
+    path: Path
+    head_bytes: int = HEAD_BYTES
+    """Size of `head` at most."""
+
+    @property
+    def name(self) -> str:
+        """Its name in lower case, without the suffix of what packs it."""
+        name = self.path.name.lower()
+        return next((name[: -len(end)] for end in SUFFIXES if name.endswith(end)), name)
+
+    @functools.cached_property
+    def raw_head(self) -> bytes:
+        """The first bytes as they are on the disk."""
+        with self.path.open("rb") as file:
+            return file.read(512)
+
+    @functools.cached_property
+    def head(self) -> bytes:
+        """The first bytes, unpacked; what can be unpacked of a damaged file."""
+        parts = []
+        try:
+            with _unpacked(self.path, self.raw_head) as file:
+                size = 0
+                # `read` would wait for more of a file that is cut short, and lose what came.
+                read = getattr(file, "read1", file.read)
+                limit = self.head_bytes
+                while size < limit and (part := read(min(1 << 14, limit - size))):
+                    parts.append(part)
+                    size += len(part)
+        except BROKEN:
+            pass
+        return b"".join(parts)
+
+    @property
+    def is_whole_head(self) -> bool:
+        """True if `head` holds all there is."""
+        return len(self.head) < self.head_bytes
+
+    def read_whole(self) -> bytes:
+        """Read a file for a library that needs all of it.
+
+        Raises:
+            DataError: it is damaged, or larger than 2 GiB.
+        """
+        with self.open() as file:
+            content = file.read(MAX_WHOLE_BYTES + 1)
+        if len(content) > MAX_WHOLE_BYTES:
+            hint = "export the graph as a list of edges, which is read piece by piece"
+            raise DataError(
+                f"{self.path} is larger than 2 GiB", "in a format read whole", hint=hint
+            )
+        return content
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the unpacked bytes; damage that shows within the block is a DataError."""
+        with self.damage_as_data_error(), _unpacked(self.path, self.raw_head) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def damage_as_data_error(self) -> Iterator[None]:
+        """Turn what libraries raise on a file that they cannot read into a DataError."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.path}: not UTF-8", error.reason, hint="save it as UTF-8"
+            ) from None
+        except (*BROKEN, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            hint = "" if self.raw_head[:2] != GZIP else "copy or download it again"
+            raise DataError(f"{self.path} cannot be read", first_line(error), hint=hint) from None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or a folder that somebody brings."""
+
+    path: Path
+    files: tuple[SourceFile, ...]
+
+    @property
+    def only(self) -> SourceFile | None:
+        """The file of a source of one file."""
+        return self.files[0] if len(self.files) == 1 else None
+
+    def where(self, test: object) -> tuple[SourceFile, ...]:
+        """Return the files that pass a test."""
+        return tuple(file for file in self.files if test(file))  # type: ignore[operator]
+
+
+def open_source(path: Path) -> Source:
+    """Find the files of a source; hidden and empty ones are none.
+
+    Raises:
+        NotFoundError: there is no such file or folder, or it holds nothing.
+        DataError: it holds more than 100,000 files.
+    """
+    if path.is_file():
+        return Source(path, (SourceFile(path), *_companions(path)))
+    if not path.is_dir():
+        raise NotFoundError("no such file or folder", path)
+    found = []
+    for each in path.rglob("*"):
+        parts = each.relative_to(path).parts
+        if not each.is_file() or any(part[0] == "." or part in SKIPPED for part in parts):
+            continue
+        if each.stat().st_size:
+            found.append(each)
+        if len(found) > MAX_FILES:
+            raise DataError(f"folder with more than {MAX_FILES:,} files", path)
+    head_bytes = min(HEAD_BYTES, max(MIN_HEAD_BYTES, HEADS_BYTES // max(1, len(found))))
+    return Source(path, tuple(SourceFile(each, head_bytes) for each in sorted(found)))
+
+
+def _companions(path: Path) -> list[SourceFile]:
+    """Return SNAP's file of dates beside an edge list: `cit-HepTh-dates.txt` of `cit-HepTh.txt`."""
+    stem = SourceFile(path).name.rpartition(".")[0] or SourceFile(path).name
+    names = [f"{stem}-dates.txt{suffix}" for suffix in ("", *SUFFIXES)]
+    return [
+        SourceFile(each) for each in sorted(path.parent.iterdir()) if each.name.lower() in names
+    ]
+
+
+def is_archive(path: Path) -> bool:
+    """True for a zip or a tar, packed or not, that is no format of its own, such as .npz."""
+    file = SourceFile(path)
+    if file.raw_head[:2] == b"PK" and zipfile.is_zipfile(path):
+        names = zip_names(path)
+        return not all(name.endswith(".npy") for name in names) and not is_office(names)
+    return file.head[257:262] == b"ustar"
+
+
+def zip_names(path: Path) -> list[str]:
+    """List the names in a zip; none where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            return opened.namelist()
+    except (zipfile.BadZipFile, *BROKEN, NotImplementedError, RuntimeError):
+        return []
+
+
+def is_office(names: list[str]) -> bool:
+    """True for the names in a workbook or a document of Microsoft Office or OpenOffice."""
+    return "[Content_Types].xml" in names or "META-INF/manifest.xml" in names
+
+
+def _unpacked(path: Path, magic: bytes) -> BinaryIO:
+    if magic.startswith(GZIP):
+        return cast(BinaryIO, gzip.open(path))
+    if magic.startswith(BZIP2) and magic[3:4].isdigit():
+        return cast(BinaryIO, bz2.open(path))
+    if magic.startswith(XZ):
+        return cast(BinaryIO, lzma.open(path))
+    if magic.startswith(ZSTD):
+        return cast(BinaryIO, pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return path.open("rb")

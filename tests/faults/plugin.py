@@ -8,6 +8,8 @@ import pytest
 
 
 def pytest_configure(config):
+    # That of pytest-xdist, for those who run tests without it, as Cloud Build does.
+    config.addinivalue_line("markers", "xdist_group(name): tests for one process")
     config.addinivalue_line(
         "markers", "fault(row, nightly=False): the test belongs to a row of docs/faults.md"
     )

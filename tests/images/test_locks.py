@@ -51,7 +51,7 @@ def wanted(project, image):
         "tensorboard": [line for line in train if line.startswith("tensorboard")],
         "wheel": project["build-system"]["requires"],
         "check": [
-            line for line in extras["dev"] if line.startswith(("hadolint", "pytest", "ruff"))
+            line for line in extras["dev"] if line.startswith(("hadolint", "pytest>", "ruff"))
         ],
     }[image]
 

@@ -16,7 +16,7 @@ from citeflow.data.datasets import download_dataset, read_raw
 from citeflow.errors import CiteflowError
 from citeflow.graph.inspection import inspect_source
 
-LONGEST_S = 20.0
+LONGEST_S = 120.0
 
 
 @pytest.fixture(scope="module")

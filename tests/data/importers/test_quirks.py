@@ -267,3 +267,26 @@ def test_mapping_of_another_length_is_refused(tmp_path):
     mapping.write_bytes(gzip.compress(b"node idx,paper id\n0,p0\n"))
     with pytest.raises(DataError, match="24 rows expected: found 1"):
         read(folder, tmp_path)
+
+
+def test_arxiv_metadata_gives_dates_and_text_to_lists_of_references(tmp_path):
+    rows = [
+        {
+            "id": f"0704.000{number}",
+            "title": f"Paper {number}",
+            "abstract": "Words",
+            "versions": [{"version": "v1", "created": f"Mon, {number + 2} Apr 2007 19:18:42 GMT"}],
+            "update_date": "2010-01-01",
+        }
+        for number in range(3)
+    ]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    foreign.json_lines(folder / "arxiv-metadata-oai-snapshot.json", rows)
+    references = {"0704.0002": ["0704.0000v3", "arXiv:0704.0001"], "0704.0001": ["0704.0000"]}
+    write_file(folder, json.dumps(references), "internal-citations.json")
+    graph = read(folder, tmp_path)
+    assert graph.edge_2E.tolist() == [[2, 2, 1], [0, 1, 0]]
+    days = [str(np.datetime64(int(day), "D")) for day in graph.day_N]
+    assert days == ["2007-04-02", "2007-04-03", "2007-04-04"]
+    assert graph.title_N.tolist() == ["Paper 0", "Paper 1", "Paper 2"]

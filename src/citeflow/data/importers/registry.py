@@ -112,6 +112,8 @@ def recognize(path: Path) -> Recognized | None:
     Raises:
         DataError: it is of a kind that is known and not read, such as a pickle.
     """
+    if path.is_dir() and is_native(path):
+        return None  # whatever else lies there, and however much
     source = open_source(path)
     if path.is_dir() and native_folder(source) is not None:
         return None

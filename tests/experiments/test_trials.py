@@ -4,7 +4,9 @@ import pytest
 from outcomes import report
 
 from citeflow import config, files
+from citeflow.artifacts import PREPARED_GRAPH, LocalArtifact
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.experiments.running import run_trials
 from citeflow.experiments.trials import (
     comparison_trials,
     read_outcomes,
@@ -131,3 +133,14 @@ def test_write_results_fills_the_folder_and_the_run_page(tmp_path, out_dir, fold
     assert out == tmp_path / folder
     assert {path.name: path.read_text() for path in out.iterdir()} == texts
     assert ((tmp_path / "summary").read_text(), (tmp_path / "page").read_text()) == ("text", "page")
+
+
+def test_run_trials_names_a_trial_that_another_experiment_took_from_the_plan(tmp_path, capsys):
+    run = RunPaths(tmp_path, "s")
+    start("scaling", scaling_trials(SETTINGS, "s", [2], [10]), run, 1)
+    files.write_manifest(tmp_path / "graph", PREPARED_GRAPH, inputs={}, facts={})
+    graph = LocalArtifact.open(tmp_path / "graph", PREPARED_GRAPH, tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_trials(graph, "m-1-w-0-e-10", "s", "id", "local", "", data_root=str(tmp_path))
+    assert ended.value.code == CorruptError.exit_code
+    assert "not in the plan of this experiment: m-1-w-0-e-10" in capsys.readouterr().err

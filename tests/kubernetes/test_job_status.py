@@ -67,6 +67,22 @@ def test_trouble_of_an_evicted_pod_and_of_one_that_a_queue_holds():
     assert summarize(pods) == "1 failed, 1 pending, Evicted: The node was low on memory."
 
 
+def test_pod_of_which_the_kubelet_says_nothing_yet_is_read():
+    metadata = k8s.V1ObjectMeta(name="a", uid="u")
+    container = k8s.V1Container(name="c")
+    waiting = k8s.V1ContainerState(waiting=k8s.V1ContainerStateWaiting())
+    states = [
+        k8s.V1ContainerStatus(
+            name="c", image="i", image_id="", ready=False, restart_count=0, state=state
+        )
+        for state in (None, waiting)
+    ]
+    status = k8s.V1PodStatus(container_statuses=states)
+    spec = k8s.V1PodSpec(containers=[container])
+    pod = PodStatus.read(k8s.V1Pod(metadata=metadata, spec=spec, status=status))
+    assert summarize([pod]) == "1 unknown"
+
+
 def test_recorded_pods_are_read(pods):
     assert summarize([]) == "no pods yet"
     for pod in pods:

@@ -14,6 +14,7 @@ from citeflow.artifacts import (
     component_entrypoint,
     resolve_artifact,
 )
+from citeflow.errors import CorruptError
 from citeflow.experiments import trials
 from citeflow.experiments.trials import Trial
 from citeflow.files import termination_message
@@ -44,7 +45,10 @@ def run_trials(
         if termination_message.read() is not None:
             break
         log("trial", "starts", name=name, number=number, of=len(names.split()))
-        trial = planned[name]
+        trial = planned.get(name)
+        if trial is None:
+            hint = "another experiment has used this name meanwhile; repeat this one under another"
+            raise CorruptError("not in the plan of this experiment", name, hint=hint)
         request = TrainingRequest(chosen, job, trial.workers, run_id)
         sha256s.append(
             _run_trial(prepared, RunPaths(Path(data_root), trial.run_name), trial, request)

@@ -194,7 +194,7 @@ class PodStatus:
             uid=pod.metadata.uid,
             labels=dict(pod.metadata.labels or {}),
             created=pod.metadata.creation_timestamp,
-            phase=pod.status.phase,
+            phase=pod.status.phase or "Unknown",
             container_names=tuple(container.name for container in pod.spec.containers),
             containers=tuple(map(_read_container, pod.status.container_statuses or [])),
             unschedulable=_PREEMPTION.sub("", refused.message or "") if refused else "",
@@ -265,12 +265,12 @@ def _end_of(job: KubeObject, success: str) -> JobEnd | None:
 
 
 def _read_container(status: Any) -> ContainerStatus:
-    waiting = status.state.waiting
+    waiting = status.state.waiting if status.state else None
     return ContainerStatus(
         name=status.name,
         restarts=status.restart_count,
-        is_running=bool(status.state.running),
-        waiting=str(waiting.reason) if waiting else "",
+        is_running=bool(status.state and status.state.running),
+        waiting=(waiting.reason or "") if waiting else "",
         end=_read_end(status.state),
         last_end=_read_end(status.last_state),
         image=status.image,

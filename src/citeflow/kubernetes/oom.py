@@ -9,6 +9,9 @@ from pathlib import Path
 from citeflow.kubernetes.job_status import OOM_KILLED, PodStatus
 from citeflow.kubernetes.launchers import Launcher
 
+UNKNOWN = -1
+"""Checkpoint of the kills that a job had before it was taken over: others may have followed."""
+
 MAX_KILLS = 2
 """Kills of one replica that began at the same checkpoint: the next would come to the same end."""
 
@@ -22,6 +25,7 @@ class OomKills:
     _steps: dict[str, dict[datetime.datetime, int]] = field(
         default_factory=lambda: defaultdict(dict)
     )
+    _has_looked: bool = False
 
     def update(self, pods: Iterable[PodStatus]) -> None:
         """Note the kills that are new."""
@@ -29,7 +33,8 @@ class OomKills:
             steps = self._steps[self.launcher.replica(pod)]
             for end in (end for each in pod.containers for end in each.failures):
                 if end.reason == OOM_KILLED and end.finished and end.finished not in steps:
-                    steps[end.finished] = self._newest_step()
+                    steps[end.finished] = self._newest_step() if self._has_looked else UNKNOWN
+        self._has_looked = True
 
     def killed_in_vain(self) -> str:
         """Name a replica that was killed repeatedly since the newest checkpoint, if there is one.

@@ -4,9 +4,10 @@ To add a dataset with a name, write a module like `ogbl_citation2.py` and add it
 To add a file format, write a module like `ogb.py` and add its line to FORMATS.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from citeflow import files
@@ -15,7 +16,7 @@ from citeflow.data import citation_folder, ogb, ogbl_citation2, synthetic
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.download import local_path
 from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
 
 DATASETS: dict[str, Callable[[RawStore, Config], Path]] = {
     synthetic.NAME: synthetic.download,
@@ -48,8 +49,8 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
 
     Args:
         dataset: a name of `dataset_names`, a citation folder, an archive of one (.zip, .tar,
-            .tar.gz), or the URL of an archive, to which `#sha256=...` may be added; `file://` may
-            also name a folder.
+            .tar.gz, .tar.bz2, .tar.xz), or the URL of an archive, to which `#sha256=...` may be
+            added; `file://` may also name a folder.
         data_root: the result is `raw/<16 hex digits>` below it.
         config: settings of generated datasets.
 
@@ -83,10 +84,26 @@ def read_raw(raw: Path, config: DataConfig) -> CitationGraph:
         CorruptError: a file was changed since it was stored.
         DataError: something in the tables is wrong.
     """
-    name = files.verify(raw, KIND).text("format")
+    manifest = files.verify(raw, KIND)
+    name = manifest.text("format")
     if name not in FORMATS:
         raise CorruptError("RawDataset in an unknown format", f"{raw}: {name}")
-    return FORMATS[name].read(raw, config)
+    with _named_as_given(raw, manifest.facts.get("origin")):
+        return FORMATS[name].read(raw, config)
+
+
+@contextlib.contextmanager
+def _named_as_given(raw: Path, origin: object) -> Iterator[None]:
+    """Let an error name the files that the user gave, and not their copies."""
+    try:
+        yield
+    except (DataError, NotFoundError) as error:
+        if not isinstance(origin, str):
+            raise
+        what, value, hint = (
+            text.replace(str(raw), origin) for text in (error.what, error.value, error.hint)
+        )
+        raise type(error)(what, value, hint=hint, exit_code=error.exit_code) from None
 
 
 def _download_url(store: RawStore, text: str) -> Path:
@@ -105,7 +122,7 @@ def _download_url(store: RawStore, text: str) -> Path:
 
 
 def _without_suffix(name: str) -> str:
-    return re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", name, flags=re.IGNORECASE) or name
+    return re.sub(r"\.(zip|tgz|tar(\.(gz|bz2|xz))?)$", "", name, flags=re.IGNORECASE) or name
 
 
 def _unknown(dataset: str) -> NotFoundError:

@@ -107,7 +107,7 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
         dataset=prepared.facts.dataset,
         num_papers=prepared.num_papers,
         num_citations=prepared.facts.num_citations,
-        facts=prepared.facts.model_dump(),
+        facts=prepared.facts.model_dump(mode="json"),
         config=trained.config,
         versions=trained.details.versions,
         valid=_scores(valid, trained.calibration),

@@ -1,4 +1,4 @@
-"""How a table of text is written: its encoding, its delimiter, its way to escape quotes.
+"""The form of a table of text: its encoding, its delimiter, its way to escape quotes.
 
 What the first lines show without doubt is taken and said; what they do not is left to the reader,
 which names it. The `csv.Sniffer` of Python guesses from frequencies and takes letters for

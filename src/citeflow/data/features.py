@@ -14,7 +14,6 @@ from tokenize import TokenError
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import scipy.stats
 
 from citeflow.data.diagnosis import first_line, quote
 from citeflow.data.tables import (
@@ -71,12 +70,20 @@ class Degrees:
         value_S = np.asarray(value_N[:: self._step])
         if len(value_S) < MIN_SAMPLE or len(np.unique(value_S)) < MIN_DEGREES:
             return False
-        rank_S = scipy.stats.rankdata(value_S)
+        rank_S = _ranks(value_S)
         return any(
-            abs(np.corrcoef(rank_S, scipy.stats.rankdata(count_S))[0, 1]) > SAME_ORDER
+            abs(np.corrcoef(rank_S, _ranks(count_S))[0, 1]) > SAME_ORDER
             for count_S in self._counts
             if len(np.unique(count_S)) >= MIN_DEGREES
         )
+
+
+def _ranks(value_S: np.ndarray) -> np.ndarray:
+    """Rank values, equal ones alike: their mean rank."""
+    _, group_S, size_U = np.unique(value_S, return_inverse=True, return_counts=True)
+    rank_U = np.cumsum(size_U) - (size_U - 1) / 2
+    ranks: np.ndarray = rank_U[group_S]
+    return ranks
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Why the papers of citations are not found: what an id differs by from one that exists.
+"""Reasons for which the papers of citations are not found: differences from an id that exists.
 
 Legend: N papers, U unknown ids.
 """

@@ -118,7 +118,8 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
     )
     curves = _curves(trained, prepared, test)
     _write(report, curves, run.report, trained=trained, graph=prepared)
-    log("evaluate", "done", mrr=round(report.test.mrr, 4), path=run.report)
+    doubt = {"too_few_citations": report.test.num_positives} if report.is_tiny else {}
+    log("evaluate", "done", mrr=round(report.test.mrr, 4), **doubt, path=run.report)
     return run.report
 
 

@@ -39,7 +39,7 @@ from citeflow.graph.split import (
     hold_out_by_date,
     share_both_ways,
 )
-from citeflow.report import StageCost, stage_costs
+from citeflow.report import MIN_TEST_CITATIONS, WARNING, StageCost, stage_costs
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
@@ -53,9 +53,6 @@ REPAIR = "delete the folder and run preprocess again"
 
 BLOCK_ROWS = 1 << 16
 """Rows that are taken from a map at once."""
-
-MIN_TEST_CITATIONS = 30
-"""With fewer, the figures of a test say next to nothing."""
 
 SWAPPED = 0.9
 """Share of citations of later papers from which on they are taken for swapped."""
@@ -290,8 +287,8 @@ def write_prepared(
         )
     if graph.split is None and len(test.source_P) < MIN_TEST_CITATIONS:
         odd.append(
-            f"WARNING: the test has {plural(len(test.source_P), 'citation')}, too few for a figure "
-            "that says anything"
+            f"{WARNING}: the test has {plural(len(test.source_P), 'citation')}, "
+            "too few for a figure that says anything"
         )
     for text in (*dropped, *odd):
         log("preprocess", text)
@@ -417,7 +414,7 @@ def _describe_direction(graph: CitationGraph) -> list[str]:
     share_both = share_both_ways(edge_2E, len(graph.id_N)) if graph.split is None else 0
     if share_both > MANY_BOTH:
         found.append(
-            f"WARNING: {share_both:.0%} of the citations are listed in both directions; keep the "
+            f"{WARNING}: {share_both:.0%} of the citations are listed in both directions; keep the "
             "one from citing to cited paper"
         )
     num_later = _count_later(edge_2E, graph)
@@ -426,7 +423,7 @@ def _describe_direction(graph: CitationGraph) -> list[str]:
         hint = "are citing and cited swapped? exchange the names of the columns"
         raise DataError("no test candidates", swapped, hint=hint)
     if 2 * num_later > num_edges and not found:
-        found.append(f"WARNING: {swapped}: are citing and cited swapped?")
+        found.append(f"{WARNING}: {swapped}: are citing and cited swapped?")
     return found
 
 

@@ -18,7 +18,11 @@ def summary(report: Report) -> str:
         tables.stages(report),
     ]
     title = f"# {escape(report.dataset)}\n\n{formatting.headline(report)}\n"
-    return "\n".join([title, *(render(table) for table in shown if table.rows)])
+    parts = [title, *(render(table) for table in shown if table.rows)]
+    if report.remarks:
+        remarks = "\n".join(f"- {escape(text)}" for text in report.remarks)
+        parts.append(f"## The dataset\n\n{remarks}\n")
+    return "\n".join(parts)
 
 
 def render(table: Table) -> str:
@@ -40,7 +44,8 @@ def table(report: Report) -> str:
     """Render the figures of a run in aligned columns, for the end of a command."""
     shown = [tables.stages(report), tables.metrics(report), tables.baselines(report)]
     last = f"{' '.join(report.dataset.split())}: {formatting.headline(report)}"
-    return "\n\n".join([*(_align(part) for part in shown if part.rows), last]) + "\n"
+    doubts = ["\n".join(report.warnings)] if report.warnings else []
+    return "\n\n".join([*(_align(part) for part in shown if part.rows), *doubts, last]) + "\n"
 
 
 def _align(table: Table) -> str:

@@ -25,7 +25,7 @@ SPECS = st.builds(
     workers=st.integers(1, 10_000),
     image=st.builds("{}/{}:{}".format, NAMES, NAMES, st.sampled_from(["0.1.0", "sha-1a2b", "7"])),
     image_pull_policy=st.sampled_from(["IfNotPresent", "Always", "Never"]),
-    image_pull_secrets=st.lists(NAMES, max_size=3).map(tuple),
+    image_pull_secrets=st.lists(CLAIMS, max_size=3).map(tuple),
     cpu=CORES,
     memory=MEMORY,
     shared_memory=st.sampled_from(["1k", "0.5k", "1000"]),
@@ -33,14 +33,14 @@ SPECS = st.builds(
     gpu_resource=NAMES,
     volumes=st.sets(CLAIMS, max_size=3).map(lambda names: {name: f"/on/{name}" for name in names}),
     node_selector=st.dictionaries(
-        NAMES, NAMES | st.sampled_from(["true", "null", "1e3", "~", "2026-01-01"])
+        NAMES, CLAIMS | st.sampled_from(["true", "null", "1e3", "2026-01-01"])
     ),
     tolerations=st.lists(TOLERATION, max_size=2).map(tuple),
-    queue=NAMES | st.just(""),
+    queue=CLAIMS | st.just(""),
     deadline_hours=HOURS,
     keep_hours=HOURS | st.just(0.0),
     restarts=st.integers(0, 100),
-    runtime=NAMES,
+    runtime=CLAIMS,
 )
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
@@ -98,6 +98,12 @@ def test_from_yaml_reads_numbers_and_text_alike():
         ("image: 'repo:5000/train'", "job.image: repo:5000/train", "with its version or digest"),
         ("image_pull_policy: never", "job.image_pull_policy: never", "'Never'"),
         ("image_pull_secrets: one", "job.image_pull_secrets: one", "tuple"),
+        ("image_pull_secrets: [a b]", "job.image_pull_secrets.0: a b", "small letters"),
+        ("queue: User Queue", "job.queue: User Queue", "at most 63 letters"),
+        (f"queue: {'q' * 64}", "job.queue", "at most 63 letters"),
+        ("volumes: {My Claim: /x}", "My Claim", "small letters"),
+        ("node_selector: {zone: eu west}", "job.node_selector.zone: eu west", "no blanks"),
+        ("runtime: Torch", "job.runtime: Torch", "small letters"),
         ("cpu: 4Gi", "job.cpu: 4Gi", "cores such as 2 or 500m"),
         ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "which is 4Gi"),
         ("memory: 8GB", "job.memory: 8GB", "such as 2 or 8Gi"),

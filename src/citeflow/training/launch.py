@@ -29,7 +29,7 @@ from citeflow.training.preemption import stop_with_parent
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
-from citeflow.utils.system import memory_limit, oom_kills, worker_environment
+from citeflow.utils.system import ignored_variables, memory_limit, oom_kills, worker_environment
 
 WORKER = "citeflow.training.worker"
 
@@ -133,6 +133,8 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
         files.delete(run.folder, run.error_file.name)
         write_job(job)
         command = [*torchrun_command(workers), str(run.job_file)]
+        if ignored := ignored_variables(os.environ):
+            log("train", "ignored, as all workers are on this machine", variables=" ".join(ignored))
         environment = {**worker_environment(os.environ, workers), **OWN_STORE}
         exit_code, was_stopped = run_workers(command, environment, run)
     error = read_error(run.error_file)
@@ -175,6 +177,8 @@ def torchrun_command(workers: int) -> list[str]:
         "-m",
         "torch.distributed.run",
         "--standalone",
+        "--local-addr",
+        "127.0.0.1",  # the name of the machine may not resolve
         "--nproc-per-node",
         str(workers),
         "--max-restarts",

@@ -57,20 +57,34 @@ ENCODINGS |= st.sampled_from(["utf-32", "latin-1", "utf-7"])
 PACKERS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
+def usual(name, row):
+    """A value that fits a column."""
+    values = {"year": 1990 + row, "publication_year": 1990 + row, "title": f"a title {row % 3}"}
+    values |= {"citing": (row * 7 + 3) % 8, "cited": row % 3, "embedding": f"[{row}, 1]"}
+    dates = dict.fromkeys(("date", "pub_date"), f"{1990 + row}-05-05")
+    return (values | dates).get(name.strip().lower(), row)
+
+
+@st.composite
+def headers(draw, required):
+    others = draw(st.lists(st.sampled_from(COLUMNS), max_size=3, unique_by=str.lower))
+    names = [*required, *(name for name in others if name.strip() not in required)]
+    return draw(st.permutations(names)) if draw(st.booleans()) else names
+
+
 @st.composite
 def text_tables(draw, required):
-    """Draw the name and the content of a table of text."""
-    header = [
-        *draw(st.permutations(required)),
-        *draw(st.lists(st.sampled_from(COLUMNS), max_size=3)),
-    ]
+    """Draw the name and the content of a table of text: mostly usual, with a few odd things."""
+    header = draw(headers(required))
     delimiter = draw(st.sampled_from([",", ",", "\t", ";", "|", " "]))
-    rows = draw(st.lists(st.lists(VALUES, min_size=1, max_size=len(header) + 1), max_size=12))
-    if draw(st.booleans()):
-        rows = [(row * len(header))[: len(header)] for row in rows]
-    if draw(st.booleans()):
-        rows = [[str(number), *row[1:]] for number, row in enumerate(rows)]
-    lines = draw(st.lists(LINES, max_size=2)) if draw(st.booleans()) else []
+    num_rows = draw(st.integers(0, 40))
+    rows = [[str(usual(name, row)) for name in header] for row in range(num_rows)]
+    for _ in range(draw(st.sampled_from([0, 0, 1, 3])) if rows else 0):
+        row = rows[draw(st.integers(0, len(rows) - 1))]
+        row[draw(st.integers(0, len(row) - 1))] = draw(VALUES)
+        if not draw(st.integers(0, 5)):
+            row.append(draw(VALUES))
+    lines = draw(st.lists(LINES, max_size=2)) if not draw(st.integers(0, 3)) else []
     lines += [delimiter.join(header)] if draw(st.integers(0, 9)) else []
     quote = draw(st.sampled_from(["{}", "{}", '"{}"']))
     lines += [delimiter.join(quote.format(value) for value in row) for row in rows]
@@ -120,18 +134,17 @@ ARROW = {
 
 @st.composite
 def parquet_tables(draw, required):
-    """Draw the name and the content of a Parquet table."""
-    names = [*required, *draw(st.lists(st.sampled_from(COLUMNS), max_size=3))]
-    length = draw(st.integers(0, 12))
-    columns = []
-    for name in names:
-        is_id = name in ("id", "citing", "cited") and draw(st.integers(0, 4)) > 0
-        kind = pa.int64() if is_id else draw(st.sampled_from(list(ARROW)))
-        values = list(range(length)) if is_id and name == "id" else None
-        if values is None:
-            element = st.integers(0, 5) if is_id else ARROW[kind] | st.none()
-            values = draw(st.lists(element, min_size=length, max_size=length))
-        columns.append(pa.array(values, kind))
+    """Draw the name and the content of a Parquet table: one column or none is of any type."""
+    names = draw(headers(required))
+    length = draw(st.integers(0, 40))
+    columns = [pa.array([usual(name, row) for row in range(length)]) for name in names]
+    for _ in range(draw(st.sampled_from([0, 1, 1, 2]))):
+        index = draw(st.integers(0, len(names) - 1))
+        kind = draw(st.sampled_from(list(ARROW)))
+        values = st.lists(ARROW[kind] | st.none(), min_size=1, max_size=3)
+        if draw(st.booleans()):
+            values = st.lists(ARROW[kind], min_size=1, max_size=3)
+        columns[index] = pa.array((draw(values) * length)[:length], kind)
     content = io.BytesIO()
     try:
         pq.write_table(pa.table(columns, names=names), content)

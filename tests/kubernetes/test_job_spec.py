@@ -30,10 +30,10 @@ SPECS = st.builds(
     memory=MEMORY,
     shared_memory=st.sampled_from(["1k", "0.5k", "1000"]),
     gpus=st.integers(0, 8),
-    gpu_resource=NAMES,
+    gpu_resource=CLAIMS,
     volumes=st.sets(CLAIMS, max_size=3).map(lambda names: {name: f"/on/{name}" for name in names}),
     node_selector=st.dictionaries(
-        NAMES, CLAIMS | st.sampled_from(["true", "null", "1e3", "2026-01-01"])
+        CLAIMS, CLAIMS | st.sampled_from(["true", "null", "1e3", "2026-01-01"])
     ),
     tolerations=st.lists(TOLERATION, max_size=2).map(tuple),
     queue=CLAIMS | st.just(""),
@@ -103,6 +103,8 @@ def test_from_yaml_reads_numbers_and_text_alike():
         (f"queue: {'q' * 64}", "job.queue", "at most 63 letters"),
         ("volumes: {My Claim: /x}", "My Claim", "small letters"),
         ("node_selector: {zone: eu west}", "job.node_selector.zone: eu west", "no blanks"),
+        ("node_selector: {a b: c}", "a b", "no blanks"),
+        ("gpu_resource: a b", "job.gpu_resource: a b", "no blanks"),
         ("runtime: Torch", "job.runtime: Torch", "small letters"),
         ("cpu: 4Gi", "job.cpu: 4Gi", "cores such as 2 or 500m"),
         ("{memory: 4Gi, shared_memory: 5Gi}", "job.shared_memory: 5Gi", "which is 4Gi"),

@@ -10,6 +10,7 @@ What is taken for something else than it says, or left out, is a remark of the g
 Legend: N papers, E citations, F features, B citations of one batch.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -460,6 +461,8 @@ def _unknown_id(
     if mismatch:
         value = f"{value}; {quote(mismatch.example[0])} {mismatch.describe()}"
         hint = mismatch.hint
+    elif re.fullmatch(r"\d(\.\d+)?[eE]\+?\d+", str(key)):
+        hint = "a float in scientific notation has lost digits: write ids as text"
     elif num == linked.num_rows:
         hint = "none of them is: do both tables use the same kind of id?"
     what = f"{citations.where(row)}: column {quote(name)} is not an id of {papers.path.name}"

@@ -15,7 +15,7 @@ from citeflow.config import Config, DataConfig
 from citeflow.data import citation_folder, ogb, ogbl_citation2, synthetic
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.download import local_path
-from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name
+from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name, shown_path
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
 
 DATASETS: dict[str, Callable[[RawStore, Config], Path]] = {
@@ -72,7 +72,7 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
     if dataset and path.is_dir():
         return store.add_folder(path)
     if path.is_file():
-        return store.add_archive(path, {"dataset": _without_suffix(path.name)})
+        return store.add_archive(path, {"dataset": shown_path(_without_suffix(path.name))})
     raise _unknown(dataset)
 
 

@@ -46,9 +46,6 @@ MISSING = ("", "nan", "na", "n/a", "nat", "null", "none", "nil", "-", "?", "unkn
 
 PLACEHOLDERS = tuple(map(date.fromisoformat, ("0001-01-01", "1900-01-01", "1970-01-01")))
 PLACEHOLDERS += tuple(map(date.fromisoformat, ("1899-12-30", "1899-12-31", "1969-12-31")))
-LAST_YEAR = 2100
-"""No paper is published later."""
-
 GAP_DAYS = 5 * 365
 MIN_PLACEHOLDERS = 2
 MUCH_MORE = 5
@@ -113,10 +110,12 @@ def describe_placeholders(dates: Dates) -> str:
     """Say which dates look as if they stood for an unknown one; "" where none does."""
     day_S = dates.day_N if dates.is_dated_N is None else dates.day_N[dates.is_dated_N]
     day_U, num_U = np.unique(day_S, return_counts=True)
+    # Journals date issues ahead, but not by years.
+    last = _day(date(date.today().year + 1, 12, 31))
     suspects = [
         index
         for index, day in enumerate(day_U.tolist())
-        if day > _day(date(LAST_YEAR, 12, 31)) or _is_placeholder(index, day_U, num_U)
+        if day > last or _is_placeholder(index, day_U, num_U)
     ]
     if not suspects:
         return ""

@@ -5,6 +5,7 @@ import difflib
 import gzip
 import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,6 @@ BINARY = {
     b"PAR1": "a Parquet file",
     b"\x93NUMPY": "an array of NumPy",
     b"\x89HDF": "an HDF5 file",
-    b"PK": "a zip archive, an Excel workbook or arrays of NumPy",
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"Rar!": "a RAR archive",
     b"\x28\xb5\x2f\xfd": "a file compressed by zstd",
@@ -67,6 +67,7 @@ NO_COLUMNS = "text without columns"
 UNREADABLE = {
     NO_COLUMNS: "papers and citations are wanted as tables",
     "Excel": "save each sheet as CSV (UTF-8): papers.csv, citations.csv",
+    "zip archive": "unpack it first",
     "7-Zip": "unpack it, or pack it as .zip or .tar.gz",
     "RAR": "unpack it, or pack it as .zip or .tar.gz",
     "zstd": "decompress it, or use gzip",
@@ -271,6 +272,8 @@ def describe_source(path: Path) -> str:
         return "a damaged compressed file"
     if not head:
         return "an empty file"
+    if zipfile.is_zipfile(path):
+        return _describe_zip(path)
     for start, kind in BINARY.items():
         if head.startswith(start):
             return kind
@@ -282,6 +285,18 @@ def describe_source(path: Path) -> str:
         if re.match(pattern, text):
             return kind
     return _describe_columns(text)
+
+
+def _describe_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return "a damaged zip archive"
+    if "[Content_Types].xml" in names:
+        return "an Excel workbook"
+    is_numpy = bool(names) and all(name.endswith(".npy") for name in names)
+    return "arrays of NumPy (.npz)" if is_numpy else "a zip archive"
 
 
 def _describe_columns(text: str) -> str:

@@ -34,7 +34,7 @@ FEATURES = "features.npy"
 BLOCK_ROWS = 1 << 16
 
 COUNT = re.compile(
-    r"citation|citedby|timescited|^n?cites?$|^n?cited$|fwci|pagerank|^(in|out)?deg(ree)?$"
+    r"citation|citedby|timescited|^(n|num|no)?cite[sd]?$|fwci|pagerank|^(in|out)?deg(ree)?$"
     r"|^(n|num|count|no|total)?(of)?(ref(erence)?s?|referencedworks?)(count|num|total)?$"
 )
 """Names, in lower case and letters alone, of columns that count citations or references."""

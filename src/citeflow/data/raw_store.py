@@ -7,6 +7,7 @@ downloaded twice; delete the note to have the URL downloaded again.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data import archive, download
 from citeflow.data.citation_graph import CitationGraph
-from citeflow.data.diagnosis import describe_folder, way_out
+from citeflow.data.diagnosis import describe_folder, describe_source, way_out
 from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
 from citeflow.utils import records
 from citeflow.utils.logging import log, redact_url
@@ -108,7 +109,11 @@ class RawStore:
             DataError: it is ambiguous.
         """
         name, names = self._find_format(folder)
-        facts = {"dataset": folder.resolve().name, "format": name, "origin": str(folder)}
+        facts = {
+            "dataset": shown_path(folder.resolve().name),
+            "format": name,
+            "origin": shown_path(folder),
+        }
         return self._store(folder, names, files.copy_file, facts)
 
     def add_archive(
@@ -140,7 +145,7 @@ class RawStore:
             folder, name, names = datasets[0]
             if format not in (None, name):
                 raise DataError(f"archive is not in the layout of {facts['dataset']}", file.name)
-            origin = str(file / folder.relative_to(work))
+            origin = shown_path(file / folder.relative_to(work))
             facts = {"origin": origin, **facts, "format": name}
             return self._store(folder, names, files.move_file, facts)
 
@@ -231,6 +236,11 @@ class RawStore:
         files.write_manifest(work, KIND, inputs=inputs, facts={**facts, "stages": stages})
 
 
+def shown_path(path: str | Path) -> str:
+    """Return a path as text that can be written; names on the disk may be no UTF-8."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
+
+
 def archive_name(url: str) -> str:
     """Return the file name that a URL ends with, safe to use on the disk."""
     name = PurePosixPath(redact_url(url)).name
@@ -246,7 +256,7 @@ def _not_one(
         hint = f"one is expected; unpack it and name one of its folders: {', '.join(found[:5])}"
         return DataError(f"archive with {len(found)} datasets", file.name, hint=hint)
     present = [path for path in sorted(work.rglob("*")) if path.is_file()]
-    if (work / "[Content_Types].xml").exists():
+    if describe_source(file) == "an Excel workbook":
         kind = "an Excel workbook"
         return DataError(
             "neither a folder nor an archive", f"{file} is {kind}", hint=way_out(kind, file)

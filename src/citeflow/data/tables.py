@@ -111,14 +111,16 @@ class TableFile:
 
 
 def is_parquet(path: Path) -> bool:
-    """True for a Parquet file or a folder of them, by its name."""
-    return path.suffix.lower() == PARQUET
+    """True for a Parquet file, by its name, and for a folder, in which Spark writes them."""
+    return path.suffix.lower() == PARQUET or (path.is_dir() and "." not in path.name)
 
 
 def find_tables(folder: Path, stem: str) -> list[Path]:
     """List the files, and Spark's folders, that hold a table, in any case of their names."""
     names = {f"{stem}{suffix}": suffix for suffix in SUFFIXES}
     found = [path for path in folder.iterdir() if path.name.lower() in names]
+    found += [path for path in folder.glob(stem) if path.is_dir() and any(path.glob("*.parquet"))]
+    names[stem] = PARQUET
     return sorted(found, key=lambda path: (SUFFIXES.index(names[path.name.lower()]), path.name))
 
 

@@ -84,6 +84,13 @@ def _check_label_value(text: str) -> str:
     return text
 
 
+def _check_label_key(text: str) -> str:
+    prefix, _, name = text.rpartition("/")
+    if not name or (prefix and not _NAME.fullmatch(prefix)):
+        raise ValueError("must be a key of Kubernetes, such as nvidia.com/gpu")
+    return prefix + "/" * bool(prefix) + _check_label_value(name)
+
+
 def _check_name(text: str) -> str:
     if not _NAME.fullmatch(text) or len(text) > NAME_LENGTH:
         raise ValueError(f"must be a name of Kubernetes: {NAME_RULE}")
@@ -91,6 +98,7 @@ def _check_name(text: str) -> str:
 
 
 LabelValue = Annotated[Str, AfterValidator(_check_label_value)]
+LabelKey = Annotated[Str, AfterValidator(_check_label_key)]
 Name = Annotated[Str, AfterValidator(_check_name)]
 
 
@@ -121,13 +129,13 @@ class JobSpec(Record):
     gpus: Int = Field(0, ge=0)
     """GPUs of a pod, each with a process of its own; 0 trains on the CPU with one process."""
 
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: LabelKey = "nvidia.com/gpu"
     """Name of the GPUs as the cluster's device plugin gives it."""
 
     volumes: dict[Name, str] = Field(default_factory=lambda: {CLAIM: MOUNT})
     """Claims in the namespace, and the path where each is mounted."""
 
-    node_selector: dict[str, LabelValue] = Field(default_factory=dict)
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that a node must have."""
 
     tolerations: tuple[dict[str, Any], ...] = ()

@@ -196,6 +196,7 @@ PARQUET = {
     "null id": ("papers", {"id": [0, None]}, "papers.parquet, row 2 ... 'id' has no value"),
     "unknown row": ("citations", STRANGERS, "citations.parquet, row 3 ... 'q' (2 such citations)"),
     "late date": ("papers", {"id": AB, "date": LATE}, "row 2 ... out of range: '10000-01-01'"),
+    "bytes as years": ("papers", {"id": AB, "year": [None, b"1"]}, "'year' has the wrong type"),
     "null date": ("papers", {"id": AB, "date": NULL}, "row 2 ... 'date' has no value: 1 of 2"),
 }
 ARRAYS = {

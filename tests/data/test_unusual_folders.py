@@ -191,6 +191,18 @@ def test_papers_without_a_date_are_left_out_or_kept(good, how):
         assert graph.counts["without_date"] == len(PAIRS) - len(kept)
 
 
+@pytest.mark.parametrize("kind", [pa.decimal128(21, 2), pa.int16(), pa.float32(), pa.string()])
+def test_years_of_any_type_may_be_missing(good, kind):
+    (good / "papers.csv").unlink()
+    years = pa.array([1999, None, *[2000] * 6]).cast(pa.int64()).cast(kind, safe=False)
+    pq.write_table(
+        pa.table({"id": [f"p{n}" for n in range(8)], "year": years}), good / "papers.parquet"
+    )
+    graph = read_folder(good, DataConfig(without_date="undated"))
+    assert graph.is_dated_N.tolist() == [True, False, *[True] * 6]
+    assert graph.day_N[[0, 1]].tolist() == read_folder_days([1999, 2000])
+
+
 @pytest.mark.parametrize("dates", [["9999"] * 2, ["1900-01-01"] * 2, ["1970-01-01"] * 2])
 def test_dates_that_look_like_placeholders_are_named(good, dates):
     rows = [f"p{row},{2000 + row}-05-05" for row in range(6)]

@@ -231,6 +231,15 @@ def test_paper_that_cites_nearly_all_leaves_the_candidates_of_others_alone(is_da
     assert split.candidates.num_short >= 1
 
 
+def test_paper_with_most_citations_leaves_a_random_split_alone():
+    hub_2E = np.stack([np.zeros(197), np.arange(3, 200)]).astype(np.int32)
+    others_2E = np.stack([np.arange(1, 190), np.arange(2, 191)]).astype(np.int32)
+    edge_2E = np.concatenate([hub_2E, others_2E], axis=1)
+    split = hold_out_at_random(edge_2E, num_papers=200, share=0.1, num_negatives=999, seed=0)
+    assert 0 not in split.test.source_P
+    assert split.test.negative_PK.shape[1] > 190
+
+
 def test_paper_without_a_date_is_neither_source_nor_candidate():
     edge_2E, day_N = random_graph(5)
     is_dated_N = np.arange(120) % 5 > 0

@@ -87,6 +87,11 @@ def read_dates(papers: TableFile, name: str, column: Column, *, without_date: st
     Raises:
         DataError: a value is no date, or missing where it must not be, or all are.
     """
+    kind = column.type
+    is_time = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+    if not is_time and not is_text(kind) and not is_number(kind):
+        wanted = "whole numbers such as 1999" if name == "year" else "text such as 1999-12-31"
+        raise wrong_type(papers, name, column, wanted)
     is_missing_N = _is_missing(column)
     if is_missing_N.any() and without_date == "refuse":
         where = papers.where(int(np.argmax(is_missing_N)))
@@ -174,6 +179,8 @@ def _filled(column: Column, is_missing_N: np.ndarray) -> Column:
     if not is_missing_N.any():
         return column
     column = as_text(column) if is_text(column.type) else column
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64(), safe=False)
     stand_in: object = date(2000, 1, 1)
     if is_text(column.type):
         stand_in = "2000"

@@ -46,6 +46,8 @@ class Split(NamedTuple):
 LARGEST_SAMPLE = 100_000
 """Citations that are looked up in the other direction."""
 
+BOTH_WAYS = "every link is listed in both directions: keep the one from citing to cited paper"
+
 SHORT = 0.9
 """Sources with less than this share of the usual number of candidates are not taken: all are
 ranked against the same number, and one paper that cites nearly everything must not set it."""
@@ -164,15 +166,12 @@ def hold_out_at_random(
     neighbors = to_undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
     num_free_N = num_papers - 1 - neighbors.degree_N
     eligible = np.flatnonzero(~_has_reverse(edge_2E, num_papers) & (num_free_N[edge_2E[0]] > 0))
-    num_free_P = num_free_N[edge_2E[0][eligible]]
-    is_short_P = num_free_P < (_fewest(num_free_P, num_negatives) if len(eligible) else 1)
-    eligible = eligible[~is_short_P]
+    eligible, num_short = _without_short(eligible, edge_2E[0], num_free_N, num_negatives)
     num_edges = edge_2E.shape[1]
     num_held = min(max(1, int(share * num_edges)), len(eligible) // 2, (num_edges - 1) // 2)
     if num_held < 1:
-        raise _no_candidates(
-            "needs 3 citations and papers that are not linked; list a link without direction once"
-        )
+        is_both = edge_2E.shape[1] and share_both_ways(edge_2E, num_papers) == 1
+        raise _no_candidates(BOTH_WAYS if is_both else "needs 3 citations, and unlinked papers")
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = pick_rng.choice(eligible, size=(2, num_held), replace=False)
     num_candidates = min(num_negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
@@ -188,7 +187,7 @@ def hold_out_at_random(
         np.delete(edge_2E, pick_2P.ravel(), axis=1),
         parts[0],
         parts[1],
-        _candidates(num_free_N[edge_2E[0][pick_2P.ravel()]], int(is_short_P.sum())),
+        _candidates(num_free_N[edge_2E[0][pick_2P.ravel()]], num_short),
     )
 
 
@@ -218,6 +217,25 @@ def _fewest(num_free_P: np.ndarray, num_negatives: int) -> int:
     return max(1, int(SHORT * usual))
 
 
+def _without_short(
+    eligible: np.ndarray, source_E: np.ndarray, num_free_N: np.ndarray, num_negatives: int
+) -> tuple[np.ndarray, int]:
+    """Leave out the citations of papers with far fewer candidates than the others.
+
+    Returns:
+        Those that are left, and the number of the others.
+    """
+    if not len(eligible):
+        return eligible, 0
+    # The median of papers, and not of citations, of which one paper may have most.
+    fewest = _fewest(num_free_N[np.unique(source_E[eligible])], num_negatives)
+    is_short_P = num_free_N[source_E[eligible]] < fewest
+    num_short = int(is_short_P.sum())
+    if len(eligible) - num_short < 2:
+        return eligible, 0
+    return eligible[~is_short_P], num_short
+
+
 def _candidates(num_free_P: np.ndarray, num_short: int) -> Candidates:
     return Candidates(
         int(num_free_P.min()), int(np.median(num_free_P)), int(num_free_P.max()), int(num_short)
@@ -227,7 +245,7 @@ def _candidates(num_free_P: np.ndarray, num_short: int) -> Candidates:
 def _why_no_source(edge_2E: np.ndarray, day_N: np.ndarray) -> str:
     """Say what a dated graph without a source most likely suffers from."""
     if share_both_ways(edge_2E, len(day_N)) == 1:
-        return "every link is listed in both directions: keep the one from citing to cited paper"
+        return BOTH_WAYS
     return "needs a paper with 3 references, 2 of them older; without dates the split is random"
 
 

@@ -71,7 +71,7 @@ class Dialect:
             said.append("with quotes escaped by backslashes")
         if self.num_skipped:
             lines = "a line" if self.num_skipped == 1 else f"{self.num_skipped} lines"
-            said.append(f"without {lines} before the header")
+            said.append(f"{lines} before the header skipped")
         if not self.has_header:
             said.append("without a header line: citing before cited")
         return said

@@ -63,7 +63,8 @@ class Degrees:
         self._step = max(1, num_papers // SAMPLE)
         references_N, citations_N = (np.bincount(row_E, minlength=num_papers) for row_E in edge_2E)
         counts = (citations_N, references_N, citations_N + references_N)
-        self._counts = [count_N[:: self._step] for count_N in counts]
+        sampled = [count_N[:: self._step] for count_N in counts]
+        self._ranks = [_ranks(each) for each in sampled if len(np.unique(each)) >= MIN_DEGREES]
 
     def are_followed_by(self, value_N: np.ndarray) -> bool:
         """True if a column has nearly the order of a count, such as its logarithm has."""
@@ -72,9 +73,8 @@ class Degrees:
             return False
         rank_S = _ranks(value_S)
         return any(
-            abs(np.corrcoef(rank_S, _ranks(count_S))[0, 1]) > SAME_ORDER
-            for count_S in self._counts
-            if len(np.unique(count_S)) >= MIN_DEGREES
+            abs(np.corrcoef(rank_S, count_rank_S)[0, 1]) > SAME_ORDER
+            for count_rank_S in self._ranks
         )
 
 

@@ -7,6 +7,7 @@ import lzma
 import shutil
 import tarfile
 import zipfile
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -195,10 +196,15 @@ def test_papers_without_a_date_are_left_out_or_kept(good, how):
         assert graph.counts["without_date"] == len(PAIRS) - len(kept)
 
 
-@pytest.mark.parametrize("kind", [pa.decimal128(21, 2), pa.int16(), pa.float32(), pa.string()])
+@pytest.mark.parametrize(
+    "kind", [pa.decimal128(21, 2), pa.int16(), pa.float32(), pa.string(), pa.date32()]
+)
 def test_years_of_any_type_may_be_missing(good, kind):
     (good / "papers.csv").unlink()
-    years = pa.array([1999, None, *[2000] * 6]).cast(pa.int64()).cast(kind, safe=False)
+    years = pa.array([1999, None, *[2000] * 6])
+    if pa.types.is_date(kind):
+        years = pa.array([each and date(each, 1, 1) for each in years.to_pylist()])
+    years = years.cast(kind, safe=False)
     pq.write_table(
         pa.table({"id": [f"p{n}" for n in range(8)], "year": years}), good / "papers.parquet"
     )
@@ -216,6 +222,9 @@ def test_dates_that_look_like_placeholders_are_named(good, dates):
     (remark,) = read_folder(good, DataConfig()).remarks
     assert "WARNING: 2 of 8 papers" in remark
     assert "data.without_date" in remark
+    graph = read_folder(good, DataConfig(without_date="drop"))
+    assert graph.id_N.tolist() == [f"p{row}" for row in range(6)]
+    assert "taken for none" in graph.remarks[0]
     write_lines(
         good / "papers.csv", ["id,year", *(f"p{row},{1967 + row // 2}" for row in range(8))]
     )

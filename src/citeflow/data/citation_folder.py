@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph
-from citeflow.data.dates import Dates, describe_placeholders, find_time_columns, read_dates
+from citeflow.data.dates import Dates, find_time_columns, read_dates
 from citeflow.data.diagnosis import describe_folder, quote
 from citeflow.data.features import FEATURES, Degrees, Features, read_features
 from citeflow.data.id_mismatch import MOST_LOOKED_AT, Mismatch, find_mismatch
@@ -119,8 +119,8 @@ def read_folder(folder: Path, config: DataConfig) -> CitationGraph:
         *_remarks_of_columns(papers, times, dates, features),
         *linked.remarks,
     ]
-    if dates and (odd := describe_placeholders(dates)):
-        remarks.append(odd)
+    if dates and dates.remark:
+        remarks.append(dates.remark)
     graph = CitationGraph(
         edge_2E=linked.edge_2E,
         id_N=_as_objects(ids.key),

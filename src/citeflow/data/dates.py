@@ -5,7 +5,7 @@ Legend: N papers.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -49,6 +49,7 @@ PLACEHOLDERS += tuple(map(date.fromisoformat, ("1899-12-30", "1899-12-31", "1969
 GAP_DAYS = 5 * 365
 MIN_PLACEHOLDERS = 2
 MUCH_MORE = 5
+NUM_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +62,11 @@ class Dates:
     day_N: np.ndarray
     """Days since 1970-01-01, int32; the median where none is known."""
 
-    is_dated_N: np.ndarray | None
+    is_dated_N: np.ndarray | None = None
     """False where none is known; None if all are."""
+
+    remark: str = ""
+    """Dates that look invented."""
 
 
 def find_time_columns(columns: Mapping[str, Column]) -> list[str]:
@@ -82,7 +86,7 @@ def read_dates(papers: TableFile, name: str, column: Column, *, without_date: st
         papers: the table.
         name: of the column.
         column: years as numbers or text, or dates.
-        without_date: `refuse`, or else papers may have none.
+        without_date: `refuse`, or else papers may have none, and placeholders count as none.
 
     Raises:
         DataError: a value is no date, or missing where it must not be, or all are.
@@ -105,32 +109,50 @@ def read_dates(papers: TableFile, name: str, column: Column, *, without_date: st
     if is_missing_N.all():
         raise DataError(f"{papers.path}: no paper has a value", quote(name))
     day_N = _days(papers, name, _filled(column, is_missing_N))
-    if not is_missing_N.any():
-        return Dates(name=name, day_N=day_N, is_dated_N=None)
-    day_N[is_missing_N] = np.median(day_N[~is_missing_N])
-    return Dates(name=name, day_N=day_N, is_dated_N=~is_missing_N)
+    dates = Dates(name=name, day_N=day_N)
+    if is_missing_N.any():
+        usual = np.int32(np.median(day_N[~is_missing_N]))
+        day_N = np.where(is_missing_N, usual, day_N)
+        dates = replace(dates, day_N=day_N, is_dated_N=~is_missing_N)
+    return _without_placeholders(dates, is_kept=without_date == "refuse")
 
 
-def describe_placeholders(dates: Dates) -> str:
-    """Say which dates look as if they stood for an unknown one; "" where none does."""
-    day_S = dates.day_N if dates.is_dated_N is None else dates.day_N[dates.is_dated_N]
+def _without_placeholders(dates: Dates, *, is_kept: bool) -> Dates:
+    """Name the dates that look as if they stood for an unknown one, and take them for missing.
+
+    Args:
+        dates: as they were read.
+        is_kept: True takes them as they are, and warns.
+    """
+    is_dated_N = dates.is_dated_N
+    if is_dated_N is None:
+        is_dated_N = np.ones(len(dates.day_N), dtype=bool)
+    suspects = _placeholders(dates.day_N[is_dated_N])
+    is_suspect_N = np.isin(dates.day_N, suspects) & is_dated_N
+    num = int(is_suspect_N.sum())
+    if not num or num == is_dated_N.sum():
+        return dates
+    shown = ", ".join(str(np.datetime64(day, "D")) for day in suspects[:NUM_SHOWN])
+    what = f"{num:,} of {len(is_dated_N):,} papers have a date that looks like a placeholder"
+    if is_kept:
+        advice = "test sources are the newest papers: set data.without_date=drop or undated"
+        return replace(dates, remark=f"WARNING: {what} ({shown}); {advice}")
+    is_dated_N = is_dated_N & ~is_suspect_N
+    day_N = np.where(is_dated_N, dates.day_N, np.int32(np.median(dates.day_N[is_dated_N])))
+    remark = f"{what} ({shown}), taken for none"
+    return replace(dates, day_N=day_N, is_dated_N=is_dated_N, remark=remark)
+
+
+def _placeholders(day_S: np.ndarray) -> list[int]:
+    """List the days that defaults have, and those of papers that are not yet there."""
     day_U, num_U = np.unique(day_S, return_counts=True)
     # Journals date issues ahead, but not by years.
     last = _day(date(date.today().year + 1, 12, 31))
-    suspects = [
-        index
+    return [
+        day
         for index, day in enumerate(day_U.tolist())
         if day > last or _is_placeholder(index, day_U, num_U)
     ]
-    if not suspects:
-        return ""
-    shown = ", ".join(str(np.datetime64(int(day_U[index]), "D")) for index in suspects[:3])
-    num = int(num_U[suspects].sum())
-    return (
-        f"WARNING: {num:,} of {len(day_S):,} papers have a date that looks like a placeholder "
-        f"({shown}); test sources are the newest papers: empty it where it is not known, and "
-        "set data.without_date=drop or undated"
-    )
 
 
 def _is_placeholder(index: int, day_U: np.ndarray, num_U: np.ndarray) -> bool:
@@ -195,7 +217,8 @@ def _days(papers: TableFile, name: str, column: Column) -> np.ndarray:
         column = column.cast(pa.string())  # 19991231
     elif name == "date" and is_number(column.type):
         raise wrong_type(papers, name, column, "dates or text such as 1999-12-31")
-    if name == "year" or is_number(column.type):
+    is_time = pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)
+    if is_number(column.type) or (name == "year" and not is_time):
         return _days_of_years(papers, name, column)
     if name != "date" and is_text(column.type):
         looks_N = as_mask(pc.match_substring_regex(as_text(column), YEAR))

@@ -149,6 +149,7 @@ open last quote | papers.csv | id,title\np0,a\np1,"b\np2,c\n | papers.csv, line 
 missing id | papers.csv | paper,year\np0,1990\n | papers.csv has no column: id ... 'paper', 'year'
 blanks | papers.csv | id year\np0 1990\n | no column: id, among 'id year' ... separated by blanks?
 no header | papers.csv | p0,1990\np1,1991\n | no column: id, among 'p0', '1990' ... no header line?
+no header, equal | papers.csv | p0,1,1\np1,0,1\n | no column: id ... no header line?
 other name | papers.csv | paper_id,y\n1,2\n2,3\n | no column: id ... rename 'paper_id'
 escaped quotes | papers.csv | id,t\na,"\\"x"\nb,"y", z\n | line 3: 2 values expected: found 3
 year and date | papers.csv | id,year,date\na,1,2001-01-01\nb,1,2001-01-01\n | year, date

@@ -40,6 +40,11 @@ def text(lines, delimiter=","):
 
 
 WRITTEN = {
+    "floats as dates": (
+        "papers.csv",
+        text(PAPERS).replace("year", "date").replace("5,0", "5.0,0").encode(),
+        "",
+    ),
     "tabs": ("papers.csv", text(PAPERS, "\t").encode(), "separated by tabs"),
     "tsv": ("citations.tsv", text(CITATIONS, "\t").encode(), "separated by tabs"),
     "upper case": ("Papers.CSV", text(PAPERS).encode(), ""),
@@ -248,6 +253,13 @@ def test_one_instant_is_one_day_in_csv_and_parquet(good):
         assert read_folder(good, DataConfig()).day_N.tolist() == [11357] * 8
 
 
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_seconds_since_1970_are_a_date(good, unit):
+    rows = [f"p{row},{(row * 86_400 + 1_600_000_000) * unit}" for row in range(8)]
+    write_lines(good / "papers.csv", ["id,published_at", *rows])
+    assert read_folder(good, DataConfig()).day_N.tolist() == list(range(18518, 18526))
+
+
 def test_dropped_and_ignored_is_shown(good):
     with (good / "citations.csv").open("a") as file:
         file.write("p1,x1\np1,x2\np1,x3\np1,x4\n")
@@ -340,6 +352,14 @@ def test_excel_workbook_is_no_archive_without_datasets(tmp_path):
             str(tmp_path / "mine.xlsx"), data_root=tmp_path / "root", config=config.load()
         )
     assert "as CSV" in caught.value.hint
+
+
+def test_table_instead_of_its_folder_is_named(good, tmp_path):
+    with pytest.raises(DataError) as caught:
+        download_dataset(
+            str(good / "papers.csv"), data_root=tmp_path / "root", config=config.load()
+        )
+    assert caught.value.hint == f"name its folder: {good}"
 
 
 def test_folder_of_another_kind_says_which(tmp_path):

@@ -21,6 +21,7 @@ from citeflow.data.tables import (
     as_text,
     is_number,
     is_text,
+    reading,
     wrong_type,
 )
 from citeflow.errors import DataError
@@ -46,6 +47,11 @@ MISSING = ("", "nan", "na", "n/a", "nat", "null", "none", "nil", "-", "?", "unkn
 
 PLACEHOLDERS = tuple(map(date.fromisoformat, ("0001-01-01", "1900-01-01", "1970-01-01")))
 PLACEHOLDERS += tuple(map(date.fromisoformat, ("1899-12-30", "1899-12-31", "1969-12-31")))
+LARGEST_BASIC_DATE = 9999_12_31
+FIRST_MILLISECOND = 10**11
+LAST_MILLISECOND = 10**13
+"""Larger whole numbers than a date count seconds since 1970, or milliseconds from 10^11 on."""
+
 GAP_DAYS = 5 * 365
 MIN_PLACEHOLDERS = 2
 MUCH_MORE = 5
@@ -182,7 +188,8 @@ def _is_time(name: str, column: Column) -> bool:
         value_S = np.asarray(some.cast(pa.float64(), safe=False))
         is_year_S = (value_S >= 1) & (value_S <= 9999) & (value_S == np.floor(value_S))
         is_date_S = (value_S >= 1000_01_01) & (value_S <= 9999_12_31)
-        return bool(max(is_year_S.mean(), is_date_S.mean()) > 0.5)
+        is_instant_S = (value_S > LARGEST_BASIC_DATE) & (value_S < LAST_MILLISECOND)
+        return bool(max(is_year_S.mean(), is_date_S.mean(), is_instant_S.mean()) > 0.5)
     if not is_text(column.type):
         return False
     looks_S = as_mask(pc.match_substring_regex(as_text(some), f"{ISO_DATE}|{YEAR}|{BASIC_DATE}"))
@@ -213,17 +220,20 @@ def _filled(column: Column, is_missing_N: np.ndarray) -> Column:
 
 
 def _days(papers: TableFile, name: str, column: Column) -> np.ndarray:
-    if pa.types.is_integer(column.type) and pc.min(column).as_py() > 9999:
-        column = column.cast(pa.string())  # 19991231
+    if pa.types.is_integer(column.type) and (fewest := pc.min(column).as_py()) > 9999:
+        if fewest > LARGEST_BASIC_DATE:
+            unit = "s" if fewest < FIRST_MILLISECOND else "ms"
+            with reading(papers.path):
+                column = column.cast(pa.timestamp(unit, "UTC"))
+        else:
+            column = column.cast(pa.string())  # 19991231
     elif name == "date" and is_number(column.type):
         raise wrong_type(papers, name, column, "dates or text such as 1999-12-31")
     is_time = pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)
     if is_number(column.type) or (name == "year" and not is_time):
         return _days_of_years(papers, name, column)
-    if name != "date" and is_text(column.type):
-        looks_N = as_mask(pc.match_substring_regex(as_text(column), YEAR))
-        if looks_N.mean() > 0.5:
-            return _days_of_years(papers, name, column)
+    if is_text(column.type) and pc.all(pc.match_substring_regex(as_text(column), YEAR)).as_py():
+        return _days_of_years(papers, name, column)
     return _days_of_dates(papers, name, column)
 
 

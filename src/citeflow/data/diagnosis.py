@@ -254,6 +254,10 @@ def describe_folder(folder: Path) -> str:
 
 def way_out(kind: str, path: Path) -> str:
     """Say what to do with a file of a kind that `describe_source` named."""
+    beside = {each.name.partition(".")[0].lower() for each in path.parent.iterdir()}
+    if beside >= {"papers", "citations"}:
+        is_text = path.suffix.lower() == ".txt"
+        return "name them .csv" if is_text else f"name its folder: {path.parent}"
     for name, advice in UNREADABLE.items():
         if name in kind:
             return advice

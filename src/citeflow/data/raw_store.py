@@ -266,6 +266,9 @@ def _not_one(
     value = f"{file.name} holds {shown or 'no files'}{more}"
     expected = " or ".join(each.description for each in formats.values())
     hint = next(filter(None, map(describe_folder, {path.parent for path in present})), "")
+    hint = hint.replace(f"{work}/", "").replace(
+        "`citeflow import", "unpack it, then `citeflow import"
+    )
     return DataError("archive with 0 datasets", value, hint=hint or f"one is expected: {expected}")
 
 

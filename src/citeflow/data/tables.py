@@ -343,7 +343,7 @@ def _read_header(path: Path, required: Sequence[str]) -> TableFile:
         raise DataError(f"{path} has no rows", "a header and nothing below it")
     names = [lower if (lower := name.strip().lower()) in KNOWN_COLUMNS else name for name in header]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
-    if repeated:
+    if repeated and set(required) <= set(names):
         raise DataError(f"{path} has two columns of the same name", quote(repeated[0]))
     return TableFile(
         path=path, names=tuple(names), header_lines=header_lines, dialect=dialect, parts=parts

@@ -136,7 +136,7 @@ class PreparedGraph:
     day_N: np.ndarray | None
     """Date of each paper in days since 1970-01-01, int32; a usual one where it is not known."""
 
-    is_dated_N: np.ndarray | None
+    is_dated_N: np.ndarray | None = None
     """False for papers whose date is not known; None if all are."""
 
     references: Csr

@@ -134,7 +134,7 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
         write_job(job)
         command = [*torchrun_command(workers), str(run.job_file)]
         if ignored := ignored_variables(os.environ):
-            log("train", "ignored, as all workers are on this machine", variables=" ".join(ignored))
+            log("train", "ignored by workers on this machine", variables=" ".join(ignored))
         environment = {**worker_environment(os.environ, workers), **OWN_STORE}
         exit_code, was_stopped = run_workers(command, environment, run)
     error = read_error(run.error_file)

@@ -34,11 +34,12 @@ MALLOC_TUNABLES = {
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Environment variables that name the network interface of the ranks."""
 
-_OF_A_CLUSTER = re.compile(
+_IGNORED = re.compile(
     r"PET_.*|TORCHELASTIC_.*|MASTER_(ADDR|PORT)|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))"
-    r"|(GLOO|NCCL|TP)_SOCKET_IFNAME"
+    r"|(GLOO|NCCL|TP)_SOCKET_IFNAME|PYTHONWARNINGS"
 )
-"""Variables by which operators and images describe a training across machines."""
+"""Variables by which operators and images describe a training across machines; and the one that
+makes errors of the warnings of torch_geometric, which each start of the workers would meet."""
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Keeps the working folder out of `sys.path`: a file named torch.py in it is data, never code."""
@@ -56,7 +57,7 @@ def worker_environment(inherited: Mapping[str, str], workers: int) -> dict[str, 
     loopback = loopback_interface()
     return {
         "GLIBC_TUNABLES": tunables,
-        **{name: value for name, value in inherited.items() if not _OF_A_CLUSTER.fullmatch(name)},
+        **{name: value for name, value in inherited.items() if not _IGNORED.fullmatch(name)},
         **SAFE_PATH,
         **dict.fromkeys(INTERFACE_VARIABLES if loopback else (), loopback),
         "OMP_NUM_THREADS": str(threads),
@@ -65,7 +66,7 @@ def worker_environment(inherited: Mapping[str, str], workers: int) -> dict[str, 
 
 def ignored_variables(inherited: Mapping[str, str]) -> list[str]:
     """List the variables that workers on one machine do not get, or get with another value."""
-    return sorted(name for name in inherited if _OF_A_CLUSTER.fullmatch(name))
+    return sorted(name for name in inherited if _IGNORED.fullmatch(name))
 
 
 def loopback_interface() -> str:

@@ -36,7 +36,7 @@ def render(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Return text that Markdown shows as it is, on one line and inside a table cell too."""
-    one_line = html.escape(" ".join(text.split()))
+    one_line = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"&#{ord(letter)};" if letter in SPECIAL else letter for letter in one_line)
 
 

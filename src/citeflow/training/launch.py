@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from citeflow.errors import (
     NotFoundError,
     StoppedError,
     TrainingError,
+    UnavailableError,
     error_from_dict,
 )
 from citeflow.paths import RunPaths
@@ -35,6 +37,9 @@ WORKER = "citeflow.training.worker"
 
 MAX_RESTARTS = 20
 """How often torchrun may start the workers again; starts without progress end much earlier."""
+
+LOOPBACK = "127.0.0.1"
+CONNECT_S = 5.0
 
 POLL_S = 0.2
 
@@ -122,12 +127,13 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
         The TrainedModel.
 
     Raises:
-        UnavailableError: another process trains this run.
+        UnavailableError: another process trains this run, or workers cannot connect here.
         StoppedError: SIGTERM came.
         TrainingError: a worker ended without a model.
         CiteflowError: the error that a worker reported.
     """
     job = make_job(graph, run, config)
+    check_loopback()
     with files.exclusive(run.lock_file):
         kills = oom_kills()
         files.delete(run.folder, run.error_file.name)
@@ -156,6 +162,21 @@ def train_locally(graph: Path, run: RunPaths, *, config: Config, workers: int) -
     return run.model
 
 
+def check_loopback() -> None:
+    """Check that processes of this machine can connect, which torchrun tries for minutes.
+
+    Raises:
+        UnavailableError: they cannot.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=CONNECT_S).close()
+    except OSError as error:
+        hint = "bring the loopback interface up, as with: ip link set lo up"
+        value = f"{LOOPBACK}: {error.strerror or error}"
+        raise UnavailableError("workers of one machine cannot connect", value, hint=hint) from None
+
+
 def read_error(file: Path) -> CiteflowError | None:
     """Return the error that a worker reported, if it can be read at the moment."""
     try:
@@ -178,7 +199,7 @@ def torchrun_command(workers: int) -> list[str]:
         "torch.distributed.run",
         "--standalone",
         "--local-addr",
-        "127.0.0.1",  # the name of the machine may not resolve
+        LOOPBACK,  # the name of the machine may not resolve
         "--nproc-per-node",
         str(workers),
         "--max-restarts",

@@ -32,6 +32,11 @@ class DataConfig(Record):
     unknown: Literal["error", "drop"] = "error"
     """Treatment of a citation of a paper that is not in the list of papers."""
 
+    without_date: Literal["refuse", "drop", "undated"] = "refuse"
+    """Treatment of papers without a date where others have one: an error; left out, with their
+    citations; or kept, while no citation of theirs is held out and they are no candidates. Not
+    `refuse`: dates that look like placeholders, such as 9999-01-01, count as none, too."""
+
     holdout: Float = Field(0.05, gt=0, le=0.5)
     """With dates: the share of papers, the newest ones, that give one citation each to validation
     and to test. Without dates: the share of citations in each of the two. Ignored where a dataset

@@ -18,6 +18,12 @@ from citeflow.utils.records import Record
 
 REPORT = "report.json"
 CURVES = "curves.json"
+WARNING = "WARNING"
+"""First word of a remark that puts the figures in doubt."""
+
+MIN_TEST_CITATIONS = 30
+"""With fewer, the figures of a test say next to nothing."""
+
 REPAIR = "run `citeflow evaluate` again"
 
 
@@ -126,6 +132,22 @@ class Report(_Open):
     train: TrainSummary
     stages: dict[str, StageCost] = Field(default_factory=dict)
     """Costs of the stages, by name."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Findings in the dataset: what was taken for something else, left out, or looks odd."""
+        remarks = self.facts.get("remarks", [])
+        return [str(text) for text in remarks] if isinstance(remarks, list) else []
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those remarks that put the figures in doubt."""
+        return [text for text in self.remarks if text.startswith(WARNING)]
+
+    @property
+    def is_tiny(self) -> bool:
+        """True if the test has too few citations for a figure that says anything."""
+        return self.test.num_positives < MIN_TEST_CITATIONS
 
     def to_json(self) -> dict[str, object]:
         """Return plain values, as `report.json` holds them, without figures that are unknown."""

@@ -60,7 +60,7 @@ def test_report_says_what_was_evaluated(report, graph, model, trained):
     assert [report.valid.num_positives, report.test.num_positives] == held_out
     assert report.valid.num_negatives == report.test.num_negatives == 50
     assert report.config == trained.config
-    assert report.facts == graph.facts.model_dump()
+    assert report.facts == graph.facts.model_dump(mode="json")
     assert (report.train, report.versions) == (model.details.train, model.details.versions)
     manifest = files.verify(trained.report, evaluator.KIND)
     assert manifest.inputs == {

@@ -29,7 +29,7 @@ def both_ways(some):
 
 
 def to_bytes(split):
-    train_2E, *parts = split
+    train_2E, *parts, _ = split
     arrays = [(part.source_P, part.target_P, part.negative_PK) for part in parts]
     return train_2E.tobytes(), [array.tobytes() for part in arrays for array in part]
 
@@ -43,7 +43,7 @@ def to_bytes(split):
 def test_hold_out_by_date_follows_the_protocol(seed, num_days, share):
     edge_2E, day_N = random_graph(seed, num_days=num_days)
     everything = pairs(*edge_2E)
-    train_2E, valid, test = hold_out_by_date(
+    train_2E, valid, test, _ = hold_out_by_date(
         edge_2E, day_N, share=share, num_negatives=30, seed=seed
     )
     held_valid, held_test = (pairs(part.source_P, part.target_P) for part in (valid, test))
@@ -69,7 +69,7 @@ def test_hold_out_by_date_follows_the_protocol(seed, num_days, share):
 
 def test_sources_are_the_newest_papers_with_two_references():
     edge_2E, day_N = random_graph(2)
-    _, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.1, num_negatives=5, seed=0)
+    _, valid, *_ = hold_out_by_date(edge_2E, day_N, share=0.1, num_negatives=5, seed=0)
     everything = pairs(*edge_2E)
 
     def is_source(paper):
@@ -121,7 +121,7 @@ def test_split_is_seeded_and_independent_of_the_order():
 def test_source_with_fewest_candidates_sets_their_number():
     day_N = np.array([0, 0, 0, 0, 0, 5, 6], dtype=np.int32)
     edge_2E = np.array([[5, 5, 5, 6, 6, 6], [0, 1, 2, 0, 1, 2]], dtype=np.int32)
-    _, valid, test = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=1000, seed=0)
+    _, valid, test, _ = hold_out_by_date(edge_2E, day_N, share=0.5, num_negatives=1000, seed=0)
     assert valid.source_P.tolist() == [6, 5]
     assert valid.negative_PK.shape == test.negative_PK.shape == (2, 2)
     assert set(valid.negative_PK[1].tolist()) == {3, 4}
@@ -132,7 +132,7 @@ def test_candidates_are_drawn_evenly():
     edge_2E = np.array([[20, 20, 20], [3, 4, 19]], dtype=np.int32)
     counts = np.zeros(21, dtype=int)
     for seed in range(600):
-        _, valid, _ = hold_out_by_date(edge_2E, day_N, share=0.05, num_negatives=5, seed=seed)
+        _, valid, *_ = hold_out_by_date(edge_2E, day_N, share=0.05, num_negatives=5, seed=seed)
         counts[valid.negative_PK] += 1
     free = np.setdiff1d(np.arange(20), [3, 4, 19])
     assert counts.sum() == counts[free].sum() == 3000
@@ -145,7 +145,7 @@ def test_candidates_are_drawn_evenly():
 def test_hold_out_at_random_hides_both_directions(seed, share):
     edge_2E, _ = random_graph(seed, num_papers=60, num_edges=500, later=0.5)
     everything = pairs(*edge_2E)
-    train_2E, valid, test = hold_out_at_random(
+    train_2E, valid, test, _ = hold_out_at_random(
         edge_2E, num_papers=60, share=share, num_negatives=30, seed=seed
     )
     held = pairs(valid.source_P, valid.target_P) | pairs(test.source_P, test.target_P)
@@ -199,7 +199,53 @@ def test_undated_graph_without_candidates_is_refused(edges, num_papers):
 
 def test_three_citations_are_enough_for_a_random_split():
     edge_2E = np.array([[0, 1, 2], [1, 2, 3]], dtype=np.int32)
-    train_2E, valid, test = hold_out_at_random(
+    train_2E, valid, test, _ = hold_out_at_random(
         edge_2E, num_papers=4, share=0.05, num_negatives=1000, seed=0
     )
     assert (train_2E.shape[1], len(valid.source_P), len(test.source_P)) == (1, 1, 1)
+
+
+def with_hub(num_papers):
+    """A graph in which the last paper cites nearly all others, and the others a few each."""
+    edge_2E, day_N = random_graph(4, num_papers=num_papers, num_edges=6 * num_papers)
+    hub = num_papers - 1
+    edge_2E = edge_2E[:, (edge_2E != hub).all(axis=0)]
+    hub_2E = np.stack([np.full(hub - 3, hub), np.arange(3, hub)]).astype(np.int32)
+    return np.concatenate([edge_2E, hub_2E], axis=1), np.where(
+        np.arange(num_papers) == hub, 10**6, day_N
+    )
+
+
+@pytest.mark.parametrize("is_dated", [True, False], ids=["by date", "at random"])
+def test_paper_that_cites_nearly_all_leaves_the_candidates_of_others_alone(is_dated):
+    edge_2E, day_N = with_hub(300)
+    hub = 299
+    settings = {"share": 0.1, "num_negatives": 1000, "seed": 0}
+    split = (
+        hold_out_by_date(edge_2E, day_N.astype(np.int32), **settings)
+        if is_dated
+        else hold_out_at_random(edge_2E, num_papers=300, **settings)
+    )
+    assert hub not in split.test.source_P
+    assert split.test.negative_PK.shape[1] == split.candidates.fewest > 200
+    assert split.candidates.num_short >= 1
+
+
+def test_paper_with_most_citations_leaves_a_random_split_alone():
+    hub_2E = np.stack([np.zeros(197), np.arange(3, 200)]).astype(np.int32)
+    others_2E = np.stack([np.arange(1, 190), np.arange(2, 191)]).astype(np.int32)
+    edge_2E = np.concatenate([hub_2E, others_2E], axis=1)
+    split = hold_out_at_random(edge_2E, num_papers=200, share=0.1, num_negatives=999, seed=0)
+    assert 0 not in split.test.source_P
+    assert split.test.negative_PK.shape[1] > 190
+
+
+def test_paper_without_a_date_is_neither_source_nor_candidate():
+    edge_2E, day_N = random_graph(5)
+    is_dated_N = np.arange(120) % 5 > 0
+    split = hold_out_by_date(
+        edge_2E, day_N, share=0.2, num_negatives=20, seed=0, is_dated_N=is_dated_N
+    )
+    for part in (split.valid, split.test):
+        for array in (part.source_P, part.target_P, part.negative_PK):
+            assert is_dated_N[array].all()

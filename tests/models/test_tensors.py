@@ -64,6 +64,12 @@ def test_mean_and_scale_equal_numpy_on_an_even_sample(monkeypatch, x_NF, sample,
     assert mean_F.dtype == scale_F.dtype == torch.float32
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-20, 1e9])
+def test_feature_counts_alike_in_any_unit(x_NF, unit):
+    _, scale_F = mean_and_scale((x_NF[:, :1] * unit).astype(np.float32))
+    assert (scale_F * unit * x_NF[:, 0].std()).item() == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize("constant", [0.1, 1e-3, 123_456.7, -3e7])
 def test_constant_feature_becomes_zero(constant):
     x_NF = np.full((70_000, 1), constant, dtype=np.float32)

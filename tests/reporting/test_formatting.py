@@ -39,6 +39,8 @@ def test_formatting_of_numbers_and_names(function, value, text):
 def test_headline_compares_with_the_best_baseline(report, changes, sentence):
     test = report.test.model_copy(update=changes)
     assert formatting.headline(report.model_copy(update={"test": test})).startswith(sentence)
+    few = report.model_copy(update={"test": test.model_copy(update={"num_positives": 1})})
+    assert formatting.headline(few).endswith("It is of 1 citation only, too few to say anything.")
     alone = report.model_copy(update={"baselines": {}})
     assert formatting.headline(alone) == "Test MRR 0.7518."
     labels = {**formatting.METRICS, **formatting.COUNTS}

@@ -1,4 +1,6 @@
-from citeflow.reporting import markdown
+from citeflow.report import Curves
+from citeflow.reporting import markdown, tables
+from citeflow.reporting.html import render_report
 
 
 def test_summary_rows_have_as_many_cells_as_the_header(report):
@@ -36,3 +38,17 @@ def test_table_of_stages_leaves_out_what_is_unknown(report):
     assert header.split() == ["Stage", "Time", "Peak", "memory", "Written", "Received"]
     assert row.startswith("train")
     assert not rest
+
+
+def test_remarks_and_spread_of_the_dataset_are_shown(report):
+    remarks = ["WARNING: 60 of 600 papers", "papers.csv: features are 'w'"]
+    spread = {"fewest_candidates": 564, "median_candidates": 600, "most_candidates": 1_000}
+    facts = {**report.facts, **spread, "short_sources": 2, "remarks": remarks}
+    found = report.model_copy(update={"facts": facts})
+    rows = tables.dataset(found).rows
+    assert ("Papers they could be ranked against", "564 to 1,000, median 600") in rows
+    assert ("Not held out, with far fewer", "2") in rows
+    assert "- papers.csv: features are 'w'" in markdown.summary(found)
+    assert remarks[0] in markdown.table(found)
+    assert remarks[1] not in markdown.table(found)
+    assert "WARNING: 60 of 600 papers" in render_report(found, Curves())

@@ -15,6 +15,7 @@ from citeflow.errors import (
     NotFoundError,
     StoppedError,
     TrainingError,
+    UnavailableError,
     error_to_dict,
 )
 from citeflow.evaluation import metrics
@@ -212,6 +213,15 @@ def test_torchrun_runs_no_code_of_the_working_folder(tmp_path, monkeypatch):
     code, _ = launch.run_workers(check, environment, RunPaths(tmp_path, "run"))
     assert code == 0
     assert not (tmp_path / "executed").exists()
+
+
+def test_train_locally_ends_at_once_where_workers_cannot_connect(start, monkeypatch):
+    def unreachable(address, timeout):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1: Network is unreachable"):
+        start()
 
 
 @pytest.mark.fault("F14")

@@ -9,6 +9,7 @@ from citeflow.utils import system
 from citeflow.utils.system import (
     MALLOC_TUNABLES,
     bind_to_cores,
+    ignored_variables,
     memory_limit,
     num_cores,
     oom_kills,
@@ -93,12 +94,24 @@ def test_worker_environment_shares_the_cores(monkeypatch, cores, workers, thread
     environment = worker_environment({"OMP_NUM_THREADS": "99", "HOME": "/home"}, workers)
     assert environment["OMP_NUM_THREADS"] == threads
     names = {"HOME", "OMP_NUM_THREADS", "GLIBC_TUNABLES", "PYTHONSAFEPATH"}
-    assert environment.keys() == names
+    assert environment.keys() == names | {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}
     assert (environment["HOME"], environment["PYTHONSAFEPATH"]) == ("/home", "1")
     tunables = dict(each.split("=") for each in environment["GLIBC_TUNABLES"].split(":"))
     assert tunables == {name: str(value) for name, value in MALLOC_TUNABLES.items()}
     theirs = {"GLIBC_TUNABLES": "glibc.malloc.check=3"}
     assert worker_environment(theirs, 1)["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+
+
+def test_worker_environment_leaves_out_what_an_image_says_of_a_cluster():
+    theirs = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PET_NNODES", "PET_NO_PYTHON"]
+    theirs += ["TORCHELASTIC_RUN_ID", "GLOO_SOCKET_IFNAME"]
+    inherited = {**dict.fromkeys(theirs, "eth99"), "CUDA_VISIBLE_DEVICES": "0", "PETS": "2"}
+    environment = worker_environment(inherited, 2)
+    assert not environment.keys() & set(theirs[:-1])
+    addresses = psutil.net_if_addrs()[environment["GLOO_SOCKET_IFNAME"]]
+    assert "127.0.0.1" in [each.address for each in addresses]
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["PETS"]) == ("0", "2")
+    assert ignored_variables(inherited) == sorted(theirs)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The command `citeflow`: stdout is data, stderr is log, the exit code is the kind of an error."""
 
 import importlib
+import io
 import keyword
 import os
 import sys
@@ -56,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         return shell_complete(citeflow, {}, "citeflow", COMPLETION_VARIABLE, instruction)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal, or an image, of ASCII must not end a run by a dash in its table.
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         with handle_signals(), citeflow.make_context("citeflow", args) as context:

@@ -10,6 +10,7 @@ both go through the same checks.
 import contextlib
 import gzip
 import lzma
+import re
 import stat
 import struct
 import tarfile
@@ -21,12 +22,15 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from citeflow import files
+from citeflow.data.diagnosis import describe_source, way_out
+from citeflow.data.dialect import open_bytes
 from citeflow.errors import DataError, NotFoundError
 
 MAX_BYTES = 64 << 30
 MAX_FILES = 10_000
 
 _READ_BYTES = 1 << 20
+_ARCHIVE_NAME = re.compile(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", re.IGNORECASE)
 _BROKEN = (
     EOFError,
     NotImplementedError,
@@ -71,7 +75,17 @@ class _SmallReads:
 def extract(
     archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Unpack a .zip, .tar or .tar.gz, told apart by content; otherwise as `extract_zip`."""
+    """Unpack a .zip or .tar, that may be compressed, told apart by content; else as `extract_zip`.
+
+    Raises:
+        DataError: also for a file that is no archive; the message says what it seems to be.
+    """
+    if archive.is_file() and not _is_meant_as_one(archive):
+        kind = describe_source(archive)
+        hint = way_out(kind, archive)
+        raise DataError(
+            "neither a folder nor an archive", f"{archive} looks like {kind}", hint=hint
+        )
     unpack = extract_zip if zipfile.is_zipfile(archive) else extract_tar
     unpack(archive, target, max_bytes=max_bytes, max_files=max_files)
 
@@ -102,10 +116,10 @@ def extract_zip(
 def extract_tar(
     archive: Path, target: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Unpack a .tar or .tar.gz; arguments and errors as for `extract_zip`."""
+    """Unpack a .tar, .tar.gz, .tar.bz2 or .tar.xz; arguments and errors as for `extract_zip`."""
     with (
         _damage_as_data_error(archive),
-        _open_plain(archive) as plain,
+        open_bytes(archive) as plain,
         tarfile.open(fileobj=cast(IO[bytes], _SmallReads(plain)), mode="r:") as opened,
     ):
         entries = _check(
@@ -141,11 +155,15 @@ def _hint(archive: Path) -> str:
 
 def _entry_of_zip(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was packed on Windows
+    # `filename` ends at a zero byte, which would hide the rest. Windows' own packers write
+    # backslashes between folders, which the format forbids, and other unpackers take for slashes.
+    name = info.orig_filename.replace("\\", "/")
+    is_folder = name.endswith("/")
     return _Entry(
-        name=info.orig_filename,  # `filename` ends at a zero byte, which would hide the rest
+        name=name,
         size_bytes=info.file_size,
-        is_folder=info.is_dir() and kind in (0, stat.S_IFDIR),
-        is_file=not info.is_dir() and kind in (0, stat.S_IFREG),
+        is_folder=is_folder and kind in (0, stat.S_IFDIR),
+        is_file=not is_folder and kind in (0, stat.S_IFREG),
         open=lambda: opened.open(info),
     )
 
@@ -160,10 +178,25 @@ def _entry_of_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Entry:
     )
 
 
-def _open_plain(archive: Path) -> IO[bytes]:
-    with archive.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(archive)) if is_gzip else archive.open("rb")
+def _is_meant_as_one(archive: Path) -> bool:
+    """True for what is an archive by its name or its content, damaged or not."""
+    if _ARCHIVE_NAME.search(archive.name) or zipfile.is_zipfile(archive):
+        return True
+    try:
+        with open_bytes(archive) as plain:
+            head = plain.read(tarfile.BLOCKSIZE)
+    except (*_BROKEN, OSError):
+        return True
+    return not head or head.startswith(b"PK") or head[257:262] == b"ustar" or _has_checksum(head)
+
+
+def _has_checksum(head: bytes) -> bool:
+    """True for a header of the oldest tar, which has no magic number."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _require_end(archive: Path, plain: IO[bytes]) -> None:
@@ -202,7 +235,8 @@ def _check(
 
 def _safe_path(archive: Path, entry: _Entry) -> PurePosixPath:
     path = PurePosixPath(entry.name)
-    # Backslashes and colons are plain characters here, but lead outside where Windows reads them.
+    # In a tar backslashes, and colons, are plain characters here, but lead outside where Windows
+    # reads them.
     if path.is_absolute() or ".." in path.parts or any(mark in entry.name for mark in "\\:\0"):
         raise _refusal(archive, "a name that leads outside", entry)
     if not entry.is_file and not entry.is_folder:

@@ -50,8 +50,21 @@ class CitationGraph:
     day_N: np.ndarray | None = None
     """Date of each paper in days since 1970-01-01, int32; a bare year is its first of January."""
 
+    is_dated_N: np.ndarray | None = None
+    """False for papers whose date is not known, for which `day_N` has a usual one; None if all
+    are."""
+
     split: OwnSplit | None = None
     """The dataset's own split."""
 
     counts: dict[str, int] = field(default_factory=dict)
     """Number of citations that the reader dropped, by reason."""
+
+    features: tuple[str, ...] = ()
+    """Names of the columns, and of the array, that the features come from."""
+
+    unused: dict[str, list[str]] = field(default_factory=dict)
+    """Columns of papers that are not used, by the reason."""
+
+    remarks: tuple[str, ...] = ()
+    """What the reader took, left out and found odd, a line each, for the log and the report."""

@@ -5,9 +5,10 @@ To add a file format that is imported, add it to `importers`; for one that is re
 module like `ogb.py` and add its line to FORMATS.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -19,8 +20,8 @@ from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.download import local_path
 from citeflow.data.importers import registry
 from citeflow.data.importers.source import is_archive
-from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name, shown_path
+from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
 from citeflow.utils.logging import log
 
 DATASETS: dict[str, Callable[[RawStore, Config], Path]] = {
@@ -43,7 +44,7 @@ FORMATS: dict[str, RawFormat] = {
 }
 """File formats, by the name that a manifest has for them."""
 
-_ARCHIVE = r"\.(zip|tar|tgz|tar\.gz)$"
+_ARCHIVE = r"\.(zip|tgz|tar(\.(gz|bz2|xz))?)$"
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -56,8 +57,9 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
 
     Args:
         dataset: a name of `dataset_names`, a citation folder, a file or a folder that an importer
-            reads, an archive of either (.zip, .tar, .tar.gz), or the URL of a file or an archive,
-            to which `#sha256=...` may be added; `file://` may also name a folder.
+            reads, an archive of either (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz), or the URL of a
+            file or an archive, to which `#sha256=...` may be added; `file://` may also name a
+            folder.
         data_root: the result is `raw/<16 hex digits>` below it.
         config: settings of generated datasets.
 
@@ -79,7 +81,7 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
     if dataset and path.is_dir():
         return _convert(store, path, path.resolve().name) or store.add_folder(path)
     if path.is_file():
-        return store.add_archive(path, {"dataset": _without_suffix(path.name)})
+        return store.add_archive(path, {"dataset": shown_path(_without_suffix(path.name))})
     raise _unknown(dataset)
 
 
@@ -104,10 +106,26 @@ def read_raw(raw: Path, config: DataConfig) -> CitationGraph:
         CorruptError: a file was changed since it was stored.
         DataError: something in the tables is wrong.
     """
-    name = files.verify(raw, KIND).text("format")
+    manifest = files.verify(raw, KIND)
+    name = manifest.text("format")
     if name not in FORMATS:
         raise CorruptError("RawDataset in an unknown format", f"{raw}: {name}")
-    return FORMATS[name].read(raw, config)
+    with _named_as_given(raw, manifest.facts.get("origin")):
+        return FORMATS[name].read(raw, config)
+
+
+@contextlib.contextmanager
+def _named_as_given(raw: Path, origin: object) -> Iterator[None]:
+    """Let an error name the files that the user gave, and not their copies."""
+    try:
+        yield
+    except (DataError, NotFoundError) as error:
+        if not isinstance(origin, str):
+            raise
+        what, value, hint = (
+            text.replace(str(raw), origin) for text in (error.what, error.value, error.hint)
+        )
+        raise type(error)(what, value, hint=hint, exit_code=error.exit_code) from None
 
 
 def _download_url(store: RawStore, text: str) -> Path:

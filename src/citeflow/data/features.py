@@ -3,12 +3,17 @@
 Legend: N papers, F features, B papers of one block.
 """
 
+import json
 import mmap
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from citeflow.data.diagnosis import first_line, quote
 from citeflow.data.tables import (
@@ -20,52 +25,119 @@ from citeflow.data.tables import (
     as_text,
     is_number,
     is_text,
+    reading,
+    require_values,
 )
 from citeflow.errors import DataError
-from citeflow.utils.logging import log
 
 FEATURES = "features.npy"
 BLOCK_ROWS = 1 << 16
+
+COUNT = re.compile(
+    r"citation|citedby|timescited|^(n|num|no)?cite[sd]?$|fwci|pagerank|^(in|out)?deg(ree)?$"
+    r"|^(n|num|count|no|total)?(of)?(ref(erence)?s?|referencedworks?)(count|num|total)?$"
+)
+"""Names, in lower case and letters alone, of columns that count citations or references."""
+
+MOST_OFFSET = 1e4
+"""A mean of more than so many standard deviations is subtracted before it costs digits."""
+
+SAMPLE = 10_000
+"""Papers that a column is compared with the number of citations on."""
+
+MIN_SAMPLE = 10
+MIN_DEGREES = 3
+SAME_ORDER = 0.99
+"""Rank correlation of a column that counts citations."""
 
 NOT_AN_ARRAY = (ValueError, OSError, OverflowError, SyntaxError, TokenError)
 """Errors of numpy on a file that is no array; it parses the header as Python."""
 
 
-def read_features(
-    folder: Path, papers: TableFile, columns: Mapping[str, Column]
-) -> np.ndarray | None:
-    """Read the features [N, F] of papers as finite float32, those of `features.npy` first.
+class Degrees:
+    """Citations and references of each paper, on a sample, to tell columns that count them."""
 
-    Returns:
-        None where there are none. An array of float32 with no columns beside it stays on the disk:
-        the result is a read-only map of its file.
+    def __init__(self, edge_2E: np.ndarray, num_papers: int) -> None:
+        """Count the rows of citing and cited paper; repetitions change little."""
+        self.num_papers = num_papers
+        self._step = max(1, num_papers // SAMPLE)
+        references_N, citations_N = (np.bincount(row_E, minlength=num_papers) for row_E in edge_2E)
+        counts = (citations_N, references_N, citations_N + references_N)
+        sampled = [count_N[:: self._step] for count_N in counts]
+        self._ranks = [_ranks(each) for each in sampled if len(np.unique(each)) >= MIN_DEGREES]
+
+    def are_followed_by(self, value_N: np.ndarray) -> bool:
+        """True if a column has nearly the order of a count, such as its logarithm has."""
+        value_S = np.asarray(value_N[:: self._step])
+        if len(value_S) < MIN_SAMPLE or len(np.unique(value_S)) < MIN_DEGREES:
+            return False
+        rank_S = _ranks(value_S)
+        return any(
+            abs(np.corrcoef(rank_S, count_rank_S)[0, 1]) > SAME_ORDER
+            for count_rank_S in self._ranks
+        )
+
+
+def _ranks(value_S: np.ndarray) -> np.ndarray:
+    """Rank values, equal ones alike: their mean rank."""
+    _, group_S, size_U = np.unique(value_S, return_inverse=True, return_counts=True)
+    rank_U = np.cumsum(size_U) - (size_U - 1) / 2
+    ranks: np.ndarray = rank_U[group_S]
+    return ranks
+
+
+@dataclass(kw_only=True, slots=True)
+class Features:
+    """Features of papers, and what became of the columns that might have been some."""
+
+    x_NF: np.ndarray | None = None
+    """Finite float32; None where there are none. An array on the disk with no columns beside it
+    stays there: it is a read-only map of its file."""
+
+    names: list[str] = field(default_factory=list)
+    """The array and the columns that they come from."""
+
+    unused: dict[str, list[str]] = field(default_factory=dict)
+    """Columns that are none, by the reason."""
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Note that a column is no feature."""
+        self.unused.setdefault(reason, []).append(name)
+
+
+def read_features(
+    folder: Path, papers: TableFile, columns: Mapping[str, Column], degrees: Degrees
+) -> Features:
+    """Read the features of papers, those of `features.npy` first.
+
+    Counts of citations are none: they count the citations that are held out, too. They are known by
+    their names, or because they follow the number of citations that the graph has.
+
+    Args:
+        folder: may hold `features.npy`.
+        papers: the table, for messages.
+        columns: those of the table that have no other meaning.
+        degrees: citations and references of each paper.
 
     Raises:
         DataError: a value is missing, not a number or not finite, or the array has another number
             of rows than the papers.
     """
+    features = Features()
     parts = []
     if (folder / FEATURES).exists():
-        parts.append(_read_array(folder / FEATURES, len(columns["id"])))
-    numbers = {
-        name: column
-        for name, column in columns.items()
-        if name not in KNOWN_COLUMNS and _is_feature(name, column)
-    }
-    ignored = [quote(name) for name in columns if name not in KNOWN_COLUMNS | numbers.keys()]
-    if ignored:
-        log("data", "columns ignored, not numbers", file=papers.path, columns=", ".join(ignored))
-    if numbers:
-        parts.append(_numeric_columns(papers, numbers))
-    if not parts:
-        return None
-    return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-
-
-def feature_names(columns: Mapping[str, Column]) -> list[str]:
-    """Return the columns of papers that become features."""
-    others = {name: column for name, column in columns.items() if name not in KNOWN_COLUMNS}
-    return [name for name, column in others.items() if _is_feature(name, column)]
+        x_NF = _read_array(folder / FEATURES, degrees.num_papers)
+        parts.append(_without_counts(features, FEATURES, x_NF, degrees))
+    for name, column in columns.items():
+        if name in KNOWN_COLUMNS or not len(column):
+            continue
+        numbers = _read_column(features, papers, name, column)
+        if numbers is not None:
+            parts.append(_without_counts(features, quote(name), numbers, degrees))
+    parts = [part for part in parts if part.shape[1]]
+    if parts:
+        features.x_NF = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return features
 
 
 def release_pages(array: np.ndarray) -> None:
@@ -78,24 +150,97 @@ def release_pages(array: np.ndarray) -> None:
         array.base.madvise(mmap.MADV_DONTNEED)
 
 
-def _is_feature(name: str, column: Column) -> bool:
-    """True for numbers, and for text that is mostly numbers, so that a typo is an error."""
+def _read_column(
+    features: Features, papers: TableFile, name: str, column: Column
+) -> np.ndarray | None:
+    """Return a column as float32 [N, F]; None, and the reason noted, if it is no feature."""
+    shown = quote(name)
     # The columns that pandas writes for its index, in CSV and in Parquet.
-    is_index = name == "" or name.startswith("__index_level_")
-    if is_index:
-        return False
-    return is_number(column.type) or (is_text(column.type) and are_mostly_numbers(as_text(column)))
+    if name == "" or name.startswith("__index_level_"):
+        features.leave_out(shown, "an index")
+        return None
+    if COUNT.search(re.sub(r"[^a-z]", "", name.lower())):
+        features.leave_out(shown, "counts of citations")
+        return None
+    column = _parse_lists(column)
+    if _is_list(column.type):
+        return _read_lists(features, papers, name, column)
+    # Text that is mostly numbers is a feature, so that a typo is an error.
+    if is_number(column.type) or (is_text(column.type) and are_mostly_numbers(as_text(column))):
+        return _read_numbers(papers, name, column)[:, None]
+    features.leave_out(shown, "not numbers")
+    return None
 
 
-def _numeric_columns(papers: TableFile, columns: Mapping[str, Column]) -> np.ndarray:
-    x_NF = np.empty((len(next(iter(columns.values()))), len(columns)), np.float32)
-    for index, (name, column) in enumerate(columns.items()):
-        with np.errstate(over="ignore"):
-            x_NF[:, index] = as_numbers(papers, name, column)
-        is_bad = ~np.isfinite(x_NF[:, index])
-        if is_bad.any():
-            raise papers.bad_value(name, is_bad, column, "is not a finite number")
+def _read_numbers(papers: TableFile, name: str, column: Column) -> np.ndarray:
+    value_N = as_numbers(papers, name, column)
+    with np.errstate(over="ignore"):
+        x_N = value_N.astype(np.float32)
+    is_bad = ~np.isfinite(x_N)
+    if is_bad.any():
+        raise papers.bad_value(name, is_bad, column, "is not a finite number")
+    mean = value_N.mean()
+    deviation = value_N.std()
+    # float32 would round away what tells these papers apart: seconds since 1970, masses in grams.
+    if deviation > 0 and not MOST_OFFSET * deviation > abs(mean):
+        x_N = ((value_N - mean) / deviation).astype(np.float32)
+    return x_N
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(kind) for check in checks)
+
+
+def _parse_lists(column: Column) -> Column:
+    """Turn text such as [0.5, 1.5], which a list becomes in CSV, into lists of numbers."""
+    if not is_text(column.type) or not str(column[0].as_py()).startswith("["):
+        return column
+    try:
+        lists = [json.loads(text) for text in as_text(column).to_pylist()]
+        return pa.array(lists, pa.list_(pa.float64()))
+    except (ValueError, TypeError, RecursionError, pa.ArrowException):
+        return column
+
+
+def _read_lists(
+    features: Features, papers: TableFile, name: str, column: Column
+) -> np.ndarray | None:
+    """Return a column of lists of one length, such as an embedding, as float32 [N, F]."""
+    if not is_number(column.type.value_type):
+        features.leave_out(quote(name), "lists, but not of numbers")
+        return None
+    require_values(papers, name, column)
+    length_N = np.asarray(pc.list_value_length(column))
+    if length_N.min() != length_N.max() or not length_N.min():
+        lengths = f"lists of {length_N.min()} to {length_N.max()} numbers"
+        features.leave_out(quote(name), lengths)
+        return None
+    flat = pc.list_flatten(column)
+    with np.errstate(over="ignore"), reading(papers.path):
+        value_V = np.asarray(flat.cast(pa.float64(), safe=False), dtype=np.float64)
+        x_NF: np.ndarray = value_V.astype(np.float32).reshape(len(column), -1)
+    is_bad = np.asarray(~np.isfinite(x_NF).all(axis=1))
+    if is_bad.any():
+        raise papers.bad_value(name, is_bad, column, "has a number that is missing or not finite")
     return x_NF
+
+
+def _without_counts(
+    features: Features, name: str, x_NF: np.ndarray, degrees: Degrees
+) -> np.ndarray:
+    """Leave out the columns that follow the degree of the papers; keep a map that has none."""
+    counts = [index for index in range(x_NF.shape[1]) if degrees.are_followed_by(x_NF[:, index])]
+    if len(counts) < x_NF.shape[1]:
+        features.names.append(name)
+    if not counts:
+        return x_NF
+    for index in counts:
+        features.leave_out(
+            name if x_NF.shape[1] == 1 else f"{name}, column {index + 1}",
+            "as many as the citations of the paper",
+        )
+    return np.delete(x_NF, counts, axis=1)
 
 
 def _read_array(path: Path, num_papers: int) -> np.ndarray:

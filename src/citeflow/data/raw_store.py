@@ -7,6 +7,7 @@ downloaded twice; delete the note to have the URL downloaded again.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data import archive, download
 from citeflow.data.citation_graph import CitationGraph
+from citeflow.data.diagnosis import describe_folder, describe_source, way_out
 from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
 from citeflow.utils import records
 from citeflow.utils.logging import log, redact_url
@@ -116,16 +118,20 @@ class RawStore:
             DataError: it is ambiguous.
         """
         name, names = self._find_format(folder)
-        facts = {"dataset": folder.resolve().name, "format": name}
+        facts = {
+            "dataset": shown_path(folder.resolve().name),
+            "format": name,
+            "origin": shown_path(folder),
+        }
         return self._store(folder, names, files.copy_file, facts)
 
     def add_archive(
         self, file: Path, facts: Mapping[str, JsonValue], *, format: str | None = None
     ) -> Path:
-        """Unpack the dataset in an archive, at its top or in one folder below.
+        """Unpack the dataset in an archive, at its top or in one of its folders.
 
         Args:
-            file: .zip, .tar or .tar.gz.
+            file: .zip or .tar, which may be compressed.
             facts: written into the manifest; `dataset` is among them.
             format: the one that the dataset must be in.
 
@@ -142,23 +148,21 @@ class RawStore:
             archive.extract(file, work)
             if convert and (raw := convert(self, work, dataset)):
                 return raw
-            folders = [work, *(path for path in sorted(work.iterdir()) if path.is_dir())]
+            folders = [work, *(path for path in sorted(work.rglob("*")) if path.is_dir())]
             datasets = []
             for folder in folders:
-                if folder.name != "__MACOSX":  # resource forks, which macOS packs beside the files
+                # Resource forks, which macOS packs beside the files.
+                if "__MACOSX" not in folder.relative_to(work).parts:
                     with contextlib.suppress(NotFoundError):
                         datasets.append((folder, *self._find_format(folder)))
             if len(datasets) != 1:
-                hint = " or ".join(each.description for each in self._formats.values())
-                raise DataError(
-                    f"archive with {len(datasets)} datasets",
-                    file.name,
-                    hint=f"one is expected: {hint}",
-                )
+                raise _not_one(file, work, [folder for folder, *_ in datasets], self._formats)
             folder, name, names = datasets[0]
             if format not in (None, name):
                 raise DataError(f"archive is not in the layout of {facts['dataset']}", file.name)
-            return self._store(folder, names, files.move_file, {**facts, "format": name})
+            origin = shown_path(file / folder.relative_to(work))
+            facts = {"origin": origin, **facts, "format": name}
+            return self._store(folder, names, files.move_file, facts)
 
     def add_url(self, source: Source) -> Path:
         """Download and unpack an archive, unless that was done before.
@@ -186,7 +190,12 @@ class RawStore:
         digest = download.fetch(source.url, file, sha256=source.sha256)
         raw = self._find_noted(note, digest)
         if raw is None:
-            facts = {"dataset": source.dataset, "url": url, "archive_sha256": digest}
+            facts = {
+                "dataset": source.dataset,
+                "url": url,
+                "archive_sha256": digest,
+                "origin": url,
+            }
             try:
                 raw = self.add_archive(file, facts, format=source.format)
             except (DataError, NotFoundError):
@@ -227,6 +236,7 @@ class RawStore:
         path = self._root / digest[:16]
         if _is_complete(path):
             log("download", "already here", raw=path.name)
+            _note_origin(path, facts)
             return path
         with files.new_directory(path) as work:
             for name in names:
@@ -241,10 +251,49 @@ class RawStore:
         files.write_manifest(work, KIND, inputs=inputs, facts={**facts, "stages": stages})
 
 
+def shown_path(path: str | Path) -> str:
+    """Return a path as text that can be written; names on the disk may be no UTF-8."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
+
+
 def archive_name(url: str) -> str:
     """Return the file name that a URL ends with, safe to use on the disk."""
     name = PurePosixPath(redact_url(url)).name
     return re.sub(r"[^\w.-]", "_", name).lstrip(".")[-100:] or "archive"
+
+
+def _not_one(
+    file: Path, work: Path, folders: list[Path], formats: Mapping[str, RawFormat]
+) -> DataError:
+    """Build the error for an archive with no dataset, or several; it says what was found where."""
+    found = [str(folder.relative_to(work)) for folder in folders]
+    if found:
+        hint = f"one is expected; unpack it and name one of its folders: {', '.join(found[:5])}"
+        return DataError(f"archive with {len(found)} datasets", file.name, hint=hint)
+    present = [path for path in sorted(work.rglob("*")) if path.is_file()]
+    if describe_source(file) == "an Excel workbook":
+        kind = "an Excel workbook"
+        return DataError(
+            "neither a folder nor an archive", f"{file} is {kind}", hint=way_out(kind, file)
+        )
+    shown = ", ".join(str(path.relative_to(work)) for path in present[:5])
+    more = f" and {len(present) - 5} more" if len(present) > 5 else ""
+    value = f"{file.name} holds {shown or 'no files'}{more}"
+    expected = " or ".join(each.description for each in formats.values())
+    hint = next(filter(None, map(describe_folder, {path.parent for path in present})), "")
+    hint = hint.replace(f"{work}/", "").replace(
+        "`citeflow import", "unpack it, then `citeflow import"
+    )
+    return DataError("archive with 0 datasets", value, hint=hint or f"one is expected: {expected}")
+
+
+def _note_origin(raw: Path, facts: Mapping[str, JsonValue]) -> None:
+    """Note where a dataset came from the last time, as messages name the file that users know."""
+    manifest = files.read_manifest(raw, KIND)
+    if "origin" in facts and manifest.facts.get("origin") != facts["origin"]:
+        noted = {**manifest.facts, "origin": facts["origin"]}
+        values = manifest.model_copy(update={"facts": noted}).model_dump()
+        files.write_json(raw / files.MANIFEST, values)
 
 
 def _is_complete(path: Path) -> bool:

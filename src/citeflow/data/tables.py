@@ -1,4 +1,4 @@
-"""Tables in files (CSV, gzipped CSV, Parquet), read by Arrow.
+"""Tables in files (CSV or TSV, compressed or not, Parquet), read by Arrow.
 
 A bad value is reported with its file and row. Rows count from 0 in the code and as a person counts
 in messages: a CSV row by the line of the file that it starts on, with the header as line 1, and a
@@ -9,10 +9,11 @@ Legend: N rows of a table.
 
 import contextlib
 import csv
+import lzma
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,30 @@ import pyarrow.parquet as pq
 from citeflow.data.diagnosis import (
     diagnose_csv,
     ends_in_open_quote,
+    explain_missing_column,
     first_line,
     line_of_row,
-    open_text,
     quote,
+)
+from citeflow.data.dialect import (
+    FIELD_LIMIT_BYTES,
+    PLAIN,
+    Dialect,
+    detect,
+    is_compressed,
+    open_bytes,
+    open_text,
 )
 from citeflow.errors import DataError, NotFoundError
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
+TEXT_SUFFIXES = tuple(
+    f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in ("", ".gz", ".bz2", ".xz")
+)
+PARQUET = ".parquet"
+SUFFIXES = (*TEXT_SUFFIXES, PARQUET)
+SHOWN_SUFFIXES = (".csv", ".csv.gz", ".tsv", PARQUET)
+"""The usual ones, for messages."""
+
 
 KNOWN_COLUMNS = frozenset({"id", "title", "abstract", "year", "date", "citing", "cited"})
 """Columns with a meaning of their own; all others are candidates for features."""
@@ -57,16 +74,27 @@ class TableFile:
     header_lines: int
     """Lines before the first row of a CSV file, 0 in Parquet."""
 
+    dialect: Dialect = PLAIN
+    """How a CSV file is written."""
+
+    parts: tuple[Path, ...] = ()
+    """Files that make up a Parquet table; Spark writes a folder of them."""
+
     @property
     def is_parquet(self) -> bool:
         """True for Parquet, by the name of the file; all others are CSV."""
-        return self.path.suffix == ".parquet"
+        return is_parquet(self.path)
 
     def where(self, row: int) -> str:
         """Return the location of a row, `papers.csv, line 17`; a CSV file is read again for it."""
-        if self.is_parquet:
-            return f"{self.path}, row {row + 1}"
-        return f"{self.path}, line {line_of_row(self.path, row)}"
+        if not self.is_parquet:
+            return f"{self.path}, line {line_of_row(self.path, row, self.dialect)}"
+        for part in self.parts:
+            num_rows = pq.ParquetFile(part).metadata.num_rows
+            if row < num_rows:
+                return f"{part}, row {row + 1}"
+            row -= num_rows
+        raise IndexError(row)
 
     def bad_value(
         self, name: str, bad_N: np.ndarray, values: Column, problem: str, *, hint: str = ""
@@ -82,17 +110,59 @@ class TableFile:
         )
 
 
-def open_table(folder: Path, stem: str, required: Sequence[str]) -> TableFile:
-    """Find `stem`.csv, .csv.gz or .parquet in a folder and read its header.
+def is_parquet(path: Path) -> bool:
+    """True for a Parquet file, by its name, and for a folder, in which Spark writes them."""
+    return path.suffix.lower() == PARQUET or (path.is_dir() and "." not in path.name)
+
+
+def find_tables(folder: Path, stem: str) -> list[Path]:
+    """List the files, and Spark's folders, that hold a table, in any case of their names."""
+    names = {f"{stem}{suffix}": suffix for suffix in SUFFIXES}
+    found = [path for path in folder.iterdir() if path.name.lower() in names]
+    found += [path for path in folder.glob(stem) if path.is_dir() and any(path.glob("*.parquet"))]
+    names[stem] = PARQUET
+    return sorted(found, key=lambda path: (SUFFIXES.index(names[path.name.lower()]), path.name))
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """List the files of a table: itself, or the part files of a folder as Spark writes it.
 
     Raises:
-        NotFoundError: none of them exists.
-        DataError: two of them do, or the file is empty, damaged, without rows or without a required
+        DataError: there are none, or they are not Parquet.
+    """
+    if not path.is_dir():
+        return (path,)
+    parts = tuple(
+        part for part in sorted(path.iterdir()) if part.is_file() and part.name[0] not in "._"
+    )
+    if not is_parquet(path):
+        hint = "join its part files to one, or write them as Parquet"
+        raise DataError(f"{path} cannot be read", "it is a folder", hint=hint)
+    if not parts or not all(is_parquet(part) for part in parts):
+        hint = "it may be a folder of .parquet files, as Spark writes it"
+        raise DataError(f"{path} holds other files than Parquet, or none", len(parts), hint=hint)
+    return parts
+
+
+def open_table(
+    folder: Path, stem: str, required: Sequence[str], *, has_header: bool = True
+) -> TableFile:
+    """Find the table of a stem, such as `papers`, in a folder and read its header.
+
+    Args:
+        folder: where it lies.
+        stem: name of the file, up to the suffix, which is one of SUFFIXES.
+        required: columns that it must have.
+        has_header: False where the first line is a row, and the columns are the required ones.
+
+    Raises:
+        NotFoundError: there is none.
+        DataError: there are two, or the file is empty, damaged, without rows or without a required
             column.
     """
-    paths = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
+    paths = find_tables(folder, stem)
     if not paths:
-        names = ", ".join(f"{stem}{suffix}" for suffix in SUFFIXES)
+        names = ", ".join(f"{stem}{suffix}" for suffix in SHOWN_SUFFIXES)
         raise NotFoundError(
             f"no table of {stem} in the folder", folder, hint=f"it must hold one of {names}"
         )
@@ -101,44 +171,56 @@ def open_table(folder: Path, stem: str, required: Sequence[str]) -> TableFile:
         raise DataError(
             f"{folder} holds more than one table of {stem}", names, hint="keep one of them"
         )
-    table = _read_header(paths[0])
+    table = _read_header(paths[0], required)
+    if not has_header:
+        dialect = replace(table.dialect, has_header=False)
+        header_lines = dialect.num_skipped
+        return replace(table, names=tuple(required), dialect=dialect, header_lines=header_lines)
     for name in required:
         if name not in table.names:
-            present = ", ".join(quote(name) for name in table.names)
-            raise DataError(
-                f"{table.path} has no column", name, hint=f"its columns are {present[:200]}"
-            )
+            raise explain_missing_column(table.path, name, table.names)
     return table
+
+
+def wrong_type(table: TableFile, name: str, column: Column, wanted: str) -> DataError:
+    """Build the error for a column whose type cannot be read."""
+    what = f"{table.path}: column {quote(name)} has the wrong type"
+    return DataError(what, column.type, hint=f"it must hold {wanted}")
 
 
 def read_all(table: TableFile) -> pa.Table:
     """Read a whole table; known columns of CSV are text, others get the type of their values."""
     with reading(table.path):
         if table.is_parquet:
-            data = pq.ParquetFile(table.path).read()
+            data = pa.concat_tables(
+                [pq.ParquetFile(part).read() for part in table.parts], promote_options="permissive"
+            )
             data.validate(full=True)  # Arrow does not check by itself that text is UTF-8
             return data.rename_columns(table.names)
+    with reading(table.path, table.dialect):
         named = [name for name in table.names if name]
-        data = pyarrow.csv.read_csv(table.path, **_csv_options(table, named))
+        data = pyarrow.csv.read_csv(_arrow_input(table.path), **_csv_options(table, named))
     _check_open_quote(table, data)
     return data
 
 
 def read_batches(table: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield some known columns in batches, in order; memory does not grow with the table."""
-    with reading(table.path):
-        if table.is_parquet:
-            file = pq.ParquetFile(table.path)
+    with reading(table.path, table.dialect):
+        for part in table.parts if table.is_parquet else ():
+            file = pq.ParquetFile(part)
             originals = [file.schema_arrow.names[table.names.index(name)] for name in columns]
             for batch in file.iter_batches(BATCH_ROWS, columns=originals):
                 batch.validate(full=True)
                 yield batch.select(originals).rename_columns(columns)
-        else:
-            yield from pyarrow.csv.open_csv(table.path, **_csv_options(table, columns))
+        if not table.is_parquet:
+            yield from pyarrow.csv.open_csv(
+                _arrow_input(table.path), **_csv_options(table, columns)
+            )
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, dialect: Dialect = PLAIN) -> Iterator[None]:
     """Turn the errors that libraries raise on a damaged file into a DataError of one line."""
     try:
         yield
@@ -147,13 +229,14 @@ def reading(path: Path) -> Iterator[None]:
         OSError,
         EOFError,
         zlib.error,
+        lzma.LZMAError,
         csv.Error,
-        UnicodeDecodeError,
+        UnicodeError,
     ) as error:
         reason = first_line(error)
-        if path.suffix == ".parquet":
+        if is_parquet(path):
             raise DataError(f"{path} is not a readable Parquet file", reason) from None
-        raise diagnose_csv(path, reason) from None
+        raise diagnose_csv(path, reason, dialect) from None
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -240,39 +323,70 @@ def require_values(table: TableFile, name: str, column: Column) -> None:
         )
 
 
-def _read_header(path: Path) -> TableFile:
+def _read_header(path: Path, required: Sequence[str]) -> TableFile:
+    parts = parts_of(path)
+    dialect = PLAIN
     with reading(path):
-        if path.stat().st_size == 0:
+        if all(part.stat().st_size == 0 for part in parts):
             raise DataError(f"{path} is empty", "0 bytes")
-        if path.suffix == ".parquet":
-            file = pq.ParquetFile(path)
-            header = list(file.schema_arrow.names)
+        if is_parquet(path):
+            files = [pq.ParquetFile(part) for part in parts]
+            header = list(files[0].schema_arrow.names)
             header_lines = 0
-            has_rows = file.metadata.num_rows > 0
+            has_rows = any(file.metadata.num_rows for file in files)
         else:
-            with open_text(path) as text:
-                reader = csv.reader(text)
-                header = next(filter(None, reader), [])
-                header_lines = reader.line_num
-                has_rows = any(line.strip() for line in text)
+            dialect = detect(path, required)
+    if not is_parquet(path):
+        with reading(path, dialect):
+            header, header_lines, has_rows = _read_csv_header(path, dialect)
     if not has_rows:
         raise DataError(f"{path} has no rows", "a header and nothing below it")
     names = [lower if (lower := name.strip().lower()) in KNOWN_COLUMNS else name for name in header]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
-    if repeated:
+    if repeated and set(required) <= set(names):
         raise DataError(f"{path} has two columns of the same name", quote(repeated[0]))
-    return TableFile(path=path, names=tuple(names), header_lines=header_lines)
+    return TableFile(
+        path=path, names=tuple(names), header_lines=header_lines, dialect=dialect, parts=parts
+    )
+
+
+def _read_csv_header(path: Path, dialect: Dialect) -> tuple[list[str], int, bool]:
+    """Return the names, the number of lines up to the end of the header, and if a row follows."""
+    csv.field_size_limit(FIELD_LIMIT_BYTES)
+    with open_text(path, dialect.encoding) as text:
+        for _ in range(dialect.num_skipped):
+            text.readline()
+        reader = csv.reader(text, delimiter=dialect.delimiter)
+        header = next(filter(None, reader), [])
+        has_rows = any(line.strip() for line in text)
+    return header, dialect.num_skipped + reader.line_num, has_rows
+
+
+def _arrow_input(path: Path) -> Any:
+    # Arrow decompresses gzip itself, and faster, but goes by the name.
+    return path if path.suffix == ".gz" or not is_compressed(path) else open_bytes(path)
 
 
 def _csv_options(table: TableFile, columns: Sequence[str]) -> dict[str, Any]:
     text = {name: pa.string() for name in columns if name in KNOWN_COLUMNS}
+    dialect = table.dialect
     return {
         "read_options": pyarrow.csv.ReadOptions(
-            column_names=table.names, skip_rows=table.header_lines, block_size=BLOCK_BYTES
+            column_names=table.names,
+            skip_rows=table.header_lines,
+            block_size=BLOCK_BYTES,
+            encoding=dialect.encoding.replace("utf-8-sig", "utf8"),
         ),
-        "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True),
+        "parse_options": pyarrow.csv.ParseOptions(
+            newlines_in_values=True,
+            delimiter=dialect.delimiter,
+            escape_char="\\" if dialect.has_escapes else False,
+        ),
         "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=text, include_columns=list(columns), null_values=[""]
+            column_types=text,
+            include_columns=list(columns),
+            null_values=[""],
+            decimal_point=dialect.decimal_point,
         ),
     }
 
@@ -283,7 +397,7 @@ def _check_open_quote(table: TableFile, data: pa.Table) -> None:
     last = data.slice(data.num_rows - 1).to_pylist()[0].values()
     if not any(isinstance(value, str) and "\n" in value for value in last):
         return
-    if ends_in_open_quote(table.path):
+    if ends_in_open_quote(table.path, table.dialect):
         where = table.where(data.num_rows - 1)
         raise DataError(
             f"{where}: a quote is opened and never closed", f"{table.path.name} ends inside it"

@@ -107,7 +107,7 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
         dataset=prepared.facts.dataset,
         num_papers=prepared.num_papers,
         num_citations=prepared.facts.num_citations,
-        facts=prepared.facts.model_dump(),
+        facts=prepared.facts.model_dump(mode="json"),
         config=trained.config,
         versions=trained.details.versions,
         valid=_scores(valid, trained.calibration),
@@ -118,7 +118,8 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
     )
     curves = _curves(trained, prepared, test)
     _write(report, curves, run.report, trained=trained, graph=prepared)
-    log("evaluate", "done", test_mrr=f"{report.test.mrr:.4f}", path=run.report)
+    doubt = {"too_few_citations": report.test.num_positives} if report.is_tiny else {}
+    log("evaluate", "done", test_mrr=f"{report.test.mrr:.4f}", **doubt, path=run.report)
     return run.report
 
 

@@ -121,9 +121,14 @@ def _candidates(graph: PreparedGraph, source: int) -> np.ndarray:
     for held_out in (graph.valid, graph.test):
         is_candidate_N[held_out.target_P[held_out.source_P == source]] = False
     if graph.day_N is not None:
-        is_candidate_N &= graph.day_N <= graph.day_N[source]
+        is_older_N = graph.day_N <= graph.day_N[source]
+        if graph.is_dated_N is not None:
+            is_older_N |= ~graph.is_dated_N | (not graph.is_dated_N[source])
+        is_candidate_N &= is_older_N
     return np.flatnonzero(is_candidate_N).astype(np.int32)
 
 
 def _date(graph: PreparedGraph, row: int) -> str | None:
-    return None if graph.day_N is None else str(np.datetime64(int(graph.day_N[row]), "D"))
+    if graph.day_N is None or (graph.is_dated_N is not None and not graph.is_dated_N[row]):
+        return None
+    return str(np.datetime64(int(graph.day_N[row]), "D"))

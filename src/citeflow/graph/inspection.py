@@ -21,13 +21,12 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data import citation_folder, ogb
 from citeflow.data.citation_graph import CitationGraph
+from citeflow.data.dates import find_time_columns
 from citeflow.data.diagnosis import quote
-from citeflow.data.features import FEATURES, feature_names
 from citeflow.data.importers import registry
 from citeflow.data.importers.source import open_source
 from citeflow.data.importers.unpacked import unpacked
 from citeflow.data.tables import (
-    KNOWN_COLUMNS,
     TableFile,
     as_text,
     is_text,
@@ -71,6 +70,8 @@ class Inspection:
     ignored: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     split: dict[str, object] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    """What the reader took, and what it left out."""
     warnings: list[str] = field(default_factory=list)
     is_readable: bool = True
     next: str = ""
@@ -136,6 +137,9 @@ def _inspect_folder(folder: Path, result: Inspection, config: DataConfig) -> Non
         graph = ogb.read_ogb(folder)
     if graph is None:
         return
+    result.features = list(graph.features)
+    result.ignored |= {name: why for why, names in graph.unused.items() for name in names}
+    result.remarks = list(graph.remarks)
     result.papers = len(graph.id_N)
     result.citations = graph.edge_2E.shape[1]
     result.unknown = graph.counts.get("unknown", 0)
@@ -158,11 +162,6 @@ def _inspect_tables(folder: Path, result: Inspection, config: DataConfig) -> Cit
     columns = dict(zip(data.column_names, data.columns, strict=True))
     result.papers = data.num_rows
     result.text = [name for name in ("title", "abstract") if name in columns]
-    result.features = feature_names(columns)
-    for name in columns.keys() - KNOWN_COLUMNS - set(result.features):
-        result.ignored.setdefault(name, "not numbers")
-    if (folder / FEATURES).is_file():
-        result.features.append(FEATURES)
     result.warnings += [*_date_warnings(columns, result), *_id_warnings(papers, columns, citations)]
     try:
         config = config.model_copy(update={"unknown": "drop"})
@@ -180,7 +179,7 @@ def _day(day: int) -> str:
 
 
 def _date_warnings(columns: dict[str, pa.ChunkedArray], result: Inspection) -> Iterator[str]:
-    name = next((name for name in ("date", "year") if name in columns), None)
+    name = next(iter(find_time_columns(columns)), None)
     if name is None:
         return
     column = columns[name]
@@ -302,51 +301,35 @@ def _inspect_split(
 ) -> None:
     try:
         if graph.day_N is None:
-            _, _, test = hold_out_at_random(
+            split = hold_out_at_random(
                 edge_2E,
                 num_papers=len(graph.id_N),
                 share=config.holdout,
-                num_negatives=1,
+                num_negatives=config.eval_negatives,
                 seed=config.seed,
             )
         else:
-            _, _, test = hold_out_by_date(
-                edge_2E, graph.day_N, share=config.holdout, num_negatives=1, seed=config.seed
+            split = hold_out_by_date(
+                edge_2E,
+                graph.day_N,
+                share=config.holdout,
+                num_negatives=config.eval_negatives,
+                seed=config.seed,
             )
     except CiteflowError as error:
         result.split = {"kind": "none", "reason": f"{error.what}: {error.hint or error.value}"}
         result.warnings.append(f"no citation can be held out: {error.hint or error.value}")
         return
-    free_P = _num_candidates(edge_2E, graph, test.source_P)
+    num_test = len(split.test.source_P)
     result.split = {
         "kind": "random" if graph.day_N is None else "by date",
-        "sources": len(np.unique(test.source_P)),
-        "held_out": 2 * len(test.source_P),
-        "candidates": {
-            "least": int(min(config.eval_negatives, free_P.min())),
-            "median": int(min(config.eval_negatives, np.median(free_P))),
-            "most": int(min(config.eval_negatives, free_P.max())),
-        },
+        "sources": len(np.unique(split.test.source_P)),
+        "held_out": 2 * num_test,
+        "ranked_against": split.test.negative_PK.shape[1],
+        "candidates": split.candidates._asdict() if split.candidates else {},
     }
-    if len(test.source_P) < FEW_SOURCES:
-        result.warnings.append(
-            f"test sources: {len(test.source_P)}; a figure of so few says little"
-        )
-
-
-def _num_candidates(edge_2E: np.ndarray, graph: CitationGraph, source_P: np.ndarray) -> np.ndarray:
-    """Count the papers that each source could be ranked against."""
-    num_papers = len(graph.id_N)
-    free_N: np.ndarray
-    if graph.day_N is None:
-        degree_N = np.bincount(edge_2E.ravel(), minlength=num_papers)
-        free_N = num_papers - 1 - degree_N
-    else:
-        older_N = np.searchsorted(np.sort(graph.day_N), graph.day_N, side="left")
-        is_older_E = graph.day_N[edge_2E[1]] < graph.day_N[edge_2E[0]]
-        free_N = older_N - np.bincount(edge_2E[0][is_older_E], minlength=num_papers)
-    free_P: np.ndarray = free_N[source_P]
-    return free_P
+    if num_test < FEW_SOURCES:
+        result.warnings.append(f"test sources: {num_test}; a figure of so few says little")
 
 
 def as_table(result: Inspection) -> str:
@@ -365,6 +348,7 @@ def as_table(result: Inspection) -> str:
         "dropped": _pairs(result.dropped),
         "split": _pairs({key: value for key, value in result.split.items() if key != "candidates"}),
         "candidates": _pairs(candidates) if isinstance(candidates, dict) else "",
+        "read": "; ".join(result.remarks),
     }
     lines = [f"{name:<15} {value}" for name, value in rows.items() if value]
     lines += [f"{'look at':<15} {warning}" for warning in result.warnings]

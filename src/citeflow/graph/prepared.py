@@ -18,6 +18,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut
 from citeflow.data.datasets import read_raw
+from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import NOT_AN_ARRAY, release_pages
 from citeflow.data.tables import reading
 from citeflow.errors import CorruptError, DataError, NotFoundError
@@ -31,8 +32,14 @@ from citeflow.graph.csr import (
     transpose,
 )
 from citeflow.graph.reorder import order_by_locality
-from citeflow.graph.split import Split, count_in_training, hold_out_at_random, hold_out_by_date
-from citeflow.report import StageCost, stage_costs
+from citeflow.graph.split import (
+    Split,
+    count_in_training,
+    hold_out_at_random,
+    hold_out_by_date,
+    share_both_ways,
+)
+from citeflow.report import MIN_TEST_CITATIONS, WARNING, StageCost, stage_costs
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
@@ -40,13 +47,22 @@ from citeflow.utils.records import Record
 from citeflow.utils.usage import StageMeter
 
 KIND = "PreparedGraph"
-FORMAT = 3
+FORMAT = 4
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 REPAIR = "delete the folder and run preprocess again"
 
 BLOCK_ROWS = 1 << 16
 """Rows that are taken from a map at once."""
+
+SWAPPED = 0.9
+"""Share of citations of later papers from which on they are taken for swapped."""
+
+MANY_BOTH = 0.2
+"""Share of citations in both directions that a citation network does not have."""
+
+NUM_SHOWN = 3
+"""Citations that are shown of those dropped."""
 
 CHUNK_ROWS = 1 << 20
 """Rows of features that are put in order in memory."""
@@ -84,6 +100,16 @@ class GraphFacts(Record):
     """Dropped repetitions."""
     unknown: int
     """Dropped citations of papers that are not in the list of papers."""
+    without_date: int = 0
+    """Dropped citations of papers without a date."""
+    fewest_candidates: int | None = None
+    """Of a source: papers that it could be ranked against. None with a dataset's own split."""
+    median_candidates: int | None = None
+    most_candidates: int | None = None
+    short_sources: int = 0
+    """Papers, or citations of a random split, that are not held out as they have far fewer."""
+    remarks: tuple[str, ...] = ()
+    """What was taken for something else than it says, left out, or looks wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +135,10 @@ class PreparedGraph:
     """Features, float32."""
 
     day_N: np.ndarray | None
-    """Date of each paper in days since 1970-01-01, int32."""
+    """Date of each paper in days since 1970-01-01, int32; a usual one where it is not known."""
+
+    is_dated_N: np.ndarray | None = None
+    """False for papers whose date is not known; None if all are."""
 
     references: Csr
     """Training citations, from the citing to the cited paper."""
@@ -143,6 +172,7 @@ class PreparedGraph:
             ),
             x_NF=_map_array(path, "x") if "x.npy" in manifest.files else None,
             day_N=_map_array(path, "day") if "day.npy" in manifest.files else None,
+            is_dated_N=_map_array(path, "dated") if "dated.npy" in manifest.files else None,
             references=_map_csr(path, "references"),
             citations=_map_csr(path, "citations"),
             neighbors=_map_csr(path, "neighbors"),
@@ -236,6 +266,7 @@ def write_prepared(
     dataset = str(raw.facts.get("dataset", ""))
     num_given = graph.edge_2E.shape[1]
     edge_2E, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
+    dropped = _describe_dropped(graph, num_self, num_duplicates)
     graph = dataclasses.replace(graph, edge_2E=edge_2E)
     log(
         "preprocess",
@@ -248,7 +279,21 @@ def write_prepared(
     if not edge_2E.shape[1]:
         hint = f"{num_self} of {num_given} were self-citations"
         raise DataError("no citations to learn from", dataset, hint=hint)
-    train_2E, valid, test = _split(graph, edge_2E, config)
+    odd = _describe_direction(graph)
+    train_2E, valid, test, candidates = _split(graph, edge_2E, config)
+    if candidates is not None and candidates.num_short:
+        what = "paper" if graph.day_N is not None else "citation"
+        odd.append(
+            f"{plural(candidates.num_short, what)} not held out, as far fewer papers than usual "
+            "are left to rank against"
+        )
+    if graph.split is None and len(test.source_P) < MIN_TEST_CITATIONS:
+        odd.append(
+            f"{WARNING}: the test has {plural(len(test.source_P), 'citation')}, "
+            "too few for a figure that says anything"
+        )
+    for text in (*dropped, *odd):
+        log("preprocess", text)
     references = build_csr(train_2E[0], train_2E[1], num_papers)
     facts = GraphFacts(
         dataset=dataset,
@@ -261,11 +306,17 @@ def write_prepared(
         num_negatives=test.negative_PK.shape[1],
         num_features=0 if graph.x_NF is None else graph.x_NF.shape[1],
         dates=graph.day_N is not None,
-        later_citations=_count_later(train_2E, graph.day_N),
+        later_citations=_count_later(train_2E, graph),
         held_out_in_training=count_in_training(references, valid, test),
         self_citations=num_self,
         duplicates=num_duplicates,
         unknown=graph.counts.get("unknown", 0),
+        without_date=graph.counts.get("without_date", 0),
+        fewest_candidates=candidates.fewest if candidates else None,
+        median_candidates=candidates.median if candidates else None,
+        most_candidates=candidates.most if candidates else None,
+        short_sources=candidates.num_short if candidates else 0,
+        remarks=(*graph.remarks, *dropped, *odd),
     )
     log(
         "preprocess",
@@ -295,7 +346,7 @@ def write_prepared(
             work,
             KIND,
             inputs={"RawDataset": raw.sha256},
-            facts={**facts.model_dump(), "stages": costs},
+            facts={**facts.model_dump(mode="json"), "stages": costs},
         )
     log("preprocess", "done", path=folder)
 
@@ -311,7 +362,7 @@ def _split(graph: CitationGraph, edge_2E: np.ndarray, config: DataConfig) -> Spl
     if graph.split is not None:
         _check_held_out("valid", graph.split.valid, num_papers)
         _check_held_out("test", graph.split.test, num_papers)
-        return edge_2E, graph.split.valid, graph.split.test
+        return Split(edge_2E, graph.split.valid, graph.split.test)
     if graph.day_N is None:
         return hold_out_at_random(
             edge_2E,
@@ -326,6 +377,7 @@ def _split(graph: CitationGraph, edge_2E: np.ndarray, config: DataConfig) -> Spl
         share=config.holdout,
         num_negatives=config.eval_negatives,
         seed=config.seed,
+        is_dated_N=graph.is_dated_N,
     )
 
 
@@ -342,8 +394,60 @@ def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
             )
 
 
-def _count_later(edge_2E: np.ndarray, day_N: np.ndarray | None) -> int:
-    return 0 if day_N is None else int(np.count_nonzero(day_N[edge_2E[1]] > day_N[edge_2E[0]]))
+def _count_later(edge_2E: np.ndarray, graph: CitationGraph) -> int:
+    """Count the citations of papers with a later date."""
+    if graph.day_N is None:
+        return 0
+    is_later_E = graph.day_N[edge_2E[1]] > graph.day_N[edge_2E[0]]
+    if graph.is_dated_N is not None:
+        is_later_E &= graph.is_dated_N[edge_2E].all(axis=0)
+    return int(np.count_nonzero(is_later_E))
+
+
+def _describe_direction(graph: CitationGraph) -> list[str]:
+    """Say if citations seem to run the wrong way, or both ways.
+
+    Raises:
+        DataError: nearly all of them go to later papers.
+    """
+    edge_2E = graph.edge_2E
+    num_edges = edge_2E.shape[1]
+    found = []
+    share_both = share_both_ways(edge_2E, len(graph.id_N)) if graph.split is None else 0
+    if share_both > MANY_BOTH:
+        found.append(
+            f"{WARNING}: {share_both:.0%} of the citations are listed in both directions; keep the "
+            "one from citing to cited paper"
+        )
+    num_later = _count_later(edge_2E, graph)
+    swapped = f"{num_later:,} of {num_edges:,} citations go to a later paper"
+    if graph.split is None and num_later > SWAPPED * num_edges:
+        hint = "are citing and cited swapped? exchange the names of the columns"
+        raise DataError("no test candidates", swapped, hint=hint)
+    if 2 * num_later > num_edges and not found:
+        found.append(f"{WARNING}: {swapped}: are citing and cited swapped?")
+    return found
+
+
+def _describe_dropped(graph: CitationGraph, num_self: int, num_duplicates: int) -> list[str]:
+    """Say which citations are dropped that have no meaning, with the first ones of each kind."""
+    source_E, target_E = graph.edge_2E
+    said = []
+    if num_self:
+        row_S = source_E[np.flatnonzero(source_E == target_E)[:NUM_SHOWN]]
+        shown = ", ".join(quote(each) for each in graph.id_N[row_S].tolist())
+        said.append(f"{plural(num_self, 'self-citation')} dropped, such as of {shown}")
+    if num_duplicates:
+        keys_E = np.sort(source_E.astype(np.int64) * len(graph.id_N) + target_E)
+        is_again_E = (keys_E[1:] == keys_E[:-1]) & (keys_E[1:] % (len(graph.id_N) + 1) != 0)
+        keys_S = np.unique(keys_E[1:][is_again_E][: 100 * NUM_SHOWN])[:NUM_SHOWN]
+        pairs = [divmod(key, len(graph.id_N)) for key in keys_S.tolist()]
+        shown = ", ".join(
+            f"{quote(graph.id_N[source])} to {quote(graph.id_N[target])}"
+            for source, target in pairs
+        )
+        said.append(f"{plural(num_duplicates, 'repeated citation')} dropped, such as {shown}")
+    return said
 
 
 def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
@@ -356,6 +460,8 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
         files.save_blocks(work / "x.npy", blocks, graph.x_NF.shape, np.float32)
     if graph.day_N is not None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
+    if graph.is_dated_N is not None:
+        files.save_array(work / "dated.npy", graph.is_dated_N[order_N])
 
 
 def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ Legend: N papers, E citations, P held-out citations, K candidates.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,36 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import DataError
 from citeflow.graph.csr import Csr, build_csr, to_undirected
 
-Split = tuple[np.ndarray, HeldOut, HeldOut]
-"""Training citations, int32 [2, E], with the two held-out parts."""
+
+class Candidates(NamedTuple):
+    """Numbers of papers that the sources could be ranked against."""
+
+    fewest: int
+    median: int
+    most: int
+    num_short: int
+    """Papers, or citations of a random split, that are not held out as they have far fewer."""
+
+
+class Split(NamedTuple):
+    """Training citations, and the two held-out parts."""
+
+    train_2E: np.ndarray
+    """int32."""
+    valid: HeldOut
+    test: HeldOut
+    candidates: Candidates | None = None
+    """None for a dataset's own split."""
+
+
+LARGEST_SAMPLE = 100_000
+"""Citations that are looked up in the other direction."""
+
+BOTH_WAYS = "every link is listed in both directions: keep the one from citing to cited paper"
+
+SHORT = 0.9
+"""Sources with less than this share of the usual number of candidates are not taken: all are
+ranked against the same number, and one paper that cites nearly everything must not set it."""
 
 MIN_REFERENCES = 3
 """References of a source: two are held out, and one at least stays for the model to know it by."""
@@ -42,7 +71,13 @@ class _Timeline:
 
 
 def hold_out_by_date(
-    edge_2E: np.ndarray, day_N: np.ndarray, *, share: float, num_negatives: int, seed: int
+    edge_2E: np.ndarray,
+    day_N: np.ndarray,
+    *,
+    share: float,
+    num_negatives: int,
+    seed: int,
+    is_dated_N: np.ndarray | None = None,
 ) -> Split:
     """Take two references from each of the newest papers: one for validation, one for test.
 
@@ -51,11 +86,13 @@ def hold_out_by_date(
     least a day and does not cite the source in return, since the undirected graph would otherwise
     still hold the answer. Candidates are drawn evenly from the older papers that the source does
     not cite: a newer one could be ruled out by its date. K is `num_negatives`, or what the source
-    with the fewest has, if less.
+    with the fewest has, if less; papers with far fewer than the others are no sources.
 
     Args:
         edge_2E: citations without self-citations and duplicates.
         day_N: date of each paper in days.
+        is_dated_N: False for papers whose date is not known; they are neither sources nor
+            candidates, and none of their citations is held out. None if all are known.
         share: sources, as a share of the papers.
         num_negatives: candidates of each held-out citation.
         seed: of the choice of references and candidates.
@@ -65,18 +102,24 @@ def hold_out_by_date(
     """
     references = build_csr(edge_2E[0], edge_2E[1], len(day_N))
     edge_2E = references.edges()
+    if is_dated_N is not None:
+        # Newer than every source: no candidates, and never an older paper that is cited.
+        day_N = np.where(is_dated_N, day_N, np.iinfo(np.int32).max)
     time = _timeline(day_N)
     is_eligible_E = _eligible(edge_2E, day_N)
     is_older_E = day_N[edge_2E[1]] < day_N[edge_2E[0]]
     num_free_N = time.num_older_N - np.bincount(edge_2E[0][is_older_E], minlength=len(day_N))
     is_source_N = np.bincount(edge_2E[0][is_eligible_E], minlength=len(day_N)) >= 2
     is_source_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
+    if is_dated_N is not None:
+        is_source_N &= is_dated_N
     newest_first = time.order_N[::-1]
-    source_P = newest_first[is_source_N[newest_first]][: max(1, int(share * len(day_N)))]
-    if not len(source_P):
-        raise _no_candidates(
-            "needs a paper with 3 references, 2 of them older; without dates the split is random"
-        )
+    possible_P = newest_first[is_source_N[newest_first]]
+    num_sources = max(1, int(share * len(day_N)))
+    if not len(possible_P):
+        raise _no_candidates(_why_no_source(edge_2E, day_N))
+    fewest = _fewest(num_free_N[possible_P[:num_sources]], num_negatives)
+    source_P = possible_P[num_free_N[possible_P] >= fewest][:num_sources]
     # One stream for each draw: the candidates of one part do not depend on how many the other
     # takes.
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
@@ -90,7 +133,13 @@ def hold_out_by_date(
         )
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
     ]
-    return np.delete(edge_2E, pick_2P.ravel(), axis=1), parts[0], parts[1]
+    num_short = int((num_free_N[possible_P[:num_sources]] < fewest).sum())
+    return Split(
+        np.delete(edge_2E, pick_2P.ravel(), axis=1),
+        parts[0],
+        parts[1],
+        _candidates(num_free_N[source_P], num_short),
+    )
 
 
 def hold_out_at_random(
@@ -101,7 +150,8 @@ def hold_out_at_random(
     A citation is eligible if the cited paper does not cite back and the source has a paper that it
     is not linked with. Candidates are drawn evenly from the papers that are not linked with the
     source in either direction. K is `num_negatives`, or what the source with the fewest has, if
-    less. At least one citation stays for training.
+    less; citations of papers with far fewer than the others are not eligible. At least one citation
+    stays for training.
 
     Args:
         edge_2E: citations without self-citations and duplicates.
@@ -116,12 +166,12 @@ def hold_out_at_random(
     neighbors = to_undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
     num_free_N = num_papers - 1 - neighbors.degree_N
     eligible = np.flatnonzero(~_has_reverse(edge_2E, num_papers) & (num_free_N[edge_2E[0]] > 0))
+    eligible, num_short = _without_short(eligible, edge_2E[0], num_free_N, num_negatives)
     num_edges = edge_2E.shape[1]
     num_held = min(max(1, int(share * num_edges)), len(eligible) // 2, (num_edges - 1) // 2)
     if num_held < 1:
-        raise _no_candidates(
-            "needs 3 citations and papers that are not linked; list a link without direction once"
-        )
+        is_both = edge_2E.shape[1] and share_both_ways(edge_2E, num_papers) == 1
+        raise _no_candidates(BOTH_WAYS if is_both else "needs 3 citations, and unlinked papers")
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = pick_rng.choice(eligible, size=(2, num_held), replace=False)
     num_candidates = min(num_negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
@@ -133,7 +183,22 @@ def hold_out_at_random(
         )
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
     ]
-    return np.delete(edge_2E, pick_2P.ravel(), axis=1), parts[0], parts[1]
+    return Split(
+        np.delete(edge_2E, pick_2P.ravel(), axis=1),
+        parts[0],
+        parts[1],
+        _candidates(num_free_N[edge_2E[0][pick_2P.ravel()]], num_short),
+    )
+
+
+def share_both_ways(edge_2E: np.ndarray, num_papers: int) -> float:
+    """Measure the share of citations (source, target ascending) that also run the other way.
+
+    Of a large graph it is the share of an even sample.
+    """
+    sample_2S = edge_2E[:, :: max(1, edge_2E.shape[1] // LARGEST_SAMPLE)]
+    _, is_found_S = _find(_keys(edge_2E, num_papers), _keys(sample_2S[::-1], num_papers))
+    return float(is_found_S.mean())
 
 
 def count_in_training(references: Csr, *parts: HeldOut) -> int:
@@ -144,6 +209,44 @@ def count_in_training(references: Csr, *parts: HeldOut) -> int:
         for source, target in zip(part.source_P, part.target_P, strict=True)
     ]
     return sum(bool((references.row(source) == target).any()) for source, target in pairs)
+
+
+def _fewest(num_free_P: np.ndarray, num_negatives: int) -> int:
+    """Return the number of candidates that a source needs, given what the usual ones have."""
+    usual = min(num_negatives, int(np.median(num_free_P)))
+    return max(1, int(SHORT * usual))
+
+
+def _without_short(
+    eligible: np.ndarray, source_E: np.ndarray, num_free_N: np.ndarray, num_negatives: int
+) -> tuple[np.ndarray, int]:
+    """Leave out the citations of papers with far fewer candidates than the others.
+
+    Returns:
+        Those that are left, and the number of the others.
+    """
+    if not len(eligible):
+        return eligible, 0
+    # The median of papers, and not of citations, of which one paper may have most.
+    fewest = _fewest(num_free_N[np.unique(source_E[eligible])], num_negatives)
+    is_short_P = num_free_N[source_E[eligible]] < fewest
+    num_short = int(is_short_P.sum())
+    if len(eligible) - num_short < 2:
+        return eligible, 0
+    return eligible[~is_short_P], num_short
+
+
+def _candidates(num_free_P: np.ndarray, num_short: int) -> Candidates:
+    return Candidates(
+        int(num_free_P.min()), int(np.median(num_free_P)), int(num_free_P.max()), int(num_short)
+    )
+
+
+def _why_no_source(edge_2E: np.ndarray, day_N: np.ndarray) -> str:
+    """Say what a dated graph without a source most likely suffers from."""
+    if share_both_ways(edge_2E, len(day_N)) == 1:
+        return BOTH_WAYS
+    return "needs a paper with 3 references, 2 of them older; without dates the split is random"
 
 
 def _no_candidates(hint: str) -> DataError:

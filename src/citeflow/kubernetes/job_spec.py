@@ -48,6 +48,15 @@ SMALL_MEMORY = "2Gi"
 MAX_WORKERS = 10_000
 HOURS_OF_A_YEAR = 24 * 365
 
+LABEL_LENGTH = 63
+LABEL_RULE = (
+    "at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends, no blanks"
+)
+NAME_LENGTH = 253
+NAME_RULE = "small letters, digits, '-' and '.', with a letter or digit at both ends"
+
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
 _OWN_MOUNTS = ("/tmp", "/dev/shm")
 _MOUNT_PATH = re.compile(r"/[^:]+")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2}|[numkMGTPE]|[KMGTPE]i)?")
@@ -90,6 +99,30 @@ def _check_memory(text: str) -> str:
 Quantity = Annotated[Str, AfterValidator(_check_quantity)]
 
 
+def _check_label_value(text: str) -> str:
+    if not _LABEL_VALUE.fullmatch(text) or len(text) > LABEL_LENGTH:
+        raise ValueError(f"must be a label of Kubernetes: {LABEL_RULE}")
+    return text
+
+
+def _check_label_key(text: str) -> str:
+    prefix, _, name = text.rpartition("/")
+    if not name or (prefix and not _NAME.fullmatch(prefix)):
+        raise ValueError("must be a key of Kubernetes, such as nvidia.com/gpu")
+    return prefix + "/" * bool(prefix) + _check_label_value(name)
+
+
+def _check_name(text: str) -> str:
+    if not _NAME.fullmatch(text) or len(text) > NAME_LENGTH:
+        raise ValueError(f"must be a name of Kubernetes: {NAME_RULE}")
+    return text
+
+
+LabelValue = Annotated[Str, AfterValidator(_check_label_value)]
+LabelKey = Annotated[Str, AfterValidator(_check_label_key)]
+Name = Annotated[Str, AfterValidator(_check_name)]
+
+
 class JobSpec(Record):
     """Pods that train together, and the resources of each."""
 
@@ -102,7 +135,7 @@ class JobSpec(Record):
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Kubernetes' imagePullPolicy."""
 
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secrets: tuple[Name, ...] = ()
     """Names of secrets with the credentials of the image's registry."""
 
     cpu: Quantity = "500m"
@@ -118,19 +151,19 @@ class JobSpec(Record):
     gpus: Int = Field(0, ge=0)
     """GPUs of a pod, each with a process of its own; 0 trains on the CPU with one process."""
 
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: LabelKey = "nvidia.com/gpu"
     """Name of the GPUs as the cluster's device plugin gives it."""
 
-    volumes: dict[str, str] = Field(default_factory=lambda: {CLAIM: MOUNT})
+    volumes: dict[Name, str] = Field(default_factory=lambda: {CLAIM: MOUNT})
     """Claims in the namespace, and the path where each is mounted."""
 
-    node_selector: dict[str, Str] = Field(default_factory=dict)
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that a node must have."""
 
     tolerations: tuple[dict[str, Any], ...] = ()
     """Taints that the pods accept, as in a pod's spec."""
 
-    queue: Str = ""
+    queue: LabelValue = ""
     """Kueue's queue that the job waits in; empty starts it at once."""
 
     deadline_hours: Float = Field(24.0, gt=0, le=HOURS_OF_A_YEAR)
@@ -149,7 +182,7 @@ class JobSpec(Record):
     priority_class: Str = "citeflow-worker"
     """The PriorityClass of a PyTorchJob's pods; empty for none. A runtime has its own."""
 
-    runtime: Str = "citeflow"
+    runtime: Name = "citeflow"
     """The ClusterTrainingRuntime of a TrainJob; a PyTorchJob has none."""
 
     @field_validator("image")

@@ -19,6 +19,9 @@ RANDOM_FEATURES = 64
 STATISTICS_SAMPLE = 65_536
 """Papers, or up to twice as many, that mean and deviation of the features are taken from."""
 
+SMALLEST_DEVIATION = 1e-30
+"""Below it, one over the deviation comes near the largest float32."""
+
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)")
 # Maps of files are only read.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -69,5 +72,8 @@ def mean_and_scale(x_NF: np.ndarray) -> tuple[Tensor, Tensor]:
     sample_SF = np.asarray(x_NF[:: max(1, len(x_NF) // STATISTICS_SAMPLE)], dtype=np.float64)
     mean_F = sample_SF.mean(axis=0)
     deviation_F = sample_SF.std(axis=0)
-    scale_F = np.where(deviation_F > 1e-6, 1 / np.maximum(deviation_F, 1e-6), 1)
+    # Beside a small mean a small deviation is no noise of rounding, but a small unit of measure.
+    is_small_F = (deviation_F > 1e-6 * np.abs(mean_F)) & (deviation_F > SMALLEST_DEVIATION)
+    is_varied_F = (deviation_F > 1e-6) | is_small_F
+    scale_F = np.divide(1, deviation_F, out=np.ones_like(deviation_F), where=is_varied_F)
     return torch.from_numpy(mean_F).float(), torch.from_numpy(scale_F).float()

@@ -123,7 +123,13 @@ def all_scores(report: Report) -> dict[str, float]:
 
 
 def headline(report: Report) -> str:
-    """Summarize the result in one sentence."""
+    """Summarize the result in one sentence, and in a second one if it says next to nothing."""
+    num = plural(report.test.num_positives, "citation")
+    doubt = f" It is of {num} only, too few to say anything." if report.is_tiny else ""
+    return _result(report) + doubt
+
+
+def _result(report: Report) -> str:
     mrr = report.test.mrr
     scores = baseline_scores(report)
     if not scores:

@@ -115,6 +115,7 @@ def render_report(report: Report, curves: Curves) -> str:
                 [tables.dataset(report), tables.training(report)],
                 [tables.stages(report)] if report.stages else [],
             ],
+            notes=report.remarks,
         ),
         Section(
             title="Settings",
@@ -141,7 +142,9 @@ def _tiles(report: Report) -> list[Tile]:
         Tile(
             label=f"Test {labels['mrr']}",
             value=formatting.score(test.mrr),
-            note="mean of 1 / rank",
+            note=f"of {formatting.plural(test.num_positives, 'citation')} only: says nothing"
+            if report.is_tiny
+            else "mean of 1 / rank",
         ),
         Tile(label="Best baseline", value=formatting.score(best_mrr), note=formatting.method(best)),
         Tile(

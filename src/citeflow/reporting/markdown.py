@@ -18,7 +18,11 @@ def summary(report: Report) -> str:
         tables.stages(report),
     ]
     title = f"# {escape(report.dataset)}\n\n{formatting.headline(report)}\n"
-    return "\n".join([title, *(render(table) for table in shown if table.rows)])
+    parts = [title, *(render(table) for table in shown if table.rows)]
+    if report.remarks:
+        remarks = "\n".join(f"- {escape(text)}" for text in report.remarks)
+        parts.append(f"## The dataset\n\n{remarks}\n")
+    return "\n".join(parts)
 
 
 def render(table: Table) -> str:
@@ -32,7 +36,7 @@ def render(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Return text that Markdown shows as it is, on one line and inside a table cell too."""
-    one_line = html.escape(" ".join(text.split()))
+    one_line = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"&#{ord(letter)};" if letter in SPECIAL else letter for letter in one_line)
 
 
@@ -40,7 +44,8 @@ def table(report: Report) -> str:
     """Render the figures of a run in aligned columns, for the end of a command."""
     shown = [tables.stages(report), tables.metrics(report), tables.baselines(report)]
     last = f"{' '.join(report.dataset.split())}: {formatting.headline(report)}"
-    return "\n\n".join([*(_align(part) for part in shown if part.rows), last]) + "\n"
+    doubts = ["\n".join(report.warnings)] if report.warnings else []
+    return "\n\n".join([*(_align(part) for part in shown if part.rows), *doubts, last]) + "\n"
 
 
 def _align(table: Table) -> str:

@@ -78,6 +78,7 @@ def dataset(report: Report) -> Table:
         "self_citations": "Self-citations dropped",
         "duplicates": "Repeated citations dropped",
         "unknown": "Citations of unknown papers dropped",
+        "without_date": "Citations of papers without a date dropped",
         "later_citations": "Citations of later papers, kept",
         "num_training_citations": "Citations trained on",
         "num_valid": "Held out for validation",
@@ -91,13 +92,27 @@ def dataset(report: Report) -> Table:
     ]
     for name, label in labels.items():
         value = report.facts.get(name)
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and (value or name != "without_date"):
             whole = report.num_citations if name in parts else None
             rows.append((label, formatting.share(value, whole)))
+    rows += _candidates(report)
     split = report.facts.get("split")
     if isinstance(split, str):
         rows.append(("Split", SPLITS.get(split, split)))
     return Table(title="Dataset", header=("Fact", "Value"), rows=rows)
+
+
+def _candidates(report: Report) -> list[tuple[str, str]]:
+    """Rows of the spread of what the sources could be ranked against, if it is known."""
+    names = ("fewest_candidates", "median_candidates", "most_candidates")
+    numbers = [value for name in names if isinstance(value := report.facts.get(name), int)]
+    if len(numbers) < len(names):
+        return []
+    fewest, median, most = map(formatting.count, numbers)
+    rows = [("Papers they could be ranked against", f"{fewest} to {most}, median {median}")]
+    if num_short := report.facts.get("short_sources"):
+        rows.append(("Not held out, with far fewer", str(num_short)))
+    return rows
 
 
 def training(report: Report) -> Table:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from citeflow.errors import (
     NotFoundError,
     StoppedError,
     TrainingError,
+    UnavailableError,
     error_from_dict,
 )
 from citeflow.paths import RunPaths
@@ -29,13 +31,16 @@ from citeflow.training.preemption import stop_with_parent
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
-from citeflow.utils.system import memory_limit, oom_kills, worker_environment
+from citeflow.utils.system import ignored_variables, memory_limit, oom_kills, worker_environment
 
 TORCHRUN = "citeflow.training.torchrun"
 WORKER = "citeflow.training.worker"
 
 MAX_RESTARTS = 20
 """How often torchrun may start the workers again; starts without progress end much earlier."""
+
+LOOPBACK = "127.0.0.1"
+CONNECT_S = 5.0
 
 POLL_S = 0.2
 
@@ -125,17 +130,20 @@ def train_locally(
         The TrainedModel.
 
     Raises:
-        UnavailableError: another process trains this run.
+        UnavailableError: another process trains this run, or workers cannot connect here.
         StoppedError: SIGTERM came.
         TrainingError: a worker ended without a model.
         CiteflowError: the error that a worker reported.
     """
     job = make_job(data, run, config, task=task)
+    check_loopback()
     with files.exclusive(run.lock_file):
         kills = oom_kills()
         files.delete(run.folder, run.error_file.name)
         write_job(job)
         command = [*torchrun_command(workers), str(run.job_file)]
+        if ignored := ignored_variables(os.environ):
+            log("train", "ignored by workers on this machine", variables=" ".join(ignored))
         environment = {**worker_environment(os.environ, workers), **OWN_STORE}
         exit_code, was_stopped = run_workers(command, environment, run)
     error = read_error(run.error_file)
@@ -155,6 +163,21 @@ def train_locally(
         )
         raise TrainingError("a training worker ended with exit code", exit_code, hint=hint)
     return run.model
+
+
+def check_loopback() -> None:
+    """Check that processes of this machine can connect, which torchrun tries for minutes.
+
+    Raises:
+        UnavailableError: they cannot.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=CONNECT_S).close()
+    except OSError as error:
+        hint = "bring the loopback interface up, as with: ip link set lo up"
+        value = f"{LOOPBACK}: {error.strerror or error}"
+        raise UnavailableError("workers of one machine cannot connect", value, hint=hint) from None
 
 
 def read_error(file: Path) -> CiteflowError | None:
@@ -178,6 +201,8 @@ def torchrun_command(workers: int) -> list[str]:
         "-m",
         TORCHRUN,
         "--standalone",
+        "--local-addr",
+        LOOPBACK,  # the name of the machine may not resolve
         "--nproc-per-node",
         str(workers),
         "--max-restarts",

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,16 @@ MALLOC_TUNABLES = {
 }
 """One heap, no separate mappings, nothing returned to the kernel, huge pages if possible."""
 
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Environment variables that name the network interface of the ranks."""
+
+_IGNORED = re.compile(
+    r"PET_.*|TORCHELASTIC_.*|MASTER_(ADDR|PORT)|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))"
+    r"|(GLOO|NCCL|TP)_SOCKET_IFNAME|PYTHONWARNINGS"
+)
+"""Variables by which operators and images describe a training across machines; and the one that
+makes errors of the warnings of torch_geometric, which each start of the workers would meet."""
+
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Keeps the working folder out of `sys.path`: a file named torch.py in it is data, never code."""
 
@@ -37,17 +48,33 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 def worker_environment(inherited: Mapping[str, str], workers: int) -> dict[str, str]:
     """Return the environment variables of the workers that share this machine.
 
-    Tunables that the user has set stay as they are.
+    Tunables that the user has set stay as they are. What an image or a shell says of a training
+    across machines is left out: ranks of one machine meet on its loopback interface.
     """
     tunables = ":".join(f"{name}={value}" for name, value in MALLOC_TUNABLES.items())
     # With more threads than cores, every rank waits in every step for the one that was preempted.
     threads = max(1, num_cores() // workers)
+    loopback = loopback_interface()
     return {
         "GLIBC_TUNABLES": tunables,
-        **inherited,
+        **{name: value for name, value in inherited.items() if not _IGNORED.fullmatch(name)},
         **SAFE_PATH,
+        **dict.fromkeys(INTERFACE_VARIABLES if loopback else (), loopback),
         "OMP_NUM_THREADS": str(threads),
     }
+
+
+def ignored_variables(inherited: Mapping[str, str]) -> list[str]:
+    """List the variables that workers on one machine do not get, or get with another value."""
+    return sorted(name for name in inherited if _IGNORED.fullmatch(name))
+
+
+def loopback_interface() -> str:
+    """Return the name of the interface with the address 127.0.0.1; "" if there is none."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == "127.0.0.1" for each in addresses):
+            return name
+    return ""
 
 
 def malloc_trim() -> None:

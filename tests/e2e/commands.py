@@ -9,6 +9,7 @@ import time
 
 from kubernetes import client as k8s
 
+from e2e import steps
 from e2e.helper import LABEL, LIMITS
 from e2e.waiting import POLL_S, require
 
@@ -31,7 +32,12 @@ def citeflow(*words, timeout_s, **environment):
 
 def watch(trial, run_id, *, timeout_s):
     """Return the exit code of `citeflow runs watch`, and what it says on the terminal."""
-    code, _, said = citeflow("runs", "watch", run_id, *_server(trial), timeout_s=timeout_s)
+    try:
+        code, _, said = citeflow("runs", "watch", run_id, *_server(trial), timeout_s=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        steps.show_logs(trial, run_id)
+        said = (error.stderr or b"").decode()
+        raise AssertionError(f"not ended after {timeout_s:.0f} s:\n{said}") from None
     print(said)
     return code, said
 

@@ -105,7 +105,7 @@ def test_event_files_are_on_the_volume(given, progress, trial, known):
 
 
 def test_deleted_worker_changes_no_bit(progress, trial, known):
-    with progress.part("deleted worker", "results", longest_s=2 * trial.timeout_s + 300):
+    with progress.part("deleted worker", "results", longest_s=2 * trial.timeout_s + 600):
         run_id = steps.start(trial, "deleted")
         job = steps.training(trial, run_id, steps.EVALUATED)
         old, new = steps.delete_worker(trial, job)

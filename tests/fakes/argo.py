@@ -43,6 +43,7 @@ class Workflow:
     pods: dict = field(default_factory=dict)
     """Names of the last pods, by stage."""
     failed: set = field(default_factory=set)
+    is_terminated: bool = False
 
 
 class Argo:
@@ -81,7 +82,7 @@ class Argo:
                     thread = threading.Thread(target=self._execute, args=(workflow,))
                     self._threads.append(thread)
                     thread.start()
-                elif run.state == "CANCELING":
+                elif run.state == "CANCELING" and not self.workflows[run.run_id].is_terminated:
                     self._terminate(self.workflows[run.run_id])
 
     def _workflow(self, run):
@@ -164,6 +165,7 @@ class Argo:
 
     def _terminate(self, workflow):
         """Signal the containers that run; the pods stay, with exit code 143."""
+        workflow.is_terminated = True
         for name in workflow.pods.values():
             with contextlib.suppress(ApiError, StopIteration):
                 pod = self.kube.store.get("pods", "kubeflow", name)

@@ -49,9 +49,10 @@ class Kubelet(TrainingOperator):
         """Environment of each pod that is none of a job."""
 
     def signal(self, pod, number):
-        """Send a signal to the first process of a pod's container."""
+        """Send a signal to what a pod's container runs."""
         with self.store.changed:
-            self.containers[pod["metadata"]["uid"]].process.send_signal(number)
+            if process := self.containers[pod["metadata"]["uid"]].process:
+                process.signal_group(number)
 
     def execute(self, pod, command):
         """Run a command as in a pod: in its /proc are the container's processes alone."""
@@ -59,7 +60,10 @@ class Kubelet(TrainingOperator):
         with tempfile.TemporaryDirectory() as folder:
             for each in process.members():
                 (Path(folder) / str(each.pid)).symlink_to(f"/proc/{each.pid}")
-            argv = [sys.executable, *(word.replace('"/proc"', repr(folder)) for word in command[1:])]
+            argv = [
+                sys.executable,
+                *(word.replace('"/proc"', repr(folder)) for word in command[1:]),
+            ]
             ended = subprocess.run(argv, capture_output=True, text=True, timeout=30)
         return ended.stdout + ended.stderr
 

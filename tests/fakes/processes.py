@@ -48,8 +48,12 @@ class Process:
     def terminate(self):
         self._popen.terminate()
 
-    def send_signal(self, number):
-        self._popen.send_signal(number)
+    def signal_group(self, number):
+        """Signal the group of the first process, as Argo does, but not a shell that waits there."""
+        for process in self.members():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getpgid(process.pid) == self._popen.pid and process.name() != "sh":
+                    process.send_signal(number)
 
     def kill(self):
         self._popen.kill()

@@ -36,8 +36,6 @@ OPTIONS = {
     "CITEFLOW_E2E_EPOCHS": "30",
 }
 
-NEVER = 1e9
-
 FAULTS = {
     "K1": ("token", "token", {"citeflow.kubeflow.connection:_keep_host": {"returns": None}}),
     "K2": (
@@ -62,7 +60,7 @@ FAULTS = {
         {"citeflow.kubernetes.oom:OomKills.killed_in_vain": {"returns": ""}},
     ),
 }
-"""The tests that are run after the upload, the part that must fail, and the code that was mended."""
+"""The tests to run besides the upload, the part that must fail, and what was mended."""
 
 
 @pytest.fixture

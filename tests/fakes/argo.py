@@ -1,7 +1,7 @@
 """Argo Workflows as a stock Kubeflow Pipelines sets it up, for the servers in memory.
 
-A run's tasks are resolved by kfp.local in a process of its own, which asks for a pod where kfp.local
-would start a process. A pod that is lost is made again, a step that crashes is final.
+A run's tasks are resolved by kfp.local in a process of its own, which asks for a pod where
+kfp.local would start one. A pod that is lost is made again, a step that crashes is final.
 """
 
 import contextlib
@@ -183,7 +183,6 @@ def main(run_id, root):
 
     class Pod:
         def __init__(self, full_command, env_vars, **_):
-            # Without the blanks of kfp's own, the last words name the function.
             self.task = {"stage": stage_of(full_command), "command": full_command, "env": env_vars}
 
         def run(self):

@@ -19,7 +19,7 @@ from citeflow import __version__
 
 from . import kfp_server
 from .argo import Argo
-from .kube_api import KubeApi, container_status, timestamp
+from .kube_api import KubeApi, timestamp
 from .operator import Container, TrainingOperator
 from .recorded import recorded
 

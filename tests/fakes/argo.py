@@ -102,18 +102,18 @@ class Argo:
     def _execute(self, workflow):
         run = workflow.run
         own = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        log = self.root / f"argo-{run.run_id}.log"
-        workflow.process = process = subprocess.Popen(
-            [sys.executable, "-m", "fakes.argo", run.run_id, str(self.root)],
-            cwd=Path(__file__).parents[1],
-            env={**own, "HOME": str(self.root)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-        )
+        given = {"spec": workflow.spec, "arguments": run.runtime_config.parameters}
+        with (self.root / f"argo-{run.run_id}.log").open("w") as log:
+            workflow.process = process = subprocess.Popen(
+                [sys.executable, "-m", "fakes.argo", run.run_id, str(self.root)],
+                cwd=Path(__file__).parents[1],
+                env={**own, "HOME": str(self.root)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         with process, contextlib.suppress(BrokenPipeError):
-            given = {"spec": workflow.spec, "arguments": run.runtime_config.parameters}
             print(json.dumps(given), file=process.stdin, flush=True)
             for line in process.stdout:
                 is_well = self._task(workflow, **json.loads(line))

@@ -248,7 +248,7 @@ def workers_of(trial, job):
     return sorted(pods, key=lambda pod: pod.name)
 
 
-def training(trial, run_id, sign=STARTED):
+def training(trial, run_id, sign):
     """Wait until the log of a worker of a run's one job has a sign; return the job."""
 
     def look():

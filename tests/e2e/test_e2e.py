@@ -58,7 +58,7 @@ def test_run_trains_in_a_job_and_succeeds(progress, trial, known):
     with progress.part("run", "upload", longest_s=2 * trial.timeout_s):
         known["run_id"] = run_id = steps.start(trial, "plain")
         print(trial.server.run_url(run_id))
-        steps.training(trial, run_id)
+        steps.training(trial, run_id, steps.STARTED)
         steps.finish(trial, run_id)
         assert trial.server.failed_stages(run_id) == {}
 
@@ -121,7 +121,7 @@ def test_deleted_worker_changes_no_bit(progress, trial, known):
 def test_cancelled_run_leaves_no_job(progress, trial):
     with progress.part("cancelled run", "upload", longest_s=trial.timeout_s + 720):
         run_id = steps.start(trial, "cancelled", steps.ENDLESS_EPOCHS)
-        job = steps.training(trial, run_id)
+        job = steps.training(trial, run_id, steps.STARTED)
         trial.server.terminate_run(run_id)
         job_s, pods_s = steps.gone(trial, job)
         print(f"the job was gone after {job_s:.0f} s, its pods after {pods_s:.0f} s")
@@ -132,7 +132,7 @@ def test_cancelled_run_leaves_no_job(progress, trial):
 def test_repeated_step_adopts_its_job(progress, trial, known):
     with progress.part("repeated step", "results", longest_s=3 * trial.timeout_s):
         run_id = steps.start(trial, "repeated")
-        job = steps.training(trial, run_id)
+        job = steps.training(trial, run_id, steps.STARTED)
         try:
             first = steps.kill_step(trial, run_id)
         except k8s.ApiException as error:
@@ -173,7 +173,7 @@ def test_outage_of_the_api_server_changes_no_bit(given, progress, trial, known):
         pytest.skip("no CITEFLOW_E2E_OUTAGE_COMMAND takes the API server away for a minute")
     with progress.part("outage", "results", longest_s=2 * trial.timeout_s + commands.OUTAGE_S):
         run_id = steps.start(trial, "outage")
-        job = steps.training(trial, run_id)
+        job = steps.training(trial, run_id, steps.STARTED)
         away_s = commands.outage(trial)
         require(away_s > 0, "the API server was always there")
         print(f"the API server was away for {away_s:.0f} s")

@@ -94,6 +94,6 @@ def test_e2e_passes_here(e2e):
 @pytest.mark.fault("F45", nightly=True)
 @pytest.mark.parametrize(("chosen", "part", "faults"), FAULTS.values(), ids=FAULTS)
 def test_e2e_fails_with_a_fault_put_back(e2e, chosen, part, faults):
-    states = e2e(faults, chosen, minutes=3.0)
+    states = e2e(faults, chosen, minutes=2.0)
     failed = [name for name, state in states.items() if state == "failed"]
     assert (states["upload"], failed) == ("ok", [part])

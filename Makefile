@@ -52,7 +52,7 @@ test: $(READY) ## the tests
 faults: $(READY) ## kills, cuts, full disks, hostile files: docs/faults.md, slow tests included
 	$(BIN)/pytest -m fault
 
-e2e: $(READY) ## the tests on the cluster of the kubeconfig, 20 minutes; CITEFLOW_E2E_NAME=value each (docs/e2e.md)
+e2e: $(READY) ## the tests on the cluster of the kubeconfig, 30 minutes; CITEFLOW_E2E_NAME=value each (docs/e2e.md)
 	CITEFLOW_E2E=1 $(BIN)/python -m pytest tests/e2e -s -rs -W ignore
 
 bench: $(READY) ## compare the synthetic graph with ogbl-citation2

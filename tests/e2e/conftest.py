@@ -24,15 +24,21 @@ class Progress:
             print(f"\n=== {text}", flush=True)
 
     @contextlib.contextmanager
-    def part(self, name, *needs):
-        """Time a part; skip it where something that it needs did not succeed."""
+    def part(self, name, *needs, longest_s):
+        """Time a part; skip it where something that it needs did not succeed.
+
+        Args:
+            name: the part.
+            needs: the parts whose success it needs.
+            longest_s: its longest time, the sum of the limits of its waits.
+        """
         self.results[name] = "skipped"
         lacking = [each for each in needs if self.results.get(each) != "ok"]
         if lacking:
             states = [f"{each} ({self.results.get(each, 'not run')})" for each in lacking]
             pytest.skip(f"needs {', '.join(states)}")
         started = time.monotonic()
-        self.show(name)
+        self.show(f"{name}, {longest_s / 60:.0f} min at most")
         try:
             yield
             self.results[name] = "ok"

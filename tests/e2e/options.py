@@ -30,6 +30,7 @@ class Options:
     epochs: int = 60
     victim: int = 1
     token_file: str = ""
+    outage_command: str = ""
     keep: bool = False
 
 

@@ -17,7 +17,7 @@ from kubernetes import stream
 
 from citeflow.errors import ConfigError, UnavailableError
 from citeflow.kubeflow import connection, submit
-from citeflow.kubeflow.calls import call
+from citeflow.kubeflow.calls import RawApi, call
 from citeflow.kubeflow.client import KfpClient
 from citeflow.kubeflow.outcome import SUCCEEDED, TERMINAL
 from citeflow.kubeflow.pipelines import PIPELINES
@@ -39,18 +39,29 @@ ORPHAN_S = 300.0
 
 ENDLESS_EPOCHS = 10**6
 
+STARTED = re.compile(r"train\[rank \d+\] (?:starting|resuming) ")
+"""In the log of a worker: it trains. The first validation may be far away."""
+
+EVALUATED = re.compile(r"train\[rank \d+\] evaluated ")
+"""In the log of a worker: it has trained for a while, and goes on."""
+
 KILL = """
 import os, pathlib, signal
+parents = {}
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         words = (folder / "cmdline").read_bytes().split(b"\\0")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
     except OSError:
         continue
     if b"python" in words[0] and b"kfp.dsl.executor_main" in words[1:4]:
-        os.kill(int(folder.name), signal.SIGKILL)
-        print("killed", folder.name)
+        parents[int(folder.name)] = int(status["PPid"])
+for process, parent in parents.items():
+    if parent in parents:
+        os.kill(process, signal.SIGKILL)
+        print("killed", process)
 """
-"""Run in the pod of a step: fails this attempt, and leaves the pod."""
+"""Run in the pod of a step: kills the child that does the work, and not the parent that waits."""
 
 
 @dataclass(kw_only=True)
@@ -115,8 +126,15 @@ def connect(options, client):
 # Pipelines and runs
 
 
-def plan(trial, what="plain", epochs=0):
-    """Plan a run on a small graph that is long enough to be disturbed, without any cache."""
+def plan(trial, what="plain", epochs=0, **job):
+    """Plan a run on a small graph that is long enough to be disturbed, without any cache.
+
+    Args:
+        trial: the trial.
+        what: the part of the trial.
+        epochs: length of the training; by default that of the options.
+        job: what its job shall have besides, or instead.
+    """
     options = trial.options
     settings = {
         "synthetic": {"num_papers": options.papers, "seed": trial.seed},
@@ -134,6 +152,7 @@ def plan(trial, what="plain", epochs=0):
         "memory": options.memory,
         "shared_memory": "256Mi",
         "deadline_hours": 1.0,
+        **job,
     }
     parameters = {
         "dataset": "synthetic",
@@ -163,9 +182,9 @@ def upload(trial):
     return trial.uploaded.url
 
 
-def start(trial, what, epochs=0):
+def start(trial, what, epochs=0, **job):
     """Start a run; return its id."""
-    run_id = submit.submit(trial.server, plan(trial, what, epochs)).run_id
+    run_id = submit.submit(trial.server, plan(trial, what, epochs, **job)).run_id
     trial.runs[trial.name(what)] = run_id
     return run_id
 
@@ -229,8 +248,8 @@ def workers_of(trial, job):
     return sorted(pods, key=lambda pod: pod.name)
 
 
-def training(trial, run_id):
-    """Wait until the workers of a run's one job train; return the job."""
+def training(trial, run_id, sign):
+    """Wait until the log of a worker of a run's one job has a sign; return the job."""
 
     def look():
         state = trial.server.get_run(run_id).state
@@ -241,7 +260,7 @@ def training(trial, run_id):
         jobs = jobs_of(trial, run_id)
         require(len(jobs) <= 1, f"{len(jobs)} jobs of one run")
         logs = [log_of(trial, pod) for pod in workers_of(trial, jobs[0])] if jobs else []
-        return jobs[0] if any("evaluated" in text for text in logs) else None
+        return jobs[0] if any(map(sign.search, logs)) else None
 
     def state():
         jobs = jobs_of(trial, run_id)
@@ -278,7 +297,7 @@ def delete_worker(trial, job):
 
 
 def kill_step(trial, run_id):
-    """Kill what the train step runs, as a crash would; return its pod, which stays as it failed."""
+    """Kill the child of the train step, as a crash would; return its pod."""
     pod = step_pods(trial, run_id, "train")[-1]
     # A client of its own: its requests become web sockets for a while.
     core = k8s.CoreV1Api(k8s.ApiClient(trial.client.api.configuration))
@@ -299,18 +318,23 @@ def kill_step(trial, run_id):
 
 
 def adopted(trial, run_id, first, job):
-    """Wait until another attempt of the train step owns the same job.
+    """Wait until the step has started again within its pod, and taken over the same job.
 
     Raises:
-        AssertionError: it is not the same job any more.
+        AssertionError: it has not, or not in this pod, or it is not the same job any more.
     """
 
     def look():
-        pods = step_pods(trial, run_id, "train")
-        jobs = jobs_of(trial, run_id)
-        require([each.uid for each in jobs] == [job.uid], f"not the one job {job.uid}: {jobs}")
-        owners = {owner["uid"] for owner in jobs[0].owners}
-        return ({pod.uid for pod in pods} - {first.uid}) & owners
+        state = trial.server.get_run(run_id).state
+        if state in TERMINAL:
+            show_logs(trial, run_id)
+        require(state not in TERMINAL or state == SUCCEEDED, f"the run ended as {state}")
+        uids = [each.uid for each in jobs_of(trial, run_id)]
+        require(uids == [job.uid], f"not the one job {job.uid}: {uids}")
+        pods = {pod.uid for pod in step_pods(trial, run_id, "train")}
+        require(pods == {first.uid}, f"not the one pod {first.uid} of the step: {pods}")
+        _, again, rest = log_of(trial, first).partition(" step starts again ")
+        return again and " launch takes over " in rest
 
     def state():
         return f"steps: {summarize(step_pods(trial, run_id, 'train'))}"
@@ -357,6 +381,24 @@ def check_artifacts(trial, run_id):
     lacking = artifacts.missing(uris, PIPELINES["citation"].compiled().read_text())
     require(not lacking, f"artifacts that no step of the run makes: {lacking}")
     return uris
+
+
+def metrics_of(trial, run_id, stage, artifact):
+    """Return the metrics of an artifact, from the tasks of a server without ML Metadata.
+
+    There, each is an artifact of its own with a number (artifact.proto). Others list no tasks.
+    """
+    get = RawApi(trial.server.kfp).get
+    run = call(get, f"/apis/v2beta1/runs/{run_id}", (("view", "FULL"),))
+    return {
+        metric["name"]: metric["number_value"]
+        for task in run.get("tasks") or []
+        if task.get("name") == stage
+        for output in (task.get("outputs") or {}).get("artifacts") or []
+        if output.get("artifact_key") == artifact
+        for metric in output.get("artifacts") or []
+        if "number_value" in metric
+    }
 
 
 def starts(text):

@@ -34,6 +34,10 @@ ROUTES = {
     "POST /pipelines": "create_pipeline",
     "GET /pipelines/names/([^/]+)": "pipeline_by_name",
     "GET /pipelines/([^/]+)/versions": "list_versions",
+    "DELETE /pipelines/[^/]+/versions/([^/]+)": "delete_version",
+    "DELETE /pipelines/([^/]+)": "delete_pipeline",
+    "DELETE /experiments/([^/]+)": "delete_experiment",
+    "DELETE /runs/([^/:]+)": "delete_run",
     "GET /experiments": "list_experiments",
     "POST /experiments": "create_experiment",
     "POST /runs": "create_run",
@@ -91,6 +95,8 @@ class State:
     failed_tasks: dict = field(default_factory=dict)
     """Types and messages of a failed run's tasks, on a server that has no ML Metadata."""
     namespaces: tuple = ("alice",)
+    runs_for_real: bool = False
+    """Whether something else executes the runs, and sets their states and tasks."""
     states: list = field(default_factory=list)
     """Of each run, one for each time that it is asked for; the last one stays."""
     asked: dict = field(default_factory=dict)
@@ -162,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._send(*answer)
 
-    do_POST = do_GET
+    do_POST = do_DELETE = do_GET
 
     def log_message(self, *_: object) -> None:
         pass
@@ -317,10 +323,10 @@ class Answers:
     def list_versions(self, pipeline_id: str) -> object:
         """The newest first, in pages."""
         query = self.request.query
-        assert query["sort_by"] == "created_at desc"
+        assert query.get("sort_by") in (None, "created_at desc")
         mine = [each for each in self.state.versions if each.pipeline_id == pipeline_id][::-1]
         start = int(query.get("page_token") or 0)
-        end = start + int(query["page_size"])
+        end = start + int(query.get("page_size") or 20)
         return models.V2beta1ListPipelineVersionsResponse(
             pipeline_versions=mine[start:end] or None,
             next_page_token=str(end) if end < len(mine) else None,
@@ -396,9 +402,9 @@ class Answers:
         if run.state not in TERMINAL and states:
             times = self.state.asked[run.run_id] = self.state.asked.get(run.run_id, -1) + 1
             run.state = states[min(times, len(states) - 1)]
-        if run.state in TERMINAL:
+        if run.state in TERMINAL and run.finished_at == NEVER:
             run.finished_at = datetime.now(UTC)
-        if run.state == "FAILED":
+        if run.state == "FAILED" and not self.state.runs_for_real:
             run.run_details = to_model(recorded("kfp/run-failed"), "V2beta1Run").run_details
 
     def terminate_run(self, run_id: str) -> object:
@@ -406,8 +412,32 @@ class Answers:
         if run.state in TERMINAL:
             raise RefusedError(400, f"Failed to terminate a run {run_id}: it has ended")
         run.state = "CANCELING"
+        if self.state.runs_for_real:
+            return {}
         self.state.states = ["CANCELING", "FAILED"]
         self.state.asked[run_id] = -1
+        return {}
+
+    def delete_run(self, run_id: str) -> object:
+        return self._delete("runs", "run_id", run_id)
+
+    def delete_experiment(self, experiment_id: str) -> object:
+        return self._delete("experiments", "experiment_id", experiment_id)
+
+    def delete_version(self, version_id: str) -> object:
+        return self._delete("versions", "pipeline_version_id", version_id)
+
+    def delete_pipeline(self, pipeline_id: str) -> object:
+        if any(each.pipeline_id == pipeline_id for each in self.state.versions):
+            raise RefusedError(400, "the pipeline still has versions")
+        return self._delete("pipelines", "pipeline_id", pipeline_id)
+
+    def _delete(self, kind: str, key: str, value: str) -> object:
+        known = getattr(self.state, kind)
+        left = [each for each in known if getattr(each, key) != value]
+        if len(left) == len(known):
+            raise RefusedError(404, f"{value} not found")
+        known[:] = left
         return {}
 
     def create_recurring_run(self) -> object:

@@ -3,8 +3,10 @@
 It answers what citeflow asks, as real servers did (recorded/).
 """
 
+import base64
 import contextlib
 import copy
+import hashlib
 import json
 import re
 import socket
@@ -43,6 +45,8 @@ PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
     r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[^/]+))?)?"
 )
+SERVICE = re.compile(r"/api/v1/namespaces/kubeflow/services/([^/]+)/proxy(/.*)")
+EXEC = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)/exec\?(.*)")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 FINISHED = ("Succeeded", "Failed")
 
@@ -260,6 +264,11 @@ class KubeApi:
         """The answer to an access review with this spec."""
         self.lines = defaultdict(list)
         """Log lines with their times, by uid of the pod and number of the container's start."""
+        self.services = {}
+        """What answers behind the proxy to a service, by name and port: a function of method, path,
+        headers and body that returns status, headers and body."""
+        self.exec = None
+        """What runs a command in a pod: a function of the pod and the command that returns text."""
         self.errors = []
         self._faults = []
         self._callbacks = []
@@ -482,7 +491,9 @@ class KubeApi:
             since = datetime.now(UTC) - timedelta(seconds=int(query["sinceSeconds"]))
         if query.get("follow", "").lower() == "true":
             return self._follow(place, since, self._cuts)
-        return "".join(shown(line) for line in self.lines[place] if line[0] >= since)
+        is_timed = query.get("timestamps", "").lower() == "true"
+        lines = [line for line in self.lines[place] if line[0] >= since]
+        return "".join(shown(line) if is_timed else f"{line[1]}\n" for line in lines)
 
     def _follow(self, place, since, born):
         sent = 0
@@ -596,6 +607,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _do(self):
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.kube.is_refused():
+            raise DroppedError
+        if found := SERVICE.fullmatch(self.path):
+            return self._proxy(found, text)
+        if found := EXEC.fullmatch(self.path):
+            return self._exec(*found.groups())
         content_type = self.headers.get("Content-Type", "")
         body = json.loads(text) if text else None
         if self.command == "PATCH":
@@ -619,5 +636,31 @@ class Handler(BaseHTTPRequestHandler):
             if data:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
+
+    def _proxy(self, found, body):
+        service, path = found.groups()
+        answer = self.server.kube.services[service]
+        status, headers, content = answer(self.command, path, dict(self.headers), body)
+        self.send_response_only(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _exec(self, namespace, name, query):
+        """Run a command in a pod, and send what it prints as the one frame of a web socket."""
+        pod = self.server.kube.store.get("pods", namespace, name)
+        command = [value for key, value in parse_qsl(query) if key == "command"]
+        output = b"\x01" + self.server.kube.exec(pod, command).encode()
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response_only(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(digest).decode())
+        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
+        self.end_headers()
+        self.wfile.write(b"\x82\x7e" + len(output).to_bytes(2) + output + b"\x88\x00")
+        self.close_connection = True
 
     do_GET = do_POST = do_PATCH = do_DELETE = _do

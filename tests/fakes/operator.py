@@ -202,10 +202,12 @@ class TrainingOperator:
 
     def _pods_of(self, job):
         uid = job["metadata"]["uid"]
+        namespace = job["metadata"]["namespace"]
         return [
-            pod
-            for pod in self.store.list("pods", job["metadata"]["namespace"])
-            if uid in [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or []]
+            copy.deepcopy(pod)
+            for (plural, space, _), pod in sorted(self.store.objects.items())
+            if (plural, space) == ("pods", namespace)
+            and uid in [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or []]
         ]
 
     def _create_pod(self, job, name, labels, template):
@@ -227,7 +229,7 @@ class TrainingOperator:
             self.containers[uid] = Container(
                 namespace=meta["namespace"], pod=name, uid=uid, job=meta["name"], port=port
             )
-            if self._taken() < self.places:
+            if self._has_place(pod):
                 self.hold(name, "ContainerCreating")
             else:
                 self.keep_unscheduled(name)
@@ -236,9 +238,9 @@ class TrainingOperator:
             service["metadata"] = {"name": name, "ownerReferences": [owner]}
             self.store.create("services", meta["namespace"], service)
 
-    def _taken(self):
+    def _has_place(self, pod):
         pods = self.store.list("pods")
-        return sum(bool(pod["spec"].get("nodeName")) for pod in pods)
+        return sum(bool(each["spec"].get("nodeName")) for each in pods) < self.places
 
     def _report_refusal(self, job, name):
         """Report as the training operator, or the controller of Jobs, does."""
@@ -290,20 +292,25 @@ class TrainingOperator:
         pod = self.kube.get("pods", container.namespace, container.pod)
         if self.real:
             argv, environment = command_of(pod, lambda text: localized(text, container))
-            container.process = Process(argv, environment, container.uid)
+            container.process = Process(argv, {**environment, **self._given(pod)}, container.uid)
         elif self.script:
             container.steps = iter(self.script(pod))
 
-    def finish(self, name, exit_code, reason=""):
+    def _given(self, pod):
+        """Return what the environment of a container has besides that of its pod's spec."""
+        return {}
+
+    def finish(self, name, exit_code, reason="", message=""):
         """End a container; it starts again where its restart policy says so."""
         container, state = self._find(name)
         container.process = None
         container.steps = iter(())
         end = {"exitCode": exit_code, "reason": reason or ("Error" if exit_code else "Completed")}
-        end["finishedAt"] = timestamp()
+        end |= {"finishedAt": timestamp(), "message": message}
         pod = self.kube.get("pods", container.namespace, container.pod)
         state["ready"] = False
-        if exit_code and "deletionTimestamp" not in pod["metadata"]:
+        is_final = pod["spec"].get("restartPolicy") == "Never"
+        if exit_code and not is_final and "deletionTimestamp" not in pod["metadata"]:
             container.restart_at = time.monotonic() + self.restart_delay
             where = f"pod={name}_{container.namespace}({container.uid})"
             message = f"back-off 10s restarting failed container={state['name']} {where}"
@@ -349,7 +356,7 @@ class TrainingOperator:
         elif "deletionTimestamp" in pod["metadata"]:
             self._end(container)
         elif not pod["spec"].get("nodeName"):
-            if self._taken() < self.places:
+            if self._has_place(pod):
                 self.hold(container.pod, "ContainerCreating")
         elif pod["status"]["phase"] == "Pending" and (self.real or self.script):
             self.start(container.pod)

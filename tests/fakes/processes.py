@@ -48,10 +48,26 @@ class Process:
     def terminate(self):
         self._popen.terminate()
 
+    def signal_group(self, number):
+        """Signal the group of the first process, as Argo does, but not a shell that waits there."""
+        for process in self.members():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getpgid(process.pid) == self._popen.pid and process.name() != "sh":
+                    process.send_signal(number)
+
     def kill(self):
         self._popen.kill()
         self._popen.wait(10)
         self._end()
+
+    def members(self):
+        """Return all processes of the container."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == self.uid:
+                    found.append(process)
+        return found
 
     def _read(self):
         for line in self._popen.stdout:
@@ -60,10 +76,9 @@ class Process:
     def _end(self):
         """A container's processes all end with its first."""
         if self._reader.is_alive() or not self._popen.stdout.closed:
-            for process in psutil.process_iter():
+            for process in self.members():
                 with contextlib.suppress(psutil.Error, OSError):
-                    if process.environ().get(MARK) == self.uid:
-                        process.send_signal(signal.SIGKILL)
+                    process.send_signal(signal.SIGKILL)
             self._reader.join(10)
             self._popen.stdout.close()
 
@@ -72,13 +87,13 @@ def command_of(pod, replace):
     """Return argv and environment of the container, with $(NAME) expanded as the kubelet does."""
     container = pod["spec"]["containers"][0]
     environment = {}
-    for entry in container["env"]:
+    for entry in container.get("env", ()):
         if "valueFrom" in entry:
             assert entry["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
             environment[entry["name"]] = pod["status"]["podIP"]
         else:
             environment[entry["name"]] = replace(entry["value"])
-    words = [*container["command"], *container["args"]]
+    words = [*container["command"], *container.get("args", ())]
     argv = [re.sub(r"\$\((\w+)\)", lambda m: environment[m[1]], replace(word)) for word in words]
-    argv[0] = sys.executable
+    argv[0] = sys.executable if argv[0].startswith("python") else argv[0]
     return argv, environment

@@ -26,7 +26,7 @@ def inspect(tmp_path):
     def run(folder):
         scratch = tmp_path / "scratch"
         scratch.mkdir()
-        return inspect_source(str(folder), scratch, DataConfig(holdout=0.5))
+        return inspect_source(str(folder), scratch, DataConfig(holdout=0.5, eval_negatives=20))
 
     return run
 
@@ -43,7 +43,7 @@ def test_sound_folder_has_its_facts_and_no_warnings(tmp_path, inspect):
     candidates = result.split["candidates"]
     # The newest paper has 114 older ones and cites 4 of them.
     assert candidates["most"] == 110
-    assert candidates["least"] <= candidates["median"] <= candidates["most"]
+    assert candidates["fewest"] <= candidates["median"] <= candidates["most"]
     assert result.next == f"citeflow run --dataset {tmp_path / 'in'}"
     assert f"papers          {PAPERS}" in as_table(result)
 
@@ -88,9 +88,9 @@ def test_features_text_and_what_is_ignored_are_named(tmp_path, inspect):
     folder = write(tmp_path / "in", papers=rows, header="id,year,weight,color,title")
     np.save(folder / "features.npy", np.zeros((PAPERS, 2), np.float32))
     result = inspect(folder)
-    assert result.features == ["weight", "features.npy"]
+    assert result.features == ["features.npy", "'weight'"]
     assert result.text == ["title"]
-    assert result.ignored == {"color": "not numbers"}
+    assert result.ignored == {"'color'": "not numbers"}
 
 
 def test_citations_of_unknown_papers_lead_to_the_setting(tmp_path, inspect):

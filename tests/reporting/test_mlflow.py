@@ -26,7 +26,7 @@ from citeflow.errors import UnavailableError
 from citeflow.evaluation import trained_model
 from citeflow.paths import RunPaths
 from citeflow.report import Curves
-from citeflow.reporting import mlflow
+from citeflow.reporting import links, mlflow
 
 STARTS_WITHIN_S = 240
 """The server imports for half a minute on a busy machine."""
@@ -463,10 +463,13 @@ def test_run_without_the_package_ends_before_it_begins(tmp_path):
 def test_pipelines_give_publish_the_variables_of_mlflow(checkout, name):
     text = (checkout / "pipelines" / name / "pipeline.yaml").read_text()
     platform = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]
-    stage = platform["deploymentSpec"]["executors"]["exec-publish"]
+    executors = platform["deploymentSpec"]["executors"]
+    stage = executors["exec-publish" if name == "citation" else "exec-run-trials"]
     sources = [*stage["configMapAsEnv"], *stage["secretAsEnv"]]
     assert all(source["optional"] for source in sources)
-    names = {key["envVar"] for source in sources for key in source["keyToEnv"]}
+    names = {key["envVar"] for source in sources for key in source["keyToEnv"]} - set(
+        links.VARIABLES
+    )
     suffixes = ("URI", "USERNAME", "PASSWORD", "TOKEN")
     assert names == {"MLFLOW_EXPERIMENT_NAME", *(f"MLFLOW_TRACKING_{name}" for name in suffixes)}
     assert stage["fieldPathAsEnv"][0]["name"] == mlflow.KFP_RUN_ID

@@ -124,7 +124,7 @@ def recognize(path: Path) -> Recognized | None:
     ]
     if guesses:
         _, _, importer, evidence = max(guesses, key=lambda guess: guess[:2])
-        if _is_broken_folder(path, importer):
+        if path.is_dir() and _is_broken_folder(path, importer):
             return None
         return Recognized(source, importer, evidence)
     if error := refused.refusal(source):
@@ -142,7 +142,7 @@ def _is_broken_folder(path: Path, importer: Importer) -> bool:
         citation_folder.find_files(path)
     except CiteflowError as error:
         return isinstance(error, DataError)
-    return importer is edges.IMPORTER
+    return importer in (edges.IMPORTER, parquet.IMPORTER)
 
 
 def _folders(source: Source) -> Iterator[Path]:
@@ -163,5 +163,8 @@ def unknown(path: Path) -> DataError:
     if source.files and not first:
         source.files[0].read_whole()  # raises what is wrong with its packing
     seen = f"it begins with {first!r}" if first else "it is empty"
+    what = f"{path} is no dataset that citeflow knows"
+    if path.is_file() and is_native(path.parent):
+        return DataError(what, "a table of one", hint=f"name its folder: {path.parent}")
     known = ", ".join(importer.title for importer in IMPORTERS)
-    return DataError(f"{path} is no dataset that citeflow knows", seen, hint=f"it reads {known}")
+    return DataError(what, seen, hint=f"it reads {known}")

@@ -3,7 +3,6 @@
 import bz2
 import contextlib
 import gzip
-import json
 import lzma
 import shutil
 import tarfile

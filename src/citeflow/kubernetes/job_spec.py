@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -160,7 +160,7 @@ class JobSpec(Record):
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that a node must have."""
 
-    tolerations: tuple[dict[str, Any], ...] = ()
+    tolerations: tuple[dict[str, str | int], ...] = ()
     """Taints that the pods accept, as in a pod's spec."""
 
     queue: LabelValue = ""

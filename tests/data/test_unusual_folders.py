@@ -21,7 +21,7 @@ from citeflow.data.citation_folder import read_folder
 from citeflow.data.datasets import download_dataset, read_raw
 from citeflow.data.diagnosis import describe_source, way_out
 from citeflow.data.features import Degrees
-from citeflow.errors import DataError, NotFoundError
+from citeflow.errors import DataError
 
 
 @pytest.fixture
@@ -363,6 +363,5 @@ def test_table_instead_of_its_folder_is_named(good, tmp_path):
 def test_folder_of_another_kind_says_which(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/papers.7z").write_bytes(KINDS["a 7-Zip archive"])
-    with pytest.raises(NotFoundError, match="no papers table") as caught:
+    with pytest.raises(DataError, match="is a 7z archive: not read"):
         download_dataset(str(tmp_path / "mine"), data_root=tmp_path / "root", config=config.load())
-    assert "papers.7z looks like a 7-Zip archive" in caught.value.hint

@@ -31,7 +31,7 @@ NOON = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
         ({"cpu": "16", "memory": "8Gi"}, "no single node has all of it"),
         ({"memory": "16Gi"}, "memory 16Gi of at most 8Gi"),
         ({"gpus": 9}, "nvidia.com/gpu 9 of at most 8"),
-        ({"cpu": "64", "node_selector": {"pool": "none yet"}}, ""),
+        ({"cpu": "64", "node_selector": {"pool": "none-yet"}}, ""),
         ({"memory": "8Gi", "node_selector": {"pool": "gpu"}}, "memory 8Gi of at most 4Gi"),
     ],
 )

@@ -6,7 +6,7 @@ the source. Ids are text, as the source has them.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,12 +133,12 @@ def library(name: str) -> Any:
 
 
 def papers(
-    ids: object,
+    ids: Iterable[object],
     *,
-    title: object = None,
-    abstract: object = None,
-    date: object = None,
-    **others: object,
+    title: Iterable[object] | None = None,
+    abstract: Iterable[object] | None = None,
+    date: Iterable[object] | None = None,
+    **others: Iterable[object] | None,
 ) -> Papers:
     """Make a batch of papers of lists or Arrow arrays of text."""
     columns = {"id": ids, "title": title, "abstract": abstract, "date": date, **others}
@@ -146,12 +146,12 @@ def papers(
     return Papers(pa.RecordBatch.from_pydict(given))
 
 
-def citations(citing: object, cited: object) -> Citations:
+def citations(citing: Iterable[object], cited: Iterable[object]) -> Citations:
     """Make a batch of citations of lists or Arrow arrays of text."""
     return Citations(pa.RecordBatch.from_pydict({"citing": text(citing), "cited": text(cited)}))
 
 
-def text(values: object) -> pa.Array:
+def text(values: Iterable[object]) -> pa.Array:
     """Make an Arrow array of text of a list, an array of numpy, or an Arrow array."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -161,7 +161,7 @@ def text(values: object) -> pa.Array:
         return pa.array(values, pa.string())
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
         # Numbers among text, or half a surrogate pair, which JSON can hold and UTF-8 cannot.
-        return pa.array([_plain(value) for value in values], pa.string())  # type: ignore[attr-defined]
+        return pa.array([_plain(value) for value in values], pa.string())
 
 
 def _plain(value: object) -> str | None:

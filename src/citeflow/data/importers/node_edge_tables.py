@@ -53,9 +53,9 @@ def _nodes(source: Source) -> list[_Nodes]:
     return found
 
 
-def _edges(source: Source) -> list[SourceFile]:
+def _edges(source: Source) -> list[tuple[SourceFile, edges.Layout]]:
     return [
-        file
+        (file, layout)
         for file in source.files[:1000]
         if (layout := edges.layout_of(file)) and layout.names and layout.has_header
     ]
@@ -67,17 +67,19 @@ def sniff(source: Source) -> Evidence | None:
     if not nodes or not ends:
         return None
     seen = f"{nodes[0].file.path.name} has {', '.join(nodes[0].names[:6])}, "
-    names = edges.layout_of(ends[0]).names  # type: ignore[union-attr]
+    file, layout = ends[0]
     is_sure = len({each.names for each in nodes}) == 1
     return Evidence(
-        CERTAIN - 10 if is_sure else LIKELY, f"{seen}{ends[0].path.name} has {', '.join(names[:6])}"
+        CERTAIN - 10 if is_sure else LIKELY,
+        f"{seen}{file.path.name} has {', '.join(layout.names[:6])}",
     )
 
 
 def read(source: Source, notes: Notes) -> Stream:
     """Read nodes, then edges."""
     nodes, ends = _nodes(source), _edges(source)
-    notes.ignore_files(source, [*(each.file for each in nodes), *ends], "neither nodes nor edges")
+    read_files = [*(each.file for each in nodes), *(file for file, _ in ends)]
+    notes.ignore_files(source, read_files, "neither nodes nor edges")
     folders = sorted({str(each.file.path.parent) for each in nodes})
     if len(folders) > 1 or len({each.names for each in nodes}) > 1:
         listed = ", ".join(str(each.file.path.relative_to(source.path)) for each in nodes[:4])
@@ -86,9 +88,7 @@ def read(source: Source, notes: Notes) -> Stream:
         )
     for each in nodes:
         yield from _read_nodes(each, notes)
-    for file in ends:
-        layout = edges.layout_of(file)
-        assert layout is not None
+    for file, layout in ends:
         _tell_direction(file, layout, notes)
         yield from edges.read_file(file, layout, notes)
 

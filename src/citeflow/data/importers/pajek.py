@@ -5,7 +5,7 @@ become one, and knows neither lists that leave vertices out, nor `*Arcslist`, no
 A paper's id is its label where every vertex has a label of its own, else its number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -66,8 +66,8 @@ class _Reader:
                 ids.take(pa.array(citing, pa.int64())), ids.take(pa.array(cited, pa.int64()))
             )
 
-    def _lines(self, opened: object) -> Iterator[str]:
-        for line in opened:  # type: ignore[attr-defined]
+    def _lines(self, opened: Iterable[bytes]) -> Iterator[str]:
+        for line in opened:
             self._number += 1
             text = line.decode("utf-8-sig", "replace").strip()
             if text and not text.startswith("%"):

@@ -4,7 +4,7 @@ Legend: B records of one batch, R references of them.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ Id = str | int | None
 
 def papers_and_references(
     ids: Sequence[Id],
-    references: Sequence[Iterable[Id] | None],
+    references: Sequence[Collection[Id] | None],
     *,
     title: Sequence[str | None],
     date: Sequence[str | None],
@@ -26,7 +26,7 @@ def papers_and_references(
     """Make the two batches of records."""
     id_B = base.text(ids)
     cited = [() if each is None else each for each in references]
-    num_B = np.fromiter(map(len, cited), np.int64, len(cited))  # type: ignore[arg-type]
+    num_B = np.fromiter(map(len, cited), np.int64, len(cited))
     citing_R = id_B.take(pa.array(np.repeat(np.arange(len(cited)), num_B)))
     cited_R = base.text(list(itertools.chain.from_iterable(cited)))
     return (

@@ -11,7 +11,7 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -140,9 +140,9 @@ class Source:
         """The file of a source of one file."""
         return self.files[0] if len(self.files) == 1 else None
 
-    def where(self, test: object) -> tuple[SourceFile, ...]:
+    def where(self, test: Callable[[SourceFile], object]) -> tuple[SourceFile, ...]:
         """Return the files that pass a test."""
-        return tuple(file for file in self.files if test(file))  # type: ignore[operator]
+        return tuple(file for file in self.files if test(file))
 
 
 def open_source(path: Path) -> Source:

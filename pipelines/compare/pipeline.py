@@ -22,7 +22,7 @@ One line, as kfp writes defaults into a comment.
 def compare(
     dataset: str = "synthetic",
     models: str = MODELS,
-    seeds: list = [0, 1, 2],  # noqa: B006
+    seeds: list = [0, 1, 2],
     preset: str = "default",
     epochs: float = 0.0,
     minutes: float = 0.0,

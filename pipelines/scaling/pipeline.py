@@ -12,8 +12,8 @@ from components.scaling_trials.component import scaling_trials
 @dsl.pipeline(name="scaling", display_name="Scaling over workers and epochs")
 def scaling(
     dataset: str = "synthetic",
-    workers: list = [1, 2, 4, 6],  # noqa: B006
-    epochs: list = [10, 30],  # noqa: B006
+    workers: list = [1, 2, 4, 6],
+    epochs: list = [10, 30],
     preset: str = "default",
     settings: str = "",
     parallel: int = 1,

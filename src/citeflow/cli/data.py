@@ -12,14 +12,8 @@ from citeflow.errors import ConfigError
 from citeflow.utils.logging import emit, log
 
 
-class Source(click.ParamType):  # type: ignore[type-arg]
-    """A file, a folder, an archive or a URL."""
-
-    name = "SOURCE"
-
-
 @click.command("import")
-@click.argument("source", type=Source())
+@click.argument("source")
 @click.option(
     "--out", "-o", type=options.Folder(), required=True, help="New folder for the two tables."
 )
@@ -49,7 +43,7 @@ def import_(source: str, out: Path) -> None:
 
 
 @click.command(cls=options.RecordCommand)
-@click.argument("source", type=Source())
+@click.argument("source")
 @options.settings
 def inspect(source: str, settings: options.Settings) -> None:
     """Say what data is, what of it would be read, and what looks wrong.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -27,6 +27,11 @@ from citeflow.files import termination_message
 from citeflow.paths import RunPaths
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any, Any]
+else:  # click's class is generic for type checkers, and in its newest versions alone
+    ParamType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -66,7 +71,7 @@ class OutputFolder(Folder):
         return folder
 
 
-class RunName(click.ParamType):  # type: ignore[type-arg]
+class RunName(ParamType):
     """A name for a folder, a pod and a TensorBoard run."""
 
     name = "NAME"
@@ -76,7 +81,7 @@ class RunName(click.ParamType):  # type: ignore[type-arg]
         return paths.check_name(value)
 
 
-class Dataset(click.ParamType):  # type: ignore[type-arg]
+class Dataset(ParamType):
     """A dataset by name or URL, or a file or a folder as an absolute path."""
 
     name = "DATASET"
@@ -104,7 +109,7 @@ class Dataset(click.ParamType):  # type: ignore[type-arg]
         return [CompletionItem(name) for name in names] or files
 
 
-class YamlText(click.ParamType):  # type: ignore[type-arg]
+class YamlText(ParamType):
     """YAML text, or the name of a file with such text: text has a colon followed by a space."""
 
     name = "YAML"
@@ -120,7 +125,7 @@ class YamlText(click.ParamType):  # type: ignore[type-arg]
             raise NotFoundError("no such file", value, hint=hint) from None
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]
+class Numbers(ParamType):
     """Numbers with commas between them."""
 
     name = "N,N"

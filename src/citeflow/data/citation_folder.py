@@ -24,7 +24,7 @@ from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.dates import Dates, find_time_columns, read_dates
 from citeflow.data.diagnosis import describe_folder, quote
 from citeflow.data.features import FEATURES, Degrees, Features, read_features
-from citeflow.data.id_mismatch import MOST_LOOKED_AT, Mismatch, find_mismatch
+from citeflow.data.id_mismatch import MAX_UNKNOWN, Mismatch, find_mismatch
 from citeflow.data.tables import (
     SHOWN_SUFFIXES,
     Column,
@@ -387,7 +387,7 @@ class _Linked:
         is_unknown_2B = edge_2B < 0
         row_U = np.flatnonzero(is_unknown_2B.any(axis=0))
         self.num_unknown += len(row_U)
-        for row in row_U[: MOST_LOOKED_AT - len(self.unknown)].tolist():
+        for row in row_U[: MAX_UNKNOWN - len(self.unknown)].tolist():
             index = 0 if is_unknown_2B[0, row] else 1
             key = batch.column(index)[row].as_py()
             self.unknown.append("" if key is None else str(key))

@@ -20,7 +20,7 @@ from citeflow.data.dialect import (
 )
 from citeflow.errors import DataError
 
-MOST_LOOKED_AT = 20
+MAX_DESCRIBED = 20
 """Files of a folder that are looked into."""
 
 BINARY = {
@@ -241,7 +241,7 @@ def _records(
 def describe_folder(folder: Path) -> str:
     """Say what the files of a folder without the tables of a citation folder seem to be."""
     paths = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
-    for path in paths[:MOST_LOOKED_AT]:
+    for path in paths[:MAX_DESCRIBED]:
         kind = describe_source(path) if path.is_file() else NO_COLUMNS
         if kind != NO_COLUMNS:
             return f"{path.name} looks like {kind}: {way_out(kind, path)}"

@@ -39,7 +39,7 @@ COUNT = re.compile(
 )
 """Names, in lower case and letters alone, of columns that count citations or references."""
 
-MOST_OFFSET = 1e4
+MAX_OFFSET = 1e4
 """A mean of more than so many standard deviations is subtracted before it costs digits."""
 
 SAMPLE = 10_000
@@ -182,7 +182,7 @@ def _read_numbers(papers: TableFile, name: str, column: Column) -> np.ndarray:
     mean = value_N.mean()
     deviation = value_N.std()
     # float32 would round away what tells these papers apart: seconds since 1970, masses in grams.
-    if deviation > 0 and not MOST_OFFSET * deviation > abs(mean):
+    if deviation > 0 and not MAX_OFFSET * deviation > abs(mean):
         x_N = ((value_N - mean) / deviation).astype(np.float32)
     return x_N
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from citeflow.data.diagnosis import quote
 from citeflow.data.tables import Column
 
-MOST_LOOKED_AT = 1000
+MAX_UNKNOWN = 1000
 """Unknown ids that are compared."""
 
 _URL = r"^(?i:https?://[^/]+/|doi:|arxiv:|pmid:|urn:[^:]+:)"
@@ -88,7 +88,7 @@ def find_mismatch(unknown: Iterable[str], known_N: Column) -> Mismatch | None:
         unknown: ids that no paper has, as text.
         known_N: ids of the papers, as text.
     """
-    unknown_U = pa.array([key for key in list(unknown)[:MOST_LOOKED_AT] if key], pa.string())
+    unknown_U = pa.array([key for key in list(unknown)[:MAX_UNKNOWN] if key], pa.string())
     found = None
     for transform, reason, hint in _DIFFERENCES:
         row_U = pc.index_in(transform(unknown_U), value_set=_flat(transform(known_N)))

@@ -33,14 +33,7 @@ def check(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _is_allowed(cluster: Cluster, rule: PolicyRule, verb: str) -> bool:
-    resource, _, subresource = rule.resource.partition("/")
-    attributes = k8s.V1ResourceAttributes(
-        namespace=cluster.namespace,
-        group=rule.group,
-        resource=resource,
-        subresource=subresource or None,
-        verb=verb,
-    )
+    attributes = rule.attributes(cluster.namespace, verb)
     authorization = k8s.AuthorizationV1Api(cluster.client.api)
     if not cluster.service_account:
         spec = k8s.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)

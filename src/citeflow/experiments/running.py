@@ -47,8 +47,8 @@ def run_trials(
         log("trial", "starts", name=name, number=number, of=len(names.split()))
         trial = planned.get(name)
         if trial is None:
-            hint = "another experiment has used this name meanwhile; repeat this one under another"
-            raise CorruptError("not in the plan of this experiment", name, hint=hint)
+            what = "not in the plan of this experiment"
+            raise CorruptError(what, name, hint=trials.NAME_TAKEN)
         request = TrainingRequest(chosen, job, trial.workers, run_id)
         sha256s.append(
             _run_trial(prepared, RunPaths(Path(data_root), trial.run_name), trial, request)

@@ -23,6 +23,8 @@ from citeflow.utils.records import Int, Record, Str, convert
 MAX_TRIALS = 1000
 """Trials of one experiment."""
 
+NAME_TAKEN = "another experiment has used this name meanwhile; repeat this one under another"
+
 PLAN = "trials.json"
 """The trials, in the folder of the experiment: a parameter of KFP has no room for many."""
 
@@ -236,10 +238,8 @@ def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome]:
     for trial in read_plan(run):
         made_by = RunPaths(run.data_root, trial.run_name)
         if files.verify(made_by.report, EVAL_REPORT).sha256 not in made:
-            hint = "another experiment has used this name meanwhile; repeat this one under another"
-            raise CorruptError(
-                "not the report that this experiment made", made_by.report, hint=hint
-            )
+            what = "not the report that this experiment made"
+            raise CorruptError(what, made_by.report, hint=NAME_TAKEN)
         report = Report.read(made_by.report)
         curves = Curves.read(made_by.report)
         outcomes.append(Outcome(name=trial.name, report=report, curves=curves))

@@ -100,14 +100,7 @@ class KubeClient:
 
     def is_allowed(self, rule: PolicyRule, verb: str) -> bool:
         """Return whether this client may do something, which every account may ask."""
-        resource, _, subresource = rule.resource.partition("/")
-        attributes = k8s.V1ResourceAttributes(
-            namespace=self.namespace,
-            group=rule.group,
-            resource=resource,
-            subresource=subresource or None,
-            verb=verb,
-        )
+        attributes = rule.attributes(self.namespace, verb)
         spec = k8s.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
         call = k8s.AuthorizationV1Api(self.api).create_self_subject_access_review
         review = self._call(call, k8s.V1SelfSubjectAccessReview(spec=spec))

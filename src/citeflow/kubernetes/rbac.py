@@ -6,8 +6,12 @@ The launcher reads nodes too where it may, which no Role of a namespace can allo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from citeflow.kubernetes.launchers import LAUNCHERS, Launcher
+
+if TYPE_CHECKING:
+    from kubernetes import client as k8s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +31,19 @@ class PolicyRule:
         """The resource as kubectl names it."""
         plural, slash, subresource = self.resource.partition("/")
         return (f"{plural}.{self.group}" if self.group else plural) + slash + subresource
+
+    def attributes(self, namespace: str, verb: str) -> "k8s.V1ResourceAttributes":
+        """Ask for one of the verbs, as an access review does."""
+        from kubernetes import client as k8s
+
+        resource, _, subresource = self.resource.partition("/")
+        return k8s.V1ResourceAttributes(
+            namespace=namespace,
+            group=self.group,
+            resource=resource,
+            subresource=subresource or None,
+            verb=verb,
+        )
 
 
 def launcher_rules(launchers: Iterable[Launcher]) -> list[PolicyRule]:

@@ -334,7 +334,10 @@ def adopted(trial, run_id, first, job):
         pods = {pod.uid for pod in step_pods(trial, run_id, "train")}
         require(pods == {first.uid}, f"not the one pod {first.uid} of the step: {pods}")
         _, again, rest = log_of(trial, first).partition(" step starts again ")
-        return again and " launch takes over " in rest
+        is_adopted = again and " launch takes over " in rest
+        hint = "more CITEFLOW_E2E_EPOCHS?"
+        require(is_adopted or state != SUCCEEDED, f"the job ended before it was taken over; {hint}")
+        return is_adopted
 
     def state():
         return f"steps: {summarize(step_pods(trial, run_id, 'train'))}"

@@ -30,13 +30,13 @@ ROWS, WIDTH, DEGREE = 20_000, 128, 16
 def figures() -> dict[str, float]:
     """Rates of this process, with the threads that it has."""
     x, w = torch.randn(ROWS, WIDTH), torch.randn(WIDTH, WIDTH)
-    index_E = np.random.default_rng(0).integers(0, ROWS, ROWS * DEGREE, dtype=np.int32)
-    adjacency = to_sparse_tensor(Csr(np.arange(0, len(index_E) + 1, DEGREE), index_E), ROWS)
+    col_E = np.random.default_rng(0).integers(0, ROWS, ROWS * DEGREE, dtype=np.int32)
+    adjacency = to_sparse_tensor(Csr(np.arange(0, len(col_E) + 1, DEGREE), col_E), ROWS)
     large, copy = torch.ones(64 << 20), torch.empty(64 << 20)
     out = torch.empty(ROWS, WIDTH)
     return {
         "dense_gflops": 2e-9 * ROWS * WIDTH**2 / _median(lambda: torch.mm(x, w, out=out), 20),
-        "sparse_rows_per_s": len(index_E) / _median(lambda: torch.mm(adjacency, x), 10),
+        "sparse_rows_per_s": len(col_E) / _median(lambda: torch.mm(adjacency, x), 10),
         "copy_gb_per_s": 2e-9 * 4 * len(large) / _median(lambda: copy.copy_(large), 1),
         "add_ms": 1e3 * _median(lambda: large[: 16 << 20] + 1, 3),
     }

@@ -25,7 +25,7 @@ from citeflow.config import Config
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.sampling import PartitionSampler
-from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
+from citeflow.tasks.citation_objective import Batch, Objective, make_batch
 from citeflow.tasks.citation_training import build_model
 from citeflow.utils.system import worker_environment
 
@@ -58,10 +58,10 @@ class Steps:
             seed=0,
         )
 
-    def inputs(self, step: int) -> Inputs:
+    def batch(self, step: int) -> Batch:
         """The batch of a step."""
         part = self.plan.partition(step, 0)
-        return make_inputs(
+        return make_batch(
             part,
             graph=self.graph,
             structural=self.structural,
@@ -69,24 +69,24 @@ class Steps:
             seed=(0, step, 0),
         )
 
-    def compute(self, inputs: Inputs) -> None:
+    def compute(self, batch: Batch) -> None:
         """Forward, backward, update."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.objective(inputs).backward()
+        self.objective(batch).backward()
         self.optimizer.step()
 
 
 def figures(steps: Steps, count: int) -> dict[str, Any]:
     """Costs per step, after some steps to warm up."""
     for step in range(4):
-        steps.compute(steps.inputs(step))
+        steps.compute(steps.batch(step))
     began, positives, making = resource.getrusage(resource.RUSAGE_SELF), 0, 0.0
     for step in range(4, 4 + count):
         made = time.process_time()
-        inputs = steps.inputs(step)
+        batch = steps.batch(step)
         making += time.process_time() - made
-        steps.compute(inputs)
-        positives += inputs.num_samples
+        steps.compute(batch)
+        positives += batch.num_samples
     ended = resource.getrusage(resource.RUSAGE_SELF)
     seconds = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
     return {
@@ -102,10 +102,10 @@ def figures(steps: Steps, count: int) -> dict[str, Any]:
 
 def _shares(steps: Steps, count: int) -> dict[str, Any]:
     """Shares of the computation by kind of operator."""
-    batches = [steps.inputs(step) for step in range(min(count, 4))]
+    batches = [steps.batch(step) for step in range(min(count, 4))]
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
-        for inputs in batches:
-            steps.compute(inputs)
+        for batch in batches:
+            steps.compute(batch)
     kinds = dict.fromkeys([*KINDS, "sparse products", "elementwise and rest"], 0.0)
     for event in profiled.key_averages(group_by_input_shape=True):
         kind = next(

@@ -14,7 +14,7 @@ from small_graphs import csrs, random_citations, random_days
 
 from citeflow import sampling
 from citeflow.graph.csr import build_csr, to_undirected
-from citeflow.sampling import FOLDS, Partition, PartitionSampler, make_batch
+from citeflow.sampling import FOLDS, Partition, PartitionSampler, sample_subgraph
 
 BOUNDS = [([0, 30],), ([4, 19],), ([0, 3], [3, 11], [20, 22]), ([1, 2], [29, 30]), ([7, 8],)]
 
@@ -37,7 +37,7 @@ def partition_of(*bounds, epoch=0, fold=0):
 
 def batch_of(is_cited_NN, partition, *, day_N=None, num_negatives=8, seed=(0, 0, 0)):
     references, _, neighbors = csrs(is_cited_NN)
-    return make_batch(
+    return sample_subgraph(
         partition,
         references=references,
         neighbors=neighbors,
@@ -72,7 +72,7 @@ def reverse(pairs):
 def to_bytes(batch):
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     adj = values.pop("adj")
-    values |= {"ptr": adj.ptr_N1, "index": adj.index_E}
+    values |= {"ptr": adj.rowptr_N1, "index": adj.col_E}
     return {name: value.tobytes() for name, value in values.items()}
 
 
@@ -201,7 +201,7 @@ def test_targets_and_messages_are_all_edges_and_disjoint(bounds, fold):
     assert (np.diff(batch.source_index_P) >= 0).all()
     assert np.unique(batch.source_index_P).tolist() == list(range(len(batch.source_S)))
     for array in (
-        batch.paper_B, batch.adj.ptr_N1, batch.adj.index_E, batch.source_S, batch.target_P,
+        batch.paper_B, batch.adj.rowptr_N1, batch.adj.col_E, batch.source_S, batch.target_P,
         batch.negative_K,
     ):  # fmt: skip
         assert array.dtype == np.int32
@@ -325,7 +325,7 @@ def check_epoch(sampler, citations):
         if partition.epoch:
             continue
         num_partitions += 1
-        batch = make_batch(
+        batch = sample_subgraph(
             partition,
             references=references,
             neighbors=neighbors,
@@ -342,7 +342,7 @@ def check_epoch(sampler, citations):
 
 
 def supervised_pairs(partition, references):
-    """Targets of a partition, found in another way than by `make_batch`."""
+    """Targets of a partition, found in another way than by `sample_subgraph`."""
     is_inside_N = np.isin(np.arange(references.num_rows), partition.paper_B)
     citing_E, cited_E = references.edges()
     is_inside_E = is_inside_N[citing_E] & is_inside_N[cited_E]

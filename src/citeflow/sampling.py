@@ -59,7 +59,7 @@ class Partition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
+class Subgraph:
     """A subgraph, with positives and shared negatives; papers are indices into `paper_B`."""
 
     paper_B: np.ndarray
@@ -133,7 +133,7 @@ class PartitionSampler:
         return _unroll(bounds_C2[segments], self.num_papers)
 
 
-def make_batch(
+def sample_subgraph(
     partition: Partition,
     *,
     references: Csr,
@@ -141,7 +141,7 @@ def make_batch(
     day_N: np.ndarray | None,
     num_negatives: int,
     seed: Sequence[int],
-) -> Batch:
+) -> Subgraph:
     """Cut a partition out of the graph, with targets, and random papers of it as negatives.
 
     Negatives come from the partition, because its papers are embedded anyway; they are shared by
@@ -164,7 +164,7 @@ def make_batch(
     is_target_E = fold_E == partition.fold
     source_S, source_index_P = _unique_ascending(citing_E[is_target_E])
     negative_K = _draw_negatives(len(paper_B), num_negatives, seed)
-    return Batch(
+    return Subgraph(
         paper_B=paper_B,
         adj=_csr(row_E[is_message_E], column_E[is_message_E], len(paper_B)),
         source_S=source_S,
@@ -198,11 +198,11 @@ def _induced_edges(graph: Csr, partition: Partition) -> tuple[np.ndarray, np.nda
     offset_R = np.cumsum(end_R - first_R) - (end_R - first_R)
     # The rows of a range are consecutive in memory: each range is one slice, not a gather of rows.
     degree_B = np.concatenate(
-        [np.diff(graph.ptr_N1[first : end + 1]) for first, end in partition.bounds_R2]
+        [np.diff(graph.rowptr_N1[first : end + 1]) for first, end in partition.bounds_R2]
     )
     paper_E = np.concatenate(
         [
-            graph.index_E[graph.ptr_N1[first] : graph.ptr_N1[end]]
+            graph.col_E[graph.rowptr_N1[first] : graph.rowptr_N1[end]]
             for first, end in partition.bounds_R2
         ]
     )
@@ -252,9 +252,9 @@ def _draw_negatives(num_papers: int, num_negatives: int, seed: Sequence[int]) ->
 
 def _csr(row_E: np.ndarray, column_E: np.ndarray, num_rows: int) -> Csr:
     """Build sparse rows from edges that are in their order already."""
-    ptr_B1 = np.zeros(num_rows + 1, dtype=np.int32)
-    np.cumsum(np.bincount(row_E, minlength=num_rows), out=ptr_B1[1:])
-    return Csr(ptr_B1, column_E)
+    rowptr_B1 = np.zeros(num_rows + 1, dtype=np.int32)
+    np.cumsum(np.bincount(row_E, minlength=num_rows), out=rowptr_B1[1:])
+    return Csr(rowptr_B1, column_E)
 
 
 def _false_negatives(

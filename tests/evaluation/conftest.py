@@ -52,8 +52,8 @@ def structural(graph, model):
 @pytest.fixture(scope="session")
 def score(graph, model, structural):
     """Scores of both splits, the held-out citation in column 0."""
-    embedding_NH = embed_all(model.predictor, graph)
+    embedding_NH = embed_all(model.model, graph)
     return {
-        name: score_held_out(model.predictor, embedding_NH, structural, getattr(graph, name))
+        name: score_held_out(model.model, embedding_NH, structural, getattr(graph, name))
         for name in ("valid", "test")
     }

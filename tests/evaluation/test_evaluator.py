@@ -56,7 +56,7 @@ def test_report_json_keeps_its_keys(trained):
 def test_report_says_what_was_evaluated(report, graph, model, trained):
     held_out = [len(getattr(graph, name).source_P) for name in SPLITS]
     assert report.num_papers == 400
-    assert report.num_citations == len(graph.references.index_E) + sum(held_out)
+    assert report.num_citations == len(graph.references.col_E) + sum(held_out)
     assert [report.valid.num_positives, report.test.num_positives] == held_out
     assert report.valid.num_negatives == report.test.num_negatives == 50
     assert report.config == trained.config
@@ -122,7 +122,7 @@ def test_curves_agree_with_the_report(report, curves, graph, model, calibrated):
     assert {str(year.year) for year in curves.mrr_by_year} == {str(day)[:4] for day in days}
     for pairs in curves.degrees.values():
         assert sum(count for _, count in pairs) == graph.num_papers
-        assert sum(degree * count for degree, count in pairs) == len(graph.references.index_E)
+        assert sum(degree * count for degree, count in pairs) == len(graph.references.col_E)
     (tn, fp), (fn, tp) = curves.confusion
     assert tn + fp == fn + tp == total
     assert (tn + tp) / (2 * total) == report.test.accuracy

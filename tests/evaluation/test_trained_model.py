@@ -19,12 +19,12 @@ def test_model_scores_as_its_training_measured(model, score):
     mrr = (1 / (1 + better_P + 0.5 * tied_P)).mean()
     assert mrr == pytest.approx(model.details.valid_mrr, rel=1e-6)
     assert model.details.valid_mrr == max(each["valid_mrr"] for each in model.evaluations)
-    assert not model.predictor.training
+    assert not model.model.training
 
 
 def test_weights_read_back_unchanged(trained, model):
     stored = load_file(trained.model / "model.safetensors")
-    weights = model.predictor.state_dict()
+    weights = model.model.state_dict()
     assert stored.keys() == weights.keys()
     assert all(torch.equal(stored[name], weights[name]) for name in stored)
 
@@ -33,7 +33,7 @@ def test_details_say_how_the_model_was_made(model, trained, graph, structural):
     details = model.details
     assert model.config == trained.config
     assert details.train.workers == 1
-    assert details.train.parameters == sum(p.numel() for p in model.predictor.parameters())
+    assert details.train.parameters == sum(p.numel() for p in model.model.parameters())
     expected = details.train.positives / details.train.seconds
     assert details.train.positives_per_s == pytest.approx(expected)
     assert details.train.steps == model.evaluations[-1]["step"]
@@ -47,8 +47,8 @@ def test_details_say_how_the_model_was_made(model, trained, graph, structural):
 
 
 def test_calibration_is_that_of_the_best_weights(model, graph, structural):
-    embedding_NH = embed_all(model.predictor, graph)
-    expected = calibrate(model.predictor, embedding_NH, structural, graph.valid, loss="info_nce")
+    embedding_NH = embed_all(model.model, graph)
+    expected = calibrate(model.model, embedding_NH, structural, graph.valid, loss="info_nce")
     assert model.calibration == expected
 
 

@@ -46,7 +46,7 @@ def graph_of(num_papers, *, features=True):
         valid=held_out(300, num_papers),
         test=held_out(10, num_papers),
     )
-    for array in (graph.x_NF, graph.day_N, graph.neighbors.index_E, graph.neighbors.ptr_N1):
+    for array in (graph.x_NF, graph.day_N, graph.neighbors.col_E, graph.neighbors.rowptr_N1):
         if array is not None:
             array.flags.writeable = False
     return graph

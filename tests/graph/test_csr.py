@@ -30,7 +30,7 @@ def csr(edge_2E):
 
 def test_build_csr_sorts_and_deduplicates(csr, edge_2E):
     assert pairs(csr) == sorted(set(map(tuple, edge_2E.T.tolist())))
-    assert (csr.ptr_N1.dtype, csr.index_E.dtype) == (np.int64, np.int32)
+    assert (csr.rowptr_N1.dtype, csr.col_E.dtype) == (np.int64, np.int32)
     assert list(map(tuple, csr.edges().T.tolist())) == pairs(csr)
     assert csr.edges().dtype == np.int32
     assert csr.degree_N.sum() == len(pairs(csr))
@@ -54,9 +54,9 @@ def test_to_undirected_drops_loops(csr):
 
 
 def test_to_scipy_shares_a_read_only_map(csr, tmp_path):
-    np.save(tmp_path / "index.npy", csr.index_E)
-    mapped = Csr(csr.ptr_N1, np.load(tmp_path / "index.npy", mmap_mode="r"))
-    assert np.shares_memory(mapped.to_scipy().indices, mapped.index_E)
+    np.save(tmp_path / "index.npy", csr.col_E)
+    mapped = Csr(csr.rowptr_N1, np.load(tmp_path / "index.npy", mmap_mode="r"))
+    assert np.shares_memory(mapped.to_scipy().indices, mapped.col_E)
     assert (mapped.to_scipy() @ np.ones(20)).tolist() == csr.degree_N.tolist()
     assert pairs(transpose(mapped)) == pairs(transpose(csr))
 
@@ -74,7 +74,7 @@ def test_permute_renumbers_pairs(csr):
     permuted = permute(csr, order_N)
     assert sorted((order_N[i], order_N[j]) for i, j in pairs(permuted)) == before == pairs(csr)
     assert pairs(permuted) == sorted(pairs(permuted))
-    assert (permuted.ptr_N1.dtype, permuted.index_E.dtype) == (np.int64, np.int32)
+    assert (permuted.rowptr_N1.dtype, permuted.col_E.dtype) == (np.int64, np.int32)
 
 
 def test_inverse_permutation_gives_positions():

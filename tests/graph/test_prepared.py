@@ -77,8 +77,8 @@ def test_arrays_have_their_types_and_follow_the_ids(write):
     assert prepared.num_papers == 50
     assert prepared.titles() is None
     for csr in (prepared.references, prepared.citations, prepared.neighbors):
-        assert (csr.ptr_N1.dtype, csr.index_E.dtype) == (np.int64, np.int32)
-    for array in (prepared.x_NF, prepared.references.index_E, prepared.test.negative_PK):
+        assert (csr.rowptr_N1.dtype, csr.col_E.dtype) == (np.int64, np.int32)
+    for array in (prepared.x_NF, prepared.references.col_E, prepared.test.negative_PK):
         assert isinstance(array, np.memmap)
         assert not array.flags.writeable
 
@@ -109,8 +109,8 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
         (prepared.citations, transpose(prepared.references)),
         (prepared.neighbors, to_undirected(prepared.references)),
     ]:
-        assert np.array_equal(found.ptr_N1, expected.ptr_N1)
-        assert np.array_equal(found.index_E, expected.index_E)
+        assert np.array_equal(found.rowptr_N1, expected.rowptr_N1)
+        assert np.array_equal(found.col_E, expected.col_E)
     neighbors = pairs(*prepared.neighbors.edges())
     for part in (prepared.valid, prepared.test):
         assert not pairs(part.source_P, part.target_P) & neighbors

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from citeflow.config import ModelConfig
-from citeflow.models.decoders import DotPredictor, MLPPredictor, StructuralHead
+from citeflow.models.decoders import InnerProductDecoder, MLPDecoder, StructuralHead
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.predictors import PREDICTORS
 
@@ -17,12 +17,12 @@ def seeded():
 
 
 def make_decoders():
-    learned = DotPredictor(6, scaled=True)
+    learned = InnerProductDecoder(6, scaled=True)
     torch.nn.init.constant_(learned.log_scale, 0.7)
     return {
-        "dot": DotPredictor(6, scaled=False),
+        "dot": InnerProductDecoder(6, scaled=False),
         "scaled dot": learned,
-        "mlp": MLPPredictor(6, scaled=True),
+        "mlp": MLPDecoder(6, scaled=True),
     }
 
 
@@ -45,7 +45,7 @@ def test_decoders_compute_their_formulas():
     torch.testing.assert_close(decoders["dot"](source_SH, target_KH), plain_SK)
     scaled_SK = decoders["scaled dot"](source_SH, target_KH)
     torch.testing.assert_close(scaled_SK, plain_SK * math.exp(0.7))
-    torch.testing.assert_close(DotPredictor(6, scaled=True)(source_SH, target_KH), plain_SK)
+    torch.testing.assert_close(InnerProductDecoder(6, scaled=True)(source_SH, target_KH), plain_SK)
     first, _, second = decoders["mlp"].perceptron
     expected = second(first(source_SH[1] * target_KH[2]).relu()).squeeze()
     torch.testing.assert_close(decoders["mlp"](source_SH, target_KH)[1, 2], expected)

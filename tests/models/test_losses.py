@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from citeflow.models.losses import LOSSES, _MaskedLogSumExp, bce, info_nce
+from citeflow.models.losses import _MaskedLogSumExp, bce, info_nce
 
 NOTHING = torch.zeros(2, 3, dtype=torch.bool)
-each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+each_loss = pytest.mark.parametrize("loss", [info_nce, bce])
 
 
 def scores(seed=0, *, citations=5, sources=3, negatives=4):

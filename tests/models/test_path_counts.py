@@ -38,7 +38,7 @@ def test_rows_of_gathers_rows(references):
     for i, paper in enumerate(papers):
         assert np.array_equal(rows.row(i), references.row(paper))
     empty = rows_of(references, np.empty(0, dtype=np.int32))
-    assert (empty.num_rows, len(empty.index_E)) == (0, 0)
+    assert (empty.num_rows, len(empty.col_E)) == (0, 0)
 
 
 def test_start_reaches_neighbors_that_are_not_excluded(is_cited_NN, references):

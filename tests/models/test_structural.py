@@ -234,8 +234,8 @@ def test_features_leave_read_only_graphs_alone_and_repeat():
     is_cited_NN = random_citations(20, 0.2, seed=10)
     graphs = csrs(is_cited_NN)
     for graph in graphs:
-        graph.ptr_N1.flags.writeable = False
-        graph.index_E.flags.writeable = False
+        graph.rowptr_N1.flags.writeable = False
+        graph.col_E.flags.writeable = False
     structural = StructuralFeatures(*graphs, None)
     source_P, target_P = np.nonzero(is_cited_NN)
     first_PD = for_citations(structural, source_P, target_P)

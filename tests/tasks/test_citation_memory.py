@@ -83,10 +83,10 @@ def test_pods_get_what_was_measured_and_at_most_half_more(shape, workers, settin
 def test_measure_sees_a_hub(prepared):
     graph = PreparedGraph.open(prepared.graph)
     usual = measure(graph)
-    hub = np.zeros_like(graph.references.index_E)
+    hub = np.zeros_like(graph.references.col_E)
     in_degree = np.bincount(hub, minlength=graph.num_papers)
     citations = Csr(np.concatenate([[0], np.cumsum(in_degree)]), hub)
-    references = Csr(graph.references.ptr_N1, hub)
+    references = Csr(graph.references.rowptr_N1, hub)
     one_hub = measure(dataclasses.replace(graph, references=references, citations=citations))
     assert one_hub.walk_of_source > 5 * usual.walk_of_source
 

@@ -20,7 +20,7 @@ from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.sampling import FOLDS, Partition
 from citeflow.tasks import citation_objective
-from citeflow.tasks.citation_objective import Objective, make_inputs
+from citeflow.tasks.citation_objective import Objective, make_batch
 
 NUM_PAPERS = 40
 PREDICTORS = ["dot", "mlp", "structural"]
@@ -85,9 +85,9 @@ def partition_of(*bounds, fold=0):
 def batch_of(graph, config, part=None, *, seed=SEED):
     """The citations that a step trains on, as papers of the graph, and what it gathers for them."""
     part, structural = part or partition_of(), build_structural_features(graph, config.model)
-    inputs = make_inputs(part, graph=graph, structural=structural, config=config, seed=seed)
-    source_P, target_P = inputs.source_S[inputs.source_index_P], inputs.target_P
-    return np.stack([part.paper_B[source_P], part.paper_B[target_P]]), inputs
+    batch = make_batch(part, graph=graph, structural=structural, config=config, seed=seed)
+    source_P, target_P = batch.source_S[batch.source_index_P], batch.target_P
+    return np.stack([part.paper_B[source_P], part.paper_B[target_P]]), batch
 
 
 def without(is_cited_NN, edge_2P):
@@ -97,8 +97,8 @@ def without(is_cited_NN, edge_2P):
     return left
 
 
-def in_double(inputs):
-    """The same inputs for a model in float64."""
+def in_double(batch):
+    """The same batch for a model in float64."""
 
     def widened(record):
         values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
@@ -108,10 +108,10 @@ def in_double(inputs):
             if isinstance(v, torch.Tensor) and v.is_floating_point()
         }
 
-    structural_batch = inputs.structural and dataclasses.replace(
-        inputs.structural, **widened(inputs.structural)
+    structural_batch = batch.structural and dataclasses.replace(
+        batch.structural, **widened(batch.structural)
     )
-    return dataclasses.replace(inputs, **widened(inputs), structural=structural_batch)
+    return dataclasses.replace(batch, **widened(batch), structural=structural_batch)
 
 
 def inside(is_cited_NN, part):
@@ -130,30 +130,30 @@ def test_encoder_sees_the_partition_without_its_targets(layers, part):
     config = config_of(num_layers=layers)
     graph = graph_of(is_cited_NN)
     model = model_of(config, graph)
-    edge_2P, inputs = batch_of(graph, config, part)
-    h_BH = model.encoder(inputs.x_BF, inputs.adj_BB)
+    edge_2P, batch = batch_of(graph, config, part)
+    h_BH = model.encoder(batch.x_BF, batch.adj_BB)
     unseen_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
     seen_NH = embed_all(model, graph_of(inside(is_cited_NN, part)))
     torch.testing.assert_close(h_BH, unseen_NH[torch.from_numpy(part.paper_B)])
     assert not torch.isclose(seen_NH[edge_2P[0]], unseen_NH[edge_2P[0]]).all(dim=1).any()
 
 
-def test_inputs_hide_mutual_citations_both_ways():
+def test_batch_hides_mutual_citations_both_ways():
     is_cited_NN = citations()
     graph, config = graph_of(is_cited_NN), config_of(num_layers=1)
     folds = [batch_of(graph, config, partition_of(fold=fold)) for fold in range(FOLDS)]
-    [(edge_2P, inputs)] = [each for each in folds if (each[0] == [[3], [5]]).all(axis=0).any()]
+    [(edge_2P, batch)] = [each for each in folds if (each[0] == [[3], [5]]).all(axis=0).any()]
     assert (edge_2P == [[5], [3]]).all(axis=0).any()
-    adj_BB = inputs.adj_BB.to_dense()
+    adj_BB = batch.adj_BB.to_dense()
     assert adj_BB[3, 5] == adj_BB[5, 3] == 0
-    assert sum(float(inputs.adj_BB.to_dense()[3, 5]) for _, inputs in folds) == FOLDS - 1
+    assert sum(float(batch.adj_BB.to_dense()[3, 5]) for _, batch in folds) == FOLDS - 1
 
 
-def loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss):
+def loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, loss):
     """The loss by definition, citation by citation, with embeddings without the batch."""
     embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
-    negative_K = part.paper_B[inputs.negative_K]
-    structural_P = [] if inputs.structural is None else inputs.structural.citation_Y.tolist()
+    negative_K = part.paper_B[batch.negative_K]
+    structural_P = [] if batch.structural is None else batch.structural.citation_Y.tolist()
     terms, structural_terms = [], []
     for i, (s, t) in enumerate(edge_2P.T):
         is_wrong_K = (negative_K == s) | is_cited_NN[s, negative_K] | is_cited_NN[negative_K, s]
@@ -206,11 +206,11 @@ def test_objective_equals_a_loop_over_citations(predictor, loss, part, monkeypat
     is_cited_NN = citations()
     config, graph = config_of(predictor, loss), graph_of(is_cited_NN)
     model = model_of(config, graph)
-    edge_2P, inputs = batch_of(graph, config, part)
-    found = Objective(model, loss)(inputs)
-    assert (inputs.structural is not None) == (predictor == "structural")
+    edge_2P, batch = batch_of(graph, config, part)
+    found = Objective(model, loss)(batch)
+    assert (batch.structural is not None) == (predictor == "structural")
     torch.testing.assert_close(
-        found, loop_over_citations(model, inputs, edge_2P, graph, is_cited_NN, part, loss)
+        found, loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, loss)
     )
 
 
@@ -220,13 +220,13 @@ def test_objective_equals_a_loop_over_citations(predictor, loss, part, monkeypat
 def test_objective_gradient_equals_finite_differences(predictor, loss, aggregation):
     graph, config = graph_of(citations()), config_of(predictor, loss, aggr=aggregation)
     model = model_of(config, graph).double()
-    inputs = in_double(batch_of(graph, config)[1])
+    batch = in_double(batch_of(graph, config)[1])
     compute = Objective(model, loss)
-    compute(inputs).backward()
+    compute(batch).backward()
     generator = torch.Generator().manual_seed(4)
     for parameter in model.parameters():
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        expected = slope(compute, inputs, parameter, direction)
+        expected = slope(compute, batch, parameter, direction)
         assert (parameter.grad * direction).sum().item() == pytest.approx(
             expected, rel=1e-4, abs=1e-8
         )
@@ -234,12 +234,12 @@ def test_objective_gradient_equals_finite_differences(predictor, loss, aggregati
 
 
 @torch.no_grad()
-def slope(compute, inputs, parameter, direction, step=1e-6):
+def slope(compute, batch, parameter, direction, step=1e-6):
     """Central difference of the loss along a direction of one parameter."""
     values = []
     for sign in (1, -1):
         parameter.add_(direction, alpha=sign * step)
-        values.append(compute(inputs).item())
+        values.append(compute(batch).item())
         parameter.add_(direction, alpha=-sign * step)
     return (values[0] - values[1]) / (2 * step)
 
@@ -247,9 +247,9 @@ def slope(compute, inputs, parameter, direction, step=1e-6):
 def test_objective_is_finite_where_all_negatives_are_masked():
     graph, config = graph_of(citations()), config_of()
     model = model_of(config, graph)
-    inputs = batch_of(graph, config)[1]
+    batch = batch_of(graph, config)[1]
     blind = dataclasses.replace(
-        inputs, false_negative_mask_SK=torch.ones_like(inputs.false_negative_mask_SK)
+        batch, false_negative_mask_SK=torch.ones_like(batch.false_negative_mask_SK)
     )
     loss = Objective(model, "info_nce")(blind)
     loss.backward()
@@ -268,9 +268,9 @@ def test_objective_of_no_citation_is_zero_with_gradients(predictor, loss):
     is_cited_NN[10:20, 10:20] = False
     graph, config = graph_of(is_cited_NN), config_of(predictor, loss)
     model = model_of(config, graph)
-    edge_2P, inputs = batch_of(graph, config, partition_of([10, 20]))
-    assert (edge_2P.shape, inputs.num_samples) == ((2, 0), 0)
-    found = Objective(model, loss)(inputs)
+    edge_2P, batch = batch_of(graph, config, partition_of([10, 20]))
+    assert (edge_2P.shape, batch.num_samples) == ((2, 0), 0)
+    found = Objective(model, loss)(batch)
     found.backward()
     assert found == 0
     assert all(
@@ -282,38 +282,38 @@ def test_objective_of_no_citation_is_zero_with_gradients(predictor, loss):
 def test_structural_batch_has_all_citations_of_its_sources(monkeypatch, most):
     monkeypatch.setattr(citation_objective, "STRUCTURAL_SOURCES", most)
     graph, config = graph_of(citations(0.2)), config_of()
-    edge_2P, inputs = batch_of(graph, config, partition_of([2, 37]))
-    batch, num_sources = inputs.structural, len(inputs.source_S)
-    assert len(batch.source_Z) == min(most, num_sources)
-    assert batch.source_Z.tolist() == sorted(set(batch.source_Z.tolist()))
-    chosen = np.unique(edge_2P[0])[batch.source_Z.numpy()]
+    edge_2P, batch = batch_of(graph, config, partition_of([2, 37]))
+    structural, num_sources = batch.structural, len(batch.source_S)
+    assert len(structural.source_Z) == min(most, num_sources)
+    assert structural.source_Z.tolist() == sorted(set(structural.source_Z.tolist()))
+    chosen = np.unique(edge_2P[0])[structural.source_Z.numpy()]
     expected_Y = np.flatnonzero(np.isin(edge_2P[0], chosen))
-    assert batch.citation_Y.tolist() == expected_Y.tolist()
-    assert np.array_equal(chosen[batch.source_index_Y.numpy()], edge_2P[0][expected_Y])
-    assert batch.structural_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
+    assert structural.citation_Y.tolist() == expected_Y.tolist()
+    assert np.array_equal(chosen[structural.source_index_Y.numpy()], edge_2P[0][expected_Y])
+    assert structural.structural_ZKD.shape[:2] == (len(chosen), config.train.num_negatives)
 
 
-def test_inputs_follow_from_the_seed(monkeypatch):
+def test_batch_follows_from_the_seed(monkeypatch):
     monkeypatch.setattr(citation_objective, "STRUCTURAL_SOURCES", 10)
     graph = graph_of(citations())
     first, again, other = (
         batch_of(graph, config_of(), seed=seed)[1] for seed in (SEED, SEED, (1, 3, 3))
     )
     for drawn in (
-        lambda inputs: inputs.negative_K.tolist(),
-        lambda inputs: inputs.structural.source_Z.tolist(),
+        lambda batch: batch.negative_K.tolist(),
+        lambda batch: batch.structural.source_Z.tolist(),
     ):
         assert drawn(first) == drawn(again) != drawn(other)
 
 
-def test_inputs_to_moves_every_tensor():
+def test_batch_to_moves_every_tensor():
     graph, config = graph_of(citations()), config_of()
-    inputs = batch_of(graph, config)[1]
-    assert inputs.to(torch.device("cpu")) is inputs
-    moved = inputs.to(torch.device("meta"))
+    batch = batch_of(graph, config)[1]
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))
     for record in (moved, moved.structural):
         tensors = [getattr(record, field.name) for field in dataclasses.fields(record)]
         tensors = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
         assert tensors
         assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert moved.adj_BB.shape == inputs.adj_BB.shape
+    assert moved.adj_BB.shape == batch.adj_BB.shape

@@ -88,7 +88,7 @@ def test_ranks_take_the_same_steps_and_end_with_the_same_weights(jobs, name):
 
 
 def test_epoch_covers_what_its_partitions_hold(jobs, graph):
-    num_citations = len(graph.references.index_E)
+    num_citations = len(graph.references.col_E)
     single = jobs["whole graph"].model.details.train
     assert (single.workers, single.steps, single.epochs) == (2, 2 * 2, 2)
     assert single.positives == 2 * num_citations
@@ -107,7 +107,7 @@ def test_minutes_end_a_training_by_the_clock_of_rank_0(jobs):
 def test_shared_validation_equals_that_of_one_process(jobs, graph):
     model = jobs["undisturbed"].model
     found = model.details.valid_mrr
-    assert found == pytest.approx(valid_mrr(model.predictor, graph), rel=1e-6)
+    assert found == pytest.approx(valid_mrr(model.model, graph), rel=1e-6)
     assert found == max(entry["valid_mrr"] for entry in model.evaluations)
     structural = build_structural_features(graph, model.config.model)
     untrained = build_model(graph, structural, model.config)

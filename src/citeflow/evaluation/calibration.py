@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation.scoring import sample_held_out, score_held_out
 from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.losses import LOSSES
 from citeflow.models.structural import StructuralFeatures
 from citeflow.utils.records import Record
 
@@ -44,7 +45,7 @@ def calibrate(
     loss: str,
 ) -> Calibration:
     """Fit the calibration of a model; one trained by binary cross-entropy keeps its own logits."""
-    if loss == "bce":
+    if not LOSSES[loss].is_softmax:
         return Calibration()
     sample = sample_held_out(valid, most=MAX_CITATIONS)
     sample = dataclasses.replace(sample, negative_PK=sample.negative_PK[:, :1])

@@ -94,11 +94,11 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
         )
     structural = build_structural_features(prepared, trained.config.model)
     with log_progress("evaluate", "embedding the papers"):
-        embedding_NH = embed_all(trained.predictor, prepared)
+        embedding_NH = embed_all(trained.model, prepared)
 
     def score(source_P: np.ndarray, candidate_PK: np.ndarray) -> Tensor:
         return torch.from_numpy(
-            score_candidates(trained.predictor, embedding_NH, structural, source_P, candidate_PK)
+            score_candidates(trained.model, embedding_NH, structural, source_P, candidate_PK)
         )
 
     valid = _score_split(score, prepared.valid, "valid")

@@ -109,12 +109,12 @@ def _embed_chunk(
 
 def _bipartite_block(graph: PreparedGraph, chunk: range) -> tuple[np.ndarray, Tensor]:
     """Return the papers of a chunk with their neighbors, ascending, and the adjacency [B, C]."""
-    ptr_B1 = graph.neighbors.ptr_N1[chunk.start : chunk.stop + 1]
-    index_E = graph.neighbors.index_E[ptr_B1[0] : ptr_B1[-1]]
+    rowptr_B1 = graph.neighbors.rowptr_N1[chunk.start : chunk.stop + 1]
+    col_E = graph.neighbors.col_E[rowptr_B1[0] : rowptr_B1[-1]]
     position_N = np.zeros(graph.num_papers, dtype=np.int32)
-    position_N[index_E] = 1
+    position_N[col_E] = 1
     position_N[chunk.start : chunk.stop] = 1
     paper_C = np.flatnonzero(position_N)
     position_N[paper_C] = np.arange(len(paper_C), dtype=np.int32)
-    adj = Csr(ptr_B1 - ptr_B1[0], position_N[index_E])
+    adj = Csr(rowptr_B1 - rowptr_B1[0], position_N[col_E])
     return paper_C, to_sparse_tensor(adj, len(paper_C))

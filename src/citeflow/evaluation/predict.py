@@ -64,13 +64,13 @@ def predict(model: Path, *, data_root: Path, paper: str, k: int = 10) -> list[Pr
     candidate_K = _candidates(graph, source)
     log("predict", "scoring", paper=paper, candidates=len(candidate_K))
     structural = build_structural_features(graph, trained.config.model)
-    embedding_NH = embed_all(trained.predictor, graph)
+    embedding_NH = embed_all(trained.model, graph)
     source_1 = np.array([source], dtype=np.int32)
     logit_K = np.empty(len(candidate_K), dtype=np.float32)
     for first in range(0, len(candidate_K), CHUNK):
         candidate_1K = candidate_K[None, first : first + CHUNK]
         logit_K[first : first + CHUNK] = score_candidates(
-            trained.predictor, embedding_NH, structural, source_1, candidate_1K
+            trained.model, embedding_NH, structural, source_1, candidate_1K
         )[0]
     probability_K = trained.calibration(torch.from_numpy(logit_K)).sigmoid().numpy()
     predictions = []

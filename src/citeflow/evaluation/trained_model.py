@@ -15,6 +15,7 @@ from citeflow.errors import CorruptError
 from citeflow.evaluation.calibration import Calibration
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.losses import LOSSES
 from citeflow.report import Resources, StageCost, TrainSummary
 from citeflow.utils import records
 from citeflow.utils.records import Record
@@ -49,7 +50,7 @@ class ModelDetails(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingResult:
+class TrainingFacts:
     """Facts of a training."""
 
     summary: TrainSummary
@@ -69,7 +70,7 @@ class TrainedModel:
 
     path: Path
     manifest: files.Manifest
-    predictor: LinkPredictor
+    model: LinkPredictor
     details: ModelDetails
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]]
@@ -103,7 +104,7 @@ def save(
     config: Config,
     structural_features: tuple[str, ...],
     calibration: Calibration,
-    result: TrainingResult,
+    result: TrainingFacts,
     inputs: dict[str, JsonValue],
 ) -> None:
     """Write a TrainedModel: all that is needed to score with it again, and how it came about.
@@ -120,7 +121,7 @@ def save(
     shape = ModelShape(
         num_features=len(model.encoder.mean_F),
         structural_features=structural_features,
-        scaled=config.train.loss == "info_nce",
+        scaled=LOSSES[config.train.loss].is_softmax,
     )
     details = ModelDetails(
         config=config,
@@ -165,7 +166,7 @@ def load(folder: Path) -> TrainedModel:
         return TrainedModel(
             path=folder,
             manifest=manifest,
-            predictor=_load_weights(folder / "model.safetensors", details),
+            model=_load_weights(folder / "model.safetensors", details),
             details=details,
             history=_read_lines(folder / "history.jsonl"),
             evaluations=_read_lines(folder / "evaluations.jsonl"),
@@ -177,14 +178,14 @@ def load(folder: Path) -> TrainedModel:
 
 def _load_weights(file: Path, details: ModelDetails) -> LinkPredictor:
     shape = details.shape
-    predictor = LinkPredictor(
+    model = LinkPredictor(
         shape.num_features,
         len(shape.structural_features),
         details.config.model,
         scaled=shape.scaled,
     )
-    predictor.load_state_dict(safetensors.torch.load_file(file))
-    return predictor.eval()
+    model.load_state_dict(safetensors.torch.load_file(file))
+    return model.eval()
 
 
 def versions() -> dict[str, str]:

@@ -14,36 +14,36 @@ from numpy.typing import DTypeLike
 class Csr:
     """Papers that each paper points to; no pair occurs twice."""
 
-    ptr_N1: np.ndarray
-    """Offset of each row in `index_E`, int64; the last entry is E."""
+    rowptr_N1: np.ndarray
+    """Offset of each row in `col_E`, int64; the last entry is E."""
 
-    index_E: np.ndarray
+    col_E: np.ndarray
     """Papers that the rows point to, int32."""
 
     @property
     def num_rows(self) -> int:
         """Number of papers, N."""
-        return len(self.ptr_N1) - 1
+        return len(self.rowptr_N1) - 1
 
     @property
     def degree_N(self) -> np.ndarray:
         """Length of each row, int64."""
-        return np.diff(self.ptr_N1)
+        return np.diff(self.rowptr_N1)
 
     def row(self, i: int) -> np.ndarray:
         """Papers that paper `i` points to, a view."""
-        return self.index_E[self.ptr_N1[i] : self.ptr_N1[i + 1]]
+        return self.col_E[self.rowptr_N1[i] : self.rowptr_N1[i + 1]]
 
     def edges(self) -> np.ndarray:
         """All pairs, int32 of shape [2, E], ordered by source, then target."""
         source_E = np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
-        return np.stack([source_E, self.index_E])
+        return np.stack([source_E, self.col_E])
 
     def to_scipy(self, dtype: DTypeLike = np.float32) -> scipy.sparse.csr_matrix:
-        """Return the N x N matrix of ones as scipy.sparse.csr_matrix; it shares `index_E`."""
-        values_E = np.ones(len(self.index_E), dtype=dtype)
+        """Return the N x N matrix of ones as scipy.sparse.csr_matrix; it shares `col_E`."""
+        values_E = np.ones(len(self.col_E), dtype=dtype)
         matrix = scipy.sparse.csr_matrix(
-            (values_E, self.index_E, self.ptr_N1), shape=(self.num_rows, self.num_rows)
+            (values_E, self.col_E, self.rowptr_N1), shape=(self.num_rows, self.num_rows)
         )
         # Else scipy would check both, and sort the shared array in place.
         matrix.has_sorted_indices = True

@@ -487,8 +487,8 @@ def _save_csrs(work: Path, references: Csr, neighbors: Csr, order_N: np.ndarray)
 
 
 def _save_csr(work: Path, name: str, csr: Csr) -> None:
-    files.save_array(work / f"{name}_ptr.npy", csr.ptr_N1)
-    files.save_array(work / f"{name}_index.npy", csr.index_E)
+    files.save_array(work / f"{name}_ptr.npy", csr.rowptr_N1)
+    files.save_array(work / f"{name}_index.npy", csr.col_E)
 
 
 def _save_held_out(work: Path, name: str, held_out: HeldOut, order_N: np.ndarray) -> None:

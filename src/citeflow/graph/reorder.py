@@ -88,10 +88,10 @@ def _vote(
     return row_B[has_votes_B], votes.indices[first_B]
 
 
-def _summed(data_E: np.ndarray, label_E: np.ndarray, ptr_B1: np.ndarray, num_labels: int) -> Any:
+def _summed(data_E: np.ndarray, label_E: np.ndarray, rowptr_B1: np.ndarray, num_labels: int) -> Any:
     """Rows of labels, where the values of a label that occurs twice are added up."""
-    shape = (len(ptr_B1) - 1, num_labels)
-    rows = scipy.sparse.csr_matrix((data_E.astype(np.float32), label_E, ptr_B1), shape=shape)
+    shape = (len(rowptr_B1) - 1, num_labels)
+    rows = scipy.sparse.csr_matrix((data_E.astype(np.float32), label_E, rowptr_B1), shape=shape)
     rows.sum_duplicates()
     return rows
 
@@ -117,20 +117,20 @@ def _contract(graph: Any, cluster_N: np.ndarray) -> Any:
     ):
         first, last = cluster_B[0], cluster_B[-1] + 1
         rows = graph[member_N[start_C1[first] : start_C1[last]]]
-        ptr_B1 = rows.indptr[start_C1[first : last + 1] - start_C1[first]]
-        blocks.append(_contract_block(rows.data, rows.indices, ptr_B1, cluster_N, cluster_B))
+        rowptr_B1 = rows.indptr[start_C1[first : last + 1] - start_C1[first]]
+        blocks.append(_contract_block(rows.data, rows.indices, rowptr_B1, cluster_N, cluster_B))
     return scipy.sparse.vstack(blocks, format="csr")
 
 
 def _contract_block(
     data_E: np.ndarray,
-    index_E: np.ndarray,
-    ptr_B1: np.ndarray,
+    col_E: np.ndarray,
+    rowptr_B1: np.ndarray,
     cluster_N: np.ndarray,
     own_B: np.ndarray,
 ) -> Any:
     """Rows of the graph of the clusters, from the edges of their papers."""
-    rows = _summed(data_E, cluster_N[index_E], ptr_B1, int(cluster_N.max()) + 1)
+    rows = _summed(data_E, cluster_N[col_E], rowptr_B1, int(cluster_N.max()) + 1)
     rows.data[rows.indices == np.repeat(own_B, np.diff(rows.indptr))] = 0
     rows.eliminate_zeros()
     return rows

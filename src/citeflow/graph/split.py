@@ -128,7 +128,7 @@ def hold_out_by_date(
     parts = [
         HeldOut(
             source_P=source_P,
-            target_P=references.index_E[pick_P],
+            target_P=references.col_E[pick_P],
             negative_PK=_older_uncited(references, time, source_P, num_candidates, rng),
         )
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
@@ -290,10 +290,10 @@ def _find(sorted_keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.n
 def _pick_two(
     references: Csr, is_eligible_E: np.ndarray, source_P: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Pick two eligible references of each source: positions in `references.index_E`, [2, P]."""
+    """Pick two eligible references of each source: positions in `references.col_E`, [2, P]."""
     pick_2P = np.empty((2, len(source_P)), dtype=np.int64)
     for i, source in enumerate(source_P):
-        start, end = references.ptr_N1[source : source + 2]
+        start, end = references.rowptr_N1[source : source + 2]
         pick_2P[:, i] = start + rng.choice(
             np.flatnonzero(is_eligible_E[start:end]), size=2, replace=False
         )

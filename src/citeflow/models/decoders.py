@@ -15,7 +15,7 @@ HEAD_CHANNELS = 32
 """Hidden channels of the head for structural features."""
 
 
-class DotPredictor(nn.Module):
+class InnerProductDecoder(nn.Module):
     """The dot product of two embeddings, times a learned scale where the loss is a softmax.
 
     The scale is the inverse temperature of the softmax. Binary cross-entropy has none: there the
@@ -36,7 +36,7 @@ class DotPredictor(nn.Module):
         return (target_SKH @ source_SH[:, :, None]).squeeze(-1) * scale
 
 
-class MLPPredictor(nn.Module):
+class MLPDecoder(nn.Module):
     """An MLP on the Hadamard product of two embeddings, as in the examples of OGB."""
 
     def __init__(self, hidden_channels: int, *, scaled: bool) -> None:

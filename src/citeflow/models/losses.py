@@ -3,6 +3,8 @@
 Legend: P citations, S sources, K shared negatives.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -78,5 +80,19 @@ def _mean(loss_P: Tensor) -> Tensor:
     return loss_P.sum() / max(1, len(loss_P))
 
 
-LOSSES = {"info_nce": info_nce, "bce": bce}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """A loss, and what models trained by it are like."""
+
+    function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+    is_softmax: bool
+    """Only differences of logits matter: dot products take a learned scale, and probabilities a
+    calibration."""
+
+
+LOSSES = {
+    "info_nce": Loss(function=info_nce, is_softmax=True),
+    "bce": Loss(function=bce, is_softmax=False),
+}
 """Losses by the name of `train.loss`."""

@@ -37,13 +37,13 @@ class Walk:
 
 def rows_of(graph: Csr, paper_E: np.ndarray) -> Csr:
     """Gather the rows of some papers."""
-    first_E = graph.ptr_N1[paper_E]
-    degree_E = graph.ptr_N1[paper_E + 1] - first_E
+    first_E = graph.rowptr_N1[paper_E]
+    degree_E = graph.rowptr_N1[paper_E + 1] - first_E
     ptr = np.zeros(len(paper_E) + 1, dtype=np.int64)
     np.cumsum(degree_E, out=ptr[1:])
     position = np.repeat(first_E - ptr[:-1], degree_E)
     position += np.arange(ptr[-1])
-    return Csr(ptr, graph.index_E.take(position))
+    return Csr(ptr, graph.col_E.take(position))
 
 
 def start(
@@ -57,24 +57,24 @@ def start(
         excluded_edges: edges that are not walked, as indices into `source_S` and neighbors.
     """
     reached = rows_of(graph, source_S)
-    path_weight_E = np.ones(len(reached.index_E), dtype=np.float32)
+    path_weight_E = np.ones(len(reached.col_E), dtype=np.float32)
     if excluded_edges is not None:
         source_index_P, paper_P = excluded_edges
         row_E = np.repeat(np.arange(len(source_S)), reached.degree_N)
-        key_E = row_E * graph.num_rows + reached.index_E
+        key_E = row_E * graph.num_rows + reached.col_E
         key_P = source_index_P * np.int64(graph.num_rows) + paper_P
         # A weight of 0 hides a path and all that extend it, and leaves the offsets as they are.
         path_weight_E[np.isin(key_E, key_P)] = 0
-    return Walk(reached.ptr_N1, reached.index_E, path_weight_E)
+    return Walk(reached.rowptr_N1, reached.col_E, path_weight_E)
 
 
 def extend(walk: Walk, graph: Csr, weight_N: np.ndarray, source_S: np.ndarray) -> Walk:
     """Walk one hop further, but not back to the source, and multiply by papers' weights."""
     reached = rows_of(graph, walk.paper_E)
     path_weight_E = np.repeat(walk.path_weight_E * weight_N.take(walk.paper_E), reached.degree_N)
-    ptr_S1 = reached.ptr_N1[walk.ptr_S1]
-    path_weight_E[reached.index_E == np.repeat(source_S, np.diff(ptr_S1))] = 0
-    return Walk(ptr_S1, reached.index_E, path_weight_E)
+    ptr_S1 = reached.rowptr_N1[walk.ptr_S1]
+    path_weight_E[reached.col_E == np.repeat(source_S, np.diff(ptr_S1))] = 0
+    return Walk(ptr_S1, reached.col_E, path_weight_E)
 
 
 def intersect(
@@ -144,8 +144,8 @@ class InvertedIndex:
     @classmethod
     def of(cls, rows: Csr, num_papers: int) -> "InvertedIndex":
         """Invert lists of papers."""
-        order_E = np.argsort(rows.index_E, kind="stable")
-        paper_U, count_U = np.unique(rows.index_E, return_counts=True)
+        order_E = np.argsort(rows.col_E, kind="stable")
+        paper_U, count_U = np.unique(rows.col_E, return_counts=True)
         number_N = np.zeros(num_papers, dtype=np.int32)
         number_N[paper_U] = np.arange(1, len(paper_U) + 1)
         row_E = np.repeat(np.arange(rows.num_rows), rows.degree_N)[order_E]
@@ -156,4 +156,4 @@ class InvertedIndex:
         number_E = self.number_N.take(paper_E)
         hit = np.flatnonzero(number_E)
         rows = rows_of(self.rows, number_E[hit] - 1)
-        return np.repeat(hit, rows.degree_N), rows.index_E
+        return np.repeat(hit, rows.degree_N), rows.col_E

@@ -40,13 +40,13 @@ class Predictor:
 
 
 PREDICTORS = {
-    "dot": Predictor(decoder="citeflow.models.decoders:DotPredictor"),
+    "dot": Predictor(decoder="citeflow.models.decoders:InnerProductDecoder"),
     # The MLP looks at every pair, a hundred times the work of a dot product; hence few negatives.
     "mlp": Predictor(
-        decoder="citeflow.models.decoders:MLPPredictor", max_negatives=16, activations_per_pair=4
+        decoder="citeflow.models.decoders:MLPDecoder", max_negatives=16, activations_per_pair=4
     ),
     "structural": Predictor(
-        decoder="citeflow.models.decoders:DotPredictor", uses_structural_features=True
+        decoder="citeflow.models.decoders:InnerProductDecoder", uses_structural_features=True
     ),
 }
 """Predictors by name."""

@@ -103,7 +103,8 @@ class StructuralFeatures:
         graphs = {"references": references, "citations": citations, "neighbors": neighbors}
         # np.memmap slows down small index operations; a plain array shares its memory.
         self._graphs = {
-            hop: Csr(np.asarray(csr.ptr_N1), np.asarray(csr.index_E)) for hop, csr in graphs.items()
+            hop: Csr(np.asarray(csr.rowptr_N1), np.asarray(csr.col_E))
+            for hop, csr in graphs.items()
         }
         self._degrees: dict[str, np.ndarray] = {}
         self._weights: dict[tuple[str, str], np.ndarray] = {}
@@ -203,7 +204,7 @@ class StructuralFeatures:
         for prefix, last in _prefixes(paths):
             num_ends[last] += len(walks[prefix].paper_E)
         forward = [
-            path for path in paths if HUB_FACTOR * num_ends[path.last] < len(candidates.index_E)
+            path for path in paths if HUB_FACTOR * num_ends[path.last] < len(candidates.col_E)
         ]
         backward = [path for path in paths if path not in forward]
         sums: Sums = {}
@@ -220,15 +221,15 @@ class StructuralFeatures:
             for prefix, last in _prefixes(paths)
         }
         queries = [
-            (rows.ptr_N1[walks[prefix].ptr_S1], rows.index_E) for (prefix, _), rows in ends.items()
+            (rows.rowptr_N1[walks[prefix].ptr_S1], rows.col_E) for (prefix, _), rows in ends.items()
         ]
         representative_P, hits = intersect(
-            [(candidates.ptr_N1, candidates.index_E)], queries, self._num_papers
+            [(candidates.rowptr_N1, candidates.col_E)], queries, self._num_papers
         )
         sums: Sums = {}
         for ((prefix, last), rows), (position_H, pair_H) in zip(ends.items(), hits, strict=True):
             walk = walks[prefix]
-            passed_H = _row_of(position_H, rows.ptr_N1)
+            passed_H = _row_of(position_H, rows.rowptr_N1)
             sums |= self._sum(
                 [path for path in paths if (path.prefix, path.last) == (prefix, last)],
                 pair_H,
@@ -243,12 +244,12 @@ class StructuralFeatures:
         """Walk the last hop back from the candidates, and find papers of the walks."""
         prefixes = list(dict.fromkeys(path.prefix for path in paths))
         before = {
-            last: rows_of(self._graphs[REVERSE[last]], candidates.index_E)
+            last: rows_of(self._graphs[REVERSE[last]], candidates.col_E)
             for last in {path.last for path in paths}
         }
         paper_E = np.concatenate([walks[prefix].paper_E for prefix in prefixes])
         lists = [(walks[prefix].ptr_S1, walks[prefix].paper_E) for prefix in prefixes]
-        queries = [(rows.ptr_N1[candidates.ptr_N1], rows.index_E) for rows in before.values()]
+        queries = [(rows.rowptr_N1[candidates.rowptr_N1], rows.col_E) for rows in before.values()]
         representative_E, hits = intersect(lists, queries, self._num_papers)
         weights_E = _sum_by_representative(
             representative_E, [walks[prefix].path_weight_E for prefix in prefixes]
@@ -256,11 +257,11 @@ class StructuralFeatures:
         path_weight_E = dict(zip(prefixes, weights_E, strict=True))
         sums: Sums = {}
         for (last, rows), (position_H, number_H) in zip(before.items(), hits, strict=True):
-            pair_H = _row_of(position_H, rows.ptr_N1)
+            pair_H = _row_of(position_H, rows.rowptr_N1)
             for path in (path for path in paths if path.last == last):
                 weight_H = path_weight_E[path.prefix].take(number_H)
                 sums |= self._sum(
-                    [path], pair_H, paper_E[number_H], weight_H, len(candidates.index_E)
+                    [path], pair_H, paper_E[number_H], weight_H, len(candidates.col_E)
                 )
         return sums
 
@@ -318,7 +319,7 @@ class StructuralFeatures:
 
     def _degree(self, hop: str) -> np.ndarray:
         if hop not in self._degrees:
-            self._degrees[hop] = np.diff(self._graphs[hop].ptr_N1).astype(np.int32)
+            self._degrees[hop] = np.diff(self._graphs[hop].rowptr_N1).astype(np.int32)
         return self._degrees[hop]
 
     def _features(

@@ -55,11 +55,11 @@ def gather_features(x_NF: np.ndarray | None, paper_B: np.ndarray) -> Tensor:
 
 def to_sparse_tensor(adj: Csr, num_columns: int) -> Tensor:
     """Return the matrix of ones as a sparse CSR tensor with int32 indices."""
-    ptr_B1 = torch.from_numpy(adj.ptr_N1.astype(np.int32, copy=False))
-    index_E = torch.from_numpy(adj.index_E.astype(np.int32, copy=False))
+    rowptr_B1 = torch.from_numpy(adj.rowptr_N1.astype(np.int32, copy=False))
+    col_E = torch.from_numpy(adj.col_E.astype(np.int32, copy=False))
     size = (adj.num_rows, num_columns)
     return torch.sparse_csr_tensor(
-        ptr_B1, index_E, torch.ones(len(index_E)), size, check_invariants=False
+        rowptr_B1, col_E, torch.ones(len(col_E)), size, check_invariants=False
     )
 
 

@@ -17,6 +17,7 @@ from citeflow.config import Config
 from citeflow.evaluation import calibration, inference, scoring
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models import tensors
+from citeflow.models.losses import LOSSES
 from citeflow.models.path_counts import rows_of
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
@@ -88,9 +89,9 @@ def _walk_sizes(graph: PreparedGraph, sources: np.ndarray) -> tuple[float, float
         return 0.0, 0.0
     chosen = np.linspace(0, len(sources) - 1, min(SAMPLE, len(sources))).astype(np.int64)
     reached = rows_of(graph.references, sources[chosen])
-    next_E = graph.citations.degree_N[reached.index_E] + graph.references.degree_N[reached.index_E]
+    next_E = graph.citations.degree_N[reached.col_E] + graph.references.degree_N[reached.col_E]
     sums = np.concatenate([[0], np.cumsum(next_E, dtype=np.int64)])
-    size_S = np.diff(sums[reached.ptr_N1])
+    size_S = np.diff(sums[reached.rowptr_N1])
     return float(size_S.mean()), float(size_S.std())
 
 
@@ -190,7 +191,8 @@ def _scoring(shape: _Shape) -> float:
 
 def _calibration(shape: _Shape) -> float:
     """Path counts from all sources at once, on rank 0."""
-    if not shape.predictor.uses_structural_features or shape.config.train.loss == "bce":
+    is_calibrated = LOSSES[shape.config.train.loss].is_softmax
+    if not is_calibrated or not shape.predictor.uses_structural_features:
         return 0
     sources = min(calibration.MAX_CITATIONS, shape.config.data.holdout * shape.num_papers)
     return SCORED_WALK * sources * shape.walk_of_held_out * shape.walks

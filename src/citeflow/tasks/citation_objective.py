@@ -18,7 +18,7 @@ from citeflow.models.losses import LOSSES
 from citeflow.models.predictors import PREDICTORS
 from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
-from citeflow.sampling import Batch, Partition, make_batch
+from citeflow.sampling import Partition, Subgraph, sample_subgraph
 
 STRUCTURAL_SOURCES = 256
 """Sources of a batch whose structural features are computed, at most: the head has a thousand
@@ -40,7 +40,7 @@ class StructuralBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Inputs:
+class Batch:
     """A batch as tensors."""
 
     x_BF: Tensor
@@ -60,17 +60,17 @@ class Inputs:
         """Citations to learn from, P."""
         return len(self.target_P)
 
-    def to(self, device: torch.device) -> "Inputs":
+    def to(self, device: torch.device) -> "Batch":
         """Return the same batch on another device."""
         if device.type == "cpu":
             return self
         structural = self.structural
         if structural is not None:
             structural = StructuralBatch(**_tensors_on(structural, device))
-        return Inputs(**_tensors_on(self, device), structural=structural)
+        return Batch(**_tensors_on(self, device), structural=structural)
 
 
-def _tensors_on(record: Inputs | StructuralBatch, device: torch.device) -> dict[str, Tensor]:
+def _tensors_on(record: Batch | StructuralBatch, device: torch.device) -> dict[str, Tensor]:
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -85,47 +85,47 @@ class Objective(nn.Module):
     def __init__(self, predictor: LinkPredictor, loss: str) -> None:
         super().__init__()
         self.predictor = predictor
-        self.loss = LOSSES[loss]
+        self.loss = LOSSES[loss].function
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch."""
-        h_BH = self.predictor.encoder(inputs.x_BF, inputs.adj_BB)
-        source_SH = h_BH.index_select(0, inputs.source_S)
-        source_PH = source_SH.index_select(0, inputs.source_index_P)
-        target_P1H = h_BH.index_select(0, inputs.target_P)[:, None, :]
-        negative_KH = h_BH.index_select(0, inputs.negative_K)
+        h_BH = self.predictor.encoder(batch.x_BF, batch.adj_BB)
+        source_SH = h_BH.index_select(0, batch.source_S)
+        source_PH = source_SH.index_select(0, batch.source_index_P)
+        target_P1H = h_BH.index_select(0, batch.target_P)[:, None, :]
+        negative_KH = h_BH.index_select(0, batch.negative_K)
         negative_SK = self.predictor.score_embeddings(source_SH, negative_KH)
         positive_P = self.predictor.score_embeddings(source_PH, target_P1H).squeeze(1)
-        mask_SK = inputs.false_negative_mask_SK
-        loss = self.loss(positive_P, negative_SK, mask_SK, inputs.source_index_P)
-        if inputs.structural is not None:
-            loss = loss + self._structural_loss(inputs.structural, positive_P, negative_SK, mask_SK)
+        mask_SK = batch.false_negative_mask_SK
+        loss = self.loss(positive_P, negative_SK, mask_SK, batch.source_index_P)
+        if batch.structural is not None:
+            loss = loss + self._structural_loss(batch.structural, positive_P, negative_SK, mask_SK)
         return loss
 
     def _structural_loss(
-        self, batch: StructuralBatch, positive_P: Tensor, negative_SK: Tensor, mask_SK: Tensor
+        self, structural: StructuralBatch, positive_P: Tensor, negative_SK: Tensor, mask_SK: Tensor
     ) -> Tensor:
         positive_Y = self.predictor.add_structural_score(
-            positive_P.index_select(0, batch.citation_Y), batch.structural_YD
+            positive_P.index_select(0, structural.citation_Y), structural.structural_YD
         )
         negative_ZK = self.predictor.add_structural_score(
-            negative_SK.index_select(0, batch.source_Z), batch.structural_ZKD
+            negative_SK.index_select(0, structural.source_Z), structural.structural_ZKD
         )
-        mask_ZK = mask_SK.index_select(0, batch.source_Z)
-        return self.loss(positive_Y, negative_ZK, mask_ZK, batch.source_index_Y)
+        mask_ZK = mask_SK.index_select(0, structural.source_Z)
+        return self.loss(positive_Y, negative_ZK, mask_ZK, structural.source_index_Y)
 
 
-def make_inputs(
+def make_batch(
     partition: Partition,
     *,
     graph: PreparedGraph,
     structural: StructuralFeatures,
     config: Config,
     seed: tuple[int, ...],
-) -> Inputs:
+) -> Batch:
     """Gather everything that a step needs for a partition of the graph."""
     predictor = PREDICTORS[config.model.predictor]
-    batch = make_batch(
+    subgraph = sample_subgraph(
         partition,
         references=graph.references,
         neighbors=graph.neighbors,
@@ -135,36 +135,36 @@ def make_inputs(
     )
     structural_batch = None
     if predictor.uses_structural_features:
-        structural_batch = _make_structural_batch(batch, structural, (*seed, 1))
+        structural_batch = _make_structural_batch(subgraph, structural, (*seed, 1))
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
-    return Inputs(
-        x_BF=gather_features(x_NF, batch.paper_B),
-        adj_BB=to_sparse_tensor(batch.adj, len(batch.paper_B)),
-        source_S=torch.from_numpy(batch.source_S),
-        target_P=torch.from_numpy(batch.target_P),
-        negative_K=torch.from_numpy(batch.negative_K),
-        source_index_P=torch.from_numpy(batch.source_index_P),
-        false_negative_mask_SK=torch.from_numpy(batch.false_negative_mask_SK),
+    return Batch(
+        x_BF=gather_features(x_NF, subgraph.paper_B),
+        adj_BB=to_sparse_tensor(subgraph.adj, len(subgraph.paper_B)),
+        source_S=torch.from_numpy(subgraph.source_S),
+        target_P=torch.from_numpy(subgraph.target_P),
+        negative_K=torch.from_numpy(subgraph.negative_K),
+        source_index_P=torch.from_numpy(subgraph.source_index_P),
+        false_negative_mask_SK=torch.from_numpy(subgraph.false_negative_mask_SK),
         structural=structural_batch,
     )
 
 
 def _make_structural_batch(
-    batch: Batch, structural: StructuralFeatures, seed: tuple[int, ...]
+    subgraph: Subgraph, structural: StructuralFeatures, seed: tuple[int, ...]
 ) -> StructuralBatch:
-    """Compute the structural features of some sources, with all of their citations in the batch."""
-    num_sources = len(batch.source_S)
+    """Compute the structural features of some sources, with all of their citations in it."""
+    num_sources = len(subgraph.source_S)
     chosen = np.random.default_rng(seed).choice(
         num_sources, min(STRUCTURAL_SOURCES, num_sources), replace=False
     )
     source_Z = np.sort(chosen)
-    citation_Y = np.flatnonzero(np.isin(batch.source_index_P, source_Z))
-    source_index_Y = np.searchsorted(source_Z, batch.source_index_P[citation_Y])
+    citation_Y = np.flatnonzero(np.isin(subgraph.source_index_P, source_Z))
+    source_index_Y = np.searchsorted(source_Z, subgraph.source_index_P[citation_Y])
     structural_YD, structural_ZKD = structural.for_batch(
-        batch.paper_B[batch.source_S[source_Z]],
+        subgraph.paper_B[subgraph.source_S[source_Z]],
         source_index_Y,
-        batch.paper_B[batch.target_P[citation_Y]],
-        batch.paper_B[batch.negative_K],
+        subgraph.paper_B[subgraph.target_P[citation_Y]],
+        subgraph.paper_B[subgraph.negative_K],
     )
     return StructuralBatch(
         source_Z=torch.from_numpy(source_Z),

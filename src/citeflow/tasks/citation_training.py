@@ -20,12 +20,13 @@ from citeflow.evaluation.metrics import rank_positives
 from citeflow.evaluation.scoring import build_structural_features, sample_held_out, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.losses import LOSSES
 from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
 from citeflow.report import stage_costs
 from citeflow.sampling import PartitionSampler
 from citeflow.tasks.base import TrainResult
-from citeflow.tasks.citation_objective import Inputs, Objective, make_inputs
+from citeflow.tasks.citation_objective import Batch, Objective, make_batch
 from citeflow.tasks.names import Names
 from citeflow.training.distributed import Group
 from citeflow.utils.system import malloc_trim
@@ -90,11 +91,11 @@ class LinkPrediction:
     @property
     def samples_per_epoch(self) -> int:
         """Training citations."""
-        return max(1, len(self.graph.references.index_E))
+        return max(1, len(self.graph.references.col_E))
 
-    def make_batch(self, step: int) -> Inputs:
+    def make_batch(self, step: int) -> Batch:
         """Gather a partition of the graph with its targets and negatives."""
-        return make_inputs(
+        return make_batch(
             self._sampler.partition(step, self.group.rank),
             graph=self.graph,
             structural=self.structural,
@@ -145,7 +146,7 @@ class LinkPrediction:
             config=self.config,
             structural_features=self.structural.names,
             calibration=self.calibration,
-            result=trained_model.TrainingResult(
+            result=trained_model.TrainingFacts(
                 summary=result.summary,
                 stages={**stage_costs(self.graph.manifest), "train": result.resources.cost},
                 history=result.progress.history,
@@ -163,7 +164,7 @@ def build_model(
     torch.manual_seed(config.train.seed)
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     num_features = 1 if x_NF is None else x_NF.shape[1]
-    scaled = config.train.loss == "info_nce"
+    scaled = LOSSES[config.train.loss].is_softmax
     model = LinkPredictor(num_features, len(structural.names), config.model, scaled=scaled)
     if x_NF is not None:
         model.encoder.mean_F, model.encoder.scale_F = mean_and_scale(x_NF)

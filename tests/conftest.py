@@ -74,7 +74,7 @@ def checkout() -> Path:
 def prepared(tmp_path_factory) -> Prepared:
     """Four hundred papers with text ids, titles, years and features."""
     from citeflow.data.datasets import download_dataset
-    from citeflow.graph.prepared import prepare
+    from citeflow.graph.preparation import prepare
 
     root = tmp_path_factory.mktemp("prepared")
     settings = config.load(overrides=SETTINGS)

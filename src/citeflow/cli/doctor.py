@@ -10,7 +10,7 @@ import click
 from citeflow.cli import options
 from citeflow.cli.cluster import launcher as launcher_option
 from citeflow.doctor import Finding, local, machine, show
-from citeflow.errors import ConfigError, UnavailableError
+from citeflow.errors import ConfigError, MissingPackageError, UnavailableError
 from citeflow.utils.logging import emit
 
 
@@ -62,7 +62,7 @@ def _check_cluster(
     """Check the cluster, and Kubeflow Pipelines where there may be some."""
     try:
         options.require("kfp", "kubernetes", "kubeflow")
-    except UnavailableError as error:
+    except MissingPackageError as error:
         value = f"not looked at: no package {error.value}"
         yield Finding(status="note", what="cluster", value=value, hint=error.hint)
         return

@@ -159,8 +159,8 @@ def _describe_range(item: k8s.V1LimitRangeItem) -> str:
 def check_nodes(cluster: Cluster) -> Iterator[Finding]:
     """Check that the default job would fit on the nodes, were they empty."""
     spec = JobSpec()
-    nodes = cluster.read(cluster.core.list_node)
-    free = [node.status.allocatable for node in nodes.items if not node.spec.unschedulable]
+    nodes = cluster.read(cluster.core.list_node).items
+    free = [node.status.allocatable for node in nodes if not node.spec.unschedulable]
     room = sum(
         int(
             min(
@@ -171,8 +171,12 @@ def check_nodes(cluster: Cluster) -> Iterator[Finding]:
         for each in free
     )
     workers = f"{room} workers of {spec.cpu} cpu and {spec.pod_memory}"
-    value = f"{len(free)}; without other pods, room for {workers}"
+    closed = len(nodes) - len(free)
+    cordoned = f", and {closed} cordoned" if closed else ""
+    value = f"{len(free)}{cordoned}; without other pods, room for {workers}"
     hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
+    if closed:
+        hint += "; or `kubectl uncordon` a node"
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")
 
 

@@ -226,4 +226,6 @@ def test_check_nodes_counts_schedulable_room(healthy):
     healthy.put_node("node-0", "2", "4000000000")
     assert healthy.check()["nodes"].status == "warning"
     healthy.put_node("node-1", "64", "512Gi", unschedulable=True)
-    assert healthy.check()["nodes"].status == "warning"
+    found = healthy.check()["nodes"]
+    assert (found.status, found.value[:17]) == ("warning", "1, and 1 cordoned")
+    assert "kubectl uncordon" in found.hint

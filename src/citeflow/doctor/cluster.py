@@ -124,9 +124,11 @@ def check_quotas(cluster: Cluster) -> Iterator[Finding]:
         what = f"ResourceQuota {quota.metadata.name}"
         yield Finding(status="note", what=what, value=value or "without limits")
     ranges = cluster.read(cluster.core.list_namespaced_limit_range, cluster.namespace)
+    texts = (pipeline.compiled().read_text() for pipeline in PIPELINES.values())
+    asked = largest_limits(texts) if ranges.items else {}
     for limits in ranges.items:
         value = "; ".join(map(_describe_range, limits.spec.limits))
-        refused = [text for item in limits.spec.limits for text in _refusals(item)]
+        refused = [text for item in limits.spec.limits for text in _refusals(item, asked)]
         what = f"LimitRange {limits.metadata.name}"
         if refused:
             hint = f"it refuses steps with {', '.join(refused)}: raise it, or compile lower limits"
@@ -135,9 +137,8 @@ def check_quotas(cluster: Cluster) -> Iterator[Finding]:
             yield Finding(status="note", what=what, value=value)
 
 
-def _refusals(item: k8s.V1LimitRangeItem) -> list[str]:
-    """List the limits of the pipeline's steps that are above those of a LimitRange."""
-    asked = largest_limits(PIPELINES["citation"].compiled().read_text())
+def _refusals(item: k8s.V1LimitRangeItem, asked: dict[str, str]) -> list[str]:
+    """List the limits of the pipelines' steps that are above those of a LimitRange."""
     most = (item.max or {}) if item.type in ("Container", "Pod") else {}
     return [
         f"a limit of {amount} {name}"

@@ -1,5 +1,6 @@
 """Check a Kubernetes cluster, with the rights of its user."""
 
+import contextlib
 import datetime
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +11,9 @@ from citeflow.doctor import Finding, expect, kfp_cluster, rbac, runtimes
 from citeflow.doctor.kube_client import Check, Cluster, run_check
 from citeflow.kubeflow.pipeline_spec import largest_limits
 from citeflow.kubeflow.pipelines import PIPELINES
-from citeflow.kubernetes.client import KubeClient
+from citeflow.kubernetes.client import CONNECTION_ERRORS, KubeClient
 from citeflow.kubernetes.job_spec import CLAIM, JobSpec, quantity
-from citeflow.kubernetes.launchers import Launcher
+from citeflow.kubernetes.launchers import LAUNCHERS, Launcher
 
 REAPER = "citeflow-reaper"
 RECENT_S = 600.0
@@ -22,17 +23,37 @@ INSTALL = "kubectl apply -k manifests/overlays/..., as docs/cluster.md says"
 
 
 def check(
-    client: KubeClient, *, launcher: Launcher, service_account: str = ""
+    client: KubeClient, *, launcher: Launcher | None = None, service_account: str = ""
 ) -> Iterator[Finding]:
-    """Run all checks, unless the server does not answer at all."""
-    cluster = Cluster(client=client, launcher=launcher, service_account=service_account)
+    """Run all checks, unless the server does not answer at all.
+
+    Args:
+        client: the cluster, in the namespace of the runs.
+        launcher: kind of the job; None for the first that the cluster has.
+        service_account: account that the steps run as; the user, if empty.
+    """
+    first_kind = next(iter(LAUNCHERS.values()))
+    cluster = Cluster(
+        client=client, launcher=launcher or first_kind, service_account=service_account
+    )
     (first,) = run_check(cluster, "Kubernetes API", check_version)
     if first.status != "ok":
         yield replace(first, status="missing")
         return
     yield first
+    if launcher is None:
+        cluster = replace(cluster, launcher=_find_launcher(cluster) or first_kind)
     for what, each in CHECKS.items():
         yield from run_check(cluster, what, each)
+
+
+def _find_launcher(cluster: Cluster) -> Launcher | None:
+    """Return the first kind of job that the cluster has."""
+    for each in LAUNCHERS.values():
+        with contextlib.suppress(k8s.ApiException, *CONNECTION_ERRORS):
+            if _custom_resource(cluster, each.group, each.version, each.plural, "").status == "ok":
+                return each
+    return None
 
 
 def check_version(cluster: Cluster) -> Iterator[Finding]:

@@ -104,9 +104,11 @@ def test_up_finds_a_file_that_is_named_from_where_it_is_called(machine, script):
 
 
 def test_make_hands_on_the_name_of_a_file_with_blanks(checkout):
-    command = ["make", "--dry-run", "image", "PIP_CONF=a b"]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
-    assert "--secret 'id=pip,src=a b' " in done.stdout
+    command = ["make", "image", "ENGINE=printf [%s]", "IMAGES=step"]
+    for given, secret in (["PIP_CONF=a b"], "[--secret][id=pip,src=a b]"), ([], ""):
+        done = subprocess.run([*command, *given], cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert re.search(r"\[--secret\]\[[^]]*\]|$", done.stdout)[0] == secret
 
 
 def test_up_stops_at_the_first_step_that_fails(script):

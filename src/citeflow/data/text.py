@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from citeflow.errors import INSTALL, UnavailableError
+from citeflow.errors import INSTALL, MissingPackageError
 
 MAX_WORDS = 100_000
 
@@ -28,7 +28,7 @@ def tfidf_features(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarra
         papers share a word.
 
     Raises:
-        UnavailableError: scikit-learn is not installed.
+        MissingPackageError: scikit-learn is not installed.
     """
     try:
         from sklearn.decomposition import TruncatedSVD
@@ -36,7 +36,9 @@ def tfidf_features(text_N: Sequence[str], *, width: int, seed: int) -> np.ndarra
         from sklearn.preprocessing import normalize
     except ImportError:
         hint = f"{INSTALL}, or give the papers features"
-        raise UnavailableError("package needed to read text", "scikit-learn", hint=hint) from None
+        raise MissingPackageError(
+            "package needed to read text", "scikit-learn", hint=hint
+        ) from None
     words = TfidfVectorizer(
         sublinear_tf=True, stop_words="english", min_df=2, max_features=MAX_WORDS, dtype=np.float32
     )

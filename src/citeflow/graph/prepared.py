@@ -21,6 +21,7 @@ from citeflow.data.datasets import read_raw
 from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import NOT_AN_ARRAY, release_pages
 from citeflow.data.tables import reading
+from citeflow.data.text import TextModel
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import (
     Csr,
@@ -47,7 +48,7 @@ from citeflow.utils.records import Record
 from citeflow.utils.usage import StageMeter
 
 KIND = "PreparedGraph"
-FORMAT = 4
+FORMAT = 5
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 REPAIR = "delete the folder and run preprocess again"
@@ -63,6 +64,10 @@ MANY_BOTH = 0.2
 
 NUM_SHOWN = 3
 """Citations that are shown of those dropped."""
+
+TEXT_WORDS = "text_words.parquet"
+TEXT_COMPONENTS = "text_components.npy"
+"""Files of the text model, where features are made of text; the second one if it has an SVD."""
 
 CHUNK_ROWS = 1 << 20
 """Rows of features that are put in order in memory."""
@@ -195,6 +200,20 @@ class PreparedGraph:
         with reading(file):
             names = pyarrow.parquet.read_schema(file).names
         return self._read_column("title") if "title" in names else None
+
+    def text_model(self) -> TextModel | None:
+        """Read the model that makes features of a text, if those of the papers are made of it."""
+        if TEXT_WORDS not in self.manifest.files:
+            return None
+        file = self.path / TEXT_WORDS
+        with reading(file):
+            table = pyarrow.parquet.read_table(file)
+        has_svd = TEXT_COMPONENTS in self.manifest.files
+        return TextModel(
+            word_V=np.asarray(table.column("word"), dtype=object),
+            idf_V=np.asarray(table.column("idf"), dtype=np.float32),
+            component_FV=_map_array(self.path, Path(TEXT_COMPONENTS).stem) if has_svd else None,
+        )
 
     def _read_column(self, name: str) -> list[Any]:
         file = self.path / "papers.parquet"
@@ -338,6 +357,8 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
+        if graph.text_model is not None:
+            _save_text_model(work, graph.text_model)
         stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
         costs: dict[str, JsonValue] = {
             name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
@@ -462,6 +483,12 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
     if graph.is_dated_N is not None:
         files.save_array(work / "dated.npy", graph.is_dated_N[order_N])
+
+
+def _save_text_model(work: Path, model: TextModel) -> None:
+    files.save_table(work / TEXT_WORDS, {"word": pa.array(model.word_V), "idf": model.idf_V})
+    if model.component_FV is not None:
+        files.save_array(work / TEXT_COMPONENTS, model.component_FV)
 
 
 def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:

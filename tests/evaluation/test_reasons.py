@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from citeflow.evaluation.reasons import Names, find_evidence, find_reasons
+from citeflow.models.structural import PATHS
 
 NUM_PAIRS = 60
 
@@ -26,16 +27,17 @@ def pairs(graph):
 @pytest.mark.parametrize(
     "kind", ["reference_of_reference", "bibliographic_coupling", "co_citation"]
 )
-def test_evidence_has_the_value_of_the_structural_feature(graph, structural, pairs, kind):
+def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pairs, kind):
     source_P, target_P = (np.array(ends, dtype=np.int32) for ends in zip(*pairs, strict=True))
     feature_P = structural.for_candidates(source_P, target_P[:, None])[
         :, 0, structural.names.index(kind)
     ]
-    found = [
-        next(each.value for each in find_evidence(graph, *pair) if each.kind == kind)
+    weight_P = [
+        next(each.weight for each in find_evidence(graph, *pair) if each.kind == kind)
         for pair in pairs
     ]
-    np.testing.assert_allclose(found, feature_P, rtol=1e-5)
+    scale = next(path.scale for path in PATHS if path.name == kind)
+    np.testing.assert_allclose(np.log1p(scale * np.array(weight_P)), feature_P, rtol=1e-5)
     assert np.count_nonzero(feature_P) > 10
 
 
@@ -73,9 +75,10 @@ def test_reasons_name_training_citations_alone(graph, names, pairs):
                 "popularity": set(),
             }[reason.kind]
             assert named <= cites
-            assert all(
-                any((y, x) in cites for y in graph.citations.row(candidate)) for x in papers
-            ) or reason.kind != "co_citation"
+            assert (
+                all(any((y, x) in cites for y in graph.citations.row(candidate)) for x in papers)
+                or reason.kind != "co_citation"
+            )
             assert source not in papers + citing
             assert candidate not in papers + citing
     assert {"reference_of_reference", "bibliographic_coupling", "co_citation"} <= kinds
@@ -86,7 +89,8 @@ def test_reasons_are_likeness_or_popularity_where_there_is_no_path(graph, names)
         (source, candidate)
         for source in range(graph.num_papers)
         for candidate in range(graph.num_papers)
-        if source != candidate and not any(e.weight for e in find_evidence(graph, source, candidate))
+        if source != candidate
+        and not any(e.weight for e in find_evidence(graph, source, candidate))
     )
 
     def kinds(cosine):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from citeflow.cli import options
-from citeflow.errors import ConfigError, NotFoundError
+from citeflow.errors import ConfigError, DataError, NotFoundError
+from citeflow.utils import records
 from citeflow.utils.logging import emit, log
 from citeflow.utils.progress import log_progress
 
@@ -192,13 +193,14 @@ def _query(asked: Asked) -> "QueryPaper":
     elif (asked.title is not None or asked.abstract is not None) and not (title or abstract):
         raise ConfigError("the text is empty", "--title", hint=query_files.TEXT_HINT)
     references = query_files.read_ids(asked.references) if asked.references is not None else ()
-    return QueryPaper(
-        title=title,
-        abstract=abstract,
-        references=asked.paper or references,
-        date=asked.date or "",
-        features=query_files.read_features(asked.features) if asked.features else None,
-    )
+    values = {
+        "title": title,
+        "abstract": abstract,
+        "references": asked.paper or references,
+        "date": asked.date or "",
+        "features": query_files.read_features(asked.features) if asked.features else None,
+    }
+    return records.load(QueryPaper, values, name="paper", error=DataError)
 
 
 def _render(output: str) -> "Callable[[Answer], str]":

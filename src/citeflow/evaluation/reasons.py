@@ -1,8 +1,9 @@
 """Reasons for a prediction: the papers between source and candidate, and how alike the two are.
 
 Every reason is read off the training citations, so a paper or a citation that it names exists, and
-a citation that is held out is none. Paths weigh what the structural features weigh (`models.
-structural`): the share of a path over a paper falls with the number of others that lead over it.
+a citation that is held out is none. A path weighs as in the structural features
+(`models.structural`): one over the papers that each paper between leads on to, so that kinds of
+paths of any length compare, as chances that a random walk takes them.
 
 Legend: S references of the source, H papers on paths.
 """
@@ -17,15 +18,12 @@ from citeflow.data.diagnosis import plural
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.path_counts import rows_of
-from citeflow.models.structural import PATHS
 
 MOST = 3
 """Reasons of a prediction, and papers that one names, at most."""
 
 ALIKE = 0.5
 """Cosine similarity from which on it is a reason beside paths."""
-
-SCALE = {path.name: path.scale for path in PATHS}
 
 Kind = Literal[
     "reference_of_reference",
@@ -60,7 +58,7 @@ class Reason:
     """Count of all such papers."""
 
     value: float
-    """Feature ln(1 + scale * sum of path weights), cosine, or number of citations."""
+    """Sum of the weights of all paths, cosine, or number of citations."""
 
     text: str
     """The reason in words, to whoever asks for the source."""
@@ -79,9 +77,6 @@ class Evidence:
 
     weight: float
     """Sum of the weights of all paths."""
-
-    value: float
-    """Feature that the weight becomes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,20 +161,17 @@ def find_evidence(graph: PreparedGraph, source: int, candidate: int) -> list[Evi
         ),
         _over_two(graph, cited_S, citing),
     ]
-    return sorted(found, key=lambda each: -each.value)
+    return sorted(found, key=lambda each: -each.weight)
 
 
 def _over_one(kind: Kind, paper_H: np.ndarray, next_hop: Csr) -> Evidence:
     """Weigh paths over one paper by the number of papers that lead on from it."""
     weight_H = 1 / np.maximum(_degrees(next_hop, paper_H), 1)
-    weight = float(weight_H.sum())
-    feature = "resource_allocation" if kind == "cited_together" else kind
     return Evidence(
         kind=kind,
         paper_H=paper_H[np.argsort(-weight_H, kind="stable")],
         citing_H=paper_H[:0],
-        weight=weight,
-        value=float(np.log1p(SCALE[feature] * weight)),
+        weight=float(weight_H.sum()),
     )
 
 
@@ -190,13 +182,11 @@ def _over_two(graph: PreparedGraph, cited_S: np.ndarray, citing: np.ndarray) -> 
     paper_H = rows.col_E[passed]
     citing_H = np.repeat(citing, rows.degree_N)[passed]
     weight_H = 1 / (_degrees(graph.citations, paper_H) * _degrees(graph.references, citing_H))
-    weight = float(weight_H.sum())
     return Evidence(
         kind="co_citation",
         paper_H=_by_weight(paper_H, weight_H),
         citing_H=_by_weight(citing_H, weight_H),
-        weight=weight,
-        value=float(np.log1p(SCALE["co_citation"] * weight)),
+        weight=float(weight_H.sum()),
     )
 
 
@@ -229,7 +219,7 @@ def _describe(evidence: Evidence, names: Names) -> Reason:
         num_papers=len(evidence.paper_H),
         citing=tuple(names.ids[row] for row in evidence.citing_H[:MOST].tolist()),
         num_citing=len(evidence.citing_H),
-        value=evidence.value,
+        value=evidence.weight,
         text=text,
     )
 

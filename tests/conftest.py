@@ -74,7 +74,7 @@ def checkout() -> Path:
 def prepared(tmp_path_factory) -> Prepared:
     """Four hundred papers with text ids, titles, years and features."""
     from citeflow.data.datasets import download_dataset
-    from citeflow.graph.prepared import prepare
+    from citeflow.graph.preparation import prepare
 
     root = tmp_path_factory.mktemp("prepared")
     settings = config.load(overrides=SETTINGS)
@@ -112,7 +112,7 @@ def trained(prepared, train_alone) -> Trained:
 def text_trained(tmp_path_factory, train_alone) -> Trained:
     """Three hundred papers whose features are made of titles and abstracts, and a model."""
     from citeflow.data.datasets import download_dataset
-    from citeflow.graph.prepared import prepare
+    from citeflow.graph.preparation import prepare
 
     root = tmp_path_factory.mktemp("text")
     changes = ["synthetic.num_papers=300", "data.text_dim=16", "train.epochs=2"]

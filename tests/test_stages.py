@@ -15,7 +15,7 @@ from citeflow.data import datasets
 from citeflow.errors import ConfigError, DataError
 from citeflow.evaluation import evaluator
 from citeflow.files import termination_message
-from citeflow.graph import prepared as prepared_graph
+from citeflow.graph import preparation
 from citeflow.kubernetes import launch as kubernetes_launch
 from citeflow.kubernetes.job_spec import quantity
 from citeflow.paths import RunPaths
@@ -100,7 +100,7 @@ def calls(trained, monkeypatch):
         files.write_text(out / "report.html", "<html></html>")
 
     monkeypatch.setattr(datasets, "download_dataset", download)
-    monkeypatch.setattr(prepared_graph, "prepare", prepare)
+    monkeypatch.setattr(preparation, "prepare", prepare)
     monkeypatch.setattr(launch, "train_locally", train)
     monkeypatch.setattr(kubernetes_launch, "train_on_cluster", train)
     monkeypatch.setattr(evaluator, "evaluate", evaluate)

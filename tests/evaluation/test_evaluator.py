@@ -10,7 +10,7 @@ from citeflow.data.citation_graph import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.evaluation import evaluator, scoring
 from citeflow.evaluation.evaluator import evaluate
-from citeflow.graph.prepared import write_prepared
+from citeflow.graph.preparation import write_prepared
 from citeflow.models.structural import BASELINES
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report

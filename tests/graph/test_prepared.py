@@ -11,7 +11,8 @@ from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
 from citeflow.data.text import fit_text_model
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
-from citeflow.graph.prepared import PreparedGraph, prepare, write_prepared
+from citeflow.graph.preparation import prepare, write_prepared
+from citeflow.graph.prepared import PreparedGraph
 from citeflow.graph.split import hold_out_by_date
 from citeflow.utils.usage import StageMeter
 
@@ -119,8 +120,8 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows):
-    monkeypatch.setattr("citeflow.graph.prepared.BLOCK_ROWS", rows)
-    monkeypatch.setattr("citeflow.graph.prepared.CHUNK_ROWS", 3 * rows)
+    monkeypatch.setattr("citeflow.graph.preparation.BLOCK_ROWS", rows)
+    monkeypatch.setattr("citeflow.graph.preparation.CHUNK_ROWS", 3 * rows)
     graph = small_graph()
     np.save(tmp_path / "features.npy", graph.x_NF)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")

@@ -284,12 +284,13 @@ def _curve_metrics(curves: Curves) -> "list[Metric]":
         ("lr", curves.history),
         ("positives_per_s", curves.history),
         ("valid_mrr", curves.evaluations),
+        ("valid_accuracy", curves.evaluations),
     ]
     return [
         Metric(f"train/{key}", entry[key], _ms(entry["wall_time"]), int(entry["step"]))
         for key, entries in sources
         for entry in thin(entries)
-        if math.isfinite(entry[key])
+        if math.isfinite(entry.get(key, math.nan))
     ]
 
 

@@ -28,6 +28,7 @@ LAYOUT = {
             ["^valid/mrr$", "^test/mrr$", "^baseline/.*"],
         ]
     },
+    "Accuracy": {"validation and test": ["Multiline", ["^valid/accuracy$", "^test/accuracy$"]]},
     "Throughput": {"citations per second": ["Multiline", ["^train/positives_per_s$"]]},
     "Resources": {
         "cores in use, by rank": ["Multiline", ["^resources/cpu_cores$"]],

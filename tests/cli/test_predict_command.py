@@ -125,7 +125,7 @@ def files_of_faults(tmp_path):
         ("--text latin.txt", 65, "not UTF-8 text: latin.txt"),
         ("--text long.txt", 65, "1,500,000 bytes"),
         ("--text empty.txt --title On", 64, "either --text or --title"),
-        ("--title= ", 64, "the text is empty"),
+        ("--title=", 64, "the text is empty"),
         ("--title On", 64, "this model does not read text: 'On'"),
         ("--references ,", 65, "no identifiers in: ,"),
         ("--references Q1,Q2", 66, "no reference is in the graph: 'Q1'"),

@@ -100,10 +100,10 @@ def test_reasons_are_likeness_or_popularity_where_there_is_no_path(graph, names)
         return [(each.kind, each.text) for each in reasons]
 
     num = len(graph.citations.row(alone[1]))
-    popular = f"cited by {num} paper{'' if num == 1 else 's'} of the graph"
-    assert kinds(0.812) == [("similar_text", "similar text 0.81")]
-    assert kinds(0.1) == [("similar_text", "similar text 0.10")]
-    assert kinds(-0.1) == kinds(None) == [("popularity", popular)]
+    popular = ("popularity", f"cited by {num} paper{'' if num == 1 else 's'} of the graph")
+    assert kinds(0.812) == [("similar_text", "similar text 0.81"), popular]
+    assert kinds(0.1) == [("similar_text", "similar text 0.10"), popular]
+    assert kinds(-0.1) == kinds(None) == [popular]
 
 
 def test_reasons_are_written_with_titles_where_there_are_some(graph, pairs):

@@ -17,7 +17,7 @@ MAX_WORDS = 100_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextModel:
-    """What turns a text into the features of a paper: the weights of words, and an SVD of them."""
+    """The weights of words and the SVD of them that turn a text into the features of a paper."""
 
     word_V: np.ndarray
     """Words, str objects, in alphabetical order."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from citeflow.data.dates import ISO_DATE
 from citeflow.data.diagnosis import plural, quote
+from citeflow.data.id_mismatch import find_mismatch
 from citeflow.data.text import TextModel, join_text
 from citeflow.errors import CiteflowError, ConfigError, DataError, NotFoundError
 from citeflow.graph.csr import Csr
@@ -116,7 +118,14 @@ class PaperIndex:
         if self._num_suggested >= MAX_SUGGESTED:
             return ""
         self._num_suggested += 1
-        close = difflib.get_close_matches(paper.strip(), self._searched, n=3)
+        # Case, or https://doi.org/ before it, is more than difflib allows of a short identifier.
+        known = pa.array(self._searched)
+        mismatch = find_mismatch([paper.strip()], known)
+        close = (
+            [mismatch.example[1]]
+            if mismatch
+            else difflib.get_close_matches(paper.strip(), self._searched, n=3)
+        )
         return f"did you mean {' or '.join(close)}?" if close else ""
 
     def find_title(self, title: str) -> int | None:
@@ -266,7 +275,7 @@ class QueryReader:
         mean_F = np.asarray(self._graph.x_NF[reference_R], dtype=np.float64).mean(axis=0)
         if self._text_model is not None:
             mean_F /= max(np.linalg.norm(mean_F), np.finfo(np.float32).tiny)
-        return mean_F.astype(np.float32)
+        return np.asarray(mean_F, dtype=np.float32)
 
     def _read_date(self, text: str, remarks: list[str]) -> int:
         """Return a date in days; where none is given, that of the newest paper.

@@ -61,7 +61,7 @@ class Reason:
     """Sum of the weights of all paths, cosine, or number of citations."""
 
     text: str
-    """The reason in words, to whoever asks for the source."""
+    """The reason in words, for those who ask for the source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,20 +120,19 @@ def find_reasons(
     paths = [
         _describe(each, names) for each in find_evidence(graph, source, candidate) if each.weight
     ]
+    others = []
     cosine = similarity(source, candidate)
     if cosine is not None and (cosine >= ALIKE or (not paths and cosine > 0)):
-        word = kind.replace("_", " ")
-        reason = Reason(
-            kind=kind, papers=(), num_papers=0, value=cosine, text=f"{word} {cosine:.2f}"
-        )
-        return (*paths[: MOST - 1], reason)
-    if paths:
-        return tuple(paths[:MOST])
-    num_citations = len(graph.citations.row(candidate))
-    text = f"cited by {plural(num_citations, 'paper')} of the graph"
-    return (
-        Reason(kind="popularity", papers=(), num_papers=0, value=float(num_citations), text=text),
-    )
+        others = [_of_pair(kind, cosine, f"{kind.replace('_', ' ')} {cosine:.2f}")]
+    if not paths:
+        num_citations = len(graph.citations.row(candidate))
+        text = f"cited by {plural(num_citations, 'paper')} of the graph"
+        others.append(_of_pair("popularity", num_citations, text))
+    return (*paths[: MOST - len(others)], *others)
+
+
+def _of_pair(kind: Kind, value: float, text: str) -> Reason:
+    return Reason(kind=kind, papers=(), num_papers=0, value=float(value), text=text)
 
 
 def find_evidence(graph: PreparedGraph, source: int, candidate: int) -> list[Evidence]:

@@ -8,6 +8,7 @@ import pytest
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
+from citeflow.data.text import fit_text_model
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
 from citeflow.graph.preparation import prepare, write_prepared
@@ -311,3 +312,13 @@ def test_prepare_makes_a_graph_once_for_each_setting(tmp_path, raw):
     assert len(prepared.valid.target_P) == 10
     assert prepared.facts.dataset == "brought"
     assert prepared.manifest.inputs == {"RawDataset": files.read_manifest(raw, "RawDataset").sha256}
+
+
+@pytest.mark.parametrize("width", [4, 128])
+def test_text_model_is_kept(write, width):
+    texts = [f"alpha beta{i % 7} gamma{i % 5} delta{i % 3}" for i in range(50)]
+    model, x_NF = fit_text_model(texts, width=width, seed=0)
+    prepared = write(small_graph(x_NF=x_NF, text_model=model))
+    new = [*texts[:5], "alpha beta1", "unheard"]
+    np.testing.assert_array_equal(prepared.text_model().features(new), model.features(new))
+    assert write(small_graph(), "without").text_model() is None

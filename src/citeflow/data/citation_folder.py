@@ -40,7 +40,7 @@ from citeflow.data.tables import (
     require_values,
     wrong_type,
 )
-from citeflow.data.text import tfidf_features
+from citeflow.data.text import TextModel, fit_text_model
 from citeflow.errors import DataError, NotFoundError
 from citeflow.utils.logging import log
 
@@ -117,8 +117,9 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
     others = _without(columns, [*times, *texts, "id"])
     features = read_features(folder, papers, others, Degrees(linked.edge_2E, len(ids.key)))
     x_NF = features.x_NF
+    text_model = None
     if x_NF is None and texts and with_text:
-        x_NF = _features_of_text(texts, config)
+        text_model, x_NF = _features_of_text(texts, config)
     remarks = [
         *_remarks_of_tables(papers, citations, ids, linked),
         *_remarks_of_columns(papers, times, dates, features),
@@ -131,6 +132,7 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         id_N=_as_objects(ids.key),
         title_N=_as_objects(texts["title"]) if "title" in texts else None,
         x_NF=x_NF,
+        text_model=text_model,
         day_N=dates.day_N if dates else None,
         is_dated_N=dates.is_dated_N if dates else None,
         counts={"unknown": linked.num_unknown},
@@ -356,12 +358,15 @@ def _remarks_of_columns(
     return [f"{papers.path.name}: {'; '.join(said)}"] if said else []
 
 
-def _features_of_text(texts: Mapping[str, Column], config: DataConfig) -> np.ndarray | None:
+def _features_of_text(
+    texts: Mapping[str, Column], config: DataConfig
+) -> tuple[TextModel, np.ndarray] | tuple[None, None]:
     text_N = pc.binary_join_element_wise(*texts.values(), "\n")
-    x_NF = tfidf_features(text_N.to_pylist(), width=config.text_dim, seed=config.seed)
-    if x_NF is None:
+    fitted = fit_text_model(text_N.to_pylist(), width=config.text_dim, seed=config.seed)
+    if fitted is None:
         log("data", "text ignored, no two papers share a word")
-    return x_NF
+        return None, None
+    return fitted
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from citeflow.data.text import TextModel
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
@@ -46,6 +48,9 @@ class CitationGraph:
 
     x_NF: np.ndarray | None = None
     """Features, float32, finite; may be a map of a file that does not fit into memory."""
+
+    text_model: TextModel | None = None
+    """The model that made the features, where they are made of text."""
 
     day_N: np.ndarray | None = None
     """Date of each paper in days since 1970-01-01, int32; a bare year is its first of January."""

@@ -19,6 +19,7 @@ from citeflow.data.citation_graph import CitationGraph, HeldOut
 from citeflow.data.datasets import read_raw
 from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import release_pages
+from citeflow.data.text import TextModel
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import (
     Csr,
@@ -29,7 +30,7 @@ from citeflow.graph.csr import (
     to_undirected,
     transpose,
 )
-from citeflow.graph.prepared import KIND, GraphFacts
+from citeflow.graph.prepared import KIND, TEXT_COMPONENTS, TEXT_WORDS, GraphFacts
 from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.split import (
     Split,
@@ -43,7 +44,7 @@ from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
 from citeflow.utils.usage import StageMeter
 
-FORMAT = 4
+FORMAT = 5
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 BLOCK_ROWS = 1 << 16
@@ -196,6 +197,8 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
+        if graph.text_model is not None:
+            _save_text_model(work, graph.text_model)
         stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
         costs: dict[str, JsonValue] = {
             name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
@@ -320,6 +323,12 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
     if graph.is_dated_N is not None:
         files.save_array(work / "dated.npy", graph.is_dated_N[order_N])
+
+
+def _save_text_model(work: Path, model: TextModel) -> None:
+    files.save_table(work / TEXT_WORDS, {"word": pa.array(model.word_V), "idf": model.idf_V})
+    if model.component_FV is not None:
+        files.save_array(work / TEXT_COMPONENTS, model.component_FV)
 
 
 def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ from citeflow import files
 from citeflow.data.citation_graph import HeldOut
 from citeflow.data.features import NOT_AN_ARRAY
 from citeflow.data.tables import reading
+from citeflow.data.text import TextModel
 from citeflow.errors import CorruptError
 from citeflow.graph.csr import Csr
 from citeflow.utils import records
@@ -23,6 +24,10 @@ from citeflow.utils.records import Record
 KIND = "PreparedGraph"
 
 REPAIR = "delete the folder and run preprocess again"
+
+TEXT_WORDS = "text_words.parquet"
+TEXT_COMPONENTS = "text_components.npy"
+"""Files of the text model, where features are made of text; the second one if it has an SVD."""
 
 
 class GraphFacts(Record):
@@ -152,6 +157,20 @@ class PreparedGraph:
         with reading(file):
             names = pyarrow.parquet.read_schema(file).names
         return self._read_column("title") if "title" in names else None
+
+    def text_model(self) -> TextModel | None:
+        """Read the model that makes features of a text, if those of the papers are made of it."""
+        if TEXT_WORDS not in self.manifest.files:
+            return None
+        file = self.path / TEXT_WORDS
+        with reading(file):
+            table = pyarrow.parquet.read_table(file)
+        has_svd = TEXT_COMPONENTS in self.manifest.files
+        return TextModel(
+            word_V=np.asarray(table.column("word"), dtype=object),
+            idf_V=np.asarray(table.column("idf"), dtype=np.float32),
+            component_FV=_map_array(self.path, Path(TEXT_COMPONENTS).stem) if has_svd else None,
+        )
 
     def _read_column(self, name: str) -> list[Any]:
         file = self.path / "papers.parquet"

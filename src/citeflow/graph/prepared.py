@@ -32,6 +32,7 @@ from citeflow.graph.csr import (
     transpose,
 )
 from citeflow.graph.reorder import order_by_locality
+from citeflow.graph.similar import similar_papers
 from citeflow.graph.split import (
     Split,
     count_in_training,
@@ -47,7 +48,7 @@ from citeflow.utils.records import Record
 from citeflow.utils.usage import StageMeter
 
 KIND = "PreparedGraph"
-FORMAT = 4
+FORMAT = 5
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 REPAIR = "delete the folder and run preprocess again"
@@ -149,6 +150,10 @@ class PreparedGraph:
     neighbors: Csr
     """Training citations in both directions, without repetition."""
 
+    similar: Csr | None = None
+    """Papers whose features are most alike, in both directions; None where it was not wanted or
+    there are no features."""
+
     valid: HeldOut
     """Citations held out for validation."""
 
@@ -176,6 +181,7 @@ class PreparedGraph:
             references=_map_csr(path, "references"),
             citations=_map_csr(path, "citations"),
             neighbors=_map_csr(path, "neighbors"),
+            similar=_map_csr(path, "similar") if "similar_ptr.npy" in manifest.files else None,
             valid=_map_held_out(path, "valid"),
             test=_map_held_out(path, "test"),
         )
@@ -338,6 +344,7 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
+        _save_similar(work, config)
         stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
         costs: dict[str, JsonValue] = {
             name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
@@ -477,6 +484,20 @@ def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndar
             x_CF[index_B] = x_NF[row_C[index_B]]
             release_pages(x_NF)
         yield x_CF
+
+
+def _save_similar(work: Path, config: DataConfig) -> None:
+    """Save the similarity graph of the features that were saved, if there are any."""
+    if not config.num_similar or not (work / "x.npy").exists():
+        return
+    x_NF = _map_array(work, "x")
+    day_N = np.load(work / "day.npy") if (work / "day.npy").exists() else None
+    with log_progress("preprocess", "finding similar papers", of=len(x_NF)) as progress:
+        similar = similar_papers(
+            x_NF, day_N, config.num_similar, seed=config.seed, progress=progress
+        )
+    _save_csr(work, "similar", similar)
+    log("preprocess", "linked similar papers", pairs=len(similar.col_E) // 2)
 
 
 def _save_csrs(work: Path, references: Csr, neighbors: Csr, order_N: np.ndarray) -> None:

@@ -166,6 +166,8 @@ def test_facts_count_what_was_kept_and_dropped(write):
         "num_valid": 10,
         "num_test": 10,
         "num_negatives": 10,
+        "num_hard": 10,
+        "time_cut": False,
         "num_features": 4,
         "dates": True,
         "later_citations": 1,

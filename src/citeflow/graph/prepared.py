@@ -5,7 +5,7 @@ Legend: N papers, E citations, F features, P held-out citations, K candidates.
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,14 @@ from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import NOT_AN_ARRAY, release_pages
 from citeflow.data.tables import reading
 from citeflow.errors import CorruptError, DataError, NotFoundError
+from citeflow.graph.candidates import Candidates, HardCandidates, choose_hard
 from citeflow.graph.csr import (
     Csr,
     build_csr,
     drop_self_and_duplicates,
     inverse_permutation,
     permute,
+    rows_of,
     to_undirected,
     transpose,
 )
@@ -47,7 +49,7 @@ from citeflow.utils.records import Record
 from citeflow.utils.usage import StageMeter
 
 KIND = "PreparedGraph"
-FORMAT = 4
+FORMAT = 5
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 REPAIR = "delete the folder and run preprocess again"
@@ -85,6 +87,10 @@ class GraphFacts(Record):
     num_test: int
     num_negatives: int
     """Papers that each held-out citation is ranked against."""
+    num_hard: int = 0
+    """Sources with hard candidates."""
+    time_cut: bool = False
+    """No citation of a paper newer than the source is seen when it is scored."""
     num_features: int
     """Width of the features; 0 where there are none."""
     dates: bool
@@ -155,6 +161,9 @@ class PreparedGraph:
     test: HeldOut
     """Citations held out for the test."""
 
+    hard: HardCandidates = field(default_factory=HardCandidates.none)
+    """Hard candidates of the held-out citations' sources, chosen from the training citations."""
+
     @classmethod
     def open(cls, path: Path) -> "PreparedGraph":
         """Map a prepared graph into memory; nothing is read but the manifest.
@@ -178,12 +187,21 @@ class PreparedGraph:
             neighbors=_map_csr(path, "neighbors"),
             valid=_map_held_out(path, "valid"),
             test=_map_held_out(path, "test"),
+            hard=HardCandidates(
+                _map_array(path, "hard_source"),
+                Csr(_map_array(path, "hard_rowptr"), _map_array(path, "hard_candidate")),
+            ),
         )
 
     @property
     def num_papers(self) -> int:
         """Number of papers, N."""
         return self.references.num_rows
+
+    def candidates(self) -> Candidates:
+        """Return the rule that says which papers a source may be ranked against."""
+        linked = self.neighbors if self.day_N is None else self.references
+        return Candidates(linked, (self.valid, self.test), self.day_N, self.is_dated_N)
 
     def ids(self) -> list[int] | list[str]:
         """Read the identifier of each paper."""
@@ -279,6 +297,8 @@ def write_prepared(
     if not edge_2E.shape[1]:
         hint = f"{num_self} of {num_given} were self-citations"
         raise DataError("no citations to learn from", dataset, hint=hint)
+    if config.time_cut and graph.day_N is None:
+        raise DataError("data.time_cut", "no dates", hint="leave it out, or give the papers dates")
     odd = _describe_direction(graph)
     train_2E, valid, test, candidates = _split(graph, edge_2E, config)
     if candidates is not None and candidates.num_short:
@@ -304,6 +324,7 @@ def write_prepared(
         num_valid=len(valid.source_P),
         num_test=len(test.source_P),
         num_negatives=test.negative_PK.shape[1],
+        time_cut=config.time_cut,
         num_features=0 if graph.x_NF is None else graph.x_NF.shape[1],
         dates=graph.day_N is not None,
         later_citations=_count_later(train_2E, graph),
@@ -329,6 +350,18 @@ def write_prepared(
     graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     del edge_2E, train_2E
     neighbors = to_undirected(references)
+    linked = neighbors if graph.day_N is None else references
+    hard = choose_hard(
+        np.concatenate([valid.source_P, test.source_P]),
+        Candidates(linked, (valid, test), graph.day_N, graph.is_dated_N),
+        references=references,
+        neighbors=neighbors,
+        x_NF=graph.x_NF,
+        config=config,
+    )
+    del linked
+    facts = facts.model_copy(update={"num_hard": len(hard.source_S)})
+    log("preprocess", "chose hard candidates", sources=len(hard.source_S))
     order_N = order_by_locality(neighbors, seed=config.seed)
     log("preprocess", "ordered")
     with files.new_directory(folder) as work:
@@ -337,6 +370,8 @@ def write_prepared(
         _save_held_out(work, "valid", valid, order_N)
         _save_held_out(work, "test", test, order_N)
         del valid, test
+        _save_hard(work, hard, order_N)
+        del hard
         _save_papers(work, graph, order_N)
         stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
         costs: dict[str, JsonValue] = {
@@ -501,6 +536,16 @@ def _save_held_out(work: Path, name: str, held_out: HeldOut, order_N: np.ndarray
         for first in range(0, shape[0], BLOCK_ROWS)
     )
     files.save_blocks(work / f"{name}_negative.npy", blocks, shape, np.int32)
+
+
+def _save_hard(work: Path, hard: HardCandidates, order_N: np.ndarray) -> None:
+    new_row_N = inverse_permutation(order_N)
+    source_S = new_row_N[hard.source_S]
+    order_S = np.argsort(source_S)
+    candidates = rows_of(hard.candidates, order_S)
+    files.save_array(work / "hard_source.npy", source_S[order_S])
+    files.save_array(work / "hard_rowptr.npy", candidates.rowptr_N1)
+    files.save_array(work / "hard_candidate.npy", new_row_N[candidates.col_E])
 
 
 def _map_array(path: Path, name: str) -> np.ndarray:

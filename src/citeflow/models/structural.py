@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.graph.csr import Csr
-from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, rows_of, start
+from citeflow.graph.csr import Csr, rows_of
+from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, start
 
 DAYS_PER_YEAR = 365.25
 HUB_FACTOR = 8

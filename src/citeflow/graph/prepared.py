@@ -1,6 +1,6 @@
 """The PreparedGraph: a folder of arrays that workers map into memory and share.
 
-Legend: N papers, E citations, F features, P held-out citations, K candidates.
+Legend: N papers, E citations, F features, V words, P held-out citations, K candidates.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import scipy.sparse
 from pydantic import ConfigDict, JsonValue
 
 from citeflow import files
@@ -202,6 +203,14 @@ class PreparedGraph:
         """Return the rule that says which papers a source may be ranked against."""
         linked = self.neighbors if self.day_N is None else self.references
         return Candidates(linked, (self.valid, self.test), self.day_N, self.is_dated_N)
+
+    def bm25(self) -> scipy.sparse.csr_matrix | None:
+        """Map the weights of each paper's words, float32 [N, V], if the dataset has text."""
+        if "bm25_weight.npy" not in self.manifest.files:
+            return None
+        names = ("bm25_weight", "bm25_word", "bm25_rowptr")
+        weight_E, word_E, rowptr_N1 = (np.asarray(_map_array(self.path, name)) for name in names)
+        return scipy.sparse.csr_matrix((weight_E, word_E, rowptr_N1))
 
     def ids(self) -> list[int] | list[str]:
         """Read the identifier of each paper."""
@@ -493,6 +502,11 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
     if graph.x_NF is not None:
         blocks = _permute_features(graph.x_NF, order_N)
         files.save_blocks(work / "x.npy", blocks, graph.x_NF.shape, np.float32)
+    if graph.bm25_NV is not None:
+        bm25_NV = graph.bm25_NV[order_N]
+        files.save_array(work / "bm25_weight.npy", bm25_NV.data)
+        files.save_array(work / "bm25_word.npy", bm25_NV.indices.astype(np.int32))
+        files.save_array(work / "bm25_rowptr.npy", bm25_NV.indptr.astype(np.int64))
     if graph.day_N is not None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
     if graph.is_dated_N is not None:

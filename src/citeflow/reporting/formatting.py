@@ -29,6 +29,7 @@ BASELINES = {
     "popularity": "Popularity",
     "recency": "Recency",
     "cosine": "Cosine of features",
+    "bm25": "BM25 of the text",
 }
 
 PROTOCOLS = {

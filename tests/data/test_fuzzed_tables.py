@@ -191,7 +191,9 @@ def check_tables(drawn):
         stored = outcome(lambda: run_both(folder, Path(name), chosen))
         assert not directly or directly.startswith("error: ")
         assert not stored or stored.startswith("error: ")
-        assert stored == directly or not directly
+        # An importer may read what the folder does not, such as columns between blanks.
+        is_foreign = "has no column" in directly
+        assert stored == directly or not directly or is_foreign
     OUTCOMES["refused" if directly else "unsplit" if stored else "prepared"] += 1
     if FUZZ_S:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < LIMIT_BYTES

@@ -135,10 +135,14 @@ def _find_undecodable_line(path: Path, dialect: Dialect) -> DataError | None:
             try:
                 line.decode()
             except UnicodeDecodeError:
-                where = f"{path}, line {number}: not UTF-8"
-                hint = "save it as UTF-8; of an old Windows file: iconv -f WINDOWS-1252 -t UTF-8"
-                return DataError(where, quote(line.strip()), hint=hint)
+                return not_utf8(f"{path}, line {number}", line)
     return None
+
+
+def not_utf8(where: str, line: bytes) -> DataError:
+    """Build the error for a line of text in another encoding."""
+    hint = "save it as UTF-8; of an old Windows file: iconv -f WINDOWS-1252 -t UTF-8"
+    return DataError(f"{where}: not UTF-8", quote(line.strip()), hint=hint)
 
 
 def _find_ragged_line(path: Path, dialect: Dialect) -> DataError | None:

@@ -23,7 +23,7 @@ from citeflow.config import DataConfig
 from citeflow.data.bm25 import bm25_weights
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.dates import Dates, find_time_columns, read_dates
-from citeflow.data.diagnosis import describe_folder, quote
+from citeflow.data.diagnosis import quote
 from citeflow.data.features import FEATURES, Degrees, Features, read_features
 from citeflow.data.id_mismatch import MAX_UNKNOWN, Mismatch, find_mismatch
 from citeflow.data.tables import (
@@ -80,8 +80,7 @@ def find_files(folder: Path) -> tuple[str, ...]:
         for path in present:
             names += [str(part.relative_to(folder)) for part in parts_of(path)]
     if missing:
-        hint = describe_folder(folder) if missing[0] == "no papers table" else ""
-        raise NotFoundError(" and ".join(missing), folder, hint=hint or DESCRIPTION)
+        raise NotFoundError(" and ".join(missing), folder, hint=DESCRIPTION)
     return (*names, FEATURES) if (folder / FEATURES).is_file() else tuple(names)
 
 
@@ -146,10 +145,7 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         unused=features.unused,
     )
     graph, remark = _without_undated(graph, config)
-    graph = replace(graph, remarks=(*remarks, *remark))
-    for text in graph.remarks:
-        log("data", text)
-    return graph
+    return replace(graph, remarks=(*remarks, *remark))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -169,7 +169,7 @@ def run_without(packages, code):
 
 def test_compile_works_without_the_train_extra():
     code = (
-        "import citeflow.graph.prepared; from citeflow.cli.main import main; "
+        "import citeflow.graph.preparation; from citeflow.cli.main import main; "
         "sys.exit(main(['compile', '--check']))"
     )
     done = run_without(TRAIN_EXTRA, code)

@@ -15,7 +15,7 @@ from citeflow.data import datasets
 from citeflow.errors import ConfigError, DataError
 from citeflow.evaluation import evaluator
 from citeflow.files import termination_message
-from citeflow.graph import prepared as prepared_graph
+from citeflow.graph import preparation
 from citeflow.kubernetes import launch as kubernetes_launch
 from citeflow.kubernetes.job_spec import quantity
 from citeflow.paths import RunPaths
@@ -100,7 +100,7 @@ def calls(trained, monkeypatch):
         files.write_text(out / "report.html", "<html></html>")
 
     monkeypatch.setattr(datasets, "download_dataset", download)
-    monkeypatch.setattr(prepared_graph, "prepare", prepare)
+    monkeypatch.setattr(preparation, "prepare", prepare)
     monkeypatch.setattr(launch, "train_locally", train)
     monkeypatch.setattr(kubernetes_launch, "train_on_cluster", train)
     monkeypatch.setattr(evaluator, "evaluate", evaluate)
@@ -228,7 +228,10 @@ def test_evaluate_shows_scores_baselines_and_a_short_curve(ran, trained):
     scores = ran["scores"].metadata
     assert scores["test_mrr"] == round(report["test"]["mrr"], 4)
     assert scores["test_hits@10"] == round(report["test"]["hits@10"], 4)
-    assert scores["adamic_adar_mrr"] == round(report["baselines"]["adamic_adar"]["mrr"], 4)
+    assert scores["all_recall@20"] == round(report["protocols"]["all"]["recall@20"], 4)
+    assert scores["cold_mrr"] == round(report["protocols"]["cold"]["mrr"], 4)
+    best = max(each["mrr"] for each in report["baselines"].values())
+    assert scores["baseline_mrr"] == round(best, 4)
     assert len(scores) <= ROWS_OF_THE_PAGE
     points = ran["curves"].metadata["confidenceMetrics"]
     assert len(points) <= 20

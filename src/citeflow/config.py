@@ -45,11 +45,23 @@ class DataConfig(Record):
     eval_negatives: Int = Field(1000, ge=1)
     """Papers that each held-out citation is ranked against; fewer where the graph has fewer."""
 
+    hard_candidates: Int = Field(500, ge=1)
+    """Papers that each source is ranked against in the protocol `hard`: those nearest to it by
+    common neighbors and by features, and the most cited."""
+
+    time_cut: Bool = False
+    """Score each source in a graph without the citations that newer papers have made, as of the day
+    on which it was written. OGB's protocol sees them."""
+
     text_dim: Int = Field(128, ge=2)
     """Dimensions of the vector made from title and abstract where a folder has no features."""
 
+    num_similar: Int = Field(20, ge=0, le=100)
+    """Papers that each paper is linked with, for `structural`: those of the same time whose
+    features are most similar. 0 links none."""
+
     seed: Int = Field(0, ge=0)
-    """Seed of the split."""
+    """Seed of the split and of the search for similar papers."""
 
 
 class SyntheticConfig(Record):
@@ -117,6 +129,10 @@ class TrainConfig(Record):
     loss: Literal["info_nce", "bce"] = "info_nce"
     """InfoNCE (softmax of a citation against the shared negatives), or binary cross-entropy."""
 
+    hide_references: Float = Field(0.2, ge=0, lt=1)
+    """Share of the citing papers of a step that are seen without any of their references, so that
+    the model learns to rank for a paper that has none yet. Not used but with `structural`."""
+
     lr: Float = Field(0.01, gt=0)
     """Highest learning rate of Adam; it warms up, then falls along a cosine."""
 
@@ -128,6 +144,18 @@ class TrainConfig(Record):
 
     num_validations: Int = Field(10, ge=1)
     """Number of validations during training."""
+
+
+class EvaluationConfig(Record):
+    """Protocols that a trained model is measured by; none of it decides what model comes out."""
+
+    num_sources: Int = Field(0, ge=0)
+    """Test citations that the protocols `all` and `cold` rank among all older papers, a random
+    sample; 0 takes all of them, or as many as can be ranked in a few minutes."""
+
+    protocol: Literal["ogb", "all", "hard", "cold"] = "ogb"
+    """Protocol whose MRR `compare` compares models by, and `tune` shows of the best one: OGB's
+    random candidates, all older papers, hard candidates, or all for papers without references."""
 
 
 class RecoveryConfig(Record):
@@ -147,13 +175,14 @@ class Config(Record):
     """All settings.
 
     Together with the data and the number of workers they decide what model comes out, but for those
-    of `recovery`.
+    of `evaluation` and `recovery`.
     """
 
     data: DataConfig = DataConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     recovery: RecoveryConfig = RecoveryConfig()
 
     def to_dict(self) -> dict[str, dict[str, JsonValue]]:

@@ -160,8 +160,8 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     """Refuse settings that would give the models different data or seeds."""
     if not isinstance(changes, Mapping):
         raise ConfigError(f"settings of the model {name}", changes, hint=MODELS_HINT)
-    if sections := changes.keys() & {"data", "synthetic"}:
-        hint = "all models have the same data: use --set"
+    if sections := changes.keys() & {"data", "synthetic", "evaluation"}:
+        hint = "all models have the same data and protocol: use --set"
         raise ConfigError(f"the model {name} sets", ", ".join(sections), hint=hint)
     train = changes.get("train")
     if isinstance(train, Mapping) and "seed" in train:

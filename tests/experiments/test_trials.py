@@ -161,6 +161,7 @@ def test_run_trials_names_a_trial_that_is_not_in_the_plan(run_planned, capsys):
     assert "not in the plan of this experiment: m-1-w-0-e-10" in capsys.readouterr().err
 
 
+@pytest.mark.fault("F20")
 def test_run_trials_ends_where_another_experiment_has_taken_its_name(run_planned, capsys):
     with pytest.raises(SystemExit) as ended:
         run_planned("m-1-w-1-e-10", run_id="later")

@@ -102,7 +102,7 @@ def test_help_needs_neither_torch_nor_kfp():
     [
         (OSError(errno.ENOSPC, "No space", "/data/x"), 70, "error: No space: /data/x\n"),
         (OSError("odd"), 70, "error: OSError: odd\n"),
-        (ModuleNotFoundError("", name="torch.nn"), 69, "error: .+: torch.nn\nhint: .+\n"),
+        (ModuleNotFoundError("", name="torch.nn"), 72, "error: .+: torch.nn\nhint: .+\n"),
         (KeyboardInterrupt(), 130, "error: stopped by a signal: SIGINT\nhint: .+\n"),
         (SystemExit(75), 75, ""),
         (KeyError("x"), None, ""),

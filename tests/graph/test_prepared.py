@@ -13,6 +13,7 @@ from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
 from citeflow.graph.preparation import prepare, write_prepared
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.graph.similar import similar_papers
 from citeflow.graph.split import hold_out_by_date
 from citeflow.utils.usage import StageMeter
 
@@ -185,6 +186,16 @@ def test_facts_count_what_was_kept_and_dropped(write):
     stages = prepared.manifest.facts["stages"]
     assert stages["download"] == {"seconds": 2.0}
     assert stages["preprocess"]["peak_rss_bytes"] > 10**7
+
+
+def test_similar_papers_are_those_of_the_saved_rows(write):
+    prepared = write(small_graph())
+    expected = similar_papers(
+        np.asarray(prepared.x_NF), np.asarray(prepared.day_N), CONFIG.num_similar, seed=CONFIG.seed
+    )
+    assert np.array_equal(prepared.similar.rowptr_N1, expected.rowptr_N1)
+    assert np.array_equal(prepared.similar.col_E, expected.col_E)
+    assert write(small_graph(x_NF=None), "bare").similar is None
 
 
 def test_text_ids_and_titles_of_a_bare_graph_come_back(write):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from citeflow.errors import INSTALL, UnavailableError
+from citeflow.errors import INSTALL, MissingPackageError
 
 MAX_WORDS = 100_000
 
@@ -37,7 +37,7 @@ class TextModel:
         """Return x_BF, float32; rows of length 1, or 0 for a text with none of the words.
 
         Raises:
-            UnavailableError: scikit-learn is not installed.
+            MissingPackageError: scikit-learn is not installed.
         """
         words = _vectorizer(vocabulary={word: index for index, word in enumerate(self.word_V)})
         words.idf_ = self.idf_V
@@ -66,7 +66,7 @@ def fit_text_model(
         The model, and its `features` of the texts; None where no two papers share a word.
 
     Raises:
-        UnavailableError: scikit-learn is not installed.
+        MissingPackageError: scikit-learn is not installed.
     """
     words = _vectorizer(min_df=2, max_features=MAX_WORDS)
     try:
@@ -93,13 +93,15 @@ def _vectorizer(**settings: object) -> Any:
     """Return scikit-learn's TfidfVectorizer.
 
     Raises:
-        UnavailableError: scikit-learn is not installed.
+        MissingPackageError: scikit-learn is not installed.
     """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
         hint = f"{INSTALL}, or give the papers features"
-        raise UnavailableError("package needed to read text", "scikit-learn", hint=hint) from None
+        raise MissingPackageError(
+            "package needed to read text", "scikit-learn", hint=hint
+        ) from None
     return TfidfVectorizer(sublinear_tf=True, stop_words="english", dtype=np.float32, **settings)
 
 

@@ -32,6 +32,7 @@ from citeflow.graph.csr import (
 )
 from citeflow.graph.prepared import KIND, TEXT_COMPONENTS, TEXT_WORDS, GraphFacts
 from citeflow.graph.reorder import order_by_locality
+from citeflow.graph.similar import similar_papers
 from citeflow.graph.split import (
     Split,
     count_in_training,
@@ -197,6 +198,7 @@ def write_prepared(
         _save_held_out(work, "test", test, order_N)
         del valid, test
         _save_papers(work, graph, order_N)
+        _save_similar(work, config)
         if graph.text_model is not None:
             _save_text_model(work, graph.text_model)
         stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
@@ -344,6 +346,20 @@ def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndar
             x_CF[index_B] = x_NF[row_C[index_B]]
             release_pages(x_NF)
         yield x_CF
+
+
+def _save_similar(work: Path, config: DataConfig) -> None:
+    """Save the similarity graph of the features that were saved, if there are any."""
+    if not config.num_similar or not (work / "x.npy").exists():
+        return
+    x_NF = np.load(work / "x.npy", mmap_mode="r")
+    day_N = np.load(work / "day.npy") if (work / "day.npy").exists() else None
+    with log_progress("preprocess", "finding similar papers", of=len(x_NF)) as progress:
+        similar = similar_papers(
+            x_NF, day_N, config.num_similar, seed=config.seed, progress=progress
+        )
+    _save_csr(work, "similar", similar)
+    log("preprocess", "linked similar papers", pairs=len(similar.col_E) // 2)
 
 
 def _save_csrs(work: Path, references: Csr, neighbors: Csr, order_N: np.ndarray) -> None:

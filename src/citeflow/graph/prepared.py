@@ -111,6 +111,10 @@ class PreparedGraph:
     neighbors: Csr
     """Training citations in both directions, without repetition."""
 
+    similar: Csr | None = None
+    """Papers whose features are most alike, in both directions; None where it was not wanted or
+    there are no features."""
+
     valid: HeldOut
     """Citations held out for validation."""
 
@@ -138,6 +142,7 @@ class PreparedGraph:
             references=_map_csr(path, "references"),
             citations=_map_csr(path, "citations"),
             neighbors=_map_csr(path, "neighbors"),
+            similar=_map_csr(path, "similar") if "similar_ptr.npy" in manifest.files else None,
             valid=_map_held_out(path, "valid"),
             test=_map_held_out(path, "test"),
         )

@@ -95,7 +95,9 @@ def main() -> None:
     targets = [ids[row] for row in sample.target_P.tolist()]
     copies = {ids[row] for row in rows}
     others = [
-        copies | {ids[each] for each in graph.valid.target_P[graph.valid.source_P == row].tolist()}
+        copies
+        | {ids[each] for each in graph.valid.target_P[graph.valid.source_P == row].tolist()}
+        | {ids[each] for each in graph.references.row(row)}
         for row in rows
     ]
     with tempfile.TemporaryDirectory() as scratch:
@@ -134,7 +136,8 @@ def report(
     k: int,
 ) -> None:
     """Print recall and times of one way of asking."""
-    answers = list(predict(model, queries, data_root=data_root, wanted=Wanted(k=LONG)))
+    wanted = Wanted(k=LONG, exclude_cited=False)
+    answers = list(predict(model, queries, data_root=data_root, wanted=wanted))
     with timed() as batch:
         list(predict(model, queries, data_root=data_root))
     with timed() as single:

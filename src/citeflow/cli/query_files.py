@@ -131,4 +131,4 @@ def _decode(content: bytes, name: str) -> str:
     kind = "" if name == STDIN else describe_source(Path(name))
     is_known = kind.startswith(("a ", "an ")) and "table" not in kind
     value = f"{name} is {kind}" if is_known else name
-    raise DataError("not UTF-8 text", value, hint=TEXT_HINT)
+    raise DataError("not UTF-8 text", value, hint="save it as plain text in UTF-8")

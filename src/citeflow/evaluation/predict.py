@@ -293,8 +293,8 @@ class _Ranking:
         if len(self._graph.references.row(row)):
             return ()
         return (
-            "no references but held-out ones: it is ranked by its features, its citations and "
-            "popularity alone, which is far less certain",
+            "no references but held-out ones: the model is out of its depth, it has features, "
+            "citations and popularity alone",
         )
 
 

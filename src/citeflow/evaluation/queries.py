@@ -183,8 +183,8 @@ class QueryReader:
             raise ConfigError("this model reads references alone", "none given", hint=hint)
         if not len(reference_R):
             remarks.append(
-                f"no references: it is ranked by {self._kind} and popularity alone, which is far "
-                "less certain"
+                f"no references: the model is out of its depth, it has {self._kind} and "
+                "popularity alone"
             )
         same_title = self._index.find_title(query.title) if query.title else None
         if same_title is not None:

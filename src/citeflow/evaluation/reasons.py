@@ -106,7 +106,7 @@ def find_reasons(
     similarity: Similarity,
     kind: Kind,
 ) -> tuple[Reason, ...]:
-    """List at most three reasons, the strongest first.
+    """List at most three reasons, the strongest first; where nothing speaks for it, none.
 
     Args:
         graph: training citations, those of new papers included.
@@ -123,8 +123,8 @@ def find_reasons(
     cosine = similarity(source, candidate)
     if cosine is not None and (cosine >= ALIKE or (not paths and cosine > 0)):
         others = [_of_pair(kind, cosine, f"{kind.replace('_', ' ')} {cosine:.2f}")]
-    if not paths:
-        num_citations = len(graph.citations.row(candidate))
+    num_citations = len(graph.citations.row(candidate))
+    if not paths and num_citations:
         text = f"cited by {plural(num_citations, 'paper')} of the graph"
         others.append(_of_pair("popularity", num_citations, text))
     return (*paths[: MOST - len(others)], *others)

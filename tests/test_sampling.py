@@ -35,7 +35,9 @@ def partition_of(*bounds, epoch=0, fold=0):
     return Partition(bounds_R2=np.array(bounds), epoch=epoch, fold=fold)
 
 
-def batch_of(is_cited_NN, partition, *, day_N=None, num_negatives=8, seed=(0, 0, 0)):
+def batch_of(
+    is_cited_NN, partition, *, day_N=None, num_negatives=8, seed=(0, 0, 0), hidden_share=0.0
+):
     references, _, neighbors = csrs(is_cited_NN)
     return sample_subgraph(
         partition,
@@ -44,6 +46,7 @@ def batch_of(is_cited_NN, partition, *, day_N=None, num_negatives=8, seed=(0, 0,
         day_N=day_N,
         num_negatives=num_negatives,
         seed=seed,
+        hidden_share=hidden_share,
     )
 
 
@@ -206,6 +209,21 @@ def test_targets_and_messages_are_all_edges_and_disjoint(bounds, fold):
     ):  # fmt: skip
         assert array.dtype == np.int32
     assert batch.false_negative_mask_SK.dtype == bool
+
+
+@pytest.mark.parametrize("bounds", BOUNDS[:3])
+def test_hidden_sources_have_no_message_with_their_references(bounds):
+    is_cited_NN = random_citations(30, 0.3, seed=2)
+    partition = partition_of(*bounds)
+    whole = batch_of(is_cited_NN, partition)
+    batch = batch_of(is_cited_NN, partition, hidden_share=0.4)
+    hidden = set(batch.paper_B[batch.source_S[batch.is_hidden_S]].tolist())
+    assert 0 < len(hidden) < len(batch.source_S)
+    assert not whole.is_hidden_S.any()
+    references = {(s, t) for s, t in np.argwhere(is_cited_NN).tolist() if s in hidden}
+    assert set(messages(batch)) == set(messages(whole)) - references - reverse(references)
+    for name in ("source_S", "source_index_P", "target_P", "negative_K", "false_negative_mask_SK"):
+        assert np.array_equal(getattr(batch, name), getattr(whole, name))
 
 
 @pytest.mark.parametrize("dated", [False, True])

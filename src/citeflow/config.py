@@ -56,8 +56,12 @@ class DataConfig(Record):
     text_dim: Int = Field(128, ge=2)
     """Dimensions of the vector made from title and abstract where a folder has no features."""
 
+    num_similar: Int = Field(20, ge=0, le=100)
+    """Papers that each paper is linked with, for `structural`: those of the same time whose
+    features are most similar. 0 links none."""
+
     seed: Int = Field(0, ge=0)
-    """Seed of the split."""
+    """Seed of the split and of the search for similar papers."""
 
 
 class SyntheticConfig(Record):
@@ -125,6 +129,10 @@ class TrainConfig(Record):
     loss: Literal["info_nce", "bce"] = "info_nce"
     """InfoNCE (softmax of a citation against the shared negatives), or binary cross-entropy."""
 
+    hide_references: Float = Field(0.2, ge=0, lt=1)
+    """Share of the citing papers of a step that are seen without any of their references, so that
+    the model learns to rank for a paper that has none yet. Not used but with `structural`."""
+
     lr: Float = Field(0.01, gt=0)
     """Highest learning rate of Adam; it warms up, then falls along a cosine."""
 
@@ -139,7 +147,7 @@ class TrainConfig(Record):
 
 
 class EvaluationConfig(Record):
-    """How a trained model is measured; none of it decides what model comes out."""
+    """Protocols that a trained model is measured by; none of it decides what model comes out."""
 
     num_sources: Int = Field(0, ge=0)
     """Test citations that the protocols `all` and `cold` rank among all older papers, a random

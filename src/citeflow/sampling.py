@@ -15,6 +15,9 @@ sweep of every `FOLDS`, and in that sweep it carries no message, in either direc
 encoder would learn to find edges that it is shown; at test time the citation that is asked for is
 never in the graph. In the other sweeps it is a message like any other.
 
+Hidden references: some sources of a batch lose all of their references, so that the model learns
+what it can know of a paper that has none yet.
+
 Legend: N papers, B papers of a batch, R ranges of papers, E edges, P citations of a batch, S
 sources, K shared negatives.
 """
@@ -73,6 +76,9 @@ class Subgraph:
 
     source_index_P: np.ndarray
     """Index into `source_S` of each citation, ascending."""
+
+    is_hidden_S: np.ndarray
+    """True for sources whose references are all hidden: none of them carries a message."""
 
     target_P: np.ndarray
     """Cited papers."""
@@ -141,6 +147,7 @@ def sample_subgraph(
     day_N: np.ndarray | None,
     num_negatives: int,
     seed: Sequence[int],
+    hidden_share: float = 0.0,
 ) -> Subgraph:
     """Cut a partition out of the graph, with targets, and random papers of it as negatives.
 
@@ -153,7 +160,8 @@ def sample_subgraph(
         neighbors: the same in both directions, each once.
         day_N: date of each paper in days, where known.
         num_negatives: papers that all sources are compared with.
-        seed: of the negatives; the targets follow from the partition.
+        seed: of the negatives and of the hidden sources; the targets follow from the partition.
+        hidden_share: share of the sources whose references are hidden.
     """
     paper_B = partition.paper_B
     row_E, column_E = _induced_edges(neighbors, partition)
@@ -164,11 +172,18 @@ def sample_subgraph(
     is_target_E = fold_E == partition.fold
     source_S, source_index_P = _unique_ascending(citing_E[is_target_E])
     negative_K = _draw_negatives(len(paper_B), num_negatives, seed)
+    is_hidden_S = np.zeros(len(source_S), dtype=bool)
+    if hidden_share:
+        is_hidden_S = np.random.default_rng((*seed, 1)).random(len(source_S)) < hidden_share
+        is_hidden_B = np.zeros(len(paper_B), dtype=bool)
+        is_hidden_B[source_S[is_hidden_S]] = True
+        is_message_E &= ~_join_reference((row_E, column_E), (citing_E, cited_E), is_hidden_B)
     return Subgraph(
         paper_B=paper_B,
         adj=_csr(row_E[is_message_E], column_E[is_message_E], len(paper_B)),
         source_S=source_S,
         source_index_P=source_index_P,
+        is_hidden_S=is_hidden_S,
         target_P=cited_E[is_target_E],
         negative_K=negative_K,
         false_negative_mask_SK=_false_negatives(
@@ -241,6 +256,22 @@ def _unique_ascending(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct values of an ascending array, and the index of each value among them."""
     is_new = np.diff(values, prepend=-1) > 0
     return values[is_new], np.cumsum(is_new) - 1
+
+
+def _join_reference(
+    edges: tuple[np.ndarray, np.ndarray],
+    citations: tuple[np.ndarray, np.ndarray],
+    is_citing_B: np.ndarray,
+) -> np.ndarray:
+    """Mark the edges, in either direction, that join one of some papers with a reference of it."""
+    row_E, column_E = edges
+    citing_C, cited_C = (paper_C[is_citing_B[citations[0]]] for paper_C in citations)
+    num_papers = np.int64(len(is_citing_B))
+    key_C = np.concatenate([citing_C * num_papers + cited_C, cited_C * num_papers + citing_C])
+    touched = np.flatnonzero(is_citing_B[row_E] | is_citing_B[column_E])
+    is_reference_E = np.zeros(len(row_E), dtype=bool)
+    is_reference_E[touched] = np.isin(row_E[touched] * num_papers + column_E[touched], key_C)
+    return is_reference_E
 
 
 def _draw_negatives(num_papers: int, num_negatives: int, seed: Sequence[int]) -> np.ndarray:

@@ -28,7 +28,7 @@ from citeflow.data.citation_folder import read_folder
 from citeflow.data.datasets import download_dataset
 from citeflow.data.diagnosis import describe_source
 from citeflow.errors import CiteflowError
-from citeflow.graph.prepared import prepare
+from citeflow.graph.preparation import prepare
 
 FUZZ_S = float(os.environ.get("CITEFLOW_FUZZ_S", "0"))
 LIMIT_BYTES = 1 << 30

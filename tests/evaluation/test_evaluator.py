@@ -12,7 +12,7 @@ from citeflow.errors import ConfigError, NotFoundError
 from citeflow.evaluation import evaluator, ranking
 from citeflow.evaluation.baselines import NAMES as BASELINES
 from citeflow.evaluation.evaluator import evaluate
-from citeflow.graph.prepared import write_prepared
+from citeflow.graph.preparation import write_prepared
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.utils.usage import StageMeter

@@ -21,6 +21,6 @@ def test_read_validations_has_each_once_after_restarts(tmp_path):
 def test_create_study_of_several_pods_needs_a_database(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CITEFLOW_POD_NAME", "tune-1")
     with pytest.raises(SystemExit) as caught:
-        tuning.create_study(None, "", "", 4, 2, 1, "s", data_root=str(tmp_path))
+        tuning.create_study(None, "", "", 4, 2, 1, {"run": "s"}, data_root=str(tmp_path))
     assert caught.value.code == ConfigError.exit_code
     assert "parallel trials need a database: parallel=2" in capsys.readouterr().err

@@ -8,9 +8,12 @@ import pytest
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
+from citeflow.data.text import fit_text_model
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
-from citeflow.graph.prepared import PreparedGraph, prepare, write_prepared
+from citeflow.graph.preparation import prepare, write_prepared
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.graph.similar import similar_papers
 from citeflow.graph.split import hold_out_by_date
 from citeflow.utils.usage import StageMeter
 
@@ -118,8 +121,8 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows):
-    monkeypatch.setattr("citeflow.graph.prepared.BLOCK_ROWS", rows)
-    monkeypatch.setattr("citeflow.graph.prepared.CHUNK_ROWS", 3 * rows)
+    monkeypatch.setattr("citeflow.graph.preparation.BLOCK_ROWS", rows)
+    monkeypatch.setattr("citeflow.graph.preparation.CHUNK_ROWS", 3 * rows)
     graph = small_graph()
     np.save(tmp_path / "features.npy", graph.x_NF)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
@@ -168,6 +171,7 @@ def test_facts_count_what_was_kept_and_dropped(write):
         "num_negatives": 10,
         "num_hard": 10,
         "time_cut": False,
+        "num_similar": 20,
         "num_features": 4,
         "dates": True,
         "later_citations": 1,
@@ -185,6 +189,16 @@ def test_facts_count_what_was_kept_and_dropped(write):
     stages = prepared.manifest.facts["stages"]
     assert stages["download"] == {"seconds": 2.0}
     assert stages["preprocess"]["peak_rss_bytes"] > 10**7
+
+
+def test_similar_papers_are_those_of_the_saved_rows(write):
+    prepared = write(small_graph())
+    expected = similar_papers(
+        np.asarray(prepared.x_NF), np.asarray(prepared.day_N), CONFIG.num_similar, seed=CONFIG.seed
+    )
+    assert np.array_equal(prepared.similar.rowptr_N1, expected.rowptr_N1)
+    assert np.array_equal(prepared.similar.col_E, expected.col_E)
+    assert write(small_graph(x_NF=None), "bare").similar is None
 
 
 def test_text_ids_and_titles_of_a_bare_graph_come_back(write):
@@ -312,3 +326,13 @@ def test_prepare_makes_a_graph_once_for_each_setting(tmp_path, raw):
     assert len(prepared.valid.target_P) == 10
     assert prepared.facts.dataset == "brought"
     assert prepared.manifest.inputs == {"RawDataset": files.read_manifest(raw, "RawDataset").sha256}
+
+
+@pytest.mark.parametrize("width", [4, 128])
+def test_text_model_is_kept(write, width):
+    texts = [f"alpha beta{i % 7} gamma{i % 5} delta{i % 3}" for i in range(50)]
+    model, x_NF = fit_text_model(texts, width=width, seed=0)
+    prepared = write(small_graph(x_NF=x_NF, text_model=model))
+    new = [*texts[:5], "alpha beta1", "unheard"]
+    np.testing.assert_array_equal(prepared.text_model().features(new), model.features(new))
+    assert write(small_graph(), "without").text_model() is None

@@ -11,22 +11,35 @@ import numpy as np
 import pytest
 from small_graphs import csrs, random_citations, random_days
 
+from citeflow.graph.csr import build_csr
 from citeflow.models import structural as module
 from citeflow.models.structural import BASELINES, PATHS, StructuralFeatures
 
 SEEDS = range(3)
 NUM_PAPERS = 11
 NONE = np.empty(0, dtype=np.int64)
+SIMILAR_NN = random_citations(NUM_PAPERS, 0.2, seed=20)
+SIMILAR_NN |= SIMILAR_NN.T
+X_NF = np.random.default_rng(21).normal(size=(NUM_PAPERS, 3)).astype(np.float32)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def make_features(is_cited_NN, day_N=None, *, hops=3):
-    return StructuralFeatures(*csrs(is_cited_NN), day_N, hops=hops)
+    """Features of a graph; one of NUM_PAPERS papers has similar ones and features, too."""
+    known = {}
+    if len(is_cited_NN) == NUM_PAPERS:
+        known = {"similar": build_csr(*np.nonzero(SIMILAR_NN), NUM_PAPERS), "x_NF": X_NF}
+    return StructuralFeatures(*csrs(is_cited_NN), day_N, hops=hops, **known)
 
 
 def for_citations(structural, source_P, target_P):
     """Features of citations, each as if it alone were missing."""
     return structural.for_batch(source_P, np.arange(len(source_P)), target_P, NONE)[0]
+
+
+def random_years(num_papers, *, seed):
+    """Dates over some years, in days."""
+    return 40 * (random_days(num_papers, seed=seed) - 9000)
 
 
 def to_networkx(is_cited_NN):
@@ -47,6 +60,7 @@ def by_enumeration(is_cited_NN, day_N, source, target):
         "references": is_cited_NN.tolist(),
         "citations": is_cited_NN.T.tolist(),
         "neighbors": (is_cited_NN | is_cited_NN.T).tolist(),
+        "similar": SIMILAR_NN.tolist(),
     }
     weigh = {"one": lambda _: 1.0, "log": lambda d: 1 / math.log(d), "inverse": lambda d: 1 / d}
     others = set(range(len(is_cited_NN))) - {source}
@@ -61,11 +75,21 @@ def by_enumeration(is_cited_NN, day_N, source, target):
                 total += math.prod(weigh[path.weight](degree) for degree in degrees)
         values.append(math.log(1 + path.scale * total))
     cited = is_cited_NN[:, target].sum()
-    values += [math.log(1 + cited), math.log(1 + is_cited_NN[target].sum())]
+    values += [math.log(1 + count) for count in (cited, *is_cited_NN[[target, source]].sum(axis=1))]
     if day_N is not None:
-        years = max(int(day_N[source]) - int(day_N[target]), 0) / 365.25
+        day, days = (
+            int(day_N[source]),
+            [int(day_N[p]) for p in np.flatnonzero(is_cited_NN[:, target])],
+        )
+        years = max(day - int(day_N[target]), 0) / 365.25
         values += [math.log(1 + years), math.log(1 + cited / (years + 0.5))]
-    return values
+        values += [
+            math.log(1 + sum(day - 366 * length <= each < day for each in days))
+            for length in (1, 3)
+        ]
+    root_NF = np.sign(X_NF) * np.sqrt(np.abs(X_NF))
+    a_F, b_F = root_NF[[source, target]]
+    return [*values, a_F @ b_F / np.linalg.norm(a_F) / np.linalg.norm(b_F)]
 
 
 INDICES = {
@@ -111,7 +135,7 @@ def test_citation_equals_networkx_in_the_graph_without_it(name):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_candidates_equal_enumerated_paths(seed, dated):
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=seed)
-    day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
+    day_N = random_years(NUM_PAPERS, seed=seed) if dated else None
     pairs = list(itertools.permutations(range(NUM_PAPERS), 2))
     source_P, target_P = np.array(pairs).T
     found_PD = make_features(is_cited_NN, day_N).for_candidates(source_P, target_P[:, None])[:, 0]
@@ -137,7 +161,7 @@ def test_last_hop_has_the_same_sums_from_either_side(factor, monkeypatch):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_citation_equals_paths_in_the_graph_without_it(seed, dated):
     is_cited_NN = random_citations(NUM_PAPERS, 0.3, seed=seed)
-    day_N = random_days(NUM_PAPERS, seed=seed) if dated else None
+    day_N = random_years(NUM_PAPERS, seed=seed) if dated else None
     source_P, target_P = np.nonzero(is_cited_NN)
     found_PD = for_citations(make_features(is_cited_NN, day_N), source_P, target_P)
     expected_PD = [
@@ -174,6 +198,31 @@ def test_shared_candidates_are_seen_without_the_batch():
     assert not np.allclose(shared_SKD[0], whole.for_candidates(source_1, candidate_K[None])[0])
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hidden_source_is_seen_without_any_reference(seed):
+    is_cited_NN = np.triu(random_citations(NUM_PAPERS, 0.4, seed=seed), 1)
+    day_N = random_years(NUM_PAPERS, seed=seed)
+    source_S = np.array([1, 3, 0])
+    targets = [np.array([t]) for t in (6, 7, 5)]
+    is_cited_NN[source_S[:, None], [5, 6, 7]] = True
+    whole = make_features(is_cited_NN, day_N)
+    candidate_K = np.array([4, 8, 9])
+    own_PD, shared_SKD = whole.for_batch(
+        source_S, np.arange(3), np.concatenate(targets), candidate_K, is_hidden_S=source_S == 3
+    )
+    for i, (s, target) in enumerate(zip(source_S, targets, strict=True)):
+        unknown = slice(None) if s == 3 else target
+        fewer = make_features(without(is_cited_NN, s, unknown), day_N)
+        fewer._weights = whole._weights  # degrees of papers between are those of the whole graph
+        uncited_K = ~is_cited_NN[s, candidate_K]
+        expected_KD = fewer.for_candidates(source_S[i : i + 1], candidate_K[None])[0]
+        np.testing.assert_allclose(shared_SKD[i, uncited_K], expected_KD[uncited_K], **CLOSE)
+        expected_D = fewer.for_candidates(source_S[i : i + 1], target[None])[0, 0]
+        np.testing.assert_allclose(own_PD[i], expected_D, **CLOSE)
+    known = whole.names.index("references_known")
+    assert own_PD[1, known] == 0 < own_PD[0, known]
+
+
 def test_citation_in_return_still_counts():
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=5)
     is_cited_NN[[2, 7], [7, 2]] = True
@@ -201,14 +250,14 @@ def test_shared_candidates_equal_own_ones(hops, dated):
 
 
 @pytest.mark.parametrize("dated", [False, True])
-@pytest.mark.parametrize(("hops", "num_paths"), [(0, 0), (2, 5), (3, 9)])
+@pytest.mark.parametrize(("hops", "num_paths"), [(0, 0), (2, 6), (3, 10)])
 def test_fewer_hops_leave_out_longer_paths(hops, num_paths, dated):
     is_cited_NN = random_citations(20, 0.2, seed=7)
     day_N = random_days(20, seed=7) if dated else None
     whole = make_features(is_cited_NN, day_N)
     part = make_features(is_cited_NN, day_N, hops=hops)
-    ends = ["popularity", "references_given"] + (["age", "citations_per_year"] if dated else [])
-    assert list(part.names) == [path.name for path in PATHS[:num_paths]] + ends
+    assert len(part.paths) == num_paths
+    assert set(whole.names) - set(part.names) == {p.name for p in whole.paths if len(p.hops) > hops}
     assert len(set(part.names)) == len(part.names)
     columns = [whole.names.index(name) for name in part.names]
     source_P, target_P = np.nonzero(is_cited_NN)

@@ -179,6 +179,7 @@ def test_log_run_curves_have_steps_and_times(logged, trained, out):
         "lr": curves.history,
         "positives_per_s": curves.history,
         "valid_mrr": curves.evaluations,
+        "valid_accuracy": curves.evaluations,
     }
     for name, entries in sources.items():
         history = logged.client.get_metric_history(logged.id, f"train/{name}")
@@ -456,7 +457,7 @@ def test_run_without_the_package_ends_before_it_begins(tmp_path):
         "sys.exit(main(['run', '--data-root', sys.argv[1]]))"
     )
     done = run_python(code, tmp_path / "data", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
-    assert done.returncode == 69
+    assert done.returncode == 72
     error = "error: package is not installed: mlflow\nhint: pip install '.[mlflow]'"
     assert done.stderr.startswith(error)
     assert not (tmp_path / "data").exists()

@@ -47,8 +47,8 @@ def published(report, curves, tmp_path_factory) -> EventAccumulator:
 def test_run_log_writes_each_step_at_its_own_time(tmp_path, curves):
     train(tmp_path, curves)
     log = read(tmp_path)
-    tags = {"train/loss", "train/lr", "train/positives_per_s", "valid/mrr"}
-    assert set(log.Tags()["scalars"]) == tags
+    train_tags = {"train/loss", "train/lr", "train/positives_per_s"}
+    assert set(log.Tags()["scalars"]) == {*train_tags, "valid/mrr", "valid/accuracy"}
     assert steps_of(log, "train/loss") == [record["step"] for record in curves.history]
     last = log.Scalars("valid/mrr")[-1]
     assert last.value == pytest.approx(curves.evaluations[-1]["valid_mrr"])
@@ -149,7 +149,7 @@ def test_publish_run_adds_layout_and_text_card(published):
     (event,) = published.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     titles = [category.title for category in layout.category]
-    assert titles == ["Loss", "MRR", "Throughput", "Resources"]
+    assert titles == ["Loss", "MRR", "Accuracy", "Throughput", "Resources"]
     (event,) = published.Tensors("run/text_summary")
     card = event.tensor_proto.string_val[0].decode()
     assert "| train.lr | 0.003 |" in card.replace("&#95;", "_")

@@ -64,7 +64,7 @@ trained for some seconds and ended."""
 
 
 def estimated(sizes, settings, workers):
-    shape = GraphShape(**dict(zip(GraphShape.__dataclass_fields__, sizes, strict=True)))
+    shape = GraphShape(**dict(zip(GraphShape.__dataclass_fields__, sizes, strict=False)))
     return estimate(shape, config=config.load(overrides=settings.split()), workers=workers)
 
 
@@ -89,6 +89,9 @@ def test_measure_sees_a_hub(prepared):
     references = Csr(graph.references.rowptr_N1, hub)
     one_hub = measure(dataclasses.replace(graph, references=references, citations=citations))
     assert one_hub.walk_of_source > 5 * usual.walk_of_source
+    without = measure(dataclasses.replace(graph, similar=None))
+    assert without.num_similar == 0 < usual.num_similar
+    assert without.walk_of_source < usual.walk_of_source
 
 
 @pytest.mark.parametrize("less", ["train.nodes_per_batch=20000", "model.hidden_channels=32"])

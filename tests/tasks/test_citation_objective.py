@@ -17,6 +17,7 @@ from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.graph.similar import similar_papers
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.sampling import FOLDS, Partition
 from citeflow.tasks import citation_objective
@@ -46,26 +47,32 @@ def graph_of(is_cited_NN, *, features=True):
     )
     x_NF = rng.normal(size=(NUM_PAPERS, 4)).astype(np.float32)
     x_NF.flags.writeable = False
+    day_N = rng.integers(0, 4000, NUM_PAPERS).astype(np.int32)
     return PreparedGraph(
         path=Path(),
         manifest=None,
         facts=None,
         x_NF=x_NF if features else None,
-        day_N=rng.integers(0, 4000, NUM_PAPERS).astype(np.int32),
+        day_N=day_N,
         references=references,
         citations=transpose(references),
         neighbors=to_undirected(references),
+        similar=similar_papers(x_NF, day_N, 3, seed=0) if features else None,
         valid=none,
         test=none,
     )
 
 
-def config_of(predictor="structural", loss="info_nce", **model):
+ALL = 1 - 1e-9
+"""Share of the sources whose references are hidden: all."""
+
+
+def config_of(predictor="structural", loss="info_nce", *, hidden=0.0, **model):
     return Config(
         model=ModelConfig(
             **{"hidden_channels": 6, "dropout": 0.0, "predictor": predictor, **model}
         ),
-        train=TrainConfig(loss=loss, num_negatives=20),
+        train=TrainConfig(loss=loss, num_negatives=20, hide_references=hidden),
     )
 
 
@@ -114,6 +121,14 @@ def in_double(batch):
     return dataclasses.replace(batch, **widened(batch), structural=structural_batch)
 
 
+def unseen(is_cited_NN, edge_2P, config):
+    """The citations that their sources are seen without: those that are scored, or all."""
+    if not config.train.hide_references:
+        return edge_2P
+    is_source_N = np.isin(np.arange(NUM_PAPERS), edge_2P[0])
+    return np.stack(np.nonzero(is_cited_NN & is_source_N[:, None]))
+
+
 def inside(is_cited_NN, part):
     """The citations between papers of a part."""
     is_inside_N = np.isin(np.arange(NUM_PAPERS), part.paper_B)
@@ -124,15 +139,16 @@ PARTS = [partition_of(), partition_of([3, 20], [22, 39], fold=1)]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_encoder_sees_the_partition_without_its_targets(layers, part):
+@pytest.mark.parametrize(("layers", "hidden"), [(1, 0.0), (2, 0.0), (3, 0.0), (2, ALL)])
+def test_encoder_sees_the_partition_without_its_targets(layers, hidden, part):
     is_cited_NN = citations()
-    config = config_of(num_layers=layers)
+    config = config_of(num_layers=layers, hidden=hidden)
     graph = graph_of(is_cited_NN)
     model = model_of(config, graph)
     edge_2P, batch = batch_of(graph, config, part)
     h_BH = model.encoder(batch.x_BF, batch.adj_BB)
-    unseen_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
+    hidden_2E = unseen(is_cited_NN, edge_2P, config)
+    unseen_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), hidden_2E)))
     seen_NH = embed_all(model, graph_of(inside(is_cited_NN, part)))
     torch.testing.assert_close(h_BH, unseen_NH[torch.from_numpy(part.paper_B)])
     assert not torch.isclose(seen_NH[edge_2P[0]], unseen_NH[edge_2P[0]]).all(dim=1).any()
@@ -149,9 +165,11 @@ def test_batch_hides_mutual_citations_both_ways():
     assert sum(float(batch.adj_BB.to_dense()[3, 5]) for _, batch in folds) == FOLDS - 1
 
 
-def loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, loss):
+def loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, config):
     """The loss by definition, citation by citation, with embeddings without the batch."""
-    embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), edge_2P)))
+    loss = config.train.loss
+    hidden_2E = unseen(is_cited_NN, edge_2P, config)
+    embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), hidden_2E)))
     negative_K = part.paper_B[batch.negative_K]
     structural_P = [] if batch.structural is None else batch.structural.citation_Y.tolist()
     terms, structural_terms = [], []
@@ -162,7 +180,9 @@ def loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, loss):
         score_K = model.score_embeddings(embedding_NH[[s]], embedding_NH[candidate_K])[0]
         terms.append(loss_of_one(score_K, loss))
         if i in structural_P:
-            structural = structural_without(is_cited_NN, edge_2P[:, edge_2P[0] == s], model.config)
+            structural = structural_without(
+                is_cited_NN, hidden_2E[:, hidden_2E[0] == s], model.config
+            )
             structural_KD = structural.for_candidates(s[None], candidate_K[None])[0]
             structural_terms.append(
                 loss_of_one(
@@ -183,7 +203,10 @@ def structural_without(is_cited_NN, edge_2P, config):
         structural._weights |= {
             (hop, path.weight): whole._weight(hop, path.weight) for hop in path.hops
         }
-    structural._degrees["references"] = whole._degree("references")
+    # A citation in return still counts as a reference of the candidate.
+    known_N = whole._degree("references").copy()
+    np.subtract.at(known_N, edge_2P[0], 1)
+    structural._degrees["references"] = known_N
     return structural
 
 
@@ -199,18 +222,20 @@ def loss_of_one(score_K, loss):
 
 @pytest.mark.parametrize("part", PARTS, ids=["whole", "part"])
 @pytest.mark.parametrize("loss", ["info_nce", "bce"])
-@pytest.mark.parametrize("predictor", PREDICTORS)
-def test_objective_equals_a_loop_over_citations(predictor, loss, part, monkeypatch):
+@pytest.mark.parametrize(
+    ("predictor", "hidden"), [*((name, 0.0) for name in PREDICTORS), ("structural", ALL)]
+)
+def test_objective_equals_a_loop_over_citations(predictor, hidden, loss, part, monkeypatch):
     """Evidence is that of the whole graph without the citations of the source in question."""
     monkeypatch.setattr(citation_objective, "STRUCTURAL_SOURCES", 10)
     is_cited_NN = citations()
-    config, graph = config_of(predictor, loss), graph_of(is_cited_NN)
+    config, graph = config_of(predictor, loss, hidden=hidden), graph_of(is_cited_NN)
     model = model_of(config, graph)
     edge_2P, batch = batch_of(graph, config, part)
     found = Objective(model, loss)(batch)
     assert (batch.structural is not None) == (predictor == "structural")
     torch.testing.assert_close(
-        found, loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, loss)
+        found, loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, config)
     )
 
 

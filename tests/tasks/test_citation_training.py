@@ -11,6 +11,7 @@ import torch
 from citeflow import config
 from citeflow.config import RecoveryConfig
 from citeflow.errors import ConfigError, TrainingError
+from citeflow.evaluation.calibration import fit_platt
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.metrics import mrr_and_hits, rank_positives
 from citeflow.evaluation.scoring import build_structural_features, score_held_out
@@ -63,8 +64,11 @@ def test_validation_is_the_mrr_of_all_held_out_citations(fit, graph):
     embedding_NH = embed_all(task.model, graph)
     score = torch.from_numpy(score_held_out(task.model, embedding_NH, task.structural, graph.valid))
     expected = mrr_and_hits(rank_positives(score[:, 0], score[:, 1:]))["mrr"]
-    found = trainer.progress.evaluations[-1]["valid_mrr"]
-    assert found == pytest.approx(expected, rel=1e-6)
+    found = trainer.progress.evaluations[-1]
+    assert found["valid_mrr"] == pytest.approx(expected, rel=1e-6)
+    logits = fit_platt(score[:, 0], score[:, 1])(score[:, :2])
+    right = (logits > 0) == torch.tensor([True, False])
+    assert found["valid_accuracy"] == pytest.approx(right.double().mean().item())
 
 
 def test_validation_of_weights_that_burst_is_an_error(fit):

@@ -41,7 +41,7 @@ from citeflow.data.tables import (
     require_values,
     wrong_type,
 )
-from citeflow.data.text import tfidf_features
+from citeflow.data.text import TextModel, fit_text_model
 from citeflow.errors import DataError, NotFoundError
 from citeflow.utils.logging import log
 
@@ -119,11 +119,12 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
     features = read_features(folder, papers, others, Degrees(linked.edge_2E, len(ids.key)))
     x_NF = features.x_NF
     bm25_NV = None
+    text_model = None
     if texts and with_text:
         text_N = pc.binary_join_element_wise(*texts.values(), "\n").to_pylist()
         bm25_NV = bm25_weights(text_N)
         if x_NF is None:
-            x_NF = _features_of_text(text_N, config)
+            text_model, x_NF = _features_of_text(text_N, config)
     remarks = [
         *_remarks_of_tables(papers, citations, ids, linked),
         *_remarks_of_columns(papers, times, dates, features),
@@ -136,6 +137,7 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         id_N=_as_objects(ids.key),
         title_N=_as_objects(texts["title"]) if "title" in texts else None,
         x_NF=x_NF,
+        text_model=text_model,
         bm25_NV=bm25_NV,
         day_N=dates.day_N if dates else None,
         is_dated_N=dates.is_dated_N if dates else None,
@@ -363,11 +365,14 @@ def _remarks_of_columns(
     return [f"{papers.path.name}: {'; '.join(said)}"] if said else []
 
 
-def _features_of_text(text_N: Sequence[str], config: DataConfig) -> np.ndarray | None:
-    x_NF = tfidf_features(text_N, width=config.text_dim, seed=config.seed)
-    if x_NF is None:
+def _features_of_text(
+    text_N: Sequence[str], config: DataConfig
+) -> tuple[TextModel, np.ndarray] | tuple[None, None]:
+    fitted = fit_text_model(text_N, width=config.text_dim, seed=config.seed)
+    if fitted is None:
         log("data", "text ignored, no two papers share a word")
-    return x_NF
+        return None, None
+    return fitted
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse
 
+from citeflow.data.text import TextModel
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
@@ -47,6 +49,9 @@ class CitationGraph:
 
     x_NF: np.ndarray | None = None
     """Features, float32, finite; may be a map of a file that does not fit into memory."""
+
+    text_model: TextModel | None = None
+    """The model that made the features, where they are made of text."""
 
     bm25_NV: scipy.sparse.csr_matrix | None = None
     """Weights of the words of title and abstract, float32, where there is text (`data.bm25`)."""

@@ -53,6 +53,11 @@ def calibrate(
     return fit_platt(score_P2[:, 0], score_P2[:, 1])
 
 
+def fit(positive_P: Tensor, negative_P: Tensor, *, loss: str) -> Calibration:
+    """Fit the calibration to logits; those of binary cross-entropy are calibrated as they are."""
+    return fit_platt(positive_P, negative_P) if LOSSES[loss].is_softmax else Calibration()
+
+
 def fit_platt(positive_P: Tensor, negative_P: Tensor) -> Calibration:
     """Fit slope and offset by maximum likelihood; the slope stays positive.
 

@@ -27,6 +27,8 @@ def build_structural_features(graph: PreparedGraph, config: ModelConfig) -> Stru
         graph.neighbors,
         graph.day_N,
         hops=config.structural_hops,
+        similar=graph.similar,
+        x_NF=None if config.features == "ones" else graph.x_NF,
     )
 
 

@@ -25,6 +25,9 @@ MAX_TRIALS = 1000
 
 NAME_TAKEN = "another experiment has used this name meanwhile; repeat this one under another"
 
+OWNER = "experiment.json"
+"""The pipeline run that the experiment's name belongs to: the last that began."""
+
 PLAN = "trials.json"
 """The trials, in the folder of the experiment: a parameter of KFP has no room for many."""
 
@@ -32,7 +35,11 @@ MODELS_HINT = 'names and their settings, such as "{sage: {}, dot: {model: {predi
 
 Number = TypeVar("Number", int, float)
 Share = dict[str, str]
-"""Trials that one step runs, as an item of a KFP loop, which has to be plain values."""
+"""Trials that one step runs, as an item of a KFP loop, which has to be plain values.
+
+Besides `trials` it has what `download` has settled for all of them: `run`, the experiment's name,
+`run_id` and `launcher`.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,16 +169,27 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     return changes
 
 
-def start(command: str, trials: Sequence[Trial], run: RunPaths, parallel: int) -> list[Share]:
+def start(
+    command: str, trials: Sequence[Trial], share: Share, parallel: int, *, data_root: str
+) -> list[Share]:
     """Check that the results can be written before anything is trained, and write the plan.
 
+    Args:
+        command: name of the experiment's command, for the log.
+        trials: all trials.
+        share: what every item of the loop has.
+        parallel: number of items, at most.
+        data_root: mount path of the shared volume.
+
     Returns:
-        The items of the loop: at most `parallel`, with the names of the trials of each.
+        The items of the loop, with the names of the trials of each.
     """
     from citeflow.reporting.publish import check_output_folders
 
     check_parallel(parallel)
+    run = RunPaths(Path(data_root), share["run"])
     check_output_folders(run.data_root, run.published)
+    take_name(run, share["run_id"])
     plan = [
         {"name": each.name, "workers": each.workers, "settings": config.to_yaml(each.config)}
         for each in trials
@@ -179,8 +197,29 @@ def start(command: str, trials: Sequence[Trial], run: RunPaths, parallel: int) -
     files.write_json(run.folder / PLAN, {"trials": plan})
     log(command, "has trials", num=len(trials), parallel=parallel, logs=run.logs)
     names = [trial.name for trial in trials]
-    shares = [names[first::parallel] for first in range(min(parallel, len(names)))]
-    return [{"run": run.name, "trials": " ".join(share)} for share in shares]
+    each = [names[first::parallel] for first in range(min(parallel, len(names)))]
+    return [{**share, "trials": " ".join(chosen)} for chosen in each]
+
+
+def take_name(run: RunPaths, run_id: str) -> None:
+    """Give the name of an experiment to a pipeline run.
+
+    The run that had it before trains no further trial: two would mix their settings.
+    """
+    files.write_json(run.folder / OWNER, _Owner(run_id=run_id).model_dump())
+
+
+def check_name_held(run: RunPaths, run_id: str) -> None:
+    """Check, before each trial, that the experiment's name still belongs to a pipeline run.
+
+    Raises:
+        ConfigError: another has taken it.
+    """
+    file = run.folder / OWNER
+    owner = records.load(_Owner, files.read_json(file), name=str(file), error=CorruptError)
+    if owner.run_id != run_id:
+        hint = f"it belongs to run {owner.run_id} by now; repeat this one under another name"
+        raise ConfigError("another experiment has taken the name", run.name, hint=hint)
 
 
 def check_parallel(parallel: int) -> None:
@@ -210,6 +249,10 @@ def read_plan(run: RunPaths) -> list[Trial]:
         )
         for each in plan.trials
     ]
+
+
+class _Owner(Record):
+    run_id: Str
 
 
 class _PlannedTrial(Record):

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from citeflow.graph.csr import Csr, rows_of
+from citeflow.graph.similar import unit_features
 from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, start
 
 DAYS_PER_YEAR = 365.25
+DAYS_OF_YEAR = 366
+"""From a day to the same one a year later, at most: dates may be known to the year only."""
 HUB_FACTOR = 8
 """Estimate of how many more papers the next hop leads to from a paper on a walk, which is often a
 hub, than from a random candidate."""
@@ -29,7 +32,14 @@ Prefix = tuple[tuple[str, ...], str]
 
 Walks = dict[Prefix, Walk]
 Sums = dict[str, np.ndarray]
-REVERSE = {"references": "citations", "citations": "references", "neighbors": "neighbors"}
+REVERSE = {
+    "references": "citations",
+    "citations": "references",
+    "neighbors": "neighbors",
+    "similar": "similar",
+}
+RECENT_YEARS = (1, 3)
+"""Lengths of the times before the source in which the citations of a candidate are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,13 @@ PATHS = (
     MetaPath("reference_chain", ("references", "references", "references"), "inverse", 100.0),
     MetaPath("coupling_of_reference", ("references", "references", "citations"), "inverse", 100.0),
     MetaPath("citation_of_coupled", ("references", "citations", "citations"), "inverse", 100.0),
+    MetaPath("cited_together", ("citations", "references"), "inverse", 10.0),
+    MetaPath("reference_of_similar", ("similar", "references"), "one", 1.0),
+    MetaPath("similar_to_reference", ("references", "similar"), "inverse", 10.0),
+    MetaPath("similar_to_similar", ("similar", "similar"), "inverse", 10.0),
+    MetaPath("reference_of_similar_2", ("similar", "similar", "references"), "inverse", 100.0),
+    MetaPath("coupling_of_similar", ("similar", "references", "citations"), "inverse", 100.0),
+    MetaPath("chain_of_similar", ("similar", "references", "references"), "inverse", 100.0),
 )
 """The first three are the training-free predictors of Liben-Nowell & Kleinberg (2007), Adamic &
 Adar (2003) and Zhou, Lü & Zhang (2009); the others follow the direction of citations."""
@@ -89,6 +106,8 @@ class StructuralFeatures:
         day_N: np.ndarray | None,
         *,
         hops: int = 3,
+        similar: Csr | None = None,
+        x_NF: np.ndarray | None = None,
     ) -> None:
         """Take the training citations; nothing is computed before it is needed.
 
@@ -98,9 +117,15 @@ class StructuralFeatures:
             neighbors: in both directions, each once.
             day_N: date of each paper in days, where known.
             hops: length of the longest paths.
+            similar: papers whose features are alike, symmetric, where known.
+            x_NF: features, whose cosine is one of a pair, where known.
         """
-        self.paths = tuple(path for path in PATHS if len(path.hops) <= hops)
         graphs = {"references": references, "citations": citations, "neighbors": neighbors}
+        if similar is not None:
+            graphs["similar"] = similar
+        self.paths = tuple(
+            path for path in PATHS if len(path.hops) <= hops and graphs.keys() >= {*path.hops}
+        )
         # np.memmap slows down small index operations; a plain array shares its memory.
         self._graphs = {
             hop: Csr(np.asarray(csr.rowptr_N1), np.asarray(csr.col_E))
@@ -109,12 +134,19 @@ class StructuralFeatures:
         self._degrees: dict[str, np.ndarray] = {}
         self._weights: dict[tuple[str, str], np.ndarray] = {}
         self._day_N = None if day_N is None else np.asarray(day_N)
+        self._x_NF = x_NF
 
     @property
     def names(self) -> tuple[str, ...]:
         """Name of each feature, in the order of the last axis."""
-        dated = ("age", "citations_per_year") if self._day_N is not None else ()
-        return (*(path.name for path in self.paths), "popularity", "references_given", *dated)
+        names = [path.name for path in self.paths]
+        names += ["popularity", "references_given", "references_known"]
+        if self._day_N is not None:
+            names += ["age", "citations_per_year"]
+            names += [f"citations_in_{years}_years" for years in RECENT_YEARS]
+        if self._x_NF is not None:
+            names.append("cosine")
+        return tuple(names)
 
     def for_batch(
         self,
@@ -122,6 +154,8 @@ class StructuralFeatures:
         source_index_P: np.ndarray,
         target_P: np.ndarray,
         candidate_K: np.ndarray,
+        *,
+        is_hidden_S: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Compute features of training citations, and of the candidates that their sources share.
 
@@ -133,11 +167,16 @@ class StructuralFeatures:
             source_index_P: index into `source_S` of each citation.
             target_P: cited papers.
             candidate_K: papers that every source is compared with.
+            is_hidden_S: True for sources whose other references are as if missing, too.
 
         Returns:
             float32 [P, D] and float32 [S, K, D].
         """
-        walks = self._walk(self.paths, source_S, excluded_edges=(source_index_P, target_P))
+        missing = self._missing(source_S, source_index_P, target_P, is_hidden_S)
+        known_S = self._degree("references").take(source_S) - np.bincount(
+            missing[0], minlength=len(source_S)
+        )
+        walks = self._walk(self.paths, source_S, excluded_edges=missing)
         order_P = np.argsort(source_index_P, kind="stable")
         ptr_S1 = np.searchsorted(source_index_P[order_P], np.arange(len(source_S) + 1))
         sums = self._sum_own(self.paths, walks, Csr(ptr_S1, target_P[order_P]))
@@ -146,17 +185,39 @@ class StructuralFeatures:
             {name: sum_P[undo_P] for name, sum_P in sums.items()},
             source_S[source_index_P],
             target_P,
+            known_S[source_index_P],
             num_own=1,
         )
         shared = self._sum_shared(walks, candidate_K, len(source_S))
-        shared_SKD = self._features(shared, source_S[:, None], candidate_K[None, :], num_own=0)
+        shared_SKD = self._features(
+            shared, source_S[:, None], candidate_K[None, :], known_S[:, None], num_own=0
+        )
         return own_PD, shared_SKD
+
+    def _missing(
+        self,
+        source_S: np.ndarray,
+        source_index_P: np.ndarray,
+        target_P: np.ndarray,
+        is_hidden_S: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Citations that sources are seen without: their own in the batch, or all."""
+        if is_hidden_S is None or not is_hidden_S.any():
+            return source_index_P, target_P
+        hidden = np.flatnonzero(is_hidden_S)
+        rows = rows_of(self._graphs["references"], source_S[hidden])
+        is_other_P = ~is_hidden_S[source_index_P]
+        return (
+            np.concatenate([source_index_P[is_other_P], np.repeat(hidden, rows.degree_N)]),
+            np.concatenate([target_P[is_other_P], rows.col_E]),
+        )
 
     def for_candidates(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
         """Compute features of each source with candidates of its own; float32 [P, K, D]."""
         walks = self._walk(self.paths, source_P)
         sums = self._sum_own(self.paths, walks, _to_csr(candidate_PK))
-        return self._features(sums, source_P[:, None], candidate_PK, num_own=0)
+        known_P = self._degree("references").take(source_P)
+        return self._features(sums, source_P[:, None], candidate_PK, known_P[:, None], num_own=0)
 
     def baselines(
         self, source_P: np.ndarray, candidate_PK: np.ndarray
@@ -182,7 +243,9 @@ class StructuralFeatures:
                 if key in walks:
                     continue
                 if not length:
-                    walks[key] = start(self._graphs[hop], source_S, excluded_edges)
+                    # A citation that is missing tells nothing of features that are alike.
+                    excluded = None if hop == "similar" else excluded_edges
+                    walks[key] = start(self._graphs[hop], source_S, excluded)
                     continue
                 before = walks[_prefix(path.hops[:length], path.weight)]
                 weight_N = self._weight(hop, path.weight)
@@ -323,7 +386,13 @@ class StructuralFeatures:
         return self._degrees[hop]
 
     def _features(
-        self, sums: Sums, source: np.ndarray, target: np.ndarray, *, num_own: int
+        self,
+        sums: Sums,
+        source: np.ndarray,
+        target: np.ndarray,
+        known: np.ndarray,
+        *,
+        num_own: int,
     ) -> np.ndarray:
         """Join the features of paths and of papers, [..., D].
 
@@ -331,6 +400,7 @@ class StructuralFeatures:
             sums: of the paths.
             source: sources, of a shape that broadcasts with that of `target`.
             target: candidates.
+            known: references that are known of each source, of the shape of `source`.
             num_own: citations of the pair itself in the graph, which do not count: 1 or 0.
         """
         shape = np.broadcast_shapes(source.shape, target.shape)
@@ -340,25 +410,63 @@ class StructuralFeatures:
             sum_P = sums[path.name].ravel()
             some = np.flatnonzero(sum_P)
             features.reshape(-1, features.shape[-1])[some, i] = np.log1p(path.scale * sum_P[some])
-        columns = self._paper_features(source, target, num_own)
+        columns = self._paper_features(source, target, known, num_own)
         for i, column in enumerate(columns, start=len(self.paths)):
             features[..., i] = column
         return features
 
     def _paper_features(
-        self, source: np.ndarray, target: np.ndarray, num_own: int
+        self, source: np.ndarray, target: np.ndarray, known: np.ndarray, num_own: int
     ) -> list[np.ndarray]:
         """Features that take no path."""
         cited = np.maximum(self._degree("citations").take(target) - num_own, 0).astype(np.float32)
         columns = [
             np.log1p(cited),
             np.log1p(self._degree("references").take(target).astype(np.float32)),
+            np.log1p(known.astype(np.float32)),
         ]
         if self._day_N is not None:
             days = self._day_N.take(source) - self._day_N.take(target)
             years = np.maximum(days, 0).astype(np.float32) / np.float32(DAYS_PER_YEAR)
             columns += [np.log1p(years), np.log1p(cited / (years + np.float32(0.5)))]
+            columns += [np.log1p(count) for count in self._recent_citations(source, target)]
+        if self._x_NF is not None:
+            columns.append(self._cosine(source, target))
         return columns
+
+    def _recent_citations(self, source: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
+        """Count the citations of candidates in the years before each source, not on its day.
+
+        So neither the source itself counts, nor a paper that is newer.
+        """
+        assert self._day_N is not None
+        paper_U, index = np.unique(target, return_inverse=True)
+        citing = rows_of(self._graphs["citations"], paper_U)
+        first_day = int(self._day_N.min()) - DAYS_OF_YEAR * max(RECENT_YEARS)
+        num_days = int(self._day_N.max()) - first_day + 1
+        row_E = np.repeat(np.arange(len(paper_U), dtype=np.int64), citing.degree_N)
+        key_E = np.sort(row_E * num_days + (self._day_N.take(citing.col_E) - first_day))
+        key = index.reshape(target.shape) * np.int64(num_days)
+        key = key + (self._day_N.take(source) - first_day)
+        before = np.searchsorted(key_E, key)
+        for years in RECENT_YEARS:
+            count = before - np.searchsorted(key_E, key - DAYS_OF_YEAR * years)
+            yield count.astype(np.float32)
+
+    def _cosine(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Cosine of the features, of the shape that `source` and `target` broadcast to."""
+        assert self._x_NF is not None
+        source_F = unit_features(self._x_NF[source.ravel()])
+        target_F = unit_features(self._x_NF[target.ravel()])
+        if source.ndim == 1:
+            cosine_P: np.ndarray = np.einsum("pf,pf->p", source_F, target_F)
+            return cosine_P
+        if len(target) == 1:
+            cosine_SK: np.ndarray = source_F @ target_F.T
+            return cosine_SK
+        target_PKF = target_F.reshape(*target.shape, -1)
+        cosine_PK: np.ndarray = (target_PKF @ source_F[:, :, None])[..., 0]
+        return cosine_PK
 
 
 def _paper_weight(degree_N: np.ndarray, weight: str) -> np.ndarray:

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from citeflow import files
-from citeflow.errors import CiteflowError, CorruptError, NotFoundError, UnavailableError
+from citeflow.errors import (
+    CiteflowError,
+    CorruptError,
+    MissingPackageError,
+    NotFoundError,
+    UnavailableError,
+)
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.reporting import formatting
@@ -67,10 +73,10 @@ def check() -> None:
     """Check, before any work, that the package is there if MLflow is wanted.
 
     Raises:
-        UnavailableError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     if os.environ.get(URI_VARIABLE) and importlib.util.find_spec("mlflow") is None:
-        raise UnavailableError("package is not installed", "mlflow", hint=INSTALL)
+        raise MissingPackageError("package is not installed", "mlflow", hint=INSTALL)
 
 
 def log_run(
@@ -86,7 +92,8 @@ def log_run(
         is_required: whether it is an error if MLflow is away. An experiment continues without it.
 
     Raises:
-        UnavailableError: MLflow does not answer, refuses the run, or is not installed.
+        MissingPackageError: it is not installed.
+        UnavailableError: MLflow does not answer, or refuses the run.
     """
     uri = os.environ.get(URI_VARIABLE)
     if not uri:
@@ -284,12 +291,13 @@ def _curve_metrics(curves: Curves) -> "list[Metric]":
         ("lr", curves.history),
         ("positives_per_s", curves.history),
         ("valid_mrr", curves.evaluations),
+        ("valid_accuracy", curves.evaluations),
     ]
     return [
         Metric(f"train/{key}", entry[key], _ms(entry["wall_time"]), int(entry["step"]))
         for key, entries in sources
         for entry in thin(entries)
-        if math.isfinite(entry[key])
+        if math.isfinite(entry.get(key, math.nan))
     ]
 
 

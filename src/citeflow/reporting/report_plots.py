@@ -48,6 +48,7 @@ def draw_report(report: Report, curves: Curves) -> list[Plot]:
         ranks(curves),
         roc(report, curves),
         loss(curves),
+        accuracy(report, curves),
         throughput(curves),
         cores(curves),
         memory(curves),
@@ -110,6 +111,31 @@ def validation(report: Report, curves: Curves) -> Plot:
         "for longer training.",
         summary=f"Validation MRR goes from {mrr[0]:.3f} to {mrr[-1]:.3f}.",
         height=HEIGHT + 0.4,
+    )
+
+
+def accuracy(report: Report, curves: Curves) -> Plot:
+    """Draw the validation accuracy over time, and the test accuracy as a dashed line."""
+    title = "Validation accuracy during training"
+    seconds, value = columns(curves.evaluations, "seconds", "valid_accuracy")
+    if not len(value):
+        return _missing(title, "the validation accuracy was not measured during training")
+
+    def fill(axes: Axes) -> None:
+        time_line(axes, seconds, value, label=f"Validation {value[-1]:.3f}", marker="o")
+        label = f"Test {report.test.accuracy:.3f}"
+        axes.axhline(report.test.accuracy, color=COLOURS["vermillion"], dashes=(5, 2), label=label)
+        axes.set(ylabel="Accuracy")
+        legend_below(axes)
+
+    return draw_axes(
+        "accuracy",
+        fill,
+        title=title,
+        caption="Share of citations, and of as many random pairs, on the right side of "
+        "probability 0.5.",
+        summary=f"Validation accuracy goes from {value[0]:.3f} to {value[-1]:.3f}.",
+        height=HEIGHT + 0.2,
     )
 
 

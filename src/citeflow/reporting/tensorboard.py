@@ -29,6 +29,7 @@ LAYOUT = {
         ],
         "test, by protocol": ["Multiline", ["^(test|all|hard|cold)/mrr$"]],
     },
+    "Accuracy": {"validation and test": ["Multiline", ["^valid/accuracy$", "^test/accuracy$"]]},
     "Throughput": {"citations per second": ["Multiline", ["^train/positives_per_s$"]]},
     "Resources": {
         "cores in use, by rank": ["Multiline", ["^resources/cpu_cores$"]],

@@ -92,11 +92,12 @@ class Trainable(Protocol):
         the batches that it would have seen.
         """
 
-    def validate(self) -> tuple[float, int]:
-        """Measure the score on this rank's share of the validation samples.
+    def validate(self) -> tuple[dict[str, float], int]:
+        """Measure the score and other figures on this rank's share of the validation samples.
 
         Returns:
-            The sum of the scores of its samples, NaN if one is not finite, and their number.
+            The sums over its samples by the name of the figure, NaN if one is not finite, and the
+            number of samples. Every rank names the same figures, `names.score` among them.
         """
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from citeflow.config import Config
 from citeflow.evaluation import calibration, inference, scoring
-from citeflow.graph.csr import rows_of
+from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models import tensors
 from citeflow.models.losses import LOSSES
@@ -67,6 +67,9 @@ class GraphShape:
     walk_of_held_out: float
     """The same of a citing paper of the validation, whose hubs may be others."""
 
+    num_similar: int = 0
+    """Entries of the similarity graph."""
+
 
 def measure(graph: PreparedGraph) -> GraphShape:
     """Return the shape of a graph; its walks are those of a sample of papers."""
@@ -80,6 +83,7 @@ def measure(graph: PreparedGraph) -> GraphShape:
         # Of all the steps, the one with the most papers counts.
         walk_of_source=mean + 3 * deviation / math.sqrt(citation_objective.STRUCTURAL_SOURCES),
         walk_of_held_out=_walk_sizes(graph, held_out)[0],
+        num_similar=0 if graph.similar is None else len(graph.similar.col_E),
     )
 
 
@@ -88,11 +92,20 @@ def _walk_sizes(graph: PreparedGraph, sources: np.ndarray) -> tuple[float, float
     if not len(sources):
         return 0.0, 0.0
     chosen = np.linspace(0, len(sources) - 1, min(SAMPLE, len(sources))).astype(np.int64)
-    reached = rows_of(graph.references, sources[chosen])
-    next_E = graph.citations.degree_N[reached.col_E] + graph.references.degree_N[reached.col_E]
-    sums = np.concatenate([[0], np.cumsum(next_E, dtype=np.int64)])
-    size_S = np.diff(sums[reached.rowptr_N1])
+    references_N, citations_N = graph.references.degree_N, graph.citations.degree_N
+    size_S = _second_hop(graph.references, sources[chosen], references_N + citations_N)
+    if graph.similar is not None:
+        next_N = references_N + graph.similar.degree_N
+        size_S = size_S + _second_hop(graph.similar, sources[chosen], next_N)
     return float(size_S.mean()), float(size_S.std())
+
+
+def _second_hop(graph: Csr, source_S: np.ndarray, next_N: np.ndarray) -> np.ndarray:
+    """Count the papers that two hops from each paper lead to."""
+    reached = rows_of(graph, source_S)
+    sums = np.concatenate([[0], np.cumsum(next_N[reached.col_E], dtype=np.int64)])
+    size_S: np.ndarray = np.diff(sums[reached.rowptr_N1])
+    return size_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +144,8 @@ def estimate(graph: GraphShape, *, config: Config, workers: int) -> int:
     calibrating = workers * embedding + max(0, _calibration(shape) - embedding) + layer
     peak = round(max(measuring, stepping, validating, calibrating))
     arrays = 16 * num_citations + 28 * num_papers
+    if shape.predictor.uses_structural_features:
+        arrays += FLOAT * graph.num_similar
     return COMMAND + LIBRARIES + arrays + workers * WORKER + peak
 
 
@@ -160,7 +175,7 @@ def _step(shape: _Shape, workers: int) -> float:
         scores = predictor.activations_per_pair * pairs * model.hidden_channels * FLOAT
     structural = 0.0
     if predictor.uses_structural_features:
-        paths = 200.0 * train.num_negatives
+        paths = 400.0 * train.num_negatives
         paths += BATCH_WALK * shape.walk_of_source * shape.walks
         structural = citation_objective.STRUCTURAL_SOURCES * paths
     activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels

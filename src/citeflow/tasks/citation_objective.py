@@ -132,6 +132,7 @@ def make_batch(
         day_N=graph.day_N,
         num_negatives=predictor.limit_negatives(config.train.num_negatives),
         seed=(*seed, 0),
+        hidden_share=config.train.hide_references if predictor.uses_structural_features else 0.0,
     )
     structural_batch = None
     if predictor.uses_structural_features:
@@ -165,6 +166,7 @@ def _make_structural_batch(
         source_index_Y,
         subgraph.paper_B[subgraph.target_P[citation_Y]],
         subgraph.paper_B[subgraph.negative_K],
+        is_hidden_S=subgraph.is_hidden_S[source_Z],
     )
     return StructuralBatch(
         source_Z=torch.from_numpy(source_Z),

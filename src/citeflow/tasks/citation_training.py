@@ -14,9 +14,9 @@ from citeflow.config import Config, TrainConfig
 from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import ConfigError
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.calibration import Calibration, calibrate
+from citeflow.evaluation.calibration import Calibration, calibrate, fit
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.metrics import rank_positives
+from citeflow.evaluation.metrics import accuracy, rank_positives
 from citeflow.evaluation.scoring import build_structural_features, sample_held_out, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
@@ -34,11 +34,14 @@ from citeflow.utils.system import malloc_trim
 MAX_VALIDATION_SOURCES = 2000
 """Held-out citations that a validation during training ranks."""
 
+FIGURES = ("valid_mrr", "valid_accuracy")
+"""Figures of a validation; the first is the score."""
+
 
 class OpenCitationTask:
     """A PreparedGraph, and the settings to train on it."""
 
-    names = Names(score="valid_mrr", samples="citations")
+    names = Names(score=FIGURES[0], samples="citations")
 
     def __init__(self, graph: PreparedGraph, config: Config) -> None:
         self.graph = graph
@@ -103,8 +106,11 @@ class LinkPrediction:
             seed=(self.config.train.seed, step, self.group.rank),
         )
 
-    def validate(self) -> tuple[float, int]:
-        """Sum the reciprocal ranks of this rank's share of the held-out citations."""
+    def validate(self) -> tuple[dict[str, float], int]:
+        """Sum reciprocal ranks and right answers over this rank's share of the held-out citations.
+
+        The accuracy is that of probabilities that are calibrated on the share itself.
+        """
         part = sample_held_out(
             self.graph.valid,
             most=MAX_VALIDATION_SOURCES,
@@ -115,16 +121,20 @@ class LinkPrediction:
         # next step afterwards.
         malloc_trim()
         embedding_NH = embed_all(self.model, self.graph, self.group)
-        reciprocal = self._sum_reciprocal_ranks(embedding_NH, part) if len(part.source_P) else 0.0
+        sums = self._sum_figures(embedding_NH, part) if len(part.source_P) else (0.0, 0.0)
         del embedding_NH
         malloc_trim()
-        return reciprocal, len(part.source_P)
+        return dict(zip(FIGURES, sums, strict=True)), len(part.source_P)
 
-    def _sum_reciprocal_ranks(self, embedding_NH: Tensor, part: HeldOut) -> float:
+    def _sum_figures(self, embedding_NH: Tensor, part: HeldOut) -> tuple[float, float]:
         score = torch.from_numpy(score_held_out(self.model, embedding_NH, self.structural, part))
         if not score.isfinite().all():
-            return math.nan
-        return float((1 / rank_positives(score[:, 0], score[:, 1:]).double()).sum())
+            return math.nan, math.nan
+        positive_P, negative_P = score[:, 0], score[:, 1]
+        calibration = fit(positive_P, negative_P, loss=self.config.train.loss)
+        share_right = accuracy(calibration(positive_P), calibration(negative_P))
+        reciprocal_P = 1 / rank_positives(positive_P, score[:, 1:]).double()
+        return float(reciprocal_P.sum()), share_right * len(positive_P)
 
     def finish(self) -> None:
         """Calibrate the probabilities on the validation citations; rank 0 does it for all."""

@@ -196,18 +196,20 @@ class Trainer:
         progress = self.progress
         name = self.names.score
         self._activity = "validating"
-        total, count = self.group.all_reduce(*self.trainable.validate())
+        sums, count = self.trainable.validate()
+        *totals, count_of_all = self.group.all_reduce(*sums.values(), count)
         self._activity = "training"
-        self._check_finite("scores are", total)
-        score = total / count
-        progress.evaluations.append({**self._position(), name: score})
+        self._check_finite("scores are", sum(totals))
+        figures = {each: total / count_of_all for each, total in zip(sums, totals, strict=True)}
+        score = figures[name]
+        progress.evaluations.append({**self._position(), **figures})
         if score > progress.best_score:
             progress.best_score = score
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         if self.group.is_main:
             latest = progress.evaluations[-1]
             loss = {"loss": progress.history[-1]["loss"]} if progress.history else {}
-            facts = {**loss, "epoch": latest["epoch"], name: score}
+            facts = {**loss, "epoch": latest["epoch"], **figures}
             log("train", "evaluated", seconds=round(progress.seconds), step=progress.step, **facts)
         if self.run_log:
             self.run_log.evaluation(progress.evaluations[-1])

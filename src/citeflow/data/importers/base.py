@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from citeflow.data.importers.source import Source, SourceFile
-from citeflow.errors import UnavailableError
+from citeflow.errors import MissingPackageError
 
 EXAMPLES = 3
 """Rows that are shown of those that are dropped for one reason."""
@@ -123,13 +123,13 @@ def library(name: str) -> Any:
     """Import a package that only some formats need.
 
     Raises:
-        UnavailableError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         hint = "pip install '.[import]' in a checkout of citeflow"
-        raise UnavailableError("package is not installed", name, hint=hint) from None
+        raise MissingPackageError("package is not installed", name, hint=hint) from None
 
 
 def papers(

@@ -187,8 +187,8 @@ class _Stream(io.RawIOBase):
 
 def _stream(opened: BinaryIO, table: Table, num_skipped: int) -> Any:
     """Skip the first lines, and turn what follows into UTF-8 with one delimiter."""
-    if table.encoding != "utf-8":
-        opened = io.BufferedReader(_Stream(_recode(opened, table.encoding)), BLOCK_BYTES)
+    # UTF-8 as well: pyarrow decodes rows of another width itself, and ends in a traceback.
+    opened = io.BufferedReader(_Stream(_recode(opened, table.encoding)), BLOCK_BYTES)
     for _ in range(num_skipped):
         opened.readline(1 << 20)
     if table.delimiter is None:

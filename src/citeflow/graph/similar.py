@@ -1,0 +1,207 @@
+"""The similarity graph: each paper with those of the same time whose features are most alike.
+
+It tells what a paper without references is about: its similar papers' references are what it should
+cite, too. What is cited moves on with time, so that of two papers on the same topic the one of the
+same year says more.
+
+Legend: N papers, F features, C cells, B papers of a cell, k similar papers of each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from citeflow.errors import INSTALL, MissingPackageError
+from citeflow.graph.csr import Csr, build_csr, to_undirected
+from citeflow.utils.progress import Counter
+
+EXACT = 50_000
+"""Papers up to which each is compared with all."""
+
+CELL_PAPERS = 500
+"""Mean size of a cell of a larger graph."""
+
+PROBES = 8
+"""Cells that are searched for the similar papers of one cell, itself included."""
+
+
+YEARS = 2.0
+"""Difference in date that counts as much as features at a right angle do, over the root of 2."""
+
+DAYS_PER_YEAR = 365.25
+
+
+def unit_features(x_BF: np.ndarray) -> np.ndarray:
+    """Scale the signed square root of features to length 1, or 0 for a paper that has none.
+
+    The cosine of square roots is the Bhattacharyya coefficient where features are proportions, as
+    those of topics are; for other features it keeps single large values from deciding alone.
+    """
+    x_BF = np.asarray(x_BF, dtype=np.float32)
+    root_BF = np.sign(x_BF) * np.sqrt(np.abs(x_BF))
+    length_B1 = np.linalg.norm(root_BF, axis=1, keepdims=True)
+    unit_BF: np.ndarray = root_BF / np.where(length_B1 > 0, length_B1, 1)
+    return unit_BF
+
+
+def similar_papers(
+    x_NF: np.ndarray,
+    day_N: np.ndarray | None,
+    k: int,
+    *,
+    seed: int,
+    progress: Counter | None = None,
+) -> Csr:
+    """Link each paper with the k others that are nearest in features and date, both ways.
+
+    The square of the distance is 2 (1 - cosine) + (difference in years / YEARS)^2.
+
+    More than `EXACT` papers are put into cells around randomly chosen ones, and only looked for in
+    the cells that lie nearest to their own (an inverted file: Sivic & Zisserman 2003).
+
+    Args:
+        x_NF: features; a map of a file is read in pieces.
+        day_N: date of each paper in days, where known.
+        k: similar papers of each.
+        seed: of the cells.
+        progress: counts the papers whose similar ones are found.
+
+    Returns:
+        Symmetric; a paper whose features are all 0 has no row.
+
+    Raises:
+        MissingPackageError: scikit-learn is not installed.
+    """
+    papers = _Papers(x_NF, day_N, _middle(day_N))
+    cells = _one_cell(len(x_NF)) if len(x_NF) <= EXACT else _cells(papers, seed)
+    progress = progress or Counter()
+    pairs = []
+    for asked_B, searched in cells:
+        pairs.append(_nearest(papers, asked_B, searched, k))
+        progress.done += len(asked_B)
+    source_E, target_E = np.concatenate(pairs, axis=1)
+    return to_undirected(build_csr(source_E, target_E, len(x_NF)))
+
+
+def similar_to_new(
+    x_NF: np.ndarray,
+    day_N: np.ndarray | None,
+    *,
+    x_PF: np.ndarray,
+    day_P: np.ndarray | None,
+    k: int,
+) -> Csr:
+    """Link papers that are not in the graph with the k of it that are nearest, one way.
+
+    All papers are searched, a block at a time.
+
+    Returns:
+        P rows, ascending; that of a paper whose features are all 0 is empty.
+
+    Raises:
+        MissingPackageError: scikit-learn is not installed.
+    """
+    middle = _middle(day_N)
+    papers = _Papers(x_NF, None if day_P is None else day_N, middle)
+    asked_P, asked_PF = _Papers(x_PF, None if day_N is None else day_P, middle).points(
+        np.arange(len(x_PF))
+    )
+    distances = [np.empty((len(asked_P), 0))]
+    found = [np.empty((len(asked_P), 0), dtype=np.int32)]
+    for first in range(0, len(x_NF), EXACT):
+        paper_B, point_BF = papers.points(np.arange(first, min(first + EXACT, len(x_NF))))
+        if len(paper_B) and len(asked_P):
+            distance_PK, index_PK = _neighbors(point_BF, asked_PF, k)
+            distances.append(distance_PK)
+            found.append(paper_B[index_PK].astype(np.int32))
+    nearest_PK = np.argsort(np.concatenate(distances, axis=1), axis=1, kind="stable")[:, :k]
+    found_PK = np.sort(np.take_along_axis(np.concatenate(found, axis=1), nearest_PK, axis=1))
+    degree_P = np.zeros(len(x_PF), dtype=np.int64)
+    degree_P[asked_P] = found_PK.shape[1]
+    return Csr(np.concatenate([[0], np.cumsum(degree_P)]), found_PK.ravel())
+
+
+def _middle(day_N: np.ndarray | None) -> float:
+    return 0.0 if day_N is None else float(np.median(day_N))
+
+
+@dataclass(frozen=True, slots=True)
+class _Papers:
+    """Papers as points, whose distance tells how alike they are."""
+
+    x_NF: np.ndarray
+    day_N: np.ndarray | None
+    middle: float
+    """Day that the years of the points are counted from: float32 would round those of dates far
+    from 1970."""
+
+    def points(self, paper_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the papers that have features, and their points."""
+        unit_BF = unit_features(self.x_NF[paper_B])
+        has_features_B = unit_BF.any(axis=1)
+        paper_B = paper_B[has_features_B]
+        unit_BF = unit_BF[has_features_B]
+        if self.day_N is None:
+            return paper_B, unit_BF
+        years_B = (self.day_N[paper_B] - self.middle) / DAYS_PER_YEAR / YEARS
+        return paper_B, np.column_stack([unit_BF, years_B.astype(np.float32)])
+
+
+def _one_cell(num_papers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    yield np.arange(num_papers), np.arange(num_papers)
+
+
+def _cells(papers: _Papers, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the papers of each cell, and those of the cells around it."""
+    num_papers = len(papers.x_NF)
+    center_C = np.random.default_rng(seed).choice(
+        num_papers, num_papers // CELL_PAPERS, replace=False
+    )
+    _, center_CF = papers.points(np.sort(center_C))
+    blocks = []
+    for first in range(0, num_papers, EXACT):
+        paper_B, point_BF = papers.points(np.arange(first, min(first + EXACT, num_papers)))
+        blocks.append((paper_B, _search(center_CF, point_BF, 1)[:, 0]))
+    paper_M, cell_M = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    order_M = np.argsort(cell_M, kind="stable")
+    bounds = np.searchsorted(cell_M[order_M], np.arange(1, len(center_CF)))
+    members = np.split(paper_M[order_M], bounds)
+    near_CP = _search(center_CF, center_CF, min(PROBES, len(center_CF)))
+    for asked_B, near_P in zip(members, near_CP.tolist(), strict=True):
+        yield asked_B, np.concatenate([members[cell] for cell in near_P])
+
+
+def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
+    """Return pairs of papers and their nearest others among those searched, int32 [2, E]."""
+    asked_B, asked_BF = papers.points(asked_B)
+    searched, searched_F = papers.points(searched)
+    if not len(asked_B):
+        return np.empty((2, 0), dtype=np.int32)
+    # One more, as a paper is found for itself; of several with the same features it may be missed.
+    found = searched[_search(searched_F, asked_BF, min(k + 1, len(searched)))]
+    is_other = found != asked_B[:, None]
+    is_other &= np.cumsum(is_other, axis=1) <= k
+    source_E = np.broadcast_to(asked_B[:, None], found.shape)[is_other]
+    return np.stack([source_E, found[is_other]]).astype(np.int32)
+
+
+def _search(searched_F: np.ndarray, asked_BF: np.ndarray, k: int) -> np.ndarray:
+    """Return the k nearest rows, nearest first, int64 [B, k]."""
+    return _neighbors(searched_F, asked_BF, k)[1]
+
+
+def _neighbors(
+    searched_F: np.ndarray, asked_BF: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return distance and index of the k nearest rows, or of all if they are fewer; [B, k]."""
+    try:
+        from sklearn.neighbors import NearestNeighbors
+    except ImportError:
+        hint = f"{INSTALL}, or set data.num_similar=0"
+        raise MissingPackageError(
+            "package needed to compare papers", "scikit-learn", hint=hint
+        ) from None
+    search = NearestNeighbors(n_neighbors=min(k, len(searched_F)), algorithm="brute")
+    distance_Bk, index_Bk = search.fit(searched_F).kneighbors(asked_BF)
+    return distance_Bk, index_Bk

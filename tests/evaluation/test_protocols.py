@@ -62,9 +62,9 @@ def expected_ranks(graph, seen):
     return ranks
 
 
-def without_sources(graph, cites_NN):
+def without_source(graph, cites_NN, row):
     left_NN = cites_NN.copy()
-    left_NN[graph.test.source_P] = False
+    left_NN[graph.test.source_P[row]] = False
     return left_NN
 
 
@@ -72,12 +72,14 @@ def as_of(graph, cites_NN, row):
     return cites_NN & (graph.day_N <= graph.day_N[graph.test.source_P[row]])[:, None]
 
 
-def test_all_and_cold_rank_among_every_older_paper(measured, graph):
-    found = measured.protocols
-    expected = expected_ranks(graph, lambda cites_NN, row: cites_NN)
-    assert found["all"].by_method["resource_allocation"].tolist() == expected
-    expected = expected_ranks(graph, lambda cites_NN, row: without_sources(graph, cites_NN))
-    assert found["cold"].by_method["resource_allocation"].tolist() == expected
+def test_all_and_cold_rank_among_every_older_paper(model, graph, monkeypatch):
+    monkeypatch.setattr(protocols, "COLD_SHARE", 0.0)  # one source at a time
+    found = protocols.measure(model, graph).protocols
+    rows = {name: ranks.by_method["resource_allocation"].tolist() for name, ranks in found.items()}
+    assert rows["all"] == expected_ranks(graph, lambda cites_NN, row: cites_NN)
+    assert rows["cold"] == expected_ranks(
+        graph, lambda cites_NN, row: without_source(graph, cites_NN, row)
+    )
 
 
 def test_the_time_cut_hides_what_newer_papers_cite(model, graph):

@@ -11,7 +11,8 @@ from citeflow.data.bm25 import bm25_weights
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.evaluation.baselines import Baselines
 from citeflow.evaluation.scoring import build_structural_features
-from citeflow.graph.prepared import PreparedGraph, write_prepared
+from citeflow.graph.preparation import write_prepared
+from citeflow.graph.prepared import PreparedGraph
 from citeflow.utils.usage import StageMeter
 
 RAW = files.Manifest(kind="RawDataset", sha256="0" * 64, inputs={}, facts={}, files={})

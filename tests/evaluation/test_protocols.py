@@ -11,7 +11,8 @@ import pytest
 from citeflow import config, files
 from citeflow.data.citation_graph import CitationGraph, OwnSplit
 from citeflow.evaluation import protocols
-from citeflow.graph.prepared import PreparedGraph, write_prepared
+from citeflow.graph.preparation import write_prepared
+from citeflow.graph.prepared import PreparedGraph
 from citeflow.report import Report
 from citeflow.utils.usage import StageMeter
 

@@ -5,7 +5,7 @@ import pytest
 
 from citeflow.graph import similar as module
 from citeflow.graph.csr import build_csr, to_undirected
-from citeflow.graph.similar import similar_papers, unit_features
+from citeflow.graph.similar import nearest_papers, similar_papers, unit_features
 
 NUM_PAPERS = 60
 
@@ -16,18 +16,21 @@ def topics(num_papers=NUM_PAPERS, num_topics=8, seed=0):
     return rng.dirichlet(np.full(num_topics, 0.3), num_papers).astype(np.float32)
 
 
-def by_all_pairs(x_NF, day_N, k):
-    """Link each paper with its k nearest, from the definition of the distance."""
+def nearest(x_NF, day_N, s, k):
+    """The k papers nearest to one, from the definition of the distance."""
     root_NF = np.sign(x_NF) * np.sqrt(np.abs(x_NF.astype(np.float64)))
-    pairs = []
-    for s, root_F in enumerate(root_NF):
-        distance = {}
-        for t, other_F in enumerate(root_NF):
-            if t != s and other_F.any() and root_F.any():
-                cosine = root_F @ other_F / np.linalg.norm(root_F) / np.linalg.norm(other_F)
-                years = 0 if day_N is None else (day_N[s] - day_N[t]) / 365.25
-                distance[t] = 2 * (1 - cosine) + (years / 2) ** 2
-        pairs += [(s, t) for t in sorted(distance, key=distance.get)[:k]]
+    distance = {}
+    for t, root_F in enumerate(root_NF):
+        if t != s and root_F.any() and root_NF[s].any():
+            cosine = root_NF[s] @ root_F / np.linalg.norm(root_NF[s]) / np.linalg.norm(root_F)
+            years = 0 if day_N is None else (day_N[s] - day_N[t]) / 365.25
+            distance[t] = 2 * (1 - cosine) + (years / 2) ** 2
+    return sorted(distance, key=distance.get)[:k]
+
+
+def by_all_pairs(x_NF, day_N, k):
+    """Link each paper with its k nearest."""
+    pairs = [(s, t) for s in range(len(x_NF)) for t in nearest(x_NF, day_N, s, k)]
     return to_undirected(build_csr(*np.array(pairs).T, len(x_NF)))
 
 
@@ -73,3 +76,17 @@ def test_unit_features_have_the_cosine_of_bhattacharyya():
     expected_NN = [[np.sqrt(a * b).sum() for b in topics(5)] for a in topics(5)]
     np.testing.assert_allclose(unit_NF @ unit_NF.T, expected_NN, rtol=1e-5)
     assert not unit_features(np.zeros((2, 3))).any()
+
+
+@pytest.mark.parametrize("day_N", [None, np.arange(NUM_PAPERS, dtype=np.int32) * 90])
+def test_nearest_papers_of_the_last_ones_are_among_the_first(monkeypatch, day_N):
+    monkeypatch.setattr(module, "EXACT", 20)
+    x_NF = topics()
+    x_NF[[3, 55]] = 0
+    found = nearest_papers(x_NF, day_N, num_searched=50, k=4)
+    assert found.num_rows == 10
+    assert not len(found.row(5))
+    for row in (0, 4, 9):
+        shown = [*range(50), 50 + row]
+        day_M = None if day_N is None else day_N[shown]
+        assert found.row(row).tolist() == sorted(nearest(x_NF[shown], day_M, 50, 4))

@@ -28,6 +28,7 @@ def graph(tmp_path):
         references=references,
         citations=citations,
         neighbors=neighbors,
+        similar=csrs(np.abs(np.subtract.outer(*[np.arange(NUM_PAPERS)] * 2)) == 1)[2],
         valid=nothing,
         test=nothing,
     )
@@ -35,15 +36,18 @@ def graph(tmp_path):
 
 def test_with_papers_adds_rows_that_the_others_do_not_see(graph):
     rows = Csr(np.array([0, 2, 2]), np.array([3, 7], dtype=np.int32))
-    x_PF = np.ones((2, 3), dtype=np.float32)
+    x_PF = graph.x_NF[[5, 9]]
     view = with_papers(graph, x_PF, rows, np.array([50, 60]))
     assert view.num_papers == NUM_PAPERS + 2
     for name in ("references", "neighbors"):
         assert getattr(view, name).row(NUM_PAPERS).tolist() == [3, 7]
     assert not len(view.citations.row(NUM_PAPERS))
-    for name in ("references", "citations", "neighbors"):
+    similar = view.similar.row(NUM_PAPERS).tolist()
+    assert 5 in similar
+    assert len(similar) == 2, "as many as the others have"
+    for name in ("references", "citations", "neighbors", "similar"):
         before, after = getattr(graph, name), getattr(view, name)
-        assert not len(after.row(NUM_PAPERS + 1))
+        assert not len(after.row(NUM_PAPERS + 1)) or name == "similar"
         assert (after.rowptr_N1.dtype, after.col_E.dtype) == (np.int64, np.int32)
         for row in range(NUM_PAPERS):
             assert after.row(row).tolist() == before.row(row).tolist()

@@ -84,6 +84,40 @@ def similar_papers(
     return to_undirected(build_csr(source_E, target_E, len(x_NF)))
 
 
+def nearest_papers(x_NF: np.ndarray, day_N: np.ndarray | None, *, num_searched: int, k: int) -> Csr:
+    """Find for the last papers the k that are nearest among the first ones.
+
+    Distances are those of `similar_papers`; the result has one direction, and is exact.
+
+    Args:
+        x_NF: features.
+        day_N: date of each paper in days, where known.
+        num_searched: papers that are searched; a row is returned for each behind them.
+        k: similar papers of each.
+    """
+    papers = _Papers(x_NF, day_N)
+    asked_B, asked_BF = papers.points(np.arange(num_searched, len(x_NF)))
+    best_BK = np.empty((len(asked_B), 0), dtype=np.int32)
+    distance_BK = np.empty(best_BK.shape, dtype=np.float32)
+    for first in range(0, num_searched, EXACT):
+        searched, point_MF = papers.points(np.arange(first, min(first + EXACT, num_searched)))
+        if not len(searched) or not len(asked_B):
+            continue
+        found_BK = _search(point_MF, asked_BF, min(k, len(searched)))
+        # Column by column: [B, K, F] at once would be large.
+        far_BK = np.stack(
+            [((asked_BF - point_MF[found_B]) ** 2).sum(axis=1) for found_B in found_BK.T], axis=1
+        )
+        best_BK = np.concatenate([best_BK, searched[found_BK]], axis=1)
+        distance_BK = np.concatenate([distance_BK, far_BK], axis=1)
+        order_BK = np.argsort(distance_BK, axis=1, kind="stable")[:, :k]
+        best_BK = np.take_along_axis(best_BK, order_BK, axis=1)
+        distance_BK = np.take_along_axis(distance_BK, order_BK, axis=1)
+    rowptr = np.zeros(len(x_NF) - num_searched + 1, dtype=np.int64)
+    rowptr[asked_B - num_searched + 1] = best_BK.shape[1]
+    return Csr(np.cumsum(rowptr), np.sort(best_BK, axis=1).ravel().astype(np.int32))
+
+
 @dataclass(frozen=True, slots=True)
 class _Papers:
     """Papers as points, whose distance tells how alike they are."""

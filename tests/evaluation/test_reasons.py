@@ -16,9 +16,15 @@ def names(graph):
 
 @pytest.fixture(scope="module")
 def pairs(graph):
-    """Held-out sources, each with its target and with a paper that it does not cite."""
+    """Random pairs, and held-out sources with their targets and other papers."""
     rows = slice(NUM_PAIRS // 2)
+    rng = np.random.default_rng(0)
     return [
+        *(
+            (a, b)
+            for a, b in rng.integers(0, graph.num_papers, (NUM_PAIRS, 2)).tolist()
+            if a != b and b not in graph.references.row(a)
+        ),
         *zip(graph.test.source_P[rows].tolist(), graph.test.target_P[rows].tolist(), strict=True),
         *zip(graph.test.source_P[rows].tolist(), graph.test.negative_PK[rows, 0], strict=True),
     ]

@@ -95,7 +95,6 @@ def run_each(
         )
         request_training_resources(reports, memory)
         _connect_to_mlflow(reports)
-        _link_to_pages(reports)
     return dsl.Collected(reports.output)
 
 
@@ -135,7 +134,7 @@ def evaluate_and_publish(
     )
     request_resources(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _connect_to_mlflow(published)
-    _link_to_pages(published)
+    link_to_pages(published)
     return report
 
 
@@ -170,8 +169,8 @@ def train_and_evaluate(
     )
 
 
-def _link_to_pages(task: dsl.PipelineTask) -> None:
-    """Give a task the addresses of TensorBoard and of the reports, where the namespace has them."""
+def link_to_pages(task: dsl.PipelineTask) -> None:
+    """Give a task that writes a summary the addresses of TensorBoard and others."""
     kubernetes.use_config_map_as_env(
         task, links.CONFIG_MAP, {name: name for name in links.VARIABLES}, optional=True
     )

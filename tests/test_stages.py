@@ -228,7 +228,10 @@ def test_evaluate_shows_scores_baselines_and_a_short_curve(ran, trained):
     scores = ran["scores"].metadata
     assert scores["test_mrr"] == round(report["test"]["mrr"], 4)
     assert scores["test_hits@10"] == round(report["test"]["hits@10"], 4)
-    assert scores["adamic_adar_mrr"] == round(report["baselines"]["adamic_adar"]["mrr"], 4)
+    assert scores["all_recall@20"] == round(report["protocols"]["all"]["recall@20"], 4)
+    assert scores["cold_mrr"] == round(report["protocols"]["cold"]["mrr"], 4)
+    best = max(each["mrr"] for each in report["baselines"].values())
+    assert scores["baseline_mrr"] == round(best, 4)
     assert len(scores) <= ROWS_OF_THE_PAGE
     points = ran["curves"].metadata["confidenceMetrics"]
     assert len(points) <= 20

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, request_resources
-from components.chains import download_task, graph_memory, preprocess_task, run_each
+from components.chains import download_task, graph_memory, link_to_pages, preprocess_task, run_each
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 
@@ -94,6 +94,7 @@ def compare(
         data_root=data_root,
     )
     request_resources(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    link_to_pages(table)
 
 
 offer_choices(compare)

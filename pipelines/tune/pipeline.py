@@ -8,6 +8,7 @@ from components.chains import (
     download_task,
     evaluate_and_publish,
     graph_memory,
+    link_to_pages,
     preprocess_task,
     request_training_resources,
 )
@@ -110,6 +111,7 @@ def tune(
         data_root=data_root,
     )
     request_resources(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    link_to_pages(best)
     _connect_to_study(shares, trained, best)
     evaluate_and_publish(
         best.outputs["best_model"],

@@ -13,8 +13,9 @@ CiteflowError                 70   citeflow itself, or the system below it, fail
 After which of them a step starts again is in WORTH_ANOTHER_ATTEMPT.
 """
 
+import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 INSTALL = "pip install '.[train,kfp]' in a checkout of citeflow"
 """The hint where a package is missing: no package index has citeflow."""
@@ -55,6 +56,18 @@ class CiteflowError(Exception):
         """Return the line, and the hint in a second one."""
         line = f"error: {self.what}: {self.value}" if self.value else f"error: {self.what}"
         return f"{line}\nhint: {self.hint}" if self.hint else line
+
+
+@contextlib.contextmanager
+def named_as(actual: object, given: object) -> Iterator[None]:
+    """Let the errors of a block name a file as the user gave it, and not where its copy lies."""
+    try:
+        yield
+    except CiteflowError as error:
+        what, value, hint = (
+            text.replace(str(actual), str(given)) for text in (error.what, error.value, error.hint)
+        )
+        raise type(error)(what, value, hint=hint, exit_code=error.exit_code) from None
 
 
 class ConfigError(CiteflowError):

@@ -121,7 +121,7 @@ def files_of_faults(tmp_path):
         ("--text none.txt", 66, "no such file: none.txt"),
         ("--text .", 66, "no such file"),
         ("--text empty.txt", 65, "no text in: empty.txt"),
-        ("--text binary", 65, "not UTF-8 text: binary is a binary file"),
+        ("--text binary", 65, "not UTF-8 text: binary"),
         ("--text paper.pdf", 65, "paper.pdf is a PDF"),
         ("--text latin.txt", 65, "not UTF-8 text: latin.txt"),
         ("--text long.txt", 65, "1,500,000 bytes"),

@@ -5,7 +5,7 @@ import pytest
 
 from citeflow.graph import similar as module
 from citeflow.graph.csr import build_csr, to_undirected
-from citeflow.graph.similar import nearest_papers, similar_papers, unit_features
+from citeflow.graph.similar import similar_papers, unit_features
 
 NUM_PAPERS = 60
 
@@ -16,21 +16,18 @@ def topics(num_papers=NUM_PAPERS, num_topics=8, seed=0):
     return rng.dirichlet(np.full(num_topics, 0.3), num_papers).astype(np.float32)
 
 
-def nearest(x_NF, day_N, s, k):
-    """The k papers nearest to one, from the definition of the distance."""
-    root_NF = np.sign(x_NF) * np.sqrt(np.abs(x_NF.astype(np.float64)))
-    distance = {}
-    for t, root_F in enumerate(root_NF):
-        if t != s and root_F.any() and root_NF[s].any():
-            cosine = root_NF[s] @ root_F / np.linalg.norm(root_NF[s]) / np.linalg.norm(root_F)
-            years = 0 if day_N is None else (day_N[s] - day_N[t]) / 365.25
-            distance[t] = 2 * (1 - cosine) + (years / 2) ** 2
-    return sorted(distance, key=distance.get)[:k]
-
-
 def by_all_pairs(x_NF, day_N, k):
-    """Link each paper with its k nearest."""
-    pairs = [(s, t) for s in range(len(x_NF)) for t in nearest(x_NF, day_N, s, k)]
+    """Link each paper with its k nearest, from the definition of the distance."""
+    root_NF = np.sign(x_NF) * np.sqrt(np.abs(x_NF.astype(np.float64)))
+    pairs = []
+    for s, root_F in enumerate(root_NF):
+        distance = {}
+        for t, other_F in enumerate(root_NF):
+            if t != s and other_F.any() and root_F.any():
+                cosine = root_F @ other_F / np.linalg.norm(root_F) / np.linalg.norm(other_F)
+                years = 0 if day_N is None else (day_N[s] - day_N[t]) / 365.25
+                distance[t] = 2 * (1 - cosine) + (years / 2) ** 2
+        pairs += [(s, t) for t in sorted(distance, key=distance.get)[:k]]
     return to_undirected(build_csr(*np.array(pairs).T, len(x_NF)))
 
 
@@ -78,15 +75,20 @@ def test_unit_features_have_the_cosine_of_bhattacharyya():
     assert not unit_features(np.zeros((2, 3))).any()
 
 
-@pytest.mark.parametrize("day_N", [None, np.arange(NUM_PAPERS, dtype=np.int32) * 90])
-def test_nearest_papers_of_the_last_ones_are_among_the_first(monkeypatch, day_N):
-    monkeypatch.setattr(module, "EXACT", 20)
+@pytest.mark.parametrize("dated", [False, True])
+def test_similar_to_new_finds_what_a_stored_paper_with_these_features_has(dated, monkeypatch):
+    monkeypatch.setattr(module, "EXACT", 25)
     x_NF = topics()
-    x_NF[[3, 55]] = 0
-    found = nearest_papers(x_NF, day_N, num_searched=50, k=4)
-    assert found.num_rows == 10
-    assert not len(found.row(5))
-    for row in (0, 4, 9):
-        shown = [*range(50), 50 + row]
-        day_M = None if day_N is None else day_N[shown]
-        assert found.row(row).tolist() == sorted(nearest(x_NF[shown], day_M, 50, 4))
+    x_NF[7] = 0
+    day_N = np.random.default_rng(1).integers(9000, 11000, NUM_PAPERS) if dated else None
+    new = [7, 3, 40]
+    found = module.similar_to_new(
+        x_NF, day_N, x_PF=x_NF[new], day_P=None if day_N is None else day_N[new], k=5
+    )
+    assert not len(found.row(0))
+    for row, paper in enumerate(new[1:], 1):
+        distance = ((unit_features(x_NF) - unit_features(x_NF[paper : paper + 1])) ** 2).sum(axis=1)
+        if dated:
+            distance += ((day_N - day_N[paper]) / 365.25 / 2) ** 2
+        distance[7] = np.inf
+        assert found.row(row).tolist() == sorted(np.argsort(distance)[:5].tolist())

@@ -1,56 +1,76 @@
-"""Views add papers in memory, and leave those that are there as they are."""
+"""A view is the graph that is prepared without the citations that were taken away."""
+
+import dataclasses
+import itertools
 
 import numpy as np
 import pytest
-from small_graphs import csrs, random_citations
+from small_graphs import csrs, random_citations, random_days
 
-from citeflow.data.citation_graph import HeldOut
-from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.graph.views import with_papers
+from citeflow.graph.time_slices import newer_papers, time_slices
+from citeflow.graph.views import without_later_citations, without_references
 
-NUM_PAPERS = 20
+NUM_PAPERS = 60
 
 
-@pytest.fixture
-def graph(tmp_path):
-    references, citations, neighbors = csrs(random_citations(NUM_PAPERS, 0.2, seed=0))
-    nothing = HeldOut(
-        source_P=np.empty(0, np.int32), target_P=np.empty(0, np.int32), negative_PK=np.empty((0, 1))
-    )
-    return PreparedGraph(
-        path=tmp_path,
-        manifest=None,
-        facts=None,
-        x_NF=np.random.default_rng(0).random((NUM_PAPERS, 3), dtype=np.float32),
-        day_N=np.arange(NUM_PAPERS, dtype=np.int32),
-        is_dated_N=np.arange(NUM_PAPERS) > 0,
+@pytest.fixture(scope="module")
+def is_cited_NN():
+    return random_citations(NUM_PAPERS, 0.1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def graph(is_cited_NN, prepared):
+    references, citations, neighbors = csrs(is_cited_NN)
+    return dataclasses.replace(
+        PreparedGraph.open(prepared.graph),
         references=references,
         citations=citations,
         neighbors=neighbors,
-        similar=csrs(np.abs(np.subtract.outer(*[np.arange(NUM_PAPERS)] * 2)) == 1)[2],
-        valid=nothing,
-        test=nothing,
+        day_N=random_days(NUM_PAPERS, seed=0),
     )
 
 
-def test_with_papers_adds_rows_that_the_others_do_not_see(graph):
-    rows = Csr(np.array([0, 2, 2]), np.array([3, 7], dtype=np.int32))
-    x_PF = graph.x_NF[[5, 9]]
-    view = with_papers(graph, x_PF, rows, np.array([50, 60]))
-    assert view.num_papers == NUM_PAPERS + 2
-    for name in ("references", "neighbors"):
-        assert getattr(view, name).row(NUM_PAPERS).tolist() == [3, 7]
-    assert not len(view.citations.row(NUM_PAPERS))
-    similar = view.similar.row(NUM_PAPERS).tolist()
-    assert 5 in similar
-    assert len(similar) == 2, "as many as the others have"
-    for name in ("references", "citations", "neighbors", "similar"):
-        before, after = getattr(graph, name), getattr(view, name)
-        assert not len(after.row(NUM_PAPERS + 1)) or name == "similar"
-        assert (after.rowptr_N1.dtype, after.col_E.dtype) == (np.int64, np.int32)
-        for row in range(NUM_PAPERS):
-            assert after.row(row).tolist() == before.row(row).tolist()
-    assert view.x_NF[NUM_PAPERS:].tolist() == x_PF.tolist()
-    assert view.day_N[NUM_PAPERS:].tolist() == [50, 60]
-    assert view.is_dated_N[[0, 1, NUM_PAPERS, NUM_PAPERS + 1]].tolist() == [False, True, True, True]
+def assert_equal(view, is_cited_NN):
+    expected = csrs(is_cited_NN)
+    for found, csr in zip((view.references, view.citations, view.neighbors), expected, strict=True):
+        assert np.array_equal(found.rowptr_N1, csr.rowptr_N1)
+        assert np.array_equal(found.col_E, csr.col_E)
+
+
+def test_without_references_keeps_who_cites_the_sources(graph, is_cited_NN):
+    sources = np.array([5, 0, 41], dtype=np.int32)
+    left_NN = is_cited_NN.copy()
+    left_NN[sources] = False
+    assert left_NN[:, sources].any()
+    assert_equal(without_references(graph, sources), left_NN)
+
+
+def test_without_later_citations_is_the_graph_of_the_day(graph, is_cited_NN):
+    day_N = graph.day_N
+    for part in time_slices(np.arange(40, 60), day_N, most=60):
+        left_NN = is_cited_NN & (day_N[:, None] <= part.first)
+        assert_equal(without_later_citations(graph, part), left_NN)
+
+
+def test_slices_hold_every_source_once_and_about_as_many_each():
+    rng = np.random.default_rng(0)
+    day_N = rng.integers(0, 300, 5000)
+    source_P = rng.integers(0, 5000, 900)
+    slices = time_slices(source_P, day_N)
+    assert len(slices) == 16
+    rows = [part.rows(day_N[source_P]) for part in slices]
+    assert sorted(np.concatenate(rows)) == list(range(900))
+    assert np.array_equal(
+        np.sort(np.concatenate([part.source_S for part in slices])), np.unique(source_P)
+    )
+    assert max(map(len, rows)) < 2 * min(map(len, rows))
+    assert all(before.last < after.first for before, after in itertools.pairwise(slices))
+
+
+def test_newer_papers_leaves_sources_and_undated_papers_in():
+    day_N = np.array([5, 6, 7, 8, 9, 9])
+    (part,) = time_slices(np.array([1, 3]), day_N, most=1)
+    is_dated_N = np.array([True, True, True, True, True, False])
+    assert newer_papers(part, day_N).tolist() == [2, 4, 5]
+    assert newer_papers(part, day_N, is_dated_N).tolist() == [2, 4]

@@ -7,6 +7,7 @@ from citeflow.kubeflow.pipeline_spec import tasks
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes.job_spec import USER
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.reporting.links import CONFIG_MAP
 
 FOLDERS = ("components", "pipelines")
 
@@ -135,6 +136,15 @@ def test_a_loop_takes_no_parameter_from_another_step_but_its_items(spec):
             parameters = task.get("inputs", {}).get("parameters", {})
             made = {name for name, value in parameters.items() if "taskOutputParameter" in value}
             assert made - ignored <= {items}, task["taskInfo"]
+
+
+def test_steps_that_write_a_summary_know_the_links_of_the_run_page(text, spec):
+    placed = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]
+    for name, component in spec["components"].items():
+        outputs = component.get("outputDefinitions", {}).get("artifacts", {}).values()
+        if any(each["artifactType"]["schemaTitle"] == "system.Markdown" for each in outputs):
+            sources = placed["executors"][name.replace("comp-", "exec-", 1)]["configMapAsEnv"]
+            assert CONFIG_MAP in [source["configMapName"] for source in sources], name
 
 
 def test_nothing_secret_can_be_a_parameter(spec):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from citeflow.data.diagnosis import describe_source, first_line, quote
+from citeflow.data.diagnosis import first_line, quote
 from citeflow.data.features import NOT_AN_ARRAY
+from citeflow.data.importers.kinds import kind_of
+from citeflow.data.importers.source import SourceFile
 from citeflow.errors import DataError, NotFoundError
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.utils import records
@@ -67,7 +69,9 @@ def read_features(path: Path) -> tuple[float, ...]:
     except (*NOT_AN_ARRAY, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a usable .npy array", first_line(error)) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise DataError(f"{path} does not hold real numbers", describe_source(path))
+        raise DataError(
+            f"{path} does not hold real numbers", getattr(array, "dtype", "an archive of arrays")
+        )
     if array.ndim != 1 and array.shape[:-1] != (1,):
         hint = "the features of one paper, [F]; of many with --batch"
         raise DataError(f"{path} holds more than one paper", array.shape, hint=hint)
@@ -128,7 +132,6 @@ def _decode(content: bytes, name: str) -> str:
             return text
     except UnicodeDecodeError:
         pass
-    kind = "" if name == STDIN else describe_source(Path(name))
-    is_known = kind.startswith(("a ", "an ")) and "table" not in kind
-    value = f"{name} is {kind}" if is_known else name
+    kind = None if name == STDIN else kind_of(SourceFile(Path(name)))
+    value = f"{name} is {kind.what}" if kind else name
     raise DataError("not UTF-8 text", value, hint="save it as plain text in UTF-8")

@@ -16,9 +16,8 @@ from typing import Literal
 import numpy as np
 
 from citeflow.data.diagnosis import plural
-from citeflow.graph.csr import Csr
+from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.path_counts import rows_of
 
 MOST = 3
 """Reasons of a prediction, and papers that one names, at most."""

@@ -16,6 +16,7 @@ from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
+from citeflow.reporting.links import REPORTS, VARIABLES, find_links
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Int, Record, Str, convert
@@ -159,8 +160,8 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     """Refuse settings that would give the models different data or seeds."""
     if not isinstance(changes, Mapping):
         raise ConfigError(f"settings of the model {name}", changes, hint=MODELS_HINT)
-    if sections := changes.keys() & {"data", "synthetic"}:
-        hint = "all models have the same data: use --set"
+    if sections := changes.keys() & {"data", "synthetic", "evaluation"}:
+        hint = "all models have the same data and protocol: use --set"
         raise ConfigError(f"the model {name} sets", ", ".join(sections), hint=hint)
     train = changes.get("train")
     if isinstance(train, Mapping) and "seed" in train:
@@ -298,18 +299,21 @@ def write_results(
         run: paths of the experiment.
         out_dir: folder relative to the data root; empty takes the experiment's own.
         texts: content by name of the file; one ends with .md, one with .html.
-        summary: artifact for the Markdown.
+        summary: artifact for the Markdown, with links to where all trials are shown.
         page: artifact for the HTML.
 
     Returns:
         The folder.
     """
     out = run.data_root / out_dir if out_dir else run.published
+    found = {name: url for name, url in find_links(run, out).items() if name != VARIABLES[REPORTS]}
+    links = "".join(f"\n- [{name}]({url})" for name, url in found.items())
     for name, text in texts.items():
         files.write_text(out / name, text)
-        shown = {".md": summary, ".html": page}.get(Path(name).suffix)
-        if shown is not None:
-            files.write_text(Path(shown.path), text)
+        if name.endswith(".md"):
+            files.write_text(Path(summary.path), f"{text}{links}")
+        if name.endswith(".html"):
+            files.write_text(Path(page.path), text)
     return out
 
 

@@ -21,12 +21,14 @@ from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import release_pages
 from citeflow.data.text import TextModel
 from citeflow.errors import CorruptError, DataError, NotFoundError
+from citeflow.graph.candidates import Candidates, HardCandidates, choose_hard
 from citeflow.graph.csr import (
     Csr,
     build_csr,
     drop_self_and_duplicates,
     inverse_permutation,
     permute,
+    rows_of,
     to_undirected,
     transpose,
 )
@@ -139,6 +141,8 @@ def write_prepared(
     if not edge_2E.shape[1]:
         hint = f"{num_self} of {num_given} were self-citations"
         raise DataError("no citations to learn from", dataset, hint=hint)
+    if config.time_cut and graph.day_N is None:
+        raise DataError("data.time_cut", "no dates", hint="leave it out, or give the papers dates")
     odd = _describe_direction(graph)
     train_2E, valid, test, candidates = _split(graph, edge_2E, config)
     if candidates is not None and candidates.num_short:
@@ -164,6 +168,8 @@ def write_prepared(
         num_valid=len(valid.source_P),
         num_test=len(test.source_P),
         num_negatives=test.negative_PK.shape[1],
+        time_cut=config.time_cut,
+        num_similar=0 if graph.x_NF is None else config.num_similar,
         num_features=0 if graph.x_NF is None else graph.x_NF.shape[1],
         dates=graph.day_N is not None,
         later_citations=_count_later(train_2E, graph),
@@ -189,6 +195,18 @@ def write_prepared(
     graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     del edge_2E, train_2E
     neighbors = to_undirected(references)
+    linked = neighbors if graph.day_N is None else references
+    hard = choose_hard(
+        np.concatenate([valid.source_P, test.source_P]),
+        Candidates(linked, (valid, test), graph.day_N, graph.is_dated_N),
+        references=references,
+        neighbors=neighbors,
+        x_NF=graph.x_NF,
+        config=config,
+    )
+    del linked
+    facts = facts.model_copy(update={"num_hard": len(hard.source_S)})
+    log("preprocess", "chose hard candidates", sources=len(hard.source_S))
     order_N = order_by_locality(neighbors, seed=config.seed)
     log("preprocess", "ordered")
     with files.new_directory(folder) as work:
@@ -197,6 +215,8 @@ def write_prepared(
         _save_held_out(work, "valid", valid, order_N)
         _save_held_out(work, "test", test, order_N)
         del valid, test
+        _save_hard(work, hard, order_N)
+        del hard
         _save_papers(work, graph, order_N)
         _save_similar(work, config)
         if graph.text_model is not None:
@@ -321,6 +341,11 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
     if graph.x_NF is not None:
         blocks = _permute_features(graph.x_NF, order_N)
         files.save_blocks(work / "x.npy", blocks, graph.x_NF.shape, np.float32)
+    if graph.bm25_NV is not None:
+        bm25_NV = graph.bm25_NV[order_N]
+        files.save_array(work / "bm25_weight.npy", bm25_NV.data)
+        files.save_array(work / "bm25_word.npy", bm25_NV.indices.astype(np.int32))
+        files.save_array(work / "bm25_rowptr.npy", bm25_NV.indptr.astype(np.int64))
     if graph.day_N is not None:
         files.save_array(work / "day.npy", graph.day_N[order_N].astype(np.int32))
     if graph.is_dated_N is not None:
@@ -384,3 +409,13 @@ def _save_held_out(work: Path, name: str, held_out: HeldOut, order_N: np.ndarray
         for first in range(0, shape[0], BLOCK_ROWS)
     )
     files.save_blocks(work / f"{name}_negative.npy", blocks, shape, np.int32)
+
+
+def _save_hard(work: Path, hard: HardCandidates, order_N: np.ndarray) -> None:
+    new_row_N = inverse_permutation(order_N)
+    source_S = new_row_N[hard.source_S]
+    order_S = np.argsort(source_S)
+    candidates = rows_of(hard.candidates, order_S)
+    files.save_array(work / "hard_source.npy", source_S[order_S])
+    files.save_array(work / "hard_rowptr.npy", candidates.rowptr_N1)
+    files.save_array(work / "hard_candidate.npy", new_row_N[candidates.col_E])

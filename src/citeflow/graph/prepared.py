@@ -1,14 +1,15 @@
 """The PreparedGraph: a folder of arrays that workers map into memory and share.
 
-Legend: N papers, E citations, F features, P held-out citations, K candidates.
+Legend: N papers, E citations, F features, V words, P held-out citations, K candidates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet
+import scipy.sparse
 from pydantic import ConfigDict
 
 from citeflow import files
@@ -17,6 +18,7 @@ from citeflow.data.features import NOT_AN_ARRAY
 from citeflow.data.tables import reading
 from citeflow.data.text import TextModel
 from citeflow.errors import CorruptError
+from citeflow.graph.candidates import Candidates, HardCandidates
 from citeflow.graph.csr import Csr
 from citeflow.utils import records
 from citeflow.utils.records import Record
@@ -47,6 +49,12 @@ class GraphFacts(Record):
     num_test: int
     num_negatives: int
     """Papers that each held-out citation is ranked against."""
+    num_hard: int = 0
+    """Sources with hard candidates."""
+    time_cut: bool = False
+    """No citation of a paper newer than the source is seen when it is scored."""
+    num_similar: int = 0
+    """Similar papers of each; 0 where they were not looked for."""
     num_features: int
     """Width of the features; 0 where there are none."""
     dates: bool
@@ -121,6 +129,9 @@ class PreparedGraph:
     test: HeldOut
     """Citations held out for the test."""
 
+    hard: HardCandidates = field(default_factory=HardCandidates.none)
+    """Hard candidates of the held-out citations' sources, chosen from the training citations."""
+
     @classmethod
     def open(cls, path: Path) -> "PreparedGraph":
         """Map a prepared graph into memory; nothing is read but the manifest.
@@ -145,12 +156,29 @@ class PreparedGraph:
             similar=_map_csr(path, "similar") if "similar_ptr.npy" in manifest.files else None,
             valid=_map_held_out(path, "valid"),
             test=_map_held_out(path, "test"),
+            hard=HardCandidates(
+                _map_array(path, "hard_source"),
+                Csr(_map_array(path, "hard_rowptr"), _map_array(path, "hard_candidate")),
+            ),
         )
 
     @property
     def num_papers(self) -> int:
         """Number of papers, N."""
         return self.references.num_rows
+
+    def candidates(self) -> Candidates:
+        """Return the rule that says which papers a source may be ranked against."""
+        linked = self.neighbors if self.day_N is None else self.references
+        return Candidates(linked, (self.valid, self.test), self.day_N, self.is_dated_N)
+
+    def bm25(self) -> scipy.sparse.csr_matrix | None:
+        """Map the weights of each paper's words, float32 [N, V], if the dataset has text."""
+        if "bm25_weight.npy" not in self.manifest.files:
+            return None
+        names = ("bm25_weight", "bm25_word", "bm25_rowptr")
+        weight_E, word_E, rowptr_N1 = (np.asarray(_map_array(self.path, name)) for name in names)
+        return scipy.sparse.csr_matrix((weight_E, word_E, rowptr_N1))
 
     def ids(self) -> list[int] | list[str]:
         """Read the identifier of each paper."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.errors import INSTALL, UnavailableError
+from citeflow.errors import INSTALL, MissingPackageError
 from citeflow.graph.csr import Csr, build_csr, to_undirected
 from citeflow.utils.progress import Counter
 
@@ -71,9 +71,9 @@ def similar_papers(
         Symmetric; a paper whose features are all 0 has no row.
 
     Raises:
-        UnavailableError: scikit-learn is not installed.
+        MissingPackageError: scikit-learn is not installed.
     """
-    papers = _Papers(x_NF, day_N)
+    papers = _Papers(x_NF, day_N, _middle(day_N))
     cells = _one_cell(len(x_NF)) if len(x_NF) <= EXACT else _cells(papers, seed)
     progress = progress or Counter()
     pairs = []
@@ -84,38 +84,46 @@ def similar_papers(
     return to_undirected(build_csr(source_E, target_E, len(x_NF)))
 
 
-def nearest_papers(x_NF: np.ndarray, day_N: np.ndarray | None, *, num_searched: int, k: int) -> Csr:
-    """Find for the last papers the k that are nearest among the first ones.
+def similar_to_new(
+    x_NF: np.ndarray,
+    day_N: np.ndarray | None,
+    *,
+    x_PF: np.ndarray,
+    day_P: np.ndarray | None,
+    k: int,
+) -> Csr:
+    """Link papers that are not in the graph with the k of it that are nearest, one way.
 
-    Distances are those of `similar_papers`; the result has one direction, and is exact.
+    All papers are searched, a block at a time.
 
-    Args:
-        x_NF: features.
-        day_N: date of each paper in days, where known.
-        num_searched: papers that are searched; a row is returned for each behind them.
-        k: similar papers of each.
+    Returns:
+        P rows, ascending; that of a paper whose features are all 0 is empty.
+
+    Raises:
+        MissingPackageError: scikit-learn is not installed.
     """
-    papers = _Papers(x_NF, day_N)
-    asked_B, asked_BF = papers.points(np.arange(num_searched, len(x_NF)))
-    best_BK = np.empty((len(asked_B), 0), dtype=np.int32)
-    distance_BK = np.empty(best_BK.shape, dtype=np.float32)
-    for first in range(0, num_searched, EXACT):
-        searched, point_MF = papers.points(np.arange(first, min(first + EXACT, num_searched)))
-        if not len(searched) or not len(asked_B):
-            continue
-        found_BK = _search(point_MF, asked_BF, min(k, len(searched)))
-        # Column by column: [B, K, F] at once would be large.
-        far_BK = np.stack(
-            [((asked_BF - point_MF[found_B]) ** 2).sum(axis=1) for found_B in found_BK.T], axis=1
-        )
-        best_BK = np.concatenate([best_BK, searched[found_BK]], axis=1)
-        distance_BK = np.concatenate([distance_BK, far_BK], axis=1)
-        order_BK = np.argsort(distance_BK, axis=1, kind="stable")[:, :k]
-        best_BK = np.take_along_axis(best_BK, order_BK, axis=1)
-        distance_BK = np.take_along_axis(distance_BK, order_BK, axis=1)
-    rowptr = np.zeros(len(x_NF) - num_searched + 1, dtype=np.int64)
-    rowptr[asked_B - num_searched + 1] = best_BK.shape[1]
-    return Csr(np.cumsum(rowptr), np.sort(best_BK, axis=1).ravel().astype(np.int32))
+    middle = _middle(day_N)
+    papers = _Papers(x_NF, None if day_P is None else day_N, middle)
+    asked_P, asked_PF = _Papers(x_PF, None if day_N is None else day_P, middle).points(
+        np.arange(len(x_PF))
+    )
+    distances = [np.empty((len(asked_P), 0))]
+    found = [np.empty((len(asked_P), 0), dtype=np.int32)]
+    for first in range(0, len(x_NF), EXACT):
+        paper_B, point_BF = papers.points(np.arange(first, min(first + EXACT, len(x_NF))))
+        if len(paper_B) and len(asked_P):
+            distance_PK, index_PK = _neighbors(point_BF, asked_PF, k)
+            distances.append(distance_PK)
+            found.append(paper_B[index_PK].astype(np.int32))
+    nearest_PK = np.argsort(np.concatenate(distances, axis=1), axis=1, kind="stable")[:, :k]
+    found_PK = np.sort(np.take_along_axis(np.concatenate(found, axis=1), nearest_PK, axis=1))
+    degree_P = np.zeros(len(x_PF), dtype=np.int64)
+    degree_P[asked_P] = found_PK.shape[1]
+    return Csr(np.concatenate([[0], np.cumsum(degree_P)]), found_PK.ravel())
+
+
+def _middle(day_N: np.ndarray | None) -> float:
+    return 0.0 if day_N is None else float(np.median(day_N))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,9 @@ class _Papers:
 
     x_NF: np.ndarray
     day_N: np.ndarray | None
+    middle: float
+    """Day that the years of the points are counted from: float32 would round those of dates far
+    from 1970."""
 
     def points(self, paper_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the papers that have features, and their points."""
@@ -133,8 +144,7 @@ class _Papers:
         unit_BF = unit_BF[has_features_B]
         if self.day_N is None:
             return paper_B, unit_BF
-        # float32 would round the days of dates far from 1970.
-        years_B = (self.day_N[paper_B] - float(np.median(self.day_N))) / DAYS_PER_YEAR / YEARS
+        years_B = (self.day_N[paper_B] - self.middle) / DAYS_PER_YEAR / YEARS
         return paper_B, np.column_stack([unit_BF, years_B.astype(np.float32)])
 
 
@@ -178,13 +188,20 @@ def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int)
 
 def _search(searched_F: np.ndarray, asked_BF: np.ndarray, k: int) -> np.ndarray:
     """Return the k nearest rows, nearest first, int64 [B, k]."""
+    return _neighbors(searched_F, asked_BF, k)[1]
+
+
+def _neighbors(
+    searched_F: np.ndarray, asked_BF: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return distance and index of the k nearest rows, or of all if they are fewer; [B, k]."""
     try:
         from sklearn.neighbors import NearestNeighbors
     except ImportError:
         hint = f"{INSTALL}, or set data.num_similar=0"
-        raise UnavailableError(
+        raise MissingPackageError(
             "package needed to compare papers", "scikit-learn", hint=hint
         ) from None
-    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(searched_F)
-    nearest_Bk: np.ndarray = search.kneighbors(asked_BF, return_distance=False)
-    return nearest_Bk
+    search = NearestNeighbors(n_neighbors=min(k, len(searched_F)), algorithm="brute")
+    distance_Bk, index_Bk = search.fit(searched_F).kneighbors(asked_BF)
+    return distance_Bk, index_Bk

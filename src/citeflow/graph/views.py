@@ -1,15 +1,21 @@
-"""Views of a PreparedGraph in memory: the same papers with something more, or less, about them.
+"""The graph as somebody else would see it.
 
-Legend: N papers, P new papers, F features.
+With further papers, without the references of some, or at an earlier time.
+
+A view is a PreparedGraph with adjacency in memory, so that whatever embeds papers and scores pairs
+takes it as it takes the graph itself. All other arrays are the graph's own maps.
+
+Legend: N papers, P new papers, S sources, F features.
 """
 
 import dataclasses
 
 import numpy as np
 
-from citeflow.graph.csr import Csr
+from citeflow.graph.csr import Csr, drop_rows, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.graph.similar import nearest_papers
+from citeflow.graph.similar import similar_to_new
+from citeflow.graph.time_slices import TimeSlice, newer_papers
 
 
 def with_papers(
@@ -20,9 +26,9 @@ def with_papers(
 ) -> PreparedGraph:
     """Append papers that cite papers of the graph; their rows are N to N + P - 1.
 
-    Only they see their references, and the papers that are similar to them: the rows of the N
-    papers stay as they are, so that these are embedded as without the new papers, and no new paper
-    sees another. The arrays are copied, which takes as much memory as the graph.
+    Only they see their references: the rows of the N papers stay as they are, so that these are
+    embedded as without the new papers, and no new paper sees another. The arrays are copied, which
+    takes as much memory as the graph.
 
     Args:
         graph: N papers.
@@ -30,23 +36,55 @@ def with_papers(
         references: papers of the graph that each new paper cites, ascending; P rows.
         day_P: their dates in days; None where the graph has none.
     """
-    x_NF, day_N = _append(graph.x_NF, x_PF), _append(graph.day_N, day_P)
-    similar = graph.similar
-    if similar is not None and x_NF is not None:
-        # As many as the others have: those that found a paper are similar to it, too.
-        k = max(1, round(len(similar.col_E) / graph.num_papers))
-        rows = nearest_papers(x_NF, day_N, num_searched=graph.num_papers, k=k)
-        similar = _append_rows(similar, rows)
     return dataclasses.replace(
         graph,
-        x_NF=x_NF,
-        day_N=day_N,
+        x_NF=_append(graph.x_NF, x_PF),
+        day_N=_append(graph.day_N, day_P),
         is_dated_N=_append(graph.is_dated_N, np.ones(references.num_rows, dtype=bool)),
         references=_append_rows(graph.references, references),
         citations=_append_rows(graph.citations, _empty_rows(references.num_rows)),
         neighbors=_append_rows(graph.neighbors, references),
-        similar=similar,
+        similar=_append_similar(graph, x_PF, day_P),
     )
+
+
+def without_references(graph: PreparedGraph, source_S: np.ndarray) -> PreparedGraph:
+    """Take all references of some papers away, as if nobody knew yet what they cite.
+
+    What cites these papers, their features and their dates stay.
+    """
+    return _with_references(graph, drop_rows(graph.references, source_S))
+
+
+def without_later_citations(graph: PreparedGraph, part: TimeSlice) -> PreparedGraph:
+    """Take away the citations that papers newer than the sources of a slice have made.
+
+    The sources keep their own references. In a slice of one date that is exact; in a longer one its
+    older sources see the references of its newer sources.
+    """
+    assert graph.day_N is not None
+    newer = newer_papers(part, graph.day_N, graph.is_dated_N)
+    return _with_references(graph, drop_rows(graph.references, newer))
+
+
+def _with_references(graph: PreparedGraph, references: Csr) -> PreparedGraph:
+    return dataclasses.replace(
+        graph,
+        references=references,
+        citations=transpose(references),
+        neighbors=to_undirected(references),
+    )
+
+
+def _append_similar(
+    graph: PreparedGraph, x_PF: np.ndarray | None, day_P: np.ndarray | None
+) -> Csr | None:
+    if graph.similar is None or graph.x_NF is None or x_PF is None:
+        return None
+    rows = similar_to_new(
+        graph.x_NF, graph.day_N, x_PF=x_PF, day_P=day_P, k=graph.facts.num_similar
+    )
+    return _append_rows(graph.similar, rows)
 
 
 def _append(array_N: np.ndarray | None, array_P: np.ndarray | None) -> np.ndarray | None:

@@ -323,6 +323,12 @@ def _result_metrics(
         for split, part in (("test", content.test), ("valid", content.valid))
         for name, value in part.figures().items()
     }
+    scores |= {
+        f"{protocol}/{name}": value
+        for protocol, ranked in content.protocols.items()
+        if protocol != "ogb"
+        for name, value in ranked.figures().items()
+    }
     others = {f"baseline/{name}": scores.mrr for name, scores in content.baselines.items()}
     train = content.train.model_dump(exclude={"workers"}, exclude_none=True)
     others |= {f"total/{name}": value for name, value in train.items()}

@@ -79,6 +79,9 @@ class Notes:
 
     remarks: list[str] = field(default_factory=list)
 
+    names: dict[str, str] = field(default_factory=dict)
+    """Names that the source has for columns of ours, and for our two tables."""
+
     def drop(self, reason: str, examples: Sequence[object], count: int | None = None) -> None:
         """Count rows that are dropped; the first ones are kept to be shown."""
         count = len(examples) if count is None else count
@@ -90,6 +93,11 @@ class Notes:
     def ignore(self, name: str, reason: str) -> None:
         """Name a column or a file that is not read."""
         self.ignored.setdefault(name, reason)
+
+    def name_table(self, table: str, source: Source, file: SourceFile) -> None:
+        """Note the file of a folder that a table of ours is read of."""
+        if source.path.is_dir():
+            self.names[f"{table}.parquet"] = str(file.path.relative_to(source.path))
 
     def ignore_files(self, source: Source, read: Sequence[SourceFile], reason: str) -> None:
         """Name the files that are not read, the first ones where there are many."""

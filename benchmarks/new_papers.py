@@ -28,10 +28,10 @@ from citeflow.files import MANIFEST, copy_directory
 from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
 
-LONG = 300
-"""Answers asked for: enough that k are left without the copies of the papers themselves."""
+LONG = 100
+"""Answers asked for: enough that k are left without what the paper cites, and the copies."""
 
-SINGLE = 10
+SINGLE = 5
 """Papers that are asked for one at a time, to time it."""
 
 

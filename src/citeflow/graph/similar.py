@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.errors import INSTALL, UnavailableError
 from citeflow.graph.csr import Csr, build_csr, to_undirected
 from citeflow.utils.progress import Counter
 
@@ -21,6 +20,9 @@ EXACT = 50_000
 
 CELL_PAPERS = 500
 """Mean size of a cell of a larger graph."""
+
+BLOCK = 512
+"""Papers that are compared with others at a time, which bounds the memory for it."""
 
 PROBES = 8
 """Cells that are searched for the similar papers of one cell, itself included."""
@@ -69,9 +71,6 @@ def similar_papers(
 
     Returns:
         Symmetric; a paper whose features are all 0 has no row.
-
-    Raises:
-        UnavailableError: scikit-learn is not installed.
     """
     papers = _Papers(x_NF, day_N)
     cells = _one_cell(len(x_NF)) if len(x_NF) <= EXACT else _cells(papers, seed)
@@ -143,14 +142,15 @@ def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int)
 
 
 def _search(searched_F: np.ndarray, asked_BF: np.ndarray, k: int) -> np.ndarray:
-    """Return the k nearest rows, nearest first, int64 [B, k]."""
-    try:
-        from sklearn.neighbors import NearestNeighbors
-    except ImportError:
-        hint = f"{INSTALL}, or set data.num_similar=0"
-        raise UnavailableError(
-            "package needed to compare papers", "scikit-learn", hint=hint
-        ) from None
-    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(searched_F)
-    nearest_Bk: np.ndarray = search.kneighbors(asked_BF, return_distance=False)
-    return nearest_Bk
+    """Return the k nearest rows, in no order, int64 [B, k]."""
+    # Products of small numbers keep more digits: dates far from the usual ones are large.
+    center_F = asked_BF.mean(axis=0)
+    searched_F = searched_F - center_F
+    length_M = np.square(searched_F).sum(axis=1)
+    found = []
+    for first in range(0, len(asked_BF), BLOCK):
+        product_BM = (asked_BF[first : first + BLOCK] - center_F) @ searched_F.T
+        # The square of the distance, but for what all distances from a row have in common.
+        distance_BM = np.subtract(length_M, 2 * product_BM, out=product_BM)
+        found.append(np.argpartition(distance_BM, k - 1, axis=1)[:, :k])
+    return np.concatenate(found)

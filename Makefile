@@ -65,7 +65,7 @@ image: ## the four images: PIP_CONF=file says where CPU builds of torch are, ENG
 	for image in $(IMAGES); do \
 	  DOCKER_BUILDKIT=1 $(ENGINE) build --file docker/Dockerfile --target $$image --tag citeflow-$$image:$(TAG) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
-	    $(PIP_CONF:%=--secret id=pip,src=%) $(OPTIONS) . || exit; \
+	    $${PIP_CONF:+--secret "id=pip,src=$$PIP_CONF"} $(OPTIONS) . || exit; \
 	done
 
 push: ## push the images: REGISTRY=ghcr.io/lab, ENGINE, TAG; then `citeflow compile --registry` (docs/images.md)

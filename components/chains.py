@@ -75,33 +75,38 @@ def graph_memory(raw: dsl.PipelineTask) -> Memory:
 
 
 def run_each(
-    shares: dsl.PipelineTask, graph: dsl.PipelineTask, *, launcher: str, job: str, data_root: str
+    shares: dsl.PipelineTask, graph: dsl.PipelineTask, *, memory: Memory, job: str, data_root: str
 ) -> dsl.Collected:
     """Add a loop over the shares of an experiment's trials; return the digests of their reports.
 
     In a loop, all that another task made has to be part of the item: kfp.local puts the item in the
-    place of any other such parameter.
+    place of any other such parameter. Memory it ignores, and kfp's compiler refuses as a part of
+    an item.
     """
     with dsl.ParallelFor(shares.output, name="shares") as share:
         reports = run_trials(
             graph=graph.outputs["prepared_graph"],
             trials=share.trials,
             run_name=share.run,
-            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            launcher=launcher,
+            run_id=share.run_id,
+            launcher=share.launcher,
             job=job,
             data_root=data_root,
         )
-        request_training_resources(reports)
+        request_training_resources(reports, memory)
         _connect_to_mlflow(reports)
     return dsl.Collected(reports.output)
 
 
-def request_training_resources(task: dsl.PipelineTask, memory: Memory = ("2Gi", "64Gi")) -> None:
+def request_training_resources(task: dsl.PipelineTask, memory: Memory) -> None:
     """Set what a task needs to train, or to create jobs that train and end with its pod.
 
-    In a loop the memory cannot be that of the graph: kfp.local takes the loop's items alone.
+    Args:
+        task: the task.
+        memory: request and limit, outputs of another task.
     """
+    # kfp lets no loop see an output that is not an argument of its tasks, unless it is told.
+    task.register_pipeline_channels(list(memory))
     request_resources(task, cpu=("500m", "16"), memory=memory, cached=False)
     task.set_env_variable(IMAGE_VARIABLE, IMAGE)
     kubernetes.use_field_path_as_env(task, env_name="CITEFLOW_POD_NAME", field_path="metadata.name")
@@ -129,9 +134,7 @@ def evaluate_and_publish(
     )
     request_resources(published, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     _connect_to_mlflow(published)
-    kubernetes.use_config_map_as_env(
-        published, links.CONFIG_MAP, {name: name for name in links.VARIABLES}, optional=True
-    )
+    link_to_pages(published)
     return report
 
 
@@ -139,7 +142,6 @@ def train_and_evaluate(
     raw: dsl.PipelineTask,
     *,
     workers: int,
-    launcher: str,
     job: str,
     data_root: str,
     out_dir: str = "",
@@ -152,7 +154,7 @@ def train_and_evaluate(
         workers=workers,
         run_name=raw.outputs["run"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        launcher=launcher,
+        launcher=raw.outputs["launcher"],
         job=job,
         data_root=data_root,
     )
@@ -164,6 +166,13 @@ def train_and_evaluate(
         memory=graph_memory(raw),
         data_root=data_root,
         out_dir=out_dir,
+    )
+
+
+def link_to_pages(task: dsl.PipelineTask) -> None:
+    """Give a task that writes a summary the addresses of TensorBoard and others."""
+    kubernetes.use_config_map_as_env(
+        task, links.CONFIG_MAP, {name: name for name in links.VARIABLES}, optional=True
     )
 
 

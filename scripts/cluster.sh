@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Make a cluster of one node on this machine, with Kubeflow Pipelines and citeflow, and try it: docs/cluster.md.
 set -euo pipefail
+pip_conf=${PIP_CONF:-}
+# As the caller names it: relative to where the script was called.
+[[ -z $pip_conf || $pip_conf = /* ]] || pip_conf=$PWD/$pip_conf
 cd "$(dirname "$0")/.."
+pip_conf=${pip_conf:-pip.conf}
 
 # Looked up on 2026-11-29, each at the address beside it. Kubernetes, Kubeflow Pipelines, the training operator and
 # Trainer with its JobSet are those that citeflow ran with on 2026-11-28; kind and k3d themselves were not at hand.
@@ -61,7 +65,7 @@ place_of() { # TOOL
 up() {
   if [ "$dry_run" = no ]; then
     check_tools
-    [ -r "$pip_conf" ] ||
+    [ -f "$pip_conf" ] && [ -r "$pip_conf" ] ||
       fail 66 'no such file' "$pip_conf" 'docs/images.md says what it holds; PIP_CONF=FILE names another'
   fi
   step "a cluster: $node_image" << EOF_STEP
@@ -79,7 +83,7 @@ kubectl -n kubeflow wait deployment -l application-crd-id=kubeflow-pipelines --f
 EOF_STEP
   "install_$operator"
   step 'images' << EOF_STEP
-make image PIP_CONF=$pip_conf
+make image PIP_CONF=$(printf %q "$pip_conf")
 $load ${images[*]}
 EOF_STEP
   step 'citeflow: its volume, rights, TensorBoard and reports' << EOF_STEP
@@ -129,7 +133,7 @@ rm -f $kubeconfig
 EOF_STEP
 }
 
-verb=${1:-} flavor='' dry_run=no operator=operator launcher=pytorchjob pip_conf=${PIP_CONF:-pip.conf}
+verb=${1:-} flavor='' dry_run=no operator=operator launcher=pytorchjob
 for option in "${@:2}"; do
   case $option in
     kind | k3d) flavor=$option ;;

@@ -74,7 +74,7 @@ def checkout() -> Path:
 def prepared(tmp_path_factory) -> Prepared:
     """Four hundred papers with text ids, titles, years and features."""
     from citeflow.data.datasets import download_dataset
-    from citeflow.graph.prepared import prepare
+    from citeflow.graph.preparation import prepare
 
     root = tmp_path_factory.mktemp("prepared")
     settings = config.load(overrides=SETTINGS)
@@ -106,6 +106,31 @@ def trained(prepared, train_alone) -> Trained:
     model = train_alone(prepared.graph, run, prepared.config)
     report = evaluate(model, graph=prepared.graph, run=run)
     return Trained(**vars(prepared), run=run, model=model, report=report)
+
+
+@pytest.fixture(scope="session")
+def text_trained(tmp_path_factory, train_alone) -> Trained:
+    """Three hundred papers whose features are made of titles and abstracts, and a model."""
+    from citeflow.data.datasets import download_dataset
+    from citeflow.graph.preparation import prepare
+
+    root = tmp_path_factory.mktemp("text")
+    changes = ["synthetic.num_papers=300", "data.text_dim=16", "train.epochs=2"]
+    settings = config.load(overrides=[*SETTINGS, *changes])
+    _write_text_folder(root / "papers", settings)
+    raw = download_dataset(str(root / "papers"), data_root=root, config=settings)
+    graph = prepare(raw, data_root=root, config=settings.data)
+    run = RunPaths(root, "text")
+    model = train_alone(graph, run, settings)
+    return Trained(
+        data_root=root,
+        graph=graph,
+        settings=[*SETTINGS, *changes],
+        missing=("", ""),
+        run=run,
+        model=model,
+        report=run.report,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +170,21 @@ def _write_folder(folder: Path, settings: Config) -> tuple[str, str]:
         files.save_table(work / "citations.parquet", {"citing": citing, "cited": cited})
         files.save_array(work / "features.npy", graph.x_NF)
     return str(names[source_E[taken]]), str(names[target_E[taken]])
+
+
+def _write_text_folder(folder: Path, settings: Config) -> None:
+    """Write a citation folder whose words are the strongest features of a synthetic graph."""
+    from citeflow.data.synthetic import make_synthetic
+
+    graph = make_synthetic(settings.synthetic)
+    words = [[f"theme{i}" for i in np.argsort(-x_F)[:12]] for x_F in graph.x_NF]
+    columns = {
+        "id": graph.id_N,
+        "year": graph.day_N.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970,
+        "title": [f"Paper {i}: {' '.join(each[:4])}" for i, each in enumerate(words)],
+        "abstract": [" ".join(each[4:]) for each in words],
+    }
+    citing, cited = graph.edge_2E
+    with files.new_directory(folder) as work:
+        files.save_table(work / "papers.parquet", columns)
+        files.save_table(work / "citations.parquet", {"citing": citing, "cited": cited})

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from citeflow import attempts
+from citeflow.errors import ConfigError
 
 STEP = """
 import os, signal, sys, time
@@ -70,6 +71,26 @@ sys.stderr = Stderr()
     command = [sys.executable, "-c", signalled + STEP, "0"]
     step = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (step.returncode, step.stdout) == (143, "")
+
+
+@pytest.mark.parametrize(("code", "starts"), [(69, 3), (137, 3), (72, 1), (65, 1), (75, 1)])
+def test_parent_starts_again_where_another_attempt_may_help_alone(code, starts):
+    step = f"from citeflow.attempts import begin_attempt; begin_attempt(); print(1); exit({code})"
+    environment = {attempts.EXECUTOR_VARIABLE: "true", attempts.PAUSE_VARIABLE: "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", step], env={**os.environ, **environment}, capture_output=True
+    )
+    assert (done.returncode, done.stdout.split()) == (code, [b"1"] * starts)
+
+
+@pytest.mark.parametrize("pause", ["half", "-1", "nan", "inf"])
+def test_pause_that_is_no_number_is_named(monkeypatch, capfd, pause):
+    monkeypatch.setenv(attempts.EXECUTOR_VARIABLE, "true")
+    monkeypatch.setenv(attempts.PAUSE_VARIABLE, pause)
+    with pytest.raises(SystemExit) as ended:
+        attempts.begin_attempt()
+    assert ended.value.code == ConfigError.exit_code
+    assert f"error: CITEFLOW_RETRY_PAUSE_S: {pause}\nhint: " in capfd.readouterr().err
 
 
 def test_child_ends_with_its_parent(start):

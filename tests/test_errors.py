@@ -1,3 +1,4 @@
+import errno
 import re
 
 import pytest
@@ -23,6 +24,19 @@ def test_the_table_of_exit_codes_is_that_of_the_classes():
         for name, code in re.findall(r"^\W*(\w+Error) +(\d+)  ", errors.__doc__, re.M)
     }
     assert documented == {kind.__name__: kind.exit_code for kind in KINDS}
+
+
+def test_the_guide_has_the_table_of_exit_codes(checkout):
+    guide = (checkout / "docs" / "guide.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \| (yes|no) \|$", guide, re.M)
+    tried_again = {int(code): again == "yes" for code, again in rows}
+    codes = {kind.exit_code for kind in KINDS} | errors.WORTH_ANOTHER_ATTEMPT.keys()
+    assert tried_again == {code: errors.may_pass(code) for code in codes}
+
+
+def test_a_server_that_is_away_is_told_from_a_full_disk():
+    stale, full = (OSError(number, "text", "/mnt") for number in (errno.ESTALE, errno.ENOSPC))
+    assert [errors.to_user_error(each).exit_code for each in (stale, full)] == [69, 70]
 
 
 def test_no_two_kinds_of_error_share_an_exit_code():

@@ -169,7 +169,7 @@ def run_without(packages, code):
 
 def test_compile_works_without_the_train_extra():
     code = (
-        "import citeflow.graph.prepared; from citeflow.cli.main import main; "
+        "import citeflow.graph.preparation; from citeflow.cli.main import main; "
         "sys.exit(main(['compile', '--check']))"
     )
     done = run_without(TRAIN_EXTRA, code)
@@ -185,6 +185,6 @@ def test_training_works_without_kfp_and_kubernetes():
 def test_run_names_a_missing_package_before_it_begins(package, tmp_path):
     argv = ["run", "--data-root", str(tmp_path / "data")]
     done = run_without((package,), f"from citeflow.cli.main import main; sys.exit(main({argv!r}))")
-    assert done.returncode == 69
+    assert done.returncode == 72
     assert done.stderr.startswith(f"error: package is not installed: {package}\nhint: pip install")
     assert not (tmp_path / "data").exists()

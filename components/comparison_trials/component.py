@@ -7,13 +7,19 @@ from components.base import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def comparison_trials(
-    settings: str, run: str, models: str, seeds: list, workers: int, parallel: int, data_root: str
+    settings: str,
+    share: dict,
+    models: str,
+    seeds: list,
+    workers: int,
+    parallel: int,
+    data_root: str,
 ) -> list:
     """Plan the trainings of a model comparison: each model with each seed.
 
     Args:
         settings: YAML text with the settings that all models share.
-        run: Name of the comparison.
+        share: Name of the comparison, and what else all trainings have in common.
         models: YAML text with the settings of each model, by its name.
         seeds: Seeds of weights and batches.
         workers: Number of training processes.
@@ -21,7 +27,7 @@ def comparison_trials(
         data_root: Mount path of the shared volume.
 
     Returns:
-        For each step, the names of its trainings.
+        For each step, the names of its trainings, and the share.
     """
     from citeflow.attempts import begin_attempt
 
@@ -29,5 +35,5 @@ def comparison_trials(
     from citeflow.experiments import comparison
 
     return comparison.comparison_trials(
-        settings, run, models, seeds, workers, parallel, data_root=data_root
+        settings, share, models, seeds, workers, parallel, data_root=data_root
     )

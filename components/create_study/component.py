@@ -13,7 +13,7 @@ def create_study(
     trials: int,
     parallel: int,
     workers: int,
-    run_name: str,
+    share: dict,
     data_root: str,
 ) -> list[dict[str, str]]:
     """Create or resume the Optuna study of a search.
@@ -26,11 +26,11 @@ def create_study(
         trials: Number of trials, trial 0 with the settings themselves among them.
         parallel: Number of trials that are trained at a time.
         workers: Number of training processes of each trial.
-        run_name: Name of the search.
+        share: Name of the search, and what else all trials have in common.
         data_root: Mount path of the shared volume.
 
     Returns:
-        For each process, the numbers of its trials.
+        For each process, the numbers of its trials, and the share.
     """
     from citeflow.attempts import begin_attempt
 
@@ -38,5 +38,5 @@ def create_study(
     from citeflow.experiments import tuning
 
     return tuning.create_study(
-        graph, settings, space, trials, parallel, workers, run_name, data_root=data_root
+        graph, settings, space, trials, parallel, workers, share, data_root=data_root
     )

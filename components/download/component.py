@@ -33,6 +33,8 @@ def download(
         ("data_resolved", str),
         ("memory", str),
         ("memory_limit", str),
+        ("launcher", str),
+        ("share", dict),
     ],
 ):
     """Bring a dataset onto the shared volume, once the settings of the whole run have been checked.
@@ -64,6 +66,8 @@ def download(
         data_resolved: Those of them that the PreparedGraph depends on.
         memory: Memory that the steps which hold the graph request.
         memory_limit: Limit of their memory.
+        launcher: What starts the training, with "auto" settled.
+        share: What every step of an experiment's loop gets besides its trials.
     """
     from citeflow.attempts import begin_attempt
 

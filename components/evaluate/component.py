@@ -23,8 +23,8 @@ def evaluate(
         graph: Manifest of the PreparedGraph that the model was trained on.
         data_root: Where the shared volume is mounted.
         eval_report: The report as JSON.
-        test_metrics: MRR, Hits, accuracy and AUC on the test citations, and the MRR of the
-            baselines.
+        test_metrics: MRR, Hits, accuracy and AUC on the test citations, MRR among all papers, hard
+            ones, and without references, and the MRR of the best baseline.
         roc_and_confusion: ROC curve and confusion matrix.
 
     Returns:

@@ -22,8 +22,7 @@ def run_trials(
         trials: Their names.
         run_name: Name of the experiment.
         run_id: Id of the pipeline run, a label of each job.
-        launcher: "local" trains in this step, "pytorchjob" and "trainjob" in a job for each trial;
-            "auto" takes the first that the cluster has.
+        launcher: "local" trains in this step, "pytorchjob" and "trainjob" in a job for each trial.
         job: YAML text with the settings of each job.
         data_root: Mount path of the shared volume.
 

@@ -65,7 +65,6 @@ def citation(
     train_and_evaluate(
         raw,
         workers=workers,
-        launcher=launcher,
         job=job,
         data_root=data_root,
         out_dir=out_dir,

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, request_resources
-from components.chains import download_task, preprocess_task, run_each
+from components.chains import download_task, graph_memory, link_to_pages, preprocess_task, run_each
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 
@@ -77,7 +77,7 @@ def compare(
     )
     trials = comparison_trials(
         settings=raw.outputs["resolved"],
-        run=raw.outputs["run"],
+        share=raw.outputs["share"],
         models=models,
         seeds=seeds,
         workers=workers,
@@ -86,7 +86,7 @@ def compare(
     )
     request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = preprocess_task(raw, data_root)
-    reports = run_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    reports = run_each(trials, graph, memory=graph_memory(raw), job=job, data_root=data_root)
     table = comparison_report(
         report_sha256s=reports,
         run=raw.outputs["run"],
@@ -94,6 +94,7 @@ def compare(
         data_root=data_root,
     )
     request_resources(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    link_to_pages(table)
 
 
 offer_choices(compare)

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from citeflow.kubernetes.job_spec import MOUNT
 from components.base import offer_choices, request_resources
-from components.chains import download_task, preprocess_task, run_each
+from components.chains import download_task, graph_memory, link_to_pages, preprocess_task, run_each
 from components.scaling_report.component import scaling_report
 from components.scaling_trials.component import scaling_trials
 
@@ -59,24 +59,24 @@ def scaling(
     )
     trials = scaling_trials(
         settings=raw.outputs["resolved"],
-        run=raw.outputs["run"],
+        share=raw.outputs["share"],
         workers=workers,
         epochs=epochs,
         parallel=parallel,
-        launcher=launcher,
         data_root=data_root,
     )
     request_resources(trials, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     graph = preprocess_task(raw, data_root)
-    reports = run_each(trials, graph, launcher=launcher, job=job, data_root=data_root)
+    reports = run_each(trials, graph, memory=graph_memory(raw), job=job, data_root=data_root)
     table = scaling_report(
         report_sha256s=reports,
         run=raw.outputs["run"],
-        launcher=launcher,
+        launcher=raw.outputs["launcher"],
         out_dir=out_dir,
         data_root=data_root,
     )
     request_resources(table, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    link_to_pages(table)
 
 
 offer_choices(scaling)

@@ -8,6 +8,7 @@ from components.chains import (
     download_task,
     evaluate_and_publish,
     graph_memory,
+    link_to_pages,
     preprocess_task,
     request_training_resources,
 )
@@ -87,7 +88,7 @@ def tune(
         trials=trials,
         parallel=parallel,
         workers=workers,
-        run_name=raw.outputs["run"],
+        share=raw.outputs["share"],
         data_root=data_root,
     )
     request_resources(shares, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
@@ -97,12 +98,12 @@ def tune(
             trials=share.trials,
             run_name=share.run,
             workers=workers,
-            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            launcher=launcher,
+            run_id=share.run_id,
+            launcher=share.launcher,
             job=job,
             data_root=data_root,
         )
-        request_training_resources(trained)
+        request_training_resources(trained, graph_memory(raw))
     best = tuning_report(
         shares=dsl.Collected(trained.output),
         graph=graph,
@@ -110,6 +111,7 @@ def tune(
         data_root=data_root,
     )
     request_resources(best, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    link_to_pages(best)
     _connect_to_study(shares, trained, best)
     evaluate_and_publish(
         best.outputs["best_model"],

@@ -7,6 +7,7 @@ and forks again. What the step has done before is found by content, as if the po
 """
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-from citeflow.errors import CiteflowError, StoppedError, may_pass
+from citeflow.errors import CiteflowError, ConfigError, StoppedError, may_pass
 from citeflow.utils.logging import log
 from citeflow.utils.signals import stop_with_parent
 
@@ -68,7 +69,7 @@ def begin_attempt() -> None:
     if os.environ.get(EXECUTOR_VARIABLE) != "true":
         return
     parent = os.getpid()
-    pause_s = float(os.environ.get(PAUSE_VARIABLE, FIRST_PAUSE_S))
+    pause_s = _first_pause_s()
     child = _Child()
     with child.signals_forwarded():
         for left in reversed(range(RETRIES + 1)):
@@ -107,11 +108,20 @@ def fail(error: CiteflowError, *, is_final: bool = True) -> NoReturn:
     raise SystemExit(error.exit_code) from None
 
 
+def _first_pause_s() -> float:
+    text = os.environ.get(PAUSE_VARIABLE, str(FIRST_PAUSE_S))
+    with contextlib.suppress(ValueError):
+        pause_s = float(text)
+        if 0 <= pause_s < math.inf:
+            return pause_s
+    fail(ConfigError(PAUSE_VARIABLE, text, hint="must be a number of seconds, 0 or more"))
+
+
 def _why_again(exit_code: int) -> str:
     """Return the reason to start again, empty if the end is final; a signal's number is below 0."""
-    if exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit code {exit_code}" if may_pass(exit_code) else ""
+    if not may_pass(exit_code):
+        return ""
+    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
 
 
 class _Child:

@@ -45,6 +45,14 @@ class DataConfig(Record):
     eval_negatives: Int = Field(1000, ge=1)
     """Papers that each held-out citation is ranked against; fewer where the graph has fewer."""
 
+    hard_candidates: Int = Field(500, ge=1)
+    """Papers that each source is ranked against in the protocol `hard`: those nearest to it by
+    common neighbors and by features, and the most cited."""
+
+    time_cut: Bool = False
+    """Score each source in a graph without the citations that newer papers have made, as of the day
+    on which it was written. OGB's protocol sees them."""
+
     text_dim: Int = Field(128, ge=2)
     """Dimensions of the vector made from title and abstract where a folder has no features."""
 
@@ -138,6 +146,18 @@ class TrainConfig(Record):
     """Number of validations during training."""
 
 
+class EvaluationConfig(Record):
+    """Protocols that a trained model is measured by; none of it decides what model comes out."""
+
+    num_sources: Int = Field(0, ge=0)
+    """Test citations that the protocols `all` and `cold` rank among all older papers, a random
+    sample; 0 takes all of them, or as many as can be ranked in a few minutes."""
+
+    protocol: Literal["ogb", "all", "hard", "cold"] = "ogb"
+    """Protocol whose MRR `compare` compares models by, and `tune` shows of the best one: OGB's
+    random candidates, all older papers, hard candidates, or all for papers without references."""
+
+
 class RecoveryConfig(Record):
     """Limits of what a fault may cost.
 
@@ -155,13 +175,14 @@ class Config(Record):
     """All settings.
 
     Together with the data and the number of workers they decide what model comes out, but for those
-    of `recovery`.
+    of `evaluation` and `recovery`.
     """
 
     data: DataConfig = DataConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     recovery: RecoveryConfig = RecoveryConfig()
 
     def to_dict(self) -> dict[str, dict[str, JsonValue]]:

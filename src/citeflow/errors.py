@@ -4,21 +4,37 @@ CiteflowError                 70   citeflow itself, or the system below it, fail
 ├── ConfigError               64   a setting or an option is wrong
 ├── DataError                 65   the data that was given is wrong
 ├── NotFoundError             66   a file, dataset, run or paper does not exist
-├── UnavailableError          69   a server or a package that is needed does not answer
+├── UnavailableError          69   a server that is needed does not answer
+├── MissingPackageError       72   a package that is needed is not installed
 ├── CorruptError              74   a file that citeflow wrote no longer matches its digest
 ├── TrainingError             75   training ended without a model (a worker died, NaN)
 └── StoppedError             143   somebody asked the work to stop; what was saved is kept
 
-128 and above mean "run it again". Below, the same call fails until something else changes.
+After which of them a step starts again is in WORTH_ANOTHER_ATTEMPT.
 """
 
-from collections.abc import Mapping
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
 
 INSTALL = "pip install '.[train,kfp]' in a checkout of citeflow"
 """The hint where a package is missing: no package index has citeflow."""
 
 OUT_OF_MEMORY = 137
 """Exit code where memory is refused: that of a process which the kernel kills for it."""
+
+AWAY = {
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EIO,
+    errno.ENETUNREACH,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+"""Errors of the system with which a server is away, that of a mounted disk among them."""
 
 
 class CiteflowError(Exception):
@@ -42,6 +58,18 @@ class CiteflowError(Exception):
         return f"{line}\nhint: {self.hint}" if self.hint else line
 
 
+@contextlib.contextmanager
+def named_as(actual: object, given: object) -> Iterator[None]:
+    """Let the errors of a block name a file as the user gave it, and not where its copy lies."""
+    try:
+        yield
+    except CiteflowError as error:
+        what, value, hint = (
+            text.replace(str(actual), str(given)) for text in (error.what, error.value, error.hint)
+        )
+        raise type(error)(what, value, hint=hint, exit_code=error.exit_code) from None
+
+
 class ConfigError(CiteflowError):
     """A setting or an option is wrong."""
 
@@ -61,9 +89,15 @@ class NotFoundError(CiteflowError):
 
 
 class UnavailableError(CiteflowError):
-    """A server or a package that is needed does not answer."""
+    """A server that is needed does not answer."""
 
     exit_code = 69
+
+
+class MissingPackageError(CiteflowError):
+    """A package that is needed is not installed."""
+
+    exit_code = 72
 
 
 class CorruptError(CiteflowError):
@@ -84,9 +118,24 @@ class StoppedError(CiteflowError):
     exit_code = 143
 
 
+WORTH_ANOTHER_ATTEMPT = {
+    UnavailableError.exit_code: "the server may answer again",
+    OUT_OF_MEMORY: "others may have given back their memory",
+}
+"""Exit codes of a step after which it starts again by itself, and why that may help.
+
+A process that was killed by a signal starts again too. All other errors come again: those of
+settings, data and packages, a bug, and a training whose own restarts are spent (75).
+"""
+
+
 def may_pass(exit_code: int) -> bool:
-    """Return True if another attempt of the same call may succeed, with nothing else changed."""
-    return exit_code in (UnavailableError.exit_code, OUT_OF_MEMORY)
+    """Return True if another attempt of the same call may succeed, with nothing else changed.
+
+    Args:
+        exit_code: that of a process; below 0 the number of the signal that killed it.
+    """
+    return exit_code < 0 or exit_code in WORTH_ANOTHER_ATTEMPT
 
 
 def to_user_error(error: Exception) -> CiteflowError:
@@ -100,11 +149,12 @@ def to_user_error(error: Exception) -> CiteflowError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         if package != __package__:
-            return UnavailableError("package is not installed", error.name, hint=INSTALL)
+            return MissingPackageError("package is not installed", error.name, hint=INSTALL)
     if isinstance(error, MemoryError):
         return CiteflowError("out of memory", error, exit_code=OUT_OF_MEMORY)
     if isinstance(error, OSError):
-        return CiteflowError(error.strerror or type(error).__name__, error.filename or error)
+        kind = UnavailableError if error.errno in AWAY else CiteflowError
+        return kind(error.strerror or type(error).__name__, error.filename or error)
     raise error
 
 

@@ -68,6 +68,44 @@ class BaselineScores(_Open):
     mrr: float
 
 
+class RankScores(_Open):
+    """Figures of one method in one protocol; each test citation is a query with one answer."""
+
+    mrr: float
+    """Mean reciprocal rank of the cited paper among the candidates."""
+
+    recall_at_20: float = Field(alias="recall@20")
+    """Share of the cited papers among the first 20."""
+
+    recall_at_100: float = Field(alias="recall@100")
+    median_rank: float
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures by their names in `report.json`."""
+        return RankScores.model_dump(self, by_alias=True, include=set(RankScores.model_fields))
+
+
+class ProtocolScores(RankScores):
+    """Figures of the model in one protocol, and of the baselines on the same candidates."""
+
+    num_sources: int
+    """Test citations that were ranked."""
+
+    of_sources: int
+    """Test citations that there are; `num_sources` of them are a random sample, or all."""
+
+    num_candidates: int
+    """Papers that each was ranked against, the median."""
+
+    ci: dict[str, tuple[float, float]] | None = None
+    """The 95 % confidence interval of each figure, by the bootstrap; None where all were ranked."""
+
+    seconds: float
+    """Time that the ranking took, by all methods."""
+
+    baselines: dict[str, RankScores]
+
+
 class TrainSummary(_Open):
     """Facts of the training."""
 
@@ -128,10 +166,25 @@ class Report(_Open):
     """Versions of the packages that the figures depend on."""
     valid: Scores
     test: Scores
+    protocols: dict[str, ProtocolScores] = Field(default_factory=dict)
+    """Test figures by protocol: `ogb`, `all`, `hard`, `cold`; empty in an older report."""
     baselines: dict[str, BaselineScores]
+    """Of the protocol `ogb`."""
     train: TrainSummary
     stages: dict[str, StageCost] = Field(default_factory=dict)
     """Costs of the stages, by name."""
+
+    def mrr(self, protocol: str) -> float:
+        """Return the test MRR of a protocol.
+
+        Raises:
+            CorruptError: it was not measured.
+        """
+        if protocol in self.protocols:
+            return self.protocols[protocol].mrr
+        if protocol == "ogb":
+            return self.test.mrr
+        raise CorruptError(f"{REPORT} lacks a protocol", protocol, hint=REPAIR)
 
     @property
     def remarks(self) -> list[str]:
@@ -152,7 +205,7 @@ class Report(_Open):
     def to_json(self) -> dict[str, object]:
         """Return plain values, as `report.json` holds them, without figures that are unknown."""
         values = self.model_dump(by_alias=True)
-        for name in ("train", "stages"):
+        for name in ("protocols", "train", "stages"):
             values[name] = _without_none(values[name])
         return values
 

@@ -64,6 +64,10 @@ class Settled(NamedTuple):
     """Memory that the stages which hold the graph request, as a Kubernetes quantity."""
     memory_limit: str
     """Limit of their memory."""
+    launcher: str
+    """What starts the training; no longer `auto`, which another attempt might take otherwise."""
+    share: dict[str, str]
+    """What every item of an experiment's loop has besides its trials: `trials.Share`."""
 
 
 def download(
@@ -123,6 +127,8 @@ def download(
             data_resolved,
             format_bytes(needed),
             format_bytes(MEMORY_SLACK * needed),
+            chosen,
+            {"run": run.name, "run_id": run_id, "launcher": chosen},
         )
 
 
@@ -161,6 +167,7 @@ def train(
     with component_entrypoint():
         run = RunPaths(Path(data_root), run_name)
         prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        # Settled by `download`; a pipeline of other components may leave it to this step.
         request = TrainingRequest(choose_launcher(launcher), job, workers, run_id, task)
         folder = fit(prepared, run, config.from_yaml(settings), request)
         sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
@@ -176,7 +183,7 @@ class TrainingRequest(NamedTuple):
     """A training, and what starts it."""
 
     launcher: str
-    """A launcher, as `choose_launcher` returns it."""
+    """A launcher, as `download` has settled it."""
     job: str
     """YAML text with the settings of a job."""
     workers: int

@@ -9,7 +9,8 @@ import pytest
 from citeflow.cli.main import main
 from citeflow.config import load
 from citeflow.data.datasets import download_dataset
-from citeflow.graph.prepared import PreparedGraph, prepare
+from citeflow.graph.preparation import prepare
+from citeflow.graph.prepared import PreparedGraph
 
 
 @pytest.fixture

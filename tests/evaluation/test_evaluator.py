@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from sklearn.metrics import roc_auc_score
 
 from citeflow import config, files
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
-from citeflow.evaluation import evaluator, scoring
+from citeflow.evaluation import evaluator, ranking
+from citeflow.evaluation.baselines import NAMES as BASELINES
 from citeflow.evaluation.evaluator import evaluate
-from citeflow.graph.prepared import write_prepared
-from citeflow.models.structural import BASELINES
+from citeflow.graph.preparation import write_prepared
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.utils.usage import StageMeter
@@ -39,12 +40,19 @@ def test_report_json_keeps_its_keys(trained):
     content = files.read_json(trained.report / "report.json")
     assert list(content) == [
         "dataset", "num_papers", "num_citations", "facts", "config", "versions", "valid", "test",
-        "baselines", "train", "stages",
+        "protocols", "baselines", "train", "stages",
     ]  # fmt: skip
     scores = ["mrr", "hits@1", "hits@3", "hits@10", "accuracy", "auc"]
     for name in SPLITS:
         assert list(content[name]) == [*scores, "num_positives", "num_negatives"]
     assert list(content["baselines"]) == list(BASELINES)
+    assert list(content["protocols"]) == ["ogb", "hard", "all", "cold"]
+    for protocol in content["protocols"].values():
+        ranks = ["mrr", "recall@20", "recall@100", "median_rank"]
+        sizes = ["num_sources", "of_sources", "num_candidates", "seconds", "baselines"]
+        assert list(protocol) == [*ranks, *sizes]
+        assert list(protocol["baselines"]) == list(BASELINES)
+        assert all(list(scores) == ranks for scores in protocol["baselines"].values())
     assert set(content["train"]) == {
         "workers", "epochs", "steps", "positives", "seconds", "positives_per_s", "parameters",
         "cpu_cores", "peak_memory_bytes",
@@ -104,6 +112,8 @@ def test_baselines_equal_dense_matrices(report, graph, ogb_means):
         "adamic_adar": (linked_NN * log_N) @ linked_NN,
         "resource_allocation": (linked_NN / np.maximum(degree_N, 1)) @ linked_NN,
         "popularity": np.tile(graph.citations.degree_N.astype(float), (graph.num_papers, 1)),
+        "recency": np.tile(graph.day_N.astype(float), (graph.num_papers, 1)),
+        "cosine": sklearn.metrics.pairwise.cosine_similarity(graph.x_NF),
     }
     candidate_PK = np.concatenate([graph.test.target_P[:, None], graph.test.negative_PK], axis=1)
     for name, pair_NN in pairs.items():
@@ -147,40 +157,16 @@ def test_rank_counts_have_a_bin_for_the_rest():
 
 def test_evaluate_repeats_whatever_the_threads(trained, report, curves, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(scoring, "PAIRS", 300)
+    monkeypatch.setattr(ranking, "PAIRS", 300)
     run = RunPaths(trained.data_root, "again")
     folder = evaluate(trained.model, graph=trained.graph, run=run)
     assert folder == run.report
     again = Report.read(folder)
     for name in (*SPLITS, "baselines"):
         assert getattr(again, name) == getattr(report, name)
+    for name, scores in again.protocols.items():
+        assert scores == report.protocols[name].model_copy(update={"seconds": scores.seconds})
     assert Curves.read(folder) == curves
-
-
-def test_chunks_are_mapped_in_order_and_few_wait(graph, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(scoring, "PAIRS", 51)
-    taken = []
-    chunks = scoring.iter_chunks
-
-    def counted(held_out):
-        for chunk in chunks(held_out):
-            taken.append(chunk)
-            yield chunk
-
-    monkeypatch.setattr(evaluator, "iter_chunks", counted)
-    results = evaluator._map_chunks(lambda source_P, _: source_P, graph.test, "test")
-    for i, source_P in enumerate(results):
-        assert source_P == graph.test.source_P[i : i + 1]
-        assert len(taken) - i <= 4
-    assert len(taken) == len(graph.test.source_P)
-
-
-def test_scores_that_are_not_reported_are_not_kept(graph):
-    kept = evaluator._score_split(
-        lambda source_P, candidate_PK: torch.zeros(candidate_PK.shape), graph.test, "test"
-    )
-    assert kept.negative_PK.untyped_storage().nbytes() == 4 * len(graph.test.source_P) * 10
 
 
 RAW = files.Manifest(kind="RawDataset", sha256="0" * 64, inputs={}, facts={}, files={})

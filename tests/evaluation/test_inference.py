@@ -17,6 +17,8 @@ from whole_graphs import graph_of, model_of
 
 from citeflow.evaluation import inference
 from citeflow.evaluation.inference import embed_all
+from citeflow.graph.csr import Csr
+from citeflow.graph.views import with_papers
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 
 NUM_PAPERS = 60
@@ -135,3 +137,17 @@ def test_two_ranks_equal_one_process(two_ranks, monkeypatch, name, machines):
     assert torch.equal(first, second)
     torch.testing.assert_close(first, expected)
     assert torch.equal(first, expected) or num_papers % (2 * CHUNK)
+
+
+@pytest.mark.parametrize("features", ["given", "ones"])
+def test_embed_all_gives_a_new_paper_what_a_stored_one_with_its_neighbors_has(graph, features):
+    model = model_of(graph, features=features)
+    before_NH = embed_all(model, graph)
+    stored = [4, 20, 33, NUM_PAPERS - 1]
+    for order in (stored, stored[::-1]):
+        rows = [graph.neighbors.row(paper) for paper in order]
+        references = Csr(np.cumsum([0, *map(len, rows)]), np.concatenate(rows))
+        view = with_papers(graph, graph.x_NF[order], references, graph.day_N[order])
+        after_NH = embed_all(model, view)
+        torch.testing.assert_close(after_NH[:NUM_PAPERS], before_NH)
+        torch.testing.assert_close(after_NH[NUM_PAPERS:], before_NH[order])

@@ -5,7 +5,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from citeflow import config
 from citeflow.config import Config
-from citeflow.errors import ConfigError, UnavailableError
+from citeflow.errors import ConfigError, MissingPackageError
 from citeflow.experiments import search_space
 
 BASE = Config()
@@ -81,7 +81,7 @@ def test_to_yaml_and_from_yaml_are_inverse(text):
 
 def test_from_yaml_without_optuna_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna.distributions", None)
-    with pytest.raises(UnavailableError, match="optuna"):
+    with pytest.raises(MissingPackageError, match="optuna"):
         read("")
 
 

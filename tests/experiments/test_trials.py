@@ -5,7 +5,8 @@ from outcomes import report
 
 from citeflow import config, files
 from citeflow.artifacts import PREPARED_GRAPH, LocalArtifact
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.cli.main import main
+from citeflow.errors import ConfigError, CorruptError, NotFoundError, UnavailableError
 from citeflow.experiments.running import run_trials
 from citeflow.experiments.trials import (
     comparison_trials,
@@ -18,6 +19,7 @@ from citeflow.experiments.trials import (
 from citeflow.paths import RunPaths
 
 SETTINGS = config.to_yaml(config.load(overrides=["train.minutes=3", "train.lr=0.002"]))
+SHARE = {"run": "s", "run_id": "id", "launcher": "local"}
 MODELS = "{sage: {}, dot: {model: {predictor: dot, hidden_channels: 32}}}"
 
 
@@ -33,15 +35,14 @@ def test_scaling_trials_have_each_size_with_each_length():
 
 
 def test_start_divides_the_plan_among_steps_which_read_it(tmp_path):
-    run = RunPaths(tmp_path, "s")
     trials = scaling_trials(SETTINGS, "s", [1, 2, 3], [10])
-    first, second = start("scaling", trials, run, 2)
-    assert first == {"run": "s", "trials": "m-1-w-0-e-10 m-1-w-2-e-10"}
-    assert second == {"run": "s", "trials": "m-1-w-1-e-10"}
-    assert read_plan(run) == trials
-    assert len(start("scaling", trials, run, 9)) == 3
+    first, second = start("scaling", trials, SHARE, 2, data_root=str(tmp_path))
+    assert first == {**SHARE, "trials": "m-1-w-0-e-10 m-1-w-2-e-10"}
+    assert second == {**SHARE, "trials": "m-1-w-1-e-10"}
+    assert read_plan(RunPaths(tmp_path, "s")) == trials
+    assert len(start("scaling", trials, SHARE, 9, data_root=str(tmp_path))) == 3
     with pytest.raises(ConfigError, match="parallel"):
-        start("scaling", trials, run, 0)
+        start("scaling", trials, SHARE, 0, data_root=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def make_report(tmp_path):
 def test_read_outcomes_keeps_the_order_of_the_plan(tmp_path, make_report):
     run = RunPaths(tmp_path, "s")
     trials = scaling_trials(SETTINGS, "s", [1, 2], [10])
-    start("scaling", trials, run, 1)
+    start("scaling", trials, SHARE, 1, data_root=str(tmp_path))
     second, first = (make_report(trial.run_name, trial.workers / 10) for trial in reversed(trials))
     found = read_outcomes(run, [f"{second} {first}"])
     assert [(each.name, each.report.test.mrr) for each in found] == [
@@ -126,21 +127,51 @@ def test_read_outcomes_keeps_the_order_of_the_plan(tmp_path, make_report):
 
 
 @pytest.mark.parametrize(("out_dir", "folder"), [("", "runs/s/published"), ("own", "own")])
-def test_write_results_fills_the_folder_and_the_run_page(tmp_path, out_dir, folder):
+def test_write_results_fills_the_folder_and_the_run_page(tmp_path, out_dir, folder, monkeypatch):
+    monkeypatch.setenv("CITEFLOW_TENSORBOARD_URL", "https://host/tb")
+    monkeypatch.setenv("CITEFLOW_REPORTS_URL", "https://host/runs")
     summary, page = (SimpleNamespace(path=str(tmp_path / name)) for name in ("summary", "page"))
     texts = {"s.md": "text", "s.html": "page", "s.csv": "1,2"}
     out = write_results(RunPaths(tmp_path, "s"), out_dir, texts, summary=summary, page=page)
     assert out == tmp_path / folder
     assert {path.name: path.read_text() for path in out.iterdir()} == texts
-    assert ((tmp_path / "summary").read_text(), (tmp_path / "page").read_text()) == ("text", "page")
+    assert (tmp_path / "page").read_text() == "page"
+    link = "[TensorBoard](https://host/tb/?runFilter=s#timeseries)"
+    assert (tmp_path / "summary").read_text() == f"text\n- {link}"
 
 
-def test_run_trials_names_a_trial_that_another_experiment_took_from_the_plan(tmp_path, capsys):
-    run = RunPaths(tmp_path, "s")
-    start("scaling", scaling_trials(SETTINGS, "s", [2], [10]), run, 1)
-    files.write_manifest(tmp_path / "graph", PREPARED_GRAPH, inputs={}, facts={})
-    graph = LocalArtifact.open(tmp_path / "graph", PREPARED_GRAPH, tmp_path)
+@pytest.fixture
+def run_planned(tmp_path):
+    """Plans one training of the experiment `s` for a run, and runs some trial of it for a run."""
+
+    def run_planned(name, *, workers=(2,), run_id="id"):
+        trials = scaling_trials(SETTINGS, "s", workers, [10])
+        start("scaling", trials, {**SHARE, "run_id": run_id}, 1, data_root=str(tmp_path))
+        files.write_manifest(tmp_path / "graph", PREPARED_GRAPH, inputs={}, facts={})
+        graph = LocalArtifact.open(tmp_path / "graph", PREPARED_GRAPH, tmp_path)
+        run_trials(graph, name, "s", "id", "local", "", data_root=str(tmp_path))
+
+    return run_planned
+
+
+def test_run_trials_names_a_trial_that_is_not_in_the_plan(run_planned, capsys):
     with pytest.raises(SystemExit) as ended:
-        run_trials(graph, "m-1-w-0-e-10", "s", "id", "local", "", data_root=str(tmp_path))
+        run_planned("m-1-w-0-e-10")
     assert ended.value.code == CorruptError.exit_code
     assert "not in the plan of this experiment: m-1-w-0-e-10" in capsys.readouterr().err
+
+
+@pytest.mark.fault("F20")
+def test_run_trials_ends_where_another_experiment_has_taken_its_name(run_planned, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_planned("m-1-w-1-e-10", run_id="later")
+    assert ended.value.code == ConfigError.exit_code
+    said = capsys.readouterr().err
+    assert "error: another experiment has taken the name: s\nhint: it belongs to run later" in said
+
+
+def test_an_experiment_has_its_name_alone_on_a_machine(tmp_path, capsys):
+    with files.exclusive(tmp_path / "runs" / "mine" / "experiment.lock"):
+        command = ["scaling", "--workers", "1", "--run-name", "mine", "--data-root", str(tmp_path)]
+        assert main(command) == UnavailableError.exit_code
+    assert "another process is at work on this" in capsys.readouterr().err

@@ -1,7 +1,10 @@
 import pytest
 
+from citeflow import files
+from citeflow.artifacts import PREPARED_GRAPH, LocalArtifact
 from citeflow.errors import ConfigError
-from citeflow.experiments import tuning
+from citeflow.experiments import study, tuning
+from citeflow.experiments.trials import take_name
 from citeflow.reporting.tensorboard import RunLog
 
 
@@ -21,6 +24,18 @@ def test_read_validations_has_each_once_after_restarts(tmp_path):
 def test_create_study_of_several_pods_needs_a_database(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CITEFLOW_POD_NAME", "tune-1")
     with pytest.raises(SystemExit) as caught:
-        tuning.create_study(None, "", "", 4, 2, 1, "s", data_root=str(tmp_path))
+        tuning.create_study(None, "", "", 4, 2, 1, {"run": "s"}, data_root=str(tmp_path))
     assert caught.value.code == ConfigError.exit_code
     assert "parallel trials need a database: parallel=2" in capsys.readouterr().err
+
+
+@pytest.mark.fault("F20")
+def test_train_trials_ends_where_another_search_has_taken_the_name(define, run, tmp_path, capsys):
+    study.create_or_resume(run, define(), 1)
+    take_name(run, "later")
+    files.write_manifest(tmp_path / "graph", PREPARED_GRAPH, inputs={}, facts={})
+    graph = LocalArtifact.open(tmp_path / "graph", PREPARED_GRAPH, tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        tuning.train_trials(graph, "0", "s", 1, "id", "local", "", data_root=str(tmp_path))
+    assert ended.value.code == ConfigError.exit_code
+    assert "another experiment has taken the name: s" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from pathlib import Path
 from citeflow import config
 from citeflow.data.datasets import download_dataset
 from citeflow.evaluation.evaluator import evaluate
-from citeflow.graph.prepared import prepare
+from citeflow.graph.preparation import prepare
 from citeflow.paths import RunPaths
 from citeflow.reporting.publish import publish
 from citeflow.utils.usage import StageMeter
@@ -24,7 +24,7 @@ PRELOAD = [
     "faults.killed_stage",
     "citeflow.data.datasets",
     "citeflow.evaluation.evaluator",
-    "citeflow.graph.prepared",
+    "citeflow.graph.preparation",
     "citeflow.reporting.html",
     "citeflow.reporting.report_plots",
     "citeflow.reporting.tensorboard",

@@ -23,7 +23,8 @@ from citeflow.data.datasets import download_dataset
 from citeflow.errors import CiteflowError
 from citeflow.evaluation import predict, trained_model
 from citeflow.files.manifests import FileEntry
-from citeflow.graph.prepared import PreparedGraph, prepare
+from citeflow.graph.preparation import prepare
+from citeflow.graph.prepared import PreparedGraph
 
 DEEP = "[" * 100_000
 pytestmark = pytest.mark.fault("F35")

@@ -10,7 +10,7 @@ import pytest
 from citeflow import config, files, stages
 from citeflow.cli.main import main
 from citeflow.evaluation import evaluator
-from citeflow.graph import prepared as prepared_graph
+from citeflow.graph import preparation
 from citeflow.reporting import publish as publishing
 from citeflow.training import launch
 
@@ -128,7 +128,7 @@ INPUTS = [
     (publish, "model"),
 ]
 WORK = {
-    preprocess: (prepared_graph, "prepare"),
+    preprocess: (preparation, "prepare"),
     train: (launch, "train_locally"),
     evaluate: (evaluator, "evaluate"),
     publish: (publishing, "publish"),

@@ -6,9 +6,11 @@ import pytest
 from citeflow.graph.csr import (
     Csr,
     build_csr,
+    drop_rows,
     drop_self_and_duplicates,
     inverse_permutation,
     permute,
+    rows_of,
     to_undirected,
     transpose,
 )
@@ -59,6 +61,21 @@ def test_to_scipy_shares_a_read_only_map(csr, tmp_path):
     assert np.shares_memory(mapped.to_scipy().indices, mapped.col_E)
     assert (mapped.to_scipy() @ np.ones(20)).tolist() == csr.degree_N.tolist()
     assert pairs(transpose(mapped)) == pairs(transpose(csr))
+
+
+def test_rows_of_gathers_rows(csr):
+    papers = np.array([3, 3, 0, 11])
+    rows = rows_of(csr, papers)
+    for i, paper in enumerate(papers):
+        assert np.array_equal(rows.row(i), csr.row(paper))
+    empty = rows_of(csr, np.empty(0, dtype=np.int32))
+    assert (empty.num_rows, len(empty.col_E)) == (0, 0)
+
+
+def test_drop_rows_empties_them_alone(csr):
+    left = drop_rows(csr, np.array([3, 0]))
+    assert pairs(left) == [(i, j) for i, j in pairs(csr) if i not in (0, 3)]
+    assert (left.rowptr_N1.dtype, left.col_E.dtype) == (np.int64, np.int32)
 
 
 def test_drop_self_and_duplicates_counts_them():

@@ -8,9 +8,11 @@ import pytest
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
+from citeflow.data.text import fit_text_model
 from citeflow.errors import CorruptError, DataError, NotFoundError
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
-from citeflow.graph.prepared import PreparedGraph, prepare, write_prepared
+from citeflow.graph.preparation import prepare, write_prepared
+from citeflow.graph.prepared import PreparedGraph
 from citeflow.graph.similar import similar_papers
 from citeflow.graph.split import hold_out_by_date
 from citeflow.utils.usage import StageMeter
@@ -119,8 +121,8 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows):
-    monkeypatch.setattr("citeflow.graph.prepared.BLOCK_ROWS", rows)
-    monkeypatch.setattr("citeflow.graph.prepared.CHUNK_ROWS", 3 * rows)
+    monkeypatch.setattr("citeflow.graph.preparation.BLOCK_ROWS", rows)
+    monkeypatch.setattr("citeflow.graph.preparation.CHUNK_ROWS", 3 * rows)
     graph = small_graph()
     np.save(tmp_path / "features.npy", graph.x_NF)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
@@ -167,6 +169,9 @@ def test_facts_count_what_was_kept_and_dropped(write):
         "num_valid": 10,
         "num_test": 10,
         "num_negatives": 10,
+        "num_hard": 10,
+        "time_cut": False,
+        "num_similar": 20,
         "num_features": 4,
         "dates": True,
         "later_citations": 1,
@@ -321,3 +326,13 @@ def test_prepare_makes_a_graph_once_for_each_setting(tmp_path, raw):
     assert len(prepared.valid.target_P) == 10
     assert prepared.facts.dataset == "brought"
     assert prepared.manifest.inputs == {"RawDataset": files.read_manifest(raw, "RawDataset").sha256}
+
+
+@pytest.mark.parametrize("width", [4, 128])
+def test_text_model_is_kept(write, width):
+    texts = [f"alpha beta{i % 7} gamma{i % 5} delta{i % 3}" for i in range(50)]
+    model, x_NF = fit_text_model(texts, width=width, seed=0)
+    prepared = write(small_graph(x_NF=x_NF, text_model=model))
+    new = [*texts[:5], "alpha beta1", "unheard"]
+    np.testing.assert_array_equal(prepared.text_model().features(new), model.features(new))
+    assert write(small_graph(), "without").text_model() is None

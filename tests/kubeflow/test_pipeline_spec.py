@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from citeflow.errors import ConfigError
-from citeflow.kubeflow.pipeline_spec import tasks, with_images, without_cache
+from citeflow.kubeflow.pipeline_spec import largest_limits, tasks, with_images, without_cache
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import check_readable
 from citeflow.kubernetes.job_spec import IMAGE
@@ -41,3 +41,12 @@ def test_without_cache_leaves_no_stage_cached():
     assert cached(TEXT)
     assert not cached(without_cache(TEXT))
     check_readable(without_cache(TEXT))
+
+
+def test_largest_limits_are_those_of_any_step_that_does_not_settle_them():
+    texts = []
+    for cpu, memory in (("2", "8Gi"), ("16", "{{$.inputs.parameters['x']}}")):
+        resources = {"resourceCpuLimit": cpu, "resourceMemoryLimit": memory}
+        executors = {"exec-a": {"container": {"resources": resources}}}
+        texts.append(yaml.safe_dump({"deploymentSpec": {"executors": executors}}))
+    assert largest_limits(texts) == {"cpu": "16", "memory": "8Gi"}

@@ -10,7 +10,7 @@ from fakes.operator import TrainingOperator
 
 from citeflow import config, files
 from citeflow.data.datasets import download_dataset
-from citeflow.graph.prepared import prepare
+from citeflow.graph.preparation import prepare
 from citeflow.kubeflow import local_runner
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes import launch, watcher

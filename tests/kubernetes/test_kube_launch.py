@@ -7,7 +7,7 @@ from fakes.operator import TrainingOperator
 from citeflow import config
 from citeflow.data.datasets import download_dataset
 from citeflow.errors import ConfigError, TrainingError
-from citeflow.graph.prepared import prepare
+from citeflow.graph.preparation import prepare
 from citeflow.kubernetes import launch, logs, watcher
 from citeflow.kubernetes.identity import Owner
 from citeflow.kubernetes.job_spec import JobRequest, JobSpec

@@ -12,13 +12,11 @@ from citeflow.kubernetes.scheduling import (
     too_large,
 )
 
-SMALL = Node(labels={}, allocatable={"cpu": "1930m", "memory": "8Gi"}, is_open=True)
+SMALL = Node(labels={}, allocatable={"cpu": "1930m", "memory": "8Gi"})
 LARGE = Node(
     labels={"pool": "gpu"},
     allocatable={"cpu": "32", "memory": "4Gi", "nvidia.com/gpu": "8"},
-    is_open=True,
 )
-CLOSED = Node(labels={}, allocatable={"cpu": "99", "memory": "999Gi"}, is_open=False)
 NOON = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
 
 
@@ -36,7 +34,7 @@ NOON = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
     ],
 )
 def test_too_large_names_what_not_even_an_empty_node_has(settings, expected):
-    assert too_large(JobSpec(**settings), [SMALL, LARGE, CLOSED]) == expected
+    assert too_large(JobSpec(**settings), [SMALL, LARGE]) == expected
     assert too_large(JobSpec(**settings), []) == ""
 
 

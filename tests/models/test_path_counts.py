@@ -8,7 +8,7 @@ import pytest
 from small_graphs import csrs, random_citations
 
 from citeflow.graph.csr import Csr
-from citeflow.models.path_counts import InvertedIndex, extend, intersect, rows_of, start
+from citeflow.models.path_counts import InvertedIndex, extend, intersect, start
 
 SOURCE_S = np.array([4, 0, 4, 11])
 NUM_PAPERS = 12
@@ -30,15 +30,6 @@ def to_dense(walk):
     row_E = np.repeat(np.arange(len(weight_SN)), np.diff(walk.ptr_S1))
     np.add.at(weight_SN, (row_E, walk.paper_E), walk.path_weight_E)
     return weight_SN
-
-
-def test_rows_of_gathers_rows(references):
-    papers = np.array([3, 3, 0, 11])
-    rows = rows_of(references, papers)
-    for i, paper in enumerate(papers):
-        assert np.array_equal(rows.row(i), references.row(paper))
-    empty = rows_of(references, np.empty(0, dtype=np.int32))
-    assert (empty.num_rows, len(empty.col_E)) == (0, 0)
 
 
 def test_start_reaches_neighbors_that_are_not_excluded(is_cited_NN, references):

@@ -7,6 +7,7 @@ from citeflow.kubeflow.pipeline_spec import tasks
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes.job_spec import USER
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.reporting.links import CONFIG_MAP
 
 FOLDERS = ("components", "pipelines")
 
@@ -102,14 +103,48 @@ def test_training_is_never_taken_from_the_cache(steps):
             assert not step["cachingOptions"].get("enableCache")
 
 
+def test_the_first_step_alone_decides_what_auto_means(steps):
+    """Another attempt of a later one might decide otherwise."""
+    sources = {
+        step["taskInfo"]["name"]: step["inputs"]["parameters"]["launcher"]
+        for step in steps
+        if "launcher" in step["inputs"]["parameters"]
+    }
+    assert sources.pop("Download") == {"componentInputParameter": "launcher"}
+    settled = {"outputParameterKey": "launcher", "producerTask": "download"}
+    item = 'parseJson(string_value)["launcher"]'
+    for source in sources.values():
+        is_item = source.get("parameterExpressionSelector") == item
+        assert is_item or source == {"taskOutputParameter": settled}
+
+
+def test_steps_that_hold_the_graph_have_memory_as_large_as_the_dataset(spec):
+    executors = spec["deploymentSpec"]["executors"]
+    holders = {"preprocess", "train", "evaluate", "run-trials", "train-trials"}
+    for name in holders & {label.removeprefix("exec-") for label in executors}:
+        resources = executors[f"exec-{name}"]["container"]["resources"]
+        assert "download-memory'" in resources["resourceMemoryRequest"], name
+        assert "download-memory_limit'" in resources["resourceMemoryLimit"], name
+
+
 def test_a_loop_takes_no_parameter_from_another_step_but_its_items(spec):
-    """kfp.local would put the item in the place of each."""
+    """kfp.local would put the item in the place of each; memory it ignores."""
+    ignored = {"pipelinechannel--download-memory", "pipelinechannel--download-memory_limit"}
     for task in tasks(spec):
         if "parameterIterator" in task:
             items = task["parameterIterator"]["items"].get("inputParameter")
             parameters = task.get("inputs", {}).get("parameters", {})
             made = {name for name, value in parameters.items() if "taskOutputParameter" in value}
-            assert made <= {items}, task["taskInfo"]
+            assert made - ignored <= {items}, task["taskInfo"]
+
+
+def test_steps_that_write_a_summary_know_the_links_of_the_run_page(text, spec):
+    placed = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]
+    for name, component in spec["components"].items():
+        outputs = component.get("outputDefinitions", {}).get("artifacts", {}).values()
+        if any(each["artifactType"]["schemaTitle"] == "system.Markdown" for each in outputs):
+            sources = placed["executors"][name.replace("comp-", "exec-", 1)]["configMapAsEnv"]
+            assert CONFIG_MAP in [source["configMapName"] for source in sources], name
 
 
 def test_nothing_secret_can_be_a_parameter(spec):

@@ -1,5 +1,6 @@
 import pytest
 
+from citeflow.evaluation.baselines import NAMES
 from citeflow.reporting import formatting
 
 
@@ -41,7 +42,9 @@ def test_headline_compares_with_the_best_baseline(report, changes, sentence):
     assert formatting.headline(report.model_copy(update={"test": test})).startswith(sentence)
     few = report.model_copy(update={"test": test.model_copy(update={"num_positives": 1})})
     assert formatting.headline(few).endswith("It is of 1 citation only, too few to say anything.")
-    alone = report.model_copy(update={"baselines": {}})
+    alone = report.model_copy(update={"baselines": {}, "protocols": {}})
     assert formatting.headline(alone) == "Test MRR 0.7518."
+    assert set(formatting.BASELINES) == set(NAMES)
+    assert set(formatting.PROTOCOLS) == set(report.protocols)
     labels = {**formatting.METRICS, **formatting.COUNTS}
     assert set(labels) == set(report.test.figures())

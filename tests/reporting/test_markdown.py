@@ -10,7 +10,9 @@ def test_summary_rows_have_as_many_cells_as_the_header(report):
     for block in text.split("\n## ")[1:]:
         title, _, rest = block.partition("\n\n")
         widths[title] = {line.count("|") for line in rest.strip().splitlines()}
-    assert list(widths) == ["Scores", "Against the baselines", "Training", "Stages"]
+    assert list(widths) == [
+        "Scores", "Against the baselines", "Protocols", "Methods by protocol", "Training", "Stages"
+    ]  # fmt: skip
     assert all(len(counts) == 1 for counts in widths.values())
 
 
@@ -24,7 +26,7 @@ def test_summary_escapes_a_hostile_name(report):
 def test_table_is_aligned(report):
     text = markdown.table(report)
     *tables, last = [block.splitlines() for block in text.strip().split("\n\n")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for lines in tables:
         assert len({len(line) for line in lines}) == 1, lines
     assert "train       5 min 09 s     1.78 GiB" in text

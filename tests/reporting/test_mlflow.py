@@ -192,6 +192,7 @@ def test_log_run_curves_have_steps_and_times(logged, trained, out):
     for split in ("test", "valid"):
         for name, value in report[split].items():
             assert metrics[f"{split}/{name.replace('@', '_at_')}"] == value
+    assert metrics["all/recall_at_20"] == report["protocols"]["all"]["recall@20"]
     for name, scores in report["baselines"].items():
         assert metrics[f"baseline/{name}"] == scores["mrr"]
     assert metrics["stage/train_seconds"] == report["stages"]["train"]["seconds"]
@@ -211,7 +212,9 @@ def test_log_run_model_comes_back_whole(logged, trained, server, tmp_path, monke
     measured = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
     digest = manifest(trained.graph)["sha256"][:36]
     assert measured["test/mrr"] == (logged.run.data.metrics["test/mrr"], digest)
-    assert {name.partition("/")[0] for name in measured} == {"test", "valid"}
+    assert {name.partition("/")[0] for name in measured} == {
+        "test", "valid", "all", "hard", "cold"
+    }  # fmt: skip
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     folder = Path(download_artifacts(artifact_uri=model.model_uri, dst_path=str(tmp_path)))
     assert trained_model.load(folder).manifest.sha256 == manifest(trained.model)["sha256"]
@@ -454,7 +457,7 @@ def test_run_without_the_package_ends_before_it_begins(tmp_path):
         "sys.exit(main(['run', '--data-root', sys.argv[1]]))"
     )
     done = run_python(code, tmp_path / "data", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
-    assert done.returncode == 69
+    assert done.returncode == 72
     error = "error: package is not installed: mlflow\nhint: pip install '.[mlflow]'"
     assert done.stderr.startswith(error)
     assert not (tmp_path / "data").exists()

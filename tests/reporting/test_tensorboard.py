@@ -121,6 +121,7 @@ def test_resource_log_uses_readable_units(tmp_path):
 def test_publish_run_adds_scores_and_hyperparameters(published):
     assert published.Scalars("test/mrr")[0].value == pytest.approx(0.7518)
     assert steps_of(published, "test/mrr") == [1_396]
+    assert published.Scalars("cold/recall@100")[0].value == pytest.approx(0.165)
     assert steps_of(published, "baseline/adamic_adar") == [0, 1_396]
     for tag in published.Tags()["scalars"]:
         steps = steps_of(published, tag)
@@ -135,7 +136,12 @@ def test_publish_run_adds_scores_and_hyperparameters(published):
     experiment = plugin[hparams_metadata.EXPERIMENT_TAG]
     infos = hparams_metadata.parse_experiment_plugin_data(experiment).metric_infos
     names = {info.name.tag for info in infos}
-    assert {"hparam/test_mrr", "hparam/valid_mrr", "hparam/train_seconds"} <= names
+    assert {
+        "hparam/test_mrr",
+        "hparam/valid_mrr",
+        "hparam/cold_mrr",
+        "hparam/train_seconds",
+    } <= names
     assert names <= set(published.Tags()["scalars"])
 
 

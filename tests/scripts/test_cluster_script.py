@@ -45,12 +45,13 @@ def machine(checkout, tmp_path):
 def script(machine):
     """Runs the script; returns its exit code, what it printed, and the calls it made."""
 
-    def run(*arguments, fails="nothing"):
+    def run(*arguments, fails="nothing", **given):
         calls = machine / "calls"
         calls.write_text("")
         done = subprocess.run(
             ["bash", machine / "scripts" / "cluster.sh", *arguments],
-            env={"PATH": str(machine / "bin"), "STATE": str(machine), "FAILS": fails},
+            env={"PATH": str(machine / "bin"), "STATE": str(machine), "FAILS": fails, **given},
+            cwd=machine / "bin",
             capture_output=True,
             text=True,
             timeout=60,
@@ -90,6 +91,24 @@ def test_up_does_what_its_dry_run_shows_again_and_again(script, kind, options):
         assert len(created) == (1 if number == 1 else 0)
         expected = commands(shown)
         assert [call for call in calls if call in expected] == expected
+
+
+def test_up_finds_a_file_that_is_named_from_where_it_is_called(machine, script):
+    (machine / "bin" / "my pip.conf").touch()
+    code, _, said, calls = script("up", "kind", PIP_CONF="my pip.conf")
+    assert code == 0, said
+    assert f"make image PIP_CONF={machine}/bin/my pip.conf" in calls
+    code, _, said, calls = script("up", "kind", PIP_CONF="../bin")
+    assert code == 66
+    assert f"error: no such file: {machine}/bin/../bin\n" in said
+
+
+def test_make_hands_on_the_name_of_a_file_with_blanks(checkout):
+    command = ["make", "image", "ENGINE=printf [%s]", "IMAGES=step"]
+    for given, secret in (["PIP_CONF=a b"], "[--secret][id=pip,src=a b]"), ([], ""):
+        done = subprocess.run([*command, *given], cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert re.search(r"\[--secret\]\[[^]]*\]|$", done.stdout)[0] == secret
 
 
 def test_up_stops_at_the_first_step_that_fails(script):

@@ -10,12 +10,12 @@ from two_workers import MINUTES, events
 
 from citeflow import files
 from citeflow.errors import (
+    CiteflowError,
     ConfigError,
     CorruptError,
     NotFoundError,
     StoppedError,
     TrainingError,
-    UnavailableError,
     error_to_dict,
 )
 from citeflow.evaluation import metrics
@@ -220,7 +220,7 @@ def test_train_locally_ends_at_once_where_workers_cannot_connect(start, monkeypa
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr("socket.create_connection", unreachable)
-    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1: Network is unreachable"):
+    with pytest.raises(CiteflowError, match=r"127\.0\.0\.1: Network is unreachable"):
         start()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from citeflow.errors import UnavailableError
+from citeflow.errors import CiteflowError
 from citeflow.training import shared_memory
 from citeflow.training.shared_memory import shared_array, unshare
 
@@ -88,7 +88,7 @@ def test_shared_array_reserves_its_pages(folders):
 
 def test_shared_array_without_room_says_how_much(folders, monkeypatch):
     full(monkeypatch, *folders)
-    with pytest.raises(UnavailableError, match="4,000,000 bytes") as caught:
+    with pytest.raises(CiteflowError, match="4,000,000 bytes") as caught:
         shared_array(NAME, (1000, 1000), create=True)
     assert "TMPDIR" in caught.value.hint
     assert not any(any(folder.iterdir()) for folder in folders)

@@ -8,14 +8,20 @@ from pathlib import Path
 import click
 
 from citeflow.cli import options
-from citeflow.cli.cluster import launcher as launcher_option
 from citeflow.doctor import Finding, local, machine, show
-from citeflow.errors import ConfigError, UnavailableError
+from citeflow.errors import ConfigError, MissingPackageError, UnavailableError
+from citeflow.kubernetes.launchers import AUTO, LAUNCHERS
 from citeflow.utils.logging import emit
 
 
 @click.command(cls=options.RecordCommand)
-@launcher_option
+@click.option(
+    "--launcher",
+    type=click.Choice([AUTO, *LAUNCHERS]),
+    default=AUTO,
+    show_default=True,
+    help="Kind of the job; auto looks at the first that the cluster has.",
+)
 @click.option(
     "--service-account", default="", metavar="NAME", help="Whose rights; by default your own."
 )
@@ -62,20 +68,19 @@ def _check_cluster(
     """Check the cluster, and Kubeflow Pipelines where there may be some."""
     try:
         options.require("kfp", "kubernetes", "kubeflow")
-    except UnavailableError as error:
+    except MissingPackageError as error:
         value = f"not looked at: no package {error.value}"
         yield Finding(status="note", what="cluster", value=value, hint=error.hint)
         return
     from citeflow.doctor import cluster, pipelines
     from citeflow.kubernetes.client import connect
-    from citeflow.kubernetes.launchers import LAUNCHERS
 
     is_there = True
     try:
         client = connect(namespace=connection.namespace or _default_namespace())
     except ConfigError as error:
         is_there = False
-        is_wanted = connection.host or connection.namespace or service_account
+        is_wanted = connection.namespace or service_account
         yield Finding(
             status="missing" if is_wanted else "note",
             what="cluster",
@@ -85,7 +90,7 @@ def _check_cluster(
     else:
         try:
             for finding in cluster.check(
-                client, launcher=LAUNCHERS[launcher], service_account=service_account
+                client, launcher=LAUNCHERS.get(launcher), service_account=service_account
             ):
                 is_there = is_there and finding.what != "cluster"
                 yield finding

@@ -18,10 +18,10 @@ from citeflow.config import Config
 from citeflow.errors import (
     INSTALL,
     ConfigError,
+    MissingPackageError,
     NotFoundError,
     StoppedError,
     TrainingError,
-    UnavailableError,
 )
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
@@ -335,7 +335,8 @@ class Connection:
 
         Raises:
             ConfigError: the host holds a secret, or the server refuses us.
-            UnavailableError: kfp is not installed, or the server does not answer.
+            MissingPackageError: kfp is not installed.
+            UnavailableError: the server does not answer.
         """
         from citeflow.kubeflow.connection import connect
 
@@ -394,8 +395,8 @@ def require(*packages: str, hint: str = INSTALL) -> None:
     """Check before any work that packages are installed, without importing them.
 
     Raises:
-        UnavailableError: one is not.
+        MissingPackageError: one is not.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise UnavailableError("package is not installed", package, hint=hint)
+            raise MissingPackageError("package is not installed", package, hint=hint)

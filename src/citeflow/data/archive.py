@@ -8,9 +8,9 @@ both go through the same checks.
 """
 
 import contextlib
+import errno
 import gzip
 import lzma
-import re
 import stat
 import struct
 import tarfile
@@ -22,15 +22,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from citeflow import files
-from citeflow.data.diagnosis import describe_source, way_out
 from citeflow.data.dialect import open_bytes
+from citeflow.data.importers.kinds import kind_of
+from citeflow.data.importers.source import SourceFile, is_archive, is_extra
 from citeflow.errors import DataError, NotFoundError
 
 MAX_BYTES = 64 << 30
 MAX_FILES = 10_000
+MAX_NESTED = 3
 
 _READ_BYTES = 1 << 20
-_ARCHIVE_NAME = re.compile(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", re.IGNORECASE)
 _BROKEN = (
     EOFError,
     NotImplementedError,
@@ -77,17 +78,19 @@ def extract(
 ) -> None:
     """Unpack a .zip or .tar, that may be compressed, told apart by content; else as `extract_zip`.
 
-    Raises:
-        DataError: also for a file that is no archive; the message says what it seems to be.
+    Where all that it holds is an archive, that one is unpacked in its place.
     """
-    if archive.is_file() and not _is_meant_as_one(archive):
-        kind = describe_source(archive)
-        hint = way_out(kind, archive)
-        raise DataError(
-            "neither a folder nor an archive", f"{archive} looks like {kind}", hint=hint
-        )
     unpack = extract_zip if zipfile.is_zipfile(archive) else extract_tar
     unpack(archive, target, max_bytes=max_bytes, max_files=max_files)
+    for _ in range(MAX_NESTED):
+        found = [path for path in target.rglob("*") if path.is_file()]
+        inner = [path for path in found if not is_extra(path.relative_to(target))]
+        if len(inner) != 1 or not is_archive(inner[0]):
+            break
+        unpack = extract_zip if zipfile.is_zipfile(inner[0]) else extract_tar
+        below = inner[0].with_name(f"{inner[0].name}.unpacked")
+        unpack(inner[0], below, max_bytes=max_bytes, max_files=max_files)
+        inner[0].unlink()
 
 
 def extract_zip(
@@ -135,7 +138,10 @@ def _damage_as_data_error(archive: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise NotFoundError("no such file", archive) from None
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        # bz2 has no error of its own, and an offset before the start of a zip is no failing disk.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise DataError(
             "damaged archive", f"{archive.name}: {_one_line(error)}", hint=_hint(archive)
         ) from None
@@ -146,11 +152,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _hint(archive: Path) -> str:
-    with archive.open("rb") as file:
-        is_markup = file.read(512).lstrip().startswith(b"<")
-    if is_markup:
-        return "it is a web page: the server wants a login, or a proxy answered"
-    return "download or pack it again"
+    kind = kind_of(SourceFile(archive))
+    return f"it is {kind.what}: {kind.hint}" if kind else "download or pack it again"
 
 
 def _entry_of_zip(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry:
@@ -176,27 +179,6 @@ def _entry_of_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Entry:
         is_file=info.isreg(),
         open=lambda: opened.extractfile(info),
     )
-
-
-def _is_meant_as_one(archive: Path) -> bool:
-    """True for what is an archive by its name or its content, damaged or not."""
-    if _ARCHIVE_NAME.search(archive.name) or zipfile.is_zipfile(archive):
-        return True
-    try:
-        with open_bytes(archive) as plain:
-            head = plain.read(tarfile.BLOCKSIZE)
-    except (*_BROKEN, OSError):
-        return True
-    return not head or head.startswith(b"PK") or head[257:262] == b"ustar" or _has_checksum(head)
-
-
-def _has_checksum(head: bytes) -> bool:
-    """True for a header of the oldest tar, which has no magic number."""
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
 
 
 def _require_end(archive: Path, plain: IO[bytes]) -> None:

@@ -11,7 +11,7 @@ Legend: N papers, E citations, F features, B citations of one batch.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from citeflow.config import DataConfig
+from citeflow.data.bm25 import bm25_weights
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.dates import Dates, find_time_columns, read_dates
-from citeflow.data.diagnosis import describe_folder, quote
+from citeflow.data.diagnosis import quote
 from citeflow.data.features import FEATURES, Degrees, Features, read_features
 from citeflow.data.id_mismatch import MAX_UNKNOWN, Mismatch, find_mismatch
 from citeflow.data.tables import (
@@ -40,7 +41,7 @@ from citeflow.data.tables import (
     require_values,
     wrong_type,
 )
-from citeflow.data.text import tfidf_features
+from citeflow.data.text import TextModel, fit_text_model
 from citeflow.errors import DataError, NotFoundError
 from citeflow.utils.logging import log
 
@@ -79,8 +80,7 @@ def find_files(folder: Path) -> tuple[str, ...]:
         for path in present:
             names += [str(part.relative_to(folder)) for part in parts_of(path)]
     if missing:
-        hint = describe_folder(folder) if missing[0] == "no papers table" else ""
-        raise NotFoundError(" and ".join(missing), folder, hint=hint or DESCRIPTION)
+        raise NotFoundError(" and ".join(missing), folder, hint=DESCRIPTION)
     return (*names, FEATURES) if (folder / FEATURES).is_file() else tuple(names)
 
 
@@ -117,8 +117,13 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
     others = _without(columns, [*times, *texts, "id"])
     features = read_features(folder, papers, others, Degrees(linked.edge_2E, len(ids.key)))
     x_NF = features.x_NF
-    if x_NF is None and texts and with_text:
-        x_NF = _features_of_text(texts, config)
+    bm25_NV = None
+    text_model = None
+    if texts and with_text:
+        text_N = pc.binary_join_element_wise(*texts.values(), "\n").to_pylist()
+        bm25_NV = bm25_weights(text_N)
+        if x_NF is None:
+            text_model, x_NF = _features_of_text(text_N, config)
     remarks = [
         *_remarks_of_tables(papers, citations, ids, linked),
         *_remarks_of_columns(papers, times, dates, features),
@@ -131,6 +136,8 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         id_N=_as_objects(ids.key),
         title_N=_as_objects(texts["title"]) if "title" in texts else None,
         x_NF=x_NF,
+        text_model=text_model,
+        bm25_NV=bm25_NV,
         day_N=dates.day_N if dates else None,
         is_dated_N=dates.is_dated_N if dates else None,
         counts={"unknown": linked.num_unknown},
@@ -138,10 +145,7 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         unused=features.unused,
     )
     graph, remark = _without_undated(graph, config)
-    graph = replace(graph, remarks=(*remarks, *remark))
-    for text in graph.remarks:
-        log("data", text)
-    return graph
+    return replace(graph, remarks=(*remarks, *remark))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,6 +311,7 @@ def _without_undated(graph: CitationGraph, config: DataConfig) -> tuple[Citation
         id_N=graph.id_N[kept],
         title_N=None if graph.title_N is None else graph.title_N[kept],
         x_NF=None if graph.x_NF is None else graph.x_NF[kept],
+        bm25_NV=None if graph.bm25_NV is None else graph.bm25_NV[kept],
         day_N=None if graph.day_N is None else graph.day_N[kept],
         is_dated_N=None,
         counts={**graph.counts, "without_date": num_dropped},
@@ -356,12 +361,14 @@ def _remarks_of_columns(
     return [f"{papers.path.name}: {'; '.join(said)}"] if said else []
 
 
-def _features_of_text(texts: Mapping[str, Column], config: DataConfig) -> np.ndarray | None:
-    text_N = pc.binary_join_element_wise(*texts.values(), "\n")
-    x_NF = tfidf_features(text_N.to_pylist(), width=config.text_dim, seed=config.seed)
-    if x_NF is None:
+def _features_of_text(
+    text_N: Sequence[str], config: DataConfig
+) -> tuple[TextModel, np.ndarray] | tuple[None, None]:
+    fitted = fit_text_model(text_N, width=config.text_dim, seed=config.seed)
+    if fitted is None:
         log("data", "text ignored, no two papers share a word")
-    return x_NF
+        return None, None
+    return fitted
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,11 +1,14 @@
 """The citation graph that every reader of a raw dataset returns.
 
-Legend: N papers, E citations, F features, P held-out citations, K candidates.
+Legend: N papers, E citations, F features, V words, P held-out citations, K candidates.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy.sparse
+
+from citeflow.data.text import TextModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +49,12 @@ class CitationGraph:
 
     x_NF: np.ndarray | None = None
     """Features, float32, finite; may be a map of a file that does not fit into memory."""
+
+    text_model: TextModel | None = None
+    """The model that made the features, where they are made of text."""
+
+    bm25_NV: scipy.sparse.csr_matrix | None = None
+    """Weights of the words of title and abstract, float32, where there is text (`data.bm25`)."""
 
     day_N: np.ndarray | None = None
     """Date of each paper in days since 1970-01-01, int32; a bare year is its first of January."""

@@ -5,13 +5,13 @@ To add a file format that is imported, add it to `importers`; for one that is re
 module like `ogb.py` and add its line to FORMATS.
 """
 
-import contextlib
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from citeflow import files
 from citeflow.config import Config, DataConfig
@@ -19,10 +19,13 @@ from citeflow.data import citation_folder, ogb, ogbl_citation2, synthetic
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.download import local_path
 from citeflow.data.importers import registry
-from citeflow.data.importers.source import is_archive
+from citeflow.data.importers.provenance import Provenance
+from citeflow.data.importers.source import is_archive, open_source
 from citeflow.data.raw_store import KIND, RawFormat, RawStore, Source, archive_name, shown_path
-from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
+from citeflow.errors import ConfigError, CorruptError, NotFoundError, named_as
+from citeflow.utils import records
 from citeflow.utils.logging import log
+from citeflow.utils.records import Record
 
 DATASETS: dict[str, Callable[[RawStore, Config], Path]] = {
     synthetic.NAME: synthetic.download,
@@ -79,7 +82,7 @@ def download_dataset(dataset: str, *, data_root: Path, config: Config) -> Path:
         return _download_url(store, dataset)
     path = Path(dataset).expanduser()
     if dataset and path.is_dir():
-        return _convert(store, path, path.resolve().name) or store.add_folder(path)
+        return _add_folder(store, path, path.resolve().name)
     if path.is_file():
         return store.add_archive(path, {"dataset": shown_path(_without_suffix(path.name))})
     raise _unknown(dataset)
@@ -110,22 +113,41 @@ def read_raw(raw: Path, config: DataConfig) -> CitationGraph:
     name = manifest.text("format")
     if name not in FORMATS:
         raise CorruptError("RawDataset in an unknown format", f"{raw}: {name}")
-    with _named_as_given(raw, manifest.facts.get("origin")):
-        return FORMATS[name].read(raw, config)
+    imported = records.load(_Imported, manifest.facts, error=CorruptError)
+    source = Provenance(folder=raw, source=imported.origin, columns=imported.columns)
+    if imported.is_imported:
+        with source.named():
+            graph = FORMATS[name].read(raw, config)
+        remarks = (*imported.remarks, *map(source.rewrite, graph.remarks))
+        graph = replace(graph, remarks=remarks)
+    else:
+        with named_as(raw, imported.origin or raw):
+            graph = FORMATS[name].read(raw, config)
+    for text in graph.remarks:
+        log("data", text)
+    return graph
 
 
-@contextlib.contextmanager
-def _named_as_given(raw: Path, origin: object) -> Iterator[None]:
-    """Let an error name the files that the user gave, and not their copies."""
-    try:
-        yield
-    except (DataError, NotFoundError) as error:
-        if not isinstance(origin, str):
-            raise
-        what, value, hint = (
-            text.replace(str(raw), origin) for text in (error.what, error.value, error.hint)
-        )
-        raise type(error)(what, value, hint=hint, exit_code=error.exit_code) from None
+class _Imported(Record):
+    """Facts of a RawDataset that tell where it came from."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    origin: str = ""
+    is_imported: bool = False
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def _add_folder(store: RawStore, folder: Path, name: str) -> Path:
+    if registry.is_native(folder):
+        return store.add_folder(folder)
+    source = open_source(folder)
+    if source.only and is_archive(source.only.path):
+        return store.add_archive(source.only.path, {"dataset": shown_path(name)})
+    if raw := _convert(store, folder, name, shown_path(folder)):
+        return raw
+    return store.add_folder(registry.native_folder(source) or folder)
 
 
 def _download_url(store: RawStore, text: str) -> Path:
@@ -138,12 +160,12 @@ def _download_url(store: RawStore, text: str) -> Path:
         if match:
             hint = "leave it out, or name an archive"
             raise ConfigError("a folder has no sha256", folder, hint=hint)
-        return _convert(store, folder, folder.name) or store.add_folder(folder)
+        return _add_folder(store, folder, folder.name)
     name = _without_suffix(archive_name(url))
     return store.add_url(Source(dataset=name, url=url, sha256=match[1] if match else None))
 
 
-def _convert(store: RawStore, path: Path, name: str) -> Path | None:
+def _convert(store: RawStore, path: Path, name: str, origin: str) -> Path | None:
     """Import what is in another format; None for an archive and for what the store knows."""
     if path.is_file() and is_archive(path):
         return None
@@ -158,11 +180,13 @@ def _convert(store: RawStore, path: Path, name: str) -> Path | None:
         "files": dict(found.digests()),
         "version": registry.VERSION,
     }
-    return store.generate(name, settings, lambda folder: _write(found, folder))
+    return store.generate(name, settings, lambda folder: _write(found, folder), {"origin": origin})
 
 
-def _write(found: registry.Recognized, folder: Path) -> None:
-    found.write(folder)
+def _write(found: registry.Recognized, folder: Path) -> dict[str, JsonValue]:
+    imported = found.write(folder)
+    said = [f"read as {found.importer.title}: {found.evidence.because}", *imported.lines()]
+    return {"is_imported": True, "columns": dict(imported.names), "remarks": list(said)}
 
 
 def _without_suffix(name: str) -> str:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
+import pyarrow as pa
+
 SAMPLE_BYTES = 1 << 18
 """Beginning of a file that is looked at."""
 
@@ -24,11 +26,12 @@ DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 FIELD_LIMIT_BYTES = 1 << 30
 
 _OPEN: dict[bytes, Callable[[Path], object]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
+    rb"\x1f\x8b": gzip.open,
+    rb"BZh\d": bz2.open,
+    rb"\xfd7zXZ\x00": lzma.open,
+    rb"\x28\xb5\x2f\xfd": lambda path: pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"),
 }
-"""Functions that open a compressed file, by its first bytes."""
+"""Functions that open a compressed file, by a pattern of its first bytes."""
 
 _ENCODINGS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """Encodings by the mark at the front of a file; that of UTF-8 is skipped by `utf-8-sig`."""
@@ -83,20 +86,26 @@ PLAIN = Dialect()
 
 def open_bytes(path: Path) -> BinaryIO:
     """Open a file, and decompress it if its content or its name says so."""
-    with path.open("rb") as file:
-        magic = file.read(6)
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path))
-    for start, open_compressed in _OPEN.items():
-        if magic.startswith(start):
-            return cast(BinaryIO, open_compressed(path))
-    return path.open("rb")
+    return open_unpacked(path)
+
+
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file, and decompress it if its content says so, whatever its name is."""
+    open_compressed = _opener(path)
+    return cast(BinaryIO, open_compressed(path)) if open_compressed else path.open("rb")
 
 
 def is_compressed(path: Path) -> bool:
-    """True for gzip, bzip2 and xz, whatever the name of the file is."""
+    """True for gzip, bzip2, xz and zstd, whatever the name of the file is."""
+    return _opener(path) is not None
+
+
+def _opener(path: Path) -> Callable[[Path], object] | None:
     with path.open("rb") as file:
-        return file.read(6).startswith(tuple(_OPEN))
+        magic = file.read(6)
+    return next((opener for start, opener in _OPEN.items() if re.match(start, magic)), None)
 
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:

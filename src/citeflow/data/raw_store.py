@@ -19,8 +19,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data import archive, download
 from citeflow.data.citation_graph import CitationGraph
-from citeflow.data.diagnosis import describe_folder, describe_source, way_out
-from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError
+from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError, named_as
 from citeflow.utils import records
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.records import Record
@@ -74,9 +73,9 @@ class _Note(Record):
     """Name of the directory that was made of it."""
 
 
-Converter = Callable[["RawStore", Path, str], Path | None]
-"""Brings a file or a folder of another format, and a name for it, into the store with `generate`;
-None where it is no such thing."""
+Converter = Callable[["RawStore", Path, str, str], Path | None]
+"""Brings a file or a folder of another format, with its name and its origin as a user knows it,
+into the store with `generate`; None where it is no such thing."""
 
 
 class RawStore:
@@ -98,16 +97,25 @@ class RawStore:
         self._meter = StageMeter()
 
     def generate(
-        self, dataset: str, settings: Mapping[str, JsonValue], write: Callable[[Path], None]
+        self,
+        dataset: str,
+        settings: Mapping[str, JsonValue],
+        write: Callable[[Path], Mapping[str, JsonValue] | None],
+        facts: Mapping[str, JsonValue] | None = None,
     ) -> Path:
-        """Return the dataset of these settings, written by `write` if it is not stored yet."""
+        """Return the dataset of these settings, written by `write` if it is not stored yet.
+
+        Facts, and those that `write` returns, are noted in the manifest.
+        """
         inputs: dict[str, JsonValue] = {dataset: dict(settings)}
         path = self._root / files.sha256_of_json(inputs)[:16]
-        if not _is_complete(path):
-            log("download", "generating", dataset=dataset)
-            with files.new_directory(path) as work:
-                write(work)
-                self._write_manifest(work, {"dataset": dataset, "format": "folder"}, inputs)
+        if _is_complete(path):
+            _note_origin(path, facts or {})
+            return path
+        log("download", "generating", dataset=dataset)
+        with files.new_directory(path) as work:
+            found = {**(facts or {}), **(write(work) or {})}
+            self._write_manifest(work, {"dataset": dataset, "format": "folder", **found}, inputs)
         return path
 
     def add_folder(self, folder: Path) -> Path:
@@ -139,14 +147,15 @@ class RawStore:
             DataError: the archive is damaged or hostile, or does not hold one dataset.
         """
         dataset = str(facts["dataset"])
+        given = str(facts.get("origin", shown_path(file)))
         convert = self._convert if format is None else None
-        if convert and (raw := convert(self, file, dataset)):
+        if convert and (raw := convert(self, file, dataset, given)):
             return raw
         log("download", "unpacking", file=file.name, bytes=file.stat().st_size)
         # On the file system of the store, so that the files are moved out of it, not copied.
-        with files.scratch_directory(self._root) as work:
+        with files.scratch_directory(self._root) as work, named_as(work, given):
             archive.extract(file, work)
-            if convert and (raw := convert(self, work, dataset)):
+            if convert and (raw := convert(self, work, dataset, given)):
                 return raw
             folders = [work, *(path for path in sorted(work.rglob("*")) if path.is_dir())]
             datasets = []
@@ -160,8 +169,8 @@ class RawStore:
             folder, name, names = datasets[0]
             if format not in (None, name):
                 raise DataError(f"archive is not in the layout of {facts['dataset']}", file.name)
-            origin = shown_path(file / folder.relative_to(work))
-            facts = {"origin": origin, **facts, "format": name}
+            origin = shown_path(Path(given) / folder.relative_to(work))
+            facts = {**facts, "origin": origin, "format": name}
             return self._store(folder, names, files.move_file, facts)
 
     def add_url(self, source: Source) -> Path:
@@ -197,7 +206,8 @@ class RawStore:
                 "origin": url,
             }
             try:
-                raw = self.add_archive(file, facts, format=source.format)
+                with named_as(file, url):
+                    raw = self.add_archive(file, facts, format=source.format)
             except (DataError, NotFoundError):
                 file.unlink()  # the next attempt must download another one
                 raise
@@ -271,20 +281,11 @@ def _not_one(
         hint = f"one is expected; unpack it and name one of its folders: {', '.join(found[:5])}"
         return DataError(f"archive with {len(found)} datasets", file.name, hint=hint)
     present = [path for path in sorted(work.rglob("*")) if path.is_file()]
-    if describe_source(file) == "an Excel workbook":
-        kind = "an Excel workbook"
-        return DataError(
-            "neither a folder nor an archive", f"{file} is {kind}", hint=way_out(kind, file)
-        )
     shown = ", ".join(str(path.relative_to(work)) for path in present[:5])
     more = f" and {len(present) - 5} more" if len(present) > 5 else ""
     value = f"{file.name} holds {shown or 'no files'}{more}"
     expected = " or ".join(each.description for each in formats.values())
-    hint = next(filter(None, map(describe_folder, {path.parent for path in present})), "")
-    hint = hint.replace(f"{work}/", "").replace(
-        "`citeflow import", "unpack it, then `citeflow import"
-    )
-    return DataError("archive with 0 datasets", value, hint=hint or f"one is expected: {expected}")
+    return DataError("archive with 0 datasets", value, hint=f"one is expected: {expected}")
 
 
 def _note_origin(raw: Path, facts: Mapping[str, JsonValue]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from citeflow.errors import INSTALL, DataError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, DataError, MissingPackageError, NotFoundError
 
 _CODES = {"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"}
 _TORCH_DEFAULT_PROTOCOL = 2
@@ -82,7 +82,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         NotFoundError: there is no such file.
         DataError: it is damaged, or holds more than arrays of numbers; nothing in it was executed.
-        UnavailableError: torch is not installed.
+        MissingPackageError: torch is not installed.
     """
     try:
         content = _load(path)
@@ -90,7 +90,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise NotFoundError("no such file", path) from None
     except ImportError:
-        raise UnavailableError("torch is not installed", path, hint=INSTALL) from None
+        raise MissingPackageError("torch is not installed", path, hint=INSTALL) from None
     except Exception as error:  # hostile pickles make readers raise anything
         hint = "nothing in it was executed; download the dataset again"
         raise DataError(

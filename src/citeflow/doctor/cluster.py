@@ -1,5 +1,6 @@
 """Check a Kubernetes cluster, with the rights of its user."""
 
+import contextlib
 import datetime
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +11,9 @@ from citeflow.doctor import Finding, expect, kfp_cluster, rbac, runtimes
 from citeflow.doctor.kube_client import Check, Cluster, run_check
 from citeflow.kubeflow.pipeline_spec import largest_limits
 from citeflow.kubeflow.pipelines import PIPELINES
-from citeflow.kubernetes.client import KubeClient
+from citeflow.kubernetes.client import CONNECTION_ERRORS, KubeClient
 from citeflow.kubernetes.job_spec import CLAIM, JobSpec, quantity
-from citeflow.kubernetes.launchers import Launcher
+from citeflow.kubernetes.launchers import LAUNCHERS, Launcher
 
 REAPER = "citeflow-reaper"
 RECENT_S = 600.0
@@ -22,17 +23,37 @@ INSTALL = "kubectl apply -k manifests/overlays/..., as docs/cluster.md says"
 
 
 def check(
-    client: KubeClient, *, launcher: Launcher, service_account: str = ""
+    client: KubeClient, *, launcher: Launcher | None = None, service_account: str = ""
 ) -> Iterator[Finding]:
-    """Run all checks, unless the server does not answer at all."""
-    cluster = Cluster(client=client, launcher=launcher, service_account=service_account)
+    """Run all checks, unless the server does not answer at all.
+
+    Args:
+        client: the cluster, in the namespace of the runs.
+        launcher: kind of the job; None for the first that the cluster has.
+        service_account: account that the steps run as; the user, if empty.
+    """
+    first_kind = next(iter(LAUNCHERS.values()))
+    cluster = Cluster(
+        client=client, launcher=launcher or first_kind, service_account=service_account
+    )
     (first,) = run_check(cluster, "Kubernetes API", check_version)
     if first.status != "ok":
         yield replace(first, status="missing")
         return
     yield first
+    if launcher is None:
+        cluster = replace(cluster, launcher=_find_launcher(cluster) or first_kind)
     for what, each in CHECKS.items():
         yield from run_check(cluster, what, each)
+
+
+def _find_launcher(cluster: Cluster) -> Launcher | None:
+    """Return the first kind of job that the cluster has."""
+    for each in LAUNCHERS.values():
+        with contextlib.suppress(k8s.ApiException, *CONNECTION_ERRORS):
+            if _custom_resource(cluster, each.group, each.version, each.plural, "").status == "ok":
+                return each
+    return None
 
 
 def check_version(cluster: Cluster) -> Iterator[Finding]:
@@ -124,9 +145,11 @@ def check_quotas(cluster: Cluster) -> Iterator[Finding]:
         what = f"ResourceQuota {quota.metadata.name}"
         yield Finding(status="note", what=what, value=value or "without limits")
     ranges = cluster.read(cluster.core.list_namespaced_limit_range, cluster.namespace)
+    texts = (pipeline.compiled().read_text() for pipeline in PIPELINES.values())
+    asked = largest_limits(texts) if ranges.items else {}
     for limits in ranges.items:
         value = "; ".join(map(_describe_range, limits.spec.limits))
-        refused = [text for item in limits.spec.limits for text in _refusals(item)]
+        refused = [text for item in limits.spec.limits for text in _refusals(item, asked)]
         what = f"LimitRange {limits.metadata.name}"
         if refused:
             hint = f"it refuses steps with {', '.join(refused)}: raise it, or compile lower limits"
@@ -135,9 +158,8 @@ def check_quotas(cluster: Cluster) -> Iterator[Finding]:
             yield Finding(status="note", what=what, value=value)
 
 
-def _refusals(item: k8s.V1LimitRangeItem) -> list[str]:
-    """List the limits of the pipeline's steps that are above those of a LimitRange."""
-    asked = largest_limits(PIPELINES["citation"].compiled().read_text())
+def _refusals(item: k8s.V1LimitRangeItem, asked: dict[str, str]) -> list[str]:
+    """List the limits of the pipelines' steps that are above those of a LimitRange."""
     most = (item.max or {}) if item.type in ("Container", "Pod") else {}
     return [
         f"a limit of {amount} {name}"
@@ -159,8 +181,8 @@ def _describe_range(item: k8s.V1LimitRangeItem) -> str:
 def check_nodes(cluster: Cluster) -> Iterator[Finding]:
     """Check that the default job would fit on the nodes, were they empty."""
     spec = JobSpec()
-    nodes = cluster.read(cluster.core.list_node)
-    free = [node.status.allocatable for node in nodes.items if not node.spec.unschedulable]
+    nodes = cluster.read(cluster.core.list_node).items
+    free = [node.status.allocatable for node in nodes if not node.spec.unschedulable]
     room = sum(
         int(
             min(
@@ -171,8 +193,12 @@ def check_nodes(cluster: Cluster) -> Iterator[Finding]:
         for each in free
     )
     workers = f"{room} workers of {spec.cpu} cpu and {spec.pod_memory}"
-    value = f"{len(free)}; without other pods, room for {workers}"
+    closed = len(nodes) - len(free)
+    cordoned = f", and {closed} cordoned" if closed else ""
+    value = f"{len(free)}{cordoned}; without other pods, room for {workers}"
     hint = "smaller workers: {cpu: 250m, memory: 1536Mi} as `job`"
+    if closed:
+        hint += "; or `kubectl uncordon` a node"
     yield expect(room >= spec.workers, "nodes", value, hint, otherwise="warning")
 
 

@@ -54,7 +54,7 @@ def run_check(cluster: Cluster, what: str, check: Check) -> Iterator[Finding]:
         yield from check(cluster)
     except k8s.ApiException as error:
         refusal = to_refusal(error, cluster.namespace)
-        hint = "try again later"
+        hint = "try again later" if error.status else refusal.hint
         if error.status in (401, 403):
             hint = "ask somebody who may, or run doctor with another kubeconfig"
         yield _unknown(what, f"could not be looked at: {refusal.value}", hint)

@@ -1,35 +1,22 @@
 """The stage evaluate: scores of a model and of training-free baselines, and the curves behind them.
 
-Legend: N papers, P held-out citations, K candidates.
+Legend: P held-out citations.
 """
 
-import collections
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
 from citeflow import files
-from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import ConfigError
-from citeflow.evaluation import metrics, trained_model
+from citeflow.evaluation import metrics, protocols, trained_model
 from citeflow.evaluation.calibration import Calibration
-from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import (
-    build_structural_features,
-    iter_chunks,
-    score_candidates,
-)
+from citeflow.evaluation.protocols import SplitScores
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.structural import BASELINES, StructuralFeatures
 from citeflow.paths import RunPaths
 from citeflow.report import (
     CURVES,
@@ -44,31 +31,13 @@ from citeflow.report import (
     stage_costs,
 )
 from citeflow.utils.logging import log
-from citeflow.utils.progress import log_progress
-from citeflow.utils.system import num_cores
 from citeflow.utils.usage import StageMeter
 
 KIND = "EvalReport"
-NEGATIVES_PER_POSITIVE = 10
-"""For AUC and the ROC curve; accuracy takes one."""
 RANK_BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Upper bounds of the bins of the ranks; those above the last share one more, if there are any."""
 REST = 10**9
 """Upper bound of that one."""
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitScores:
-    """Scores of a split, reduced so that memory does not grow with the candidates."""
-
-    rank_P: Tensor
-    positive_P: Tensor
-    negative_PK: Tensor
-    """Only the first NEGATIVES_PER_POSITIVE of each source."""
-    num_negatives: int
-    """Candidates that each positive was ranked against."""
 
 
 def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
@@ -92,17 +61,11 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
         raise ConfigError(
             "the model was trained on another graph", graph, hint="give the graph of its run"
         )
-    structural = build_structural_features(prepared, trained.config.model)
-    with log_progress("evaluate", "embedding the papers"):
-        embedding_NH = embed_all(trained.model, prepared)
-
-    def score(source_P: np.ndarray, candidate_PK: np.ndarray) -> Tensor:
-        return torch.from_numpy(
-            score_candidates(trained.model, embedding_NH, structural, source_P, candidate_PK)
-        )
-
-    valid = _score_split(score, prepared.valid, "valid")
-    test = _score_split(score, prepared.test, "test")
+    measured = protocols.measure(trained, prepared)
+    figures = {
+        name: protocols.scores(ranks, of=len(prepared.test.source_P), seed=trained.config.data.seed)
+        for name, ranks in measured.protocols.items()
+    }
     report = Report(
         dataset=prepared.facts.dataset,
         num_papers=prepared.num_papers,
@@ -110,16 +73,20 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
         facts=prepared.facts.model_dump(mode="json"),
         config=trained.config,
         versions=trained.details.versions,
-        valid=_scores(valid, trained.calibration),
-        test=_scores(test, trained.calibration),
-        baselines=_score_baselines(structural, prepared.test),
+        valid=_scores(measured.valid, trained.calibration),
+        test=_scores(measured.test, trained.calibration),
+        protocols=figures,
+        baselines={
+            name: BaselineScores(mrr=each.mrr) for name, each in figures["ogb"].baselines.items()
+        },
         train=trained.details.train,
         stages={**stage_costs(trained.manifest), "evaluate": StageCost(**meter.cost())},
     )
-    curves = _curves(trained, prepared, test)
+    curves = _curves(trained, prepared, measured.test)
     _write(report, curves, run.report, trained=trained, graph=prepared)
     doubt = {"too_few_citations": report.test.num_positives} if report.is_tiny else {}
-    log("evaluate", "done", test_mrr=f"{report.test.mrr:.4f}", **doubt, path=run.report)
+    mrr = {f"{name}_mrr": f"{each.mrr:.4f}" for name, each in figures.items() if name != "ogb"}
+    log("evaluate", "done", test_mrr=f"{report.test.mrr:.4f}", **mrr, **doubt, path=run.report)
     return run.report
 
 
@@ -141,78 +108,6 @@ def _write(
             },
             facts={"test_mrr": report.test.mrr, "stages": stages},
         )
-
-
-def _score_split(
-    score: Callable[[np.ndarray, np.ndarray], Tensor], held_out: HeldOut, name: str
-) -> SplitScores:
-    def score_chunk(
-        source_P: np.ndarray, candidate_PK: np.ndarray
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        score_PK = score(source_P, candidate_PK)
-        positive_P = score_PK[:, 0]
-        negative_PK = score_PK[:, 1:]
-        # Copies: views would keep the scores of all candidates.
-        few_PK = negative_PK[:, :NEGATIVES_PER_POSITIVE].clone()
-        return metrics.rank_positives(positive_P, negative_PK), positive_P.clone(), few_PK
-
-    chunks = zip(*_map_chunks(score_chunk, held_out, name), strict=True)
-    rank_P, positive_P, negative_PK = (torch.cat(chunk) for chunk in chunks)
-    return SplitScores(
-        rank_P=rank_P,
-        positive_P=positive_P,
-        negative_PK=negative_PK,
-        num_negatives=held_out.negative_PK.shape[1],
-    )
-
-
-def _score_baselines(
-    structural: StructuralFeatures, held_out: HeldOut
-) -> dict[str, BaselineScores]:
-    """Score the training-free predictors on a split."""
-
-    def rank_chunk(source_P: np.ndarray, candidate_PK: np.ndarray) -> dict[str, Tensor]:
-        ranks = {}
-        for name, score_PK in structural.baselines(source_P, candidate_PK):
-            score = torch.from_numpy(score_PK)
-            ranks[name] = metrics.rank_positives(score[:, 0], score[:, 1:])
-        return ranks
-
-    chunks = list(_map_chunks(rank_chunk, held_out, "baselines"))
-    return {
-        name: BaselineScores(
-            mrr=metrics.mrr_and_hits(torch.cat([chunk[name] for chunk in chunks]))["mrr"]
-        )
-        for name in BASELINES
-    }
-
-
-def _map_chunks(
-    function: Callable[[np.ndarray, np.ndarray], Result], held_out: HeldOut, name: str
-) -> Iterator[Result]:
-    """Call a function with chunks of a split, and yield its results in order.
-
-    As many calls run at a time as torch may use cores, each of them on one. Few are waiting or done
-    at a time, so that memory does not grow with their number; `ThreadPoolExecutor.map` would submit
-    all.
-    """
-    threads = min(torch.get_num_threads(), num_cores())
-    waiting: collections.deque[tuple[int, Future[Result]]] = collections.deque()
-    with (
-        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        log_progress("evaluate", f"ranking, {name}", of=len(held_out.source_P)) as progress,
-    ):
-        chunks = iter_chunks(held_out)
-        while True:
-            for chunk in chunks:
-                waiting.append((len(chunk[0]), pool.submit(function, *chunk)))
-                if len(waiting) > threads:
-                    break
-            if not waiting:
-                return
-            count, future = waiting.popleft()
-            yield future.result()
-            progress.done += count
 
 
 def _scores(split: SplitScores, calibration: Calibration) -> Scores:

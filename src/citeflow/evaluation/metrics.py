@@ -33,7 +33,6 @@ def rank_positives(positive_P: Tensor, negative_PK: Tensor) -> Tensor:
             "shapes [P] and [P, K] wanted, "
             f"got {list(positive_P.shape)} and {list(negative_PK.shape)}"
         )
-    _refuse_nan(positive_P, negative_PK)
     rows = max(1, MAX_SCORES_PER_CHUNK // max(1, negative_PK.shape[1]))
     chunks = zip(torch.split(positive_P, rows), torch.split(negative_PK, rows), strict=True)
     return torch.cat([_rank(positive, negative) for positive, negative in chunks])
@@ -54,6 +53,48 @@ def mrr_and_hits(rank_P: Tensor) -> dict[str, float]:
     for k in (1, 3, 10):
         metrics[f"hits@{k}"] = (rank_P <= k).to(torch.float32).mean().item()
     return metrics
+
+
+def ranking(rank_P: Tensor) -> dict[str, float]:
+    """MRR, recall@20, recall@100 and the median, from the ranks of the positives.
+
+    Each positive is a query of its own, with one relevant paper; so recall@k is the share of
+    queries that find it among the first k, as Hits@k is. With distinct scores, the first three
+    equal PyG's LinkPredMRR and LinkPredRecall.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not len(rank_P):
+        raise ValueError("no positives to rank")
+    recall = {f"recall@{k}": (rank_P <= k).to(torch.float32).mean().item() for k in (20, 100)}
+    median = rank_P.to(torch.float64).quantile(0.5).item()
+    return {"mrr": (1.0 / rank_P).mean().item(), **recall, "median_rank": median}
+
+
+def count_better(
+    positive_P: Tensor, negative_PK: Tensor, is_counted_PK: Tensor | None = None
+) -> Tensor:
+    """Count the candidates that come before each positive; those that tie count half.
+
+    Args:
+        positive_P: scores of the positives.
+        negative_PK: scores of the candidates of each.
+        is_counted_PK: False for scores that do not count; None counts all.
+
+    Returns:
+        float64 [P]; one more is the rank.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    _refuse_nan(positive_P, negative_PK)
+    is_better_PK = negative_PK > positive_P[:, None]
+    is_not_worse_PK = negative_PK >= positive_P[:, None]
+    if is_counted_PK is not None:
+        is_better_PK &= is_counted_PK
+        is_not_worse_PK &= is_counted_PK
+    return 0.5 * (is_better_PK.sum(dim=1) + is_not_worse_PK.sum(dim=1)).to(torch.float64)
 
 
 def confusion(positive_P: Tensor, negative_Q: Tensor) -> list[list[int]]:
@@ -130,9 +171,7 @@ def roc_curve(
 
 
 def _rank(positive_P: Tensor, negative_PK: Tensor) -> Tensor:
-    num_better = (negative_PK > positive_P[:, None]).sum(dim=1)
-    num_not_worse = (negative_PK >= positive_P[:, None]).sum(dim=1)
-    return (0.5 * (num_better + num_not_worse) + 1).to(torch.float32)
+    return (count_better(positive_P, negative_PK) + 1).to(torch.float32)
 
 
 def _refuse_nan(*scores: Tensor) -> None:

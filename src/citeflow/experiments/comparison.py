@@ -13,7 +13,7 @@ from citeflow.utils.logging import log
 @component_entrypoint()
 def comparison_trials(
     settings: str,
-    run: str,
+    share: Share,
     models: str,
     seeds: list[object],
     workers: int,
@@ -22,8 +22,8 @@ def comparison_trials(
     data_root: str,
 ) -> list[Share]:
     """Plan the trainings; return those of each step, as the items of a loop."""
-    planned = trials.comparison_trials(settings, run, models, seeds, workers)
-    return trials.start("compare", planned, RunPaths(Path(data_root), run), parallel)
+    planned = trials.comparison_trials(settings, share["run"], models, seeds, workers)
+    return trials.start("compare", planned, share, parallel, data_root=data_root)
 
 
 @component_entrypoint()

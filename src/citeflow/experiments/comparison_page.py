@@ -29,7 +29,7 @@ HEADER = (
     "Model",
     "Seeds",
     "Validation MRR",
-    "Test MRR",
+    "{test_mrr}",
     "Accuracy",
     "Time",
     "Behind",
@@ -68,7 +68,16 @@ def render_html(dataset: str, ranked: Sequence[Standing]) -> str:
 
 def _table(ranked: Sequence[Standing]) -> Table:
     rows = [_row(standing) for standing in ranked]
-    return Table(title="Models, best first", header=HEADER, rows=rows, remark=REMARK)
+    header = tuple(name.format(test_mrr=_test_mrr(ranked)) for name in HEADER)
+    return Table(title="Models, best first", header=header, rows=rows, remark=REMARK)
+
+
+def _test_mrr(ranked: Sequence[Standing]) -> str:
+    """Label the test MRR, with its protocol where that is not OGB's."""
+    protocol = ranked[0].protocol
+    return (
+        "Test MRR" if protocol == "ogb" else f"Test MRR, {formatting.PROTOCOLS[protocol].lower()}"
+    )
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
@@ -113,7 +122,7 @@ def _draw_bars(ranked: Sequence[Standing]) -> Plot:
     return plots.draw_axes(
         "models",
         draw,
-        title="Test MRR",
+        title=_test_mrr(ranked),
         caption="A point for each seed; the bar is their mean, the line their standard deviation.",
         summary="Of each model",
         height=max(HEIGHT, 0.9 + 0.5 * len(ranked)),

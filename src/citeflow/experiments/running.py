@@ -18,7 +18,6 @@ from citeflow.errors import CorruptError
 from citeflow.experiments import trials
 from citeflow.experiments.trials import Trial
 from citeflow.files import termination_message
-from citeflow.kubernetes.choice import choose_launcher
 from citeflow.paths import RunPaths
 from citeflow.stages import TrainingRequest, fit
 from citeflow.utils.logging import log
@@ -37,19 +36,20 @@ def run_trials(
 ) -> str:
     """Run some of the trials of an experiment; return the digests of their EvalReports."""
     prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
-    planned = {trial.name: trial for trial in trials.read_plan(RunPaths(Path(data_root), run))}
-    chosen = choose_launcher(launcher)
+    experiment = RunPaths(Path(data_root), run)
+    planned = {trial.name: trial for trial in trials.read_plan(experiment)}
     sha256s = []
     for number, name in enumerate(names.split(), 1):
         # kfp.local goes on with the other steps of a loop when one has failed.
         if termination_message.read() is not None:
             break
+        trials.check_name_held(experiment, run_id)
         log("trial", "starts", name=name, number=number, of=len(names.split()))
         trial = planned.get(name)
         if trial is None:
             what = "not in the plan of this experiment"
             raise CorruptError(what, name, hint=trials.NAME_TAKEN)
-        request = TrainingRequest(chosen, job, trial.workers, run_id)
+        request = TrainingRequest(launcher, job, trial.workers, run_id)
         sha256s.append(
             _run_trial(prepared, RunPaths(Path(data_root), trial.run_name), trial, request)
         )

@@ -5,7 +5,6 @@ from pathlib import Path
 from citeflow.artifacts import Artifact, Metrics, component_entrypoint, log_metrics
 from citeflow.experiments import scaling_page, speedup, trials
 from citeflow.experiments.trials import Share
-from citeflow.kubernetes.choice import choose_launcher
 from citeflow.kubernetes.launchers import LOCAL
 from citeflow.paths import RunPaths
 from citeflow.utils import system
@@ -15,21 +14,20 @@ from citeflow.utils.logging import log
 @component_entrypoint()
 def scaling_trials(
     settings: str,
-    run: str,
+    share: Share,
     workers: list[object],
     epochs: list[object],
     parallel: int,
-    launcher: str,
     *,
     data_root: str,
 ) -> list[Share]:
     """Plan the trainings; return those of each step, as the items of a loop."""
-    planned = trials.scaling_trials(settings, run, workers, epochs)
+    planned = trials.scaling_trials(settings, share["run"], workers, epochs)
     most = max(trial.workers for trial in planned)
     cores = system.num_cores()
-    if choose_launcher(launcher) == LOCAL and most > cores:
+    if share["launcher"] == LOCAL and most > cores:
         log("scaling", "has more workers than cores", workers=most, cores=cores)
-    return trials.start("scaling", planned, RunPaths(Path(data_root), run), parallel)
+    return trials.start("scaling", planned, share, parallel, data_root=data_root)
 
 
 @component_entrypoint()
@@ -46,7 +44,7 @@ def scaling_report(
 ) -> None:
     """Publish the table and the plots of the trainings, on the volume and on the run page."""
     outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
-    cores = system.num_cores() if choose_launcher(launcher) == LOCAL else None
+    cores = system.num_cores() if launcher == LOCAL else None
     rows = speedup.build_rows(outcomes, cores=cores)
     dataset = outcomes[0].report.dataset
     experiment = RunPaths(Path(data_root), run)

@@ -11,7 +11,7 @@ import yaml
 
 from citeflow import config
 from citeflow.config import Config
-from citeflow.errors import ConfigError, UnavailableError
+from citeflow.errors import ConfigError, MissingPackageError
 from citeflow.experiments.trials import MAX_TRIALS
 from citeflow.utils import records
 from citeflow.utils.records import Bool, Float, Record, convert, nearest
@@ -61,7 +61,7 @@ def from_yaml(text: str, base: Config) -> Space:
 
     Raises:
         ConfigError: a name is unknown (the hint has the nearest one), or a value does not fit.
-        UnavailableError: Optuna is not installed.
+        MissingPackageError: Optuna is not installed.
     """
     return from_dict(records.parse_yaml(text.strip() or DEFAULT, "space"), base)
 
@@ -152,7 +152,7 @@ def _distribution(
     try:
         from optuna.distributions import CategoricalDistribution
     except ImportError:
-        raise UnavailableError("package is not installed", "optuna", hint=INSTALL) from None
+        raise MissingPackageError("package is not installed", "optuna", hint=INSTALL) from None
     _check_searchable(key)
     kind = type(_value_of(base, key))
     if isinstance(entry, Mapping):

@@ -12,6 +12,7 @@ from statistics import mean, stdev
 from scipy import stats
 
 from citeflow.experiments.trials import Outcome
+from citeflow.report import Report
 
 LEVEL = 0.05
 """A difference is more than noise where seeds alone make one as large less often than this."""
@@ -48,6 +49,9 @@ class Standing:
 
     curves: list[list[dict[str, float]]]
     """Validations during each training: epoch, seconds and valid_mrr."""
+
+    protocol: str = "ogb"
+    """Protocol of the test MRR."""
 
     behind: float = 0.0
     """Mean test MRR of the winner minus that of this model."""
@@ -139,11 +143,16 @@ def _standing(name: str, outcomes: Sequence[Outcome]) -> Standing:
         name=name,
         seeds=[outcome.report.config.train.seed for outcome in outcomes],
         valid_mrr=[outcome.report.valid.mrr for outcome in outcomes],
-        test_mrr=[outcome.report.test.mrr for outcome in outcomes],
+        test_mrr=[_test_mrr(outcome.report) for outcome in outcomes],
+        protocol=outcomes[0].report.config.evaluation.protocol,
         accuracy=[outcome.report.test.accuracy for outcome in outcomes],
         seconds=[outcome.report.train.seconds for outcome in outcomes],
         curves=[outcome.curves.evaluations for outcome in outcomes],
     )
+
+
+def _test_mrr(report: Report) -> float:
+    return report.mrr(report.config.evaluation.protocol)
 
 
 def _compare(model: Standing, winner: Standing) -> Standing:

@@ -199,7 +199,8 @@ def search(
         is_stopped: whether no further trial may start.
 
     Raises:
-        CiteflowError: a training ended with it; a TrainingError is the trial's own, and recorded.
+        CiteflowError: a training, or `is_stopped`, ended with it; a TrainingError is the trial's
+            own, and recorded.
     """
     with open_storage(run) as storage:
         study = _load(storage, run, pruner=_pruner(definition.base))

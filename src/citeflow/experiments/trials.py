@@ -16,6 +16,7 @@ from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
+from citeflow.reporting.links import REPORTS, VARIABLES, find_links
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Int, Record, Str, convert
@@ -25,6 +26,9 @@ MAX_TRIALS = 1000
 
 NAME_TAKEN = "another experiment has used this name meanwhile; repeat this one under another"
 
+OWNER = "experiment.json"
+"""The pipeline run that the experiment's name belongs to: the last that began."""
+
 PLAN = "trials.json"
 """The trials, in the folder of the experiment: a parameter of KFP has no room for many."""
 
@@ -32,7 +36,11 @@ MODELS_HINT = 'names and their settings, such as "{sage: {}, dot: {model: {predi
 
 Number = TypeVar("Number", int, float)
 Share = dict[str, str]
-"""Trials that one step runs, as an item of a KFP loop, which has to be plain values."""
+"""Trials that one step runs, as an item of a KFP loop, which has to be plain values.
+
+Besides `trials` it has what `download` has settled for all of them: `run`, the experiment's name,
+`run_id` and `launcher`.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +160,8 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     """Refuse settings that would give the models different data or seeds."""
     if not isinstance(changes, Mapping):
         raise ConfigError(f"settings of the model {name}", changes, hint=MODELS_HINT)
-    if sections := changes.keys() & {"data", "synthetic"}:
-        hint = "all models have the same data: use --set"
+    if sections := changes.keys() & {"data", "synthetic", "evaluation"}:
+        hint = "all models have the same data and protocol: use --set"
         raise ConfigError(f"the model {name} sets", ", ".join(sections), hint=hint)
     train = changes.get("train")
     if isinstance(train, Mapping) and "seed" in train:
@@ -162,16 +170,27 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     return changes
 
 
-def start(command: str, trials: Sequence[Trial], run: RunPaths, parallel: int) -> list[Share]:
+def start(
+    command: str, trials: Sequence[Trial], share: Share, parallel: int, *, data_root: str
+) -> list[Share]:
     """Check that the results can be written before anything is trained, and write the plan.
 
+    Args:
+        command: name of the experiment's command, for the log.
+        trials: all trials.
+        share: what every item of the loop has.
+        parallel: number of items, at most.
+        data_root: mount path of the shared volume.
+
     Returns:
-        The items of the loop: at most `parallel`, with the names of the trials of each.
+        The items of the loop, with the names of the trials of each.
     """
     from citeflow.reporting.publish import check_output_folders
 
     check_parallel(parallel)
+    run = RunPaths(Path(data_root), share["run"])
     check_output_folders(run.data_root, run.published)
+    take_name(run, share["run_id"])
     plan = [
         {"name": each.name, "workers": each.workers, "settings": config.to_yaml(each.config)}
         for each in trials
@@ -179,8 +198,29 @@ def start(command: str, trials: Sequence[Trial], run: RunPaths, parallel: int) -
     files.write_json(run.folder / PLAN, {"trials": plan})
     log(command, "has trials", num=len(trials), parallel=parallel, logs=run.logs)
     names = [trial.name for trial in trials]
-    shares = [names[first::parallel] for first in range(min(parallel, len(names)))]
-    return [{"run": run.name, "trials": " ".join(share)} for share in shares]
+    each = [names[first::parallel] for first in range(min(parallel, len(names)))]
+    return [{**share, "trials": " ".join(chosen)} for chosen in each]
+
+
+def take_name(run: RunPaths, run_id: str) -> None:
+    """Give the name of an experiment to a pipeline run.
+
+    The run that had it before trains no further trial: two would mix their settings.
+    """
+    files.write_json(run.folder / OWNER, _Owner(run_id=run_id).model_dump())
+
+
+def check_name_held(run: RunPaths, run_id: str) -> None:
+    """Check, before each trial, that the experiment's name still belongs to a pipeline run.
+
+    Raises:
+        ConfigError: another has taken it.
+    """
+    file = run.folder / OWNER
+    owner = records.load(_Owner, files.read_json(file), name=str(file), error=CorruptError)
+    if owner.run_id != run_id:
+        hint = f"it belongs to run {owner.run_id} by now; repeat this one under another name"
+        raise ConfigError("another experiment has taken the name", run.name, hint=hint)
 
 
 def check_parallel(parallel: int) -> None:
@@ -210,6 +250,10 @@ def read_plan(run: RunPaths) -> list[Trial]:
         )
         for each in plan.trials
     ]
+
+
+class _Owner(Record):
+    run_id: Str
 
 
 class _PlannedTrial(Record):
@@ -255,18 +299,21 @@ def write_results(
         run: paths of the experiment.
         out_dir: folder relative to the data root; empty takes the experiment's own.
         texts: content by name of the file; one ends with .md, one with .html.
-        summary: artifact for the Markdown.
+        summary: artifact for the Markdown, with links to where all trials are shown.
         page: artifact for the HTML.
 
     Returns:
         The folder.
     """
     out = run.data_root / out_dir if out_dir else run.published
+    found = {name: url for name, url in find_links(run, out).items() if name != VARIABLES[REPORTS]}
+    links = "".join(f"\n- [{name}]({url})" for name, url in found.items())
     for name, text in texts.items():
         files.write_text(out / name, text)
-        shown = {".md": summary, ".html": page}.get(Path(name).suffix)
-        if shown is not None:
-            files.write_text(Path(shown.path), text)
+        if name.endswith(".md"):
+            files.write_text(Path(summary.path), f"{text}{links}")
+        if name.endswith(".html"):
+            files.write_text(Path(page.path), text)
     return out
 
 

@@ -20,10 +20,9 @@ from citeflow.config import Config
 from citeflow.errors import ConfigError, TrainingError
 from citeflow.experiments import search_space, study, tuning_page
 from citeflow.experiments.study import Definition
-from citeflow.experiments.trials import write_results
+from citeflow.experiments.trials import Share, check_name_held, take_name, write_results
 from citeflow.experiments.tuning_page import SearchResult
 from citeflow.files import termination_message
-from citeflow.kubernetes.choice import choose_launcher
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
 from citeflow.stages import TrainingRequest, fit
@@ -56,10 +55,10 @@ def create_study(
     trials: int,
     parallel: int,
     workers: int,
-    run: str,
+    share: Share,
     *,
     data_root: str,
-) -> list[dict[str, str]]:
+) -> list[Share]:
     """Create or resume a study; return the trials of each process, as the items of a loop."""
     from citeflow.reporting.publish import check_output_folders
 
@@ -70,7 +69,7 @@ def create_study(
             "citeflow-study as url, or take 1"
         )
         raise ConfigError("parallel trials need a database", f"parallel={parallel}", hint=hint)
-    paths = RunPaths(Path(data_root), run)
+    paths = RunPaths(Path(data_root), share["run"])
     check_output_folders(paths.data_root, paths.published)
     prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
     base = config.from_yaml(settings)
@@ -81,9 +80,10 @@ def create_study(
         graph_sha256=files.read_manifest(prepared, PREPARED_GRAPH).sha256,
     )
     study.create_or_resume(paths, definition, trials)
+    take_name(paths, share["run_id"])
     log("tune", "has trials", num=trials, parallel=parallel, logs=paths.logs)
     shares = study.split_trials(trials, parallel)
-    return [{"run": run, "trials": " ".join(map(str, numbers))} for numbers in shares]
+    return [{**share, "trials": " ".join(map(str, numbers))} for numbers in shares]
 
 
 @component_entrypoint()
@@ -101,12 +101,15 @@ def train_trials(
     """Train the trials of one process, one after the other; return their numbers."""
     prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
     paths = RunPaths(Path(data_root), run)
-
-    request = TrainingRequest(choose_launcher(launcher), job, workers, run_id)
+    request = TrainingRequest(launcher, job, workers, run_id)
 
     def train(trial: RunPaths, settings: Config) -> float:
         model = fit(prepared, trial, settings, request)
         return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
+
+    def is_stopped() -> bool:
+        check_name_held(paths, run_id)
+        return termination_message.read() is not None
 
     study.search(
         paths,
@@ -114,7 +117,7 @@ def train_trials(
         study.read_definition(paths),
         train=train,
         read_validations=lambda trial: read_validations(trial.logs),
-        is_stopped=lambda: termination_message.read() is not None,
+        is_stopped=is_stopped,
     )
     return trials
 

@@ -1,6 +1,6 @@
 """Sparse adjacency in compressed rows: int64 offsets, int32 neighbors, ascending within each row.
 
-Legend: N papers, E citations, N1 = N + 1.
+Legend: N papers, E citations, S papers that are chosen, N1 = N + 1.
 """
 
 from dataclasses import dataclass
@@ -86,6 +86,26 @@ def to_undirected(references: Csr) -> Csr:
     if is_loop_E.any():
         references = build_csr(source_E[~is_loop_E], target_E[~is_loop_E], references.num_rows)
     return _from_scipy(references.to_scipy(np.int8) + transpose(references).to_scipy(np.int8))
+
+
+def rows_of(csr: Csr, paper_S: np.ndarray) -> Csr:
+    """Gather the rows of some papers, in their order; a paper may be given twice."""
+    first_S = csr.rowptr_N1[paper_S]
+    degree_S = csr.rowptr_N1[paper_S + 1] - first_S
+    rowptr_S1 = np.zeros(len(paper_S) + 1, dtype=np.int64)
+    np.cumsum(degree_S, out=rowptr_S1[1:])
+    position_E = np.repeat(first_S - rowptr_S1[:-1], degree_S)
+    position_E += np.arange(rowptr_S1[-1])
+    return Csr(rowptr_S1, csr.col_E.take(position_E))
+
+
+def drop_rows(csr: Csr, row_S: np.ndarray) -> Csr:
+    """Empty some rows."""
+    is_kept_N = np.ones(csr.num_rows, dtype=bool)
+    is_kept_N[row_S] = False
+    rowptr_N1 = np.zeros(csr.num_rows + 1, dtype=np.int64)
+    np.cumsum(csr.degree_N * is_kept_N, out=rowptr_N1[1:])
+    return Csr(rowptr_N1, csr.col_E[np.repeat(is_kept_N, csr.degree_N)])
 
 
 def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.ndarray, int, int]:

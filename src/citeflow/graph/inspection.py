@@ -24,6 +24,7 @@ from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.dates import find_time_columns
 from citeflow.data.diagnosis import quote
 from citeflow.data.importers import registry
+from citeflow.data.importers.provenance import Provenance
 from citeflow.data.importers.source import open_source
 from citeflow.data.importers.unpacked import unpacked
 from citeflow.data.tables import (
@@ -94,10 +95,11 @@ def inspect_source(source: str, scratch: Path, config: DataConfig) -> Inspection
         NotFoundError, DataError: there is nothing, or nothing that citeflow knows.
     """
     result = Inspection(source=source)
+    provenance = None
     with unpacked(source, scratch) as path:
         found = registry.recognize(path)
         if found is None:
-            folder = _native_folder(path)
+            folder = registry.native_folder(open_source(path)) or _missing(path)
             result.format = "citation folder"
             result.because = (
                 f"it holds {', '.join(sorted(each.name for each in folder.iterdir()))[:200]}"
@@ -111,20 +113,24 @@ def inspect_source(source: str, scratch: Path, config: DataConfig) -> Inspection
             result.ignored = dict(imported.ignored)
             result.dropped = imported.dropped
             result.warnings += imported.remarks
+            provenance = Provenance(folder=folder, source=source, columns=imported.names)
         _inspect_folder(folder, result, config)
+        if provenance:
+            result.remarks, result.warnings = (
+                [provenance.rewrite(text, with_lines=True) for text in texts]
+                for texts in (result.remarks, result.warnings)
+            )
     if result.is_readable:
         options = " --set data.unknown=drop" if result.unknown else ""
         result.next = f"citeflow run --dataset {shlex.quote(source)}{options}"
     return result
 
 
-def _native_folder(path: Path) -> Path:
-    if path.is_dir():
-        if found := registry.native_folder(open_source(path)):
-            return found
-        citation_folder.find_files(path)  # says what is missing
-        return path
-    raise registry.unknown(path)
+def _missing(path: Path) -> Path:
+    if path.is_file():
+        raise registry.unknown(path)
+    citation_folder.find_files(path)  # says what is missing
+    return path
 
 
 def _inspect_folder(folder: Path, result: Inspection, config: DataConfig) -> None:

@@ -72,7 +72,7 @@ def similar_papers(
     Returns:
         Symmetric; a paper whose features are all 0 has no row.
     """
-    papers = _Papers(x_NF, day_N)
+    papers = _Papers(x_NF, day_N, _middle(day_N))
     cells = _one_cell(len(x_NF)) if len(x_NF) <= EXACT else _cells(papers, seed)
     progress = progress or Counter()
     pairs = []
@@ -83,12 +83,54 @@ def similar_papers(
     return to_undirected(build_csr(source_E, target_E, len(x_NF)))
 
 
+def similar_to_new(
+    x_NF: np.ndarray,
+    day_N: np.ndarray | None,
+    *,
+    x_PF: np.ndarray,
+    day_P: np.ndarray | None,
+    k: int,
+) -> Csr:
+    """Link papers that are not in the graph with the k of it that are nearest, one way.
+
+    All papers are searched, a block at a time.
+
+    Returns:
+        P rows, ascending; that of a paper whose features are all 0 is empty.
+    """
+    middle = _middle(day_N)
+    papers = _Papers(x_NF, None if day_P is None else day_N, middle)
+    asked_P, asked_PF = _Papers(x_PF, None if day_N is None else day_P, middle).points(
+        np.arange(len(x_PF))
+    )
+    distances = [np.empty((len(asked_P), 0))]
+    found = [np.empty((len(asked_P), 0), dtype=np.int32)]
+    for first in range(0, len(x_NF), EXACT):
+        paper_B, point_BF = papers.points(np.arange(first, min(first + EXACT, len(x_NF))))
+        if len(paper_B) and len(asked_P):
+            distance_PK, index_PK = _neighbors(point_BF, asked_PF, k)
+            distances.append(distance_PK)
+            found.append(paper_B[index_PK].astype(np.int32))
+    nearest_PK = np.argsort(np.concatenate(distances, axis=1), axis=1, kind="stable")[:, :k]
+    found_PK = np.sort(np.take_along_axis(np.concatenate(found, axis=1), nearest_PK, axis=1))
+    degree_P = np.zeros(len(x_PF), dtype=np.int64)
+    degree_P[asked_P] = found_PK.shape[1]
+    return Csr(np.concatenate([[0], np.cumsum(degree_P)]), found_PK.ravel())
+
+
+def _middle(day_N: np.ndarray | None) -> float:
+    return 0.0 if day_N is None else float(np.median(day_N))
+
+
 @dataclass(frozen=True, slots=True)
 class _Papers:
     """Papers as points, whose distance tells how alike they are."""
 
     x_NF: np.ndarray
     day_N: np.ndarray | None
+    middle: float
+    """Day that the years of the points are counted from: float32 would round those of dates far
+    from 1970."""
 
     def points(self, paper_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the papers that have features, and their points."""
@@ -98,8 +140,7 @@ class _Papers:
         unit_BF = unit_BF[has_features_B]
         if self.day_N is None:
             return paper_B, unit_BF
-        # float32 would round the days of dates far from 1970.
-        years_B = (self.day_N[paper_B] - float(np.median(self.day_N))) / DAYS_PER_YEAR / YEARS
+        years_B = (self.day_N[paper_B] - self.middle) / DAYS_PER_YEAR / YEARS
         return paper_B, np.column_stack([unit_BF, years_B.astype(np.float32)])
 
 
@@ -143,14 +184,32 @@ def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int)
 
 def _search(searched_F: np.ndarray, asked_BF: np.ndarray, k: int) -> np.ndarray:
     """Return the k nearest rows, in no order, int64 [B, k]."""
+    return _neighbors(searched_F, asked_BF, k)[1]
+
+
+def _neighbors(
+    searched_F: np.ndarray, asked_BF: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return squared distance and index of the k nearest rows, or of all if they are fewer; [B, k].
+
+    This is not NearestNeighbors of scikit-learn, which computes in float64 and takes four times as
+    long.
+    """
     # Products of small numbers keep more digits: dates far from the usual ones are large.
     center_F = asked_BF.mean(axis=0)
     searched_F = searched_F - center_F
+    asked_BF = asked_BF - center_F
     length_M = np.square(searched_F).sum(axis=1)
+    last = min(k, len(searched_F)) - 1
+    distances = []
     found = []
     for first in range(0, len(asked_BF), BLOCK):
-        product_BM = (asked_BF[first : first + BLOCK] - center_F) @ searched_F.T
-        # The square of the distance, but for what all distances from a row have in common.
-        distance_BM = np.subtract(length_M, 2 * product_BM, out=product_BM)
-        found.append(np.argpartition(distance_BM, k - 1, axis=1)[:, :k])
-    return np.concatenate(found)
+        block_BF = asked_BF[first : first + BLOCK]
+        distance_BM = block_BF @ searched_F.T
+        distance_BM *= -2
+        distance_BM += length_M
+        nearest_Bk = np.argpartition(distance_BM, last, axis=1)[:, : last + 1]
+        found.append(nearest_Bk)
+        length_B1 = np.square(block_BF).sum(axis=1, keepdims=True)
+        distances.append(np.take_along_axis(distance_BM, nearest_Bk, axis=1) + length_B1)
+    return np.concatenate(distances), np.concatenate(found)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citeflow import files
-from citeflow.errors import INSTALL, CiteflowError, ConfigError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, ConfigError, MissingPackageError, NotFoundError
 from citeflow.kubernetes.job_spec import IMAGE
 
 TAG = IMAGE.rpartition(":")[2]
@@ -114,7 +114,7 @@ def _compile(source: Path, root: Path) -> str:
     try:
         from kfp import compiler
     except ImportError:
-        raise UnavailableError("kfp is not installed", hint=INSTALL) from None
+        raise MissingPackageError("kfp is not installed", hint=INSTALL) from None
     name = source.parent.name
     definition = getattr(_import(source), name, None)
     if definition is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from citeflow.errors import INSTALL, ConfigError, NotFoundError, UnavailableError
+from citeflow.errors import INSTALL, ConfigError, MissingPackageError, NotFoundError
 from citeflow.kubeflow.calls import call
 from citeflow.kubeflow.client import KfpClient
 
@@ -39,7 +39,8 @@ def connect(
         ssl_ca_cert: certificate authority of the server, as PEM.
 
     Raises:
-        UnavailableError: kfp is not installed, or the server does not answer.
+        MissingPackageError: kfp is not installed.
+        UnavailableError: the server does not answer.
         ConfigError: the server refuses us, or is multi-user and there is no namespace.
     """
     if host and not host.startswith(("http://", "https://")):
@@ -70,7 +71,7 @@ def _client_class(credentials: Any) -> Any:
     try:
         import kfp
     except ImportError:
-        raise UnavailableError("package is not installed", "kfp", hint=INSTALL) from None
+        raise MissingPackageError("package is not installed", "kfp", hint=INSTALL) from None
     import urllib3
 
     class Client(kfp.Client):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from citeflow.attempts import PAUSE_VARIABLE
-from citeflow.errors import INSTALL, CiteflowError, TrainingError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, MissingPackageError, TrainingError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
 from citeflow.utils.logging import LOG_LINE
@@ -54,7 +54,7 @@ def run_pipeline(
 
     Raises:
         CiteflowError: a step failed; the very error that it ended with, where it left one.
-        UnavailableError: kfp is not installed.
+        MissingPackageError: kfp is not installed.
     """
     text = _without_retries(pipeline.read_text())
     scratch.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def run_pipeline(
                 try:
                     from kfp import components, local
                 except ImportError:
-                    raise UnavailableError("kfp is not installed", hint=INSTALL) from None
+                    raise MissingPackageError("kfp is not installed", hint=INSTALL) from None
                 local.init(
                     runner=local.SubprocessRunner(use_venv=False),
                     pipeline_root=f"{folder}/artifacts",

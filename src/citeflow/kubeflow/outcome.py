@@ -45,9 +45,12 @@ def run_error(
 
 
 def read_error(message: str) -> CiteflowError | None:
-    """Read the error that a step left as JSON; Kubernetes and Argo put words before it."""
-    with contextlib.suppress(ValueError):
-        return error_from_dict(json.loads(message[message.index("{") :]))
+    """Read the error that a step left as JSON, among words of Kubernetes and Argo; None if none."""
+    for start in re.finditer("{", message):
+        with contextlib.suppress(ValueError, RecursionError):
+            found, _ = json.JSONDecoder().raw_decode(message, start.start())
+            if found.get("what") and found.get("kind"):
+                return error_from_dict(found)
     return None
 
 

@@ -1,6 +1,6 @@
 """Changes to a compiled pipeline: other images, no cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -49,16 +49,17 @@ def tasks(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from component.get("dag", {}).get("tasks", {}).values()
 
 
-def largest_limits(text: str) -> dict[str, str]:
-    """Return the largest limits of cpu and memory that a compiled pipeline gives a step.
+def largest_limits(texts: Iterable[str]) -> dict[str, str]:
+    """Return the largest limits of cpu and memory that compiled pipelines give a step.
 
     Those that a step settles for others are left out.
     """
     found: dict[str, list[str]] = {"cpu": [], "memory": []}
-    for executor in next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values():
-        resources = executor["container"]["resources"]
-        found["cpu"].append(resources["resourceCpuLimit"])
-        found["memory"].append(resources["resourceMemoryLimit"])
+    for text in texts:
+        for executor in next(yaml.safe_load_all(text))["deploymentSpec"]["executors"].values():
+            resources = executor["container"]["resources"]
+            found["cpu"].append(resources["resourceCpuLimit"])
+            found["memory"].append(resources["resourceMemoryLimit"])
     return {
         name: max((each for each in amounts if "{{" not in each), key=quantity)
         for name, amounts in found.items()

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from citeflow import __version__, files, paths
-from citeflow.errors import INSTALL, CiteflowError, ConfigError, UnavailableError
+from citeflow.errors import INSTALL, CiteflowError, ConfigError, MissingPackageError
 from citeflow.kubeflow.client import KfpClient, RunRequest
 from citeflow.kubeflow.params import RunParams
 from citeflow.kubeflow.pipeline_spec import with_images, without_cache
@@ -317,12 +317,12 @@ def check_readable(text: str) -> None:
 
     Raises:
         CiteflowError: it cannot.
-        UnavailableError: kfp is not installed.
+        MissingPackageError: kfp is not installed.
     """
     try:
         from kfp import components
     except ImportError:
-        raise UnavailableError("package is not installed", "kfp", hint=INSTALL) from None
+        raise MissingPackageError("package is not installed", "kfp", hint=INSTALL) from None
     try:
         components.load_component_from_text(text)
     except Exception as error:

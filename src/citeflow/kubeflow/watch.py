@@ -51,7 +51,10 @@ class RunPods:
     _blind_because: str = ""
 
     def report(self) -> None:
-        """Log why pods do not run or were started again, for each stage when that changes."""
+        """Log why pods do not run or were started again, for each stage when that changes.
+
+        A pod of no stage, such as a driver of Kubeflow Pipelines, is one of its own.
+        """
         pods = sorted((pod for pod in self._list() if not pod.has_ended), key=_stage)
         for stage, group in itertools.groupby(pods, key=_stage):
             members = list(group)
@@ -94,7 +97,7 @@ class RunPods:
 
 
 def _stage(pod: PodStatus) -> str:
-    return pod.labels.get(STAGE, "")
+    return pod.labels.get(STAGE) or pod.name
 
 
 def _find_cluster(client: KfpClient) -> KubeClient | None:

@@ -292,6 +292,10 @@ def own_namespace() -> str:
 
 def to_refusal(error: k8s.ApiException, namespace: str) -> CiteflowError:
     """Turn an answer that refuses into an error with the server's own message."""
+    if not error.status:
+        reason = " ".join(str(error.reason).split())
+        hint = "is certificate-authority of the kubeconfig that of this server?"
+        return ConfigError("no trusted connection to the cluster", reason, hint=hint)
     message = f"{error.status} {error.reason}"
     with contextlib.suppress(ValueError, KeyError, TypeError):
         message = str(json.loads(error.body)["message"])

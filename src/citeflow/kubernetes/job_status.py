@@ -170,6 +170,9 @@ class PodStatus:
     """Reason why no node takes the pod, in the scheduler's words."""
 
     has_node: bool = False
+    is_deleting: bool = False
+    """True if it was asked to end, and so has its node for some seconds more."""
+
     reason: str = ""
     """Why the kubelet ended the pod, such as Evicted."""
 
@@ -199,6 +202,7 @@ class PodStatus:
             containers=tuple(map(_read_container, pod.status.container_statuses or [])),
             unschedulable=_PREEMPTION.sub("", refused.message or "") if refused else "",
             has_node=bool(pod.spec.node_name),
+            is_deleting=pod.metadata.deletion_timestamp is not None,
             reason=pod.status.reason or "",
             message=pod.status.message or "",
         )

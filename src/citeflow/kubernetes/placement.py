@@ -15,6 +15,7 @@ from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import JobStatus, PodStatus
 from citeflow.kubernetes.launchers import Launcher
 from citeflow.kubernetes.scheduling import (
+    CORDONED,
     PRIORITY_CLASS,
     QUOTA,
     REFUSED,
@@ -86,7 +87,8 @@ class Placement:
         """Look at the pods of now, and ask the cluster about those that are missing."""
         self._has_pods = bool(pods)
         pods = [pod for pod in pods if pod.phase != "Failed"]
-        self._placed = sum(pod.has_node for pod in pods)
+        # A pod that is being deleted still has its node, and gives it up.
+        self._placed = sum(pod.has_node and not pod.is_deleting for pod in pods)
         waits = job is not None and job.end is None and not job.is_suspended
         if not waits or self._placed >= self.spec.workers:
             self._was_whole |= waits
@@ -95,7 +97,7 @@ class Placement:
             return
         now = self.clock()
         self._short_since = min(self._short_since, now)
-        refused = [pod for pod in pods if pod.unschedulable]
+        refused = [pod for pod in pods if pod.unschedulable and not pod.is_deleting]
         self._unschedulable = refused[0].name if refused else ""
         if refused:
             self.words = refused[0].unschedulable
@@ -183,6 +185,8 @@ class Placement:
             return (
                 "ask for less in `job`, or for a larger quota; unschedulable_minutes waits longer"
             )
+        if CORDONED in self.words:
+            return "`kubectl get nodes` shows those that are cordoned, `kubectl uncordon` opens one"
         if self.refusal:
             return "change `job`, or what the namespace allows: `citeflow doctor` shows it"
         return (

@@ -20,6 +20,7 @@ SCALES_UP = ("TriggeredScaleUp", "Nominated")
 """Reasons of the events with which autoscalers report that they add a node for a pod."""
 
 QUOTA = "exceeded quota"
+CORDONED = "node(s) were unschedulable"
 PRIORITY_CLASS = "PriorityClass"
 
 
@@ -44,8 +45,6 @@ class Node:
 
     labels: dict[str, str]
     allocatable: dict[str, str]
-    is_open: bool
-    """False if it takes no new pods."""
 
     @classmethod
     def read(cls, node: Any) -> "Node":
@@ -53,7 +52,6 @@ class Node:
         return cls(
             labels=dict(node.metadata.labels or {}),
             allocatable=dict(node.status.allocatable or {}),
-            is_open=not node.spec.unschedulable,
         )
 
 
@@ -85,9 +83,12 @@ def is_adding_a_node(events: Iterable[Event]) -> bool:
 
 
 def too_large(spec: JobSpec, nodes: Iterable[Node]) -> str:
-    """Say what a pod asks for that not even an empty node has; empty if one has room."""
+    """Say what a pod asks for that not even an empty node has; empty if one has room.
+
+    A cordoned node counts: it may take pods again.
+    """
     wanted = spec.node_selector.items()
-    chosen = [node for node in nodes if node.is_open and wanted <= node.labels.items()]
+    chosen = [node for node in nodes if wanted <= node.labels.items()]
     asked = spec.requests
     if not chosen or any(_fits(asked, node) for node in chosen):
         return ""

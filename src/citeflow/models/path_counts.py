@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.graph.csr import Csr
+from citeflow.graph.csr import Csr, rows_of
 
 PaperLists = tuple[np.ndarray, np.ndarray]
 """A list of papers for each source: offsets [S1], and papers."""
@@ -33,17 +33,6 @@ class Walk:
     paper_E: np.ndarray
     path_weight_E: np.ndarray
     """Weighted number of paths to the paper, float32."""
-
-
-def rows_of(graph: Csr, paper_E: np.ndarray) -> Csr:
-    """Gather the rows of some papers."""
-    first_E = graph.rowptr_N1[paper_E]
-    degree_E = graph.rowptr_N1[paper_E + 1] - first_E
-    ptr = np.zeros(len(paper_E) + 1, dtype=np.int64)
-    np.cumsum(degree_E, out=ptr[1:])
-    position = np.repeat(first_E - ptr[:-1], degree_E)
-    position += np.arange(ptr[-1])
-    return Csr(ptr, graph.col_E.take(position))
 
 
 def start(

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.graph.csr import Csr
+from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.similar import unit_features
-from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, rows_of, start
+from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, start
 
 DAYS_PER_YEAR = 365.25
 DAYS_OF_YEAR = 366

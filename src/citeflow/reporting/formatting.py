@@ -27,7 +27,26 @@ BASELINES = {
     "adamic_adar": "Adamic-Adar",
     "resource_allocation": "Resource allocation",
     "popularity": "Popularity",
+    "recency": "Recency",
+    "cosine": "Cosine of features",
+    "bm25": "BM25 of the text",
 }
+
+PROTOCOLS = {
+    "ogb": "Random papers",
+    "all": "All papers",
+    "hard": "Hard papers",
+    "cold": "No references",
+}
+"""Labels of the protocols of `report.Report`, by what a test citation is ranked against; `cold`
+ranks among all papers."""
+
+RANK_METRICS = {
+    "mrr": METRICS["mrr"],
+    "recall@20": "Recall@20",
+    "recall@100": "Recall@100",
+}
+"""Labels of the shares in `report.RankScores`."""
 
 STAGES = ("download", "preprocess", "train", "evaluate", "publish")
 
@@ -125,8 +144,29 @@ def all_scores(report: Report) -> dict[str, float]:
 def headline(report: Report) -> str:
     """Summarize the result in one sentence, and in a second one if it says next to nothing."""
     num = plural(report.test.num_positives, "citation")
-    doubt = f" It is of {num} only, too few to say anything." if report.is_tiny else ""
-    return _result(report) + doubt
+    if report.is_tiny:
+        return f"{_result(report)} It is of {num} only, too few to say anything."
+    return " ".join([_result(report), *_other_protocols(report)])
+
+
+def _other_protocols(report: Report) -> list[str]:
+    """Say what the model reaches among all papers, and where a baseline ranks better."""
+    sentences = []
+    among_all = report.protocols.get("all")
+    if among_all is not None:
+        found = f"{100 * among_all.recall_at_20:.0f} %"
+        sentences.append(
+            f"Ranked among all papers it is {score(among_all.mrr)}, with {found} in the first 20."
+        )
+    cold = report.protocols.get("cold")
+    if cold is not None and cold.baselines:
+        name, best = max(cold.baselines.items(), key=lambda item: item[1].mrr)
+        if best.mrr > cold.mrr:
+            sentences.append(
+                f"Do not use it for papers without references: {method(name)} has "
+                f"{score(best.mrr)} there, the model {score(cold.mrr)}."
+            )
+    return sentences
 
 
 def _result(report: Report) -> str:

@@ -103,7 +103,7 @@ def render_report(report: Report, curves: Curves) -> str:
     """Render the report of a run."""
     drawn = report_plots.draw_report(report, curves)
     sections = [
-        Section(title="Results", rows=[[tables.metrics(report), tables.baselines(report)]]),
+        Section(title="Results", rows=_results(report)),
         Section(
             title="Figures",
             rows=[[plot for plot in drawn if plot.svg]],
@@ -131,6 +131,13 @@ def render_report(report: Report, curves: Curves) -> str:
         headline=formatting.headline(report),
         tiles=_tiles(report),
     )
+
+
+def _results(report: Report) -> list[list[Block]]:
+    rows: list[list[Block]] = [[tables.metrics(report), tables.baselines(report)]]
+    if report.protocols:
+        rows += [[tables.protocols(report)], [tables.methods(report)]]
+    return rows
 
 
 def _tiles(report: Report) -> list[Tile]:

@@ -14,6 +14,8 @@ def summary(report: Report) -> str:
     shown = [
         tables.metrics(report),
         tables.baselines(report),
+        tables.protocols(report),
+        tables.methods(report),
         tables.training(report),
         tables.stages(report),
     ]
@@ -42,7 +44,12 @@ def escape(text: str) -> str:
 
 def table(report: Report) -> str:
     """Render the figures of a run in aligned columns, for the end of a command."""
-    shown = [tables.stages(report), tables.metrics(report), tables.baselines(report)]
+    shown = [
+        tables.stages(report),
+        tables.metrics(report),
+        tables.protocols(report),
+        tables.methods(report) if report.protocols else tables.baselines(report),
+    ]
     last = f"{' '.join(report.dataset.split())}: {formatting.headline(report)}"
     doubts = ["\n".join(report.warnings)] if report.warnings else []
     return "\n\n".join([*(_align(part) for part in shown if part.rows), *doubts, last]) + "\n"

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from citeflow import files
-from citeflow.errors import CiteflowError, CorruptError, NotFoundError, UnavailableError
+from citeflow.errors import (
+    CiteflowError,
+    CorruptError,
+    MissingPackageError,
+    NotFoundError,
+    UnavailableError,
+)
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.reporting import formatting
@@ -67,10 +73,10 @@ def check() -> None:
     """Check, before any work, that the package is there if MLflow is wanted.
 
     Raises:
-        UnavailableError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     if os.environ.get(URI_VARIABLE) and importlib.util.find_spec("mlflow") is None:
-        raise UnavailableError("package is not installed", "mlflow", hint=INSTALL)
+        raise MissingPackageError("package is not installed", "mlflow", hint=INSTALL)
 
 
 def log_run(
@@ -86,7 +92,8 @@ def log_run(
         is_required: whether it is an error if MLflow is away. An experiment continues without it.
 
     Raises:
-        UnavailableError: MLflow does not answer, refuses the run, or is not installed.
+        MissingPackageError: it is not installed.
+        UnavailableError: MLflow does not answer, or refuses the run.
     """
     uri = os.environ.get(URI_VARIABLE)
     if not uri:
@@ -315,6 +322,12 @@ def _result_metrics(
         f"{split}/{name}": value
         for split, part in (("test", content.test), ("valid", content.valid))
         for name, value in part.figures().items()
+    }
+    scores |= {
+        f"{protocol}/{name}": value
+        for protocol, ranked in content.protocols.items()
+        if protocol != "ogb"
+        for name, value in ranked.figures().items()
     }
     others = {f"baseline/{name}": scores.mrr for name, scores in content.baselines.items()}
     train = content.train.model_dump(exclude={"workers"}, exclude_none=True)

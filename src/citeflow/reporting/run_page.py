@@ -24,6 +24,9 @@ TRAIN_METRICS = {
 }
 """Facts of a TrainedModel, and their names on the page."""
 
+PROTOCOL_METRICS = (("all", "mrr"), ("all", "recall@20"), ("hard", "mrr"), ("cold", "mrr"))
+"""Protocols and their metrics that are on the page."""
+
 ROC_POINTS = 20
 """Points of the ROC curve on the page; Kubeflow keeps them in its database, and logs each in three
 lines. The report has all."""
@@ -39,10 +42,14 @@ def training_metrics(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def evaluation_metrics(report: Report) -> dict[str, float]:
-    """Select the metrics of an evaluation: the model's, and the MRR of each baseline."""
+    """Select the metrics of an evaluation: the model's in each protocol, and the best baseline."""
     figures = report.test.figures()
-    baselines = {f"{name}_mrr": scores.mrr for name, scores in report.baselines.items()}
-    return {**{f"test_{name}": figures[name] for name in formatting.METRICS}, **baselines}
+    metrics = {f"test_{name}": figures[name] for name in formatting.METRICS if name != "hits@3"}
+    for protocol, name in PROTOCOL_METRICS:
+        if protocol in report.protocols:
+            metrics[f"{protocol}_{name}"] = report.protocols[protocol].figures()[name]
+    best = max((scores.mrr for scores in report.baselines.values()), default=None)
+    return metrics if best is None else {**metrics, "baseline_mrr": best}
 
 
 def log_curves(classification: ClassificationMetrics, curves: Curves) -> None:

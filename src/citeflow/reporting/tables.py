@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from citeflow.report import Report, StageCost
+from citeflow.report import ProtocolScores, Report, StageCost
 from citeflow.reporting import formatting
 
 ALL_STAGES = "all"
 BASELINES = (
     "The baselines need no training. Three of them add up what the citing and the cited paper have "
-    "in common in the training citations; popularity is how often a paper is cited."
+    "in common in the training citations; popularity is how often a paper is cited, recency how "
+    "new it is."
 )
+PROTOCOLS = (
+    "What each test citation is ranked against. Random papers: OGB's protocol. All papers: every "
+    "paper that is no newer than the source and not cited by it, as predict ranks them. Hard "
+    "papers: the nearest of these by resource allocation and by features, and the most cited. No "
+    "references: all papers, for sources whose own references were taken away."
+)
+METHODS = "Test MRR. Each column ranks the same citations against the same papers."
 COSTS = (
     "Cores: mean number in use. Read and written: disk. Received: over the network, by all of the "
     "pod or machine."
@@ -69,6 +77,67 @@ def baselines(report: Report) -> Table:
         remark=BASELINES,
         strong=frozenset({formatting.MODEL}),
     )
+
+
+def protocols(report: Report) -> Table:
+    """Tabulate the model's figures in each protocol, with the half width of an interval."""
+    rows = []
+    for name, scores in _protocols(report).items():
+        figures = scores.figures()
+        cells = [
+            _with_interval(figures[metric], (scores.ci or {}).get(metric))
+            for metric in formatting.RANK_METRICS
+        ]
+        rows.append(
+            (
+                formatting.PROTOCOLS[name],
+                *cells,
+                formatting.amount(scores.median_rank),
+                formatting.count(scores.num_candidates),
+                formatting.share(scores.num_sources, scores.of_sources)
+                if scores.ci
+                else formatting.count(scores.num_sources),
+                formatting.duration(scores.seconds),
+            )
+        )
+    header = ("Ranked against", *formatting.RANK_METRICS.values())
+    return Table(
+        title="Protocols",
+        header=(*header, "Median rank", "Papers, median", "Test citations", "Time"),
+        rows=rows,
+        remark=PROTOCOLS,
+    )
+
+
+def methods(report: Report) -> Table:
+    """Tabulate the test MRR of model and baselines in each protocol, best among random first."""
+    columns = [
+        {formatting.MODEL: scores.mrr}
+        | {formatting.method(name): each.mrr for name, each in scores.baselines.items()}
+        for scores in _protocols(report).values()
+    ]
+    names = sorted(columns[0], key=lambda name: -columns[0][name]) if columns else []
+    return Table(
+        title="Methods by protocol",
+        header=("Method", *(formatting.PROTOCOLS[name] for name in _protocols(report))),
+        rows=[
+            (name, *(formatting.score(column.get(name)) for column in columns)) for name in names
+        ],
+        remark=METHODS,
+        strong=frozenset({formatting.MODEL}),
+    )
+
+
+def _protocols(report: Report) -> dict[str, ProtocolScores]:
+    """Return the protocols that were measured, in the order in which they are shown."""
+    return {
+        name: report.protocols[name] for name in formatting.PROTOCOLS if name in report.protocols
+    }
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    text = formatting.score(value)
+    return text if interval is None else f"{text} ± {(interval[1] - interval[0]) / 2:.4f}"
 
 
 def dataset(report: Report) -> Table:

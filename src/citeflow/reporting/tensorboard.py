@@ -26,7 +26,8 @@ LAYOUT = {
         "validation, test and baselines": [
             "Multiline",
             ["^valid/mrr$", "^test/mrr$", "^baseline/.*"],
-        ]
+        ],
+        "test, by protocol": ["Multiline", ["^(test|all|hard|cold)/mrr$"]],
     },
     "Accuracy": {"validation and test": ["Multiline", ["^valid/accuracy$", "^test/accuracy$"]]},
     "Throughput": {"citations per second": ["Multiline", ["^train/positives_per_s$"]]},
@@ -181,7 +182,13 @@ def _final_scalars(report: Report, step: int) -> dict[int, dict[str, float]]:
     baselines = {
         f"baseline/{name}": mrr for name, mrr in formatting.baseline_scores(report).items()
     }
-    return {0: baselines, step: {**baselines, **test, **_hparam_metrics(report)}}
+    others = {
+        f"{protocol}/{name}": value
+        for protocol, scores in report.protocols.items()
+        if protocol != "ogb"
+        for name, value in scores.figures().items()
+    }
+    return {0: baselines, step: {**baselines, **test, **others, **_hparam_metrics(report)}}
 
 
 def _summaries(report: Report) -> Iterator[Summary]:
@@ -215,6 +222,7 @@ def _hparams(report: Report) -> dict[str, str | float]:
 def _hparam_metrics(report: Report) -> dict[str, float]:
     scores = report.test.figures()
     values = {f"test_{name}": scores[name] for name in formatting.METRICS}
+    values |= {f"{name}_mrr": each.mrr for name, each in report.protocols.items() if name != "ogb"}
     values["valid_mrr"] = report.valid.mrr
     values["train_seconds"] = report.train.seconds
     values["train_positives_per_s"] = report.train.positives_per_s
@@ -229,6 +237,8 @@ def _card(report: Report) -> str:
     )
     shown = [
         tables.baselines(report),
+        tables.protocols(report),
+        tables.methods(report),
         tables.dataset(report),
         tables.training(report),
         tables.stages(report),

@@ -21,7 +21,7 @@ class CitationTask:
 
     def preprocess(self, raw: Path, *, data_root: Path, settings: Settings) -> Path:
         """Make the PreparedGraph of a RawDataset."""
-        from citeflow.graph.prepared import prepare
+        from citeflow.graph.preparation import prepare
 
         return prepare(raw, data_root=data_root, config=config.from_dict(settings).data)
 

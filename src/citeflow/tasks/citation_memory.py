@@ -15,11 +15,10 @@ import numpy as np
 
 from citeflow.config import Config
 from citeflow.evaluation import calibration, inference, scoring
-from citeflow.graph.csr import Csr
+from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models import tensors
 from citeflow.models.losses import LOSSES
-from citeflow.models.path_counts import rows_of
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
 from citeflow.tasks import citation_objective

@@ -21,7 +21,6 @@ from citeflow.errors import (
     NotFoundError,
     StoppedError,
     TrainingError,
-    UnavailableError,
     error_from_dict,
 )
 from citeflow.paths import RunPaths
@@ -130,7 +129,7 @@ def train_locally(
         The TrainedModel.
 
     Raises:
-        UnavailableError: another process trains this run, or workers cannot connect here.
+        UnavailableError: another process trains this run.
         StoppedError: SIGTERM came.
         TrainingError: a worker ended without a model.
         CiteflowError: the error that a worker reported.
@@ -169,7 +168,7 @@ def check_loopback() -> None:
     """Check that processes of this machine can connect, which torchrun tries for minutes.
 
     Raises:
-        UnavailableError: they cannot.
+        CiteflowError: they cannot.
     """
     try:
         with socket.create_server((LOOPBACK, 0)) as server:
@@ -177,7 +176,7 @@ def check_loopback() -> None:
     except OSError as error:
         hint = "bring the loopback interface up, as with: ip link set lo up"
         value = f"{LOOPBACK}: {error.strerror or error}"
-        raise UnavailableError("workers of one machine cannot connect", value, hint=hint) from None
+        raise CiteflowError("workers of one machine cannot connect", value, hint=hint) from None
 
 
 def read_error(file: Path) -> CiteflowError | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from citeflow.errors import UnavailableError
+from citeflow.errors import CiteflowError
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -18,7 +18,7 @@ def shared_array(name: str, shape: tuple[int, ...], *, create: bool) -> np.ndarr
     """Create or open a float32 array in shared memory or, where that is full, in a temporary file.
 
     Raises:
-        UnavailableError: neither has room for it.
+        CiteflowError: neither has room for it.
     """
     size = math.prod(shape) * np.dtype(np.float32).itemsize
     candidates = _paths(name) if create else [path for path in _paths(name) if path.exists()]
@@ -28,7 +28,7 @@ def shared_array(name: str, shape: tuple[int, ...], *, create: bool) -> np.ndarr
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
-    raise UnavailableError(
+    raise CiteflowError(
         "no room for an array that the workers share", f"{size:,} bytes", hint="set TMPDIR"
     )
 

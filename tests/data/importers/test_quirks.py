@@ -19,7 +19,7 @@ from citeflow.data.importers.columns import date_text, is_count
 from citeflow.data.importers.records import abstract_of_index
 from citeflow.data.importers.source import open_source
 from citeflow.data.importers.writer import write_folder
-from citeflow.errors import DataError, NotFoundError, UnavailableError
+from citeflow.errors import DataError, MissingPackageError, NotFoundError
 
 WORK = {"id": "W1", "title": "T", "publication_year": 2001, "referenced_works": ["W2"]}
 
@@ -208,7 +208,7 @@ def test_same_label_twice_makes_numbers_the_ids_of_pajek(tmp_path):
 def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     folder = foreign.write(tmp_path / "in", "GraphML")
     monkeypatch.setitem(__import__("sys").modules, "networkx", None)
-    with pytest.raises(UnavailableError, match="networkx") as caught:
+    with pytest.raises(MissingPackageError, match="networkx") as caught:
         read(folder, tmp_path)
     assert ".[import]" in caught.value.hint
 

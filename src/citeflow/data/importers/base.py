@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from citeflow.data.importers.source import Source, SourceFile
-from citeflow.errors import UnavailableError
+from citeflow.errors import MissingPackageError
 
 EXAMPLES = 3
 """Rows that are shown of those that are dropped for one reason."""
@@ -79,6 +79,9 @@ class Notes:
 
     remarks: list[str] = field(default_factory=list)
 
+    names: dict[str, str] = field(default_factory=dict)
+    """Names that the source has for columns of ours, and for our two tables."""
+
     def drop(self, reason: str, examples: Sequence[object], count: int | None = None) -> None:
         """Count rows that are dropped; the first ones are kept to be shown."""
         count = len(examples) if count is None else count
@@ -90,6 +93,11 @@ class Notes:
     def ignore(self, name: str, reason: str) -> None:
         """Name a column or a file that is not read."""
         self.ignored.setdefault(name, reason)
+
+    def name_table(self, table: str, source: Source, file: SourceFile) -> None:
+        """Note the file of a folder that a table of ours is read of."""
+        if source.path.is_dir():
+            self.names[f"{table}.parquet"] = str(file.path.relative_to(source.path))
 
     def ignore_files(self, source: Source, read: Sequence[SourceFile], reason: str) -> None:
         """Name the files that are not read, the first ones where there are many."""
@@ -123,13 +131,13 @@ def library(name: str) -> Any:
     """Import a package that only some formats need.
 
     Raises:
-        UnavailableError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         hint = "pip install '.[import]' in a checkout of citeflow"
-        raise UnavailableError("package is not installed", name, hint=hint) from None
+        raise MissingPackageError("package is not installed", name, hint=hint) from None
 
 
 def papers(

@@ -55,6 +55,7 @@ def sniff(source: Source) -> Evidence | None:
 
 def read(source: Source, notes: Notes) -> Stream:
     """Read papers with their references."""
+    notes.names |= {"citing": "id", "cited": "references", "date": "year"}
     notes.ignore("n_citation", "counted from the citations")
     reader = JsonReader(Paper)
     found = papers(source)

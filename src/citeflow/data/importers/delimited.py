@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 
-from citeflow.data.diagnosis import quote
+from citeflow.data.diagnosis import not_utf8, quote
 from citeflow.data.importers.columns import ends
 from citeflow.data.importers.source import SourceFile
 from citeflow.errors import DataError
@@ -152,7 +152,7 @@ def read_table(
         ),
     }
     with file.open() as opened:
-        stream = _stream(opened, table, table.skipped + has_header)
+        stream = _stream(file, opened, table, table.skipped + has_header)
         try:
             yield from pyarrow.csv.open_csv(stream, **options)
         except pa.ArrowInvalid as error:
@@ -185,15 +185,31 @@ class _Stream(io.RawIOBase):
         return count
 
 
-def _stream(opened: BinaryIO, table: Table, num_skipped: int) -> Any:
+def _stream(file: SourceFile, opened: BinaryIO, table: Table, num_skipped: int) -> Any:
     """Skip the first lines, and turn what follows into UTF-8 with one delimiter."""
-    if table.encoding != "utf-8":
-        opened = io.BufferedReader(_Stream(_recode(opened, table.encoding)), BLOCK_BYTES)
+    is_utf8 = table.encoding == "utf-8"
+    chunks = _checked(file, opened) if is_utf8 else _recode(opened, table.encoding)
+    opened = io.BufferedReader(_Stream(chunks), BLOCK_BYTES)
     for _ in range(num_skipped):
         opened.readline(1 << 20)
     if table.delimiter is None:
         return io.BufferedReader(_Stream(_single_tabs(opened)), BLOCK_BYTES)
     return opened
+
+
+def _checked(file: SourceFile, opened: BinaryIO) -> Iterator[bytes]:
+    """Yield UTF-8 that is valid: pyarrow cannot hand over a row that is not to a handler."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    num_lines = 1
+    while chunk := opened.read(1 << 20):
+        try:
+            decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            lines = error.object.split(b"\n")
+            before = error.object.count(b"\n", 0, error.start)
+            raise not_utf8(f"{file.path}, line {num_lines + before}", lines[before]) from None
+        num_lines += chunk.count(b"\n")
+        yield chunk
 
 
 def _recode(opened: BinaryIO, encoding: str) -> Iterator[bytes]:
@@ -217,7 +233,7 @@ def _ragged(file: SourceFile, table: Table, text: str) -> DataError:
     wanted = text.strip().encode()
     where = str(file.path)
     with file.open() as opened:
-        for number, line in enumerate(_stream(opened, table, 0), 1):
+        for number, line in enumerate(_stream(file, opened, table, 0), 1):
             if line.strip() == wanted:
                 where = f"{file.path}, line {number}"
                 break

@@ -27,6 +27,9 @@ from citeflow.data.importers.delimited import Table
 from citeflow.data.importers.source import Source, SourceFile
 
 MAX_HEADERLESS_COLUMNS = 4
+MATRIX = b"%%MatrixMarket"
+"""Its first line of numbers is its size."""
+
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -51,7 +54,7 @@ class Layout:
 def layout_of(file: SourceFile) -> Layout | None:
     """Find the two columns of an edge list; None for a file that is none."""
     table = delimited.look(file)
-    if table is None:
+    if table is None or file.head.startswith(MATRIX):
         return None
     if named := _by_header(table):
         return named
@@ -144,6 +147,8 @@ def read_file(file: SourceFile, layout: Layout, notes: Notes) -> Iterator[Citati
         if name:
             notes.ignore(f"{file.path.name}: {name}", "citations have no attributes")
     columns = {layout.citing: "citing", layout.cited: "cited"}
+    if layout.names:
+        notes.names |= {role: layout.names[index] for index, role in columns.items()}
     for batch in delimited.read_table(
         file, layout.table, has_header=layout.has_header, columns=columns
     ):

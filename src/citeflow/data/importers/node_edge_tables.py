@@ -86,6 +86,8 @@ def read(source: Source, notes: Notes) -> Stream:
         raise DataError(
             f"{source.path} has several tables of papers", listed, hint="name one folder"
         )
+    notes.name_table("papers", source, nodes[0].file)
+    notes.name_table("citations", source, ends[0][0])
     for each in nodes:
         yield from _read_nodes(each, notes)
     for file, layout in ends:
@@ -107,6 +109,9 @@ def _read_nodes(nodes: _Nodes, notes: Notes) -> Iterator[base.Papers]:
     roles = {role: find(names, words) for role, words in ROLES.items()}
     taken = {name: role for role, name in roles.items() if name is not None}
     columns: dict[int, str] = {}
+    notes.names |= {role: name for name, role in taken.items() if role != "year"}
+    if "date" not in taken.values() and roles["year"]:
+        notes.names["date"] = roles["year"]
     for index, name in enumerate(names):
         if name in taken and taken[name] not in columns.values():
             columns[index] = taken[name]

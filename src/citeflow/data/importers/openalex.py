@@ -59,6 +59,7 @@ def _is_work(file: SourceFile) -> bool:
 
 def read(source: Source, notes: Notes) -> Stream:
     """Read works; references that OpenAlex lists twice count once, later."""
+    notes.names |= {"citing": "id", "cited": "referenced_works", "date": "publication_date"}
     notes.ignore("cited_by_count, counts_by_year, fwci", "counted from the citations")
     reader = JsonReader(Work)
     found = works(source)

@@ -84,6 +84,7 @@ def read(source: Source, notes: Notes) -> Stream:
 def _read_part(part: _Part, notes: Notes) -> Stream:
     if pair := ends(part.names):
         citing, cited = pair
+        notes.names |= {"citing": citing, "cited": cited}
         for name in set(part.names) - set(pair):
             notes.ignore(f"{part.file.path.name}: {name}", "citations have no attributes")
         for batch in _batches(part, [citing, cited]):
@@ -92,6 +93,9 @@ def _read_part(part: _Part, notes: Notes) -> Stream:
     references = str(find(part.names, REFERENCES)) if part.kind == "references" else ""
     roles = {role: find(part.names, words) for role, words in ROLES.items()}
     taken = {str(name): role for role, name in roles.items() if name is not None}
+    notes.names |= {role: name for name, role in taken.items()}
+    if references:
+        notes.names["cited"] = references
     counts = [
         name for name in part.names if name not in taken and is_count(name) and name != references
     ]

@@ -3,12 +3,12 @@
 To add a format, write a module like `konect.py` and add its line to IMPORTERS.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from citeflow import files
 from citeflow.data import citation_folder, ogb
+from citeflow.data.diagnosis import MissingColumnError
 from citeflow.data.importers import (
     adjacency,
     arxiv,
@@ -16,6 +16,7 @@ from citeflow.data.importers import (
     dblp,
     edges,
     graph_xml,
+    kinds,
     konect,
     node_edge_tables,
     ogb_raw,
@@ -23,16 +24,15 @@ from citeflow.data.importers import (
     pajek,
     parquet,
     planetoid,
-    refused,
     semantic_scholar,
 )
 from citeflow.data.importers.base import Evidence, Importer, Notes
 from citeflow.data.importers.source import Source, open_source
 from citeflow.data.importers.writer import Imported, write_folder
-from citeflow.data.tables import open_table
+from citeflow.data.tables import find_tables, open_table
 from citeflow.errors import CiteflowError, DataError, NotFoundError
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same file is read as another graph than before."""
 
 IMPORTERS: tuple[Importer, ...] = (
@@ -83,7 +83,10 @@ class Recognized:
 
 
 def is_native(folder: Path) -> bool:
-    """True for a citation folder whose tables have citeflow's own columns, and for OGB's layout."""
+    """True for a citation folder whose tables have citeflow's own columns, and for OGB's layout.
+
+    Tables that cannot be read are citeflow's own as well: their reader says what is wrong.
+    """
     try:
         ogb.find_files(folder)
     except NotFoundError:
@@ -92,16 +95,41 @@ def is_native(folder: Path) -> bool:
         return True
     try:
         citation_folder.find_files(folder)
-        open_table(folder, "papers", ["id"])
-        open_table(folder, "citations", ["citing", "cited"])
     except CiteflowError:
         return False
+    try:
+        open_table(folder, "papers", ["id"])
+        open_table(folder, "citations", citation_folder.CITATION_COLUMNS)
+    except DataError as error:
+        return not isinstance(error, MissingColumnError)
     return True
 
 
 def native_folder(source: Source) -> Path | None:
-    """Return the first folder of a source that is a citation folder or OGB's layout."""
-    return next(filter(is_native, _folders(source)), None)
+    """Return the folder of a source that is a citation folder or OGB's layout, the topmost first.
+
+    Raises:
+        DataError: it holds several.
+    """
+    found = _native_folders(source)
+    if len(found) > 1:
+        shown = ", ".join(str(folder.relative_to(source.path)) for folder in found[:5])
+        raise DataError(f"{source.path} holds {len(found)} datasets", shown, hint="name one")
+    return found[0] if found else None
+
+
+def _native_folders(source: Source) -> list[Path]:
+    if source.path.is_file():
+        return []
+    if is_native(source.path) or _has_tables(source.path):
+        return [source.path]  # the reader says what is wrong with tables that are not ours
+    below = {
+        folder
+        for file in source.files
+        for folder in file.path.parents
+        if source.path in folder.parents
+    }
+    return [folder for folder in sorted(below)[:100] if is_native(folder)]
 
 
 def recognize(path: Path) -> Recognized | None:
@@ -115,7 +143,7 @@ def recognize(path: Path) -> Recognized | None:
     if path.is_dir() and is_native(path):
         return None  # whatever else lies there, and however much
     source = open_source(path)
-    if path.is_dir() and native_folder(source) is not None:
+    if path.is_dir() and (native := _native_folders(source)) and native != [path]:
         return None
     guesses = [
         (evidence.confidence, -order, importer, evidence)
@@ -127,9 +155,13 @@ def recognize(path: Path) -> Recognized | None:
         if path.is_dir() and _is_broken_folder(path, importer):
             return None
         return Recognized(source, importer, evidence)
-    if error := refused.refusal(source):
+    if not (path.is_dir() and _has_tables(path)) and (error := kinds.refusal(source)):
         raise error
     return None
+
+
+def _has_tables(folder: Path) -> bool:
+    return any(find_tables(folder, table) for table in citation_folder.TABLES)
 
 
 def _is_broken_folder(path: Path, importer: Importer) -> bool:
@@ -143,17 +175,6 @@ def _is_broken_folder(path: Path, importer: Importer) -> bool:
     except CiteflowError as error:
         return isinstance(error, DataError)
     return importer in (edges.IMPORTER, parquet.IMPORTER)
-
-
-def _folders(source: Source) -> Iterator[Path]:
-    yield source.path
-    below = {
-        folder
-        for file in source.files
-        for folder in file.path.parents
-        if source.path in folder.parents
-    }
-    yield from sorted(below)[:100]
 
 
 def unknown(path: Path) -> DataError:

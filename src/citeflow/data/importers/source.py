@@ -4,21 +4,21 @@ What a file holds is told by its content alone: a name like `works.json.gz` may 
 the browser has unpacked already.
 """
 
-import bz2
 import contextlib
 import functools
-import gzip
 import lzma
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from citeflow.data.diagnosis import first_line
+from citeflow.data.dialect import is_compressed, open_unpacked
 from citeflow.errors import DataError, NotFoundError
 
 HEAD_BYTES = 1 << 18
@@ -28,10 +28,6 @@ HEADS_BYTES = 128 << 20
 MAX_FILES = 100_000
 MAX_WHOLE_BYTES = 2 << 30
 
-GZIP = b"\x1f\x8b"
-BZIP2 = b"BZh"
-XZ = b"\xfd7zXZ\x00"
-ZSTD = b"\x28\xb5\x2f\xfd"
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
@@ -74,7 +70,7 @@ class SourceFile:
         """The first bytes, unpacked; what can be unpacked of a damaged file."""
         parts = []
         try:
-            with _unpacked(self.path, self.raw_head) as file:
+            with open_unpacked(self.path) as file:
                 size = 0
                 # `read` would wait for more of a file that is cut short, and lose what came.
                 read = getattr(file, "read1", file.read)
@@ -109,7 +105,7 @@ class SourceFile:
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """Open the unpacked bytes; damage that shows within the block is a DataError."""
-        with self.damage_as_data_error(), _unpacked(self.path, self.raw_head) as file:
+        with self.damage_as_data_error(), open_unpacked(self.path) as file:
             yield file
 
     @contextlib.contextmanager
@@ -124,7 +120,7 @@ class SourceFile:
         except (*BROKEN, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            hint = "" if self.raw_head[:2] != GZIP else "copy or download it again"
+            hint = "copy or download it again" if is_compressed(self.path) else ""
             raise DataError(f"{self.path} cannot be read", first_line(error), hint=hint) from None
 
 
@@ -145,6 +141,11 @@ class Source:
         return tuple(file for file in self.files if test(file))
 
 
+def is_extra(path: Path) -> bool:
+    """True for a hidden file and one that goes with data and holds none, by its relative path."""
+    return any(part[0] == "." or part in SKIPPED for part in path.parts)
+
+
 def open_source(path: Path) -> Source:
     """Find the files of a source; hidden and empty ones are none.
 
@@ -158,10 +159,7 @@ def open_source(path: Path) -> Source:
         raise NotFoundError("no such file or folder", path)
     found = []
     for each in path.rglob("*"):
-        parts = each.relative_to(path).parts
-        if not each.is_file() or any(part[0] == "." or part in SKIPPED for part in parts):
-            continue
-        if each.stat().st_size:
+        if each.is_file() and not is_extra(each.relative_to(path)) and each.stat().st_size:
             found.append(each)
         if len(found) > MAX_FILES:
             raise DataError(f"folder with more than {MAX_FILES:,} files", path)
@@ -184,7 +182,16 @@ def is_archive(path: Path) -> bool:
     if file.raw_head[:2] == b"PK" and zipfile.is_zipfile(path):
         names = zip_names(path)
         return not all(name.endswith(".npy") for name in names) and not is_office(names)
-    return file.head[257:262] == b"ustar"
+    return file.head[257:262] == b"ustar" or _has_checksum(file.head[: tarfile.BLOCKSIZE])
+
+
+def _has_checksum(head: bytes) -> bool:
+    """True for a header of the oldest tar, which has no magic number."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def zip_names(path: Path) -> list[str]:
@@ -199,15 +206,3 @@ def zip_names(path: Path) -> list[str]:
 def is_office(names: list[str]) -> bool:
     """True for the names in a workbook or a document of Microsoft Office or OpenOffice."""
     return "[Content_Types].xml" in names or "META-INF/manifest.xml" in names
-
-
-def _unpacked(path: Path, magic: bytes) -> BinaryIO:
-    if magic.startswith(GZIP):
-        return cast(BinaryIO, gzip.open(path))
-    if magic.startswith(BZIP2) and magic[3:4].isdigit():
-        return cast(BinaryIO, bz2.open(path))
-    if magic.startswith(XZ):
-        return cast(BinaryIO, lzma.open(path))
-    if magic.startswith(ZSTD):
-        return cast(BinaryIO, pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
-    return path.open("rb")

@@ -8,7 +8,7 @@ from pathlib import Path
 from citeflow import files
 from citeflow.data import archive, download
 from citeflow.data.importers.source import is_archive
-from citeflow.errors import NotFoundError
+from citeflow.errors import NotFoundError, named_as
 from citeflow.utils.logging import redact_url
 
 
@@ -33,9 +33,9 @@ def unpacked(source: str, scratch: Path) -> Iterator[Path]:
             raise NotFoundError("no such file or folder", redact_url(source))
         if path.is_file() and is_archive(path):
             work = _work(stack, scratch)
+            stack.enter_context(named_as(work, path))
             archive.extract(path, work)
-            entries = [each for each in work.iterdir() if each.name != "__MACOSX"]
-            path = entries[0] if len(entries) == 1 else work
+            path = work
         yield path
 
 

@@ -42,6 +42,16 @@ class Imported:
     examples: dict[str, list[str]]
     ignored: dict[str, str]
     remarks: list[str]
+    names: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """Say what was left out, and why, a sentence each."""
+        dropped = []
+        for reason, count in self.dropped.items():
+            shown = ", ".join(self.examples[reason])
+            dropped.append(f"{count:,} dropped: {reason}" + (f", such as {shown}" if shown else ""))
+        ignored = [f"not read: {name} ({reason})" for name, reason in self.ignored.items()]
+        return [*dropped, *ignored, *self.remarks]
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, for JSON."""
@@ -110,6 +120,7 @@ def write_folder(stream: Stream, notes: Notes, folder: Path) -> Imported:
         examples=notes.examples,
         ignored=notes.ignored,
         remarks=notes.remarks,
+        names=notes.names,
     )
     _log(imported)
     return imported
@@ -211,10 +222,5 @@ def _is_empty(path: Path, name: str) -> bool:
 
 def _log(imported: Imported) -> None:
     log("import", "read", papers=imported.papers, citations=imported.citations)
-    for reason, count in imported.dropped.items():
-        shown = ", ".join(imported.examples[reason])
-        log("import", f"dropped: {reason}", count=count, **({"first": shown} if shown else {}))
-    for name, reason in imported.ignored.items():
-        log("import", f"not read: {name}", reason=reason)
-    for remark in imported.remarks:
-        log("import", remark)
+    for line in imported.lines():
+        log("import", line)

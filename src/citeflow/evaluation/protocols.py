@@ -1,0 +1,264 @@
+"""Protocols: which papers a test citation is ranked against, and what of the graph is seen.
+
+- `ogb`: the random papers of the split, 1,000 of them by default.
+- `all`: every paper that the source may be ranked against (`graph.candidates`), as `predict` ranks
+  them. A random sample of the test citations where all of them would take long.
+- `hard`: the hard candidates of the prepared graph.
+- `cold`: as `all`, for the same test citations, in a graph without their sources' references, all
+  papers embedded again. The references that were taken away are no candidates there either. Few
+  sources lose theirs at a time: new papers are cited by new papers, so taking all of them away
+  would take away who cites the sources, too.
+
+With `data.time_cut` all of them score a source in the graph as of its date: a view of the graph for
+each slice of time.
+
+Legend: P test citations, N papers, H hidden channels, K candidates.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from citeflow.data.citation_graph import HeldOut
+from citeflow.data.features import release_pages
+from citeflow.evaluation import metrics, ranking
+from citeflow.evaluation.baselines import Baselines
+from citeflow.evaluation.inference import embed_all
+from citeflow.evaluation.ranking import Chunk, Methods, Ranks, map_in_threads
+from citeflow.evaluation.scoring import build_structural_features, score_candidates
+from citeflow.evaluation.trained_model import TrainedModel
+from citeflow.graph.candidates import sample_rows
+from citeflow.graph.prepared import PreparedGraph
+from citeflow.graph.time_slices import time_slices
+from citeflow.graph.views import without_later_citations, without_references
+from citeflow.report import ProtocolScores, RankScores
+from citeflow.utils.progress import log_progress
+
+MODEL = "model"
+"""Name of the model among the methods that are ranked."""
+
+MAX_PAIRS = 100_000_000
+"""Pairs of a source and a paper that `all` scores, and `cold` as many, if no number of sources is
+asked for."""
+
+MIN_SOURCES = 200
+"""Sources that are ranked whatever it takes, as fewer say too little."""
+
+COLD_SHARE = 0.03
+"""Of the test citations, whose sources lose their references in one graph, at most; each graph
+costs an embedding of all papers."""
+
+NEGATIVES_PER_POSITIVE = 10
+"""For AUC and the ROC curve; accuracy takes one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitScores:
+    """Scores of a split, reduced so that memory does not grow with the candidates."""
+
+    rank_P: Tensor
+    positive_P: Tensor
+    negative_PK: Tensor
+    """Only the first NEGATIVES_PER_POSITIVE of each source."""
+    num_negatives: int
+    """Candidates that each positive was ranked against."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """A model's scores of both splits among random papers, and the ranks in each protocol."""
+
+    valid: SplitScores
+    test: SplitScores
+    protocols: dict[str, Ranks]
+    """Protocols in which no test citation has a candidate are left out."""
+
+
+class Scorer:
+    """A model and the baselines on one view of the graph."""
+
+    def __init__(self, trained: TrainedModel, graph: PreparedGraph) -> None:
+        """Embed all papers."""
+        self._model = trained.model
+        self._structural = build_structural_features(graph, trained.config.model)
+        with log_progress("evaluate", "embedding the papers"):
+            self._embedding_NH = embed_all(trained.model, graph)
+        self.baselines = Baselines(graph, self._structural)
+
+    def logits(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
+        """Compute the model's logits; float32 [P, K]."""
+        return score_candidates(
+            self._model, self._embedding_NH, self._structural, source_P, candidate_PK
+        )
+
+    def methods(
+        self, source_P: np.ndarray, candidate_PK: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and scores of the model, then of each baseline; float32 [P, K]."""
+        yield MODEL, self.logits(source_P, candidate_PK)
+        yield from self.baselines(source_P, candidate_PK)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The graph that some rows of the splits are scored in."""
+
+    graph: PreparedGraph
+    valid_row_P: np.ndarray
+    test_row_P: np.ndarray
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The results of the views so far."""
+
+    valid: list[SplitScores] = field(default_factory=list)
+    test: list[SplitScores] = field(default_factory=list)
+    rows: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    """Rows of valid and test of each view."""
+    protocols: dict[str, list[Ranks]] = field(default_factory=dict)
+
+    def add(self, protocol: str, ranks: Ranks) -> None:
+        """Add the ranks of a view, if there are any."""
+        if len(ranks.num_candidates_Q):
+            self.protocols.setdefault(protocol, []).append(ranks)
+
+
+def measure(trained: TrainedModel, graph: PreparedGraph) -> Measured:
+    """Rank the held-out citations in all protocols."""
+    parts = _Parts()
+    most = num_sources(trained.config.evaluation.num_sources, num_papers=graph.num_papers)
+    sampled_P = sample_rows(len(graph.test.source_P), most, trained.config.data.seed)
+    for view in _views(graph):
+        _measure_view(trained, view, np.intersect1d(sampled_P, view.test_row_P), parts)
+    valid_rows, test_rows = zip(*parts.rows, strict=True)
+    return Measured(
+        valid=_in_order(parts.valid, valid_rows),
+        test=_in_order(parts.test, test_rows),
+        protocols={name: ranking.join(ranks) for name, ranks in parts.protocols.items()},
+    )
+
+
+def num_sources(wanted: int, *, num_papers: int) -> int:
+    """Return how many test citations `all` and `cold` rank at most; `wanted` is 0 for a budget."""
+    return wanted or max(MIN_SOURCES, MAX_PAIRS // num_papers)
+
+
+def scores(ranks: Ranks, *, of: int, seed: int) -> ProtocolScores:
+    """Compute the figures of a protocol, with confidence intervals if it is of a sample.
+
+    Args:
+        ranks: by the model and by each baseline.
+        of: test citations that there are.
+        seed: of the bootstrap.
+    """
+    by_method = {name: metrics.ranking(rank_P) for name, rank_P in ranks.by_method.items()}
+    num = len(ranks.num_candidates_Q)
+    return ProtocolScores(
+        **by_method.pop(MODEL),
+        num_sources=num,
+        of_sources=of,
+        num_candidates=round(ranks.num_candidates_Q.double().median().item()),
+        ci=None if num == of else ranking.confidence_intervals(ranks.by_method[MODEL], seed=seed),
+        seconds=round(ranks.seconds, 3),
+        baselines={name: RankScores(**figures) for name, figures in by_method.items()},
+    )
+
+
+def _views(graph: PreparedGraph) -> Iterator[_View]:
+    """Yield the graph for all rows, or a view for each slice of time."""
+    valid = np.asarray(graph.valid.source_P)
+    test = np.asarray(graph.test.source_P)
+    if not graph.facts.time_cut:
+        yield _View(graph, np.arange(len(valid)), np.arange(len(test)))
+        return
+    assert graph.day_N is not None
+    for part in time_slices(np.concatenate([valid, test]), graph.day_N):
+        seen = without_later_citations(graph, part)
+        yield _View(seen, part.rows(graph.day_N[valid]), part.rows(graph.day_N[test]))
+
+
+def _measure_view(trained: TrainedModel, view: _View, sampled_P: np.ndarray, parts: _Parts) -> None:
+    """Score the rows of a view; of the test also the sampled ones among all papers."""
+    graph = view.graph
+    scorer = Scorer(trained, graph)
+    parts.rows.append((view.valid_row_P, view.test_row_P))
+    parts.valid.append(score_split(scorer, graph.valid, view.valid_row_P, "valid"))
+    began = time.monotonic()
+    test = score_split(scorer, graph.test, view.test_row_P, "test")
+    seconds = time.monotonic() - began
+    parts.test.append(test)
+    ogb = _rank(scorer.baselines, "ogb", graph, view.test_row_P)
+    parts.add(
+        "ogb",
+        dataclasses.replace(
+            ogb, by_method={MODEL: test.rank_P, **ogb.by_method}, seconds=ogb.seconds + seconds
+        ),
+    )
+    has_hard_P = graph.hard.index(graph.test.source_P[view.test_row_P]) >= 0
+    parts.add("hard", _rank(scorer.methods, "hard", graph, view.test_row_P[has_hard_P]))
+    parts.add("all", _rank(scorer.methods, "all", graph, sampled_P))
+    del scorer  # its embeddings have to go before others are computed
+    at_once = max(1, int(COLD_SHARE * len(graph.test.source_P)))
+    num_groups = -(-len(sampled_P) // at_once)
+    for group in range(num_groups):
+        # Every so manyth, as neighbors in the order of the split are of one time.
+        row_Q = sampled_P[group::num_groups]
+        began = time.monotonic()
+        cold = Scorer(trained, without_references(graph, graph.test.source_P[row_Q]))
+        # The candidates are those of the graph with the references.
+        ranks = _rank(cold.methods, "cold", graph, row_Q)
+        parts.add("cold", dataclasses.replace(ranks, seconds=time.monotonic() - began))
+    if graph.x_NF is not None:
+        release_pages(graph.x_NF)
+
+
+def _rank(methods: Methods, name: str, graph: PreparedGraph, row_Q: np.ndarray) -> Ranks:
+    """Rank some rows of the test split in a protocol."""
+    if name == "ogb":
+        chunks = ranking.random_chunks(graph.test, row_Q)
+    elif name == "hard":
+        chunks = ranking.hard_chunks(graph.test, graph.hard, row_Q)
+    else:
+        chunks = ranking.all_chunks(graph.test, graph.candidates(), row_Q)
+    return ranking.rank(methods, chunks, name=name, of=len(row_Q))
+
+
+def score_split(scorer: Scorer, held_out: HeldOut, row_Q: np.ndarray, name: str) -> SplitScores:
+    """Score some rows of a split and their negatives by the model."""
+
+    def score(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+        score_PK = torch.from_numpy(scorer.logits(chunk.source_P, chunk.candidate_PK))
+        positive_P = score_PK[:, 0]
+        negative_PK = score_PK[:, 1:]
+        # Copies: views would keep the scores of all candidates.
+        few_PK = negative_PK[:, :NEGATIVES_PER_POSITIVE].clone()
+        return metrics.rank_positives(positive_P, negative_PK), positive_P.clone(), few_PK
+
+    num_negatives = held_out.negative_PK.shape[1]
+    few = min(NEGATIVES_PER_POSITIVE, num_negatives)
+    parts = [(torch.empty(0), torch.empty(0), torch.empty(0, few))]
+    with log_progress("evaluate", f"ranking, {name}", of=len(row_Q)) as progress:
+        for chunk, part in map_in_threads(score, ranking.random_chunks(held_out, row_Q)):
+            parts.append(part)
+            progress.done += len(chunk.row_P)
+    rank_P, positive_P, negative_PK = (torch.cat(each) for each in zip(*parts, strict=True))
+    return SplitScores(
+        rank_P=rank_P, positive_P=positive_P, negative_PK=negative_PK, num_negatives=num_negatives
+    )
+
+
+def _in_order(parts: list[SplitScores], rows: Sequence[np.ndarray]) -> SplitScores:
+    """Put the parts of a split together, in the order of its rows."""
+    order_P = torch.from_numpy(np.argsort(np.concatenate(rows)))
+    return SplitScores(
+        rank_P=torch.cat([part.rank_P for part in parts])[order_P],
+        positive_P=torch.cat([part.positive_P for part in parts])[order_P],
+        negative_PK=torch.cat([part.negative_PK for part in parts])[order_P],
+        num_negatives=parts[0].num_negatives,
+    )

@@ -1,0 +1,235 @@
+"""Ranks of the cited papers among their candidates, by several methods at once, chunk by chunk.
+
+Nothing here holds the scores of all candidates: a rank is one more than the number of candidates
+that come before, which is counted as they are scored.
+
+Legend: P test citations of a chunk, K candidates, Q test citations that are ranked.
+"""
+
+import collections
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import scipy.stats
+import torch
+from torch import Tensor
+
+from citeflow.data.citation_graph import HeldOut
+from citeflow.evaluation import metrics
+from citeflow.evaluation.scoring import PAIRS
+from citeflow.graph.candidates import Candidates, HardCandidates
+from citeflow.utils.progress import log_progress
+from citeflow.utils.system import num_cores
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Methods = Callable[[np.ndarray, np.ndarray], Iterable[tuple[str, np.ndarray]]]
+"""From sources [P] and their candidates [P, K] to name and scores [P, K] of each method."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Some test citations with candidates that are scored at once."""
+
+    row_P: np.ndarray
+    """Positions among the citations that are ranked."""
+
+    source_P: np.ndarray
+    candidate_PK: np.ndarray
+    """The cited paper in column 0, then its candidates, or some of them."""
+
+    is_counted_PK: np.ndarray | None = None
+    """False for papers, without that of column 0, that are no candidates of the source."""
+
+    def num_candidates(self) -> Tensor:
+        """Count the candidates of each citation, int64 [P]."""
+        if self.is_counted_PK is not None:
+            return torch.from_numpy(self.is_counted_PK.sum(axis=1))
+        return torch.full((len(self.row_P),), self.candidate_PK.shape[1] - 1)
+
+
+def random_chunks(held_out: HeldOut, row_Q: np.ndarray) -> Iterator[Chunk]:
+    """Yield some rows of a split with their own negatives."""
+    for position_P in _slices(len(row_Q), 1 + held_out.negative_PK.shape[1]):
+        row_P = row_Q[position_P]
+        negative_PK = held_out.negative_PK[row_P]
+        yield Chunk(
+            row_P=position_P,
+            source_P=np.asarray(held_out.source_P[row_P]),
+            candidate_PK=np.concatenate([held_out.target_P[row_P, None], negative_PK], axis=1),
+        )
+
+
+def hard_chunks(held_out: HeldOut, hard: HardCandidates, row_Q: np.ndarray) -> Iterator[Chunk]:
+    """Yield some rows of a split, each of which has hard candidates, with these.
+
+    Rows with fewer than others are filled up with papers that are not counted.
+    """
+    index_Q = hard.index(held_out.source_P[row_Q])
+    most = int(hard.candidates.degree_N[index_Q].max(initial=0))
+    for position_P in _slices(len(row_Q), 1 + most):
+        row_P = row_Q[position_P]
+        candidate_PK = np.repeat(held_out.target_P[row_P, None], 1 + most, axis=1)
+        is_counted_PK = np.zeros((len(row_P), most), dtype=bool)
+        for i, index in enumerate(index_Q[position_P].tolist()):
+            paper_K = hard.candidates.row(index)
+            candidate_PK[i, 1 : 1 + len(paper_K)] = paper_K
+            is_counted_PK[i, : len(paper_K)] = True
+        yield Chunk(
+            row_P=position_P,
+            source_P=np.asarray(held_out.source_P[row_P]),
+            candidate_PK=candidate_PK,
+            is_counted_PK=is_counted_PK,
+        )
+
+
+def all_chunks(held_out: HeldOut, rule: Candidates, row_Q: np.ndarray) -> Iterator[Chunk]:
+    """Yield some rows of a split with all papers, a range of them at a time."""
+    num_papers = rule.num_papers
+    for position_P in _slices(len(row_Q), num_papers):
+        row_P = row_Q[position_P]
+        source_P = np.asarray(held_out.source_P[row_P])
+        for first in range(0, num_papers, PAIRS):
+            paper_K = np.arange(first, min(first + PAIRS, num_papers), dtype=np.int32)
+            candidate_PK = np.empty((len(row_P), 1 + len(paper_K)), dtype=np.int32)
+            candidate_PK[:, 0] = held_out.target_P[row_P]
+            candidate_PK[:, 1:] = paper_K
+            yield Chunk(
+                row_P=position_P,
+                source_P=source_P,
+                candidate_PK=candidate_PK,
+                is_counted_PK=np.stack([rule.mask(source, paper_K) for source in source_P]),
+            )
+
+
+def _slices(num_rows: int, width: int) -> Iterator[np.ndarray]:
+    size = max(1, PAIRS // width)
+    for first in range(0, num_rows, size):
+        yield np.arange(first, min(first + size, num_rows))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranks:
+    """Ranks of some test citations."""
+
+    by_method: dict[str, Tensor]
+    """float32 [Q] by the name of the method; ties count half."""
+
+    num_candidates_Q: Tensor
+    """Papers that each was ranked against."""
+
+    seconds: float
+    """Time that it took."""
+
+
+def rank(methods: Methods, chunks: Iterable[Chunk], *, name: str, of: int) -> Ranks:
+    """Rank the cited papers among their candidates by each method.
+
+    Args:
+        methods: compute the scores.
+        chunks: candidates; those of one citation may come in several chunks.
+        name: of the protocol, for the log.
+        of: Q.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+
+    def count(chunk: Chunk) -> dict[str, Tensor]:
+        is_counted_PK = None
+        if chunk.is_counted_PK is not None:
+            is_counted_PK = torch.from_numpy(chunk.is_counted_PK)
+        return {
+            method: metrics.count_better(
+                torch.from_numpy(score_PK[:, 0]), torch.from_numpy(score_PK[:, 1:]), is_counted_PK
+            )
+            for method, score_PK in methods(chunk.source_P, chunk.candidate_PK)
+        }
+
+    began = time.monotonic()
+    num_better: dict[str, Tensor] = {}
+    num_candidates_Q = torch.zeros(of, dtype=torch.int64)
+    with log_progress("evaluate", f"ranking, {name}", of=of) as progress:
+        for chunk, counts in map_in_threads(count, chunks):
+            row_P = torch.from_numpy(chunk.row_P)
+            num_candidates_Q[row_P] += chunk.num_candidates()
+            for method, num_P in counts.items():
+                num_Q = num_better.setdefault(method, torch.zeros(of, dtype=torch.float64))
+                num_Q[row_P] += num_P
+            progress.done = int(row_P[-1]) + 1
+    return Ranks(
+        by_method={name: (1 + num_Q).to(torch.float32) for name, num_Q in num_better.items()},
+        num_candidates_Q=num_candidates_Q,
+        seconds=time.monotonic() - began,
+    )
+
+
+def join(parts: Sequence[Ranks]) -> Ranks:
+    """Put the ranks of several parts of a split together, one part after the other."""
+    return Ranks(
+        by_method={
+            method: torch.cat([part.by_method[method] for part in parts])
+            for method in parts[0].by_method
+        },
+        num_candidates_Q=torch.cat([part.num_candidates_Q for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Call a function with each item, and yield items and results in order.
+
+    As many calls run at a time as torch may use cores, each of them on one. Few are waiting or done
+    at a time, so that memory does not grow with their number; `ThreadPoolExecutor.map` would submit
+    all.
+    """
+    threads = min(torch.get_num_threads(), num_cores())
+    waiting: collections.deque[tuple[Item, Future[Result]]] = collections.deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        remaining = iter(items)
+        while True:
+            for item in remaining:
+                waiting.append((item, pool.submit(function, item)))
+                if len(waiting) > threads:
+                    break
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            yield item, future.result()
+
+
+def confidence_intervals(rank_Q: Tensor, *, seed: int) -> dict[str, tuple[float, float]]:
+    """Estimate the 95 % confidence intervals of a sample's figures by the bootstrap's percentiles.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    rank = rank_Q.double().numpy()
+    statistics: dict[str, Callable[..., np.ndarray]] = {
+        "mrr": lambda rank, axis: (1 / rank).mean(axis),
+        "recall@20": lambda rank, axis: (rank <= 20).mean(axis),
+        "recall@100": lambda rank, axis: (rank <= 100).mean(axis),
+    }
+    intervals = {}
+    for name, statistic in statistics.items():
+        found = scipy.stats.bootstrap(
+            (rank,),
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=100,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+        low, high = found.confidence_interval
+        intervals[name] = (float(low), float(high))
+    return intervals

@@ -1,0 +1,231 @@
+"""Reasons for a prediction: the papers between source and candidate, and how alike the two are.
+
+Every reason is read off the training citations, so a paper or a citation that it names exists, and
+a citation that is held out is none. A path weighs as in the structural features
+(`models.structural`): one over the papers that each paper between leads on to, so that kinds of
+paths of any length compare, as chances that a random walk takes them.
+
+Legend: S references of the source, H papers on paths.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from citeflow.data.diagnosis import plural
+from citeflow.graph.csr import Csr, rows_of
+from citeflow.graph.prepared import PreparedGraph
+
+MOST = 3
+"""Reasons of a prediction, and papers that one names, at most."""
+
+ALIKE = 0.5
+"""Cosine similarity from which on it is a reason beside paths."""
+
+Kind = Literal[
+    "reference_of_reference",
+    "bibliographic_coupling",
+    "co_citation",
+    "cited_together",
+    "similar_text",
+    "similar_features",
+    "popularity",
+]
+
+Similarity = Callable[[int, int], float | None]
+"""Cosine of the features of two papers; None where they say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """One thing that speaks for a prediction."""
+
+    kind: Kind
+    papers: tuple[int | str, ...]
+    """Papers in between, the heaviest first: references of the source, or for `cited_together`
+    papers that cite source and candidate."""
+
+    num_papers: int
+    """Count of all such papers."""
+
+    citing: tuple[int | str, ...] = ()
+    """For `co_citation`: papers that cite the candidate together with those."""
+
+    num_citing: int = 0
+    """Count of all such papers."""
+
+    value: float
+    """Sum of the weights of all paths, cosine, or number of citations."""
+
+    text: str
+    """The reason in words, for those who ask for the source."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """Paths of one kind between two papers."""
+
+    kind: Kind
+    paper_H: np.ndarray
+    """Rows in between, the heaviest first."""
+
+    citing_H: np.ndarray
+    """Rows of citing papers on paths of three."""
+
+    weight: float
+    """Sum of the weights of all paths."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """Identifiers and titles of the papers."""
+
+    ids: list[int] | list[str]
+    titles: list[str] | None
+
+    def label(self, row: int) -> str:
+        """Name a paper: its title, cut where it is long, with its identifier."""
+        title = self.titles[row].strip() if self.titles else ""
+        if not title:
+            return str(self.ids[row])
+        short = title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 3].rstrip()}..."
+        return f'"{short}" ({self.ids[row]})'
+
+
+MAX_TITLE = 60
+
+
+def find_reasons(
+    graph: PreparedGraph,
+    source: int,
+    candidate: int,
+    *,
+    names: Names,
+    similarity: Similarity,
+    kind: Kind,
+) -> tuple[Reason, ...]:
+    """List at most three reasons, the strongest first; where nothing speaks for it, none.
+
+    Args:
+        graph: training citations, those of new papers included.
+        source: row of the paper that is asked for.
+        candidate: row of the predicted one.
+        names: of the papers of the graph.
+        similarity: of the features.
+        kind: `similar_text` or `similar_features`.
+    """
+    paths = [
+        _describe(each, names) for each in find_evidence(graph, source, candidate) if each.weight
+    ]
+    others = []
+    cosine = similarity(source, candidate)
+    if cosine is not None and (cosine >= ALIKE or (not paths and cosine > 0)):
+        others = [_of_pair(kind, cosine, f"{kind.replace('_', ' ')} {cosine:.2f}")]
+    num_citations = len(graph.citations.row(candidate))
+    if not paths and num_citations:
+        text = f"cited by {plural(num_citations, 'paper')} of the graph"
+        others.append(_of_pair("popularity", num_citations, text))
+    return (*paths[: MOST - len(others)], *others)
+
+
+def _of_pair(kind: Kind, value: float, text: str) -> Reason:
+    return Reason(kind=kind, papers=(), num_papers=0, value=float(value), text=text)
+
+
+def find_evidence(graph: PreparedGraph, source: int, candidate: int) -> list[Evidence]:
+    """List the paths from a source to a candidate by kind, the heaviest kind first."""
+    references, citations = graph.references, graph.citations
+    cited_S = references.row(source)
+    cited_S = np.asarray(cited_S[cited_S != candidate])
+    citing = np.asarray(citations.row(candidate))
+    citing = citing[citing != source]
+    found = [
+        _over_one(
+            "reference_of_reference",
+            np.intersect1d(cited_S, citing, assume_unique=True),
+            references,
+        ),
+        _over_one(
+            "bibliographic_coupling",
+            np.intersect1d(cited_S, references.row(candidate), assume_unique=True),
+            citations,
+        ),
+        _over_one(
+            "cited_together",
+            np.intersect1d(citations.row(source), citing, assume_unique=True),
+            graph.neighbors,
+        ),
+        _over_two(graph, cited_S, citing),
+    ]
+    return sorted(found, key=lambda each: -each.weight)
+
+
+def _over_one(kind: Kind, paper_H: np.ndarray, next_hop: Csr) -> Evidence:
+    """Weigh paths over one paper by the number of papers that lead on from it."""
+    weight_H = 1 / np.maximum(_degrees(next_hop, paper_H), 1)
+    return Evidence(
+        kind=kind,
+        paper_H=paper_H[np.argsort(-weight_H, kind="stable")],
+        citing_H=paper_H[:0],
+        weight=float(weight_H.sum()),
+    )
+
+
+def _over_two(graph: PreparedGraph, cited_S: np.ndarray, citing: np.ndarray) -> Evidence:
+    """Weigh paths over a reference of the source, and a paper that cites it and the candidate."""
+    rows = rows_of(graph.references, citing)
+    passed = np.flatnonzero(np.isin(rows.col_E, cited_S))
+    paper_H = rows.col_E[passed]
+    citing_H = np.repeat(citing, rows.degree_N)[passed]
+    weight_H = 1 / (_degrees(graph.citations, paper_H) * _degrees(graph.references, citing_H))
+    return Evidence(
+        kind="co_citation",
+        paper_H=_by_weight(paper_H, weight_H),
+        citing_H=_by_weight(citing_H, weight_H),
+        weight=float(weight_H.sum()),
+    )
+
+
+def _degrees(csr: Csr, paper_H: np.ndarray) -> np.ndarray:
+    return np.asarray(csr.rowptr_N1[paper_H + 1] - csr.rowptr_N1[paper_H], dtype=np.float64)
+
+
+def _by_weight(paper_H: np.ndarray, weight_H: np.ndarray) -> np.ndarray:
+    """Return the distinct papers, that with the largest sum of weights first."""
+    paper_U, inverse_H = np.unique(paper_H, return_inverse=True)
+    weight_U = np.bincount(inverse_H, weight_H, len(paper_U))
+    return np.asarray(paper_U[np.argsort(-weight_U, kind="stable")])
+
+
+def _describe(evidence: Evidence, names: Names) -> Reason:
+    shown = _shown(evidence.paper_H, names)
+    several = len(evidence.paper_H) > 1
+    if evidence.kind == "reference_of_reference":
+        text = f"cited by {shown}, which you cite"
+    elif evidence.kind == "bibliographic_coupling":
+        text = f"cites {shown}, which you cite too"
+    elif evidence.kind == "cited_together":
+        text = f"{shown} {'cite' if several else 'cites'} both this and your paper"
+    else:
+        citing = _shown(evidence.citing_H, names)
+        text = f"cited together with {shown}, which you cite, by {citing}"
+    return Reason(
+        kind=evidence.kind,
+        papers=tuple(names.ids[row] for row in evidence.paper_H[:MOST].tolist()),
+        num_papers=len(evidence.paper_H),
+        citing=tuple(names.ids[row] for row in evidence.citing_H[:MOST].tolist()),
+        num_citing=len(evidence.citing_H),
+        value=evidence.weight,
+        text=text,
+    )
+
+
+def _shown(paper_H: np.ndarray, names: Names) -> str:
+    """Name the heaviest two papers, and count the others."""
+    labels = [names.label(row) for row in paper_H[:2].tolist()]
+    more = len(paper_H) - len(labels)
+    if more:
+        return f"{', '.join(labels)} and {more:,} more"
+    return " and ".join(labels)

@@ -1,0 +1,121 @@
+"""Reasons name papers and citations that exist, and weigh them as the model's features do."""
+
+import numpy as np
+import pytest
+
+from citeflow.evaluation.reasons import Names, find_evidence, find_reasons
+from citeflow.models.structural import PATHS
+
+NUM_PAIRS = 60
+
+
+@pytest.fixture(scope="module")
+def names(graph):
+    return Names(ids=graph.ids(), titles=None)
+
+
+@pytest.fixture(scope="module")
+def pairs(graph):
+    """Held-out sources, each with its target and with a paper that it does not cite."""
+    rows = slice(NUM_PAIRS // 2)
+    return [
+        *zip(graph.test.source_P[rows].tolist(), graph.test.target_P[rows].tolist(), strict=True),
+        *zip(graph.test.source_P[rows].tolist(), graph.test.negative_PK[rows, 0], strict=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", ["reference_of_reference", "bibliographic_coupling", "co_citation"]
+)
+def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pairs, kind):
+    source_P, target_P = (np.array(ends, dtype=np.int32) for ends in zip(*pairs, strict=True))
+    feature_P = structural.for_candidates(source_P, target_P[:, None])[
+        :, 0, structural.names.index(kind)
+    ]
+    weight_P = [
+        next(each.weight for each in find_evidence(graph, *pair) if each.kind == kind)
+        for pair in pairs
+    ]
+    scale = next(path.scale for path in PATHS if path.name == kind)
+    np.testing.assert_allclose(np.log1p(scale * np.array(weight_P)), feature_P, rtol=1e-5)
+    assert np.count_nonzero(feature_P) > 10
+
+
+def test_reasons_name_training_citations_alone(graph, names, pairs):
+    row_of = {name: row for row, name in enumerate(names.ids)}
+    held_out = {
+        pair
+        for part in (graph.valid, graph.test)
+        for pair in zip(part.source_P.tolist(), part.target_P.tolist(), strict=True)
+    }
+    cites = set(map(tuple, graph.references.edges().T.tolist()))
+    assert not cites & held_out
+    kinds = set()
+    for source, candidate in pairs:
+        reasons = find_reasons(
+            graph,
+            source,
+            candidate,
+            names=names,
+            similarity=lambda *_: None,
+            kind="similar_features",
+        )
+        assert len(reasons) <= 3
+        for reason in reasons:
+            kinds.add(reason.kind)
+            papers = [row_of[name] for name in reason.papers]
+            citing = [row_of[name] for name in reason.citing]
+            named = {
+                "reference_of_reference": {(source, x) for x in papers}
+                | {(x, candidate) for x in papers},
+                "bibliographic_coupling": {(source, x) for x in papers}
+                | {(candidate, x) for x in papers},
+                "co_citation": {(source, x) for x in papers} | {(y, candidate) for y in citing},
+                "cited_together": {(x, end) for x in papers for end in (source, candidate)},
+                "popularity": set(),
+            }[reason.kind]
+            assert named <= cites
+            assert (
+                all(any((y, x) in cites for y in graph.citations.row(candidate)) for x in papers)
+                or reason.kind != "co_citation"
+            )
+            assert source not in papers + citing
+            assert candidate not in papers + citing
+    assert {"reference_of_reference", "bibliographic_coupling", "co_citation"} <= kinds
+
+
+def test_reasons_are_likeness_or_popularity_where_there_is_no_path(graph, names):
+    alone = next(
+        (source, candidate)
+        for source in range(graph.num_papers)
+        for candidate in range(graph.num_papers)
+        if source != candidate
+        and len(graph.citations.row(candidate))
+        and not any(e.weight for e in find_evidence(graph, source, candidate))
+    )
+
+    def kinds(cosine):
+        reasons = find_reasons(
+            graph, *alone, names=names, similarity=lambda *_: cosine, kind="similar_text"
+        )
+        return [(each.kind, each.text) for each in reasons]
+
+    num = len(graph.citations.row(alone[1]))
+    popular = ("popularity", f"cited by {num} paper{'' if num == 1 else 's'} of the graph")
+    assert kinds(0.812) == [("similar_text", "similar text 0.81"), popular]
+    assert kinds(0.1) == [("similar_text", "similar text 0.10"), popular]
+    assert kinds(-0.1) == kinds(None) == [popular]
+
+
+def test_reasons_are_written_with_titles_where_there_are_some(graph, pairs):
+    titles = [f"On {name} {'and much more ' * 9}" for name in graph.ids()]
+    names = Names(ids=graph.ids(), titles=titles)
+    found = (
+        find_reasons(graph, *pair, names=names, similarity=lambda *_: 0.9, kind="similar_text")
+        for pair in pairs
+    )
+    path = next(each[0] for each in found if each[0].kind == "reference_of_reference")
+    first = path.papers[0]
+    assert path.text.startswith(f'cited by "On {first} and much more')
+    assert f'..." ({first})' in path.text
+    assert path.text.endswith(", which you cite")

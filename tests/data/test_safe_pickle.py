@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from citeflow.data.safe_pickle import read_arrays
-from citeflow.errors import DataError, NotFoundError, UnavailableError
+from citeflow.errors import DataError, MissingPackageError, NotFoundError
 
 ARRAYS = {
     "source_node": np.arange(5),
@@ -159,5 +159,5 @@ def test_read_arrays_refuses_other_files(tmp_path):
 def test_read_arrays_without_torch_names_the_package(tmp_path, monkeypatch):
     path = save(tmp_path / "a.pt", ARRAYS)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UnavailableError, match="torch is not installed"):
+    with pytest.raises(MissingPackageError, match="torch is not installed"):
         read_arrays(path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from citeflow.data.text import fit_text_model
-from citeflow.errors import UnavailableError
+from citeflow.errors import MissingPackageError
 
 STRINGS = ["string theory of branes", "branes and strings in theory", "theory of string duality"]
 GALAXIES = ["galaxy clusters, dark matter", "dark matter in a galaxy", "clusters of galaxy halos"]
@@ -66,7 +66,7 @@ def test_text_features_without_a_shared_word_are_none(texts):
 
 def test_text_features_without_scikit_learn_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
-    with pytest.raises(UnavailableError, match=r"scikit-learn\nhint: pip install"):
+    with pytest.raises(MissingPackageError, match=r"scikit-learn\nhint: pip install"):
         features_of(STRINGS, width=2, seed=0)
 
 

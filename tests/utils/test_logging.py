@@ -12,12 +12,13 @@ LINE = r"\d\d:\d\d:\d\d train\[rank 1\] step 5% loss=0.31 papers=12,345 is_last=
 
 def test_log_writes_one_line_to_the_current_stderr(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "here")
     log("train", "step 5%", loss=0.310001, papers=12345, is_last=True, path="/a b")
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(LINE, err)
     assert LOG_LINE.match(err)
-    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")  # an image may set RANK
     log("train", "done")
     err = capsys.readouterr().err
     assert re.fullmatch(r"\d\d:\d\d:\d\d train done\n", err)

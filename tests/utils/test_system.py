@@ -1,6 +1,8 @@
 """The machine of a worker, against folders that look like a control group."""
 
 import os
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -143,3 +145,9 @@ def test_bind_to_cores_gives_each_worker_its_own(bound, workers):
 def test_bind_to_cores_pins_nobody_where_cores_are_too_few_or_limited(bound):
     assert bound([0, 1], 3) == []
     assert bound(range(8), 2, limit=4) == []
+
+
+def test_warnings_of_the_environment_end_no_step():
+    code = "import citeflow, warnings; warnings.warn('old', DeprecationWarning)"
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)

@@ -40,7 +40,8 @@ def log(stage: str, event: str, **facts: object) -> None:
 
     It is the rank in the process group: torch numbers pods by their addresses, not their names.
     """
-    rank = os.environ.get("RANK")
+    # An image or an operator may set RANK alone; torchrun names its run as well.
+    rank = os.environ.get("RANK") if "TORCHELASTIC_RUN_ID" in os.environ else None
     name = stage if rank is None else f"{stage}[rank {rank}]"
     pairs = "".join(f" {name}={_format(value)}" for name, value in facts.items())
     # logging.config.fileConfig, as Alembic calls it, disables all loggers that it does not know.

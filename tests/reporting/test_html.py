@@ -51,7 +51,7 @@ FIGURES = (
     "hepth \u00b7 citeflow run report",
     "Test MRR 0.7518, 0.0707 above the best baseline (Resource allocation, 0.6811).",
     "Ranked among all papers it is 0.3556, with 69 % in the first 20.",
-    "Do not use it for papers without references: Cosine of features has 0.0654 there, the model "
+    "Do not use it for papers without references: Feature cosine has 0.0654 there, the model "
     "0.0409.",
     "All papers 0.3556 0.6900 0.8800 6 28,900 1,478 57.8 s",
     "No references 0.0409 \u00b1 0.0100 0.0900 \u00b1 0.0250 0.1650 \u00b1 0.0350 4,125",

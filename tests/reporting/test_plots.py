@@ -55,7 +55,7 @@ def test_draw_report_draws_every_plot_for_all_readers(drawn):
         ("ROC curve on the test citations", {"This model (AUC 0.9779)"}),
         (
             "Validation MRR during training",
-            {"Adamic-Adar 0.669", "Cosine of features 0.141 (below)"},
+            {"Adamic-Adar 0.669", "Feature cosine 0.141 (below)"},
         ),
         ("Test MRR against the baselines", {"0.7518"}),
         ("Rank of the true citation", {"64 %"}),

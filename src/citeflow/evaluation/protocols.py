@@ -42,7 +42,7 @@ from citeflow.utils.progress import log_progress
 MODEL = "model"
 """Name of the model among the methods that are ranked."""
 
-MAX_PAIRS = 100_000_000
+MAX_PAIRS = 50_000_000
 """Pairs of a source and a paper that `all` scores, and `cold` as many, if no number of sources is
 asked for."""
 

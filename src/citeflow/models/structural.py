@@ -27,6 +27,9 @@ HUB_FACTOR = 8
 """Estimate of how many more papers the next hop leads to from a paper on a walk, which is often a
 hub, than from a random candidate."""
 
+MAX_KEPT_FEATURES = 1 << 24
+"""Features of all papers, 64 MB, that are kept as they are scaled for the cosine."""
+
 Prefix = tuple[tuple[str, ...], str]
 """Hops of a path but for its last one, and how the papers on them are weighted."""
 
@@ -130,6 +133,7 @@ class StructuralFeatures:
         self._weights: dict[tuple[str, str], np.ndarray] = {}
         self._day_N = None if day_N is None else np.asarray(day_N)
         self._x_NF = None if x_NF is None else np.asarray(x_NF)
+        self._unit_NF: np.ndarray | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -435,7 +439,10 @@ class StructuralFeatures:
         So neither the source itself counts, nor a paper that is newer.
         """
         assert self._day_N is not None
-        paper_U, index = np.unique(target, return_inverse=True)
+        if target.size < self._num_papers:
+            paper_U, index = np.unique(target, return_inverse=True)
+        else:  # most papers are among so many: no need to sort them
+            paper_U, index = np.arange(self._num_papers), target
         citing = rows_of(self._graphs["citations"], paper_U)
         first_day = int(self._day_N.min()) - DAYS_OF_YEAR * max(RECENT_YEARS)
         num_days = int(self._day_N.max()) - first_day + 1
@@ -451,8 +458,8 @@ class StructuralFeatures:
     def _cosine(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Cosine of the features, of the shape that `source` and `target` broadcast to."""
         assert self._x_NF is not None
-        source_F = unit_features(self._x_NF[source.ravel()])
-        target_F = unit_features(self._x_NF[target.ravel()])
+        source_F = self._unit_rows(source.ravel())
+        target_F = self._unit_rows(target.ravel())
         if source.ndim == 1:
             cosine_P: np.ndarray = np.einsum("pf,pf->p", source_F, target_F)
             return cosine_P
@@ -462,6 +469,15 @@ class StructuralFeatures:
         target_PKF = target_F.reshape(*target.shape, -1)
         cosine_PK: np.ndarray = (target_PKF @ source_F[:, :, None])[..., 0]
         return cosine_PK
+
+    def _unit_rows(self, paper: np.ndarray) -> np.ndarray:
+        """Return the features of some papers, scaled; those of a small graph are kept."""
+        assert self._x_NF is not None
+        if self._x_NF.size > MAX_KEPT_FEATURES:
+            return unit_features(self._x_NF[paper])
+        if self._unit_NF is None:
+            self._unit_NF = unit_features(self._x_NF)
+        return self._unit_NF.take(paper, axis=0)
 
 
 def _paper_weight(degree_N: np.ndarray, weight: str) -> np.ndarray:

@@ -28,7 +28,7 @@ BASELINES = {
     "resource_allocation": "Resource allocation",
     "popularity": "Popularity",
     "recency": "Recency",
-    "cosine": "Cosine of features",
+    "cosine": "Feature cosine",
     "bm25": "BM25 of the text",
 }
 

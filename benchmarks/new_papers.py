@@ -2,8 +2,9 @@
 
     python benchmarks/new_papers.py RUN --data-root DIR [--papers 100] [--k 20]
 
-All citations from and to these papers are taken out of a copy of the graph; their features, dates
-and training references are given as a user would give them. Prints one JSON object for each way of
+All citations from and to these papers are taken out of a copy of the graph, and their features, so
+that nothing is similar to them; their features, dates and training references are given as a user
+would give them. Prints one JSON object for each way of
 asking: recall@k of the held-out test citation among all older papers, and seconds per answer, all
 papers in one batch and one at a time. `stored` asks for the same papers of the whole graph.
 """
@@ -27,25 +28,36 @@ from citeflow.files import MANIFEST, copy_directory
 from citeflow.graph.csr import build_csr, to_undirected, transpose
 from citeflow.graph.prepared import PreparedGraph
 
-LONG = 300
-"""Answers asked for: enough that k are left without the copies of the papers themselves."""
+LONG = 100
+"""Answers asked for: enough that k are left without what the paper cites, and the copies."""
 
-SINGLE = 10
+SINGLE = 5
 """Papers that are asked for one at a time, to time it."""
 
 
 def write_without(graph: PreparedGraph, paper_S: np.ndarray, root: Path) -> None:
-    """Copy a graph, without the citations from and to some papers, below another data root."""
+    """Copy a graph, without the features of some papers and all that links them, elsewhere."""
     folder = root / "prepared" / graph.path.name
     copy_directory(graph.path, folder)
     source_E, target_E = graph.references.edges()
     is_kept_E = ~np.isin(source_E, paper_S) & ~np.isin(target_E, paper_S)
     references = build_csr(source_E[is_kept_E], target_E[is_kept_E], graph.num_papers)
-    for name, csr in {
+    adjacencies = {
         "references": references,
         "citations": transpose(references),
         "neighbors": to_undirected(references),
-    }.items():
+    }
+    if graph.similar is not None:
+        source_E, target_E = graph.similar.edges()
+        is_kept_E = ~np.isin(source_E, paper_S) & ~np.isin(target_E, paper_S)
+        adjacencies["similar"] = build_csr(
+            source_E[is_kept_E], target_E[is_kept_E], graph.num_papers
+        )
+    if graph.x_NF is not None:
+        x_NF = np.array(graph.x_NF)
+        x_NF[paper_S] = 0
+        np.save(folder / "x.npy", x_NF)
+    for name, csr in adjacencies.items():
         np.save(folder / f"{name}_ptr.npy", csr.rowptr_N1)
         np.save(folder / f"{name}_index.npy", csr.col_E)
     # The digest of the whole stays: it is what the model names.

@@ -263,14 +263,20 @@ def _join_reference(
     citations: tuple[np.ndarray, np.ndarray],
     is_citing_B: np.ndarray,
 ) -> np.ndarray:
-    """Mark the edges, in either direction, that join one of some papers with a reference of it."""
+    """Mark the edges, in either direction, that join one of some papers with a reference of it.
+
+    Args:
+        edges: all edges, row by row, each in both directions.
+        citations: all citations, each of which is an edge.
+        is_citing_B: True for the papers in question.
+    """
     row_E, column_E = edges
-    citing_C, cited_C = (paper_C[is_citing_B[citations[0]]] for paper_C in citations)
-    num_papers = np.int64(len(is_citing_B))
+    is_chosen_C = is_citing_B[citations[0]]
+    citing_C, cited_C = (paper_C[is_chosen_C].astype(np.int64) for paper_C in citations)
+    num_papers = len(is_citing_B)
     key_C = np.concatenate([citing_C * num_papers + cited_C, cited_C * num_papers + citing_C])
-    touched = np.flatnonzero(is_citing_B[row_E] | is_citing_B[column_E])
     is_reference_E = np.zeros(len(row_E), dtype=bool)
-    is_reference_E[touched] = np.isin(row_E[touched] * num_papers + column_E[touched], key_C)
+    is_reference_E[np.searchsorted(row_E * np.int64(num_papers) + column_E, key_C)] = True
     return is_reference_E
 
 

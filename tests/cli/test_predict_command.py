@@ -41,7 +41,8 @@ def test_predict_prints_one_object_with_reasons(call):
     rows = list(csv.DictReader(io.StringIO(call("--paper", "p300", "-k", "3", "--csv")[1])))
     assert [row["id"] for row in rows] == ids(out)
     assert call("--paper", "p300", "-k", "3", "--bibtex")[1].count("@misc{p") == 3
-    assert len(re.findall(r"^ +\d  0\.\d\d", call("--paper", "p300", "--table")[1], re.M)) == 9
+    table = call("--paper", "p300", "--table")[1]
+    assert len(re.findall(r"^ +\d+  [01]\.\d\d  p", table, re.MULTILINE)) == 10
 
 
 def test_several_papers_are_the_references_of_one(call, tmp_path):

@@ -7,6 +7,7 @@ from citeflow.evaluation.reasons import Names, find_evidence, find_reasons
 from citeflow.models.structural import PATHS
 
 NUM_PAIRS = 60
+NUM_RANDOM = 400
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +17,29 @@ def names(graph):
 
 @pytest.fixture(scope="module")
 def pairs(graph):
-    """Held-out sources, each with its target and with a paper that it does not cite."""
+    """Random pairs, and held-out sources with their targets and other papers."""
     rows = slice(NUM_PAIRS // 2)
+    rng = np.random.default_rng(0)
     return [
+        *(
+            (a, b)
+            for a, b in rng.integers(0, graph.num_papers, (NUM_RANDOM, 2)).tolist()
+            if a != b and b not in graph.references.row(a)
+        ),
         *zip(graph.test.source_P[rows].tolist(), graph.test.target_P[rows].tolist(), strict=True),
         *zip(graph.test.source_P[rows].tolist(), graph.test.negative_PK[rows, 0], strict=True),
     ]
 
 
 @pytest.mark.parametrize(
-    "kind", ["reference_of_reference", "bibliographic_coupling", "co_citation"]
+    "kind",
+    [
+        "reference_of_reference",
+        "bibliographic_coupling",
+        "co_citation",
+        "cited_together",
+        "similar_to_reference",
+    ],
 )
 def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pairs, kind):
     source_P, target_P = (np.array(ends, dtype=np.int32) for ends in zip(*pairs, strict=True))
@@ -36,9 +50,12 @@ def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pa
         next(each.weight for each in find_evidence(graph, *pair) if each.kind == kind)
         for pair in pairs
     ]
-    scale = next(path.scale for path in PATHS if path.name == kind)
-    np.testing.assert_allclose(np.log1p(scale * np.array(weight_P)), feature_P, rtol=1e-5)
-    assert np.count_nonzero(feature_P) > 10
+    path = next(path for path in PATHS if path.name == kind)
+    first_P = getattr(graph, path.hops[0]).degree_N[source_P]
+    np.testing.assert_allclose(
+        np.log1p(path.scale * first_P * np.array(weight_P)), feature_P, rtol=1e-5
+    )
+    assert np.count_nonzero(feature_P) > 3
 
 
 def test_reasons_name_training_citations_alone(graph, names, pairs):
@@ -57,7 +74,7 @@ def test_reasons_name_training_citations_alone(graph, names, pairs):
             source,
             candidate,
             names=names,
-            similarity=lambda *_: None,
+            similarity=lambda *_: 0.0,
             kind="similar_features",
         )
         assert len(reasons) <= 3
@@ -72,6 +89,8 @@ def test_reasons_name_training_citations_alone(graph, names, pairs):
                 | {(candidate, x) for x in papers},
                 "co_citation": {(source, x) for x in papers} | {(y, candidate) for y in citing},
                 "cited_together": {(x, end) for x in papers for end in (source, candidate)},
+                "reference_of_similar": {(x, candidate) for x in papers},
+                "similar_to_reference": {(source, x) for x in papers},
                 "popularity": set(),
             }[reason.kind]
             assert named <= cites

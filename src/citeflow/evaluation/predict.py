@@ -23,6 +23,7 @@ from citeflow.evaluation.reasons import Kind, Names, Reason, find_reasons
 from citeflow.evaluation.scoring import build_structural_features, score_candidates
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.graph.similar import unit_features
 from citeflow.graph.views import with_papers
 from citeflow.models.structural import StructuralFeatures
 from citeflow.utils.logging import log
@@ -281,12 +282,11 @@ class _Ranking:
         x_NF = self._graph.x_NF
         if x_NF is None or (source >= self.num_papers and not self._own[source - self.num_papers]):
             return None
-        x_2F = torch.from_numpy(np.stack([x_NF[source], x_NF[candidate]]))
+        x_2F = np.stack([x_NF[source], x_NF[candidate]])
         if self._kind == "similar_features":
-            # Numbers of any unit and origin: as the encoder takes them.
-            encoder = self._trained.model.encoder
-            x_2F = (x_2F - encoder.mean_F) * encoder.scale_F
-        return float(torch.nn.functional.cosine_similarity(x_2F[0], x_2F[1], dim=0))
+            x_2F = unit_features(x_2F)  # as where similar papers are found
+        length = float(np.linalg.norm(x_2F[0]) * np.linalg.norm(x_2F[1]))
+        return float(x_2F[0] @ x_2F[1]) / length if length else None
 
     def _remarks(self, row: int) -> tuple[str, ...]:
         """Say where the model is out of its depth with a paper of the graph."""

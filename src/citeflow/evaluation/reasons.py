@@ -2,10 +2,11 @@
 
 Every reason is read off the training citations, so a paper or a citation that it names exists, and
 a citation that is held out is none. A path weighs as in the structural features
-(`models.structural`): one over the papers that each paper between leads on to, so that kinds of
-paths of any length compare, as chances that a random walk takes them.
+(`models.structural`): one over the papers that each paper between leads on to. With the choice of
+the first paper, that is the chance that a random walk of this kind ends at the candidate, by which
+kinds of any length compare.
 
-Legend: S references of the source, H papers on paths.
+Legend: S papers one step from the source, H papers on paths.
 """
 
 from collections.abc import Callable
@@ -29,10 +30,15 @@ Kind = Literal[
     "bibliographic_coupling",
     "co_citation",
     "cited_together",
+    "reference_of_similar",
+    "similar_to_reference",
     "similar_text",
     "similar_features",
     "popularity",
 ]
+
+OF_SIMILAR = ("reference_of_similar",)
+"""Kinds that take features of the source's own."""
 
 Similarity = Callable[[int, int], float | None]
 """Cosine of the features of two papers; None where they say nothing."""
@@ -44,8 +50,8 @@ class Reason:
 
     kind: Kind
     papers: tuple[int | str, ...]
-    """Papers in between, the heaviest first: references of the source, or for `cited_together`
-    papers that cite source and candidate."""
+    """Papers in between, the heaviest first: references of the source; of `cited_together` papers
+    that cite source and candidate; of `reference_of_similar` papers that are like the source."""
 
     num_papers: int
     """Count of all such papers."""
@@ -57,7 +63,7 @@ class Reason:
     """Count of all such papers."""
 
     value: float
-    """Sum of the weights of all paths, cosine, or number of citations."""
+    """Chance of such a random walk, cosine, or number of citations."""
 
     text: str
     """The reason in words, for those who ask for the source."""
@@ -75,7 +81,7 @@ class Evidence:
     """Rows of citing papers on paths of three."""
 
     weight: float
-    """Sum of the weights of all paths."""
+    """Sum of the weights of all paths, over the number of papers that the first step has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,11 +122,14 @@ def find_reasons(
         similarity: of the features.
         kind: `similar_text` or `similar_features`.
     """
-    paths = [
-        _describe(each, names) for each in find_evidence(graph, source, candidate) if each.weight
-    ]
     others = []
     cosine = similarity(source, candidate)
+    found = [
+        each
+        for each in find_evidence(graph, source, candidate)
+        if each.weight and (cosine is not None or each.kind not in OF_SIMILAR)
+    ]
+    paths = [_describe(each, names) for each in found]
     if cosine is not None and (cosine >= ALIKE or (not paths and cosine > 0)):
         others = [_of_pair(kind, cosine, f"{kind.replace('_', ' ')} {cosine:.2f}")]
     num_citations = len(graph.citations.row(candidate))
@@ -142,34 +151,36 @@ def find_evidence(graph: PreparedGraph, source: int, candidate: int) -> list[Evi
     citing = np.asarray(citations.row(candidate))
     citing = citing[citing != source]
     found = [
-        _over_one(
-            "reference_of_reference",
-            np.intersect1d(cited_S, citing, assume_unique=True),
-            references,
-        ),
-        _over_one(
-            "bibliographic_coupling",
-            np.intersect1d(cited_S, references.row(candidate), assume_unique=True),
-            citations,
-        ),
-        _over_one(
-            "cited_together",
-            np.intersect1d(citations.row(source), citing, assume_unique=True),
-            graph.neighbors,
-        ),
+        _over_one("reference_of_reference", cited_S, citing, references),
+        _over_one("bibliographic_coupling", cited_S, references.row(candidate), citations),
+        _over_one("cited_together", citations.row(source), citing, references),
         _over_two(graph, cited_S, citing),
     ]
+    if (similar := graph.similar) is not None:
+        like_S = similar.row(source)
+        found += [
+            _over_one("reference_of_similar", like_S[like_S != candidate], citing, references),
+            _over_one("similar_to_reference", cited_S, similar.row(candidate), similar),
+        ]
     return sorted(found, key=lambda each: -each.weight)
 
 
-def _over_one(kind: Kind, paper_H: np.ndarray, next_hop: Csr) -> Evidence:
-    """Weigh paths over one paper by the number of papers that lead on from it."""
+def _over_one(kind: Kind, first_S: np.ndarray, last: np.ndarray, next_hop: Csr) -> Evidence:
+    """Weigh paths over one paper by the number of papers that it leads on to.
+
+    Args:
+        kind: of the paths.
+        first_S: papers one step from the source.
+        last: papers one step before the candidate.
+        next_hop: that from paper to candidate.
+    """
+    paper_H = np.intersect1d(first_S, last, assume_unique=True)
     weight_H = 1 / np.maximum(_degrees(next_hop, paper_H), 1)
     return Evidence(
         kind=kind,
         paper_H=paper_H[np.argsort(-weight_H, kind="stable")],
         citing_H=paper_H[:0],
-        weight=float(weight_H.sum()),
+        weight=float(weight_H.sum()) / max(len(first_S), 1),
     )
 
 
@@ -184,7 +195,7 @@ def _over_two(graph: PreparedGraph, cited_S: np.ndarray, citing: np.ndarray) -> 
         kind="co_citation",
         paper_H=_by_weight(paper_H, weight_H),
         citing_H=_by_weight(citing_H, weight_H),
-        weight=float(weight_H.sum()),
+        weight=float(weight_H.sum()) / max(len(cited_S), 1),
     )
 
 
@@ -208,6 +219,10 @@ def _describe(evidence: Evidence, names: Names) -> Reason:
         text = f"cites {shown}, which you cite too"
     elif evidence.kind == "cited_together":
         text = f"{shown} {'cite' if several else 'cites'} both this and your paper"
+    elif evidence.kind == "reference_of_similar":
+        text = f"cited by {shown}, {'which are' if several else 'which is'} like your paper"
+    elif evidence.kind == "similar_to_reference":
+        text = f"like {shown}, which you cite"
     else:
         citing = _shown(evidence.citing_H, names)
         text = f"cited together with {shown}, which you cite, by {citing}"

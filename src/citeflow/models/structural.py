@@ -85,11 +85,6 @@ PATHS = (
     MetaPath("citation_of_coupled", ("references", "citations", "citations"), "inverse", 100.0),
     MetaPath("cited_together", ("citations", "references"), "inverse", 10.0),
     MetaPath("reference_of_similar", ("similar", "references"), "one", 1.0),
-    MetaPath("similar_to_reference", ("references", "similar"), "inverse", 10.0),
-    MetaPath("similar_to_similar", ("similar", "similar"), "inverse", 10.0),
-    MetaPath("reference_of_similar_2", ("similar", "similar", "references"), "inverse", 100.0),
-    MetaPath("coupling_of_similar", ("similar", "references", "citations"), "inverse", 100.0),
-    MetaPath("chain_of_similar", ("similar", "references", "references"), "inverse", 100.0),
 )
 """The first three are the training-free predictors of Liben-Nowell & Kleinberg (2007), Adamic &
 Adar (2003) and Zhou, Lü & Zhang (2009); the others follow the direction of citations."""
@@ -137,7 +132,7 @@ class StructuralFeatures:
         self._degrees: dict[str, np.ndarray] = {}
         self._weights: dict[tuple[str, str], np.ndarray] = {}
         self._day_N = None if day_N is None else np.asarray(day_N)
-        self._x_NF = x_NF
+        self._x_NF = None if x_NF is None else np.asarray(x_NF)
         self._unit_NF: np.ndarray | None = None
 
     @property

@@ -20,7 +20,7 @@ from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 from citeflow.sampling import Partition, Subgraph, sample_subgraph
 
-STRUCTURAL_SOURCES = 256
+STRUCTURAL_SOURCES = 192
 """Sources of a batch whose structural features are computed, at most: the head has a thousand
 weights and learns from a few, while the encoder learns from all."""
 

@@ -154,8 +154,8 @@ class EvaluationConfig(Record):
     sample; 0 takes all of them, or as many as can be ranked in a few minutes."""
 
     protocol: Literal["ogb", "all", "hard", "cold"] = "ogb"
-    """Protocol whose MRR `compare` compares models by, and `tune` shows of the best one: OGB's
-    random candidates, all older papers, hard candidates, or all for papers without references."""
+    """Protocol whose test MRR `compare` compares models by: OGB's random candidates, all papers,
+    hard candidates, or all papers for sources without references."""
 
 
 class RecoveryConfig(Record):

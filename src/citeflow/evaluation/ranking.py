@@ -25,6 +25,9 @@ from citeflow.graph.candidates import Candidates, HardCandidates
 from citeflow.utils.progress import log_progress
 from citeflow.utils.system import num_cores
 
+SOURCES_PER_RANGE = 16
+"""Sources that a range of papers is scored for at once, in a graph of more than `PAIRS` papers."""
+
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 
@@ -94,11 +97,13 @@ def hard_chunks(held_out: HeldOut, hard: HardCandidates, row_Q: np.ndarray) -> I
 def all_chunks(held_out: HeldOut, rule: Candidates, row_Q: np.ndarray) -> Iterator[Chunk]:
     """Yield some rows of a split with all papers, a range of them at a time."""
     num_papers = rule.num_papers
-    for position_P in _slices(len(row_Q), num_papers):
+    # Of a large graph a range at a time for several sources, whose features are read once for all.
+    width = num_papers if num_papers <= PAIRS else max(1, PAIRS // SOURCES_PER_RANGE)
+    for position_P in _slices(len(row_Q), width):
         row_P = row_Q[position_P]
         source_P = np.asarray(held_out.source_P[row_P])
-        for first in range(0, num_papers, PAIRS):
-            paper_K = np.arange(first, min(first + PAIRS, num_papers), dtype=np.int32)
+        for first in range(0, num_papers, width):
+            paper_K = np.arange(first, min(first + width, num_papers), dtype=np.int32)
             candidate_PK = np.empty((len(row_P), 1 + len(paper_K)), dtype=np.int32)
             candidate_PK[:, 0] = held_out.target_P[row_P]
             candidate_PK[:, 1:] = paper_K

@@ -474,7 +474,8 @@ class StructuralFeatures:
         """Return the features of some papers, scaled; those of a small graph are kept."""
         assert self._x_NF is not None
         if self._x_NF.size > MAX_KEPT_FEATURES:
-            return unit_features(self._x_NF[paper])
+            paper_U, index = np.unique(paper, return_inverse=True)
+            return unit_features(self._x_NF[paper_U]).take(index, axis=0)
         if self._unit_NF is None:
             self._unit_NF = unit_features(self._x_NF)
         return self._unit_NF.take(paper, axis=0)

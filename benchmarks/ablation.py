@@ -28,11 +28,16 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "structural features alone, paths of 2 and 3": ("default", EMBEDDING_OFF),
     "GraphSAGE + citation count and age": ("default", ["model.structural_hops=0"]),
     "GraphSAGE + structural features, paths of 2": ("default", ["model.structural_hops=2"]),
+    "default without hidden references": ("default", ["train.hide_references=0"]),
+    "default without similar papers": ("default", ["data.num_similar=0"]),
     "GraphSAGE + structural features, paths of 2 and 3 (default)": ("default", []),
 }
 """Preset and settings of each row; all but the first use the default settings otherwise."""
 
 COLUMNS = ("mrr", "hits@1", "hits@10", "accuracy", "auc")
+PROTOCOLS = [
+    (protocol, key) for protocol in ("all", "hard", "cold") for key in ("mrr", "recall@20")
+]
 
 
 def main() -> None:
@@ -68,20 +73,35 @@ def _options() -> argparse.Namespace:
 
 
 def _figures(report: dict[str, Any]) -> dict[str, Any]:
-    return {"test": report["test"], "valid_mrr": report["valid"]["mrr"], "train": report["train"]}
+    protocols = {
+        name: {key: value for key, value in scores.items() if key != "baselines"}
+        for name, scores in report["protocols"].items()
+    }
+    return {
+        "test": report["test"],
+        "protocols": protocols,
+        "valid_mrr": report["valid"]["mrr"],
+        "train": report["train"],
+    }
 
 
 def _print_table(reports: dict[str, dict[str, Any]]) -> None:
+    header = ["variant", *COLUMNS, *(" ".join(each) for each in PROTOCOLS), "steps"]
     rows = [
-        [name, *(f"{report['test'][key]:.3f}" for key in COLUMNS), str(report["train"]["steps"])]
+        [
+            name,
+            *(f"{report['test'][key]:.3f}" for key in COLUMNS),
+            *(f"{report['protocols'][protocol][key]:.3f}" for protocol, key in PROTOCOLS),
+            str(report["train"]["steps"]),
+        ]
         for name, report in reports.items()
     ]
     baselines = next(iter(reports.values()))["baselines"]
     rows += [
-        [name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * len(COLUMNS)]
+        [name.replace("_", " "), f"{figures['mrr']:.3f}", *[""] * (len(header) - 2)]
         for name, figures in baselines.items()
     ]
-    for row in [["variant", *COLUMNS, "steps"], ["---"] * (len(COLUMNS) + 2), *rows]:
+    for row in [header, ["---"] * len(header), *rows]:
         print(f"| {' | '.join(row)} |", file=sys.stderr)
 
 

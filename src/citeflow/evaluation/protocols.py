@@ -46,7 +46,7 @@ MAX_PAIRS = 50_000_000
 """Pairs of a source and a paper that `all` scores, and `cold` as many, if no number of sources is
 asked for."""
 
-MIN_SOURCES = 200
+MIN_SOURCES = 100
 """Sources that are ranked whatever it takes, as fewer say too little."""
 
 COLD_SHARE = 0.03

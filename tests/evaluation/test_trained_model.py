@@ -1,11 +1,13 @@
 """A TrainedModel reads back as the very model that was trained."""
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from citeflow import config, files
-from citeflow.errors import CorruptError, NotFoundError
+from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import calibrate
 from citeflow.evaluation.inference import embed_all
@@ -27,6 +29,12 @@ def test_weights_read_back_unchanged(trained, model):
     weights = model.model.state_dict()
     assert stored.keys() == weights.keys()
     assert all(torch.equal(stored[name], weights[name]) for name in stored)
+
+
+def test_model_of_other_structural_features_is_refused(model, graph):
+    graph_without = dataclasses.replace(graph, similar=None)
+    with pytest.raises(ConfigError, match="other structural features: reference_of_similar"):
+        model.structural_features(graph_without)
 
 
 def test_details_say_how_the_model_was_made(model, trained, graph, structural):

@@ -298,6 +298,12 @@ def test_open_names_what_is_missing_or_wrong(write, tmp_path):
         PreparedGraph.open(folder)
 
 
+def test_graph_of_an_earlier_version_is_named(tmp_path):
+    files.write_manifest(tmp_path, "PreparedGraph", inputs={}, facts={})
+    with pytest.raises(CorruptError, match="a graph of an earlier version"):
+        PreparedGraph.open(tmp_path)
+
+
 @pytest.fixture
 def raw(tmp_path):
     """A RawDataset as the stage download writes it."""

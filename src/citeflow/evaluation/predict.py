@@ -20,7 +20,7 @@ from citeflow.evaluation import trained_model
 from citeflow.evaluation.inference import CHUNK, embed_all
 from citeflow.evaluation.queries import NewPaper, PaperIndex, QueryPaper, parse_day
 from citeflow.evaluation.reasons import Kind, Names, Reason, find_reasons
-from citeflow.evaluation.scoring import build_structural_features, score_candidates
+from citeflow.evaluation.scoring import score_candidates
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.graph.similar import unit_features
@@ -175,9 +175,7 @@ class _Ranking:
         self._own = [paper.has_own_features for paper in new]
         self._kind: Kind = "similar_features" if graph.text_model() is None else "similar_text"
         self._graph = with_papers(graph, *reading.stack(new)) if new else graph
-        self._structural: StructuralFeatures = build_structural_features(
-            self._graph, trained.config.model
-        )
+        self._structural: StructuralFeatures = trained.structural_features(self._graph)
         self._embedding_NH: Tensor = embed_all(trained.model, self._graph)
 
     def answer(

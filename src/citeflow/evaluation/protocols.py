@@ -30,7 +30,7 @@ from citeflow.evaluation import metrics, ranking
 from citeflow.evaluation.baselines import Baselines
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.ranking import Chunk, Methods, Ranks, map_in_threads
-from citeflow.evaluation.scoring import build_structural_features, score_candidates
+from citeflow.evaluation.scoring import score_candidates
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.candidates import sample_rows
 from citeflow.graph.prepared import PreparedGraph
@@ -85,7 +85,7 @@ class Scorer:
     def __init__(self, trained: TrainedModel, graph: PreparedGraph) -> None:
         """Embed all papers."""
         self._model = trained.model
-        self._structural = build_structural_features(graph, trained.config.model)
+        self._structural = trained.structural_features(graph)
         with log_progress("evaluate", "embedding the papers"):
             self._embedding_NH = embed_all(trained.model, graph)
         self.baselines = Baselines(graph, self._structural)

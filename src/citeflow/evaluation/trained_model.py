@@ -11,11 +11,13 @@ from safetensors import SafetensorError
 
 from citeflow import __version__, files
 from citeflow.config import Config
-from citeflow.errors import CorruptError
+from citeflow.errors import ConfigError, CorruptError
 from citeflow.evaluation.calibration import Calibration
+from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.losses import LOSSES
+from citeflow.models.structural import StructuralFeatures
 from citeflow.report import Resources, StageCost, TrainSummary
 from citeflow.utils import records
 from citeflow.utils.records import Record
@@ -85,6 +87,23 @@ class TrainedModel:
     def calibration(self) -> Calibration:
         """Map from its logits to calibrated ones."""
         return self.details.calibration
+
+    def structural_features(self, graph: PreparedGraph) -> StructuralFeatures:
+        """Return the structural features of pairs in a graph that it scores.
+
+        Raises:
+            ConfigError: another version trained the model, on other features.
+        """
+        features = build_structural_features(graph, self.config.model)
+        if self.model.uses_structural_features:
+            changed = {*features.names} ^ {*self.details.shape.structural_features}
+            if changed:
+                raise ConfigError(
+                    "the model was trained on other structural features",
+                    ", ".join(sorted(changed)),
+                    hint="run it again: this version trains it anew",
+                )
+        return features
 
 
 def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> dict[str, JsonValue]:

@@ -141,6 +141,9 @@ class PreparedGraph:
             CorruptError: a file is missing, was cut or is no array.
         """
         manifest = files.read_manifest(path, KIND)
+        if "hard_source.npy" not in manifest.files:
+            hint = "run the pipeline again: this version prepares the graph anew"
+            raise CorruptError("a graph of an earlier version", path, hint=hint)
         return cls(
             path=path,
             manifest=manifest,

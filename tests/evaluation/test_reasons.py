@@ -38,7 +38,6 @@ def pairs(graph):
         "bibliographic_coupling",
         "co_citation",
         "cited_together",
-        "similar_to_reference",
     ],
 )
 def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pairs, kind):

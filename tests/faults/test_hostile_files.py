@@ -21,7 +21,9 @@ from data.ogb_archive import write_ogb, zip_folder
 from citeflow import config, files
 from citeflow.data.datasets import download_dataset
 from citeflow.errors import CiteflowError
-from citeflow.evaluation import predict, trained_model
+from citeflow.evaluation import trained_model
+from citeflow.evaluation.predict import predict
+from citeflow.evaluation.queries import QueryPaper
 from citeflow.files.manifests import FileEntry
 from citeflow.graph.preparation import prepare
 from citeflow.graph.prepared import PreparedGraph
@@ -60,6 +62,10 @@ def refused(canary):
         return caught.value
 
     return check
+
+
+def ask(model, data_root):
+    return list(predict(model, [QueryPaper(paper="p1")], data_root=data_root))
 
 
 @pytest.fixture
@@ -184,7 +190,7 @@ def test_weights_with_a_wrong_header(content, model, trained, refused):
     (model / "model.safetensors").write_bytes(content)
     sign_again(model, "TrainedModel")
     refused(trained_model.load, model)
-    refused(predict.predict, model, data_root=trained.data_root, paper="p1")
+    refused(ask, model, trained.data_root)
 
 
 @pytest.mark.parametrize("name", ["model.json", "manifest.json"])
@@ -195,7 +201,7 @@ def test_json_that_is_deep_or_of_another_type(name, content, model, trained, ref
     (model / name).write_bytes(content.encode("latin1"))
     if name != "manifest.json":
         sign_again(model, "TrainedModel")
-    refused(predict.predict, model, data_root=trained.data_root, paper="p1")
+    refused(ask, model, trained.data_root)
 
 
 @pytest.mark.parametrize("name", ["../outside", "{root}/outside", "in/../../outside", "link"])

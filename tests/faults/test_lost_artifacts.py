@@ -201,8 +201,8 @@ COMMANDS = {
     "evaluate with": ("graph", ["evaluate", "{model}", "--graph", "{graph}"]),
     "publish": ("report", ["publish", "{report}", "--model", "{model}", "--out", "{root}/out"]),
     "publish with": ("model", ["publish", "{report}", "--model", "{model}", "--out", "{root}/out"]),
-    "predict": ("model", ["predict", "--run", "{model}", "--paper", "{paper}"]),
-    "predict with": ("graph", ["predict", "--run", "{model}", "--paper", "{paper}"]),
+    "predict": ("model", ["predict", "{model}", "--paper", "{paper}"]),
+    "predict with": ("graph", ["predict", "{model}", "--paper", "{paper}"]),
 }
 
 

@@ -57,6 +57,7 @@ def test_report_progress_shows_a_training_between_validations(
     group, tmp_path, monkeypatch, signal_handlers, capfd
 ):
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.05)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     task = OpenToyTask(TrainConfig(epochs=1, num_validations=1))
     task.on_batch = lambda step: time.sleep(0.02)
     run = RunPaths(tmp_path, "r")

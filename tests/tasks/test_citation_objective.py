@@ -172,7 +172,7 @@ def loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, config)
     embedding_NH = embed_all(model, graph_of(without(inside(is_cited_NN, part), hidden_2E)))
     negative_K = part.paper_B[batch.negative_K]
     structural_P = [] if batch.structural is None else batch.structural.citation_Y.tolist()
-    terms, structural_terms = [], []
+    terms, structural_terms, mean_of = [], [], {}
     for i, (s, t) in enumerate(edge_2P.T):
         is_wrong_K = (negative_K == s) | is_cited_NN[s, negative_K] | is_cited_NN[negative_K, s]
         is_wrong_K |= graph.day_N[negative_K] >= graph.day_N[s]
@@ -184,13 +184,15 @@ def loop_over_citations(model, batch, edge_2P, graph, is_cited_NN, part, config)
                 is_cited_NN, hidden_2E[:, hidden_2E[0] == s], model.config
             )
             structural_KD = structural.for_candidates(s[None], candidate_K[None])[0]
-            structural_terms.append(
-                loss_of_one(
-                    model.add_structural_score(score_K, torch.from_numpy(structural_KD)), loss
-                )
-            )
+            joint_K = model.add_structural_score(score_K, torch.from_numpy(structural_KD))
+            structural_terms.append(loss_of_one(joint_K, loss))
+            mean_of[s] = joint_K[1:].sum() / max(1, len(joint_K) - 1)
     total = torch.stack(terms).mean()
-    return total + torch.stack(structural_terms).mean() if structural_terms else total
+    if structural_terms:
+        total = total + torch.stack(structural_terms).mean()
+    if structural_terms and loss == "info_nce":
+        total = total + 0.01 * torch.stack([*mean_of.values()]).square().mean()
+    return total
 
 
 def structural_without(is_cited_NN, edge_2P, config):

@@ -25,6 +25,10 @@ STRUCTURAL_SOURCES = 192
 weights and learns from a few, while the encoder learns from all."""
 
 
+OFFSET_WEIGHT = 0.01
+"""Weight of `offset_penalty` in the loss."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StructuralBatch:
     """The part of a batch that the structural head learns from."""
@@ -86,6 +90,7 @@ class Objective(nn.Module):
         super().__init__()
         self.predictor = predictor
         self.loss = LOSSES[loss].function
+        self.is_softmax = LOSSES[loss].is_softmax
 
     def forward(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch."""
@@ -112,7 +117,20 @@ class Objective(nn.Module):
             negative_SK.index_select(0, structural.source_Z), structural.structural_ZKD
         )
         mask_ZK = mask_SK.index_select(0, structural.source_Z)
-        return self.loss(positive_Y, negative_ZK, mask_ZK, structural.source_index_Y)
+        loss = self.loss(positive_Y, negative_ZK, mask_ZK, structural.source_index_Y)
+        return loss + offset_penalty(negative_ZK, mask_ZK) if self.is_softmax else loss
+
+
+def offset_penalty(negative_ZK: Tensor, mask_ZK: Tensor) -> Tensor:
+    """Pull the mean logit of each source's negatives to 0, by the square of it.
+
+    A softmax over the candidates of one source does not see what is added to all of them, and the
+    head may add anything that it knows of the source. Ranks stay the same, but probabilities, which
+    compare the logits of all sources with one threshold, lose their meaning.
+    """
+    count_Z = (~mask_ZK).sum(dim=1).clamp(min=1)
+    mean_Z = negative_ZK.masked_fill(mask_ZK, 0).sum(dim=1) / count_Z
+    return OFFSET_WEIGHT * mean_Z.square().mean() if len(mean_Z) else negative_ZK.sum()
 
 
 def make_batch(

@@ -148,6 +148,7 @@ def test_bind_to_cores_pins_nobody_where_cores_are_too_few_or_limited(bound):
 
 
 def test_warnings_of_the_environment_end_no_step():
-    code = "import citeflow, warnings; warnings.warn('old', DeprecationWarning)"
+    modules = "citeflow.training.worker, citeflow.evaluation.evaluator, citeflow.reporting.publish"
+    code = f"import {modules}, citeflow.tasks.citation_training"
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)

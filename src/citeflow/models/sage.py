@@ -5,13 +5,18 @@ H hidden channels.
 """
 
 import itertools
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import SAGEConv
 
 from citeflow.config import ModelConfig
+
+with warnings.catch_warnings():
+    # It uses torch.jit, which torch calls deprecated: where warnings are errors, a step would end.
+    warnings.simplefilter("ignore")
+    from torch_geometric.nn import SAGEConv
 
 
 class _SymmetricSpMM(torch.autograd.Function):

@@ -89,8 +89,7 @@ class Objective(nn.Module):
     def __init__(self, predictor: LinkPredictor, loss: str) -> None:
         super().__init__()
         self.predictor = predictor
-        self.loss = LOSSES[loss].function
-        self.is_softmax = LOSSES[loss].is_softmax
+        self.loss = LOSSES[loss]
 
     def forward(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch."""
@@ -102,7 +101,7 @@ class Objective(nn.Module):
         negative_SK = self.predictor.score_embeddings(source_SH, negative_KH)
         positive_P = self.predictor.score_embeddings(source_PH, target_P1H).squeeze(1)
         mask_SK = batch.false_negative_mask_SK
-        loss = self.loss(positive_P, negative_SK, mask_SK, batch.source_index_P)
+        loss = self.loss.function(positive_P, negative_SK, mask_SK, batch.source_index_P)
         if batch.structural is not None:
             loss = loss + self._structural_loss(batch.structural, positive_P, negative_SK, mask_SK)
         return loss
@@ -117,8 +116,8 @@ class Objective(nn.Module):
             negative_SK.index_select(0, structural.source_Z), structural.structural_ZKD
         )
         mask_ZK = mask_SK.index_select(0, structural.source_Z)
-        loss = self.loss(positive_Y, negative_ZK, mask_ZK, structural.source_index_Y)
-        return loss + offset_penalty(negative_ZK, mask_ZK) if self.is_softmax else loss
+        loss = self.loss.function(positive_Y, negative_ZK, mask_ZK, structural.source_index_Y)
+        return loss + offset_penalty(negative_ZK, mask_ZK) if self.loss.is_softmax else loss
 
 
 def offset_penalty(negative_ZK: Tensor, mask_ZK: Tensor) -> Tensor:

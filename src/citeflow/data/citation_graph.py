@@ -10,6 +10,8 @@ import scipy.sparse
 
 from citeflow.data.text import TextModel
 
+DAYS_PER_YEAR = 365.25
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:

@@ -140,6 +140,14 @@ def read_features(
     return features
 
 
+def unit_rows(x_BF: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1; a row of zeros stays one."""
+    x_BF = np.asarray(x_BF, dtype=np.float32)
+    length_B = np.sqrt(np.einsum("bf,bf->b", x_BF, x_BF))
+    unit_BF: np.ndarray = x_BF / np.maximum(length_B, np.finfo(np.float32).tiny)[:, None]
+    return unit_BF
+
+
 def release_pages(array: np.ndarray) -> None:
     """Drop the pages of a memory-mapped file; other arrays stay as they are.
 

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from citeflow.data.citation_graph import DAYS_PER_YEAR
 from citeflow.data.dates import ISO_DATE
 from citeflow.data.diagnosis import plural, quote
 from citeflow.data.id_mismatch import find_mismatch
@@ -30,8 +31,6 @@ MAX_SUGGESTED = 20
 
 NUM_SHOWN = 3
 """Unknown identifiers that a remark shows."""
-
-DAYS_PER_YEAR = 365.25
 
 
 class QueryPaper(Record):

@@ -22,7 +22,7 @@ import numpy as np
 
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import HeldOut
-from citeflow.data.features import release_pages
+from citeflow.data.features import release_pages, unit_rows
 from citeflow.graph.csr import Csr, drop_rows, rows_of, to_undirected
 from citeflow.graph.time_slices import newer_papers, time_slices
 
@@ -264,11 +264,3 @@ def _nearest_of_block(
             order_K = np.argsort(-cosine_K, kind="stable")[:most]
             best[i] = cosine_K[order_K], paper_K[order_K]
     return [paper_K for _, paper_K in best]
-
-
-def unit_rows(x_BF: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; a row of zeros stays one."""
-    x_BF = np.asarray(x_BF, dtype=np.float32)
-    length_B = np.sqrt(np.einsum("bf,bf->b", x_BF, x_BF))
-    unit_BF: np.ndarray = x_BF / np.maximum(length_B, np.finfo(np.float32).tiny)[:, None]
-    return unit_BF

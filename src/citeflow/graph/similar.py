@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from citeflow.data.citation_graph import DAYS_PER_YEAR
+from citeflow.data.features import unit_rows
 from citeflow.graph.csr import Csr, build_csr, to_undirected
 from citeflow.utils.progress import Counter
 
@@ -31,8 +33,6 @@ PROBES = 8
 YEARS = 2.0
 """Difference in date that counts as much as features at a right angle do, over the root of 2."""
 
-DAYS_PER_YEAR = 365.25
-
 
 def unit_features(x_BF: np.ndarray) -> np.ndarray:
     """Scale the signed square root of features to length 1, or 0 for a paper that has none.
@@ -41,10 +41,7 @@ def unit_features(x_BF: np.ndarray) -> np.ndarray:
     those of topics are; for other features it keeps single large values from deciding alone.
     """
     x_BF = np.asarray(x_BF, dtype=np.float32)
-    root_BF = np.sign(x_BF) * np.sqrt(np.abs(x_BF))
-    length_B1 = np.linalg.norm(root_BF, axis=1, keepdims=True)
-    unit_BF: np.ndarray = root_BF / np.where(length_B1 > 0, length_B1, 1)
-    return unit_BF
+    return unit_rows(np.sign(x_BF) * np.sqrt(np.abs(x_BF)))
 
 
 def similar_papers(

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from citeflow.data.citation_graph import DAYS_PER_YEAR
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.similar import unit_features
 from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, start
 
-DAYS_PER_YEAR = 365.25
 DAYS_OF_YEAR = 366
 """From a day to the same one a year later, at most: dates may be known to the year only."""
 HUB_FACTOR = 8

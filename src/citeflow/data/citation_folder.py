@@ -7,12 +7,11 @@
 
 What is taken for something else than it says, or left out, is a remark of the graph.
 
-Legend: N papers, E citations, F features, B citations of one batch.
+Legend: N papers, E citations, F features.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +21,27 @@ import pyarrow.compute as pc
 from citeflow.config import DataConfig
 from citeflow.data.bm25 import bm25_weights
 from citeflow.data.citation_graph import CitationGraph
+from citeflow.data.citation_table import (
+    CITATION_COLUMNS,
+    NUM_SHOWN,
+    Citations,
+    open_citations,
+    read_citations,
+)
 from citeflow.data.dates import Dates, find_time_columns, read_dates
-from citeflow.data.diagnosis import quote
+from citeflow.data.diagnosis import and_more, quote
 from citeflow.data.features import FEATURES, Degrees, Features, read_features
-from citeflow.data.id_mismatch import MAX_UNKNOWN, Mismatch, find_mismatch
+from citeflow.data.paper_ids import PaperIds, read_ids
 from citeflow.data.tables import (
     SHOWN_SUFFIXES,
     Column,
     TableFile,
-    as_integers,
     as_text,
     find_tables,
     is_text,
     open_table,
     parts_of,
     read_all,
-    read_batches,
-    require_values,
     wrong_type,
 )
 from citeflow.data.text import TextModel, fit_text_model
@@ -46,18 +49,10 @@ from citeflow.errors import DataError, NotFoundError
 from citeflow.utils.logging import log
 
 TABLES = ("papers", "citations")
-CITATION_COLUMNS = ("citing", "cited")
 DESCRIPTION = (
     f"a citation folder holds papers and citations, each as {', '.join(SHOWN_SUFFIXES)}, "
     f"and may hold {FEATURES}"
 )
-
-WHOLE_FLOAT = r"^(-?\d+)\.0+$"
-LARGEST_EXACT = 2**53
-"""Whole numbers up to here are exact as floats."""
-
-NUM_SHOWN = 3
-"""Rows that are shown of those left out."""
 
 
 def find_files(folder: Path) -> tuple[str, ...]:
@@ -104,8 +99,8 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
     papers = open_table(folder, "papers", ["id"])
     data = read_all(papers)
     columns = dict(zip(data.column_names, data.columns, strict=True))
-    ids = _read_ids(papers, columns["id"])
-    citations = _open_citations(folder, ids)
+    ids = read_ids(papers, columns["id"])
+    citation_table = open_citations(folder, ids)
     texts = {
         name: _read_text(papers, name, columns[name])
         for name in ("title", "abstract")
@@ -113,9 +108,9 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
     }
     times = find_time_columns(columns)
     dates = _read_dates(papers, columns, times, config)
-    linked = _read_citations(citations, ids, papers, config)
+    citations = read_citations(citation_table, ids, papers, config)
     others = _without(columns, [*times, *texts, "id"])
-    features = read_features(folder, papers, others, Degrees(linked.edge_2E, len(ids.key)))
+    features = read_features(folder, papers, others, Degrees(citations.edge_2E, len(ids.key)))
     x_NF = features.x_NF
     bm25_NV = None
     text_model = None
@@ -125,14 +120,14 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         if x_NF is None:
             text_model, x_NF = _features_of_text(text_N, config)
     remarks = [
-        *_remarks_of_tables(papers, citations, ids, linked),
+        *_remarks_of_tables(papers, citation_table, ids, citations),
         *_remarks_of_columns(papers, times, dates, features),
-        *linked.remarks,
+        *citations.remarks,
     ]
     if dates and dates.remark:
         remarks.append(dates.remark)
     graph = CitationGraph(
-        edge_2E=linked.edge_2E,
+        edge_2E=citations.edge_2E,
         id_N=_as_objects(ids.key),
         title_N=_as_objects(texts["title"]) if "title" in texts else None,
         x_NF=x_NF,
@@ -140,48 +135,12 @@ def read_folder(folder: Path, config: DataConfig, *, with_text: bool = True) -> 
         bm25_NV=bm25_NV,
         day_N=dates.day_N if dates else None,
         is_dated_N=dates.is_dated_N if dates else None,
-        counts={"unknown": linked.num_unknown},
+        counts={"unknown": citations.num_unknown},
         features=tuple(features.names),
         unused=features.unused,
     )
     graph, remark = _without_undated(graph, config)
     return replace(graph, remarks=(*remarks, *remark))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ids:
-    key: Column
-    """Ids in the order of the papers: int64 if all of them are whole numbers, else text."""
-
-    are_rows: bool
-    """True if each id is the row of its paper, so that no lookup table is needed."""
-
-    is_ascii: bool = True
-    """False if ids have to be compared in NFC, Unicode's composed form."""
-
-    remark: str = ""
-
-    def rows_of(self, key_B: Column) -> np.ndarray:
-        """Look up the rows of papers by id, int32; -1 for an id that no paper has."""
-        is_integer = pa.types.is_integer(self.key.type)
-        integer_B = as_integers(key_B) if is_integer else None
-        if integer_B is None:
-            text_B = _trim(key_B, is_ascii=self.is_ascii)
-            if is_integer:
-                text_B = pc.replace_substring_regex(text_B, WHOLE_FLOAT, r"\1")
-            row_B = pc.index_in(text_B, value_set=as_text(self.key))
-        elif self.are_rows:
-            # The ids of most large datasets: no hash lookup for every citation.
-            row_B = np.asarray(integer_B)
-            return np.where((row_B >= 0) & (row_B < len(self.key)), row_B, -1).astype(np.int32)
-        else:
-            row_B = pc.index_in(integer_B, value_set=self.key)
-        return np.asarray(pc.fill_null(row_B, -1), dtype=np.int32)
-
-
-def _trim(key: Column, *, is_ascii: bool = True) -> Column:
-    trimmed = pc.utf8_trim_whitespace(as_text(key))
-    return trimmed if is_ascii else pc.utf8_normalize(trimmed, form="NFC")
 
 
 def _as_objects(column: Column) -> np.ndarray:
@@ -194,89 +153,10 @@ def _without(columns: Mapping[str, Column], names: list[str]) -> dict[str, Colum
     return {name: column for name, column in columns.items() if name not in names}
 
 
-def _as_key(table: TableFile, name: str, column: Column) -> Column:
-    """Return ids as text or whole numbers; floats are cast if they are whole.
-
-    Raises:
-        DataError: they are neither.
-    """
-    if is_text(column.type) or pa.types.is_integer(column.type):
-        return column
-    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        value_B = np.asarray(column.cast(pa.float64(), safe=False).fill_null(0))
-        is_whole_B = np.isnan(value_B) | (
-            (value_B == np.floor(value_B)) & (np.abs(value_B) < LARGEST_EXACT)
-        )
-        if is_whole_B.all():
-            is_known = pc.and_not(column.is_valid(), pa.array(np.isnan(value_B)))
-            return pc.if_else(is_known, column, None).cast(pa.int64(), safe=False)
-    raise wrong_type(table, name, column, "text or whole numbers; floats have lost digits")
-
-
-def _read_ids(papers: TableFile, column: Column) -> _Ids:
-    given = column.type
-    text_N = _trim(_as_key(papers, "id", column)).combine_chunks()
-    require_values(papers, "id", text_N)
-    remark = "" if is_text(given) or pa.types.is_integer(given) else f"of type {given}"
-    if pc.all(pc.match_substring_regex(text_N, WHOLE_FLOAT)).as_py():
-        text_N = pc.replace_substring_regex(text_N, WHOLE_FLOAT, r"\1")
-        remark = "with .0"
-    is_ascii = bool(pc.all(pc.string_is_ascii(text_N)).as_py())
-    text_N = _trim(text_N, is_ascii=is_ascii)
-    integer_N = as_integers(text_N)
-    key_N = text_N if integer_N is None else integer_N
-    if pc.count_distinct(key_N).as_py() < len(key_N):
-        raise _repeated_id(papers, key_N)
-    if len(key_N) < 2:
-        raise DataError(
-            f"{papers.path} has one paper",
-            quote(key_N[0].as_py()),
-            hint="a network needs at least two",
-        )
-    are_rows = integer_N is not None and np.array_equal(np.asarray(key_N), np.arange(len(key_N)))
-    return _Ids(key=key_N, are_rows=are_rows, is_ascii=is_ascii, remark=remark)
-
-
-def _repeated_id(papers: TableFile, key_N: Column) -> DataError:
-    row_of: dict[object, int] = {}
-    repeated = [
-        (row_of[key], row)
-        for row, key in enumerate(key_N.to_pylist())
-        if row_of.setdefault(key, row) != row
-    ]
-    original, repetition = repeated[0]
-    more = f" (and {len(repeated) - 1:,} more)" if len(repeated) > 1 else ""
-    first_line = papers.where(original).rpartition(", ")[2]
-    return DataError(
-        f"{papers.where(repetition)}: id appears a second time",
-        f"{quote(key_N[original].as_py())}, first on {first_line}{more}",
-        hint="each paper needs an id of its own",
-    )
-
-
 def _read_text(papers: TableFile, name: str, column: Column) -> Column:
     if not is_text(column.type) and not pa.types.is_null(column.type):
         raise wrong_type(papers, name, column, "text")
     return as_text(column)
-
-
-def _open_citations(folder: Path, ids: _Ids) -> TableFile:
-    """Open the table of citations; without a header, if its first line are the ids of two papers.
-
-    Raises:
-        NotFoundError: there is none.
-        DataError: it cannot be used.
-    """
-    try:
-        return open_table(folder, "citations", CITATION_COLUMNS)
-    except DataError:
-        with_any_names = open_table(folder, "citations", [])
-        names = with_any_names.names
-        if with_any_names.is_parquet or len(names) != len(CITATION_COLUMNS):
-            raise
-        if (ids.rows_of(pa.array(names, pa.string())) < 0).any():
-            raise
-    return open_table(folder, "citations", CITATION_COLUMNS, has_header=False)
 
 
 def _read_dates(
@@ -298,7 +178,7 @@ def _without_undated(graph: CitationGraph, config: DataConfig) -> tuple[Citation
         return graph, []
     row_D = np.flatnonzero(~graph.is_dated_N)
     what = f"{len(row_D):,} of {len(graph.id_N):,} papers have no date"
-    shown = _and_more([quote(each) for each in graph.id_N[row_D[:NUM_SHOWN]].tolist()], len(row_D))
+    shown = and_more([quote(each) for each in graph.id_N[row_D[:NUM_SHOWN]].tolist()], len(row_D))
     if config.without_date == "undated":
         return graph, [f"{what}, they are neither test sources nor candidates: {shown}"]
     new_row_N = np.cumsum(graph.is_dated_N, dtype=np.int32) - 1
@@ -319,27 +199,23 @@ def _without_undated(graph: CitationGraph, config: DataConfig) -> tuple[Citation
     return graph, [f"{what}, left out with {num_dropped:,} citations: {shown}"]
 
 
-def _and_more(shown: list[str], num: int) -> str:
-    return ", ".join(shown) + (f" and {num - len(shown):,} more" if num > len(shown) else "")
-
-
 def _remarks_of_tables(
-    papers: TableFile, citations: TableFile, ids: _Ids, linked: "_Linked"
+    papers: TableFile, citation_table: TableFile, ids: PaperIds, citations: Citations
 ) -> list[str]:
     """Say how the tables were read where they are not what the format says."""
     remarks = [
         f"{table.path.name}: {', '.join(said)}"
-        for table in (papers, citations)
+        for table in (papers, citation_table)
         if (said := table.dialect.remarks())
     ]
     if ids.remark:
         remarks.append(f"{papers.path.name}: ids {ids.remark} are taken for whole numbers")
-    if linked.are_floats:
-        remarks.append(f"{citations.path.name}: ids of floats are taken for whole numbers")
-    ignored = [name for name in citations.names if name not in CITATION_COLUMNS]
+    if citations.are_floats:
+        remarks.append(f"{citation_table.path.name}: ids of floats are taken for whole numbers")
+    ignored = [name for name in citation_table.names if name not in CITATION_COLUMNS]
     if ignored:
         shown = ", ".join(map(quote, ignored))
-        remarks.append(f"{citations.path.name}: columns ignored: {shown}")
+        remarks.append(f"{citation_table.path.name}: columns ignored: {shown}")
     return remarks
 
 
@@ -351,10 +227,10 @@ def _remarks_of_columns(
     if dates is not None and dates.name not in ("year", "date"):
         said.append(f"the date is {quote(dates.name)}")
     if features.names:
-        said.append(f"features are {_and_more(features.names[:10], len(features.names))}")
+        said.append(f"features are {and_more(features.names[:10], len(features.names))}")
     unused = {"more dates": [quote(name) for name in times[1:]]} | features.unused
     said += [
-        f"not used, {reason}: {_and_more(names[:10], len(names))}"
+        f"not used, {reason}: {and_more(names[:10], len(names))}"
         for reason, names in unused.items()
         if names
     ]
@@ -369,115 +245,3 @@ def _features_of_text(
         log("data", "text ignored, no two papers share a word")
         return None, None
     return fitted
-
-
-@dataclass(kw_only=True, slots=True)
-class _Linked:
-    """Citations as rows of papers, and those that were left out."""
-
-    edge_2E: np.ndarray = field(default_factory=lambda: np.empty((2, 0), np.int32))
-    num_rows: int = 0
-    num_unknown: int = 0
-    first_unknown: list[tuple[int, str, object]] = field(default_factory=list)
-    """Row, column and value of the first ones."""
-
-    unknown: list[str] = field(default_factory=list)
-    """Ids that no paper has, the first ones."""
-
-    are_floats: bool = False
-    """Some ids are whole floats that were taken for whole numbers."""
-
-    remarks: list[str] = field(default_factory=list)
-
-    def add(self, batch: pa.RecordBatch, edge_2B: np.ndarray) -> None:
-        """Note what is unknown in a batch."""
-        is_unknown_2B = edge_2B < 0
-        row_U = np.flatnonzero(is_unknown_2B.any(axis=0))
-        self.num_unknown += len(row_U)
-        for row in row_U[: MAX_UNKNOWN - len(self.unknown)].tolist():
-            index = 0 if is_unknown_2B[0, row] else 1
-            key = batch.column(index)[row].as_py()
-            self.unknown.append("" if key is None else str(key))
-            if len(self.first_unknown) < NUM_SHOWN:
-                self.first_unknown.append((self.num_rows + row, batch.schema.names[index], key))
-        self.num_rows += batch.num_rows
-
-
-def _read_citations(
-    citations: TableFile, ids: _Ids, papers: TableFile, config: DataConfig
-) -> _Linked:
-    parts = []
-    linked = _Linked()
-    for batch in read_batches(citations, CITATION_COLUMNS):
-        keys = [
-            _as_key(citations, name, column)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        ]
-        edge_2B = np.stack([ids.rows_of(key) for key in keys])
-        linked.are_floats |= _are_floats(batch, ids)
-        linked.add(batch, edge_2B)
-        parts.append(edge_2B[:, (edge_2B >= 0).all(axis=0)])
-    linked.edge_2E = np.concatenate(parts, axis=1)
-    # Arrow keeps what it has read for its next allocation; here that is most of the memory in use.
-    del parts
-    pa.default_memory_pool().release_unused()
-    if linked.num_unknown:
-        _handle_unknown(linked, citations, papers, ids, config)
-    return linked
-
-
-def _are_floats(batch: pa.RecordBatch, ids: _Ids) -> bool:
-    first = batch.column(0)
-    if not is_text(first.type):
-        return not pa.types.is_integer(first.type)
-    is_whole = pa.types.is_integer(ids.key.type) and len(first) > 0
-    return is_whole and bool(pc.match_substring_regex(as_text(first[:1]), WHOLE_FLOAT)[0].as_py())
-
-
-def _handle_unknown(
-    linked: _Linked, citations: TableFile, papers: TableFile, ids: _Ids, config: DataConfig
-) -> None:
-    """Refuse citations of papers that are not in the list, or say which are left out.
-
-    Raises:
-        DataError: they are not allowed, or there are no others.
-    """
-    mismatch = find_mismatch(linked.unknown, as_text(ids.key))
-    if config.unknown == "error":
-        raise _unknown_id(linked, citations, papers, mismatch)
-    if linked.num_unknown == linked.num_rows:
-        what = f"{citations.path} cites no paper of {papers.path.name}"
-        first = linked.first_unknown[0][2]
-        value = f"{linked.num_unknown:,} citations dropped, such as of {quote(first)}"
-        if mismatch:
-            raise DataError(what, f"{value}: {mismatch.describe()}", hint=mismatch.hint)
-        raise DataError(what, value, hint=f"an id is {quote(ids.key[0].as_py())}")
-    shown = [f"{quote(key)} ({_line(citations, row)})" for row, _, key in linked.first_unknown]
-    text = f"{linked.num_unknown:,} of {linked.num_rows:,} citations dropped, of unknown papers"
-    linked.remarks.append(f"{text}: {_and_more(shown, linked.num_unknown)}")
-    if mismatch:
-        linked.remarks.append(
-            f"WARNING: the id of most of these {mismatch.describe()}: {mismatch.hint}"
-        )
-
-
-def _line(table: TableFile, row: int) -> str:
-    return table.where(row).rpartition(", ")[2]
-
-
-def _unknown_id(
-    linked: _Linked, citations: TableFile, papers: TableFile, mismatch: Mismatch | None
-) -> DataError:
-    row, name, key = linked.first_unknown[0]
-    num = linked.num_unknown
-    value = f"{quote(key)} ({num:,} such citation{'s' * (num > 1)})"
-    hint = "add the paper, or leave such citations out with --set data.unknown=drop"
-    if mismatch:
-        value = f"{value}; {quote(mismatch.example[0])} {mismatch.describe()}"
-        hint = mismatch.hint
-    elif re.fullmatch(r"\d(\.\d+)?[eE]\+?\d+", str(key)):
-        hint = "a float in scientific notation has lost digits: write ids as text"
-    elif num == linked.num_rows:
-        hint = "none of them is: do both tables use the same kind of id?"
-    what = f"{citations.where(row)}: column {quote(name)} is not an id of {papers.path.name}"
-    return DataError(what, value, hint=hint)

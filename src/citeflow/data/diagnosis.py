@@ -26,6 +26,11 @@ def quote(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def and_more(shown: Sequence[str], num: int) -> str:
+    """Join the first of `num` values, and say how many more there are."""
+    return ", ".join(shown) + (f" and {num - len(shown):,} more" if num > len(shown) else "")
+
+
 def plural(num: int, noun: str) -> str:
     """Format a count with its noun."""
     return f"{num:,} {noun}{'' if num == 1 else 's'}"

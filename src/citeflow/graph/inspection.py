@@ -22,7 +22,7 @@ from citeflow.config import DataConfig
 from citeflow.data import citation_folder, ogb
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.data.dates import find_time_columns
-from citeflow.data.diagnosis import quote
+from citeflow.data.diagnosis import and_more, quote
 from citeflow.data.importers import registry
 from citeflow.data.importers.provenance import Provenance
 from citeflow.data.importers.source import open_source
@@ -366,5 +366,4 @@ def _pairs(values: dict[str, object] | dict[str, str] | dict[str, int]) -> str:
 
 
 def _short(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+    return and_more(names[:8], len(names))

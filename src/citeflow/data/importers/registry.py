@@ -8,6 +8,7 @@ from pathlib import Path
 
 from citeflow import files
 from citeflow.data import citation_folder, ogb
+from citeflow.data.citation_table import CITATION_COLUMNS
 from citeflow.data.diagnosis import MissingColumnError
 from citeflow.data.importers import (
     adjacency,
@@ -99,7 +100,7 @@ def is_native(folder: Path) -> bool:
         return False
     try:
         open_table(folder, "papers", ["id"])
-        open_table(folder, "citations", citation_folder.CITATION_COLUMNS)
+        open_table(folder, "citations", CITATION_COLUMNS)
     except DataError as error:
         return not isinstance(error, MissingColumnError)
     return True

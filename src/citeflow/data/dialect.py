@@ -128,7 +128,7 @@ def detect(path: Path, required: Sequence[str]) -> Dialect:
             them columns, else the one that the header has most of.
     """
     sample = read_sample(path)
-    encoding = _encoding(sample)
+    encoding = encoding_of(sample)
     text = sample.decode(encoding, errors="replace")
     delimiter = ""
     if match := _SEP_LINE.match(text):
@@ -164,7 +164,8 @@ def _has_escaped_quotes(path: Path) -> bool:
         return any(b'\\"' in block and _ESCAPED_QUOTE.search(block) for block in blocks)
 
 
-def _encoding(sample: bytes) -> str:
+def encoding_of(sample: bytes) -> str:
+    """Tell the encoding of a text by its beginning: UTF-8, where it is none of the wider ones."""
     for mark, encoding in _ENCODINGS.items():
         if sample.startswith(mark):
             return encoding

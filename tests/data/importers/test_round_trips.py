@@ -18,7 +18,7 @@ ONE_FILE = [
     "Semantic Scholar API", "DBLP v10", "DBLP v12", "DBLP v13", "BibTeX", "arXiv references",
     "Parquet", "NPZ", "NPZ, CSC", "HDF5",
 ]  # fmt: skip
-PACKED_BY_ITSELF = ("Parquet", "NPZ", "NPZ, CSC", "HDF5")
+BINARY = ("Parquet", "NPZ", "NPZ, CSC", "HDF5")
 
 
 def zipped(folder, target):
@@ -85,7 +85,7 @@ def test_format_is_read_equal_from_a_file_packed_or_not(name, tmp_path):
     shutil.copy(path, other)
     for source in (path, other):
         assert_same(graph_of(source, tmp_path / "root"), name)
-    if name in PACKED_BY_ITSELF:
+    if name in BINARY:
         return
     for compress, suffix in (
         (gzip.compress, ".gz"),
@@ -95,6 +95,15 @@ def test_format_is_read_equal_from_a_file_packed_or_not(name, tmp_path):
         packed = tmp_path / suffix
         shutil.copytree(folder, packed)
         assert_same(graph_of(compressed(packed, compress, suffix), tmp_path / "root"), name)
+
+
+@pytest.mark.parametrize("name", [name for name in ONE_FILE if name not in BINARY])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_text_in_utf_16_is_read_equal(name, encoding, tmp_path):
+    path = next(foreign.write(tmp_path / "in", name).iterdir())
+    text = path.read_text("utf-8").replace("utf-8", "utf-16").replace("UTF-8", "UTF-16")
+    path.write_text(text, encoding)
+    assert_same(graph_of(path, tmp_path / "root"), name)
 
 
 def test_our_own_format_gives_the_graph_that_all_are_compared_with(tmp_path):

@@ -1,4 +1,4 @@
-"""Tables of text whose delimiter, header and encoding nobody states: found by looking at them."""
+"""Tables of text whose delimiter and header nobody states: found by looking at them."""
 
 import codecs
 import csv
@@ -13,7 +13,7 @@ import pyarrow.csv
 
 from citeflow.data.diagnosis import not_utf8, quote
 from citeflow.data.importers.columns import ends
-from citeflow.data.importers.source import SourceFile
+from citeflow.data.importers.source import SourceFile, stream_of
 from citeflow.errors import DataError
 
 DELIMITERS = ("\t", ",", ";", "|")
@@ -29,7 +29,6 @@ class Table:
     delimiter: str | None
     """None for any run of blanks."""
 
-    encoding: str
     skipped: int
     """Lines before the first row of values or of names."""
 
@@ -46,10 +45,11 @@ class Table:
 
 
 def look(file: SourceFile) -> Table | None:
-    """Find delimiter and encoding of a table; None for a file that is no table of two columns."""
-    encoding, text = _decode(file)
-    if text is None:
+    """Find the delimiter of a table; None for a file that is no table of two columns."""
+    head = file.head
+    if b"\0" in head or head[:1] in (b"{", b"[", b"<"):
         return None
+    text = head.decode("utf-8-sig", "replace")
     lines = text.splitlines()
     if not file.is_whole_head:
         lines = lines[:-1]
@@ -73,7 +73,6 @@ def look(file: SourceFile) -> Table | None:
         if rows and len(rows[0]) >= 2 and (_is_even(rows) or ends(rows[0])):
             return Table(
                 delimiter=delimiter,
-                encoding=encoding,
                 skipped=skipped,
                 comments=tuple(comments),
                 lines=tuple(tuple(row) for row in rows if len(row) == len(rows[0])),
@@ -96,15 +95,6 @@ def _split(lines: list[str], delimiter: str | None) -> list[list[str]]:
     except csv.Error:
         return []
     return [[value.strip() for value in row] for row in rows if row]
-
-
-def _decode(file: SourceFile) -> tuple[str, str | None]:
-    head = file.head
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16", head[: len(head) // 2 * 2].decode("utf-16", "replace")
-    if b"\0" in head or head[:1] in (b"{", b"[", b"<"):
-        return "utf-8", None
-    return "utf-8", head.decode("utf-8-sig", "replace")
 
 
 def read_table(
@@ -163,38 +153,12 @@ def read_table(
             raise _ragged(file, table, problem[0]) from None
 
 
-class _Stream(io.RawIOBase):
-    """A file of bytes that are made chunk by chunk."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
-def _stream(file: SourceFile, opened: BinaryIO, table: Table, num_skipped: int) -> Any:
-    """Skip the first lines, and turn what follows into UTF-8 with one delimiter."""
-    is_utf8 = table.encoding == "utf-8"
-    chunks = _checked(file, opened) if is_utf8 else _recode(opened, table.encoding)
-    opened = io.BufferedReader(_Stream(chunks), BLOCK_BYTES)
+def _stream(file: SourceFile, opened: BinaryIO, table: Table, num_skipped: int) -> BinaryIO:
+    """Skip the first lines, and make one delimiter of blanks."""
+    checked = stream_of(_checked(file, opened), BLOCK_BYTES)
     for _ in range(num_skipped):
-        opened.readline(1 << 20)
-    if table.delimiter is None:
-        return io.BufferedReader(_Stream(_single_tabs(opened)), BLOCK_BYTES)
-    return opened
+        checked.readline(1 << 20)
+    return stream_of(_single_tabs(checked), BLOCK_BYTES) if table.delimiter is None else checked
 
 
 def _checked(file: SourceFile, opened: BinaryIO) -> Iterator[bytes]:
@@ -210,13 +174,6 @@ def _checked(file: SourceFile, opened: BinaryIO) -> Iterator[bytes]:
             raise not_utf8(f"{file.path}, line {num_lines + before}", lines[before]) from None
         num_lines += chunk.count(b"\n")
         yield chunk
-
-
-def _recode(opened: BinaryIO, encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    while chunk := opened.read(1 << 20):
-        yield decoder.decode(chunk).encode()
-    yield decoder.decode(b"", final=True).encode()
 
 
 def _single_tabs(opened: BinaryIO) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from citeflow.data.importers.source import Source, SourceFile
 from citeflow.errors import DataError
 
 BATCH_ROWS = 1 << 16
+DECLARED = re.compile(rb"""^(\s*<\?xml[^>]*encoding=["'])[^"']*(["'])""")
 ROOT = re.compile(rb"<(?:\w+:)?(graphml|gexf)[\s>]")
 
 
@@ -64,9 +65,11 @@ def _load(file: SourceFile) -> Any:
         "graphml": networkx.read_graphml,
         "gexf": networkx.read_gexf,
     }
-    content = io.BytesIO(file.read_whole())
+    content = file.read_whole()
+    if file.encoding:  # it still says what it was in
+        content = DECLARED.sub(rb"\1utf-8\2", content, count=1)
     try:
-        return readers[_kind(file)](content)
+        return readers[_kind(file)](io.BytesIO(content))
     except ParseError as error:
         hint = "the file may be cut short" if "no element found" in str(error) else ""
         raise DataError(f"{file.path}: not XML", first_line(error), hint=hint) from None

@@ -113,8 +113,6 @@ def _is_page(line: bytes, head: bytes) -> bool:
 
 def first_record(head: bytes) -> dict[str, object] | None:
     """Return the first record of a file by its head, to see its fields; None if it has none."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return None
     text = head.decode("utf-8", "ignore").lstrip("\ufeff \t\r\n\x1e")
     if text[:1] not in "[{":
         return None

@@ -109,8 +109,7 @@ def _find(file: SourceFile, keys: Sequence[str], *, is_paper: bool) -> list[_Pla
     That is, of a citation, the cited paper below a line with the citing one, and of a paper each
     line that names it, two at most.
     """
-    is_wide = file.head[:2] in (b"\xff\xfe", b"\xfe\xff")
-    if b"\0" in file.head and not is_wide:
+    if b"\0" in file.head:
         return []
     pattern = re.compile(".*?".join(map(_token, keys)))
     last = re.compile(_token(keys[-1]))
@@ -118,7 +117,7 @@ def _find(file: SourceFile, keys: Sequence[str], *, is_paper: bool) -> list[_Pla
     is_below = False
     with file.open() as opened:
         for number, raw in enumerate(opened, 1):
-            line = raw.replace(b"\0", b"").decode("utf-8", "replace")
+            line = raw.decode("utf-8", "replace")
             has_first = keys[0] in line
             if not has_first and not (is_below and keys[-1] in line):
                 continue

@@ -4,8 +4,10 @@ What a file holds is told by its content alone: a name like `works.json.gz` may 
 the browser has unpacked already.
 """
 
+import codecs
 import contextlib
 import functools
+import io
 import lzma
 import tarfile
 import zipfile
@@ -13,12 +15,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from citeflow.data.diagnosis import first_line
-from citeflow.data.dialect import is_compressed, open_unpacked
+from citeflow.data.dialect import encoding_of, is_compressed, open_unpacked
 from citeflow.errors import DataError, NotFoundError
 
 HEAD_BYTES = 1 << 18
@@ -66,8 +68,21 @@ class SourceFile:
             return file.read(512)
 
     @functools.cached_property
+    def encoding(self) -> str:
+        """The encoding of a text in UTF-16 or UTF-32, which is read as UTF-8; else nothing."""
+        encoding = encoding_of(self._unpacked_head)
+        return encoding if encoding.startswith(("utf-16", "utf-32")) else ""
+
+    @functools.cached_property
     def head(self) -> bytes:
-        """The first bytes, unpacked; what can be unpacked of a damaged file."""
+        """The first bytes, unpacked and in UTF-8; what can be unpacked of a damaged file."""
+        head = self._unpacked_head
+        if not self.encoding:
+            return head
+        return codecs.getincrementaldecoder(self.encoding)("replace").decode(head).encode()
+
+    @functools.cached_property
+    def _unpacked_head(self) -> bytes:
         parts = []
         try:
             with open_unpacked(self.path) as file:
@@ -85,7 +100,7 @@ class SourceFile:
     @property
     def is_whole_head(self) -> bool:
         """True if `head` holds all there is."""
-        return len(self.head) < self.head_bytes
+        return len(self._unpacked_head) < self.head_bytes
 
     def read_whole(self) -> bytes:
         """Read a file for a library that needs all of it.
@@ -104,9 +119,9 @@ class SourceFile:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open the unpacked bytes; damage that shows within the block is a DataError."""
+        """Open it unpacked, texts as UTF-8; damage that shows in the block is a DataError."""
         with self.damage_as_data_error(), open_unpacked(self.path) as file:
-            yield file
+            yield stream_of(_in_utf8(file, self.encoding)) if self.encoding else file
 
     @contextlib.contextmanager
     def damage_as_data_error(self) -> Iterator[None]:
@@ -122,6 +137,40 @@ class SourceFile:
                 raise
             hint = "copy or download it again" if is_compressed(self.path) else ""
             raise DataError(f"{self.path} cannot be read", first_line(error), hint=hint) from None
+
+
+def _in_utf8(file: BinaryIO, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while chunk := file.read(1 << 20):
+        yield decoder.decode(chunk).encode()
+    yield decoder.decode(b"", final=True).encode()
+
+
+class _Stream(io.RawIOBase):
+    """A file of bytes that are made chunk by chunk."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def stream_of(chunks: Iterator[bytes], buffer_bytes: int = 1 << 20) -> BinaryIO:
+    """Make a file of bytes that are made chunk by chunk."""
+    return io.BufferedReader(_Stream(chunks), buffer_bytes)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One small citation graph, written in every format that is imported."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -88,6 +89,42 @@ def write_gephi(folder):
     lines(folder / "nodes.csv", [("Id", "Label", "timeset", "year", "In-Degree"), *rows], ",")
     ends = [(f"p{a}", f"p{b}", "Directed", at, "1.0") for at, (a, b) in enumerate(EDGES)]
     lines(folder / "edges.csv", [("Source", "Target", "Type", "Id", "Weight"), *ends], ",")
+
+
+def _cells(form):
+    """The references of each paper in one cell."""
+    cited = {row: [f"p{b}" for a, b in EDGES if a == row] for row in range(N)}
+    return {row: form(each) for row, each in cited.items()}
+
+
+def _write_reference_list(folder, form):
+    cell = _cells(form)
+    rows = [
+        {"id": f"p{row}", "title": title(row), "publication_year": year, "cited_by_count": 3}
+        | {"referenced_works": cell[row]}
+        for row, year in enumerate(YEARS)
+    ]
+    with (folder / "works.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_reference_list(folder):
+    _write_reference_list(folder, "|".join)
+
+
+def write_reference_list_python(folder):
+    _write_reference_list(folder, str)
+
+
+def write_parquet_cells(folder):
+    cell = _cells("; ".join)
+    rows = [
+        {"id": f"p{row}", "title": title(row), "year": year, "references": cell[row]}
+        for row, year in enumerate(YEARS)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "works.parquet")
 
 
 def _graph():
@@ -295,6 +332,9 @@ FORMATS = {
     "SNAP with dates": (write_snap_dates, "", [f"{year}-03-01" for year in YEARS], False),
     "KONECT": (write_konect, 1, None, False),
     "Gephi": (write_gephi, "p", YEAR_TEXT, True),
+    "reference list": (write_reference_list, "p", YEAR_TEXT, True),
+    "reference list of Python": (write_reference_list_python, "p", YEAR_TEXT, True),
+    "Parquet, cells of references": (write_parquet_cells, "p", YEAR_TEXT, True),
     "GraphML": (write_graphml, "p", YEAR_TEXT, True),
     "GEXF": (write_gexf, "p", YEAR_TEXT, True),
     "Pajek": (write_pajek, "p", None, False),

@@ -16,9 +16,10 @@ from citeflow.data.datasets import download_dataset, read_raw
 ONE_FILE = [
     "edge list with a header", "edge list without", "SNAP", "GraphML", "GEXF", "Pajek", "OpenAlex",
     "Semantic Scholar API", "DBLP v10", "DBLP v12", "DBLP v13", "BibTeX", "arXiv references",
-    "Parquet", "NPZ", "NPZ, CSC", "HDF5",
+    "Parquet", "NPZ", "NPZ, CSC", "HDF5", "reference list", "reference list of Python",
+    "Parquet, cells of references",
 ]  # fmt: skip
-BINARY = ("Parquet", "NPZ", "NPZ, CSC", "HDF5")
+BINARY = ("Parquet", "Parquet, cells of references", "NPZ", "NPZ, CSC", "HDF5")
 
 
 def zipped(folder, target):

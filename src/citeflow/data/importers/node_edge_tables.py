@@ -28,6 +28,7 @@ from citeflow.data.importers.source import Source, SourceFile
 from citeflow.errors import DataError
 
 ROLES = {"id": ID, "title": TITLE, "abstract": ABSTRACT, "year": YEAR, "date": DATE}
+EXTRA = "#extra"
 NO_ATTRIBUTES = ("timeset", "type", "interval", "weight", ":label", ":type")
 
 
@@ -89,7 +90,8 @@ def read(source: Source, notes: Notes) -> Stream:
     notes.name_table("papers", source, nodes[0].file)
     notes.name_table("citations", source, ends[0][0])
     for each in nodes:
-        yield from _read_nodes(each, notes)
+        for papers, _ in read_papers(each.file, each.table, notes):
+            yield papers
     for file, layout in ends:
         _tell_direction(file, layout, notes)
         yield from edges.read_file(file, layout, notes)
@@ -104,8 +106,18 @@ def _tell_direction(file: SourceFile, layout: edges.Layout, notes: Notes) -> Non
             )
 
 
-def _read_nodes(nodes: _Nodes, notes: Notes) -> Iterator[base.Papers]:
-    names = list(nodes.names)
+def read_papers(
+    file: SourceFile, table: Table, notes: Notes, *, extra: str = ""
+) -> Iterator[tuple[base.Papers, pa.Array | None]]:
+    """Yield the papers of a table, and a column of the same rows that is read besides.
+
+    Args:
+        file: where the table lies.
+        table: as `look` found it, with a header.
+        notes: what is not taken over, and the names of the columns.
+        extra: name of the column besides.
+    """
+    names = list(table.lines[0])
     roles = {role: find(names, words) for role, words in ROLES.items()}
     taken = {name: role for role, name in roles.items() if name is not None}
     columns: dict[int, str] = {}
@@ -113,18 +125,20 @@ def _read_nodes(nodes: _Nodes, notes: Notes) -> Iterator[base.Papers]:
     if "date" not in taken.values() and roles["year"]:
         notes.names["date"] = roles["year"]
     for index, name in enumerate(names):
-        if name in taken and taken[name] not in columns.values():
+        if name and name == extra:
+            columns[index] = EXTRA
+        elif name in taken and taken[name] not in columns.values():
             columns[index] = taken[name]
         elif not name or name.lower() in NO_ATTRIBUTES:
             continue
         elif is_count(name):
-            notes.ignore(f"{nodes.file.path.name}: {name}", "counted from the citations")
+            notes.ignore(f"{file.path.name}: {name}", "counted from the citations")
         elif name not in columns.values():
             columns[index] = name
-    for batch in read_table(
-        nodes.file, nodes.table, has_header=True, columns=columns, is_prose=True
-    ):
-        yield papers_of_columns(dict(zip(batch.schema.names, batch.columns, strict=True)))
+    for batch in read_table(file, table, has_header=True, columns=columns, is_prose=True):
+        values = dict(zip(batch.schema.names, batch.columns, strict=True))
+        besides = values.pop(EXTRA, None)
+        yield papers_of_columns(values), besides
 
 
 def papers_of_columns(columns: dict[str, pa.Array]) -> base.Papers:

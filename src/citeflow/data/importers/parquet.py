@@ -16,7 +16,9 @@ from citeflow.data.importers import base
 from citeflow.data.importers.base import CERTAIN, Evidence, Importer, Notes, Stream
 from citeflow.data.importers.columns import ID, REFERENCES, ends, find, is_count
 from citeflow.data.importers.node_edge_tables import ROLES, papers_of_columns
+from citeflow.data.importers.reference_lists import citations_of_cells, separator_of
 from citeflow.data.importers.source import Source, SourceFile
+from citeflow.data.tables import is_text
 from citeflow.errors import DataError
 
 BATCH_ROWS = 1 << 18
@@ -29,6 +31,8 @@ class _Part:
     kind: str
     """`papers`, `citations` or `references`."""
     names: tuple[str, ...]
+    separator: str | None = None
+    """What stands between references that are text in one cell."""
 
 
 def _part(file: SourceFile) -> _Part | None:
@@ -42,8 +46,19 @@ def _part(file: SourceFile) -> _Part | None:
     if find(names, ID) is None:
         return None
     references = find(names, REFERENCES)
-    is_list = references is not None and _is_list(schema.field(references).type)
-    return _Part(file, "references" if is_list else "papers", names)
+    if references is None:
+        return _Part(file, "papers", names)
+    if _is_list(schema.field(references).type):
+        return _Part(file, "references", names)
+    separator = _separator(file, references) if is_text(schema.field(references).type) else None
+    return _Part(file, "references" if separator else "papers", names, separator)
+
+
+def _separator(file: SourceFile, name: str) -> str | None:
+    """Return what stands between references that are text in one cell."""
+    with file.damage_as_data_error():
+        batch = next(pq.ParquetFile(file.path).iter_batches(200, columns=[name]), None)
+        return None if batch is None else separator_of(batch.column(0).to_pylist())
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -107,7 +122,9 @@ def _read_part(part: _Part, notes: Notes) -> Stream:
         lists = columns.pop(references, None)
         id_B = _id(columns[str(roles["id"])])
         yield _papers(columns, taken, id_B, notes, part)
-        if lists is not None:
+        if lists is not None and part.separator:
+            yield citations_of_cells(id_B, lists.cast(pa.string()), part.separator)
+        elif lists is not None:
             values = lists.flatten()
             sizes = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
             if pa.types.is_struct(values.type):

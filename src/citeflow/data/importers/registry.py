@@ -25,6 +25,7 @@ from citeflow.data.importers import (
     pajek,
     parquet,
     planetoid,
+    reference_lists,
     semantic_scholar,
 )
 from citeflow.data.importers.base import Evidence, Importer, Notes
@@ -50,6 +51,7 @@ IMPORTERS: tuple[Importer, ...] = (
     parquet.IMPORTER,
     adjacency.IMPORTER,
     node_edge_tables.IMPORTER,
+    reference_lists.IMPORTER,
     edges.IMPORTER,
 )
 """Formats; of two that are equally sure the first one reads."""

@@ -9,6 +9,7 @@ from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE
 from citeflow.reporting import links
 from citeflow.reporting.mlflow import KFP_RUN_ID
+from citeflow.reporting.registered_models import NAME_VARIABLE as MODEL_NAME
 from components.base import Memory, request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate
@@ -178,7 +179,7 @@ def link_to_pages(task: dsl.PipelineTask) -> None:
 
 def _connect_to_mlflow(task: dsl.PipelineTask) -> None:
     """Give a task the variables of MLflow's client that are set in the namespace."""
-    addresses = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+    addresses = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", MODEL_NAME)
     secrets = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
     kubernetes.use_config_map_as_env(
         task, MLFLOW, {name: name for name in addresses}, optional=True

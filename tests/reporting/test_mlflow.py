@@ -1,24 +1,22 @@
 """MLflow: a real server on loopback, with SQLite and a folder for artifacts, and failing ones."""
 
 import base64
-import importlib.util
 import json
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from mlflow_server import free_port
 
 from citeflow import files
 from citeflow.cli.main import main
@@ -26,29 +24,9 @@ from citeflow.errors import UnavailableError
 from citeflow.evaluation import trained_model
 from citeflow.paths import RunPaths
 from citeflow.report import Curves
-from citeflow.reporting import links, mlflow
+from citeflow.reporting import links, mlflow, mlflow_client
 
-STARTS_WITHIN_S = 240
-"""The server imports for half a minute on a busy machine."""
 PASSWORD = "hunter2-planted"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def wait_for(url, process):
-    until = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < until:
-        assert process.poll() is None, "the server ended"
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"no server within {STARTS_WITHIN_S} s")
 
 
 def run_python(code, *arguments, **variables):
@@ -65,43 +43,7 @@ def publish_arguments(trained, out):
     return [*arguments, "--data-root", trained.data_root]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_variables():
-    """The caller's own MLflow does not matter here."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-            patch.delenv(name)
-        yield
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The URL of a server."""
-    try:
-        importlib.metadata.version("mlflow")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("mlflow, of which mlflow-skinny is only the client, is not installed")
-    folder = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--port", str(port)]
-    command += ["--artifacts-destination", str(folder / "files"), "--workers", "1"]
-    variables = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(folder)}
-    variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    options = {"env": variables, "cwd": folder, "start_new_session": True}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, **options)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(url, process)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=20)
+pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +366,7 @@ def test_hide_secrets_of_uri_and_environment(text, uri, monkeypatch):
     if text:
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
     uri = uri or f"http://me:{PASSWORD}@host:5000"
-    hidden = mlflow.hide_secrets(text or f"bad: {uri.removesuffix('/')}", uri)
+    hidden = mlflow_client.hide_secrets(text or f"bad: {uri.removesuffix('/')}", uri)
     assert PASSWORD not in hidden
     assert len(hidden) > 4
 
@@ -475,5 +417,6 @@ def test_pipelines_give_publish_the_variables_of_mlflow(checkout, name):
         links.VARIABLES
     )
     suffixes = ("URI", "USERNAME", "PASSWORD", "TOKEN")
-    assert names == {"MLFLOW_EXPERIMENT_NAME", *(f"MLFLOW_TRACKING_{name}" for name in suffixes)}
+    others = {"MLFLOW_EXPERIMENT_NAME", "CITEFLOW_MODEL_NAME"}
+    assert names == {*others, *(f"MLFLOW_TRACKING_{name}" for name in suffixes)}
     assert mlflow.KFP_RUN_ID in [field["name"] for field in stage["fieldPathAsEnv"]]

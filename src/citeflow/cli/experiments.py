@@ -167,10 +167,10 @@ def _run_pipeline(
     from citeflow.kubeflow.local_runner import run_pipeline
     from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.kubeflow.submit import typed_parameters
-    from citeflow.reporting import mlflow
+    from citeflow.reporting import mlflow_client
     from citeflow.reporting.publish import check_folder
 
-    mlflow.check()
+    mlflow_client.check()
     check_folder(paths.data_root)
     shared = local.arguments(paths, settings)
     compiled = PIPELINES[name].compiled()

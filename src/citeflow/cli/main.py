@@ -31,6 +31,7 @@ SECTIONS = {
         "evaluate": "stages",
         "publish": "stages",
         "predict": "predict",
+        "models": "models",
     },
     "Kubeflow": {
         "compile": "compile",
@@ -159,12 +160,12 @@ def run(
     from citeflow.kubeflow.local_runner import run_pipeline
     from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.report import Report
-    from citeflow.reporting import markdown, mlflow
+    from citeflow.reporting import markdown, mlflow_client
     from citeflow.reporting.publish import check_output_folders
 
     paths = local.paths()
     folder = out or paths.published
-    mlflow.check()
+    mlflow_client.check()
     check_output_folders(paths.data_root, folder)
     shared = local.arguments(paths, resolved)
     arguments: dict[str, str | int] = {**shared, "workers": workers, "out_dir": str(folder)}

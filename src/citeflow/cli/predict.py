@@ -100,9 +100,9 @@ def predict(
 ) -> None:
     """List the papers that a paper should cite and does not, and why.
 
-    RUN is the --out folder of a run, a model, or the name of a run below the data root. The paper
-    is one of the graph (--paper), or a new one, of which any of --text, --references and
-    --features is enough.
+    RUN is the --out folder of a run, a model, the name of a run below the data root, or a model of
+    MLflow's registry such as models:/citeflow@champion. The paper is one of the graph (--paper), or
+    a new one, of which any of --text, --references and --features is enough.
     """
     model = _find_model(run, data_root)
     options.require("torch")
@@ -153,6 +153,10 @@ def _predict_batch(
 
 
 def _find_model(run: str, data_root: Path) -> Path:
+    if run.startswith("models:/"):
+        from citeflow.reporting import registered_models
+
+        return registered_models.resolve(run, data_root)
     folder = Path(run).expanduser().absolute()
     named = data_root / "runs" / run
     for path in (folder / "model", folder, named / "model"):

@@ -7,52 +7,33 @@ run in global state, takes MLFLOW_RUN_ID for the run itself, and cannot set when
 """
 
 import contextlib
-import importlib.util
 import json
-import logging
 import math
 import os
 import re
 import shlex
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from citeflow import files
 from citeflow.errors import (
-    CiteflowError,
     CorruptError,
-    MissingPackageError,
     NotFoundError,
     UnavailableError,
 )
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
-from citeflow.reporting import formatting
+from citeflow.reporting import formatting, mlflow_client, registered_models
 from citeflow.utils.logging import log, redact_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Experiment, Metric, Run
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
 KFP_RUN_ID = "CITEFLOW_KFP_RUN_ID"
 """Variable with the id of the run of Kubeflow Pipelines, if there is one."""
 
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-"""Variables of MLflow, each unless it is set. Its own defaults are eight tries of two minutes."""
-
-INSTALL = f"pip install '.[mlflow]' in a checkout of citeflow, or unset {URI_VARIABLE}"
 EXPERIMENT = "citeflow"
 KEY = "citeflow.key"
 """Tag by which a run is found again."""
@@ -65,18 +46,6 @@ METRICS_PER_REQUEST = 500
 DIGEST_LENGTH = 36
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
-MAX_REASON_LENGTH = 300
-"""Characters of MLflow's own message that an error repeats."""
-
-
-def check() -> None:
-    """Check, before any work, that the package is there if MLflow is wanted.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    if os.environ.get(URI_VARIABLE) and importlib.util.find_spec("mlflow") is None:
-        raise MissingPackageError("package is not installed", "mlflow", hint=INSTALL)
 
 
 def log_run(
@@ -95,25 +64,24 @@ def log_run(
         MissingPackageError: it is not installed.
         UnavailableError: MLflow does not answer, or refuses the run.
     """
-    uri = os.environ.get(URI_VARIABLE)
+    uri = os.environ.get(mlflow_client.URI_VARIABLE)
     if not uri:
         return
-    check()
     root = run.data_root
     again = ["citeflow", "publish", report, "--model", model, "--out", out, "--data-root", root]
     hint = f"all results are on disk; to log it to MLflow later: {shlex.join(map(str, again))}"
     try:
-        with _user_errors(uri, hint), _quiet():
-            from mlflow import MlflowClient
-
-            run_id = _log(MlflowClient(uri), report, model=model, run=run, out=out)
+        with mlflow_client.connected(
+            uri, failed="MLflow did not take the run", hint=hint
+        ) as client:
+            run_id = _log(client, report, model=model, run=run, out=out)
     except UnavailableError as error:
         if is_required:
             raise
         log("publish", "continues without MLflow", why=f"{error.what}: {error.value}")
         log("publish", "can be logged later", hint=error.hint)
     else:
-        log("publish", "logged to MLflow", server=_public(uri), run=run_id)
+        log("publish", "logged to MLflow", server=mlflow_client.public(uri), run=run_id)
 
 
 def _log(client: "MlflowClient", report: Path, *, model: Path, run: RunPaths, out: Path) -> str:
@@ -142,6 +110,10 @@ def _log(client: "MlflowClient", report: Path, *, model: Path, run: RunPaths, ou
     ]
     for first in range(0, len(metrics), METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[first : first + METRICS_PER_REQUEST])
+    if not run.is_trial:
+        registered_models.register(
+            client, content, run=run.name, model_id=model_id, digests=digests
+        )
     for name in ("report.json", "report.html"):
         client.log_artifact(run_id, str(out / name))
     # The tags last: that of the EvalReport marks the run as complete.
@@ -367,66 +339,3 @@ def _end(curves: Curves) -> float:
 
 def _ms(seconds: float) -> int:
     return round(1000 * seconds)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep MLflow from printing and from long waits; it reads some variables on import only."""
-    added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
-    disabled = logging.root.manager.disable
-    os.environ.update(added)
-    logging.disable()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def _user_errors(uri: str, hint: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a server or its client into one error without secrets."""
-    try:
-        yield
-    except CiteflowError:
-        raise
-    except Exception as error:  # mlflow lets errors of many packages through
-        # `from None`: the original may hold a password.
-        raise _to_user_error(error, uri, hint) from None
-
-
-def _to_user_error(error: Exception, uri: str, hint: str) -> UnavailableError:
-    if _is_network_failure(error):
-        return UnavailableError("MLflow does not answer", _public(uri), hint=hint)
-    message = " ".join(hide_secrets(str(error), uri).split())[:MAX_REASON_LENGTH]
-    reason = f"{_public(uri)}: {message or type(error).__name__}"
-    return UnavailableError("MLflow did not take the run", reason, hint=hint)
-
-
-def _is_network_failure(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and type(error).__module__.startswith("requests"):
-            return type(error).__name__ != "HTTPError"
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def hide_secrets(text: str, uri: str) -> str:
-    """Remove from a message of MLflow what it may repeat of the URI and the environment."""
-    secrets = [os.environ.get(name, "") for name in SECRETS]
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(uri if "://" in uri else f"//{uri}")
-        secrets += [parts.password or "", unquote(parts.password or ""), parts.query]
-        secrets += [value.strip("/") for _, value in parse_qsl(parts.query)]
-    text = re.sub(r"//\S*@", "//", text.replace(uri, _public(uri)))
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    return text
-
-
-def _public(uri: str) -> str:
-    """Return the URI without user, password and query, also if its scheme was forgotten."""
-    return redact_url(uri) if "://" in uri else uri.rpartition("@")[2].partition("?")[0]

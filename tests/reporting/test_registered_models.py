@@ -1,0 +1,116 @@
+"""The registry, on a real MLflow server: versions, promotion, and what is downloaded."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from citeflow import files
+from citeflow.cli.main import main
+from citeflow.errors import CorruptError
+from citeflow.evaluation import trained_model
+from citeflow.paths import RunPaths
+from citeflow.report import Report
+from citeflow.reporting import mlflow, registered_models
+
+pytestmark = pytest.mark.usefixtures("no_variables")
+
+
+@pytest.fixture
+def registry(server, monkeypatch, request, tmp_path, trained, out):
+    """A registered model of the test's own, and models of another digest and score."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.originalname)
+    monkeypatch.setenv("CITEFLOW_MODEL_NAME", request.node.originalname)
+
+    def publish(name, mrr, graph=None):
+        """Publish the trained model as if it were another one, with another score."""
+        run = RunPaths(tmp_path, name)
+        if not run.published.exists():
+            with files.new_directory(run.model) as work:
+                for file in trained.model.iterdir():
+                    if file.name != files.MANIFEST:
+                        files.copy_file(file, work / file.name)
+                files.write_text(work / "history.jsonl", f'{{"name": {len(name)}}}\n')
+                manifest = files.read_manifest(trained.model, "TrainedModel")
+                inputs = manifest.inputs | ({"PreparedGraph": graph} if graph else {})
+                files.write_manifest(work, "TrainedModel", inputs=inputs, facts={})
+            files.copy_directory(run.model, run.published / "model")
+            content = files.read_json(out / "report.json")
+            content["protocols"]["all"]["mrr"] = mrr
+            files.write_json(run.published / "report.json", content)
+            files.write_text(run.published / "report.html", "<p>")
+            Report.read(run.published)
+        mlflow.log_run(trained.report, model=run.model, run=run, out=run.published)
+
+    return SimpleNamespace(name=request.node.originalname, publish=publish, root=tmp_path)
+
+
+def call(capsys, *arguments):
+    code = main(["models", *arguments])
+    out, err = capsys.readouterr()
+    return code, [json.loads(line) for line in out.splitlines()], err
+
+
+def test_each_model_is_one_version_however_often_it_is_published(registry, capsys):
+    for name in ("a", "bb", "a", "ccc", "bb", "a"):
+        registry.publish(name, 0.5)
+    _, versions, _ = call(capsys, "list")
+    assert [(each["number"], each["run"]) for each in versions] == [(3, "ccc"), (2, "bb"), (1, "a")]
+    assert [each["aliases"] for each in versions] == [["candidate"], [], []]
+    assert versions[0]["scores"]["all"] == 0.5
+
+
+def test_champion_moves_to_a_better_model_only(registry, capsys):
+    registry.publish("a", 0.5)
+    assert call(capsys, "promote", "--data-root", str(registry.root))[1][0]["number"] == 1
+    registry.publish("bb", 0.4)
+    code, _, err = call(capsys, "promote", "--data-root", str(registry.root))
+    assert code == 65
+    assert "no better than the champion, version 1: all MRR 0.4000, 0.5000" in err
+    registry.publish("ccc", 0.6)
+    _, compared, _ = call(capsys, "compare")
+    (by_all,) = [each for each in compared if each["protocol"] == "all"]
+    assert by_all == {
+        "protocol": "all", "version 3": 0.6, "version 1": 0.5, "difference": pytest.approx(0.1)
+    }  # fmt: skip
+    assert call(capsys, "promote", "--data-root", str(registry.root))[1][0]["number"] == 3
+    assert call(capsys, "rollback")[1][0]["number"] == 1
+    assert call(capsys, "rollback")[0] == 66
+    forced = call(capsys, "promote", "2", "--force", "--data-root", str(registry.root))
+    assert forced[1][0]["aliases"] == ["champion"]
+
+
+def test_models_of_two_graphs_are_not_compared(registry, capsys):
+    registry.publish("a", 0.5)
+    call(capsys, "promote", "--data-root", str(registry.root))
+    registry.publish("bb", 0.9, graph="0" * 64)
+    code, _, err = call(capsys, "promote", "--data-root", str(registry.root))
+    assert (code, "on another graph" in err) == (65, True)
+
+
+def test_resolve_downloads_the_model_once_and_verifies_it(registry, capsys):
+    registry.publish("a", 0.5)
+    call(capsys, "promote", "--data-root", str(registry.root))
+    folder = registered_models.resolve(f"models:/{registry.name}@champion", registry.root)
+    assert folder == registered_models.resolve(f"models:/{registry.name}/1", registry.root)
+    assert trained_model.load(folder).model is not None
+    (folder / "model.json").write_text("{}")
+    with pytest.raises(CorruptError):
+        registered_models.resolve(f"models:/{registry.name}/1", registry.root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["models", "list", "--name", "nobody"], 66, "no such registered model: nobody"),
+        (["models", "promote", "7"], 66, "no such version: 7"),
+        (["models", "promote", "staging"], 66, "it has candidate, a number"),
+        (["predict", "models:/x", "--paper", "1"], 64, "not a registered model: models:/x"),
+    ],
+)
+def test_unknown_model_is_named(registry, capsys, monkeypatch, arguments, code, said):
+    registry.publish("a", 0.5)
+    monkeypatch.setenv("CITEFLOW_DATA_ROOT", str(registry.root))
+    assert main(arguments) == code
+    assert said in capsys.readouterr().err

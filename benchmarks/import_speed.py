@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,9 @@ def main() -> None:
     parser.add_argument("--only", choices=READERS)
     parser.add_argument("--readers", default="", help="only those whose name holds this")
     args = parser.parse_args()
+    missing = [name for name in ("orjson", "pandas", "networkx") if not find_spec(name)]
+    if missing:
+        parser.error(f"what it compares with is not installed: pip install {' '.join(missing)}")
     writers = {"openalex": write_openalex, "snap": write_snap}
     with tempfile.TemporaryDirectory() as work:
         for source in [args.only] if args.only else READERS:

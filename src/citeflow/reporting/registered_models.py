@@ -243,7 +243,7 @@ def download(version: Version, models: Path) -> Path:
         CorruptError: it is another model than the one that was registered.
         UnavailableError: MLflow does not answer.
     """
-    folder = models / version.sha256[:16]
+    folder = models / version.sha256[:16] / "model"
     if (folder / files.MANIFEST).is_file():
         _verify(folder, version)
         return folder

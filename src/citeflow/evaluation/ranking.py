@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -287,6 +286,8 @@ def confidence_intervals(rank_Q: Tensor, *, seed: int) -> dict[str, tuple[float,
 
     Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
+    import scipy.stats  # workers import this module, and scipy.stats takes a second
+
     rank = rank_Q.double().numpy()
     statistics: dict[str, Callable[..., np.ndarray]] = {
         "mrr": lambda rank, axis: (1 / rank).mean(axis),

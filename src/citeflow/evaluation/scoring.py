@@ -102,10 +102,15 @@ def score_held_out(
     )
 
 
+def even_rows(row_P: np.ndarray, most: int) -> np.ndarray:
+    """Take at most so many of some rows, at even distances."""
+    chosen = np.linspace(0, len(row_P) - 1, min(most, len(row_P))).astype(np.int64)
+    return row_P[chosen]
+
+
 def sample_held_out(held_out: HeldOut, *, most: int, rank: int = 0, world_size: int = 1) -> HeldOut:
     """Return this rank's share of an even sample of at most `most` held-out citations."""
-    total = len(held_out.source_P)
-    chosen = np.linspace(0, total - 1, min(most, total)).astype(np.int64)[rank::world_size]
+    chosen = even_rows(np.arange(len(held_out.source_P)), most)[rank::world_size]
     return HeldOut(
         source_P=held_out.source_P[chosen],
         target_P=held_out.target_P[chosen],

@@ -154,8 +154,9 @@ class EvaluationConfig(Record):
     sample; 0 takes all of them, or as many as can be ranked in a few minutes."""
 
     protocol: Literal["ogb", "all", "hard", "cold"] = "ogb"
-    """Protocol whose test MRR `compare` compares models by: OGB's random candidates, all papers,
-    hard candidates, or all papers for sources without references."""
+    """Protocol whose test MRR `compare` compares models by, and by whose validation MRR `tune`
+    chooses: OGB's random candidates, all papers, hard candidates, or all papers for sources without
+    references."""
 
 
 class RecoveryConfig(Record):

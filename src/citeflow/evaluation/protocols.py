@@ -16,6 +16,7 @@ Legend: P test citations, N papers, H hidden channels, K candidates.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,11 @@ from torch import Tensor
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.data.features import release_pages
+from citeflow.errors import ConfigError
 from citeflow.evaluation import metrics, ranking
 from citeflow.evaluation.baselines import Baselines
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.ranking import Methods, Ranks
+from citeflow.evaluation.ranking import Methods, Ranks, SharedMethods
 from citeflow.evaluation.scoring import score_candidates, score_pairs
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.candidates import sample_rows
@@ -115,6 +117,13 @@ class Scorer:
         """Return the same for candidates [K] that the sources share."""
         ends = self._structural.ends(self._paths, source_P)
         return lambda candidate_K: self._score(ends.sums(candidate_K), source_P, candidate_K)
+
+    def shared_model_alone(
+        self, source_P: np.ndarray
+    ) -> Callable[[np.ndarray], Iterator[tuple[str, np.ndarray]]]:
+        """Return the same of the model alone."""
+        score = self.shared_methods(source_P)
+        return lambda candidate_K: itertools.islice(score(candidate_K), 1)
 
     def _score(
         self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
@@ -221,26 +230,85 @@ def _measure_view(trained: TrainedModel, view: _View, sampled_P: np.ndarray, par
     row_Q = view.test_row_P[graph.hard.index(graph.test.source_P[view.test_row_P]) >= 0]
     hard = ranking.hard_chunks(graph.test, graph.hard, row_Q)
     parts.add("hard", ranking.rank(scorer.methods, hard, name="hard", of=len(row_Q)))
-    parts.add("all", _rank_among_all(scorer, "all", graph, sampled_P))
-    del scorer  # its embeddings have to go before others are computed
-    at_once = max(1, int(COLD_SHARE * len(graph.test.source_P)))
-    num_groups = -(-len(sampled_P) // at_once)
-    for group in range(num_groups):
-        # Every so manyth, as neighbors in the order of the split are of one time.
-        row_Q = sampled_P[group::num_groups]
-        began = time.monotonic()
-        cold = Scorer(trained, without_references(graph, graph.test.source_P[row_Q]))
-        # The candidates are those of the graph with the references.
-        ranks = _rank_among_all(cold, "cold", graph, row_Q)
-        parts.add("cold", dataclasses.replace(ranks, seconds=time.monotonic() - began))
+    shared = scorer.shared_methods
+    parts.add("all", _rank_among_all(shared, "all", graph, graph.test, sampled_P))
+    del scorer, shared  # the embeddings have to go before others are computed
+    for ranks in _rank_cold(trained, graph, graph.test, sampled_P):
+        parts.add("cold", ranks)
     if graph.x_NF is not None:
         release_pages(graph.x_NF)
 
 
-def _rank_among_all(scorer: Scorer, name: str, graph: PreparedGraph, row_Q: np.ndarray) -> Ranks:
-    return ranking.rank_among_all(
-        scorer.shared_methods, graph.test, graph.candidates(), row_Q, name=name
-    )
+def _rank_among_all(
+    methods: SharedMethods, name: str, graph: PreparedGraph, held_out: HeldOut, row_Q: np.ndarray
+) -> Ranks:
+    return ranking.rank_among_all(methods, held_out, graph.candidates(), row_Q, name=name)
+
+
+def _rank_cold(
+    trained: TrainedModel,
+    graph: PreparedGraph,
+    held_out: HeldOut,
+    row_Q: np.ndarray,
+    *,
+    baselines: bool = True,
+) -> Iterator[Ranks]:
+    """Rank some rows of a split among all papers, some at a time without their references."""
+    at_once = max(1, int(COLD_SHARE * len(held_out.source_P)))
+    num_groups = -(-len(row_Q) // at_once)
+    for group in range(num_groups):
+        # Every so manyth, as neighbors in the order of the split are of one time.
+        part_Q = row_Q[group::num_groups]
+        began = time.monotonic()
+        scorer = Scorer(trained, without_references(graph, held_out.source_P[part_Q]))
+        methods = scorer.shared_methods if baselines else scorer.shared_model_alone
+        # The candidates are those of the graph with the references.
+        ranks = _rank_among_all(methods, "cold", graph, held_out, part_Q)
+        del scorer, methods
+        yield dataclasses.replace(ranks, seconds=time.monotonic() - began)
+
+
+def validation_mrr(trained: TrainedModel, graph: PreparedGraph, protocol: str) -> float:
+    """Rank the validation citations by the model in one protocol; no test citation is ranked.
+
+    As many of them as `measure` ranks of the test citations.
+
+    Raises:
+        ConfigError: no source has a candidate there.
+    """
+    source_P = graph.valid.source_P
+    most = num_sources(trained.config.evaluation.num_sources, num_papers=graph.num_papers)
+    if protocol in ("ogb", "hard"):
+        most = len(source_P)
+    sampled_P = sample_rows(len(source_P), most, trained.config.data.seed)
+    parts: list[Ranks] = []
+    for view in _views(graph):
+        row_Q = np.intersect1d(sampled_P, view.valid_row_P)
+        if protocol == "hard":
+            row_Q = row_Q[graph.hard.index(source_P[row_Q]) >= 0]
+        if len(row_Q):
+            parts += _rank_validation(trained, view.graph, protocol, row_Q)
+    if not parts:
+        hint = "take another evaluation.protocol"
+        raise ConfigError("no validation citation has candidates of protocol", protocol, hint=hint)
+    return metrics.ranking(ranking.join(parts).by_method[MODEL])["mrr"]
+
+
+def _rank_validation(
+    trained: TrainedModel, graph: PreparedGraph, protocol: str, row_Q: np.ndarray
+) -> Iterator[Ranks]:
+    valid = graph.valid
+    if protocol == "cold":
+        yield from _rank_cold(trained, graph, valid, row_Q, baselines=False)
+        return
+    scorer = Scorer(trained, graph)
+    if protocol == "all":
+        yield _rank_among_all(scorer.shared_model_alone, "all", graph, valid, row_Q)
+        return
+    chunks = ranking.random_chunks(valid, row_Q)
+    if protocol == "hard":
+        chunks = ranking.hard_chunks(valid, graph.hard, row_Q)
+    yield ranking.rank(scorer.model_alone, chunks, name=protocol, of=len(row_Q))
 
 
 def rank_split(

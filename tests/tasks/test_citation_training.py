@@ -166,3 +166,12 @@ def test_make_batch_follows_from_step_and_rank(prepared, graph):
     first, same, other = (rank.make_batch(3).negative_K for rank in ranks)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_board_preset_stays_within_the_leaderboards_million_weights(graph):
+    settings = config.load(preset="board")
+    structural = build_structural_features(graph, settings.model)
+    assert graph.x_NF.shape[1] == 128
+    assert len(structural.names) == 19
+    weights = build_model(graph, structural, settings).parameters()
+    assert 50_000 < sum(weight.numel() for weight in weights) < 1_000_000

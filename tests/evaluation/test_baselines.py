@@ -13,6 +13,7 @@ from citeflow.evaluation.baselines import Baselines
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.preparation import write_prepared
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.models.structural import BASELINE_PATHS
 from citeflow.utils.usage import StageMeter
 
 RAW = files.Manifest(kind="RawDataset", sha256="0" * 64, inputs={}, facts={}, files={})
@@ -44,11 +45,15 @@ def test_bm25_is_kept_with_the_graph_and_equals_the_textbook(tmp_path):
     write_prepared(graph, tmp_path / "graph", config=settings.data, raw=RAW, meter=StageMeter())
     prepared = PreparedGraph.open(tmp_path / "graph")
     ids = prepared.ids()
-    baselines = Baselines(prepared, build_structural_features(prepared, settings.model))
+    structural = build_structural_features(prepared, settings.model)
+    baselines = Baselines(prepared, structural)
     source_P = np.array([0, 17, ids.index(3)])
     candidate_PK = rng.integers(0, 80, (3, 30))
-    found = dict(baselines(source_P, candidate_PK))
+    sums = structural.sum_own(BASELINE_PATHS, source_P, candidate_PK)
+    found = dict(baselines(sums, source_P, candidate_PK))
     assert list(found)[-1] == "bm25"
+    shared = dict(baselines(sums, source_P, candidate_PK[0]))
+    assert np.array_equal(shared["bm25"][0], found["bm25"][0])
     for source, candidate_K, score_K in zip(source_P, candidate_PK, found["bm25"], strict=True):
         expected = [textbook(texts[ids[source]], texts[ids[j]], texts) for j in candidate_K]
         assert score_K == pytest.approx(expected, rel=1e-5)

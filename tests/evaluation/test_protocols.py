@@ -10,7 +10,7 @@ import pytest
 
 from citeflow import config, files
 from citeflow.data.citation_graph import CitationGraph, OwnSplit
-from citeflow.evaluation import protocols
+from citeflow.evaluation import metrics, protocols
 from citeflow.graph.preparation import write_prepared
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.report import Report
@@ -127,6 +127,19 @@ def hard_by_id(graph):
         ids[source]: set(ids[graph.hard.candidates.row(i)])
         for i, source in enumerate(graph.hard.source_S)
     }
+
+
+@pytest.mark.parametrize("time_cut", [False, True])
+def test_tuning_ranks_validation_citations_as_the_report_ranks_those_of_the_test(
+    model, graph, time_cut
+):
+    facts = graph.facts.model_copy(update={"time_cut": time_cut})
+    swapped = dataclasses.replace(graph, valid=graph.test, test=graph.valid, facts=facts)
+    reported = protocols.measure(model, dataclasses.replace(graph, facts=facts)).protocols
+    for protocol, ranks in reported.items():
+        expected = metrics.ranking(ranks.by_method["model"])["mrr"]
+        found = protocols.validation_mrr(model, swapped, protocol)
+        assert found == pytest.approx(expected, rel=1e-5), protocol
 
 
 def test_a_sample_has_intervals_and_the_same_ranks(model, graph, measured):

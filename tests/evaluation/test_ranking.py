@@ -43,13 +43,20 @@ def rank_by(score_NN, chunks, num):
     return ranking.rank(methods, chunks, name="test", of=num)
 
 
+def rank_among_all(score_NN, test_split, rule, row_Q):
+    def methods(source_P):
+        return lambda candidate_K: [("it", score_NN[source_P[:, None], candidate_K])]
+
+    return ranking.rank_among_all(methods, test_split, rule, row_Q, name="test")
+
+
 @pytest.mark.parametrize("pairs", [100, 1000, 1 << 17])
 def test_ranks_among_all_papers_equal_sorted_lists(
     score_NN, test_split, rule, pairs, monkeypatch, pyg_means
 ):
     monkeypatch.setattr(ranking, "PAIRS", pairs)
     row_Q = np.arange(0, 40, 3)
-    found = rank_by(score_NN, ranking.all_chunks(test_split, rule, row_Q), len(row_Q))
+    found = rank_among_all(score_NN, test_split, rule, row_Q)
     lists = []
     for row, rank, num in zip(row_Q, found.by_method["it"], found.num_candidates_Q, strict=True):
         source, target = test_split.source_P[row], test_split.target_P[row]
@@ -110,9 +117,8 @@ def test_hard_candidates_of_different_number_are_ranked_each_among_its_own(score
 
 
 def test_a_score_that_is_not_a_number_is_refused(score_NN, test_split, rule):
-    chunks = ranking.all_chunks(test_split, rule, np.arange(3))
     with pytest.raises(ValueError, match="NaN"):
-        rank_by(np.full_like(score_NN, np.nan), chunks, 3)
+        rank_among_all(np.full_like(score_NN, np.nan), test_split, rule, np.arange(3))
 
 
 def test_intervals_of_samples_hold_the_mean_of_all():

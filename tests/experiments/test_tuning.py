@@ -12,13 +12,16 @@ def test_read_validations_has_each_once_after_restarts(tmp_path):
     def log(purge_step, *records):
         run_log = RunLog(tmp_path, purge_step=purge_step)
         for step, mrr in records:
-            run_log.evaluation({"step": step, "valid_mrr": mrr, "wall_time": 1.0})
+            figures = {"valid_mrr": mrr, "valid_hard_mrr": mrr / 2}
+            run_log.evaluation({"step": step, "wall_time": 1.0, **figures})
         run_log.close()
 
-    assert list(tuning.read_validations(tmp_path)) == []
+    assert list(tuning.read_validations(tmp_path, "ogb")) == []
     log(None, (4, 0.25), (8, 0.5), (12, 0.125))
     log(8, (8, 0.5), (12, 0.75))
-    assert list(tuning.read_validations(tmp_path)) == [0.25, 0.5, 0.75]
+    assert list(tuning.read_validations(tmp_path, "ogb")) == [0.25, 0.5, 0.75]
+    assert list(tuning.read_validations(tmp_path, "all")) == [0.125, 0.25, 0.375]
+    assert list(tuning.read_validations(tmp_path, "cold")) == []
 
 
 def test_create_study_of_several_pods_needs_a_database(tmp_path, monkeypatch, capsys):

@@ -90,6 +90,12 @@ def test_table_has_the_best_first_and_the_state_of_the_others():
     assert "    --set train.lr=0.04\n" in render_markdown(RESULT, "--set train.lr=0.04")
 
 
+def test_another_protocol_than_the_usual_is_named():
+    result = dataclasses.replace(RESULT, protocol="cold")
+    assert "(validation MRR (cold) 0" in verdict(result)
+    assert build_table(result).header[1] == "Validation MRR (cold)"
+
+
 def test_html_is_whole_and_escaped():
     text = render_html(RESULT, "--set train.lr=0.04")
     assert text.count("<svg") == 4  # a single value of hidden_channels has no figure

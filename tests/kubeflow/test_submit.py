@@ -35,7 +35,7 @@ def test_typed_parameters_have_the_types_and_defaults_of_the_pipeline():
         ({"worker": 2}, "unknown parameter of the pipeline: worker\nhint: did you mean workers"),
         ({"workers": "two"}, "workers: two\nhint: must be a number"),
         ({"workers": 2.5}, "must be a whole number"),
-        ({"preset": "sed"}, "preset: sed\nhint: one of default, seed"),
+        ({"preset": "sed"}, "preset: sed\nhint: one of default, seed, board"),
         (
             {"launcher": "pytorch"},
             "launcher: pytorch\nhint: one of auto, local, pytorchjob, trainjob",

@@ -13,7 +13,7 @@ from small_graphs import csrs, random_citations, random_days
 
 from citeflow.graph.csr import build_csr
 from citeflow.models import structural as module
-from citeflow.models.structural import BASELINES, PATHS, StructuralFeatures
+from citeflow.models.structural import BASELINE_PATHS, BASELINES, PATHS, StructuralFeatures
 
 SEEDS = range(3)
 NUM_PAPERS = 11
@@ -107,7 +107,9 @@ def test_baselines_equal_networkx(seed):
     graph = to_networkx(is_cited_NN)
     source_P = np.arange(30)
     candidate_PK = np.array([[t for t in source_P if t != s] for s in source_P])
-    scores = dict(make_features(is_cited_NN, hops=0).baselines(source_P, candidate_PK))
+    structural = make_features(is_cited_NN, hops=0)
+    sums = structural.sum_own(BASELINE_PATHS, source_P, candidate_PK)
+    scores = dict(structural.baselines(sums, source_P, candidate_PK))
     assert tuple(scores) == BASELINES
     for name, index in INDICES.items():
         expected_PK = [
@@ -249,6 +251,24 @@ def test_shared_candidates_equal_own_ones(hops, dated):
     np.testing.assert_allclose(shared_SKD, own_SKD, **CLOSE)
 
 
+@pytest.mark.parametrize("candidate_K", [[2, 2, 0, 10, 7], [3, *range(NUM_PAPERS)]])
+@pytest.mark.parametrize("dated", [False, True])
+def test_paths_that_are_walked_to_their_ends_equal_searched_ones(dated, candidate_K):
+    days = random_years(NUM_PAPERS, seed=6) if dated else None
+    structural = make_features(random_citations(NUM_PAPERS, 0.3, seed=6), days)
+    source_S = np.array([4, 9, 0])
+    candidate_SK = np.tile(candidate_K, (3, 1))
+    own = structural.sum_own(structural.paths, source_S, candidate_SK)
+    shared = structural.ends(structural.paths, source_S).sums(np.array(candidate_K))
+    assert shared.keys() == own.keys()
+    found_SKD = structural.features(shared, source_S, np.array(candidate_K))
+    expected_SKD = structural.for_candidates(source_S, candidate_SK)
+    np.testing.assert_allclose(found_SKD, expected_SKD, **CLOSE)
+    found = dict(structural.baselines(shared, source_S, np.array(candidate_K)))
+    for name, score_SK in structural.baselines(own, source_S, candidate_SK):
+        np.testing.assert_allclose(found[name], score_SK, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dated", [False, True])
 @pytest.mark.parametrize(("hops", "num_paths"), [(0, 0), (2, 6), (3, 10)])
 def test_fewer_hops_leave_out_longer_paths(hops, num_paths, dated):
@@ -288,7 +308,9 @@ def test_features_leave_read_only_graphs_alone_and_repeat():
     structural = StructuralFeatures(*graphs, None)
     source_P, target_P = np.nonzero(is_cited_NN)
     first_PD = for_citations(structural, source_P, target_P)
-    list(structural.baselines(source_P, target_P[:, None]))
+    target_P1 = target_P[:, None]
+    sums = structural.sum_own(BASELINE_PATHS, source_P, target_P1)
+    list(structural.baselines(sums, source_P, target_P1))
     assert np.array_equal(for_citations(structural, source_P, target_P), first_PD)
     for i in (0, 7):
         alone_D = for_citations(structural, source_P[i : i + 1], target_P[i : i + 1])[0]

@@ -122,6 +122,7 @@ def test_log_run_curves_have_steps_and_times(logged, trained, out):
         "positives_per_s": curves.history,
         "valid_mrr": curves.evaluations,
         "valid_accuracy": curves.evaluations,
+        "valid_hard_mrr": curves.evaluations,
     }
     for name, entries in sources.items():
         history = logged.client.get_metric_history(logged.id, f"train/{name}")

@@ -11,7 +11,15 @@ from citeflow.reporting import plots, report_plots
 ONE_STEP = Curves.model_validate(
     {
         "history": [{"step": 1, "seconds": 0.5, "loss": 1.0, "positives_per_s": 10.0}],
-        "evaluations": [{"step": 1, "seconds": 0.5, "valid_mrr": 0.4, "valid_accuracy": 0.8}],
+        "evaluations": [
+            {
+                "step": 1,
+                "seconds": 0.5,
+                "valid_mrr": 0.4,
+                "valid_accuracy": 0.8,
+                "valid_hard_mrr": 0.2,
+            }
+        ],
         "roc": {"fpr": [0, 1], "tpr": [0, 1], "threshold": [1, 0]},
         "degrees": {"references": [[1, 4]], "citations": [[4, 1]]},
         "mrr_by_year": [{"year": 2001, "mrr": 0.5, "num": 1}],
@@ -31,7 +39,7 @@ def with_resources(curves, ranks):
 
 
 def test_draw_report_draws_every_plot_for_all_readers(drawn):
-    assert len(drawn) == 11
+    assert len(drawn) == 12
     seen: set[str] = set()
     for title, plot in drawn.items():
         root = ElementTree.fromstring(plot.svg)
@@ -52,6 +60,7 @@ def test_draw_report_draws_every_plot_for_all_readers(drawn):
         ("Training loss", {"Training time (min)"}),
         ("Throughput", {"Citations per second"}),
         ("Validation accuracy during training", {"Validation 0.927", "Test 0.931"}),
+        ("Validation MRR among hard candidates", {"Validation 0.352", "Test 0.353"}),
         ("ROC curve on the test citations", {"This model (AUC 0.9779)"}),
         (
             "Validation MRR during training",

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ranked_by_hand import hard_mrr
 
 from citeflow import config
 from citeflow.config import RecoveryConfig
@@ -18,6 +19,7 @@ from citeflow.evaluation.scoring import build_structural_features, score_held_ou
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.tensors import RANDOM_FEATURES
 from citeflow.paths import RunPaths
+from citeflow.tasks import citation_training
 from citeflow.tasks.citation_training import LinkPrediction, OpenCitationTask, build_model
 from citeflow.training import lease
 from citeflow.training.checkpoint import SavedState
@@ -69,6 +71,21 @@ def test_validation_is_the_mrr_of_all_held_out_citations(fit, graph):
     logits = fit_platt(score[:, 0], score[:, 1])(score[:, :2])
     right = (logits > 0) == torch.tensor([True, False])
     assert found["valid_accuracy"] == pytest.approx(right.double().mean().item())
+
+
+def test_validation_ranks_a_sample_among_hard_candidates(fit, graph, monkeypatch):
+    trainer = fit("train.num_validations=1")
+    expected = hard_mrr(trainer.trainable.model, graph)
+    assert trainer.progress.evaluations[-1]["valid_hard_mrr"] == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr(citation_training, "MAX_HARD_SOURCES", 3)
+    few = LinkPrediction(graph, trainer.trainable.config, trainer.group)
+    few.model.load_state_dict(trainer.model.state_dict())
+    figures, num = few.validate()
+    reciprocals = figures["valid_hard_mrr"] / num * 3
+    assert 0 < reciprocals <= 3
+    assert figures["valid_mrr"] / num == pytest.approx(
+        trainer.progress.evaluations[-1]["valid_mrr"]
+    )
 
 
 def test_validation_of_weights_that_burst_is_an_error(fit):
@@ -149,3 +166,12 @@ def test_make_batch_follows_from_step_and_rank(prepared, graph):
     first, same, other = (rank.make_batch(3).negative_K for rank in ranks)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_board_preset_stays_within_the_leaderboards_million_weights(graph):
+    settings = config.load(preset="board")
+    structural = build_structural_features(graph, settings.model)
+    assert graph.x_NF.shape[1] == 128
+    assert len(structural.names) == 19
+    weights = build_model(graph, structural, settings).parameters()
+    assert 50_000 < sum(weight.numel() for weight in weights) < 1_000_000

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from ranked_by_hand import hard_mrr
 from two_workers import MINUTES, events
 
 from citeflow import files
@@ -109,6 +110,8 @@ def test_shared_validation_equals_that_of_one_process(jobs, graph):
     found = model.details.valid_mrr
     assert found == pytest.approx(valid_mrr(model.model, graph), rel=1e-6)
     assert found == max(entry["valid_mrr"] for entry in model.evaluations)
+    best = max(model.evaluations, key=lambda entry: entry["valid_mrr"])
+    assert best["valid_hard_mrr"] == pytest.approx(hard_mrr(model.model, graph), rel=1e-6)
     structural = build_structural_features(graph, model.config.model)
     untrained = build_model(graph, structural, model.config)
     assert found > valid_mrr(untrained, graph) + 0.1

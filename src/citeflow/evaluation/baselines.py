@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.structural import BASELINES, StructuralFeatures
+from citeflow.models.structural import BASELINES, StructuralFeatures, Sums
 
 NAMES = (*BASELINES, "recency", "cosine", "bm25")
 """All of them; those that a graph has no data for are left out."""
@@ -29,37 +29,48 @@ class Baselines:
         self._scale_N = None if self._x_NF is None else _inverse_lengths(self._x_NF)
 
     def __call__(
-        self, source_P: np.ndarray, candidate_PK: np.ndarray
+        self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield name and scores of each predictor; float32 [P, K]."""
-        yield from self._structural.baselines(source_P, candidate_PK)
-        if self._day_N is not None:
-            yield "recency", self._day_N[candidate_PK].astype(np.float32)
-        if self._x_NF is not None:
-            yield "cosine", self._cosine(source_P, candidate_PK)
-        if self._bm25_NV is not None:
-            yield "bm25", self._bm25(source_P, candidate_PK)
+        """Yield name and scores of each predictor; float32 [P, K].
 
-    def _cosine(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
+        Args:
+            sums: over `structural.BASELINE_PATHS` of each pair.
+            source_P: sources.
+            candidates: of each source [P, K], or [K] where all sources share them.
+        """
+        yield from self._structural.baselines(sums, source_P, candidates)
+        if self._day_N is not None:
+            day = self._day_N[candidates].astype(np.float32)
+            yield "recency", np.array(np.broadcast_to(day, (len(source_P), day.shape[-1])))
+        if self._x_NF is not None:
+            yield "cosine", self._cosine(source_P, candidates)
+        if self._bm25_NV is not None:
+            yield "bm25", self._bm25(source_P, candidates)
+
+    def _cosine(self, source_P: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Compute the cosine of the features, up to a factor that is the source's own."""
         assert self._x_NF is not None
         assert self._scale_N is not None
-        score_PK: np.ndarray = self._scale_N[candidate_PK]
+        score_PK = np.empty((len(source_P), candidates.shape[-1]), dtype=np.float32)
         # Source by source, so that the features of one source's candidates stay in the cache.
         for i, source in enumerate(source_P.tolist()):
-            score_PK[i] *= self._x_NF.take(candidate_PK[i], axis=0) @ self._x_NF[source]
+            if not i or candidates.ndim == 2:
+                candidate_K = candidates if candidates.ndim == 1 else candidates[i]
+                x_KF = self._x_NF.take(candidate_K, axis=0)
+                scale_K = self._scale_N.take(candidate_K)
+            score_PK[i] = scale_K * (x_KF @ self._x_NF[source])
         return score_PK
 
-    def _bm25(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
+    def _bm25(self, source_P: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Sum the weights that candidates have of the words of the source, each counted once."""
         assert self._bm25_NV is not None
         assert self._papers_VN is not None
-        score_PK = np.empty(candidate_PK.shape, dtype=np.float32)
+        score_PK = np.empty((len(source_P), candidates.shape[-1]), dtype=np.float32)
         for i, source in enumerate(source_P.tolist()):
             word_E = self._bm25_NV.indices[slice(*self._bm25_NV.indptr[source : source + 2])]
             papers_EN = self._papers_VN[word_E]
             score_N = np.bincount(papers_EN.indices, papers_EN.data, papers_EN.shape[1])
-            score_PK[i] = score_N[candidate_PK[i]]
+            score_PK[i] = score_N[candidates if candidates.ndim == 1 else candidates[i]]
         return score_PK
 
 

@@ -16,8 +16,9 @@ Legend: P test citations, N papers, H hidden channels, K candidates.
 """
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,16 +27,18 @@ from torch import Tensor
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.data.features import release_pages
+from citeflow.errors import ConfigError
 from citeflow.evaluation import metrics, ranking
 from citeflow.evaluation.baselines import Baselines
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.ranking import Chunk, Methods, Ranks, map_in_threads
-from citeflow.evaluation.scoring import score_candidates
+from citeflow.evaluation.ranking import Methods, Ranks, SharedMethods
+from citeflow.evaluation.scoring import score_candidates, score_pairs
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.candidates import sample_rows
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.graph.time_slices import time_slices
 from citeflow.graph.views import without_later_citations, without_references
+from citeflow.models.structural import BASELINE_PATHS, Sums
 from citeflow.report import ProtocolScores, RankScores
 from citeflow.utils.progress import log_progress
 
@@ -88,20 +91,51 @@ class Scorer:
         self._structural = trained.structural_features(graph)
         with log_progress("evaluate", "embedding the papers"):
             self._embedding_NH = embed_all(trained.model, graph)
-        self.baselines = Baselines(graph, self._structural)
+        self._baselines = Baselines(graph, self._structural)
+        own = self._structural.paths if trained.model.uses_structural_features else ()
+        self._paths = tuple(dict.fromkeys([*BASELINE_PATHS, *own]))
 
-    def logits(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
-        """Compute the model's logits; float32 [P, K]."""
-        return score_candidates(
+    def model_alone(
+        self, source_P: np.ndarray, candidate_PK: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and scores of the model; float32 [P, K]."""
+        logits = score_candidates(
             self._model, self._embedding_NH, self._structural, source_P, candidate_PK
         )
+        yield MODEL, logits
 
     def methods(
         self, source_P: np.ndarray, candidate_PK: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and scores of the model, then of each baseline; float32 [P, K]."""
-        yield MODEL, self.logits(source_P, candidate_PK)
-        yield from self.baselines(source_P, candidate_PK)
+        sums = self._structural.sum_own(self._paths, source_P, candidate_PK)
+        yield from self._score(sums, source_P, candidate_PK)
+
+    def shared_methods(
+        self, source_P: np.ndarray
+    ) -> Callable[[np.ndarray], Iterator[tuple[str, np.ndarray]]]:
+        """Return the same for candidates [K] that the sources share."""
+        ends = self._structural.ends(self._paths, source_P)
+        return lambda candidate_K: self._score(ends.sums(candidate_K), source_P, candidate_K)
+
+    def shared_model_alone(
+        self, source_P: np.ndarray
+    ) -> Callable[[np.ndarray], Iterator[tuple[str, np.ndarray]]]:
+        """Return the same of the model alone."""
+        score = self.shared_methods(source_P)
+        return lambda candidate_K: itertools.islice(score(candidate_K), 1)
+
+    def _score(
+        self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        structural_PKD = None
+        if self._model.uses_structural_features:
+            structural_PKD = self._structural.features(sums, source_P, candidates)
+        yield (
+            MODEL,
+            score_pairs(self._model, self._embedding_NH, source_P, candidates, structural_PKD),
+        )
+        yield from self._baselines(sums, source_P, candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,69 +222,117 @@ def _measure_view(trained: TrainedModel, view: _View, sampled_P: np.ndarray, par
     graph = view.graph
     scorer = Scorer(trained, graph)
     parts.rows.append((view.valid_row_P, view.test_row_P))
-    parts.valid.append(score_split(scorer, graph.valid, view.valid_row_P, "valid"))
-    began = time.monotonic()
-    test = score_split(scorer, graph.test, view.test_row_P, "test")
-    seconds = time.monotonic() - began
+    valid, _ = rank_split(scorer.model_alone, graph.valid, view.valid_row_P, "valid")
+    parts.valid.append(valid)
+    test, ogb = rank_split(scorer.methods, graph.test, view.test_row_P, "ogb")
     parts.test.append(test)
-    ogb = _rank(scorer.baselines, "ogb", graph, view.test_row_P)
-    parts.add(
-        "ogb",
-        dataclasses.replace(
-            ogb, by_method={MODEL: test.rank_P, **ogb.by_method}, seconds=ogb.seconds + seconds
-        ),
-    )
-    has_hard_P = graph.hard.index(graph.test.source_P[view.test_row_P]) >= 0
-    parts.add("hard", _rank(scorer.methods, "hard", graph, view.test_row_P[has_hard_P]))
-    parts.add("all", _rank(scorer.methods, "all", graph, sampled_P))
-    del scorer  # its embeddings have to go before others are computed
-    at_once = max(1, int(COLD_SHARE * len(graph.test.source_P)))
-    num_groups = -(-len(sampled_P) // at_once)
-    for group in range(num_groups):
-        # Every so manyth, as neighbors in the order of the split are of one time.
-        row_Q = sampled_P[group::num_groups]
-        began = time.monotonic()
-        cold = Scorer(trained, without_references(graph, graph.test.source_P[row_Q]))
-        # The candidates are those of the graph with the references.
-        ranks = _rank(cold.methods, "cold", graph, row_Q)
-        parts.add("cold", dataclasses.replace(ranks, seconds=time.monotonic() - began))
+    parts.add("ogb", ogb)
+    row_Q = view.test_row_P[graph.hard.index(graph.test.source_P[view.test_row_P]) >= 0]
+    hard = ranking.hard_chunks(graph.test, graph.hard, row_Q)
+    parts.add("hard", ranking.rank(scorer.methods, hard, name="hard", of=len(row_Q)))
+    shared = scorer.shared_methods
+    parts.add("all", _rank_among_all(shared, "all", graph, graph.test, sampled_P))
+    del scorer, shared  # the embeddings have to go before others are computed
+    for ranks in _rank_cold(trained, graph, graph.test, sampled_P):
+        parts.add("cold", ranks)
     if graph.x_NF is not None:
         release_pages(graph.x_NF)
 
 
-def _rank(methods: Methods, name: str, graph: PreparedGraph, row_Q: np.ndarray) -> Ranks:
-    """Rank some rows of the test split in a protocol."""
-    if name == "ogb":
-        chunks = ranking.random_chunks(graph.test, row_Q)
-    elif name == "hard":
-        chunks = ranking.hard_chunks(graph.test, graph.hard, row_Q)
-    else:
-        chunks = ranking.all_chunks(graph.test, graph.candidates(), row_Q)
-    return ranking.rank(methods, chunks, name=name, of=len(row_Q))
+def _rank_among_all(
+    methods: SharedMethods, name: str, graph: PreparedGraph, held_out: HeldOut, row_Q: np.ndarray
+) -> Ranks:
+    return ranking.rank_among_all(methods, held_out, graph.candidates(), row_Q, name=name)
 
 
-def score_split(scorer: Scorer, held_out: HeldOut, row_Q: np.ndarray, name: str) -> SplitScores:
-    """Score some rows of a split and their negatives by the model."""
+def _rank_cold(
+    trained: TrainedModel,
+    graph: PreparedGraph,
+    held_out: HeldOut,
+    row_Q: np.ndarray,
+    *,
+    baselines: bool = True,
+) -> Iterator[Ranks]:
+    """Rank some rows of a split among all papers, some at a time without their references."""
+    at_once = max(1, int(COLD_SHARE * len(held_out.source_P)))
+    num_groups = -(-len(row_Q) // at_once)
+    for group in range(num_groups):
+        # Every so manyth, as neighbors in the order of the split are of one time.
+        part_Q = row_Q[group::num_groups]
+        began = time.monotonic()
+        scorer = Scorer(trained, without_references(graph, held_out.source_P[part_Q]))
+        methods = scorer.shared_methods if baselines else scorer.shared_model_alone
+        # The candidates are those of the graph with the references.
+        ranks = _rank_among_all(methods, "cold", graph, held_out, part_Q)
+        del scorer, methods
+        yield dataclasses.replace(ranks, seconds=time.monotonic() - began)
 
-    def score(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
-        score_PK = torch.from_numpy(scorer.logits(chunk.source_P, chunk.candidate_PK))
-        positive_P = score_PK[:, 0]
-        negative_PK = score_PK[:, 1:]
-        # Copies: views would keep the scores of all candidates.
-        few_PK = negative_PK[:, :NEGATIVES_PER_POSITIVE].clone()
-        return metrics.rank_positives(positive_P, negative_PK), positive_P.clone(), few_PK
 
+def validation_mrr(trained: TrainedModel, graph: PreparedGraph, protocol: str) -> float:
+    """Rank the validation citations by the model in one protocol; no test citation is ranked.
+
+    As many of them as `measure` ranks of the test citations.
+
+    Raises:
+        ConfigError: no source has a candidate there.
+    """
+    source_P = graph.valid.source_P
+    most = num_sources(trained.config.evaluation.num_sources, num_papers=graph.num_papers)
+    if protocol in ("ogb", "hard"):
+        most = len(source_P)
+    sampled_P = sample_rows(len(source_P), most, trained.config.data.seed)
+    parts: list[Ranks] = []
+    for view in _views(graph):
+        row_Q = np.intersect1d(sampled_P, view.valid_row_P)
+        if protocol == "hard":
+            row_Q = row_Q[graph.hard.index(source_P[row_Q]) >= 0]
+        if len(row_Q):
+            parts += _rank_validation(trained, view.graph, protocol, row_Q)
+    if not parts:
+        hint = "take another evaluation.protocol"
+        raise ConfigError("no validation citation has candidates of protocol", protocol, hint=hint)
+    return metrics.ranking(ranking.join(parts).by_method[MODEL])["mrr"]
+
+
+def _rank_validation(
+    trained: TrainedModel, graph: PreparedGraph, protocol: str, row_Q: np.ndarray
+) -> Iterator[Ranks]:
+    valid = graph.valid
+    if protocol == "cold":
+        yield from _rank_cold(trained, graph, valid, row_Q, baselines=False)
+        return
+    scorer = Scorer(trained, graph)
+    if protocol == "all":
+        yield _rank_among_all(scorer.shared_model_alone, "all", graph, valid, row_Q)
+        return
+    chunks = ranking.random_chunks(valid, row_Q)
+    if protocol == "hard":
+        chunks = ranking.hard_chunks(valid, graph.hard, row_Q)
+    yield ranking.rank(scorer.model_alone, chunks, name=protocol, of=len(row_Q))
+
+
+def rank_split(
+    methods: Methods, held_out: HeldOut, row_Q: np.ndarray, name: str
+) -> tuple[SplitScores, Ranks]:
+    """Rank some rows of a split among their negatives, and keep scores of the first method."""
     num_negatives = held_out.negative_PK.shape[1]
     few = min(NEGATIVES_PER_POSITIVE, num_negatives)
-    parts = [(torch.empty(0), torch.empty(0), torch.empty(0, few))]
-    with log_progress("evaluate", f"ranking, {name}", of=len(row_Q)) as progress:
-        for chunk, part in map_in_threads(score, ranking.random_chunks(held_out, row_Q)):
-            parts.append(part)
-            progress.done += len(chunk.row_P)
-    rank_P, positive_P, negative_PK = (torch.cat(each) for each in zip(*parts, strict=True))
-    return SplitScores(
-        rank_P=rank_P, positive_P=positive_P, negative_PK=negative_PK, num_negatives=num_negatives
+    positive_P = torch.empty(len(row_Q))
+    negative_PK = torch.empty(len(row_Q), few)
+
+    def keep(row_P: np.ndarray, score_PK: np.ndarray) -> None:
+        positive_P[row_P] = torch.from_numpy(score_PK[:, 0])
+        negative_PK[row_P] = torch.from_numpy(score_PK[:, 1 : 1 + few])
+
+    chunks = ranking.random_chunks(held_out, row_Q)
+    ranks = ranking.rank(methods, chunks, name=name, of=len(row_Q), keep=keep)
+    scores = SplitScores(
+        rank_P=ranks.by_method.get(MODEL, torch.empty(0)),
+        positive_P=positive_P,
+        negative_PK=negative_PK,
+        num_negatives=num_negatives,
     )
+    return scores, ranks
 
 
 def _in_order(parts: list[SplitScores], rows: Sequence[np.ndarray]) -> SplitScores:

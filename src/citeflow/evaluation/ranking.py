@@ -24,7 +24,7 @@ from citeflow.graph.candidates import Candidates, HardCandidates
 from citeflow.utils.progress import log_progress
 from citeflow.utils.system import num_cores
 
-SOURCES_PER_RANGE = 16
+SOURCES_PER_RANGE = 8
 """Sources that a range of papers is scored for at once, in a graph of more than `PAIRS` papers."""
 
 CONFIDENCE = 0.95
@@ -37,6 +37,11 @@ Methods = Callable[[np.ndarray, np.ndarray], Iterable[tuple[str, np.ndarray]]]
 """From sources [P] and their candidates [P, K] to name and scores [P, K] of each method."""
 
 
+SharedMethods = Callable[[np.ndarray], Callable[[np.ndarray], Iterable[tuple[str, np.ndarray]]]]
+"""From sources [P] to a function from candidates [K], which they share, to name and scores [P, K]
+of each method."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
     """Some test citations with candidates that are scored at once."""
@@ -46,7 +51,7 @@ class Chunk:
 
     source_P: np.ndarray
     candidate_PK: np.ndarray
-    """The cited paper in column 0, then its candidates, or some of them."""
+    """The cited paper in column 0, then its candidates."""
 
     is_counted_PK: np.ndarray | None = None
     """False for papers, without that of column 0, that are no candidates of the source."""
@@ -93,31 +98,31 @@ def hard_chunks(held_out: HeldOut, hard: HardCandidates, row_Q: np.ndarray) -> I
         )
 
 
-def all_chunks(held_out: HeldOut, rule: Candidates, row_Q: np.ndarray) -> Iterator[Chunk]:
-    """Yield some rows of a split with all papers, a range of them at a time."""
-    num_papers = rule.num_papers
-    # Of a large graph a range at a time for several sources, whose features are read once for all.
-    width = num_papers if num_papers <= PAIRS else max(1, PAIRS // SOURCES_PER_RANGE)
-    for position_P in _slices(len(row_Q), width):
-        row_P = row_Q[position_P]
-        source_P = np.asarray(held_out.source_P[row_P])
-        for first in range(0, num_papers, width):
-            paper_K = np.arange(first, min(first + width, num_papers), dtype=np.int32)
-            candidate_PK = np.empty((len(row_P), 1 + len(paper_K)), dtype=np.int32)
-            candidate_PK[:, 0] = held_out.target_P[row_P]
-            candidate_PK[:, 1:] = paper_K
-            yield Chunk(
-                row_P=position_P,
-                source_P=source_P,
-                candidate_PK=candidate_PK,
-                is_counted_PK=np.stack([rule.mask(source, paper_K) for source in source_P]),
-            )
-
-
 def _slices(num_rows: int, width: int) -> Iterator[np.ndarray]:
     size = max(1, PAIRS // width)
     for first in range(0, num_rows, size):
         yield np.arange(first, min(first + size, num_rows))
+
+
+_MethodScores = tuple[str, np.ndarray, np.ndarray]
+"""Name of a method, its scores of the positives [P] and of their candidates [P, K]."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Counts of the candidates that come before some citations."""
+
+    row_P: np.ndarray
+    num_better: dict[str, Tensor]
+    """Candidates before each, float64 [P], by method."""
+
+    num_candidates_P: Tensor
+
+    def add(self, num_better: dict[str, Tensor], is_counted_PK: np.ndarray) -> None:
+        """Add the counts among further candidates."""
+        for method, num_P in num_better.items():
+            self.num_better[method] = self.num_better.get(method, 0) + num_P
+        self.num_candidates_P.add_(torch.from_numpy(is_counted_PK.sum(axis=1)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,40 +139,104 @@ class Ranks:
     """Time that it took."""
 
 
-def rank(methods: Methods, chunks: Iterable[Chunk], *, name: str, of: int) -> Ranks:
+def rank(
+    methods: Methods,
+    chunks: Iterable[Chunk],
+    *,
+    name: str,
+    of: int,
+    keep: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> Ranks:
     """Rank the cited papers among their candidates by each method.
 
     Args:
         methods: compute the scores.
-        chunks: candidates; those of one citation may come in several chunks.
+        chunks: candidates.
         name: of the protocol, for the log.
         of: Q.
+        keep: called, on several threads, with the rows of a chunk and the scores of the first
+            method.
 
     Raises:
         ValueError: a score is NaN.
     """
 
-    def count(chunk: Chunk) -> dict[str, Tensor]:
-        is_counted_PK = None
-        if chunk.is_counted_PK is not None:
-            is_counted_PK = torch.from_numpy(chunk.is_counted_PK)
-        return {
-            method: metrics.count_better(
-                torch.from_numpy(score_PK[:, 0]), torch.from_numpy(score_PK[:, 1:]), is_counted_PK
-            )
-            for method, score_PK in methods(chunk.source_P, chunk.candidate_PK)
-        }
+    def scores(chunk: Chunk) -> Iterator[_MethodScores]:
+        each = enumerate(methods(chunk.source_P, chunk.candidate_PK))
+        for i, (method, score_PK) in each:
+            if keep is not None and not i:
+                keep(chunk.row_P, score_PK)
+            yield method, score_PK[:, 0], score_PK[:, 1:]
 
+    def count(chunk: Chunk) -> _Counts:
+        num_better = _count_better(scores(chunk), chunk.is_counted_PK)
+        return _Counts(chunk.row_P, num_better, chunk.num_candidates())
+
+    counts = (each for _, each in map_in_threads(count, chunks))
+    return _collect(counts, name=name, of=of)
+
+
+def rank_among_all(
+    methods: SharedMethods, held_out: HeldOut, rule: Candidates, row_Q: np.ndarray, *, name: str
+) -> Ranks:
+    """Rank some rows of a split among all papers by each method.
+
+    Some sources share a range of papers, so that what depends on the papers alone is read once.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    num_papers = rule.num_papers
+    width = num_papers if num_papers <= PAIRS else max(1, PAIRS // SOURCES_PER_RANGE)
+
+    def count(position_P: np.ndarray) -> _Counts:
+        source_P = np.asarray(held_out.source_P[row_Q[position_P]])
+        target_P = np.asarray(held_out.target_P[row_Q[position_P]])
+        score = methods(source_P)
+        own_P = np.arange(len(target_P))
+        counts = _Counts(position_P, {}, torch.zeros(len(position_P), dtype=torch.int64))
+        for first in range(0, num_papers, width):
+            paper_K = np.arange(first, min(first + width, num_papers), dtype=np.int32)
+            is_counted_PK = np.stack([rule.mask(source, paper_K) for source in source_P])
+            # The cited paper of source i in column i, scored in one go with those that it is
+            # compared with: so equal papers get equal scores.
+            scores = score(np.concatenate([target_P, paper_K]))
+            positives = (
+                (method, score_PK[own_P, own_P], score_PK[:, len(target_P) :])
+                for method, score_PK in scores
+            )
+            counts.add(_count_better(positives, is_counted_PK), is_counted_PK)
+        return counts
+
+    groups = _slices(len(row_Q), width)
+    counts = (each for _, each in map_in_threads(count, groups))
+    return _collect(counts, name=name, of=len(row_Q))
+
+
+def _count_better(
+    scores: Iterable[_MethodScores], is_counted_PK: np.ndarray | None
+) -> dict[str, Tensor]:
+    """Count the candidates before each positive, by method."""
+    counted = None if is_counted_PK is None else torch.from_numpy(is_counted_PK)
+    return {
+        method: metrics.count_better(
+            torch.from_numpy(positive_P), torch.from_numpy(score_PK), counted
+        )
+        for method, positive_P, score_PK in scores
+    }
+
+
+def _collect(counts: Iterable[_Counts], *, name: str, of: int) -> Ranks:
+    """Turn counts into ranks, as they come."""
     began = time.monotonic()
     num_better: dict[str, Tensor] = {}
     num_candidates_Q = torch.zeros(of, dtype=torch.int64)
     with log_progress("evaluate", f"ranking, {name}", of=of) as progress:
-        for chunk, counts in map_in_threads(count, chunks):
-            row_P = torch.from_numpy(chunk.row_P)
-            num_candidates_Q[row_P] += chunk.num_candidates()
-            for method, num_P in counts.items():
-                num_Q = num_better.setdefault(method, torch.zeros(of, dtype=torch.float64))
-                num_Q[row_P] += num_P
+        for part in counts:
+            row_P = torch.from_numpy(part.row_P)
+            num_candidates_Q[row_P] = part.num_candidates_P
+            for method, num_P in part.num_better.items():
+                num_better.setdefault(method, torch.zeros(of, dtype=torch.float64))[row_P] = num_P
             progress.done = int(row_P[-1]) + 1
     return Ranks(
         by_method={name: (1 + num_Q).to(torch.float32) for name, num_Q in num_better.items()},

@@ -32,7 +32,6 @@ def build_structural_features(graph: PreparedGraph, config: ModelConfig) -> Stru
     )
 
 
-@torch.no_grad()
 def score_candidates(
     model: LinkPredictor,
     embedding_NH: Tensor,
@@ -41,17 +40,41 @@ def score_candidates(
     candidate_PK: np.ndarray,
 ) -> np.ndarray:
     """Compute the logits of each source's own candidates, float32 [P, K]."""
-    device = model.encoder.mean_F.device
     structural_PKD = None
     if model.uses_structural_features:
-        structural_PKD = torch.from_numpy(structural.for_candidates(source_P, candidate_PK))
-    scores = np.empty(candidate_PK.shape, dtype=np.float32)
+        structural_PKD = structural.for_candidates(source_P, candidate_PK)
+    return score_pairs(model, embedding_NH, source_P, candidate_PK, structural_PKD)
+
+
+@torch.no_grad()
+def score_pairs(
+    model: LinkPredictor,
+    embedding_NH: Tensor,
+    source_P: np.ndarray,
+    candidates: np.ndarray,
+    structural_PKD: np.ndarray | None,
+) -> np.ndarray:
+    """Compute logits from embeddings and structural features, float32 [P, K].
+
+    Args:
+        model: the weights.
+        embedding_NH: of all papers.
+        source_P: sources.
+        candidates: of each source [P, K], or [K] where all sources share them.
+        structural_PKD: features of the pairs, if the model uses them.
+    """
+    device = model.encoder.mean_F.device
+    scores = np.empty((len(source_P), candidates.shape[-1]), dtype=np.float32)
+    target_KH = torch.empty(0)
     # Source by source, so that the embeddings of one source's candidates stay in the cache.
     for i, source in enumerate(source_P.tolist()):
-        target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_PK[i])).to(device)
+        if not i or candidates.ndim == 2:
+            candidate_K = candidates if candidates.ndim == 1 else candidates[i]
+            target_KH = embedding_NH.index_select(0, torch.from_numpy(candidate_K)).to(device)
         score_1K = model.score_embeddings(embedding_NH[source : source + 1].to(device), target_KH)
         if structural_PKD is not None:
-            score_1K = model.add_structural_score(score_1K, structural_PKD[i : i + 1].to(device))
+            structural_1KD = torch.from_numpy(structural_PKD[i : i + 1]).to(device)
+            score_1K = model.add_structural_score(score_1K, structural_1KD)
         scores[i] = score_1K.cpu().numpy()
     return scores
 
@@ -79,10 +102,15 @@ def score_held_out(
     )
 
 
+def even_rows(row_P: np.ndarray, most: int) -> np.ndarray:
+    """Take at most so many of some rows, at even distances."""
+    chosen = np.linspace(0, len(row_P) - 1, min(most, len(row_P))).astype(np.int64)
+    return row_P[chosen]
+
+
 def sample_held_out(held_out: HeldOut, *, most: int, rank: int = 0, world_size: int = 1) -> HeldOut:
     """Return this rank's share of an even sample of at most `most` held-out citations."""
-    total = len(held_out.source_P)
-    chosen = np.linspace(0, total - 1, min(most, total)).astype(np.int64)[rank::world_size]
+    chosen = even_rows(np.arange(len(held_out.source_P)), most)[rank::world_size]
     return HeldOut(
         source_P=held_out.source_P[chosen],
         target_P=held_out.target_P[chosen],

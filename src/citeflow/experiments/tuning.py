@@ -31,6 +31,10 @@ from citeflow.utils.records import Record
 
 SUMMARY = "tuning.json"
 
+CURVES = {"ogb": "valid/mrr", "hard": "valid/hard_mrr", "all": "valid/hard_mrr"}
+"""Curve of a training by which its trial may be pruned, by protocol: MRR among all papers is about
+that among the hard ones."""
+
 
 class Summary(Record):
     """Content of `tuning.json`: the result of a search in words, and how to train with it."""
@@ -104,36 +108,53 @@ def train_trials(
     request = TrainingRequest(launcher, job, workers, run_id)
 
     def train(trial: RunPaths, settings: Config) -> float:
-        model = fit(prepared, trial, settings, request)
-        return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
+        return score(fit(prepared, trial, settings, request), prepared, settings)
 
     def is_stopped() -> bool:
         check_name_held(paths, run_id)
         return termination_message.read() is not None
 
+    definition = study.read_definition(paths)
+    protocol = definition.base.evaluation.protocol
     study.search(
         paths,
         map(int, trials.split()),
-        study.read_definition(paths),
+        definition,
         train=train,
-        read_validations=lambda trial: read_validations(trial.logs),
+        read_validations=lambda trial: read_validations(trial.logs, protocol),
         is_stopped=is_stopped,
     )
     return trials
 
 
-def read_validations(logs: Path) -> Sequence[float]:
+def score(model: Path, graph: Path, settings: Config) -> float:
+    """Return the validation MRR of a trained model in the protocol that the settings name."""
+    protocol = settings.evaluation.protocol
+    if protocol == "ogb":
+        return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
+    from citeflow.evaluation import protocols, trained_model
+    from citeflow.graph.prepared import PreparedGraph
+
+    return protocols.validation_mrr(trained_model.load(model), PreparedGraph.open(graph), protocol)
+
+
+def read_validations(logs: Path, protocol: str) -> Sequence[float]:
     """Read the validation MRRs of a training from its event files, the latest of each step.
+
+    No validation tells how a training stands in `cold`: there are none then.
 
     The logs are the only thing that a process of this machine and a pod both write in training.
     """
     mrr_by_step: dict[int, float] = {}
+    tag = CURVES.get(protocol)
+    if tag is None:
+        return []
     for path in sorted(logs.glob(f"events.out.tfevents.*.{event_files.TRAIN}")):
         first = event_files.first_step(path)
         # A training that is resumed repeats the steps since its checkpoint.
         if first is not None:
             mrr_by_step = {step: mrr for step, mrr in mrr_by_step.items() if step < first}
-        for scalar in event_files.read_scalars(path, "valid/mrr"):
+        for scalar in event_files.read_scalars(path, tag):
             mrr_by_step[scalar.step] = scalar.value
     return list(mrr_by_step.values())
 
@@ -159,6 +180,7 @@ def tuning_report(
         run=run,
         dataset=files.read_manifest(prepared, PREPARED_GRAPH).text("dataset"),
         trials=study.read_trials(paths, num_trials),
+        protocol=definition.base.evaluation.protocol,
     )
     best = result.best
     if best is None:

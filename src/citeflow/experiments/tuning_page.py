@@ -37,6 +37,13 @@ class SearchResult:
     run: str
     dataset: str
     trials: Sequence[FrozenTrial]
+    protocol: str = "ogb"
+    """Protocol of the validation MRR that trials are compared by."""
+
+    @property
+    def score_name(self) -> str:
+        """Name of that MRR."""
+        return "Validation MRR" + ("" if self.protocol == "ogb" else f" ({self.protocol})")
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -67,7 +74,8 @@ def verdict(result: SearchResult) -> str:
     default = result.default_mrr
     if best is None or best.value is None:
         return "No trial has ended with a model."
-    reached = f"validation MRR {formatting.score(best.value)}"
+    name = result.score_name.replace("V", "v", 1)
+    reached = f"{name} {formatting.score(best.value)}"
     if default is None:
         failed = "the default settings have not ended with a model"
         return f"Trial {best.number} is the best ({reached}); {failed}."
@@ -94,7 +102,7 @@ def build_table(result: SearchResult) -> Table:
         ]
         rows.append(tuple(cells))
     return Table(
-        title="Trials", header=("Trial", "Validation MRR", *result.keys, "Time"), rows=rows
+        title="Trials", header=("Trial", result.score_name, *result.keys, "Time"), rows=rows
     )
 
 
@@ -151,7 +159,7 @@ def _figures(result: SearchResult) -> list[Plot]:
         figures.append(_figure(title, caption, partial(plot, study)))
     if result.best is None:
         return figures
-    name = "Validation MRR"
+    name = result.score_name
     caption = "Complete trials, and the best so far. Dashed: the settings it started from."
     history = partial(_history, study, result.default_mrr)
     figures.insert(0, _figure(f"{name} by trial", caption, history))

@@ -19,7 +19,15 @@ import numpy as np
 from citeflow.data.citation_graph import DAYS_PER_YEAR
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.similar import unit_features
-from citeflow.models.path_counts import InvertedIndex, Walk, extend, intersect, start
+from citeflow.models.path_counts import (
+    EndsOfWalk,
+    InvertedIndex,
+    PathEnds,
+    Walk,
+    extend,
+    intersect,
+    start,
+)
 
 DAYS_OF_YEAR = 366
 """From a day to the same one a year later, at most: dates may be known to the year only."""
@@ -89,7 +97,9 @@ PATHS = (
 """The first three are the training-free predictors of Liben-Nowell & Kleinberg (2007), Adamic &
 Adar (2003) and Zhou, Lü & Zhang (2009); the others follow the direction of citations."""
 
-BASELINES = ("common_neighbors", "adamic_adar", "resource_allocation", "popularity")
+BASELINE_PATHS = PATHS[:3]
+
+BASELINES = (*(path.name for path in BASELINE_PATHS), "popularity")
 """Predictors that need no training."""
 
 
@@ -134,6 +144,7 @@ class StructuralFeatures:
         self._day_N = None if day_N is None else np.asarray(day_N)
         self._x_NF = None if x_NF is None else np.asarray(x_NF)
         self._unit_NF: np.ndarray | None = None
+        self._all_by_day: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -213,20 +224,70 @@ class StructuralFeatures:
 
     def for_candidates(self, source_P: np.ndarray, candidate_PK: np.ndarray) -> np.ndarray:
         """Compute features of each source with candidates of its own; float32 [P, K, D]."""
-        walks = self._walk(self.paths, source_P)
-        sums = self._sum_own(self.paths, walks, _to_csr(candidate_PK))
+        sums = self.sum_own(self.paths, source_P, candidate_PK)
+        return self.features(sums, source_P, candidate_PK)
+
+    def features(self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Join the features of pairs, float32 [P, K, D].
+
+        Args:
+            sums: over the paths of each pair.
+            source_P: sources.
+            candidates: of each source [P, K], or [K] where all sources share them.
+        """
         known_P = self._degree("references").take(source_P)
-        return self._features(sums, source_P[:, None], candidate_PK, known_P[:, None], num_own=0)
+        target = np.atleast_2d(candidates)
+        return self._features(sums, source_P[:, None], target, known_P[:, None], num_own=0)
 
     def baselines(
-        self, source_P: np.ndarray, candidate_PK: np.ndarray
+        self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield name and scores of each training-free predictor; float32 [P, K]."""
-        paths = [path for path in PATHS if path.name in BASELINES]
-        sums = self._sum_own(paths, self._walk(paths, source_P), _to_csr(candidate_PK))
-        for path in paths:
-            yield path.name, sums[path.name].reshape(candidate_PK.shape).astype(np.float32)
-        yield "popularity", self._degree("citations")[candidate_PK].astype(np.float32)
+        """Yield name and scores of each training-free predictor; float32 [P, K].
+
+        The arguments are those of `features`.
+        """
+        shape = (len(source_P), candidates.shape[-1])
+        for path in BASELINE_PATHS:
+            yield path.name, sums[path.name].reshape(shape).astype(np.float32)
+        popularity = self._degree("citations")[candidates].astype(np.float32)
+        yield "popularity", np.array(np.broadcast_to(popularity, shape))
+
+    def sum_own(
+        self, paths: Sequence[MetaPath], source_P: np.ndarray, candidate_PK: np.ndarray
+    ) -> Sums:
+        """Sum over the paths to each source's own candidates, float64 [P * K] for each path."""
+        return self._sum_own(paths, self._walk(paths, source_P), _to_csr(candidate_PK))
+
+    def ends(self, paths: Sequence[MetaPath], source_S: np.ndarray) -> PathEnds:
+        """Walk all paths from some sources to their ends, whatever papers these are."""
+        walks = self._walk(paths, source_S)
+        return PathEnds(
+            num_sources=len(source_S),
+            num_papers=self._num_papers,
+            parts=tuple(
+                self._ends(
+                    [path for path in paths if (path.prefix, path.last) == (prefix, last)],
+                    walks[prefix],
+                )
+                for prefix, last in _prefixes(paths)
+            ),
+        )
+
+    def _ends(self, paths: Sequence[MetaPath], walk: Walk) -> EndsOfWalk:
+        reached = rows_of(self._graphs[paths[0].last], walk.paper_E)
+        num_S = np.diff(reached.rowptr_N1[walk.ptr_S1])
+        weights = [
+            walk.path_weight_E * self._weight(path.last, path.weight).take(walk.paper_E)
+            for path in paths
+        ]
+        return EndsOfWalk(
+            row_E=np.repeat(np.arange(len(num_S)), num_S),
+            paper_E=reached.col_E,
+            weights={
+                path.name: np.repeat(weight_E.astype(np.float64), reached.degree_N)
+                for path, weight_E in zip(paths, weights, strict=True)
+            },
+        )
 
     def _walk(
         self,
@@ -407,7 +468,7 @@ class StructuralFeatures:
         for i, path in enumerate(self.paths):
             # Most pairs have no path; the logarithm is taken where there is one.
             sum_P = sums[path.name].ravel()
-            some = np.flatnonzero(sum_P)
+            some = np.flatnonzero(sum_P != 0)  # nonzero() of floats takes four times as long
             features.reshape(-1, features.shape[-1])[some, i] = np.log1p(path.scale * sum_P[some])
         columns = self._paper_features(source, target, known, num_own)
         for i, column in enumerate(columns, start=len(self.paths)):
@@ -439,35 +500,72 @@ class StructuralFeatures:
         So neither the source itself counts, nor a paper that is newer.
         """
         assert self._day_N is not None
-        if target.size < self._num_papers:
-            paper_U, index = np.unique(target, return_inverse=True)
-        else:  # most papers are among so many: no need to sort them
-            paper_U, index = np.arange(self._num_papers), target
+        if source.ndim == 2 and len(target) == 1:
+            yield from self._recent_citations_of_shared(source.ravel(), target[0])
+            return
+        # In the order of the papers, neighboring searches end near each other.
+        order_P = np.argsort(target, axis=None)
+        paper_P = target.ravel()[order_P]
+        paper_U, index_P = np.unique(paper_P, return_inverse=True)
         citing = rows_of(self._graphs["citations"], paper_U)
         first_day = int(self._day_N.min()) - DAYS_OF_YEAR * max(RECENT_YEARS)
         num_days = int(self._day_N.max()) - first_day + 1
         row_E = np.repeat(np.arange(len(paper_U), dtype=np.int64), citing.degree_N)
         key_E = np.sort(row_E * num_days + (self._day_N.take(citing.col_E) - first_day))
-        key = index.reshape(target.shape) * np.int64(num_days)
-        key = key + (self._day_N.take(source) - first_day)
-        before = np.searchsorted(key_E, key)
+        source_P = np.broadcast_to(source, target.shape).ravel()[order_P]
+        key_P = index_P * np.int64(num_days) + (self._day_N.take(source_P) - first_day)
+        before_P = np.searchsorted(key_E, key_P)
         for years in RECENT_YEARS:
-            count = before - np.searchsorted(key_E, key - DAYS_OF_YEAR * years)
-            yield count.astype(np.float32)
+            count = np.empty(target.shape, dtype=np.float32)
+            first_P = np.searchsorted(key_E, key_P - DAYS_OF_YEAR * years)
+            count.ravel()[order_P] = before_P - first_P
+            yield count
+
+    def _recent_citations_of_shared(
+        self, source_S: np.ndarray, candidate_K: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Count them for candidates that all sources share, [S, K]."""
+        assert self._day_N is not None
+        day_S = self._day_N.take(source_S)
+        if len(candidate_K) < self._num_papers:
+            day_E, row_E = self._citations_by_day(candidate_K)
+            num_rows, row_K = len(candidate_K), np.arange(len(candidate_K))
+        else:
+            if self._all_by_day is None:
+                self._all_by_day = self._citations_by_day(np.arange(self._num_papers))
+            day_E, row_E = self._all_by_day
+            num_rows, row_K = self._num_papers, candidate_K
+        end_S = np.searchsorted(day_E, day_S)
+        for years in RECENT_YEARS:
+            count_SK = np.empty((len(source_S), len(candidate_K)), dtype=np.float32)
+            first_S = np.searchsorted(day_E, day_S - DAYS_OF_YEAR * years)
+            for i, (first, end) in enumerate(zip(first_S, end_S, strict=True)):
+                count_K = np.bincount(row_E[first:end], minlength=num_rows)
+                count_SK[i] = count_K.take(row_K)
+            yield count_SK
+
+    def _citations_by_day(self, paper_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the days of the citations of some papers, ascending, and which each is of."""
+        assert self._day_N is not None
+        citing = rows_of(self._graphs["citations"], paper_K)
+        day_E = self._day_N.take(citing.col_E)
+        order_E = np.argsort(day_E)
+        return day_E[order_E], np.repeat(np.arange(len(paper_K)), citing.degree_N)[order_E]
 
     def _cosine(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Cosine of the features, of the shape that `source` and `target` broadcast to."""
         assert self._x_NF is not None
         source_F = self._unit_rows(source.ravel())
-        target_F = self._unit_rows(target.ravel())
         if source.ndim == 1:
-            cosine_P: np.ndarray = np.einsum("pf,pf->p", source_F, target_F)
+            cosine_P: np.ndarray = np.einsum("pf,pf->p", source_F, self._unit_rows(target))
             return cosine_P
         if len(target) == 1:
-            cosine_SK: np.ndarray = source_F @ target_F.T
+            cosine_SK: np.ndarray = source_F @ self._unit_rows(target[0]).T
             return cosine_SK
-        target_PKF = target_F.reshape(*target.shape, -1)
-        cosine_PK: np.ndarray = (target_PKF @ source_F[:, :, None])[..., 0]
+        cosine_PK = np.empty(target.shape, dtype=np.float32)
+        # Source by source, so that the features of one source's candidates stay in the cache.
+        for cosine_K, paper_K, one_F in zip(cosine_PK, target, source_F, strict=True):
+            cosine_K[:] = self._unit_rows(paper_K) @ one_F
         return cosine_PK
 
     def _unit_rows(self, paper: np.ndarray) -> np.ndarray:

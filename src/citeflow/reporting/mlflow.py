@@ -264,6 +264,7 @@ def _curve_metrics(curves: Curves) -> "list[Metric]":
         ("positives_per_s", curves.history),
         ("valid_mrr", curves.evaluations),
         ("valid_accuracy", curves.evaluations),
+        ("valid_hard_mrr", curves.evaluations),
     ]
     return [
         Metric(f"train/{key}", entry[key], _ms(entry["wall_time"]), int(entry["step"]))

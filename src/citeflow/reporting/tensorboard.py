@@ -27,6 +27,7 @@ LAYOUT = {
             "Multiline",
             ["^valid/mrr$", "^test/mrr$", "^baseline/.*"],
         ],
+        "among hard candidates": ["Multiline", ["^valid/hard_mrr$", "^hard/mrr$"]],
         "test, by protocol": ["Multiline", ["^(test|all|hard|cold)/mrr$"]],
     },
     "Accuracy": {"validation and test": ["Multiline", ["^valid/accuracy$", "^test/accuracy$"]]},

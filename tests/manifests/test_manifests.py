@@ -437,5 +437,5 @@ def test_kustomizations_list_all_files(folder):
         generated = {
             name for entry in said.get("configMapGenerator", []) for name in entry["files"]
         }
-        used = {*said["resources"], *generated, "kustomization.yaml", "Dockerfile"}
+        used = {*said.get("resources", []), *generated, "kustomization.yaml", "Dockerfile"}
         assert {file.name for file in path.parent.iterdir() if file.is_file()} <= used, path

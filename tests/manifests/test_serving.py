@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -9,7 +10,8 @@ import threading
 import jsonschema
 import kubernetes_validate
 import pytest
-from kustomize import pod_template
+import yaml
+from kustomize import pod_template, render_text
 from schemas import LABELS, TEXT, VERSIONS, strict
 
 LEAVING_S = 20
@@ -204,3 +206,21 @@ def test_prometheus_reads_the_port_of_every_server(folder, render, plain, kserve
         assert selector.items() <= pod["metadata"]["labels"].items()
         (port,) = pod["spec"]["containers"][0]["ports"]
         assert [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]] == [port["name"]]
+
+
+def test_guide_names_existing_folders_and_objects(checkout, everything):
+    guide = (checkout / "docs" / "serving-cluster.md").read_text()
+    folders = set(re.findall(r"manifests/[-\w/.]*\w", guide))
+    assert [folder for folder in folders if not (checkout / folder).exists()] == []
+    names = {thing["metadata"]["name"] for objects in everything.values() for thing in objects}
+    assert set(re.findall(r"(?<![-\w/.])citeflow-[a-z]+(?![-\w.])", guide)) <= names
+
+
+def test_guide_example_adds_the_server_to_an_overlay(checkout, folder, tmp_path):
+    guide = (checkout / "docs" / "serving-cluster.md").read_text()
+    (said,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.S)]
+    own = {
+        key: [folder.parent / path[3:] for path in said[key]] for key in ("resources", "components")
+    }
+    things = objects_of(render_text(tmp_path, {**said, **own}))
+    assert things["Deployment", "citeflow-serve"]["metadata"]["namespace"] == "kubeflow"

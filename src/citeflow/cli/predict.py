@@ -15,7 +15,7 @@ from citeflow.utils.logging import emit, log
 from citeflow.utils.progress import log_progress
 
 if TYPE_CHECKING:
-    from citeflow.evaluation.predict import Answer, Wanted
+    from citeflow.evaluation.engine import Answer, Wanted
     from citeflow.evaluation.queries import QueryPaper
 
 
@@ -106,7 +106,7 @@ def predict(
     """
     model = _find_model(run, data_root)
     options.require("torch")
-    from citeflow.evaluation.predict import Wanted
+    from citeflow.evaluation.engine import Wanted
 
     wanted = Wanted(k=k, exclude_cited=exclude_cited, since=since)
     if asked.batch is not None:

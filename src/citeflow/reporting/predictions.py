@@ -8,7 +8,7 @@ import textwrap
 from pydantic import JsonValue
 
 from citeflow.errors import error_to_dict
-from citeflow.evaluation.predict import Answer, Prediction
+from citeflow.evaluation.engine import Answer, Prediction
 from citeflow.evaluation.reasons import Reason
 
 CSV_COLUMNS = ("rank", "id", "title", "date", "probability", "logit", "reasons")

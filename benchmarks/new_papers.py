@@ -21,7 +21,7 @@ import numpy as np
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.engine import Answer, Wanted
+from citeflow.evaluation.answers import Answer, Wanted
 from citeflow.evaluation.predict import find_graph, predict
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.evaluation.scoring import sample_held_out

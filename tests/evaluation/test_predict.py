@@ -5,7 +5,7 @@ import pytest
 
 from citeflow import files
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
-from citeflow.evaluation.engine import Wanted
+from citeflow.evaluation.answers import Wanted
 from citeflow.evaluation.predict import find_graph, predict
 from citeflow.evaluation.queries import QueryPaper
 

@@ -13,7 +13,6 @@ Legend: N papers, K candidates, H hidden channels, D structural features.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from citeflow.data.dates import FIRST_DAY
 from citeflow.errors import CiteflowError, ConfigError, DataError
+from citeflow.evaluation.answers import Answer, Method, Prediction, Wanted
 from citeflow.evaluation.inference import CHUNK, embed_new
 from citeflow.evaluation.queries import NewPaper, Papers, QueryPaper, QueryReader, parse_day
-from citeflow.evaluation.reasons import Kind, Names, Reason, find_reasons
+from citeflow.evaluation.reasons import Kind, Names, find_reasons
 from citeflow.evaluation.trained_model import Scorer
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
@@ -38,67 +38,6 @@ NEAR = (("neighbors", "neighbors"), ("references", "citations", "references"))
 
 FURTHER = (("similar", "references"), ("references", "similar"))
 """Walks that add the rest of them."""
-
-Method = Literal["walk", "exact"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """One paper that is probably missing from a list of references."""
-
-    rank: int
-    """1 for the likeliest."""
-
-    id: int | str
-    title: str | None
-    date: str | None
-    """ISO date, where it is known."""
-
-    logit: float
-    probability: float
-    """That of telling the paper from one random paper, not that of a citation among all papers."""
-
-    is_cited: bool
-    """It is cited already, which is listed with `exclude_cited=False` only."""
-
-    reasons: tuple[Reason, ...]
-    """At most three, the strongest first."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """The predictions for one paper."""
-
-    query: QueryPaper
-    predictions: tuple[Prediction, ...] = ()
-    remarks: tuple[str, ...] = ()
-    """What was left out, and where the model is out of its depth."""
-
-    method: Method = "exact"
-    """Whether those that a walk reaches, or all papers, were candidates."""
-
-    num_candidates: int = 0
-    """Papers that were ranked."""
-
-    error: CiteflowError | None = None
-    """Why there are no predictions."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """Which papers are listed."""
-
-    k: int = 10
-    """Length of the list."""
-
-    exclude_cited: bool = True
-    """Leave out what the paper cites already, its held-out citations included."""
-
-    since: str = ""
-    """Date or year that candidates are not older than."""
-
-    exact: bool = True
-    """Rank all papers, and not only those that a walk of the graph reaches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +90,11 @@ class Engine:
             self._similar = SimilarToNew(
                 self.graph.x_NF, self.graph.day_N, graph.facts.num_similar, cells
             )
+
+    @property
+    def has_text(self) -> bool:
+        """A text can be made into the features of a new paper."""
+        return self._kind == "similar_text"
 
     @property
     def num_papers(self) -> int:

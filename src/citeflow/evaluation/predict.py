@@ -6,7 +6,8 @@ from pathlib import Path
 from citeflow import files
 from citeflow.errors import CiteflowError, NotFoundError
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.engine import Answer, Engine, Wanted, answer_all, since_day
+from citeflow.evaluation.answers import Answer, Wanted
+from citeflow.evaluation.engine import Engine, answer_all, since_day
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.queries import PaperIndex, QueryPaper, QueryReader
 from citeflow.graph.prepared import PreparedGraph

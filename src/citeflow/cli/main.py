@@ -32,6 +32,7 @@ SECTIONS = {
         "publish": "stages",
         "predict": "predict",
     },
+    "Serve": {"index": "serve", "serve": "serve", "ask": "ask"},
     "Kubeflow": {
         "compile": "compile",
         "submit": "submit",

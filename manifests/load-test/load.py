@@ -1,7 +1,8 @@
 """Ask a citeflow server for citations over several connections, and say how long the answers took.
 
-Any Python 3.11 runs it: `python3 manifests/load-test/load.py http://127.0.0.1:8080`. Papers are
-those that the words of --search find, or the ids of --papers; they are asked for in turn.
+Any Python 3.11 runs it: `python3 manifests/load-test/load.py http://127.0.0.1:8080`. It begins with
+the papers that the words of --search find, or the ids of --papers, and goes on with those that the
+server names in its answers; all are asked for in turn.
 """
 
 import argparse
@@ -13,10 +14,14 @@ import statistics
 import sys
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
 TIMEOUT_S = 60.0
+
+MANY = 100
+"""Papers to ask for, so that not all answers come out of caches."""
 
 PAUSE_S = 0.1
 """After a fault, before the next request of a connection."""
@@ -25,7 +30,9 @@ PAUSE_S = 0.1
 def main() -> None:
     """Load the server for a while; the exit status is 1 where answers were lost or too late."""
     options = read_options()
-    papers = options.papers.split(",") if options.papers else find_papers(options)
+    papers = collect(options, options.papers.split(",") if options.papers else find_papers(options))
+    if not papers:
+        sys.exit("error: no paper can be answered\nhint: --papers ID,ID or --search WORDS")
     begin = time.monotonic()
     outcomes = load(options, papers, until=begin + options.seconds)
     report = summarize(outcomes, time.monotonic() - begin)
@@ -43,7 +50,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--papers", help="ids with commas between")
-    parser.add_argument("--search", default="1", help="words, or the begin of ids, of papers")
+    parser.add_argument("--search", default="1000", help="words of titles, or an id")
     parser.add_argument("--p99-ms", type=float, help="fail where it takes longer")
     return parser.parse_args()
 
@@ -57,6 +64,30 @@ def find_papers(options: argparse.Namespace) -> list[str]:
     if not papers:
         sys.exit(f"error: no paper found: {options.search}\nhint: --papers ID,ID or --search WORDS")
     return [str(paper["id"]) for paper in papers]
+
+
+def collect(options: argparse.Namespace, seeds: list[str]) -> list[str]:
+    """Return papers that can be answered, at least 100 if the answers lead to so many."""
+    seen, papers = list(dict.fromkeys(seeds)), []
+    for paper in seen:  # it grows
+        found = predictions(options.url, paper)
+        if found is not None:
+            papers.append(paper)
+            seen += [each for each in found if each not in seen]
+        if len(papers) == MANY:
+            break
+    return papers
+
+
+def predictions(url: str, paper: str) -> list[str] | None:
+    """Return the ids of an answer; None where there can be none, as for the oldest paper."""
+    address = f"{url.rstrip('/')}/v1/papers/{urllib.parse.quote(paper, safe='')}/citations"
+    request = urllib.request.Request(address, b"{}", {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return [str(each["id"]) for each in json.load(answer)["predictions"]]
+    except urllib.error.HTTPError:
+        return None
 
 
 def load(

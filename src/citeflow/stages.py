@@ -88,6 +88,7 @@ def download(
     *,
     data_root: str,
     raw: Artifact,
+    deploy: str = "",
 ) -> Settled:
     """Check the parameters of the whole run, then bring its dataset onto the volume.
 
@@ -95,6 +96,7 @@ def download(
     """
     from citeflow.data.datasets import approximate_citations, download_dataset
     from citeflow.reporting.publish import check_output_folders
+    from citeflow.serving.deploying import service_folder
 
     with component_entrypoint():
         params = RunParams.checked(
@@ -115,6 +117,8 @@ def download(
         chosen = choose_launcher(launcher)
         job_request(chosen, job, workers=workers, run_id=run_id, run_dir=run.folder)
         check_output_folders(run.data_root, _output_folder(run, out_dir))
+        if deploy:
+            service_folder(run.data_root, deploy)
         folder = download_dataset(
             _on_volume(dataset, run.data_root), data_root=run.data_root, config=resolved
         )
@@ -280,8 +284,9 @@ def index(
     data_root: str,
     index: Artifact,
     out_dir: str = "",
+    deploy: str = "",
 ) -> str:
-    """Write what a server answers from; return the digest of the ServingIndex.
+    """Write what a server answers from, and deploy it; return the digest of the ServingIndex.
 
     Args:
         model: a TrainedModel.
@@ -290,7 +295,9 @@ def index(
         data_root: where the volume is mounted.
         index: the ServingIndex.
         out_dir: its folder; empty for that in the run's.
+        deploy: the service whose servers take it up; empty for none.
     """
+    from citeflow.serving import deploying
     from citeflow.serving.index import write_index
 
     with component_entrypoint():
@@ -298,6 +305,8 @@ def index(
         prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
         run = RunPaths.of_folder(Path(data_root), trained.parent)
         folder = write_index(trained, prepared, Path(data_root) / out_dir if out_dir else run.index)
+        if deploy:
+            deploying.deploy(folder, deploying.service_folder(run.data_root, deploy))
         return write_manifest(index, folder, SERVING_INDEX, data_root)
 
 

@@ -116,7 +116,7 @@ def test_pods_have_requests_limits_ends_and_fixed_images(checkout, objects):
     found += [text for name, part, _ in made for text in findings(name, {"kind": "step"}, [part])]
     kinds = {thing["kind"] for thing, _, _ in objects.values()}
     assert {"CronJob", "PyTorchJob", "TrainJob", *SERVING} <= kinds
-    assert len(made) == 5
+    assert len(made) == 6
     assert found == []
 
 
@@ -139,7 +139,7 @@ def test_pods_fit_restricted_with_a_read_only_root(objects):
 @pytest.mark.fault("F37")
 def test_steps_run_as_user_1000(checkout):
     contexts = [told["securityContext"] for _, _, told in steps(checkout)]
-    assert len(contexts) == 5
+    assert len(contexts) == 6
     for each in contexts:
         user = (each["runAsNonRoot"], each["runAsUser"], each["runAsGroup"])
         assert user == (True, "1000", "1000")

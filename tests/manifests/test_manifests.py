@@ -33,7 +33,7 @@ WORKER = {
     "app.kubernetes.io/managed-by": "citeflow",
     "pipeline/runid": "1",
 }
-STAGES = ("download", "preprocess", "train", "evaluate", "publish")
+STAGES = ("download", "preprocess", "train", "evaluate", "publish", "index")
 BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3}
 
 

@@ -145,16 +145,19 @@ def test_canary_is_another_server_that_gets_a_tenth(folder, render, plain, canar
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Finds papers 1 and 2; answers for 1, and is full for 2."""
+    """Finds paper 1 and names 2/b, which it answers for once."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.answer(200, {"papers": [{"id": 1}, {"id": "2/b"}]})
+        self.answer(200, {"papers": [{"id": 1}]})
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(self.server.statuses[self.path], {})
+        status = self.server.statuses.pop(self.path, 200)
+        if "2%2Fb" in self.path:
+            self.server.statuses[self.path] = self.server.later
+        self.answer(status, {"predictions": [{"id": 1}, {"id": "2/b"}]})
 
     def answer(self, status, value):
         body = json.dumps(value).encode()
@@ -180,7 +183,7 @@ def server():
 
 @pytest.mark.parametrize(("status", "ends_with"), [(429, 0), (500, 1)])
 def test_load_counts_answers_refusals_and_faults(folder, server, status, ends_with):
-    server.statuses = {"/v1/papers/1/citations": 200, "/v1/papers/2%2Fb/citations": status}
+    server.statuses, server.later = {}, status
     address = f"http://127.0.0.1:{server.server_port}/"
     options = ["--seconds=0.5", "--connections=2", "--search=x"]
     done = subprocess.run(

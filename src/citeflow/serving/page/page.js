@@ -155,9 +155,9 @@ async function askKnown(id, signal) {
 async function askNew(state, signal) {
   const paper = newPaper(state);
   const answer = await call("v1/citations", { body: { ...paper, ...wanted() }, signal });
-  const references = paper.references.map((id) => ({ id }));
   const label = state.title || "A new paper";
-  return [{ isNew: true, label, date: state.date, references, num_references: references.length }, answer];
+  const num_references = paper.references.length;
+  return [{ isNew: true, label, date: state.date, references: [], num_references }, answer];
 }
 
 /** Move to the answer: the link that was followed is gone. */

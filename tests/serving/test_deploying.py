@@ -3,7 +3,7 @@ import pytest
 from citeflow import files
 from citeflow.artifacts import SERVING_INDEX
 from citeflow.errors import ConfigError
-from citeflow.serving.deploy import deploy, service_folder
+from citeflow.serving.deploying import deploy, service_folder
 
 
 @pytest.fixture

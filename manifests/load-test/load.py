@@ -30,7 +30,11 @@ PAUSE_S = 0.1
 def main() -> None:
     """Load the server for a while; the exit status is 1 where answers were lost or too late."""
     options = read_options()
-    papers = collect(options, options.papers.split(",") if options.papers else find_papers(options))
+    try:
+        seeds = options.papers.split(",") if options.papers else find_papers(options)
+        papers = collect(options, seeds)
+    except OSError as error:
+        sys.exit(f"error: the server does not answer: {options.url}: {error}")
     if not papers:
         sys.exit("error: no paper can be answered\nhint: --papers ID,ID or --search WORDS")
     begin = time.monotonic()

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -14,8 +15,10 @@ import yaml
 from kustomize import pod_template, render_text
 from schemas import LABELS, TEXT, VERSIONS, strict
 
-LEAVING_S = 20
-"""The server ends within this time after SIGTERM."""
+from citeflow.cli.serve import serve
+from citeflow.kubernetes.job_spec import MOUNT
+from citeflow.serving.deploying import CURRENT, service_folder
+from citeflow.serving.server import GRACE_S
 
 EXTENSION = {
     "annotations": LABELS,
@@ -116,8 +119,17 @@ def test_server_has_time_to_end_and_is_not_process_1(plain):
     spec = pod_template(plain["Deployment", "citeflow-serve"])["spec"]
     (container,) = spec["containers"]
     (_, pause) = container["lifecycle"]["preStop"]["exec"]["command"]
-    assert int(pause) + LEAVING_S < spec["terminationGracePeriodSeconds"]
+    assert int(pause) + GRACE_S + 5 <= spec["terminationGracePeriodSeconds"]
     assert container["command"][:2] == ["tini", "--"]
+
+
+def test_server_is_told_what_its_command_accepts_and_where_runs_deploy_to(plain):
+    (container,) = pod_template(plain["Deployment", "citeflow-serve"])["spec"]["containers"]
+    assert container["command"][2:] == ["python3", "-m", "citeflow", serve.name]
+    told = serve.make_context(serve.name, list(container["args"])).params
+    assert told["source"] == str(service_folder(Path(MOUNT), "citeflow") / CURRENT)
+    assert (told["where"].host, told["watch"]) == ("0.0.0.0", True)
+    assert [port["containerPort"] for port in container["ports"]] == [told["where"].port]
 
 
 def test_canary_is_another_server_that_gets_a_tenth(folder, render, plain, canary):

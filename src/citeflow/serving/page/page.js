@@ -125,7 +125,7 @@ async function show() {
     const [asked, answer] = state.paper ? await askKnown(state.paper, signal) : await askNew(state, signal);
     render(asked, answer);
     settle(`${answer.predictions.length} papers found`);
-    lead();
+    if (!$("options").contains(document.activeElement)) lead();
   } catch (error) {
     if (signal.aborted) return;
     $("result").replaceChildren(problemLine(error, show));

@@ -8,7 +8,7 @@ TAG ?= $(VERSION)-python3.11
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-IMAGES := train step small tensorboard
+IMAGES := train step serve small tensorboard
 
 .PHONY: help setup check versions generate run test faults e2e bench docs image push locks hooks
 
@@ -61,7 +61,7 @@ bench: $(READY) ## compare the synthetic graph with ogbl-citation2
 docs: $(READY) ## the documentation as a site, in build/site
 	$(BIN)/mkdocs build --strict --quiet
 
-image: ## the four images: PIP_CONF=file says where CPU builds of torch are, ENGINE=podman, TAG, OPTIONS (docs/images.md)
+image: ## the five images: PIP_CONF=file says where CPU builds of torch are, ENGINE=podman, TAG, OPTIONS (docs/images.md)
 	for image in $(IMAGES); do \
 	  DOCKER_BUILDKIT=1 $(ENGINE) build --file docker/Dockerfile --target $$image --tag citeflow-$$image:$(TAG) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \

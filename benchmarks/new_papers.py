@@ -21,7 +21,8 @@ import numpy as np
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.predict import Answer, Wanted, find_graph, predict
+from citeflow.evaluation.answers import Answer, Wanted
+from citeflow.evaluation.predict import find_graph, predict
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.evaluation.scoring import sample_held_out
 from citeflow.files import MANIFEST, copy_directory

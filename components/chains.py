@@ -13,6 +13,7 @@ from citeflow.reporting.registered_models import NAME_VARIABLE as MODEL_NAME
 from components.base import Memory, request_resources
 from components.download.component import download
 from components.evaluate.component import evaluate
+from components.index.component import index
 from components.preprocess.component import preprocess
 from components.publish.component import publish
 from components.run_trials.component import run_trials
@@ -36,6 +37,7 @@ def download_task(
     minutes: float = 0.0,
     workers: int = 1,
     out_dir: str = "",
+    deploy: str = "",
 ) -> dsl.PipelineTask:
     """Add the first task: it checks the parameters of the run and downloads its dataset."""
     task = download(
@@ -53,6 +55,7 @@ def download_task(
         launcher=launcher,
         job=job,
         data_root=data_root,
+        deploy=deploy,
     )
     request_resources(task, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
     return task
@@ -146,8 +149,9 @@ def train_and_evaluate(
     job: str,
     data_root: str,
     out_dir: str = "",
-) -> dsl.PipelineTask:
-    """Add the tasks behind a download; return the one whose output is the report's digest."""
+    deploy: str = "",
+) -> None:
+    """Add the tasks behind a download; the last one only where there is a service to deploy to."""
     graph = preprocess_task(raw, data_root)
     model = train(
         graph=graph.outputs["prepared_graph"],
@@ -160,7 +164,7 @@ def train_and_evaluate(
         data_root=data_root,
     )
     request_training_resources(model, graph_memory(raw))
-    return evaluate_and_publish(
+    report = evaluate_and_publish(
         model.outputs["trained_model"],
         model.outputs["Output"],
         graph=graph.outputs["prepared_graph"],
@@ -168,6 +172,17 @@ def train_and_evaluate(
         data_root=data_root,
         out_dir=out_dir,
     )
+    with dsl.If(deploy != "", name="deploy"):
+        deployed = index(
+            model=model.outputs["trained_model"],
+            model_sha256=model.outputs["Output"],
+            graph=graph.outputs["prepared_graph"],
+            deploy=deploy,
+            data_root=data_root,
+        ).after(report)
+        # kfp lets no branch see an output that is not an argument of its tasks, unless it is told.
+        deployed.register_pipeline_channels(list(graph_memory(raw)))
+        request_resources(deployed, cpu=("500m", "16"), memory=graph_memory(raw), cached=False)
 
 
 def link_to_pages(task: dsl.PipelineTask) -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Test the images as Kubernetes runs them: any uid, no rights, nothing to write to but /tmp, no network.
-# Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE
+# Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SERVE_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE
 set -euo pipefail
-train=$1 step=$2 small=$3 tensorboard=$4
+train=$1 step=$2 serve=$3 small=$4 tensorboard=$5
 confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs '/tmp:mode=1777,exec' --cap-drop ALL
   --security-opt no-new-privileges --network none --shm-size 1g)
 
@@ -21,6 +21,25 @@ echo 'step: the whole pipeline, as it is uploaded'
 docker run "${confined[@]}" "$step" bash -eu -s <<'INSIDE'
 cd /tmp
 python3 -m citeflow run --dataset synthetic --set synthetic.num_papers=400 --set train.minutes=0.1
+INSIDE
+
+echo 'serve: an answer with reasons, of an index that it makes itself'
+docker run "${confined[@]}" "$serve" bash -eu -s <<'INSIDE'
+cd /tmp
+small='--set synthetic.num_papers=400 --set train.minutes=0.1'
+path() { python3 -c 'import json, sys; print(json.load(sys.stdin)["path"])'; }
+raw=$(python3 -m citeflow download synthetic $small | path)
+graph=$(python3 -m citeflow preprocess "$raw" $small | path)
+python3 -m citeflow train "$graph" --run-name try --workers 1 $small
+python3 -m citeflow index try --out /tmp/index
+python3 -m citeflow serve /tmp/index &
+server=$!
+until python3 -m citeflow ask http://127.0.0.1:8080 --paper 399; do
+  kill -0 $server
+  sleep 0.5
+done
+kill $server
+wait $server
 INSIDE
 
 echo 'small: the XOR example, without torch'
@@ -55,4 +74,4 @@ PYTHON
 kill $server
 wait $server
 INSIDE
-echo 'all four work'
+echo 'all five work'

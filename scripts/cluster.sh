@@ -149,7 +149,7 @@ case $verb in
 esac
 
 tag=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/citeflow/__init__.py)-python3.11
-images=(citeflow-{train,step,small,tensorboard}:"$tag")  # the node pulls those of others itself
+images=(citeflow-{train,step,serve,small,tensorboard}:"$tag")  # the node pulls those of others itself
 kubeconfig=build/$flavor.kubeconfig  # so that ~/.kube/config stays as it is
 if [ "$flavor" = kind ]; then
   release=$KIND node_image=$KIND_NODE node=citeflow-control-plane

@@ -48,15 +48,17 @@ def main() -> None:
     train = [*base, *extras["train"]]
     of_step = [*train, *extras["kfp"], *extras["tune"], *extras["mlflow"], *extras["import"]]
     small = [*base, *(line for line in of_step if name_of(line) in SMALL)]
+    serve = [*train, *extras["serve"]]
     tensorboard = [line for line in train if name_of(line) == "tensorboard"]
     check = [line for line in extras["dev"] if name_of(line) in CHECKERS]
 
-    dev = resolve([*of_step, *extras["dev"], *extras["docs"], *build], {})
+    dev = resolve([*of_step, *serve, *extras["dev"], *extras["docs"], *build], {})
     torch = dev["torch"].partition("+")[0]
     write_dev(dev | {"torch": torch})
 
     pins = {name: dev[name] for name in dev if name != "torch" and not name.startswith(GPU_NAMES)}
     step = {name: pins[name] for name in resolve(of_step, pins) if name in pins}
+    of_serve = {name: pins[name] for name in resolve(serve, pins) if name in pins}
     of_train = resolve(train, step)
     of_torch = resolve([f"torch==={torch}"], step)
     gpu = {
@@ -76,6 +78,11 @@ def main() -> None:
     write(
         "step/requirements.txt",
         {name: step[name] for name in step if name not in of_train},
+        TARGETS,
+    )
+    write(
+        "serve/requirements.txt",
+        {name: of_serve[name] for name in of_serve if name not in of_train},
         TARGETS,
     )
     write("train/torch-cuda.txt", gpu, X86)

@@ -20,7 +20,10 @@ def out(tmp_path_factory):
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(small))
     paths = ["--out", str(folder / "out"), "--data-root", str(folder / "data")]
-    assert main(["run", "--config", str(config), "--run-name", "tiny", *paths]) == 0
+    assert (
+        main(["run", "--config", str(config), "--run-name", "tiny", "--deploy", "papers", *paths])
+        == 0
+    )
     return folder / "out"
 
 
@@ -36,7 +39,8 @@ def test_run_leaves_report_page_model_and_logs(out):
 
 def test_run_leaves_complete_artifacts_on_the_volume(out):
     data = out.parent / "data"
-    assert {path.name for path in data.iterdir()} == {"raw", "prepared", "runs", "logs"}
+    assert {path.name for path in data.iterdir()} == {"raw", "prepared", "runs", "logs", "serving"}
     artifacts = [*data.glob("raw/*"), *data.glob("prepared/*"), data / "runs" / "tiny" / "model"]
+    artifacts.append(data / "serving" / "papers" / "current")
     for artifact in artifacts:
         assert (artifact / "manifest.json").is_file(), artifact

@@ -16,7 +16,7 @@ LAYERS = [
     {"graph"},
     {"models", "sampling"},
     {"evaluation", "reporting"},
-    {"tasks", "training"},
+    {"tasks", "training", "serving"},
     {"kubernetes"},
     {"kubeflow", "doctor"},
     {"stages"},

@@ -21,6 +21,7 @@ from citeflow.kubernetes.job_spec import quantity
 from citeflow.paths import RunPaths
 from citeflow.reporting import publish as publishing
 from citeflow.reporting import run_page
+from citeflow.serving import index as serving_index
 from citeflow.training import launch
 
 STAGES = ["download", "preprocess", "train", "evaluate", "publish"]
@@ -265,6 +266,23 @@ def test_publish_takes_a_folder_below_the_data_root(ran, root, artifact):
     assert (Path(root) / "mine" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("service", ["", "papers"])
+def test_index_is_deployed_to_a_named_service_only(ran, root, artifact, monkeypatch, service):
+    def write_index(model, graph, folder):
+        assert (model, graph) == (RunPaths(Path(root), RUN).model, Path(root) / "prepared" / "b2")
+        return write_artifact(folder, "ServingIndex", {"ids.json": [1]})
+
+    monkeypatch.setattr(serving_index, "write_index", write_index)
+    made = artifact(dsl.Artifact, "index")
+    digest = stages.index(
+        ran["model"], "", ran["graph"], data_root=root, index=made, deploy=service
+    )
+    assert made.metadata["location"] == f"runs/{RUN}/index"
+    link = Path(root) / "serving" / "papers" / "current"
+    assert link.is_symlink() == bool(service)
+    assert not service or files.read_manifest(link, "ServingIndex").sha256 == digest
+
+
 def test_stages_take_the_artifacts_of_a_command(ran, root):
     data_root = Path(root)
     model = LocalArtifact.open(data_root / "runs" / RUN / "model", "TrainedModel", data_root)
@@ -314,6 +332,7 @@ def test_download_lets_form_fields_override_settings(
         {"job": "{memory: lots}"},
         {"launcher": "pytorchjob"},
         {"out_dir": "taken"},
+        {"deploy": "../models"},
     ],
 )
 def test_download_checks_the_form_before_it_fetches(calls, artifact, root, given, capsys):

@@ -24,6 +24,7 @@ def download(
     job: str,
     data_root: str,
     raw_dataset: dsl.Output[dsl.Dataset],
+    deploy: str = "",
 ) -> NamedTuple(
     "Settled",
     [
@@ -58,6 +59,7 @@ def download(
             done.
         data_root: A folder on the volume; a relative dataset or out_dir lies below it.
         raw_dataset: Manifest of the RawDataset.
+        deploy: Name of the service that the model is deployed to, checked before anything is done.
 
     Returns:
         sha256: Digest of the RawDataset.
@@ -90,4 +92,5 @@ def download(
         job,
         data_root=data_root,
         raw=raw_dataset,
+        deploy=deploy,
     )

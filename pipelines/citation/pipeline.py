@@ -21,6 +21,7 @@ def citation(
     job: str = "",
     run_name: str = "",
     out_dir: str = "",
+    deploy: str = "",
     data_root: str = MOUNT,
 ) -> None:
     """Train and score a GraphSAGE link predictor that finds citations missing from a network.
@@ -46,6 +47,8 @@ def citation(
             of this run, with the first digits of its id.
         out_dir: Folder on the volume for report and model; empty takes runs/NAME/published. A
             relative path lies below data_root.
+        deploy: Name of the service whose servers take the model up (docs/serving-cluster.md);
+            empty deploys nothing.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
     raw = download_task(
@@ -61,6 +64,7 @@ def citation(
         launcher=launcher,
         job=job,
         data_root=data_root,
+        deploy=deploy,
     )
     train_and_evaluate(
         raw,
@@ -68,6 +72,7 @@ def citation(
         job=job,
         data_root=data_root,
         out_dir=out_dir,
+        deploy=deploy,
     )
 
 

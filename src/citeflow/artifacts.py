@@ -21,6 +21,7 @@ RAW_DATASET = "RawDataset"
 PREPARED_GRAPH = "PreparedGraph"
 TRAINED_MODEL = "TrainedModel"
 EVAL_REPORT = "EvalReport"
+SERVING_INDEX = "ServingIndex"
 
 UNCACHED = "start the run again with caching off, as a step taken from the cache makes nothing"
 """The hint where an artifact stands for something that is no longer there."""

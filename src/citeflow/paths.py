@@ -40,6 +40,11 @@ class RunPaths:
         return self.folder / "report"
 
     @property
+    def index(self) -> Path:
+        """The ServingIndex."""
+        return self.folder / "index"
+
+    @property
     def checkpoints(self) -> Path:
         """Checkpoints that a training resumes from."""
         return self.folder / "checkpoints"

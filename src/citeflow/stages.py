@@ -1,4 +1,4 @@
-"""The five stages of a run, one function each: artifacts in, artifacts out.
+"""The stages of a run, one function each: artifacts in, artifacts out.
 
 These are what the KFP components call, what `citeflow run` therefore executes here, and what the
 subcommands of the same names call. A stage finds its inputs on the volume, calls one function of
@@ -18,6 +18,7 @@ from citeflow.artifacts import (
     EVAL_REPORT,
     PREPARED_GRAPH,
     RAW_DATASET,
+    SERVING_INDEX,
     TRAINED_MODEL,
     Artifact,
     ClassificationMetrics,
@@ -87,6 +88,7 @@ def download(
     *,
     data_root: str,
     raw: Artifact,
+    deploy: str = "",
 ) -> Settled:
     """Check the parameters of the whole run, then bring its dataset onto the volume.
 
@@ -94,6 +96,7 @@ def download(
     """
     from citeflow.data.datasets import approximate_citations, download_dataset
     from citeflow.reporting.publish import check_output_folders
+    from citeflow.serving.deploying import service_folder
 
     with component_entrypoint():
         params = RunParams.checked(
@@ -114,6 +117,8 @@ def download(
         chosen = choose_launcher(launcher)
         job_request(chosen, job, workers=workers, run_id=run_id, run_dir=run.folder)
         check_output_folders(run.data_root, _output_folder(run, out_dir))
+        if deploy:
+            service_folder(run.data_root, deploy)
         folder = download_dataset(
             _on_volume(dataset, run.data_root), data_root=run.data_root, config=resolved
         )
@@ -269,6 +274,40 @@ def publish(
         # An experiment has other runs, which MLflow being away must not end.
         mlflow.log_run(evaluated, model=trained, run=run, out=out, is_required=not run.is_trial)
         return out
+
+
+def index(
+    model: Artifact,
+    model_sha256: str,
+    graph: Artifact,
+    *,
+    data_root: str,
+    index: Artifact,
+    out_dir: str = "",
+    deploy: str = "",
+) -> str:
+    """Write what a server answers from, and deploy it; return the digest of the ServingIndex.
+
+    Args:
+        model: a TrainedModel.
+        model_sha256: its digest; empty takes that of the artifact.
+        graph: the PreparedGraph that it was trained on.
+        data_root: where the volume is mounted.
+        index: the ServingIndex.
+        out_dir: its folder; empty for that in the run's.
+        deploy: the service whose servers take it up; empty for none.
+    """
+    from citeflow.serving import deploying
+    from citeflow.serving.index import write_index
+
+    with component_entrypoint():
+        trained = resolve_artifact(model, TRAINED_MODEL, data_root, model_sha256)
+        prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        run = RunPaths.of_folder(Path(data_root), trained.parent)
+        folder = write_index(trained, prepared, Path(data_root) / out_dir if out_dir else run.index)
+        if deploy:
+            deploying.deploy(folder, deploying.service_folder(run.data_root, deploy))
+        return write_manifest(index, folder, SERVING_INDEX, data_root)
 
 
 def _memory_of_stages(num_citations: int) -> float:

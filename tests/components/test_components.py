@@ -12,6 +12,7 @@ FUNCTIONS = {
     "train": "citeflow.stages",
     "evaluate": "citeflow.stages",
     "publish": "citeflow.stages",
+    "index": "citeflow.stages",
     "scaling_trials": "citeflow.experiments.scaling",
     "scaling_report": "citeflow.experiments.scaling",
     "comparison_trials": "citeflow.experiments.comparison",

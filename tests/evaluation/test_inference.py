@@ -16,9 +16,7 @@ from two_ranks import CASES, CHUNK
 from whole_graphs import graph_of, model_of
 
 from citeflow.evaluation import inference
-from citeflow.evaluation.inference import embed_all
-from citeflow.graph.csr import Csr
-from citeflow.graph.views import with_papers
+from citeflow.evaluation.inference import embed_all, embed_new
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 
 NUM_PAPERS = 60
@@ -139,15 +137,24 @@ def test_two_ranks_equal_one_process(two_ranks, monkeypatch, name, machines):
     assert torch.equal(first, expected) or num_papers % (2 * CHUNK)
 
 
+@pytest.mark.parametrize("aggr", ["mean", "max"])
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
 @pytest.mark.parametrize("features", ["given", "ones"])
-def test_embed_all_gives_a_new_paper_what_a_stored_one_with_its_neighbors_has(graph, features):
-    model = model_of(graph, features=features)
-    before_NH = embed_all(model, graph)
-    stored = [4, 20, 33, NUM_PAPERS - 1]
-    for order in (stored, stored[::-1]):
-        rows = [graph.neighbors.row(paper) for paper in order]
-        references = Csr(np.cumsum([0, *map(len, rows)]), np.concatenate(rows))
-        view = with_papers(graph, graph.x_NF[order], references, graph.day_N[order])
-        after_NH = embed_all(model, view)
-        torch.testing.assert_close(after_NH[:NUM_PAPERS], before_NH)
-        torch.testing.assert_close(after_NH[NUM_PAPERS:], before_NH[order])
+def test_embed_new_gives_what_a_stored_paper_with_the_same_neighbors_has(
+    graph, features, num_layers, aggr
+):
+    model = model_of(graph, features=features, num_layers=num_layers, aggr=aggr)
+    expected_NH = embed_all(model, graph)
+    for paper in range(graph.num_papers):
+        found_H = embed_new(model, graph, graph.x_NF[paper], graph.neighbors.row(paper))
+        torch.testing.assert_close(found_H, expected_NH[paper], atol=1e-5, rtol=1e-5)
+
+
+def test_embed_new_takes_a_paper_without_neighbors_and_a_graph_without_features(graph):
+    bare = graph_of(NUM_PAPERS, features=False)
+    for each in (graph, bare):
+        model = model_of(each)
+        x_F = None if each.x_NF is None else each.x_NF[3]
+        found = [embed_new(model, each, x_F, np.array(rows, np.int32)) for rows in ([], [4, 9])]
+        assert all(torch.isfinite(each_H).all() for each_H in found)
+        assert not torch.allclose(*found)

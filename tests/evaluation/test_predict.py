@@ -5,7 +5,8 @@ import pytest
 
 from citeflow import files
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
-from citeflow.evaluation.predict import Wanted, find_graph, predict
+from citeflow.evaluation.answers import Wanted
+from citeflow.evaluation.predict import find_graph, predict
 from citeflow.evaluation.queries import QueryPaper
 
 ALL = 10_000

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from citeflow.evaluation.reasons import Names, find_evidence, find_reasons
+from citeflow.graph.source import Source
 from citeflow.models.structural import PATHS
 
 NUM_PAIRS = 60
@@ -31,6 +32,10 @@ def pairs(graph):
     ]
 
 
+def evidence(graph, source, candidate):
+    return find_evidence(graph, Source.stored(graph, source), candidate)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -46,8 +51,7 @@ def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pa
         :, 0, structural.names.index(kind)
     ]
     weight_P = [
-        next(each.weight for each in find_evidence(graph, *pair) if each.kind == kind)
-        for pair in pairs
+        next(each.weight for each in evidence(graph, *pair) if each.kind == kind) for pair in pairs
     ]
     path = next(path for path in PATHS if path.name == kind)
     first_P = getattr(graph, path.hops[0]).degree_N[source_P]
@@ -70,7 +74,7 @@ def test_reasons_name_training_citations_alone(graph, names, pairs):
     for source, candidate in pairs:
         reasons = find_reasons(
             graph,
-            source,
+            Source.stored(graph, source),
             candidate,
             names=names,
             similarity=lambda *_: 0.0,
@@ -109,12 +113,14 @@ def test_reasons_are_likeness_or_popularity_where_there_is_no_path(graph, names)
         for candidate in range(graph.num_papers)
         if source != candidate
         and len(graph.citations.row(candidate))
-        and not any(e.weight for e in find_evidence(graph, source, candidate))
+        and not any(e.weight for e in evidence(graph, source, candidate))
     )
+
+    source, candidate = Source.stored(graph, alone[0]), alone[1]
 
     def kinds(cosine):
         reasons = find_reasons(
-            graph, *alone, names=names, similarity=lambda *_: cosine, kind="similar_text"
+            graph, source, candidate, names=names, similarity=lambda *_: cosine, kind="similar_text"
         )
         return [(each.kind, each.text) for each in reasons]
 
@@ -129,8 +135,15 @@ def test_reasons_are_written_with_titles_where_there_are_some(graph, pairs):
     titles = [f"On {name} {'and much more ' * 9}" for name in graph.ids()]
     names = Names(ids=graph.ids(), titles=titles)
     found = (
-        find_reasons(graph, *pair, names=names, similarity=lambda *_: 0.9, kind="similar_text")
-        for pair in pairs
+        find_reasons(
+            graph,
+            Source.stored(graph, source),
+            candidate,
+            names=names,
+            similarity=lambda *_: 0.9,
+            kind="similar_text",
+        )
+        for source, candidate in pairs
     )
     path = next(each[0] for each in found if each[0].kind == "reference_of_reference")
     first = path.papers[0]

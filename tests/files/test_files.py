@@ -237,6 +237,20 @@ def test_copy_directory_gives_the_same_artifact(artifact, tmp_path):
     assert files.verify(tmp_path / "there" / "copy", KIND) == files.verify(artifact, KIND)
 
 
+@FORKS
+@pytest.mark.parametrize("call", ["symlink", "replace"])
+def test_link_directory_that_is_killed_keeps_the_old_target(call, artifact, tmp_path):
+    newer, link = make(tmp_path / "newer", "new"), tmp_path / "serving" / "current"
+    files.link_directory(artifact, link)
+    killed_at(call, lambda: files.link_directory(newer, link))
+    assert (link / "a.txt").read_text() == "old"
+    files.link_directory(newer, link)
+    (tmp_path / "moved").mkdir()
+    for name in ("artifact", "newer", "serving"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert (tmp_path / "moved" / "serving" / "current" / "a.txt").read_text() == "new"
+
+
 def test_save_chunks_can_be_continued(tmp_path):
     def broken():
         yield b"first"

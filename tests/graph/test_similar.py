@@ -82,13 +82,14 @@ def test_similar_to_new_finds_what_a_stored_paper_with_these_features_has(dated,
     x_NF[7] = 0
     day_N = np.random.default_rng(1).integers(9000, 11000, NUM_PAPERS) if dated else None
     new = [7, 3, 40]
-    found = module.similar_to_new(
-        x_NF, day_N, x_PF=x_NF[new], day_P=None if day_N is None else day_N[new], k=5
-    )
-    assert not len(found.row(0))
-    for row, paper in enumerate(new[1:], 1):
+    similar = module.SimilarToNew(x_NF, day_N, 5)
+    found = {
+        paper: similar.find(x_NF[paper], 0 if day_N is None else day_N[paper]) for paper in new
+    }
+    assert not len(found[7])
+    for paper in new[1:]:
         distance = ((unit_features(x_NF) - unit_features(x_NF[paper : paper + 1])) ** 2).sum(axis=1)
         if dated:
             distance += ((day_N - day_N[paper]) / 365.25 / 2) ** 2
         distance[7] = np.inf
-        assert found.row(row).tolist() == sorted(np.argsort(distance)[:5].tolist())
+        assert found[paper].tolist() == sorted(np.argsort(distance)[:5].tolist())

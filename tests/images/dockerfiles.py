@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-IMAGES = ("train", "step", "small", "tensorboard")
+IMAGES = ("train", "step", "serve", "small", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def test_images_share_one_pinned_base_and_order_their_layers(checkout):
     assert {below for below, _ in every.values()} <= {"${PYTHON}", *every}
     whole = {image: "\n".join(each.text for each in of_image(checkout, image)) for image in IMAGES}
     order = ["apt-get install", "/torch.txt", "/requirements.txt", "/wheel/*.whl", "opencontainers"]
-    for image in ("train", "step"):
+    for image in ("train", "step", "serve"):
         assert sorted(order, key=whole[image].index) == order
     for image in ("small", "tensorboard"):
         assert set(re.findall(r"docker/(\w+)/", whole[image])) == {image}

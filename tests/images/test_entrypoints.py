@@ -80,6 +80,7 @@ def locks(checkout):
     return {
         "train": train,
         "step": [*train, docker / "step/requirements.txt"],
+        "serve": [*train, docker / "serve/requirements.txt"],
         "small": [docker / "small/setuptools.txt", docker / "small/requirements.txt"],
         "tensorboard": [docker / "tensorboard/requirements.txt"],
         "wheel": [docker / "wheel.txt"],
@@ -156,7 +157,7 @@ def script(checkout, image):
     text = (checkout / "docker/try.sh").read_text()
     assert text.count("docker run ") == text.count('docker run "${confined[@]}"') == len(IMAGES)
     scripts = re.findall(r"<<'INSIDE'\n(.*?)^INSIDE$", text, re.S | re.M)
-    return dict(zip(("train", "step", "tensorboard"), scripts, strict=True))[image]
+    return dict(zip(("train", "step", "serve", "tensorboard"), scripts, strict=True))[image]
 
 
 def test_workers_train_and_leave_a_model(start, checkout):
@@ -172,6 +173,10 @@ def test_step_starts_as_kfp_starts_it(start, image):
 def test_pipeline_runs_in_a_step_image(start, checkout):
     assert "evaluate" in ended(start("step", *argv(checkout, "step")))
     assert "mrr" in ended(start("step", "bash", "-euc", script(checkout, "step"))).lower()
+
+
+def test_server_answers_for_an_index_that_it_is_given(start, checkout):
+    assert '"predictions"' in ended(start("serve", "bash", "-euc", script(checkout, "serve")))
 
 
 def test_tensorboard_answers_only_below_its_prefix(start, checkout):

@@ -27,6 +27,7 @@ def locks(checkout):
         "train": cpu,
         "train, CUDA": train | lock(docker / "train/torch-cuda.txt"),
         "step": cpu | lock(docker / "step/requirements.txt"),
+        "serve": cpu | lock(docker / "serve/requirements.txt"),
         "small": lock(docker / "small/setuptools.txt") | lock(docker / "small/requirements.txt"),
         "tensorboard": lock(docker / "tensorboard/requirements.txt"),
         "wheel": lock(docker / "wheel.txt"),
@@ -42,6 +43,7 @@ def wanted(project, image):
         "train": train,
         "train, CUDA": train,
         "step": train + extras["kfp"] + extras["tune"] + extras["mlflow"] + extras["import"],
+        "serve": train + extras["serve"],
         "small": base
         + [
             line
@@ -56,7 +58,7 @@ def wanted(project, image):
     }[image]
 
 
-IMAGES = ("train", "train, CUDA", "step", "small", "tensorboard", "wheel", "check")
+IMAGES = ("train", "train, CUDA", "step", "serve", "small", "tensorboard", "wheel", "check")
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -102,20 +104,21 @@ def test_development_lock_agrees_with_pyproject_and_images(checkout, project, lo
 
 
 def test_images_hold_only_what_they_need(project, locks):
-    assert not [name for name in locks["train"] if name.startswith(("kfp", "kube", *GPU_ONLY))]
+    for image in ("train", "serve"):
+        assert not [name for name in locks[image] if name.startswith(("kfp", "kube", *GPU_ONLY))]
     assert locks["train"]["torch"][0] == f"{locks['train, CUDA']['torch'][0]}+cpu"
     assert not {"torch", "tensorflow", "scipy"} & set(locks["tensorboard"])
     unused = {"torch", "torch-geometric", "tensorboard", "optuna"}
     assert not unused & set(locks["small"])
     development = project["project"]["optional-dependencies"]["dev"]
-    for image in ("train", "step", "small", "tensorboard"):
+    for image in ("train", "step", "serve", "small", "tensorboard"):
         assert not {Requirement(line).name for line in development} & set(locks[image])
 
 
 @pytest.mark.fault("F40")
 def test_installs_from_a_lock_require_hashes(checkout):
     files = sorted((checkout / "docker").rglob("*.txt"))
-    assert len(files) == 9
+    assert len(files) == 10
     for path in files:
         text = path.read_text()
         packages = lock(path)

@@ -7,7 +7,7 @@ from citeflow.cli.main import main
 from citeflow.kubeflow import compile
 from citeflow.kubernetes.job_spec import IMAGE_VARIABLE
 
-STAGES = ("download", "preprocess", "train", "evaluate", "publish", "run_trials")
+STAGES = ("download", "preprocess", "train", "evaluate", "publish", "index", "run_trials")
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import kustomize
 import pytest
 
 OVERLAYS = ("kind", "kind-monitoring", "gke", "gke-nfs", "kubeflow")
+WITH_SERVER = {"kind and serving": "serving", "kind and serving-kserve": "serving-kserve"}
+"""The overlay kind with a component more, as docs/serving-cluster.md shows."""
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +21,17 @@ def render():
     return functools.cache(kustomize.render)
 
 
-@pytest.fixture(scope="session", params=OVERLAYS)
-def overlay(request, folder, render):
+@pytest.fixture(scope="session", params=[*OVERLAYS, *WITH_SERVER])
+def overlay(request, folder, render, tmp_path_factory):
     """The objects of one overlay after the other."""
-    return render(folder / "overlays" / request.param)
+    if request.param not in WITH_SERVER:
+        return render(folder / "overlays" / request.param)
+    said = {
+        "namespace": "kubeflow",
+        "resources": [folder / "overlays" / "kind"],
+        "components": [folder / "components" / WITH_SERVER[request.param]],
+    }
+    return kustomize.render_text(tmp_path_factory.mktemp("overlay"), said)
 
 
 @pytest.fixture(scope="session")

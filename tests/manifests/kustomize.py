@@ -59,6 +59,9 @@ def pod_template(thing):
         spec = spec["jobTemplate"]["spec"]
     if thing["kind"] == "ClusterTrainingRuntime":
         spec = job_of_runtime(thing)["spec"]
+    if thing["kind"] == "InferenceService":
+        predictor = spec["predictor"]
+        return {"metadata": {"labels": predictor["labels"]}, "spec": predictor}
     return thing if thing["kind"] == "Pod" else spec.get("template")
 
 

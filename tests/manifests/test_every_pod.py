@@ -11,6 +11,8 @@ from pod_security import violations
 ENDING = ("Job", "CronJob", "PyTorchJob", "TrainJob")
 """Kinds that run to an end, and need a deadline."""
 
+SERVING = ("Deployment", "InferenceService")
+
 BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
 
 
@@ -55,7 +57,7 @@ def findings(name, thing, parts):
             yield f"{name}: {part['image']} may be another image tomorrow"
     if thing["kind"] in ENDING and deadline(thing) < 1:
         yield f"{name}: nothing ends it"
-    if thing["kind"] == "Deployment" and not any("livenessProbe" in part for part in parts):
+    if thing["kind"] in SERVING and not any("livenessProbe" in part for part in parts):
         yield f"{name}: nobody asks whether it lives"
 
 
@@ -113,8 +115,8 @@ def test_pods_have_requests_limits_ends_and_fixed_images(checkout, objects):
     made = list(steps(checkout))
     found += [text for name, part, _ in made for text in findings(name, {"kind": "step"}, [part])]
     kinds = {thing["kind"] for thing, _, _ in objects.values()}
-    assert {"CronJob", "Deployment", "PyTorchJob", "TrainJob"} <= kinds
-    assert len(made) == 5
+    assert {"CronJob", "PyTorchJob", "TrainJob", *SERVING} <= kinds
+    assert len(made) == 6
     assert found == []
 
 
@@ -137,7 +139,7 @@ def test_pods_fit_restricted_with_a_read_only_root(objects):
 @pytest.mark.fault("F37")
 def test_steps_run_as_user_1000(checkout):
     contexts = [told["securityContext"] for _, _, told in steps(checkout)]
-    assert len(contexts) == 5
+    assert len(contexts) == 6
     for each in contexts:
         user = (each["runAsNonRoot"], each["runAsUser"], each["runAsGroup"])
         assert user == (True, "1000", "1000")

@@ -33,7 +33,7 @@ WORKER = {
     "app.kubernetes.io/managed-by": "citeflow",
     "pipeline/runid": "1",
 }
-STAGES = ("download", "preprocess", "train", "evaluate", "publish")
+STAGES = ("download", "preprocess", "train", "evaluate", "publish", "index")
 BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3}
 
 
@@ -437,5 +437,5 @@ def test_kustomizations_list_all_files(folder):
         generated = {
             name for entry in said.get("configMapGenerator", []) for name in entry["files"]
         }
-        used = {*said["resources"], *generated, "kustomization.yaml", "Dockerfile"}
+        used = {*said.get("resources", []), *generated, "kustomization.yaml", "Dockerfile"}
         assert {file.name for file in path.parent.iterdir() if file.is_file()} <= used, path

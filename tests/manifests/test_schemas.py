@@ -5,32 +5,22 @@ import kubernetes_validate
 import pytest
 import yaml
 from kustomize import job_of_runtime, render_text
+from schemas import LABELS, TEXT, TEXTS, VERSIONS, strict
 
 from citeflow.kubernetes.job_spec import MAX_WORKERS, JobSpec
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.pod_template import METRICS_PORT
 
 TRAINJOB = LAUNCHERS["trainjob"]
-VERSIONS = ("1.31", "1.34")
 TENSORBOARD = "tensorboard.kubeflow.org/v1alpha1"
 MONITORING = "monitoring.coreos.com/v1"
 TRAINER = "trainer.kubeflow.org/v1alpha1"
-OTHERS = (TENSORBOARD, MONITORING, TRAINER)
+KSERVE = "serving.kserve.io/v1beta1"
+GATEWAY = "gateway.networking.k8s.io/v1"
+OTHERS = (TENSORBOARD, MONITORING, TRAINER, KSERVE, GATEWAY)
 
 
-def strict(required=(), **properties):
-    """The schema of an object that has these fields and no others."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-TEXT, TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}
 DURATION = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d|w|y))+$"}
-LABELS = {"type": "object", "additionalProperties": TEXT}
 LABEL_NAME = {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"}
 RELABELING = strict(
     ["action"],

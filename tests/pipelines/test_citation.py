@@ -5,7 +5,7 @@ from citeflow.config import PRESETS
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, JobSpec
 
-STAGES = {"download", "preprocess", "train", "evaluate", "publish"}
+STAGES = {"download", "preprocess", "train", "evaluate", "publish", "index"}
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,16 @@ def platform(documents):
 
 
 @pytest.fixture(scope="module")
-def tasks(spec):
-    return spec["root"]["dag"]["tasks"]
+def branch(spec):
+    """The branch that deploys, as a task."""
+    return spec["root"]["dag"]["tasks"]["condition-1"]
+
+
+@pytest.fixture(scope="module")
+def tasks(spec, branch):
+    """The tasks that run a container, that of the branch last."""
+    plain = [item for item in spec["root"]["dag"]["tasks"].items() if item[1] is not branch]
+    return {**dict(plain), **spec["components"][branch["componentRef"]["name"]]["dag"]["tasks"]}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,13 @@ def containers(spec):
     return {name: executor["container"] for name, executor in executors.items()}
 
 
-def test_tasks_are_the_five_stages(tasks, platform):
+def test_model_is_deployed_only_to_a_named_service_once_it_is_evaluated(spec, branch):
+    assert spec["root"]["inputDefinitions"]["parameters"]["deploy"]["defaultValue"] == ""
+    assert branch["triggerPolicy"]["condition"].endswith("['pipelinechannel--deploy'] != ''")
+    assert "evaluate" in branch["dependentTasks"]
+
+
+def test_tasks_are_the_six_stages(tasks, platform):
     labels = {
         executor["podMetadata"]["labels"]["app.kubernetes.io/component"]
         for executor in platform.values()

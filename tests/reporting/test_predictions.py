@@ -8,7 +8,7 @@ import bibtexparser
 import pytest
 
 from citeflow.errors import NotFoundError
-from citeflow.evaluation.predict import Answer, Prediction
+from citeflow.evaluation.answers import Answer, Prediction
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.evaluation.reasons import Reason
 from citeflow.reporting.predictions import to_bibtex, to_csv, to_json, to_table

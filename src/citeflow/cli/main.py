@@ -33,6 +33,7 @@ SECTIONS = {
         "predict": "predict",
         "models": "models",
     },
+    "Serve": {"index": "serve", "serve": "serve", "ask": "ask"},
     "Kubeflow": {
         "compile": "compile",
         "submit": "submit",
@@ -149,10 +150,21 @@ def citeflow() -> None:
 @click.command(cls=options.RecordCommand)
 @options.workers
 @options.output
+@click.option(
+    "--deploy",
+    default="",
+    metavar="NAME",
+    help="Make an index of the model, at serving/NAME/current below the data root, which "
+    "`citeflow serve --watch` follows.",
+)
 @options.local_run
 @options.settings
 def run(
-    workers: int, out: Path | None, local: options.LocalRun, settings: options.Settings
+    workers: int,
+    out: Path | None,
+    deploy: str,
+    local: options.LocalRun,
+    settings: options.Settings,
 ) -> None:
     """Run the whole pipeline on this machine."""
     resolved = settings.resolve()
@@ -168,7 +180,8 @@ def run(
     mlflow_client.check()
     check_output_folders(paths.data_root, folder)
     shared = local.arguments(paths, resolved)
-    arguments: dict[str, str | int] = {**shared, "workers": workers, "out_dir": str(folder)}
+    own: dict[str, str | int] = {"workers": workers, "out_dir": str(folder), "deploy": deploy}
+    arguments = {**shared, **own}
     compiled = PIPELINES["citation"].compiled()
     with local.started(paths):
         run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)

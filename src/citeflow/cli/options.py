@@ -400,3 +400,28 @@ def require(*packages: str, hint: str = INSTALL) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError("package is not installed", package, hint=hint)
+
+
+def find_model(run: str, data_root: Path) -> Path:
+    """Return the TrainedModel of a run.
+
+    Args:
+        run: the --out folder of a run, a model, the name of a run below the data root, or a model
+            of MLflow's registry such as models:/citeflow@champion, which is downloaded.
+        data_root: the folder of all runs.
+
+    Raises:
+        NotFoundError: there is none.
+        UnavailableError: MLflow does not answer.
+    """
+    if run.startswith("models:/"):
+        from citeflow.reporting import registered_models
+
+        return registered_models.resolve(run, data_root)
+    folder = Path(run).expanduser().absolute()
+    named = data_root / "runs" / run
+    for path in (folder / "model", folder, named / "model"):
+        if (path / "model.json").is_file():
+            return path
+    hint = "name the --out folder of a run, its model, or a run below the --data-root"
+    raise NotFoundError("no model here", folder, hint=hint)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from citeflow.cli import options
-from citeflow.errors import ConfigError, DataError, NotFoundError
+from citeflow.errors import ConfigError, DataError
 from citeflow.utils import records
 from citeflow.utils.logging import emit, log
 from citeflow.utils.progress import log_progress
 
 if TYPE_CHECKING:
-    from citeflow.evaluation.predict import Answer, Wanted
+    from citeflow.evaluation.answers import Answer, Wanted
     from citeflow.evaluation.queries import QueryPaper
 
 
@@ -104,9 +104,9 @@ def predict(
     MLflow's registry such as models:/citeflow@champion. The paper is one of the graph (--paper), or
     a new one, of which any of --text, --references and --features is enough.
     """
-    model = _find_model(run, data_root)
+    model = options.find_model(run, data_root)
     options.require("torch")
-    from citeflow.evaluation.predict import Wanted
+    from citeflow.evaluation.answers import Wanted
 
     wanted = Wanted(k=k, exclude_cited=exclude_cited, since=since)
     if asked.batch is not None:
@@ -114,7 +114,7 @@ def predict(
         return
     from citeflow.evaluation import predict as prediction
 
-    query = _query(asked)
+    query = query_of(asked)
     answer = next(prediction.predict(model, [query], data_root=data_root, wanted=wanted))
     if answer.error is not None:
         raise answer.error
@@ -152,21 +152,7 @@ def _predict_batch(
     log("predict", "done", papers=len(lines), errors=num_errors)
 
 
-def _find_model(run: str, data_root: Path) -> Path:
-    if run.startswith("models:/"):
-        from citeflow.reporting import registered_models
-
-        return registered_models.resolve(run, data_root)
-    folder = Path(run).expanduser().absolute()
-    named = data_root / "runs" / run
-    for path in (folder / "model", folder, named / "model"):
-        if (path / "model.json").is_file():
-            return path
-    hint = "name the --out folder of a run, its model, or a run below the --data-root"
-    raise NotFoundError("no model here", folder, hint=hint)
-
-
-def _query(asked: Asked) -> "QueryPaper":
+def query_of(asked: Asked) -> "QueryPaper":
     """Put what the options say of one paper into a query.
 
     Raises:

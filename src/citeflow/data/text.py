@@ -5,6 +5,7 @@ Legend: N papers, B papers of a call, V words, F width of a vector.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from citeflow.errors import INSTALL, MissingPackageError
 MAX_WORDS = 100_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TextModel:
     """The weights of words and the SVD of them that turn a text into the features of a paper."""
 
@@ -39,9 +40,13 @@ class TextModel:
         Raises:
             MissingPackageError: scikit-learn is not installed.
         """
+        return _reduce(self._words.transform(text_B), self.component_FV)
+
+    @cached_property
+    def _words(self) -> Any:
         words = _vectorizer(vocabulary={word: index for index, word in enumerate(self.word_V)})
         words.idf_ = self.idf_V
-        return _reduce(words.transform(text_B), self.component_FV)
+        return words
 
 
 def join_text(title: str, abstract: str) -> str:

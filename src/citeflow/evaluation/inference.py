@@ -1,7 +1,7 @@
-"""Full-graph inference: embed every paper, layer by layer, in one or more processes.
+"""Inference: embed every paper, layer by layer, in one or more processes; or a single new one.
 
 Legend: N papers, B papers of a chunk, C papers of its bipartite block (B and their neighbors),
-H hidden channels.
+R neighbors of a new paper, F features, H hidden channels.
 """
 
 from typing import Protocol
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from citeflow.data.features import release_pages
-from citeflow.graph.csr import Csr
+from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
@@ -118,3 +118,53 @@ def _bipartite_block(graph: PreparedGraph, chunk: range) -> tuple[np.ndarray, Te
     position_N[paper_C] = np.arange(len(paper_C), dtype=np.int32)
     adj = Csr(rowptr_B1 - rowptr_B1[0], position_N[col_E])
     return paper_C, to_sparse_tensor(adj, len(paper_C))
+
+
+@torch.no_grad()
+def embed_new(
+    model: LinkPredictor, graph: PreparedGraph, x_F: np.ndarray | None, neighbor_R: np.ndarray
+) -> Tensor:
+    """Embed a paper that is not in the graph, from the papers around it alone.
+
+    Its neighbors do not see it: their values are those that `embed_all` gives them, computed for as
+    many papers as the layers reach.
+
+    Args:
+        model: the weights, in the mode for evaluation.
+        graph: the papers that it may be linked with.
+        x_F: its features; None where papers have none.
+        neighbor_R: rows that it is linked with, ascending.
+
+    Returns:
+        [H].
+    """
+    encoder = model.encoder
+    num_layers = model.config.num_layers
+    x_NF = encoder_input(graph.x_NF, graph.num_papers + 1, model.config)
+    if x_F is None and x_NF is not None:
+        x_F = x_NF[-1]  # random features, those that one more paper of the graph would have
+    x_1F = None if x_NF is None or x_F is None else x_F[None]
+    x_1 = encoder.transform_features(gather_features(x_1F, np.zeros(1, np.int64)))
+    if not num_layers:
+        return x_1[0]
+    needed = [neighbor_R.astype(np.int64)]  # papers whose values the last layer takes, and below
+    for _ in range(num_layers - 1):
+        needed.append(np.union1d(needed[-1], rows_of(graph.neighbors, needed[-1]).col_E))
+    paper_C = needed.pop()
+    x_C = encoder.transform_features(gather_features(x_NF, paper_C))
+    for layer in range(num_layers):
+        x_1 = encoder.layer(layer, *_join(x_C, x_1, np.searchsorted(paper_C, neighbor_R)))
+        if needed:
+            paper_B = needed.pop()
+            adj = rows_of(graph.neighbors, paper_B)
+            adj_BC = Csr(adj.rowptr_N1, np.searchsorted(paper_C, adj.col_E))
+            x_B = x_C[torch.from_numpy(np.searchsorted(paper_C, paper_B))]
+            x_C = encoder.layer(layer, x_C, x_B, to_sparse_tensor(adj_BC, len(paper_C)))
+            paper_C = paper_B
+    return x_1[0]
+
+
+def _join(x_C: Tensor, x_1: Tensor, position_R: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the arguments of a layer for one paper with some neighbors."""
+    adj_1R = Csr(np.array([0, len(position_R)]), np.arange(len(position_R)))
+    return x_C[torch.from_numpy(position_R)], x_1, to_sparse_tensor(adj_1R, len(position_R))

@@ -1,11 +1,12 @@
 """Papers that citations are asked for: of the graph, or new ones, with all that is known of them.
 
-Legend: N papers, F features, P new papers.
+Legend: N papers, F features, R references.
 """
 
 import difflib
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,7 @@ from citeflow.data.dates import ISO_DATE
 from citeflow.data.diagnosis import plural, quote
 from citeflow.data.id_mismatch import find_mismatch
 from citeflow.data.text import TextModel, join_text
-from citeflow.errors import CiteflowError, ConfigError, DataError, NotFoundError
-from citeflow.graph.csr import Csr
+from citeflow.errors import ConfigError, DataError, NotFoundError
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.utils.records import Float, Record, Str
 
@@ -84,8 +84,42 @@ class NewPaper:
     """What was left out, and where the model is out of its depth."""
 
 
-class PaperIndex:
+class Papers(ABC):
     """Identifiers and titles of a graph's papers, and their rows."""
+
+    ids: Sequence[int] | Sequence[str]
+    """Identifier of each row."""
+
+    titles: Sequence[str] | None
+    """Title of each row, if the dataset has titles."""
+
+    @abstractmethod
+    def find(self, paper: str) -> int | None:
+        """Return the row of an identifier; None if no paper has it."""
+
+    @abstractmethod
+    def suggest(self, paper: str) -> str:
+        """Ask whether identifiers that resemble an unknown one are meant; "" where none does."""
+
+    @abstractmethod
+    def find_title(self, title: str) -> int | None:
+        """Return the row of the first paper with a title, whatever its case and punctuation."""
+
+    def get(self, paper: str) -> int:
+        """Return the row of an identifier.
+
+        Raises:
+            NotFoundError: no paper has it.
+        """
+        row = self.find(paper)
+        if row is None:
+            hint = self.suggest(paper) or f"ids look like {self.ids[0]}"
+            raise NotFoundError("no paper with this id", paper, hint=hint)
+        return row
+
+
+class PaperIndex(Papers):
+    """All of them in memory, as they are in a PreparedGraph."""
 
     def __init__(self, graph: PreparedGraph) -> None:
         """Read the identifiers."""
@@ -99,18 +133,6 @@ class PaperIndex:
         name = paper.strip()
         row = self._row_of.get(name)
         return self._row_of.get(unicodedata.normalize("NFC", name)) if row is None else row
-
-    def get(self, paper: str) -> int:
-        """Return the row of an identifier.
-
-        Raises:
-            NotFoundError: no paper has it.
-        """
-        row = self.find(paper)
-        if row is None:
-            hint = self.suggest(paper) or f"ids look like {self.ids[0]}"
-            raise NotFoundError("no paper with this id", paper, hint=hint)
-        return row
 
     def suggest(self, paper: str) -> str:
         """Ask whether identifiers that resemble an unknown one are meant; "" where none does."""
@@ -129,7 +151,7 @@ class PaperIndex:
 
     def find_title(self, title: str) -> int | None:
         """Return the row of the first paper with a title, whatever its case and punctuation."""
-        return self._row_of_title.get(_plain(title)) if _plain(title) else None
+        return self._row_of_title.get(plain(title)) if plain(title) else None
 
     @cached_property
     def _searched(self) -> list[str]:
@@ -138,17 +160,18 @@ class PaperIndex:
     @cached_property
     def _row_of_title(self) -> dict[str, int]:
         titles = self.titles or []
-        return {_plain(titles[row]): row for row in reversed(range(len(titles)))}
+        return {plain(titles[row]): row for row in reversed(range(len(titles)))}
 
 
-def _plain(title: str) -> str:
+def plain(title: str) -> str:
+    """Return the letters and digits of a title, in lower case."""
     return "".join(re.findall(r"\w+", title.casefold()))
 
 
 class QueryReader:
     """Turns queries into rows, features and dates of one graph."""
 
-    def __init__(self, graph: PreparedGraph, index: PaperIndex) -> None:
+    def __init__(self, graph: PreparedGraph, index: Papers) -> None:
         """Keep what all queries need; the text model is read with the first text."""
         self._graph = graph
         self._index = index
@@ -235,13 +258,13 @@ class QueryReader:
             return self._check_features(query.features)
         if not query.text:
             return None
-        if self._text_model is None:
+        if self.text_model is None:
             remarks.append(
                 "the text is not used: the features of this dataset are "
                 + ("not made of text" if self._graph.x_NF is not None else "its citations alone")
             )
             return None
-        x_F: np.ndarray = self._text_model.features([query.text])[0]
+        x_F: np.ndarray = self.text_model.features([query.text])[0]
         if not x_F.any():
             remarks.append(f"the text model knows no word of the text: {quote(query.text)}")
             return None
@@ -265,14 +288,14 @@ class QueryReader:
         assert self._graph.x_NF is not None
         if not len(reference_R):
             width = self._graph.x_NF.shape[1]
-            if self._text_model is None:
+            if self.text_model is None:
                 hint = f"--features FILE.npy with {width} numbers, or --references ID,ID"
                 raise ConfigError("this model does not read text", quote(query.text), hint=hint)
             hint = "a longer text, in the language of the papers, or --references ID,ID"
             raise DataError("no word of the text is known", quote(query.text), hint=hint)
         remarks.append(f"no {self._kind} of its own: it has the mean of its references'")
         mean_F = np.asarray(self._graph.x_NF[reference_R], dtype=np.float64).mean(axis=0)
-        if self._text_model is not None:
+        if self.text_model is not None:
             mean_F /= max(np.linalg.norm(mean_F), np.finfo(np.float32).tiny)
         return np.asarray(mean_F, dtype=np.float32)
 
@@ -299,10 +322,11 @@ class QueryReader:
 
     @property
     def _kind(self) -> str:
-        return "features" if self._text_model is None else "text"
+        return "features" if self.text_model is None else "text"
 
     @cached_property
-    def _text_model(self) -> TextModel | None:
+    def text_model(self) -> TextModel | None:
+        """The model that makes features of a text, read when it is first needed."""
         return self._graph.text_model()
 
     @cached_property
@@ -325,28 +349,3 @@ def parse_day(text: str) -> int:
         return int(np.datetime64(text.strip()[:10], "D").astype(int))
     except ValueError:
         raise ConfigError("not a date", quote(text), hint="such as 2003-05-01 or 2003") from None
-
-
-def stack(new: Sequence[NewPaper]) -> tuple[np.ndarray | None, Csr, np.ndarray]:
-    """Return features, references and dates of new papers, as `graph.views` takes them."""
-    rowptr_P1 = np.cumsum([0, *(len(paper.reference_R) for paper in new)])
-    features = [paper.x_F for paper in new if paper.x_F is not None]
-    return (
-        np.stack(features) if features else None,
-        Csr(rowptr_P1, np.concatenate([paper.reference_R for paper in new])),
-        np.array([paper.day for paper in new], dtype=np.int32),
-    )
-
-
-def read_all(
-    queries: Sequence[QueryPaper], graph: PreparedGraph, index: PaperIndex
-) -> list[int | NewPaper | CiteflowError]:
-    """Read queries; the error of one that cannot be answered stands in its place."""
-    reader = QueryReader(graph, index)
-    found: list[int | NewPaper | CiteflowError] = []
-    for query in queries:
-        try:
-            found.append(reader.read(query))
-        except CiteflowError as error:
-            found.append(error)
-    return found

@@ -9,7 +9,7 @@ kinds of any length compare.
 Legend: S papers one step from the source, H papers on paths.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 from citeflow.data.diagnosis import plural
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.graph.source import Source
 
 MOST = 3
 """Reasons of a prediction, and papers that one names, at most."""
@@ -40,8 +41,8 @@ Kind = Literal[
 OF_SIMILAR = ("reference_of_similar",)
 """Kinds that take features of the source's own."""
 
-Similarity = Callable[[int, int], float | None]
-"""Cosine of the features of two papers; None where they say nothing."""
+Similarity = Callable[[Source, int], float | None]
+"""Cosine of the features of source and candidate; None where they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +89,8 @@ class Evidence:
 class Names:
     """Identifiers and titles of the papers."""
 
-    ids: list[int] | list[str]
-    titles: list[str] | None
+    ids: Sequence[int] | Sequence[str]
+    titles: Sequence[str] | None
 
     def label(self, row: int) -> str:
         """Name a paper: its title, cut where it is long, with its identifier."""
@@ -105,7 +106,7 @@ MAX_TITLE = 60
 
 def find_reasons(
     graph: PreparedGraph,
-    source: int,
+    source: Source,
     candidate: int,
     *,
     names: Names,
@@ -115,8 +116,8 @@ def find_reasons(
     """List at most three reasons, the strongest first; where nothing speaks for it, none.
 
     Args:
-        graph: training citations, those of new papers included.
-        source: row of the paper that is asked for.
+        graph: training citations.
+        source: the paper that is asked for.
         candidate: row of the predicted one.
         names: of the papers of the graph.
         similarity: of the features.
@@ -143,21 +144,21 @@ def _of_pair(kind: Kind, value: float, text: str) -> Reason:
     return Reason(kind=kind, papers=(), num_papers=0, value=float(value), text=text)
 
 
-def find_evidence(graph: PreparedGraph, source: int, candidate: int) -> list[Evidence]:
+def find_evidence(graph: PreparedGraph, source: Source, candidate: int) -> list[Evidence]:
     """List the paths from a source to a candidate by kind, the heaviest kind first."""
     references, citations = graph.references, graph.citations
-    cited_S = references.row(source)
+    cited_S = source.hops["references"]
     cited_S = np.asarray(cited_S[cited_S != candidate])
     citing = np.asarray(citations.row(candidate))
-    citing = citing[citing != source]
+    citing = citing[citing != source.row]
     found = [
         _over_one("reference_of_reference", cited_S, citing, references),
         _over_one("bibliographic_coupling", cited_S, references.row(candidate), citations),
-        _over_one("cited_together", citations.row(source), citing, references),
+        _over_one("cited_together", source.hops["citations"], citing, references),
         _over_two(graph, cited_S, citing),
     ]
     if (similar := graph.similar) is not None:
-        like_S = similar.row(source)
+        like_S = source.hops["similar"]
         found += [
             _over_one("reference_of_similar", like_S[like_S != candidate], citing, references),
             _over_one("similar_to_reference", cited_S, similar.row(candidate), similar),

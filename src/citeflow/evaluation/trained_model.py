@@ -1,6 +1,8 @@
 """The TrainedModel: a folder with the weights as safetensors and all the rest as JSON."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,8 @@ from citeflow.utils import records
 from citeflow.utils.records import Record
 
 KIND = "TrainedModel"
+WEIGHTS = "model.safetensors"
+DETAILS = "model.json"
 RESOURCES = "resources.json"
 REPAIR = "train it again, or copy it again"
 
@@ -67,16 +71,11 @@ class TrainingFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedModel:
-    """A model that was read back, ready to score."""
+class Scorer:
+    """A model that is ready to score."""
 
-    path: Path
-    manifest: files.Manifest
     model: LinkPredictor
     details: ModelDetails
-    history: list[dict[str, float]]
-    evaluations: list[dict[str, float]]
-    resources: Resources
 
     @property
     def config(self) -> Config:
@@ -104,6 +103,17 @@ class TrainedModel:
                     hint="run it again: this version trains it anew",
                 )
         return features
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel(Scorer):
+    """A model that was read back, with how it came about."""
+
+    path: Path
+    manifest: files.Manifest
+    history: list[dict[str, float]]
+    evaluations: list[dict[str, float]]
+    resources: Resources
 
 
 def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> dict[str, JsonValue]:
@@ -158,8 +168,8 @@ def save(
         },
     }
     with files.new_directory(folder) as work:
-        files.save_tensors(work / "model.safetensors", model.state_dict())
-        files.write_json(work / "model.json", details.model_dump(mode="json", exclude_none=True))
+        files.save_tensors(work / WEIGHTS, model.state_dict())
+        files.write_json(work / DETAILS, details.model_dump(mode="json", exclude_none=True))
         files.write_text(work / "history.jsonl", _to_lines(result.history))
         files.write_text(work / "evaluations.jsonl", _to_lines(result.evaluations))
         files.write_json(work / RESOURCES, result.resources.model_dump(mode="json"))
@@ -174,23 +184,40 @@ def load(folder: Path) -> TrainedModel:
         CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
-    details = records.load(
-        ModelDetails,
-        files.read_json(folder / "model.json"),
-        name=str(folder / "model.json"),
-        error=CorruptError,
-        hint=REPAIR,
-    )
-    try:
+    scorer = load_scorer(folder)
+    with _reading(folder):
         return TrainedModel(
             path=folder,
             manifest=manifest,
-            model=_load_weights(folder / "model.safetensors", details),
-            details=details,
+            model=scorer.model,
+            details=scorer.details,
             history=_read_lines(folder / "history.jsonl"),
             evaluations=_read_lines(folder / "evaluations.jsonl"),
             resources=_read_resources(folder / RESOURCES),
         )
+
+
+def load_scorer(folder: Path) -> Scorer:
+    """Read weights and details from a folder whose digests are right.
+
+    Raises:
+        CorruptError: a file is not what a training writes.
+    """
+    details = records.load(
+        ModelDetails,
+        files.read_json(folder / DETAILS),
+        name=str(folder / DETAILS),
+        error=CorruptError,
+        hint=REPAIR,
+    )
+    with _reading(folder):
+        return Scorer(model=_load_weights(folder / WEIGHTS, details), details=details)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
 

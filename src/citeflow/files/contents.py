@@ -121,6 +121,13 @@ def save_table(path: Path, columns: Mapping[str, object]) -> None:
     pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
 
 
+def save_ipc(path: Path, columns: Mapping[str, object]) -> None:
+    """Write named columns as one batch of an Arrow file, which can be mapped into memory."""
+    table = pyarrow.table(dict(columns))
+    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table.combine_chunks())
+
+
 class TableStream:
     """A Parquet file that grows batch by batch, inside of a `new_directory`.
 

@@ -118,6 +118,17 @@ def copy_directory(source: Path, target: Path) -> None:
         shutil.copytree(source, work, dirs_exist_ok=True)
 
 
+def link_directory(target: Path, link: Path) -> None:
+    """Let a symbolic link name a directory, in place of the one that it named before.
+
+    It is relative, as a volume may be mounted elsewhere by those who follow the link.
+    """
+    with scratch_directory(link.parent) as work:
+        (work / link.name).symlink_to(os.path.relpath(target, link.parent))
+        os.replace(work / link.name, link)
+    _sync_directory(link.parent)
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a directory that is renamed to `path` after the block, or removed on an error.

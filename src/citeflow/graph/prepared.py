@@ -133,14 +133,18 @@ class PreparedGraph:
     """Hard candidates of the held-out citations' sources, chosen from the training citations."""
 
     @classmethod
-    def open(cls, path: Path) -> "PreparedGraph":
+    def open(cls, path: Path, kind: str = KIND) -> "PreparedGraph":
         """Map a prepared graph into memory; nothing is read but the manifest.
+
+        Args:
+            path: its folder.
+            kind: that of an artifact with the same files, where it is no PreparedGraph.
 
         Raises:
             NotFoundError: there is none.
             CorruptError: a file is missing, was cut or is no array.
         """
-        manifest = files.read_manifest(path, KIND)
+        manifest = files.read_manifest(path, kind)
         if "hard_source.npy" not in manifest.files:
             hint = "run the pipeline again: this version prepares the graph anew"
             raise CorruptError("a graph of an earlier version", path, hint=hint)
@@ -148,11 +152,11 @@ class PreparedGraph:
             path=path,
             manifest=manifest,
             facts=records.load(
-                GraphFacts, manifest.facts, name=KIND, error=CorruptError, hint=REPAIR
+                GraphFacts, manifest.facts, name=kind, error=CorruptError, hint=REPAIR
             ),
-            x_NF=_map_array(path, "x") if "x.npy" in manifest.files else None,
-            day_N=_map_array(path, "day") if "day.npy" in manifest.files else None,
-            is_dated_N=_map_array(path, "dated") if "dated.npy" in manifest.files else None,
+            x_NF=map_array(path, "x") if "x.npy" in manifest.files else None,
+            day_N=map_array(path, "day") if "day.npy" in manifest.files else None,
+            is_dated_N=map_array(path, "dated") if "dated.npy" in manifest.files else None,
             references=_map_csr(path, "references"),
             citations=_map_csr(path, "citations"),
             neighbors=_map_csr(path, "neighbors"),
@@ -160,8 +164,8 @@ class PreparedGraph:
             valid=_map_held_out(path, "valid"),
             test=_map_held_out(path, "test"),
             hard=HardCandidates(
-                _map_array(path, "hard_source"),
-                Csr(_map_array(path, "hard_rowptr"), _map_array(path, "hard_candidate")),
+                map_array(path, "hard_source"),
+                Csr(map_array(path, "hard_rowptr"), map_array(path, "hard_candidate")),
             ),
         )
 
@@ -180,7 +184,7 @@ class PreparedGraph:
         if "bm25_weight.npy" not in self.manifest.files:
             return None
         names = ("bm25_weight", "bm25_word", "bm25_rowptr")
-        weight_E, word_E, rowptr_N1 = (np.asarray(_map_array(self.path, name)) for name in names)
+        weight_E, word_E, rowptr_N1 = (np.asarray(map_array(self.path, name)) for name in names)
         return scipy.sparse.csr_matrix((weight_E, word_E, rowptr_N1))
 
     def ids(self) -> list[int] | list[str]:
@@ -205,7 +209,7 @@ class PreparedGraph:
         return TextModel(
             word_V=np.asarray(table.column("word"), dtype=object),
             idf_V=np.asarray(table.column("idf"), dtype=np.float32),
-            component_FV=_map_array(self.path, Path(TEXT_COMPONENTS).stem) if has_svd else None,
+            component_FV=map_array(self.path, Path(TEXT_COMPONENTS).stem) if has_svd else None,
         )
 
     def _read_column(self, name: str) -> list[Any]:
@@ -216,8 +220,8 @@ class PreparedGraph:
         return values
 
 
-def _map_array(path: Path, name: str) -> np.ndarray:
-    """Map `name`.npy.
+def map_array(path: Path, name: str) -> np.ndarray:
+    """Map `name`.npy into memory.
 
     Raises:
         CorruptError: it is no array of numbers.
@@ -234,12 +238,12 @@ def _map_array(path: Path, name: str) -> np.ndarray:
 
 
 def _map_csr(path: Path, name: str) -> Csr:
-    return Csr(_map_array(path, f"{name}_ptr"), _map_array(path, f"{name}_index"))
+    return Csr(map_array(path, f"{name}_ptr"), map_array(path, f"{name}_index"))
 
 
 def _map_held_out(path: Path, name: str) -> HeldOut:
     return HeldOut(
-        source_P=_map_array(path, f"{name}_source"),
-        target_P=_map_array(path, f"{name}_target"),
-        negative_PK=_map_array(path, f"{name}_negative"),
+        source_P=map_array(path, f"{name}_source"),
+        target_P=map_array(path, f"{name}_target"),
+        negative_PK=map_array(path, f"{name}_negative"),
     )

@@ -80,39 +80,80 @@ def similar_papers(
     return to_undirected(build_csr(source_E, target_E, len(x_NF)))
 
 
-def similar_to_new(
-    x_NF: np.ndarray,
-    day_N: np.ndarray | None,
-    *,
-    x_PF: np.ndarray,
-    day_P: np.ndarray | None,
-    k: int,
-) -> Csr:
-    """Link papers that are not in the graph with the k of it that are nearest, one way.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cells:
+    """The papers of a graph around randomly chosen ones, of which few have to be searched."""
 
-    All papers are searched, a block at a time.
+    center_CF: np.ndarray
+    """Points of the chosen papers."""
 
-    Returns:
-        P rows, ascending; that of a paper whose features are all 0 is empty.
-    """
-    middle = _middle(day_N)
-    papers = _Papers(x_NF, None if day_P is None else day_N, middle)
-    asked_P, asked_PF = _Papers(x_PF, None if day_N is None else day_P, middle).points(
-        np.arange(len(x_PF))
-    )
-    distances = [np.empty((len(asked_P), 0))]
-    found = [np.empty((len(asked_P), 0), dtype=np.int32)]
-    for first in range(0, len(x_NF), EXACT):
-        paper_B, point_BF = papers.points(np.arange(first, min(first + EXACT, len(x_NF))))
-        if len(paper_B) and len(asked_P):
-            distance_PK, index_PK = _neighbors(point_BF, asked_PF, k)
-            distances.append(distance_PK)
-            found.append(paper_B[index_PK].astype(np.int32))
-    nearest_PK = np.argsort(np.concatenate(distances, axis=1), axis=1, kind="stable")[:, :k]
-    found_PK = np.sort(np.take_along_axis(np.concatenate(found, axis=1), nearest_PK, axis=1))
-    degree_P = np.zeros(len(x_PF), dtype=np.int64)
-    degree_P[asked_P] = found_PK.shape[1]
-    return Csr(np.concatenate([[0], np.cumsum(degree_P)]), found_PK.ravel())
+    members: Csr
+    """Papers that each of them is the nearest to."""
+
+    def around(self, point_F: np.ndarray) -> np.ndarray:
+        """Return the papers of the cells that are nearest to a point, ascending."""
+        near_P = _search(self.center_CF, point_F[None], min(PROBES, len(self.center_CF)))[0]
+        return np.sort(np.concatenate([self.members.row(cell) for cell in near_P.tolist()]))
+
+
+def make_cells(x_NF: np.ndarray, day_N: np.ndarray | None, *, seed: int = 0) -> Cells:
+    """Put all papers into cells."""
+    return _make_cells(_Papers(x_NF, day_N, _middle(day_N)), seed)
+
+
+class SimilarToNew:
+    """Finds the papers that are nearest to one that is not in the graph."""
+
+    def __init__(
+        self, x_NF: np.ndarray, day_N: np.ndarray | None, k: int, cells: Cells | None = None
+    ) -> None:
+        """Take the papers of the graph.
+
+        Args:
+            x_NF: features.
+            day_N: date of each paper in days, where known.
+            k: how many are found, at most.
+            cells: of these papers; without them all papers are searched.
+        """
+        self._papers = _Papers(x_NF, day_N, _middle(day_N))
+        self._k = k
+        self._cells = cells
+
+    def find(self, x_F: np.ndarray, day: int, *, exact: bool = True) -> np.ndarray:
+        """Return the nearest papers, ascending, int32; none for a paper whose features are all 0.
+
+        Args:
+            x_F: features.
+            day: date; not looked at where papers have none.
+            exact: search all papers, and not only those of near cells.
+        """
+        papers = self._papers
+        day_1 = None if papers.day_N is None else np.array([day])
+        asked, asked_1F = _Papers(x_F[None], day_1, papers.middle).points(np.array([0]))
+        if not len(asked):
+            return np.empty(0, dtype=np.int32)
+        blocks = (
+            _blocks(len(papers.x_NF))
+            if exact or self._cells is None
+            else [self._cells.around(asked_1F[0])]
+        )
+        found: list[np.ndarray] = []
+        distances: list[np.ndarray] = []
+        for block in blocks:
+            paper_B, point_BF = papers.points(block)
+            if len(paper_B):
+                distance_1K, index_1K = _neighbors(point_BF, asked_1F, self._k)
+                distances.append(distance_1K[0])
+                found.append(paper_B[index_1K[0]])
+        if not found:
+            return np.empty(0, dtype=np.int32)
+        nearest_K = np.argsort(np.concatenate(distances), kind="stable")[: self._k]
+        return np.sort(np.concatenate(found)[nearest_K]).astype(np.int32)
+
+
+def _blocks(num_papers: int) -> Iterator[np.ndarray]:
+    for first in range(0, num_papers, EXACT):
+        yield np.arange(first, min(first + EXACT, num_papers))
 
 
 def _middle(day_N: np.ndarray | None) -> float:
@@ -147,22 +188,28 @@ def _one_cell(num_papers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _cells(papers: _Papers, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the papers of each cell, and those of the cells around it."""
+    cells = _make_cells(papers, seed)
+    center_CF = cells.center_CF
+    near_CP = _search(center_CF, center_CF, min(PROBES, len(center_CF)))
+    for cell, near_P in enumerate(near_CP.tolist()):
+        searched = np.concatenate([cells.members.row(each) for each in near_P])
+        yield cells.members.row(cell), searched
+
+
+def _make_cells(papers: _Papers, seed: int) -> Cells:
     num_papers = len(papers.x_NF)
     center_C = np.random.default_rng(seed).choice(
-        num_papers, num_papers // CELL_PAPERS, replace=False
+        num_papers, max(1, num_papers // CELL_PAPERS), replace=False
     )
     _, center_CF = papers.points(np.sort(center_C))
     blocks = []
-    for first in range(0, num_papers, EXACT):
-        paper_B, point_BF = papers.points(np.arange(first, min(first + EXACT, num_papers)))
+    for block in _blocks(num_papers):
+        paper_B, point_BF = papers.points(block)
         blocks.append((paper_B, _search(center_CF, point_BF, 1)[:, 0]))
     paper_M, cell_M = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     order_M = np.argsort(cell_M, kind="stable")
-    bounds = np.searchsorted(cell_M[order_M], np.arange(1, len(center_CF)))
-    members = np.split(paper_M[order_M], bounds)
-    near_CP = _search(center_CF, center_CF, min(PROBES, len(center_CF)))
-    for asked_B, near_P in zip(members, near_CP.tolist(), strict=True):
-        yield asked_B, np.concatenate([members[cell] for cell in near_P])
+    bounds = np.searchsorted(cell_M[order_M], np.arange(len(center_CF) + 1))
+    return Cells(center_CF=center_CF, members=Csr(bounds, paper_M[order_M].astype(np.int32)))
 
 
 def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:

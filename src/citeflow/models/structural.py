@@ -11,7 +11,7 @@ Legend: N papers, S sources, P pairs, K candidates, D structural features, H hit
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from citeflow.data.citation_graph import DAYS_PER_YEAR
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.similar import unit_features
+from citeflow.graph.source import Source
 from citeflow.models.path_counts import (
     EndsOfWalk,
     InvertedIndex,
@@ -101,6 +102,23 @@ BASELINE_PATHS = PATHS[:3]
 
 BASELINES = (*(path.name for path in BASELINE_PATHS), "popularity")
 """Predictors that need no training."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What the features of a pair take from its source, besides paths: one row per source.
+
+    The shapes of `known` and `day` broadcast with that of the candidates.
+    """
+
+    known: np.ndarray
+    """Number of references that are known of it."""
+
+    day: np.ndarray | None
+    """Its date in days."""
+
+    unit_SF: np.ndarray | None
+    """Its features, scaled."""
 
 
 class StructuralFeatures:
@@ -193,15 +211,13 @@ class StructuralFeatures:
         undo_P = np.argsort(order_P)
         own_PD = self._features(
             {name: sum_P[undo_P] for name, sum_P in sums.items()},
-            source_S[source_index_P],
+            self._sources(source_S[source_index_P], known_S[source_index_P]),
             target_P,
-            known_S[source_index_P],
             num_own=1,
         )
         shared = self._sum_shared(walks, candidate_K, len(source_S))
-        shared_SKD = self._features(
-            shared, source_S[:, None], candidate_K[None, :], known_S[:, None], num_own=0
-        )
+        sources = self._sources(source_S[:, None], known_S[:, None])
+        shared_SKD = self._features(shared, sources, candidate_K[None, :], num_own=0)
         return own_PD, shared_SKD
 
     def _missing(
@@ -236,8 +252,34 @@ class StructuralFeatures:
             candidates: of each source [P, K], or [K] where all sources share them.
         """
         known_P = self._degree("references").take(source_P)
-        target = np.atleast_2d(candidates)
-        return self._features(sums, source_P[:, None], target, known_P[:, None], num_own=0)
+        sources = self._sources(source_P[:, None], known_P[:, None])
+        return self._features(sums, sources, np.atleast_2d(candidates), num_own=0)
+
+    def walk_from(self, source: Source) -> Walks:
+        """Walk from a source that may be none of the papers, once for all of its candidates."""
+        first = {
+            hop: Walk(np.array([0, len(paper_E)]), paper_E, np.ones(len(paper_E), np.float32))
+            for hop, paper_E in source.hops.items()
+        }
+        return self._walk(self.paths, np.array([source.row]), first=first)
+
+    def for_source(self, source: Source, walks: Walks, candidate_K: np.ndarray) -> np.ndarray:
+        """Compute the features of a source with some candidates, float32 [K, D].
+
+        Args:
+            source: a paper of the graph or a new one.
+            walks: those from it, of `walk_from`.
+            candidate_K: distinct papers.
+        """
+        candidate_1K = candidate_K[None]
+        sources = _Sources(
+            known=np.array([[len(source.hops["references"])]]),
+            day=None if source.day is None else np.array([[source.day]]),
+            unit_SF=None if source.x_F is None else unit_features(source.x_F[None]),
+        )
+        sums = self._sum_own(self.paths, walks, _to_csr(candidate_1K))
+        features_KD: np.ndarray = self._features(sums, sources, candidate_1K, num_own=0)[0]
+        return features_KD
 
     def baselines(
         self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
@@ -294,13 +336,24 @@ class StructuralFeatures:
         paths: Sequence[MetaPath],
         source_S: np.ndarray,
         excluded_edges: tuple[np.ndarray, np.ndarray] | None = None,
+        first: Mapping[str, Walk] | None = None,
     ) -> Walks:
-        """Walk all paths but for their last hops; prefixes that several share are walked once."""
+        """Walk all paths but for their last hops; prefixes that several share are walked once.
+
+        Args:
+            paths: what to walk.
+            source_S: papers to start from.
+            excluded_edges: citations that are not walked, as `path_counts.start` takes them.
+            first: the first hops, where they are not those of the graph.
+        """
         walks: Walks = {}
         for path in paths:
             for length, hop in enumerate(path.hops[:-1]):
                 key = _prefix(path.hops[: length + 1], path.weight)
                 if key in walks:
+                    continue
+                if first is not None and not length:
+                    walks[key] = first[hop]
                     continue
                 if not length:
                     # A citation that is missing tells nothing of features that are alike.
@@ -448,9 +501,8 @@ class StructuralFeatures:
     def _features(
         self,
         sums: Sums,
-        source: np.ndarray,
+        sources: _Sources,
         target: np.ndarray,
-        known: np.ndarray,
         *,
         num_own: int,
     ) -> np.ndarray:
@@ -458,62 +510,71 @@ class StructuralFeatures:
 
         Args:
             sums: of the paths.
-            source: sources, of a shape that broadcasts with that of `target`.
+            sources: of the pairs.
             target: candidates.
-            known: references that are known of each source, of the shape of `source`.
             num_own: citations of the pair itself in the graph, which do not count: 1 or 0.
         """
-        shape = np.broadcast_shapes(source.shape, target.shape)
+        shape = np.broadcast_shapes(sources.known.shape, target.shape)
         features = np.zeros((*shape, len(self.names)), dtype=np.float32)
         for i, path in enumerate(self.paths):
             # Most pairs have no path; the logarithm is taken where there is one.
             sum_P = sums[path.name].ravel()
             some = np.flatnonzero(sum_P != 0)  # nonzero() of floats takes four times as long
             features.reshape(-1, features.shape[-1])[some, i] = np.log1p(path.scale * sum_P[some])
-        columns = self._paper_features(source, target, known, num_own)
+        columns = self._paper_features(sources, target, num_own)
         for i, column in enumerate(columns, start=len(self.paths)):
             features[..., i] = column
         return features
 
     def _paper_features(
-        self, source: np.ndarray, target: np.ndarray, known: np.ndarray, num_own: int
+        self, sources: _Sources, target: np.ndarray, num_own: int
     ) -> list[np.ndarray]:
         """Features that take no path."""
         cited = np.maximum(self._degree("citations").take(target) - num_own, 0).astype(np.float32)
         columns = [
             np.log1p(cited),
             np.log1p(self._degree("references").take(target).astype(np.float32)),
-            np.log1p(known.astype(np.float32)),
+            np.log1p(sources.known.astype(np.float32)),
         ]
-        if self._day_N is not None:
-            days = self._day_N.take(source) - self._day_N.take(target)
+        if self._day_N is not None and sources.day is not None:
+            days = sources.day - self._day_N.take(target)
             years = np.maximum(days, 0).astype(np.float32) / np.float32(DAYS_PER_YEAR)
             columns += [np.log1p(years), np.log1p(cited / (years + np.float32(0.5)))]
-            columns += [np.log1p(count) for count in self._recent_citations(source, target)]
-        if self._x_NF is not None:
-            columns.append(self._cosine(source, target))
+            columns += [np.log1p(count) for count in self._recent_citations(sources.day, target)]
+        if self._x_NF is not None and sources.unit_SF is not None:
+            columns.append(self._cosine(sources.unit_SF, target))
         return columns
 
-    def _recent_citations(self, source: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
+    def _sources(self, source: np.ndarray, known: np.ndarray) -> _Sources:
+        """Look up papers of the graph, of any shape."""
+        return _Sources(
+            known=known,
+            day=None if self._day_N is None else self._day_N.take(source),
+            unit_SF=None if self._x_NF is None else self._unit_rows(source.ravel()),
+        )
+
+    def _recent_citations(self, day: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
         """Count the citations of candidates in the years before each source, not on its day.
 
         So neither the source itself counts, nor a paper that is newer.
         """
         assert self._day_N is not None
-        if source.ndim == 2 and len(target) == 1:
-            yield from self._recent_citations_of_shared(source.ravel(), target[0])
+        if day.ndim == 2 and len(target) == 1:
+            yield from self._recent_citations_of_shared(day.ravel(), target[0])
             return
         # In the order of the papers, neighboring searches end near each other.
         order_P = np.argsort(target, axis=None)
         paper_P = target.ravel()[order_P]
         paper_U, index_P = np.unique(paper_P, return_inverse=True)
         citing = rows_of(self._graphs["citations"], paper_U)
-        first_day = int(self._day_N.min()) - DAYS_OF_YEAR * max(RECENT_YEARS)
-        num_days = int(self._day_N.max()) - first_day + 1
+        # A new paper may be older, or newer, than all others.
+        oldest, newest = int(self._day_N.min()), int(self._day_N.max())
+        first_day = int(day.min(initial=oldest)) - DAYS_OF_YEAR * max(RECENT_YEARS)
+        num_days = int(day.max(initial=newest)) - first_day + 1
         row_E = np.repeat(np.arange(len(paper_U), dtype=np.int64), citing.degree_N)
         key_E = np.sort(row_E * num_days + (self._day_N.take(citing.col_E) - first_day))
-        source_P = np.broadcast_to(source, target.shape).ravel()[order_P]
-        key_P = index_P * np.int64(num_days) + (self._day_N.take(source_P) - first_day)
+        day_P = np.broadcast_to(day, target.shape).ravel()[order_P]
+        key_P = index_P * np.int64(num_days) + (day_P - first_day)
         before_P = np.searchsorted(key_E, key_P)
         for years in RECENT_YEARS:
             count = np.empty(target.shape, dtype=np.float32)
@@ -522,11 +583,9 @@ class StructuralFeatures:
             yield count
 
     def _recent_citations_of_shared(
-        self, source_S: np.ndarray, candidate_K: np.ndarray
+        self, day_S: np.ndarray, candidate_K: np.ndarray
     ) -> Iterator[np.ndarray]:
         """Count them for candidates that all sources share, [S, K]."""
-        assert self._day_N is not None
-        day_S = self._day_N.take(source_S)
         if len(candidate_K) < self._num_papers:
             day_E, row_E = self._citations_by_day(candidate_K)
             num_rows, row_K = len(candidate_K), np.arange(len(candidate_K))
@@ -537,7 +596,7 @@ class StructuralFeatures:
             num_rows, row_K = self._num_papers, candidate_K
         end_S = np.searchsorted(day_E, day_S)
         for years in RECENT_YEARS:
-            count_SK = np.empty((len(source_S), len(candidate_K)), dtype=np.float32)
+            count_SK = np.empty((len(day_S), len(candidate_K)), dtype=np.float32)
             first_S = np.searchsorted(day_E, day_S - DAYS_OF_YEAR * years)
             for i, (first, end) in enumerate(zip(first_S, end_S, strict=True)):
                 count_K = np.bincount(row_E[first:end], minlength=num_rows)
@@ -552,11 +611,9 @@ class StructuralFeatures:
         order_E = np.argsort(day_E)
         return day_E[order_E], np.repeat(np.arange(len(paper_K)), citing.degree_N)[order_E]
 
-    def _cosine(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Cosine of the features, of the shape that `source` and `target` broadcast to."""
-        assert self._x_NF is not None
-        source_F = self._unit_rows(source.ravel())
-        if source.ndim == 1:
+    def _cosine(self, source_F: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Cosine of the features of sources and candidates, of the shape that both broadcast to."""
+        if target.ndim == 1:
             cosine_P: np.ndarray = np.einsum("pf,pf->p", source_F, self._unit_rows(target))
             return cosine_P
         if len(target) == 1:

@@ -4,11 +4,14 @@ import csv
 import io
 import re
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
-from citeflow.errors import error_to_dict
-from citeflow.evaluation.predict import Answer, Prediction
+from citeflow.errors import DataError, error_to_dict
+from citeflow.evaluation.answers import Answer, Prediction
+from citeflow.evaluation.queries import QueryPaper
 from citeflow.evaluation.reasons import Reason
 
 CSV_COLUMNS = ("rank", "id", "title", "date", "probability", "logit", "reasons")
@@ -38,6 +41,28 @@ def to_json(answer: Answer) -> dict[str, JsonValue]:
         "remarks": list(answer.remarks),
         "predictions": [_prediction(each) for each in answer.predictions],
     }
+
+
+def from_json(values: Mapping[str, Any]) -> Answer:
+    """Read what `to_json` returns of an answer that is no error.
+
+    Raises:
+        DataError: it is something else.
+    """
+    reason = {"papers": (), "num_papers": 0}
+    prediction = {"title": None, "date": None, "is_cited": False}
+    try:
+        predictions = [
+            {**prediction, **each, "reasons": [{**reason, **one} for one in each["reasons"]]}
+            for each in values["predictions"]
+        ]
+        return Answer(
+            query=QueryPaper(id=values.get("id", ""), paper=values.get("paper", "")),
+            predictions=TypeAdapter(tuple[Prediction, ...]).validate_python(predictions),
+            remarks=tuple(map(str, values["remarks"])),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise DataError("not an answer of citeflow", str(values)[:100]) from None
 
 
 def _prediction(prediction: Prediction) -> dict[str, JsonValue]:

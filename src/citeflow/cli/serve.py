@@ -1,0 +1,154 @@
+"""`citeflow index` and `citeflow serve`: what a server answers from, and the server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from citeflow import files
+from citeflow.artifacts import (
+    PREPARED_GRAPH,
+    SERVING_INDEX,
+    TRAINED_MODEL,
+    LocalArtifact,
+    resolve_artifact,
+)
+from citeflow.cli import options
+from citeflow.errors import NotFoundError
+from citeflow.utils.logging import emit
+
+INSTALL = "pip install '.[train,serve]' in a checkout of citeflow"
+
+WATCH_S = 2.0
+"""Seconds between two looks at a folder that is watched."""
+
+
+@click.command(cls=options.RecordCommand)
+@click.argument("run")
+@click.option(
+    "--out",
+    "-o",
+    type=options.OutputFolder(),
+    help="Folder of the index; by default `index` beside the model.",
+)
+@options.data_root
+def index(run: str, out: Path | None, data_root: Path) -> None:
+    """Write the folder that a server answers from.
+
+    RUN is the --out folder of a run, a model, or the name of a run below the data root. The graph
+    that the model was trained on has to lie below the data root; the index needs neither.
+    """
+    folder = _make_index(run, out, data_root)
+    manifest = files.read_manifest(folder, SERVING_INDEX)
+    emit({"path": str(folder), "sha256": manifest.sha256, **manifest.facts})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """Where the server listens, and what it takes on."""
+
+    host: str
+    port: int
+    threads: int
+    max_waiting: int
+    timeout: float
+
+
+where = options.grouped(
+    "where",
+    Where,
+    click.option(
+        "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for all of the network."
+    ),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65_535),
+        default=8080,
+        show_default=True,
+        help="0 takes any that is free.",
+    ),
+    click.option(
+        "--threads",
+        type=options.POSITIVE,
+        default=2,
+        show_default=True,
+        metavar="N",
+        help="Queries that are answered at a time.",
+    ),
+    click.option(
+        "--max-waiting",
+        type=click.IntRange(min=0),
+        default=32,
+        show_default=True,
+        metavar="N",
+        help="Requests that wait for a thread; those beyond get 429.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=30.0,
+        show_default=True,
+        metavar="S",
+        help="Seconds that a request may wait and be answered.",
+    ),
+)
+
+
+@click.command(cls=options.RecordCommand)
+@click.argument("source")
+@where
+@click.option("--watch", is_flag=True, help="Take up the index that replaces this one.")
+@options.data_root
+def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
+    """Answer over HTTP which citations papers lack.
+
+    SOURCE is the folder of an index, or a run or a model, whose index is made if it is not there.
+    With --watch it may be a link, and need not exist yet.
+    """
+    options.require("torch", "fastapi", "uvicorn", hint=INSTALL)
+    from citeflow.serving import server
+    from citeflow.serving.app import Limits
+    from citeflow.serving.reload import Source
+
+    server.serve(
+        Source(
+            prepare=lambda: _find_index(source, data_root, watch=watch),
+            watch_s=WATCH_S if watch else None,
+        ),
+        server.Address(host=where.host, port=where.port),
+        Limits(threads=where.threads, max_waiting=where.max_waiting, timeout_s=where.timeout),
+    )
+
+
+def _find_index(source: str, data_root: Path, *, watch: bool) -> Path:
+    """Return the folder of an index; that of a run is made where it is not there.
+
+    Raises:
+        NotFoundError: it is neither an index nor a run.
+    """
+    folder = Path(source).expanduser().absolute()
+    if (folder / "embedding.npy").is_file():
+        return folder
+    try:
+        options.find_model(source, data_root)
+    except NotFoundError:
+        if watch:
+            return folder
+        hint = "name a ServingIndex, the --out folder of a run, or a run below the --data-root"
+        raise NotFoundError("nothing to serve here", folder, hint=hint) from None
+    return _make_index(source, None, data_root)
+
+
+def _make_index(run: str, out: Path | None, data_root: Path) -> Path:
+    model = options.find_model(run, data_root)
+    options.require("torch", hint=INSTALL)
+    from citeflow import stages
+    from citeflow.evaluation.predict import find_graph
+
+    trained = LocalArtifact.open(model, TRAINED_MODEL, data_root)
+    sha256 = files.read_manifest(model, TRAINED_MODEL).inputs["PreparedGraph"]
+    graph = LocalArtifact.open(find_graph(data_root, str(sha256)), PREPARED_GRAPH, data_root)
+    made = LocalArtifact()
+    folder = out or model.parent / "index"
+    stages.index(trained, "", graph, data_root=str(data_root), index=made, out_dir=str(folder))
+    return resolve_artifact(made, SERVING_INDEX, str(data_root))

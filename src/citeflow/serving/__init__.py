@@ -1,0 +1,1 @@
+"""Answers over HTTP: the ServingIndex, and the server that reads it."""

@@ -1,0 +1,160 @@
+"""The outermost layer of the server: limits of a request, its id, its line in the log, its metrics.
+
+Whatever goes wrong below ends as one problem, never as a traceback.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+import traceback
+import uuid
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from citeflow.serving.metrics import ServerMetrics
+from citeflow.serving.problems import ProblemError
+from citeflow.utils.logging import log
+
+MAX_BODY_BYTES = 1 << 20
+
+BODY_TIMEOUT_S = 10.0
+"""Time for the whole body of a request to arrive."""
+
+REQUEST_ID = "request_id"
+"""Key of the id of a request in its scope."""
+
+_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+
+QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")
+"""Routes that are asked all the time, and logged where they fail only."""
+
+
+class Guard:
+    """An ASGI middleware around the whole application."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: ServerMetrics, body_timeout_s: float = BODY_TIMEOUT_S
+    ) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._metrics = metrics
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = _request_id(Headers(scope=scope))
+        scope[REQUEST_ID] = request_id
+        sent = {"status": 0, "bytes": 0}
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                sent["status"] = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+            else:
+                sent["bytes"] += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            body = await self._read_body(scope, receive)
+            if body is None:  # nobody waits for an answer
+                return
+            await self._app(scope, _Replay(body, receive), send_counted)
+        except Exception as error:
+            problem = error if isinstance(error, ProblemError) else _unexpected(error, request_id)
+            if not sent["status"]:
+                await problem.response(request_id)(scope, receive, send_counted)
+        finally:
+            self._note(scope, request_id, sent, time.perf_counter() - began)
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """Read the whole body; None where the client has gone.
+
+        Raises:
+            ProblemError: it is too large, or too slow.
+        """
+        limit = ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body has more than {MAX_BODY_BYTES:,} bytes",
+            hint="fewer queries at a time",
+            headers={"Connection": "close"},
+        )
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdecimal() and len(length) < 20 and int(length) > MAX_BODY_BYTES:
+            raise limit
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > MAX_BODY_BYTES:
+                        raise limit
+                    if not message.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            raise ProblemError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the body did not arrive within {self._body_timeout_s:g} s",
+                headers={"Connection": "close"},
+            ) from None
+
+    def _note(self, scope: Scope, request_id: str, sent: dict[str, int], seconds: float) -> None:
+        """Count the request, and print its line."""
+        route = getattr(scope.get("route"), "path", "none")
+        status = sent["status"] or 499  # as nginx writes where the client has gone
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if route in QUIET and status == HTTPStatus.OK:
+            return
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "route": route,
+            "status": status,
+            "ms": round(1e3 * seconds, 2),
+            "bytes": sent["bytes"],
+        }
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+class _Replay:
+    """Hands out a body that was read already, then what the connection says."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _unexpected(error: Exception, request_id: str) -> ProblemError:
+    """Log a bug with its traceback, of which the client sees nothing."""
+    log("serve", "failed", request_id=request_id, error=type(error).__name__)
+    traceback.print_exception(error, file=sys.stderr)
+    return ProblemError(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed", hint="its log has the request's id"
+    )

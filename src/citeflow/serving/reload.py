@@ -1,0 +1,151 @@
+"""The index that answers: opened in a thread, replaced by a newer one, kept where that is faulty.
+
+A request holds the index that it began with, so none is lost when another takes its place; the old
+one is freed with the last of them.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from citeflow import files
+from citeflow.artifacts import SERVING_INDEX
+from citeflow.errors import CiteflowError, CorruptError, NotFoundError, to_user_error
+from citeflow.serving.index import ServingIndex
+from citeflow.serving.metrics import ServerMetrics
+from citeflow.serving.problems import ProblemError
+from citeflow.utils.logging import log
+
+MAX_PAUSE_S = 300.0
+"""Longest pause before another look at a faulty index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where the index comes from."""
+
+    prepare: Callable[[], Path]
+    """Returns the folder of the index, or a link to it; called once, may build it."""
+
+    watch_s: float | None = None
+    """Seconds between two looks at the folder; None looks once."""
+
+
+class IndexHolder:
+    """Opens an index, and the one that replaces it."""
+
+    def __init__(
+        self,
+        source: Source,
+        metrics: ServerMetrics,
+        on_error: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        """Take the source; nothing is read before `start`.
+
+        Args:
+            source: of the index.
+            metrics: where loads are counted.
+            on_error: called where there is no index, and will be none.
+        """
+        self._source = source
+        self._metrics = metrics
+        self._on_error = on_error
+        self._index: ServingIndex | None = None
+        self._is_leaving = threading.Event()
+        # A daemon: the process must be able to end while a large index is opened.
+        self._thread = threading.Thread(target=self._run, name="index", daemon=True)
+
+    @property
+    def is_ready(self) -> bool:
+        """True while there is an index, and the server is not about to end."""
+        return self._index is not None and not self._is_leaving.is_set()
+
+    def get(self) -> ServingIndex:
+        """Return the index.
+
+        Raises:
+            ProblemError: it is not open yet.
+        """
+        index = self._index
+        if index is None:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the index is not open yet",
+                hint="ask again when /v2/health/ready says so",
+                headers={"Retry-After": "1"},
+            )
+        return index
+
+    def start(self) -> None:
+        """Open the index in a thread."""
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Say that the server is about to end, so that no new requests are sent to it."""
+        self._is_leaving.set()
+
+    def _run(self) -> None:
+        try:
+            folder = self._source.prepare()
+            if self._source.watch_s is None:
+                self._open(folder)
+            else:
+                self._watch(folder, self._source.watch_s)
+        except Exception as error:
+            self._on_error(error)
+
+    def _watch(self, folder: Path, every_s: float) -> None:
+        """Look at the folder until the server ends; after faults less and less often."""
+        pause_s = every_s
+        said = ""
+        while True:
+            try:
+                if self._is_another(folder):
+                    self._open(folder)
+                pause_s, said = every_s, ""
+            except Exception as error:
+                fault = _first_line(error)
+                if fault != said:  # once, and not at every look
+                    kept = "none" if self._index is None else self._index.manifest.sha256[:12]
+                    log("serve", "index not taken", because=fault, kept=kept)
+                    self._metrics.loads.labels("failed").inc()
+                is_new = fault != said
+                said = fault
+                pause_s = every_s if is_new else min(2 * pause_s, MAX_PAUSE_S)
+            if self._is_leaving.wait(pause_s):
+                return
+
+    def _is_another(self, folder: Path) -> bool:
+        try:
+            manifest = files.read_manifest(folder, SERVING_INDEX)
+        except NotFoundError:
+            if self._index is None:
+                raise
+            return False
+        return self._index is None or manifest.sha256 != self._index.manifest.sha256
+
+    def _open(self, folder: Path) -> None:
+        """Open the index that a folder, or the link, leads to now.
+
+        Raises:
+            CiteflowError: it is faulty.
+        """
+        actual = folder.resolve()
+        index = ServingIndex.open(actual)
+        index.warm_up()
+        # A folder that was replaced meanwhile might have given a part of either.
+        if files.read_manifest(actual, SERVING_INDEX).sha256 != index.manifest.sha256:
+            raise CorruptError("the index was replaced while it was opened", actual)
+        self._index = index
+        self._metrics.loaded(index.manifest.sha256[:12], index.graph.num_papers)
+        log("serve", "ready", papers=index.graph.num_papers, version=index.manifest.sha256[:12])
+
+
+def _first_line(error: Exception) -> str:
+    try:
+        known: CiteflowError = to_user_error(error)
+    except Exception:
+        return f"{type(error).__name__}: {error}"
+    return f"{known.what}: {known.value}"

@@ -1,5 +1,7 @@
 """`citeflow index` and `citeflow serve`: what a server answers from, and the server."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ INSTALL = "pip install '.[train,serve]' in a checkout of citeflow"
 
 WATCH_S = 2.0
 """Seconds between two looks at a folder that is watched."""
+
+ALIAS_WATCH_S = 10.0
+"""Seconds between two questions to MLflow which version an alias names."""
 
 
 @click.command(cls=options.RecordCommand)
@@ -103,7 +108,8 @@ def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
     """Answer over HTTP which citations papers lack.
 
     SOURCE is the folder of an index, or a run or a model, whose index is made if it is not there.
-    With --watch it may be a link, and need not exist yet.
+    With --watch it may be a link, and need not exist yet; of a model of MLflow's registry, such as
+    models:/citeflow@champion, the alias is followed.
     """
     options.require("torch", "fastapi", "uvicorn", hint=INSTALL)
     from citeflow.serving import server
@@ -112,12 +118,35 @@ def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
 
     server.serve(
         Source(
-            prepare=lambda: _find_index(source, data_root, watch=watch),
-            watch_s=WATCH_S if watch else None,
+            find=_finder(source, data_root, watch=watch),
+            watch_s=_pause(source) if watch else None,
         ),
         server.Address(host=where.host, port=where.port),
         Limits(threads=where.threads, max_waiting=where.max_waiting, timeout_s=where.timeout),
     )
+
+
+def _pause(source: str) -> float:
+    return ALIAS_WATCH_S if source.startswith("models:/") else WATCH_S
+
+
+def _finder(source: str, data_root: Path, *, watch: bool) -> Callable[[], Path]:
+    """Return what finds the index at each look; nothing is made or downloaded twice."""
+    if not source.startswith("models:/"):
+        return functools.cache(lambda: _find_index(source, data_root, watch=watch))
+    from citeflow.reporting import registered_models
+
+    reference = registered_models.Reference.parse(source)
+    made: dict[str, Path] = {}
+
+    def find() -> Path:
+        version = registered_models.find(*reference)
+        if version.sha256 not in made:
+            model = registered_models.download(version, data_root / "models")
+            made[version.sha256] = _make_index(str(model), None, data_root)
+        return made[version.sha256]
+
+    return find
 
 
 def _find_index(source: str, data_root: Path, *, watch: bool) -> Path:

@@ -26,11 +26,11 @@ MAX_PAUSE_S = 300.0
 class Source:
     """Where the index comes from."""
 
-    prepare: Callable[[], Path]
-    """Returns the folder of the index, or a link to it; called once, may build it."""
+    find: Callable[[], Path]
+    """Returns the folder of the index, or a link to it; called at each look, may build it."""
 
     watch_s: float | None = None
-    """Seconds between two looks at the folder; None looks once."""
+    """Seconds between two looks; None looks once."""
 
 
 class IndexHolder:
@@ -88,20 +88,20 @@ class IndexHolder:
 
     def _run(self) -> None:
         try:
-            folder = self._source.prepare()
             if self._source.watch_s is None:
-                self._open(folder)
+                self._open(self._source.find())
             else:
-                self._watch(folder, self._source.watch_s)
+                self._watch(self._source.watch_s)
         except Exception as error:
             self._on_error(error)
 
-    def _watch(self, folder: Path, every_s: float) -> None:
-        """Look at the folder until the server ends; after faults less and less often."""
+    def _watch(self, every_s: float) -> None:
+        """Look for an index until the server ends; after faults less and less often."""
         pause_s = every_s
         said = ""
         while True:
             try:
+                folder = self._source.find()
                 if self._is_another(folder):
                     self._open(folder)
                 pause_s, said = every_s, ""

@@ -14,7 +14,7 @@ from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.reload import IndexHolder, Source
 from citeflow.serving.server import Address, Server, make_config
 
-READY_S = 60
+READY_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,6 @@ def test_a_faulty_index_is_not_taken_up(link):
     with running(path, watch_s=WATCH_S) as server:
         good = version(server)
         content = bytearray((indices[1] / "embedding.npy").read_bytes())
-        whole = bytes(content)
         content[-1] ^= 1
         (indices[1] / "embedding.npy").write_bytes(content)
         move(1)
@@ -78,9 +77,6 @@ def test_a_faulty_index_is_not_taken_up(link):
         (indices[1] / files.MANIFEST).unlink()
         assert server.post("/v1/papers/p300/citations").status_code == 200
         assert version(server) == good
-        shutil.rmtree(indices[1])  # the files of the first are mapped, not these
-        shutil.copytree(indices[0], indices[1])
-        assert whole != bytes(content)
 
 
 def test_an_index_that_appears_later_is_taken_up(link, tmp_path):

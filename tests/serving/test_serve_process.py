@@ -3,12 +3,14 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 
 import pytest
 import requests
+from serving.conftest import wait_until
 
 from citeflow.cli.main import main
 
@@ -22,23 +24,17 @@ def start(tmp_path):
     started = []
 
     def start(*arguments):
-        log = (tmp_path / f"{len(started)}.log").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, "-c", CODE, "serve", *map(str, arguments), "--port", "0"],
-            stdout=(tmp_path / f"{len(started)}.out").open("w"),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        log = tmp_path / f"{len(started)}.err"
+        with log.open("w") as stderr, (tmp_path / f"{len(started)}.out").open("w") as stdout:
+            process = subprocess.Popen(
+                [sys.executable, "-c", CODE, "serve", *map(str, arguments), "--port", "0"],
+                stdout=stdout,
+                stderr=stderr,
+            )
         started.append(process)
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            log.write(line)
-            if " ready " in line:
-                break
-        found = re.search(r"url=(\S+)", "".join(lines))
-        assert found, "".join(lines)
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        wait_until(lambda: " ready " in log.read_text() or process.poll() is not None)
+        found = re.search(r"url=(\S+)", log.read_text())
+        assert found, log.read_text()
         return process, found[1]
 
     yield start
@@ -94,7 +90,7 @@ def check_client(url, expected, capsys):
 
 
 def test_the_index_of_a_run_is_made_where_it_is_not_there(trained, start, capsys):
-    process, url = start(trained.run.name, "--data-root", trained.data_root)
+    _, url = start(trained.run.name, "--data-root", trained.data_root)
     assert ask(url).status_code == 200
     assert main(["index", "small", "--data-root", str(trained.data_root)]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -110,8 +106,6 @@ def test_a_source_that_is_none_ends_the_server_with_one_line(name, tmp_path, cap
 
 
 def test_an_address_that_is_in_use_is_one_line(index_folder, capsys):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["serve", str(index_folder), "--port", port]) == 69

@@ -106,6 +106,12 @@ def test_kubeflow_alone_imports_kfp(modules):
         assert part in ("kubeflow", "doctor", "cli") or "kfp" not in packages, path
 
 
+def test_serving_alone_imports_the_web_framework(modules):
+    for path, (_, part) in modules.items():
+        packages = {name.split(".")[0] for name in imports(path)}
+        assert part == "serving" or not packages & {"fastapi", "starlette", "uvicorn"}, path
+
+
 def test_components_import_only_kfp_and_the_library(checkout):
     allowed = {"kfp", "citeflow", "components", "typing", "google"}
     paths = [*checkout.glob("components/*.py"), *checkout.glob("components/*/component.py")]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from small_graphs import csrs, random_citations, random_days
 
-from citeflow.graph.csr import build_csr
+from citeflow.graph.csr import Csr, build_csr
+from citeflow.graph.source import Source
 from citeflow.models import structural as module
 from citeflow.models.structural import BASELINES, PATHS, StructuralFeatures
 
@@ -247,6 +248,39 @@ def test_shared_candidates_equal_own_ones(hops, dated):
     assert shared_SKD.shape == (4, 7, len(structural.names))
     assert shared_SKD.dtype == own_SKD.dtype == np.float32
     np.testing.assert_allclose(shared_SKD, own_SKD, **CLOSE)
+
+
+def with_row(csr, row):
+    """Append a row, whose paper no other row has."""
+    return Csr(
+        np.append(csr.rowptr_N1, csr.rowptr_N1[-1] + len(row)),
+        np.append(csr.col_E, row).astype(np.int32),
+    )
+
+
+@pytest.mark.parametrize("day", [None, 8_000, 9_020, 12_000])
+@pytest.mark.parametrize("references", [[], [3], [1, 4, 7, 10]])
+def test_a_source_that_is_new_has_the_features_of_an_appended_row(references, day):
+    graphs = csrs(random_citations(NUM_PAPERS, 0.25, seed=9))
+    similar = build_csr(*np.nonzero(SIMILAR_NN), NUM_PAPERS)
+    day_N = None if day is None else random_days(NUM_PAPERS, seed=9)
+    x_F = np.array([0.3, -1, 2], dtype=np.float32)
+    reference_R, like_k = np.array(references, dtype=np.int32), np.array([0, 8], dtype=np.int32)
+    firsts = (reference_R, reference_R[:0], reference_R, like_k)
+    appended = [with_row(*each) for each in zip((*graphs, similar), firsts, strict=True)]
+    candidate_K = np.arange(NUM_PAPERS, dtype=np.int32)
+    expected_KD = StructuralFeatures(
+        *appended[:3],
+        None if day_N is None else np.append(day_N, day),
+        similar=appended[3],
+        x_NF=np.vstack([X_NF, x_F]),
+    ).for_candidates(np.array([NUM_PAPERS]), candidate_K[None])[0]
+    structural = StructuralFeatures(*graphs, day_N, similar=similar, x_NF=X_NF)
+    hops = dict(zip(("references", "citations", "neighbors", "similar"), firsts, strict=True))
+    source = Source(row=NUM_PAPERS, hops=hops, day=day, is_dated=True, x_F=x_F)
+    found_KD = structural.for_source(source, structural.walk_from(source), candidate_K)
+    np.testing.assert_allclose(found_KD, expected_KD, **CLOSE)
+    assert found_KD.any()
 
 
 @pytest.mark.parametrize("dated", [False, True])

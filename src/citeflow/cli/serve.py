@@ -38,7 +38,20 @@ def index(run: str, out: Path | None, data_root: Path) -> None:
     RUN is the --out folder of a run, a model, or the name of a run below the data root. The graph
     that the model was trained on has to lie below the data root; the index needs neither.
     """
-    folder = _make_index(run, out, data_root)
+    model = options.find_model(run, data_root)
+    options.require("torch", hint=INSTALL)
+    from citeflow import stages
+
+    made = LocalArtifact()
+    stages.index(
+        LocalArtifact.open(model, TRAINED_MODEL, data_root),
+        "",
+        LocalArtifact.open(_graph_of(model, data_root), PREPARED_GRAPH, data_root),
+        data_root=str(data_root),
+        index=made,
+        out_dir=str(out or _folder_of(model)),
+    )
+    folder = resolve_artifact(made, SERVING_INDEX, str(data_root))
     manifest = files.read_manifest(folder, SERVING_INDEX)
     emit({"path": str(folder), "sha256": manifest.sha256, **manifest.facts})
 
@@ -130,25 +143,23 @@ def _find_index(source: str, data_root: Path, *, watch: bool) -> Path:
     if (folder / "embedding.npy").is_file():
         return folder
     try:
-        options.find_model(source, data_root)
+        model = options.find_model(source, data_root)
     except NotFoundError:
         if watch:
             return folder
         hint = "name a ServingIndex, the --out folder of a run, or a run below the --data-root"
         raise NotFoundError("nothing to serve here", folder, hint=hint) from None
-    return _make_index(source, None, data_root)
+    from citeflow.serving.index import write_index  # no stage, which handles signals: a thread
+
+    return write_index(model, _graph_of(model, data_root), _folder_of(model))
 
 
-def _make_index(run: str, out: Path | None, data_root: Path) -> Path:
-    model = options.find_model(run, data_root)
-    options.require("torch", hint=INSTALL)
-    from citeflow import stages
+def _graph_of(model: Path, data_root: Path) -> Path:
     from citeflow.evaluation.predict import find_graph
 
-    trained = LocalArtifact.open(model, TRAINED_MODEL, data_root)
     sha256 = files.read_manifest(model, TRAINED_MODEL).inputs["PreparedGraph"]
-    graph = LocalArtifact.open(find_graph(data_root, str(sha256)), PREPARED_GRAPH, data_root)
-    made = LocalArtifact()
-    folder = out or model.parent / "index"
-    stages.index(trained, "", graph, data_root=str(data_root), index=made, out_dir=str(folder))
-    return resolve_artifact(made, SERVING_INDEX, str(data_root))
+    return find_graph(data_root, str(sha256))
+
+
+def _folder_of(model: Path) -> Path:
+    return model.parent / "index"

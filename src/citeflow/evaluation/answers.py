@@ -47,7 +47,7 @@ class Answer:
     """What was left out, and where the model is out of its depth."""
 
     method: Method = "exact"
-    """Whether those that a walk reaches, or all papers, were candidates."""
+    """How the candidates were chosen."""
 
     num_candidates: int = 0
     """Papers that were ranked."""

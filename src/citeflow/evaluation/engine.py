@@ -128,6 +128,10 @@ class Engine:
             num_candidates=len(candidate_K),
         )
 
+    def embedding(self, query: QueryPaper) -> Tensor:
+        """Return the embedding of a paper of the graph, or of a new one, [H]."""
+        return self._read(query, Wanted()).embedding_1H[0]
+
     def date(self, row: int) -> str | None:
         """Return the ISO date of a paper, where it is known."""
         graph = self.graph

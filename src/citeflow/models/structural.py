@@ -96,7 +96,7 @@ BASELINES = ("common_neighbors", "adamic_adar", "resource_allocation", "populari
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What the features of a pair take from its source, besides paths: one row per source.
+    """Properties of the sources of pairs, besides paths: one row per source.
 
     The shapes of `known` and `day` broadcast with that of the candidates.
     """

@@ -54,7 +54,7 @@ ERRORS: dict[int | str, dict[str, object]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one server takes on."""
+    """Limits of the work that one server takes on."""
 
     threads: int = 2
     """Queries that are answered at a time; Python lets about one thread compute at a time."""
@@ -111,7 +111,7 @@ def create_app(holder: IndexHolder, metrics: ServerMetrics, limits: Limits) -> F
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the handlers of an application share."""
+    """Everything that the handlers of an application share."""
 
     holder: IndexHolder
     metrics: ServerMetrics

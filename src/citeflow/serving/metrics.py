@@ -1,4 +1,4 @@
-"""What Prometheus reads of a server."""
+"""Counters of a server for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

@@ -185,7 +185,7 @@ class PaperBody(PaperSummary):
 
 
 class About(BaseModel):
-    """What answers: a model and the graph that it was trained on."""
+    """Facts of what answers: a model, and the graph that it was trained on."""
 
     name: str
     version: str

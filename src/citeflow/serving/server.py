@@ -1,5 +1,6 @@
 """The server process: one event loop, a few threads, a graceful end."""
 
+import os
 import socket
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ class Address:
             )
             return socket.create_server(where[:2], family=family, backlog=BACKLOG)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            is_name = isinstance(error, socket.gaierror)  # whose numbers are of another list
+            reason = error.strerror if is_name else os.strerror(error.errno or 0)
             hint = "another --host or --port"
             raise UnavailableError(
                 f"cannot listen there ({reason})", f"{self.host}:{self.port}", hint=hint

@@ -1,0 +1,80 @@
+"""A ServingIndex of the session's small models, and servers of it in this process."""
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+
+import pytest
+import requests
+
+from citeflow.serving.app import Limits, create_app
+from citeflow.serving.index import ServingIndex, write_index
+from citeflow.serving.metrics import ServerMetrics
+from citeflow.serving.reload import IndexHolder, Source
+from citeflow.serving.server import Address, Server, make_config
+
+READY_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that is ready."""
+
+    url: str
+    holder: IndexHolder
+
+    def get(self, path, **options):
+        return requests.get(self.url + path, timeout=READY_S, **options)
+
+    def post(self, path, body=None, **options):
+        return requests.post(self.url + path, json=body, timeout=READY_S, **options)
+
+
+@pytest.fixture(scope="session")
+def index_folder(trained, tmp_path_factory):
+    return write_index(trained.model, trained.graph, tmp_path_factory.mktemp("serving") / "index")
+
+
+@pytest.fixture(scope="session")
+def index(index_folder):
+    return ServingIndex.open(index_folder)
+
+
+@pytest.fixture(scope="session")
+def text_index(text_trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serving") / "text"
+    return ServingIndex.open(write_index(text_trained.model, text_trained.graph, folder))
+
+
+@contextlib.contextmanager
+def running(folder, *, watch_s=None, wait=True, **limits):
+    """Serve a folder from a thread; yields a Running."""
+    metrics = ServerMetrics()
+    holder = IndexHolder(Source(prepare=lambda: folder, watch_s=watch_s), metrics)
+    server = Server(holder, make_config(create_app(holder, metrics, Limits(**limits))))
+    with Address(port=0).bind() as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            found = Running(url=f"http://127.0.0.1:{listener.getsockname()[1]}", holder=holder)
+            if wait:
+                wait_until(lambda: holder.is_ready)
+            yield found
+        finally:
+            server.should_exit = True
+            thread.join(READY_S)
+    assert not thread.is_alive()
+
+
+def wait_until(is_true):
+    end = time.monotonic() + READY_S
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="package")
+def server(index_folder):
+    with running(index_folder) as found:
+        yield found

@@ -1,0 +1,114 @@
+"""`citeflow serve` as a process: ready, told to end, killed, and with nothing to serve."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import requests
+from serving.conftest import wait_until
+
+from citeflow.cli.main import main
+
+TIMEOUT_S = 120
+CODE = "import sys; from citeflow.cli.main import main; sys.exit(main())"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a server on a free port; returns the process and its URL when it is ready."""
+    started = []
+
+    def start(*arguments):
+        log = tmp_path / f"{len(started)}.err"
+        with log.open("w") as stderr, (tmp_path / f"{len(started)}.out").open("w") as stdout:
+            process = subprocess.Popen(
+                [sys.executable, "-c", CODE, "serve", *map(str, arguments), "--port", "0"],
+                stdout=stdout,
+                stderr=stderr,
+            )
+        started.append(process)
+        wait_until(lambda: " ready " in log.read_text() or process.poll() is not None)
+        found = re.search(r"url=(\S+)", log.read_text())
+        assert found, log.read_text()
+        return process, found[1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(TIMEOUT_S)
+
+
+def ask(url):
+    return requests.post(f"{url}/v1/papers/p300/citations", timeout=TIMEOUT_S)
+
+
+def test_a_killed_server_answers_again_and_one_that_is_told_to_ends_well(
+    start, index_folder, index, capsys, tmp_path
+):
+    process, url = start(index_folder)
+    first = ask(url).json()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(TIMEOUT_S) == -signal.SIGKILL
+    process, url = start(index_folder)
+    assert ask(url).json() == first
+    check_client(url, first, capsys)
+    # 200 queries take far longer than the signal.
+    queries = [{"paper": name} for name in index.papers.ids[200:]]
+    statuses = []
+
+    def ask_many():
+        body = {"queries": queries, "exact": True}
+        response = requests.post(f"{url}/v1/citations:batch", json=body, timeout=TIMEOUT_S)
+        statuses.append((response.status_code, len(response.json()["answers"])))
+
+    asking = threading.Thread(target=ask_many)
+    asking.start()
+    while "citeflow_serving_pending 1.0" not in requests.get(f"{url}/metrics", timeout=9).text:
+        pass
+    process.terminate()
+    asking.join(TIMEOUT_S)
+    assert statuses == [(200, 200)]
+    assert process.wait(TIMEOUT_S) == 0
+    log = [json.loads(line) for line in (tmp_path / "1.out").read_text().splitlines()]
+    assert log[-1]["route"] == "/v1/citations:batch"
+
+
+def check_client(url, expected, capsys):
+    """`citeflow ask` prints what `predict` does."""
+    assert main(["ask", url, "--paper", "p300", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert main(["ask", url, "--references", "p3,p4", "-k", "2", "--table"]) == 0
+    assert capsys.readouterr().out.count("0.") >= 2
+    assert main(["ask", url, "--paper", "nobody"]) == 66
+    assert capsys.readouterr().err.startswith("error: no paper with this id: nobody\nhint: ")
+    assert main(["ask", "http://127.0.0.1:1", "--paper", "p3"]) == 69
+
+
+def test_the_index_of_a_run_is_made_where_it_is_not_there(trained, start, capsys):
+    _, url = start(trained.run.name, "--data-root", trained.data_root)
+    assert ask(url).status_code == 200
+    assert main(["index", "small", "--data-root", str(trained.data_root)]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["path"] == str(trained.run.index)
+    assert made["sha256"] == requests.get(f"{url}/v1/about", timeout=9).json()["version"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "."])
+def test_a_source_that_is_none_ends_the_server_with_one_line(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", name, "--port", "0", "--data-root", str(tmp_path)]) == 66
+    assert "error: nothing to serve here: " in capsys.readouterr().err
+
+
+def test_an_address_that_is_in_use_is_one_line(index_folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", str(index_folder), "--port", port]) == 69
+    assert f"error: cannot listen there (Address already in use): 127.0.0.1:{port}" in (
+        capsys.readouterr().err
+    )

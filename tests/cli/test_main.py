@@ -151,6 +151,7 @@ def test_run_gives_the_pipeline_settings_and_absolute_paths(ran, capsys, tmp_pat
         "workers": 3,
         "run_name": "r1",
         "out_dir": str(tmp_path / "out"),
+        "deploy": "",
         "data_root": str(tmp_path / "root"),
     }
     out, err = capsys.readouterr()

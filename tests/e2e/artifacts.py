@@ -12,6 +12,7 @@ import struct
 import yaml
 from google.protobuf import empty_pb2, unknown_fields
 
+from citeflow.kubeflow.pipeline_spec import tasks
 from citeflow.kubernetes.client import TIMEOUT_S
 
 METHOD = "ml_metadata.MetadataStoreService/GetArtifactsByURI"
@@ -44,10 +45,18 @@ def outputs_of(pods):
 
 
 def missing(found, compiled):
-    """Return the artifacts by step that a compiled pipeline declares and no pod makes."""
-    components = next(yaml.safe_load_all(compiled))["components"]
+    """Return the artifacts by step that a compiled pipeline declares and no pod makes.
+
+    Steps of a branch are left out: it may not have been taken.
+    """
+    spec = next(yaml.safe_load_all(compiled))
+    components = spec["components"]
+    branches = [each["componentRef"]["name"] for each in tasks(spec) if "triggerPolicy" in each]
+    within = [each for name in branches for each in components[name]["dag"]["tasks"].values()]
+    optional = {each["componentRef"]["name"] for each in within}
     lacking = {}
-    for component, definition in components.items():
+    for component in components.keys() - optional:
+        definition = components[component]
         step = component.removeprefix("comp-")
         names = set(definition.get("outputDefinitions", {}).get("artifacts", {}))
         if names - set(found.get(step, {})):

@@ -18,6 +18,7 @@ from schemas import LABELS, TEXT, VERSIONS, strict
 from citeflow.cli.serve import serve
 from citeflow.kubernetes.job_spec import MOUNT
 from citeflow.serving.deploying import CURRENT, service_folder
+from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.server import GRACE_S
 
 EXTENSION = {
@@ -221,6 +222,23 @@ def test_prometheus_reads_the_port_of_every_server(folder, render, plain, kserve
         assert selector.items() <= pod["metadata"]["labels"].items()
         (port,) = pod["spec"]["containers"][0]["ports"]
         assert [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]] == [port["name"]]
+
+
+def test_alerts_ask_for_exported_metrics_and_their_labels(folder, render):
+    objects = objects_of(render(folder / "components" / "monitoring"))
+    (group,) = objects["PrometheusRule", "citeflow-serve"]["spec"]["groups"]
+    metrics = ServerMetrics()
+    metrics.loads.labels("failed").inc()
+    metrics.requests.labels("/v1/about", "429").inc()
+    metrics.seconds.labels("/v1/about").observe(1)
+    page = metrics.page().decode()
+    for rule in group["rules"]:
+        asked = re.findall(r"(citeflow_serving_\w+)(?:{(\w+)=~?\"([^\"]*)\"})?", rule["expr"])
+        assert asked
+        for name, label, value in asked:
+            (series,) = [line for line in page.splitlines() if line.startswith(f"{name}{{")][-1:]
+            found = dict(re.findall(r"(\w+)=\"([^\"]*)\"", series))
+            assert not label or re.fullmatch(value, found[label]), rule["alert"]
 
 
 def test_guide_names_existing_folders_and_objects(checkout, everything):

@@ -1,9 +1,14 @@
-"""The registry, on a real MLflow server: versions, promotion, and what is downloaded."""
+"""The registry, on a real MLflow server: versions, promotion, downloads, a server that follows."""
 
 import json
+import re
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from citeflow import files
 from citeflow.cli.main import main
@@ -98,6 +103,39 @@ def test_resolve_downloads_the_model_once_and_verifies_it(registry, capsys):
     (folder / "model.json").write_text("{}")
     with pytest.raises(CorruptError):
         registered_models.resolve(f"models:/{registry.name}/1", registry.root)
+
+
+def test_server_follows_the_alias(registry, trained, capsys, tmp_path):
+    data_root = ["--data-root", str(trained.data_root)]
+    registry.publish("a", 0.5)
+    call(capsys, "promote", *data_root)
+    model = f"models:/{registry.name}@champion"
+    command = [sys.executable, "-m", "citeflow", "serve", model, "--watch", "--port", "0"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, *data_root], stdout=log, stderr=log)
+    try:
+        first = served_model(tmp_path / "log", process, "", 120)
+        registry.publish("bb", 0.6)
+        call(capsys, "promote", *data_root)
+        promoted = time.monotonic()
+        assert served_model(tmp_path / "log", process, first, 120) != first
+        print(f"followed within {time.monotonic() - promoted:.1f} s")
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def served_model(log, process, before, within_s):
+    """Wait until a server answers from another index than before; return its digest."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        if found := re.search(r"listening url=(\S+)", log.read_text()):
+            answer = requests.get(f"{found[1]}/v1/about", timeout=60)
+            if answer.ok and answer.json()["version"] != before:
+                return answer.json()["version"]
+        time.sleep(0.1)
+    pytest.fail(log.read_text())
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_cells_find_most_similar_papers(monkeypatch):
     monkeypatch.setattr(module, "CELL_PAPERS", 100)
     found = similar_papers(x_NF, day_N, 10, seed=0)
     shared = exact.to_scipy().multiply(found.to_scipy()).nnz
-    assert 0.8 * len(exact.col_E) < shared < len(exact.col_E)
+    assert 0.955 * len(exact.col_E) < shared < len(exact.col_E)  # 0.944 around single papers
     again = similar_papers(x_NF, day_N, 10, seed=0)
     assert np.array_equal(again.col_E, found.col_E)
 

@@ -82,7 +82,7 @@ def test_render_report_is_one_valid_file_for_all_readers(page):
     assert not {"script", "link", "img", "iframe", "object"} & set(outline.tags)
     assert not re.search(r"url\((?!#)|@import", page)
     assert "default-src 'none'" in page
-    assert page.count("<figure ") == page.count("<figcaption>") == page.count('role="img"') == 11
+    assert page.count("<figure ") == page.count("<figcaption>") == page.count('role="img"') == 12
     assert page.count('scope="row"') == page.count("<tr") - page.count("<thead>")
     css = (resources.files("citeflow.reporting") / "templates" / "report.css").read_text()
     light, dark = (

@@ -23,6 +23,9 @@ EXACT = 50_000
 CELL_PAPERS = 500
 """Mean size of a cell of a larger graph."""
 
+CENTER_PAPERS = 20
+"""Papers for each cell, of which the nearest ones are averaged to its center."""
+
 BLOCK = 512
 """Papers that are compared with others at a time, which bounds the memory for it."""
 
@@ -56,8 +59,8 @@ def similar_papers(
 
     The square of the distance is 2 (1 - cosine) + (difference in years / YEARS)^2.
 
-    More than `EXACT` papers are put into cells around randomly chosen ones, and only looked for in
-    the cells that lie nearest to their own (an inverted file: Sivic & Zisserman 2003).
+    More than `EXACT` papers are put into cells, and only looked for in the cells that lie nearest
+    to their own (an inverted file: Sivic & Zisserman 2003).
 
     Args:
         x_NF: features; a map of a file is read in pieces.
@@ -82,13 +85,13 @@ def similar_papers(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cells:
-    """The papers of a graph around randomly chosen ones, of which few have to be searched."""
+    """The papers of a graph by the center that is nearest to them, of which few are searched."""
 
     center_CF: np.ndarray
-    """Points of the chosen papers."""
+    """Points of the centers."""
 
     members: Csr
-    """Papers that each of them is the nearest to."""
+    """Papers of each."""
 
     def around(self, point_F: np.ndarray) -> np.ndarray:
         """Return the papers of the cells that are nearest to a point, ascending."""
@@ -198,10 +201,7 @@ def _cells(papers: _Papers, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]
 
 def _make_cells(papers: _Papers, seed: int) -> Cells:
     num_papers = len(papers.x_NF)
-    center_C = np.random.default_rng(seed).choice(
-        num_papers, max(1, num_papers // CELL_PAPERS), replace=False
-    )
-    _, center_CF = papers.points(np.sort(center_C))
+    center_CF = _centers(papers, seed)
     blocks = []
     for block in _blocks(num_papers):
         paper_B, point_BF = papers.points(block)
@@ -210,6 +210,28 @@ def _make_cells(papers: _Papers, seed: int) -> Cells:
     order_M = np.argsort(cell_M, kind="stable")
     bounds = np.searchsorted(cell_M[order_M], np.arange(len(center_CF) + 1))
     return Cells(center_CF=center_CF, members=Csr(bounds, paper_M[order_M].astype(np.int32)))
+
+
+def _centers(papers: _Papers, seed: int) -> np.ndarray:
+    """Choose the centers of the cells: the means of the papers nearest to randomly chosen ones.
+
+    That is k-means on a sample, ended after one round. On the synthetic graph with 60,000 papers
+    cells around single papers find 0.90 of the similar papers, these 0.98, and those of three
+    rounds no more; with 200,000 papers it is 0.55 and 0.71.
+    """
+    num_papers = len(papers.x_NF)
+    rng = np.random.default_rng(seed)
+    num_cells = max(1, num_papers // CELL_PAPERS)
+    _, center_CF = papers.points(np.sort(rng.choice(num_papers, num_cells, replace=False)))
+    num_sampled = min(num_papers, CENTER_PAPERS * num_cells)
+    _, point_MF = papers.points(np.sort(rng.choice(num_papers, num_sampled, replace=False)))
+    if not len(center_CF) or not len(point_MF):
+        return center_CF
+    cell_M = _search(center_CF, point_MF, 1)[:, 0]
+    order_M = np.argsort(cell_M, kind="stable")
+    cell_U, first_U, count_U = np.unique(cell_M[order_M], return_index=True, return_counts=True)
+    center_CF[cell_U] = np.add.reduceat(point_MF[order_M], first_U) / count_U[:, None]
+    return center_CF
 
 
 def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:

@@ -62,7 +62,9 @@ export function draw({ asked, predictions, titles, linkTo, width }) {
     const title = name(each.id, titles);
     const shape = make("rect", { ...box, y: each.y - BOX / 2, rx: 6 });
     const label = text("", { x: box.x + 8, y: each.y + 4 }, cut(title, (box.width - 14) / LETTER));
-    nodes.push(node("between", [shape, label], { ranks: [...each.ranks], title, href: linkTo(each.id) }));
+    nodes.push(
+      node("between", [shape, label], { ranks: [...each.ranks], title, href: linkTo(each.id) }),
+    );
   });
   const byId = new Map(between.map((each) => [each.id, each]));
   shown.forEach((each, index) => {
@@ -80,12 +82,16 @@ export function draw({ asked, predictions, titles, linkTo, width }) {
     const shape = circle(...at, RADIUS);
     const label = text("", { x: at[0], y: at[1] + 4 }, String(each.rank));
     const title = name(each.id, titles);
-    nodes.push(node("prediction", [shape, label], { ranks: [each.rank], title, href: linkTo(each.id) }));
+    nodes.push(
+      node("prediction", [shape, label], { ranks: [each.rank], title, href: linkTo(each.id) }),
+    );
   });
   others.forEach((each, index) => {
     const x = column.between + 4 + (index % perRow) * 14;
     const shape = circle(x, TOP + rows * ROW + 32 + Math.floor(index / perRow) * 14, 4);
-    nodes.push(node("other", [shape], { ranks: [], title: name(each.id, titles), href: linkTo(each.id) }));
+    nodes.push(
+      node("other", [shape], { ranks: [], title: name(each.id, titles), href: linkTo(each.id) }),
+    );
   });
   const ranks = shown.map((each) => each.rank);
   nodes.push(node("source", [circle(column.source, middle, 8)], { ranks, title: asked.label }));
@@ -133,7 +139,8 @@ function lighting(element, parts) {
     element.classList.toggle("is-lit", chosen.length > 0);
     for (const part of parts) {
       const { ranks, over } = part.drawn;
-      const isOn = ranks.some((rank) => chosen.includes(rank)) && (!between || !over || over === between);
+      const isOn =
+        ranks.some((rank) => chosen.includes(rank)) && (!between || !over || over === between);
       part.classList.toggle("lit", chosen.length > 0 && isOn);
     }
   };

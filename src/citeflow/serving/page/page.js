@@ -37,7 +37,9 @@ async function call(path, { body, signal }) {
   } catch (error) {
     if (signal.aborted || error instanceof Problem) throw error;
     const isSlow = error.name === "TimeoutError";
-    throw new Problem(isSlow ? `no answer within ${WAIT_MS / 1000} s` : "the server does not answer");
+    throw new Problem(
+      isSlow ? `no answer within ${WAIT_MS / 1000} s` : "the server does not answer",
+    );
   }
 }
 
@@ -122,7 +124,9 @@ async function show() {
   $("fold").open = !state.paper;
   const patience = setTimeout(() => settle("Asking…", true), PATIENCE_MS);
   try {
-    const [asked, answer] = state.paper ? await askKnown(state.paper, signal) : await askNew(state, signal);
+    const [asked, answer] = state.paper
+      ? await askKnown(state.paper, signal)
+      : await askNew(state, signal);
     render(asked, answer);
     settle(`${answer.predictions.length} papers found`);
     if (!$("options").contains(document.activeElement)) lead();
@@ -173,19 +177,25 @@ function problemLine(error, again) {
     error instanceof Problem ? error.message : "this page has a fault of its own",
   ]);
   if (error.hint) line.append(make("span", {}, [error.hint]));
-  line.append(make("button", { type: "button", className: "plain", onclick: again }, ["Try again"]));
+  line.append(
+    make("button", { type: "button", className: "plain", onclick: again }, ["Try again"]),
+  );
   return line;
 }
 
 function render(asked, answer) {
   document.title = `${asked.label} · citeflow`;
-  const titles = new Map(asked.references.filter((each) => each.title).map((each) => [String(each.id), each.title]));
+  const titles = new Map(
+    asked.references.filter((each) => each.title).map((each) => [String(each.id), each.title]),
+  );
   for (const each of answer.predictions) if (each.title) titles.set(String(each.id), each.title);
   const items = answer.predictions.map((each) => predictionItem(each, titles));
   const card = make("div", { className: "card" }, [
     items.length
       ? make("ol", { className: "list" }, items)
-      : make("p", { className: "remark" }, ["No paper found: there is none that fits, or none that it does not cite."]),
+      : make("p", { className: "remark" }, [
+          "No paper found: there is none that fits, or none that it does not cite.",
+        ]),
   ]);
   const parts = [card];
   if (items.length) parts.push(drawingCard(asked, answer.predictions, titles, items));
@@ -278,14 +288,19 @@ function findPaper(text, id, from) {
 function drawingCard(asked, predictions, titles, items) {
   const figure = make("figure", { className: "card" });
   const legend = make("ul", { className: "legend", ariaHidden: "true" });
-  const caption = make("figcaption", {}, ["Point at a paper to see its paths; the list says the same in words."]);
+  const caption = make("figcaption", {}, [
+    "Point at a paper to see its paths; the list says the same in words.",
+  ]);
   let drawing = null;
   const refresh = () => {
     const style = getComputedStyle(figure);
-    const width = figure.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const width =
+      figure.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     if (width < 50 || drawing?.width === width) return;
     const made = draw({ asked, predictions, titles, linkTo: linkToPaper, width });
-    legend.replaceChildren(...made.legend.map(([group, words]) => make("li", { className: group }, [words])));
+    legend.replaceChildren(
+      ...made.legend.map(([group, words]) => make("li", { className: group }, [words])),
+    );
     figure.replaceChildren(legend, made.element, caption);
     drawing = { ...made, width };
   };
@@ -337,9 +352,12 @@ async function find({ enter = false } = {}) {
   if (!words) return list([], "");
   try {
     const { papers } = await call(`v1/papers?q=${encodeURIComponent(words)}&limit=10`, { signal });
-    const only = papers.find((each) => String(each.id) === words) ?? (papers.length === 1 ? papers[0] : null);
+    const only =
+      papers.find((each) => String(each.id) === words) ?? (papers.length === 1 ? papers[0] : null);
     if (enter && only) return open(only);
-    const said = papers.length ? `${papers.length === 10 ? "The first 10" : papers.length} found` : "No paper found";
+    const said = papers.length
+      ? `${papers.length === 10 ? "The first 10" : papers.length} found`
+      : "No paper found";
     list(papers, papers.length ? said : `${said} for “${words}”`);
     if (enter && papers.length) activate(0);
   } catch (error) {
@@ -353,7 +371,12 @@ function list(papers, said) {
     const about = [`id ${each.id}`, each.date, `cited by ${count(each.cited_by)}`];
     const item = make("li", { id: `found-${index}`, role: "option", ariaSelected: "false" }, [
       each.title || String(each.id),
-      make("small", {}, [about.filter(Boolean).slice(each.title ? 0 : 1).join(" · ")]),
+      make("small", {}, [
+        about
+          .filter(Boolean)
+          .slice(each.title ? 0 : 1)
+          .join(" · "),
+      ]),
     ]);
     item.addEventListener("click", () => open(each));
     return item;
@@ -391,7 +414,7 @@ function go(state) {
 }
 
 function onKey(event) {
-  const count = search.papers.length;
+  const number = search.papers.length;
   if (event.key === "Enter") {
     event.preventDefault();
     if (search.active >= 0) open(search.papers[search.active]);
@@ -399,12 +422,12 @@ function onKey(event) {
   } else if (event.key === "Escape") {
     if (!$("found").hidden) event.preventDefault(); // or the words were gone too
     unfold(false);
-  } else if (count && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
+  } else if (number && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
     event.preventDefault();
     const step = event.key === "ArrowDown" ? 1 : -1;
     const start = search.active < 0 && step < 0 ? 0 : search.active;
     if ($("found").hidden) unfold(true);
-    activate((start + step + count) % count);
+    activate((start + step + number) % number);
   }
 }
 
@@ -414,8 +437,10 @@ function onKey(event) {
 async function introduce() {
   const about = await call("v1/about", { signal: new AbortController().signal });
   const size = `${count(about.num_papers)} papers, ${count(about.num_citations)} citations`;
-  $("about").textContent = `What a paper of ${about.dataset}, or a new one, most likely should cite and does not, with reasons. ${size}.`;
-  $("made-by").textContent = `citeflow ${about.citeflow} · ${about.name} · index ${about.version.slice(0, 12)}`;
+  $("about").textContent =
+    `What a paper of ${about.dataset}, or a new one, most likely should cite and does not, with reasons. ${size}.`;
+  $("made-by").textContent =
+    `citeflow ${about.citeflow} · ${about.name} · index ${about.version.slice(0, 12)}`;
   for (const element of document.querySelectorAll(".of-text")) element.hidden = !about.has_text;
   $("dated").hidden = $("since-field").hidden = !about.has_dates;
   if (!about.has_titles) document.querySelector("label[for=search]").textContent = "Its id";

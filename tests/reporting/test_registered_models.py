@@ -58,12 +58,17 @@ def call(capsys, *arguments):
 
 
 def test_each_model_is_one_version_however_often_it_is_published(registry, capsys):
+    from mlflow import MlflowClient
+
     for name in ("a", "bb", "a", "ccc", "bb", "a"):
         registry.publish(name, 0.5)
     _, versions, _ = call(capsys, "list")
     assert [(each["number"], each["run"]) for each in versions] == [(3, "ccc"), (2, "bb"), (1, "a")]
     assert [each["aliases"] for each in versions] == [["candidate"], [], []]
     assert versions[0]["scores"]["all"] == 0.5
+    # Somebody else's version under the same name hides none of ours.
+    MlflowClient().create_model_version(registry.name, source="models:/m-0", tags={})
+    assert call(capsys, "list")[1] == versions
 
 
 def test_champion_moves_to_a_better_model_only(registry, capsys):

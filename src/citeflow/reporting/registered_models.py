@@ -154,7 +154,7 @@ def _registry(failed: str) -> Iterator["MlflowClient"]:
 
 
 def versions(name: str) -> list[Version]:
-    """Return all versions of a registered model, the newest first.
+    """Return all versions of a registered model, the newest first; one of others is left out.
 
     Raises:
         NotFoundError: there is no such model.
@@ -162,7 +162,12 @@ def versions(name: str) -> list[Version]:
     """
     with _registry("list the models") as client:
         aliases = _aliases(client, name)
-        found = [_read(each, aliases) for each in client.search_model_versions(f"name = '{name}'")]
+        found = []
+        for each in client.search_model_versions(f"name = '{name}'"):
+            try:
+                found.append(_read(each, aliases))
+            except CorruptError as error:
+                log("models", "left out", version=each.version, because=error.what)
     return sorted(found, key=lambda version: -version.number)
 
 

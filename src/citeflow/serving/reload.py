@@ -107,11 +107,6 @@ class IndexHolder:
                 if self._is_another(folder):
                     self._open(folder)
                 pause_s, said = every_s, ""
-            except NotFoundError as error:  # nothing is there yet, which is no fault
-                pause_s = every_s
-                if said != _first_line(error):
-                    said = _first_line(error)
-                    log("serve", "waits for an index", because=said)
             except Exception as error:
                 fault = _first_line(error)
                 if fault != said:  # once, and not at every look

@@ -87,6 +87,7 @@ def test_an_index_that_appears_later_is_taken_up(link, tmp_path):
         (tmp_path / "copy").rename(tmp_path / "later")
         wait_until(lambda: server.holder.is_ready)
         assert server.post("/v1/papers/p300/citations").status_code == 200
+        assert 'result="failed"' not in server.get("/metrics").text
 
 
 def test_a_folder_that_is_replaced_in_place_is_taken_up(index_folder, other_folder, tmp_path):

@@ -9,6 +9,7 @@ Legend: N papers, F features, C cells, B papers of a cell, k similar papers of e
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -135,15 +136,9 @@ class SimilarToNew:
         asked, asked_1F = _Papers(x_F[None], day_1, papers.middle).points(np.array([0]))
         if not len(asked):
             return np.empty(0, dtype=np.int32)
-        blocks = (
-            _blocks(len(papers.x_NF))
-            if exact or self._cells is None
-            else [self._cells.around(asked_1F[0])]
-        )
         found: list[np.ndarray] = []
         distances: list[np.ndarray] = []
-        for block in blocks:
-            paper_B, point_BF = papers.points(block)
+        for paper_B, point_BF in self._searched(asked_1F[0], exact=exact):
             if len(paper_B):
                 distance_1K, index_1K = _neighbors(point_BF, asked_1F, self._k)
                 distances.append(distance_1K[0])
@@ -152,6 +147,23 @@ class SimilarToNew:
             return np.empty(0, dtype=np.int32)
         nearest_K = np.argsort(np.concatenate(distances), kind="stable")[: self._k]
         return np.sort(np.concatenate(found)[nearest_K]).astype(np.int32)
+
+    def _searched(
+        self, point_F: np.ndarray, *, exact: bool
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield papers and their points."""
+        if self._cells is not None and not exact:
+            yield self._papers.points(self._cells.around(point_F))
+        elif len(self._papers.x_NF) <= EXACT:
+            yield self._all
+        else:
+            for block in _blocks(len(self._papers.x_NF)):
+                yield self._papers.points(block)
+
+    @cached_property
+    def _all(self) -> tuple[np.ndarray, np.ndarray]:
+        """All papers of a small graph, whose points are kept."""
+        return self._papers.points(np.arange(len(self._papers.x_NF)))
 
 
 def _blocks(num_papers: int) -> Iterator[np.ndarray]:

@@ -18,8 +18,8 @@ from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.problems import ProblemError
 from citeflow.utils.logging import log
 
-MAX_PAUSE_S = 300.0
-"""Longest pause before another look at a faulty index."""
+MAX_PAUSE_S = 60.0
+"""Longest pause before another look at a faulty index, all of which may be read each time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +99,8 @@ class IndexHolder:
         """Look for an index until the server ends; after faults less and less often."""
         pause_s = every_s
         said = ""
+        if not (folder / files.MANIFEST).is_file():
+            log("serve", "waiting for an index", path=folder)
         while True:
             try:
                 folder = self._source.find()
@@ -111,18 +113,15 @@ class IndexHolder:
                     kept = "none" if self._index is None else self._index.manifest.sha256[:12]
                     log("serve", "index not taken", because=fault, kept=kept)
                     self._metrics.loads.labels("failed").inc()
-                is_new = fault != said
+                pause_s = min(2 * pause_s, MAX_PAUSE_S) if fault == said else every_s
                 said = fault
-                pause_s = every_s if is_new else min(2 * pause_s, MAX_PAUSE_S)
             if self._is_leaving.wait(pause_s):
                 return
 
     def _is_another(self, folder: Path) -> bool:
         try:
             manifest = files.read_manifest(folder, SERVING_INDEX)
-        except NotFoundError:
-            if self._index is None:
-                raise
+        except NotFoundError:  # not yet, or not any more
             return False
         return self._index is None or manifest.sha256 != self._index.manifest.sha256
 

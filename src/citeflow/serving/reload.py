@@ -99,13 +99,15 @@ class IndexHolder:
         """Look for an index until the server ends; after faults less and less often."""
         pause_s = every_s
         said = ""
-        if not (folder / files.MANIFEST).is_file():
-            log("serve", "waiting for an index", path=folder)
+        is_waiting = False
         while True:
             try:
                 folder = self._source.find()
                 if self._is_another(folder):
                     self._open(folder)
+                elif self._index is None and not is_waiting:
+                    log("serve", "waiting for an index", path=folder)
+                    is_waiting = True
                 pause_s, said = every_s, ""
             except Exception as error:
                 fault = _first_line(error)

@@ -1,6 +1,7 @@
 """Each route, over HTTP."""
 
 import json
+import socket
 
 import jsonschema
 from serving.conftest import running
@@ -9,6 +10,7 @@ from citeflow.evaluation.answers import Wanted
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.reporting.predictions import to_json
 from citeflow.serving import app as module
+from citeflow.serving.server import Address
 
 
 def expected(index, query, **wanted):
@@ -143,6 +145,11 @@ def test_answers_fit_the_openapi_page(server):
         schema = page["paths"][route][method]["responses"]["200"]["content"]["application/json"]
         jsonschema.validate(response.json(), {**schema["schema"], "components": page["components"]})
     assert page["paths"]["/v1/citations"]["post"]["responses"]["default"]
+
+
+def test_the_listener_names_its_protocol_so_that_answers_are_sent_at_once():
+    with Address(port=0).bind() as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_no_answer_before_the_index_is_open(tmp_path):

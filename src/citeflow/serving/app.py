@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from citeflow import __version__
 from citeflow.errors import CiteflowError
@@ -311,7 +311,7 @@ def _summary(index: ServingIndex, row: int) -> dict[str, JsonValue]:
 
 def _add_page(app: FastAPI) -> None:
     """Serve each file of the page by its name, and the page itself at /."""
-    files = {file.name: file for file in PAGE.iterdir() if file.is_file()}
+    contents = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.is_file()}
     headers = {
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
         "Referrer-Policy": "no-referrer",
@@ -321,10 +321,10 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     @app.get("/{name}", include_in_schema=False)
     async def page(name: str = "index.html") -> Response:
-        if name not in files:
+        if name not in contents:
             raise ProblemError(HTTPStatus.NOT_FOUND, "no such page")
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return FileResponse(files[name], media_type=media_type, headers=headers)
+        return Response(contents[name], media_type=media_type, headers=headers)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

@@ -35,10 +35,20 @@ class Address:
             UnavailableError: the address is in use, or not this machine's.
         """
         try:
-            [*_, (family, _, _, _, where)] = socket.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM
-            )
-            return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+            family, kind, _, _, where = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            # asyncio sends small answers at once (TCP_NODELAY) where the protocol is named alone;
+            # else each waits 40 ms for an acknowledgement.
+            listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(where)
+                listener.listen(BACKLOG)
+            except OSError:
+                listener.close()
+                raise
+            return listener
         except OSError as error:
             is_name = isinstance(error, socket.gaierror)  # whose numbers are of another list
             reason = error.strerror if is_name else os.strerror(error.errno or 0)

@@ -67,7 +67,11 @@ def test_each_model_is_one_version_however_often_it_is_published(registry, capsy
     assert [each["aliases"] for each in versions] == [["candidate"], [], []]
     assert versions[0]["scores"]["all"] == 0.5
     # Somebody else's version under the same name hides none of ours.
-    MlflowClient().create_model_version(registry.name, source="models:/m-0", tags={})
+    client = MlflowClient()
+    model_id = client.search_model_versions(f"name = '{registry.name}'")[0].source.rpartition("/")[
+        2
+    ]
+    client.create_model_version(registry.name, source=f"models:/{model_id}", model_id=model_id)
     assert call(capsys, "list")[1] == versions
 
 

@@ -22,8 +22,11 @@ import torch
 from ogb_recipe import train
 
 from citeflow import config as settings
-from citeflow import files, stages
+from citeflow.evaluation.evaluator import evaluate
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.paths import RunPaths
+from citeflow.report import REPORT
+from citeflow.training.launch import train_locally
 
 PLAIN = ["model.predictor=dot"]
 
@@ -39,13 +42,10 @@ def main() -> None:
     ]
     config = settings.load(overrides=[*overrides, *options.overrides])
     with tempfile.TemporaryDirectory() as scratch:
-        run_dir = Path(scratch)
-        model = stages.train(
-            options.graph, run_dir=run_dir, log_dir=run_dir, config=config, workers=options.workers
-        )
-        report = files.read_json(
-            stages.evaluate(model, graph=options.graph, run_dir=run_dir) / "report.json"
-        )
+        run = RunPaths(Path(scratch), "against-recipe")
+        model = train_locally(options.graph, run, config=config, workers=options.workers)
+        evaluated = evaluate(model, graph=options.graph, run=run)
+        report = json.loads((evaluated / REPORT).read_text())
         lines = (model / "evaluations.jsonl").read_text().splitlines()
     print(json.dumps(_compare(recipe, [json.loads(line) for line in lines], report)))
 

@@ -103,6 +103,7 @@ def measure(command: list[str]) -> tuple[float, float, float]:
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, status, usage = os.wait4(process.pid, 0)
+    assert process.stderr is not None
     if status:
         sys.exit(process.stderr.read().decode()[-800:])
     cpu_s = usage.ru_utime + usage.ru_stime

@@ -73,7 +73,7 @@ def train(
         began = time.monotonic()
         losses = [
             _step(model, optimizer, x_NF, adjacency, source_E[part_P], target_E[part_P])
-            for part_P in torch.randperm(len(source_E)).split(BATCH)
+            for part_P in torch.split(torch.randperm(len(source_E)), BATCH)
         ]
         seconds += time.monotonic() - began
         if epoch % every == 0 or epoch == epochs:
@@ -98,7 +98,7 @@ def _step(
     loss = -(positive + TINY).log().mean() - (1 - negative + TINY).log().mean()
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return float(loss.item())
 
 
 @torch.no_grad()

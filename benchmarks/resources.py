@@ -70,9 +70,9 @@ class Rounds:
         """Training citations by second of the clock, and by second of the processor."""
         began, cpu_s, positives = time.perf_counter(), time.process_time(), 0
         for _ in range(self._count):
-            inputs = self._steps.inputs(self._next)
-            self._steps.compute(inputs)
-            positives += inputs.num_samples
+            batch = self._steps.batch(self._next)
+            self._steps.compute(batch)
+            positives += batch.num_samples
             self._next += 1
         return positives / (time.perf_counter() - began), positives / (time.process_time() - cpu_s)
 

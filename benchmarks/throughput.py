@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from citeflow import files
+from citeflow.artifacts import TRAINED_MODEL
 
 WORKERS = (2, 1)
 SAMPLE_EVERY_S = 0.5
@@ -82,10 +83,10 @@ def _train(
         if process.returncode:
             log.seek(0)
             raise SystemExit(log.read())
-    facts = files.read_json(root / "runs" / name / "model" / files.MANIFEST)["facts"]
+    manifest = files.read_manifest(root / "runs" / name / "model", TRAINED_MODEL)
     return {
-        "positives_per_s": facts["positives_per_s"],
-        "steps": facts["steps"],
+        "positives_per_s": manifest.number("positives_per_s"),
+        "steps": manifest.number("steps"),
         "peak_bytes_per_worker": peak,
     }
 

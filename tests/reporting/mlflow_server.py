@@ -42,7 +42,7 @@ def no_variables():
         yield
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The URL of a server."""
     try:

@@ -74,7 +74,7 @@ def wait_until(is_true):
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(index_folder):
     with running(index_folder) as found:
         yield found

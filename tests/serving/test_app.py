@@ -4,7 +4,7 @@ import json
 import socket
 
 import jsonschema
-from serving.conftest import running
+from serving.conftest import running, wait_until
 
 from citeflow.evaluation.answers import Wanted
 from citeflow.evaluation.queries import QueryPaper
@@ -113,7 +113,14 @@ def test_a_request_keeps_its_id_and_has_a_line_in_the_log(server, capfd):
     assert response.headers["X-Request-ID"] == "mine-1"
     made = server.get("/v1/papers/nobody", headers={"X-Request-ID": "no good\tid"})
     assert made.json()["request_id"] == made.headers["X-Request-ID"] != "no good\tid"
-    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    printed = []
+
+    def has_both():  # a line is written behind its answer
+        printed.append(capfd.readouterr().out)
+        return "".join(printed).count("\n") >= 2
+
+    wait_until(has_both)
+    lines = [json.loads(line) for line in "".join(printed).splitlines()]
     assert [(each["request_id"], each["status"], each["route"]) for each in lines] == [
         ("mine-1", 200, "/v1/papers/{paper:path}"),
         (made.headers["X-Request-ID"], 404, "/v1/papers/{paper:path}"),

@@ -13,7 +13,7 @@ from citeflow.evaluation.baselines import Baselines
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.preparation import write_prepared
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.structural import BASELINE_PATHS
+from citeflow.models.meta_paths import BASELINE_PATHS
 from citeflow.utils.usage import StageMeter
 
 RAW = files.Manifest(kind="RawDataset", sha256="0" * 64, inputs={}, facts={}, files={})

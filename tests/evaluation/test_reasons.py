@@ -5,7 +5,7 @@ import pytest
 
 from citeflow.evaluation.reasons import Names, find_evidence, find_reasons
 from citeflow.graph.source import Source
-from citeflow.models.structural import PATHS
+from citeflow.models.meta_paths import PATHS
 
 NUM_PAIRS = 60
 NUM_RANDOM = 400

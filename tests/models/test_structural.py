@@ -14,7 +14,8 @@ from small_graphs import csrs, random_citations, random_days
 from citeflow.graph.csr import Csr, build_csr
 from citeflow.graph.source import Source
 from citeflow.models import structural as module
-from citeflow.models.structural import BASELINE_PATHS, BASELINES, PATHS, StructuralFeatures
+from citeflow.models.meta_paths import BASELINE_PATHS, PATHS
+from citeflow.models.structural import BASELINES, StructuralFeatures
 
 SEEDS = range(3)
 NUM_PAPERS = 11

@@ -34,7 +34,7 @@ class Baselines:
         """Yield name and scores of each predictor; float32 [P, K].
 
         Args:
-            sums: over `structural.BASELINE_PATHS` of each pair.
+            sums: over `meta_paths.BASELINE_PATHS` of each pair.
             source_P: sources.
             candidates: of each source [P, K], or [K] where all sources share them.
         """

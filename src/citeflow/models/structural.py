@@ -20,6 +20,15 @@ from citeflow.data.citation_graph import DAYS_PER_YEAR
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.similar import unit_features
 from citeflow.graph.source import Source
+from citeflow.models.meta_paths import (
+    BASELINE_PATHS,
+    PATHS,
+    REVERSE,
+    MetaPath,
+    Prefix,
+    prefix_of,
+    prefixes_of,
+)
 from citeflow.models.path_counts import (
     EndsOfWalk,
     InvertedIndex,
@@ -39,66 +48,11 @@ hub, than from a random candidate."""
 MAX_KEPT_FEATURES = 1 << 24
 """Features of all papers, 64 MB, that are kept as they are scaled for the cosine."""
 
-Prefix = tuple[tuple[str, ...], str]
-"""Hops of a path but for its last one, and how the papers on them are weighted."""
-
 Walks = dict[Prefix, Walk]
 Sums = dict[str, np.ndarray]
-REVERSE = {
-    "references": "citations",
-    "citations": "references",
-    "neighbors": "neighbors",
-    "similar": "similar",
-}
 RECENT_YEARS = (1, 3)
 """Lengths of the times before the source in which the citations of a candidate are counted."""
 
-
-@dataclass(frozen=True, slots=True)
-class MetaPath:
-    """A kind of path from the source to a candidate, by the relations that it follows.
-
-    Its feature is ln(1 + scale * sum over the paths of the product of the weights of the papers
-    between).
-    """
-
-    name: str
-    hops: tuple[str, ...]
-    weight: str
-    """Weight of a paper with degree d along the next hop: "one", "log" (1 / ln d) or "inverse" (1 /
-    d)."""
-
-    scale: float
-    """Brings the sum to a range where the logarithm tells weak from strong."""
-
-    @property
-    def last(self) -> str:
-        """The hop that ends at the candidate."""
-        return self.hops[-1]
-
-    @property
-    def prefix(self) -> Prefix:
-        """The part that it shares with the paths that differ from it in the last hop only."""
-        return _prefix(self.hops[:-1], self.weight)
-
-
-PATHS = (
-    MetaPath("common_neighbors", ("neighbors", "neighbors"), "one", 1.0),
-    MetaPath("adamic_adar", ("neighbors", "neighbors"), "log", 1.0),
-    MetaPath("resource_allocation", ("neighbors", "neighbors"), "inverse", 10.0),
-    MetaPath("reference_of_reference", ("references", "references"), "inverse", 10.0),
-    MetaPath("bibliographic_coupling", ("references", "citations"), "inverse", 10.0),
-    MetaPath("co_citation", ("references", "citations", "references"), "inverse", 100.0),
-    MetaPath("reference_chain", ("references", "references", "references"), "inverse", 100.0),
-    MetaPath("coupling_of_reference", ("references", "references", "citations"), "inverse", 100.0),
-    MetaPath("citation_of_coupled", ("references", "citations", "citations"), "inverse", 100.0),
-    MetaPath("cited_together", ("citations", "references"), "inverse", 10.0),
-    MetaPath("reference_of_similar", ("similar", "references"), "one", 1.0),
-)
-"""The first three are the training-free predictors of Liben-Nowell & Kleinberg (2007), Adamic &
-Adar (2003) and Zhou, Lü & Zhang (2009); the others follow the direction of citations."""
-
-BASELINE_PATHS = PATHS[:3]
 
 BASELINES = (*(path.name for path in BASELINE_PATHS), "popularity")
 """Predictors that need no training."""
@@ -311,7 +265,7 @@ class StructuralFeatures:
                     [path for path in paths if (path.prefix, path.last) == (prefix, last)],
                     walks[prefix],
                 )
-                for prefix, last in _prefixes(paths)
+                for prefix, last in prefixes_of(paths)
             ),
         )
 
@@ -349,7 +303,7 @@ class StructuralFeatures:
         walks: Walks = {}
         for path in paths:
             for length, hop in enumerate(path.hops[:-1]):
-                key = _prefix(path.hops[: length + 1], path.weight)
+                key = prefix_of(path.hops[: length + 1], path.weight)
                 if key in walks:
                     continue
                 if first is not None and not length:
@@ -360,7 +314,7 @@ class StructuralFeatures:
                     excluded = None if hop == "similar" else excluded_edges
                     walks[key] = start(self._graphs[hop], source_S, excluded)
                     continue
-                before = walks[_prefix(path.hops[:length], path.weight)]
+                before = walks[prefix_of(path.hops[:length], path.weight)]
                 weight_N = self._weight(hop, path.weight)
                 walks[key] = extend(before, self._graphs[hop], weight_N, source_S)
         return walks
@@ -376,8 +330,8 @@ class StructuralFeatures:
             walks: their prefixes.
             candidates: of each source; P in all.
         """
-        num_ends = {last: 0 for _, last in _prefixes(paths)}
-        for prefix, last in _prefixes(paths):
+        num_ends = {last: 0 for _, last in prefixes_of(paths)}
+        for prefix, last in prefixes_of(paths):
             num_ends[last] += len(walks[prefix].paper_E)
         forward = [
             path for path in paths if HUB_FACTOR * num_ends[path.last] < len(candidates.col_E)
@@ -394,7 +348,7 @@ class StructuralFeatures:
         """Walk the last hop forward, and find the candidates that it ends at."""
         ends = {
             (prefix, last): rows_of(self._graphs[last], walks[prefix].paper_E)
-            for prefix, last in _prefixes(paths)
+            for prefix, last in prefixes_of(paths)
         }
         queries = [
             (rows.rowptr_N1[walks[prefix].ptr_S1], rows.col_E) for (prefix, _), rows in ends.items()
@@ -645,16 +599,6 @@ def _paper_weight(degree_N: np.ndarray, weight: str) -> np.ndarray:
     else:
         weight_N = 1 / np.maximum(degree_N, 1)
     return weight_N
-
-
-def _prefix(hops: tuple[str, ...], weight: str) -> Prefix:
-    """Key of a prefix; the first hop passes no paper, so it is the same for all weights."""
-    return hops, weight if len(hops) > 1 else "one"
-
-
-def _prefixes(paths: Sequence[MetaPath]) -> list[tuple[Prefix, str]]:
-    """Distinct pairs of prefix and last hop."""
-    return list(dict.fromkeys((path.prefix, path.last) for path in paths))
 
 
 def _to_csr(candidate_PK: np.ndarray) -> Csr:

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
 import requests
 
 from citeflow.cli import options
-from citeflow.cli.predict import Asked, asked, query_of
+from citeflow.cli.predict import Asked, Listed, asked, listed, query_of
 from citeflow.errors import (
     CiteflowError,
     ConfigError,
@@ -35,25 +36,15 @@ ERRORS: dict[int, type[CiteflowError]] = {
 @click.command(cls=options.RecordCommand)
 @click.argument("url")
 @asked
-@click.option("--since", default="", metavar="YEAR", help="List only papers from then on.")
-@click.option(
-    "--exclude-cited/--include-cited",
-    default=True,
-    help="Leave out what the paper cites already (the default), or rank it too.",
-)
+@listed
 @click.option("--exact", is_flag=True, help="Rank all papers, which takes longer.")
-@click.option(
-    "-k", type=options.POSITIVE, default=10, show_default=True, metavar="K", help="How many."
-)
 @click.option("--json", "output", flag_value="json", help="One JSON object.")
 @click.option("--table", "output", flag_value="table", help="Text, the default on a terminal.")
 def ask(
     url: str,
     asked: Asked,
-    since: str,
-    exclude_cited: bool,
+    listed: Listed,
     exact: bool,
-    k: int,
     output: str | None,
 ) -> None:
     """Ask a server for the papers that a paper should cite and does not, and why.
@@ -65,7 +56,7 @@ def ask(
         hint = "citeflow predict --batch, or POST /v1/citations:batch"
         raise ConfigError("one paper at a time", "--batch", hint=hint)
     query = query_of(asked).model_dump(mode="json", exclude_defaults=True)
-    wanted = {"k": k, "since": since, "exclude_cited": exclude_cited, "exact": exact}
+    wanted = {**asdict(listed), "exact": exact}
     answer = _post(f"{url.rstrip('/')}/v1/citations:batch", {"queries": [query], **wanted})
     [found] = answer["answers"]
     if "error" in found:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,18 +72,34 @@ asked = options.grouped(
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """Which papers are listed."""
+
+    since: str
+    exclude_cited: bool
+    k: int
+
+
+listed = options.grouped(
+    "listed",
+    Listed,
+    click.option("--since", default="", metavar="YEAR", help="List only papers from then on."),
+    click.option(
+        "--exclude-cited/--include-cited",
+        default=True,
+        help="Leave out what the paper cites already (the default), or rank it too.",
+    ),
+    click.option(
+        "-k", type=options.POSITIVE, default=10, show_default=True, metavar="K", help="How many."
+    ),
+)
+
+
 @click.command(cls=options.RecordCommand)
 @click.argument("run")
 @asked
-@click.option("--since", default="", metavar="YEAR", help="List only papers from then on.")
-@click.option(
-    "--exclude-cited/--include-cited",
-    default=True,
-    help="Leave out what the paper cites already (the default), or rank it too.",
-)
-@click.option(
-    "-k", type=options.POSITIVE, default=10, show_default=True, metavar="K", help="How many."
-)
+@listed
 @click.option("--json", "output", flag_value="json", help="One JSON object per line.")
 @click.option("--csv", "output", flag_value="csv", help="A table with a header.")
 @click.option("--bibtex", "output", flag_value="bibtex", help="Entries for a reference manager.")
@@ -92,9 +108,7 @@ asked = options.grouped(
 def predict(
     run: str,
     asked: Asked,
-    since: str,
-    exclude_cited: bool,
-    k: int,
+    listed: Listed,
     output: str | None,
     data_root: Path,
 ) -> None:
@@ -108,7 +122,7 @@ def predict(
     options.require("torch")
     from citeflow.evaluation.answers import Wanted
 
-    wanted = Wanted(k=k, exclude_cited=exclude_cited, since=since)
+    wanted = Wanted(**asdict(listed))
     if asked.batch is not None:
         _predict_batch(model, asked, wanted, output, data_root)
         return

@@ -13,7 +13,7 @@ import pyarrow.csv
 
 from citeflow.data.diagnosis import not_utf8, quote
 from citeflow.data.importers.columns import ends
-from citeflow.data.importers.source import SourceFile, stream_of
+from citeflow.data.importers.source import Source, SourceFile, stream_of
 from citeflow.errors import DataError
 
 DELIMITERS = ("\t", ",", ";", "|")
@@ -78,6 +78,13 @@ def look(file: SourceFile) -> Table | None:
                 lines=tuple(tuple(row) for row in rows if len(row) == len(rows[0])),
             )
     return None
+
+
+def tables(source: Source) -> Iterator[tuple[SourceFile, Table]]:
+    """Yield the files of a source that are tables, of the first thousand."""
+    for file in source.files[:1000]:
+        if table := look(file):
+            yield file, table
 
 
 def _is_even(rows: list[list[str]]) -> bool:

@@ -23,7 +23,7 @@ from citeflow.data.importers.columns import (
     find,
     is_count,
 )
-from citeflow.data.importers.delimited import Table, look, read_table
+from citeflow.data.importers.delimited import Table, read_table, tables
 from citeflow.data.importers.source import Source, SourceFile
 from citeflow.errors import DataError
 
@@ -44,10 +44,7 @@ class _Nodes:
 
 def _nodes(source: Source) -> list[_Nodes]:
     found = []
-    for file in source.files[:1000]:
-        table = look(file)
-        if table is None:
-            continue
+    for file, table in tables(source):
         names = table.lines[0]
         if not ends(names) and find(names, ID) is not None and len(table.lines) > 1:
             found.append(_Nodes(file, table))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from citeflow.data.importers import base
 from citeflow.data.importers.base import CERTAIN, Citations, Evidence, Importer, Notes, Stream
 from citeflow.data.importers.columns import ID, REFERENCES, ends, find
-from citeflow.data.importers.delimited import Table, look
+from citeflow.data.importers.delimited import Table, tables
 from citeflow.data.importers.node_edge_tables import read_papers
 from citeflow.data.importers.source import Source, SourceFile
 
@@ -55,10 +55,7 @@ def citations_of_cells(id_B: pa.Array, cells_B: pa.Array, separator: str) -> Cit
 
 def _lists(source: Source) -> list[_List]:
     found = []
-    for file in source.files[:1000]:
-        table = look(file)
-        if table is None:
-            continue
+    for file, table in tables(source):
         names = table.lines[0]
         column = find(names, REFERENCES)
         if column is None or ends(names) or find(names, ID) is None:

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"utils"},
     {"files"},
-    {"config", "paths", "report", "artifacts", "attempts"},
+    {"config", "paths", "report", "artifacts", "attempts", "local_runs"},
     {"data"},
     {"graph"},
     {"models", "sampling"},

@@ -70,6 +70,21 @@ class RunPaths:
         return self.folder / "train.lock"
 
     @property
+    def status_file(self) -> Path:
+        """Dataset, state and times of a pipeline that ran on this machine."""
+        return self.folder / "run.json"
+
+    @property
+    def pipeline_lock(self) -> Path:
+        """Held by the one pipeline of this machine that runs under this name."""
+        return self.folder / "run.lock"
+
+    @property
+    def archived_file(self) -> Path:
+        """There if the run is archived."""
+        return self.folder / "archived.json"
+
+    @property
     def logs(self) -> Path:
         """Event files, where TensorBoard finds them."""
         return self.data_root / "logs" / self.name

@@ -241,3 +241,20 @@ def test_runs_cancel_waits_and_deletes_the_jobs(kfp, cluster, call, submit, stat
     after = "CANCELED" if state == "RUNNING" else state
     assert (code, result["state"], result["deleted"]) == (0, after, ["PyTorchJob/mine"])
     assert [each["metadata"]["name"] for each in cluster.list("pytorchjobs")] == ["theirs"]
+
+
+def test_runs_archive_leaves_a_run_out_of_the_list_and_rm_deletes_it(kfp, call, submit):
+    kept, old = submit()["run_id"], submit()["run_id"]
+    kfp.state.states = ["SUCCEEDED"]
+    assert call("runs", "rm", old)[0] == 64
+    assert call("runs", "archive", old)[:2] == (
+        0,
+        [{"run_id": old, "name": "one", "archived": True}],
+    )
+    assert [run["run_id"] for run in call("runs", "list")[1]] == [kept]
+    assert [run["run_id"] for run in call("runs", "list", "--archived")[1]] == [old]
+    (shown,) = call("runs", "show", old)[1]
+    assert (shown["archived"], shown["parameters"]["workers"], shown["failed"]) == (True, 2, {})
+    assert call("runs", "archive", "--undo", old)[0] == call("runs", "archive", old)[0] == 0
+    assert call("runs", "rm", old)[0] == 0
+    assert [run.run_id for run in kfp.state.runs] == [kept]

@@ -171,7 +171,7 @@ def test_run_trials_ends_where_another_experiment_has_taken_its_name(run_planned
 
 
 def test_an_experiment_has_its_name_alone_on_a_machine(tmp_path, capsys):
-    with files.exclusive(tmp_path / "runs" / "mine" / "experiment.lock"):
+    with files.exclusive(RunPaths(tmp_path, "mine").pipeline_lock):
         command = ["scaling", "--workers", "1", "--run-name", "mine", "--data-root", str(tmp_path)]
         assert main(command) == UnavailableError.exit_code
     assert "another process is at work on this" in capsys.readouterr().err

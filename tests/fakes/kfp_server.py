@@ -44,8 +44,15 @@ ROUTES = {
     "GET /runs": "list_runs",
     "GET /runs/([^/:]+)": "get_run",
     "POST /runs/([^/:]+):terminate": "terminate_run",
+    "POST /runs/([^/:]+):archive": "archive_run",
+    "POST /runs/([^/:]+):unarchive": "unarchive_run",
     "GET /recurringruns": "list_recurring_runs",
     "POST /recurringruns": "create_recurring_run",
+}
+FILTERS = {
+    ("EQUALS", "display_name"),
+    ("EQUALS", "storage_state"),
+    ("NOT_EQUALS", "storage_state"),
 }
 PAGE = b"<!doctype html><title>Log in to Your Account</title>"
 TERMINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
@@ -263,8 +270,13 @@ class Answers:
         """Keep what the filter of a list asks for; protobuf leaves out a list that is empty."""
         text = self.request.query.get("filter")
         for each in read(json.loads(text), "V2beta1Filter").predicates if text else []:
-            assert (each.operation, each.key) == ("EQUALS", "display_name")
-            objects = [known for known in objects if known.display_name == each.string_value]
+            assert (each.operation, each.key) in FILTERS
+            wanted = each.operation == "EQUALS"
+            objects = [
+                known
+                for known in objects
+                if (getattr(known, each.key) == each.string_value) == wanted
+            ]
         return objects or None
 
     def healthz(self) -> object:
@@ -363,6 +375,7 @@ class Answers:
         new.created_at = datetime.now(UTC)
         new.finished_at = NEVER
         new.state = "PENDING"
+        new.storage_state = "AVAILABLE"
         self.state.runs.append(new)
         return new
 
@@ -416,6 +429,14 @@ class Answers:
             return {}
         self.state.states = ["CANCELING", "FAILED"]
         self.state.asked[run_id] = -1
+        return {}
+
+    def archive_run(self, run_id: str) -> object:
+        self.get_run(run_id).storage_state = "ARCHIVED"
+        return {}
+
+    def unarchive_run(self, run_id: str) -> object:
+        self.get_run(run_id).storage_state = "AVAILABLE"
         return {}
 
     def delete_run(self, run_id: str) -> object:

@@ -14,9 +14,6 @@ from citeflow.report import Report
 from citeflow.utils import records
 from citeflow.utils.logging import emit
 
-LOCK = "experiment.lock"
-"""Held by the one command that runs an experiment of this name on this machine."""
-
 INSTALL_TUNE = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
 
 
@@ -176,7 +173,7 @@ def _run_pipeline(
     compiled = PIPELINES[name].compiled()
     arguments = typed_parameters(compiled.read_text(), {**shared, **own})
     PIPELINES[name].validate(arguments)
-    with local.started(paths), files.exclusive(paths.folder / LOCK):
+    with local.started(paths):
         run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from citeflow import config, paths
+from citeflow import config, local_runs, paths
 from citeflow.config import Config
 from citeflow.errors import (
     INSTALL,
@@ -298,10 +298,14 @@ class LocalRun:
 
     @contextlib.contextmanager
     def started(self, run: RunPaths) -> Iterator[None]:
-        """Log the start of the pipeline, and how to resume it if it is stopped within the block."""
+        """Log and record the pipeline that the block runs; say how to resume it if it is stopped.
+
+        Raises:
+            UnavailableError: another pipeline runs under this name.
+        """
         dataset = redact_url(self.dataset)
         log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
-        with _resumable(run.name):
+        with _resumable(run.name), local_runs.recorded(run, dataset):
             yield
 
 

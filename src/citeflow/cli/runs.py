@@ -1,6 +1,8 @@
-"""`citeflow runs`: the runs on Kubeflow Pipelines, listed, followed, ended."""
+"""`citeflow runs`: the runs on Kubeflow Pipelines or of this machine, listed, followed, ended."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -9,6 +11,8 @@ from citeflow.cli.submit import timeout, wait_for_run
 from citeflow.errors import NotFoundError
 from citeflow.kubeflow.client import KfpClient
 from citeflow.kubeflow.outcome import TERMINAL
+from citeflow.kubeflow.past_runs import ServerRuns, describe
+from citeflow.local_runs import LocalRuns
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
@@ -20,11 +24,48 @@ CANCEL_TIMEOUT_S = 300.0
 run_argument = click.argument("run")
 
 
+class PastRuns(Protocol):
+    """The runs of a place, described as JSON objects."""
+
+    def list(self, *, experiment: str, limit: int, archived: bool) -> list[dict[str, object]]:
+        """Describe runs, the newest first."""
+
+    def show(self, name: str) -> dict[str, object]:
+        """Describe a run in full."""
+
+    def archive(self, name: str, *, undo: bool) -> dict[str, object]:
+        """Leave a run out of the list, or put it back."""
+
+    def delete(self, name: str) -> dict[str, object]:
+        """Delete an archived run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where runs are."""
+
+    local: bool
+    data_root: Path
+
+    def open(self, connection: options.Connection) -> PastRuns:
+        """Return the runs of this machine, or of the server that answers."""
+        return LocalRuns(self.data_root) if self.local else ServerRuns(connection.connect())
+
+
+place = options.grouped(
+    "place",
+    Place,
+    click.option("--local", is_flag=True, help="The runs below --data-root, not a server's."),
+    options.data_root,
+)
+
+
 @click.group(no_args_is_help=False)
 def runs() -> None:
-    """List, watch, read or cancel runs on Kubeflow Pipelines.
+    """List, show, watch, read, cancel, archive or delete runs.
 
-    RUN is the id of a run, or a name: the newest run of that name.
+    RUN is the id of a run on Kubeflow Pipelines, or a name: the newest run of that name. With
+    --local it is the name of a run of this machine, or EXPERIMENT/RUN.
     """
 
 
@@ -33,18 +74,48 @@ def runs() -> None:
 @click.option(
     "--limit", type=options.POSITIVE, default=20, show_default=True, metavar="N", help="At most."
 )
+@click.option("--archived", is_flag=True, help="Those that are archived, not the others.")
+@place
 @options.connection
-def list_(experiment: str, limit: int, connection: options.Connection) -> None:
+def list_(
+    experiment: str, limit: int, archived: bool, place: Place, connection: options.Connection
+) -> None:
     """Print one JSON object per run, the newest first."""
-    client = connection.connect()
-    experiment_id = ""
-    if experiment:
-        found = client.find_experiment(experiment)
-        if found is None:
-            raise NotFoundError("no such experiment", experiment)
-        experiment_id = found.experiment_id
-    for run in client.list_runs(experiment_id=experiment_id, limit=limit):
-        emit(_describe(client, run))
+    past_runs = place.open(connection)
+    for run in past_runs.list(experiment=experiment, limit=limit, archived=archived):
+        emit(run)
+
+
+@runs.command(cls=options.RecordCommand)
+@run_argument
+@place
+@options.connection
+def show(run: str, place: Place, connection: options.Connection) -> None:
+    """Print all that is known of a run: state, times, settings, scores."""
+    emit(place.open(connection).show(run))
+
+
+@runs.command(cls=options.RecordCommand)
+@run_argument
+@click.option("--undo", is_flag=True, help="Put it back among the others.")
+@place
+@options.connection
+def archive(run: str, undo: bool, place: Place, connection: options.Connection) -> None:
+    """Leave a run out of the list; nothing of it is deleted."""
+    emit(place.open(connection).archive(run, undo=undo))
+
+
+@runs.command(cls=options.RecordCommand)
+@run_argument
+@place
+@options.connection
+def rm(run: str, place: Place, connection: options.Connection) -> None:
+    """Delete a run that is archived, for good.
+
+    On a server that is its record: the model and the report stay on the volume. With --local it is
+    the folder of the run and its logs.
+    """
+    emit(place.open(connection).delete(run))
 
 
 @runs.command(cls=options.RecordCommand)
@@ -55,7 +126,7 @@ def watch(run: str, timeout_minutes: int, connection: options.Connection) -> Non
     """Wait for a run to end; exit code 75 if it failed."""
     client = connection.connect()
     found = client.get_run(run)
-    wait_for_run(client, found.run_id, _describe(client, found), timeout_minutes)
+    wait_for_run(client, found.run_id, describe(client, found), timeout_minutes)
 
 
 @runs.command(cls=options.RecordCommand)
@@ -97,21 +168,6 @@ def cancel(run: str, connection: options.Connection) -> None:
         # A step may have created another one meanwhile.
         deleted += _delete_jobs(cluster, found.run_id)
     emit({"run_id": found.run_id, "state": found.state, "deleted": deleted})
-
-
-def _describe(client: KfpClient, run: Any) -> dict[str, Any]:
-    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    # The server gives a run that has not ended a time in 1970.
-    finished_at = run.finished_at if run.state in TERMINAL else None
-    return {
-        "run_id": run.run_id,
-        "name": run.display_name,
-        "state": run.state,
-        "created": run.created_at.isoformat() if run.created_at else None,
-        "finished": finished_at.isoformat() if finished_at else None,
-        "launcher": parameters.get("launcher"),
-        "url": client.run_url(run.run_id),
-    }
 
 
 def _delete_jobs(cluster: "KubeClient", run_id: str) -> list[str]:

@@ -20,7 +20,7 @@ from citeflow.files.contents import (
     sha256_of_file,
     sha256_of_json,
 )
-from citeflow.files.locks import exclusive
+from citeflow.files.locks import exclusive, is_held
 from citeflow.files.manifests import MANIFEST, Manifest, read_manifest, verify, write_manifest
 from citeflow.files.replacing import (
     copy_directory,
@@ -51,6 +51,7 @@ __all__ = [
     "delete_directory",
     "delete_unfinished",
     "exclusive",
+    "is_held",
     "link_directory",
     "move_file",
     "names_in",

@@ -9,15 +9,18 @@ from typing import BinaryIO
 
 from citeflow.errors import UnavailableError
 
+LOOK_S = 0.2
+"""More than an `is_held` takes, which holds the lock to find out whether it can."""
+
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+def exclusive(path: Path, *, wait_s: float = LOOK_S) -> Iterator[None]:
     """Hold a lock for the block.
 
     Args:
         path: the lock file, made if it is missing. It stays: to remove it would let two processes
             hold locks on two files of one name.
-        wait_s: longest wait for another process.
+        wait_s: longest wait for another process; the default outlasts an `is_held`, no more.
 
     Raises:
         UnavailableError: another process still holds it after `wait_s`.
@@ -32,6 +35,15 @@ def exclusive(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
                 )
             time.sleep(0.1)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a lock."""
+    try:
+        with path.open("rb") as file:
+            return not _lock(file)
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: BinaryIO) -> bool:

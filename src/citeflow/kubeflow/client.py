@@ -25,6 +25,9 @@ POLL = Backoff(first_pause_s=2.0, longest_pause_s=20.0)
 LOOKUP_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """Pauses before each look for an object whose creation got no answer."""
 
+ARCHIVED = "ARCHIVED"
+"""Storage state of a run in the archive."""
+
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -121,7 +124,8 @@ class KfpClient:
     def find_experiment(self, name: str) -> Any:
         """Return the experiment of this name, or None."""
         api = self.kfp.experiments.experiment_service_list_experiments
-        page = call(api, filter=_equals("display_name", name), **self._namespace())
+        only = json.dumps({"predicates": [_predicate("display_name", "EQUALS", name)]})
+        page = call(api, filter=only, **self._namespace())
         return next(iter(page.experiments or []), None)
 
     def create_run(self, request: RunRequest) -> Any:
@@ -166,11 +170,24 @@ class KfpClient:
 
         return _create(find, api.recurring_run_service_create_recurring_run, body)
 
-    def list_runs(self, *, experiment_id: str = "", name: str = "", limit: int = 100) -> list[Any]:
-        """Return the newest runs, of one experiment or of one name if these are given."""
+    def list_runs(
+        self,
+        *,
+        experiment_id: str = "",
+        name: str = "",
+        archived: bool | None = None,
+        limit: int = 100,
+    ) -> list[Any]:
+        """Return the newest runs, of an experiment or a name, archived or not, if given."""
         where = {"experiment_id": experiment_id} if experiment_id else self._namespace()
+        predicates = []
         if name:
-            where["filter"] = _equals("display_name", name)
+            predicates.append(_predicate("display_name", "EQUALS", name))
+        if archived is not None:
+            operation = "EQUALS" if archived else "NOT_EQUALS"
+            predicates.append(_predicate("storage_state", operation, ARCHIVED))
+        if predicates:
+            where["filter"] = json.dumps({"predicates": predicates})
         api = self.kfp.runs.run_service_list_runs
         return call(api, page_size=limit, sort_by="created_at desc", **where).runs or []
 
@@ -192,6 +209,15 @@ class KfpClient:
         """Return the stages of a run that failed, with what the server says of each."""
         path = f"/apis/v2beta1/runs/{run_id}"
         return failed_stages(call(RawApi(self.kfp).get, path, (("view", "FULL"),)))
+
+    def archive_run(self, run_id: str, *, undo: bool = False) -> None:
+        """Move a run to the archive, or back."""
+        api = self.kfp.runs
+        call(api.run_service_unarchive_run if undo else api.run_service_archive_run, run_id)
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run from the server; what it left on the volume stays."""
+        call(self.kfp.runs.run_service_delete_run, run_id)
 
     def terminate_run(self, run_id: str) -> None:
         """Ask the server to end a run."""
@@ -283,8 +309,8 @@ def _create(find: Callable[[], Any], method: Callable[..., Any], *args: Any, **o
         raise
 
 
-def _equals(key: str, value: str) -> str:
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
+def _predicate(key: str, operation: str, value: str) -> dict[str, str]:
+    return {"operation": operation, "key": key, "string_value": value}
 
 
 def _described_as(description: str, objects: list[Any] | None) -> Any:

@@ -1,0 +1,223 @@
+"""The runs of this machine: recorded as they go, listed, archived and deleted afterwards."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from citeflow import files
+from citeflow.errors import CiteflowError, ConfigError, CorruptError, NotFoundError, StoppedError
+from citeflow.paths import RunPaths, is_name
+from citeflow.report import REPORT, Report
+from citeflow.utils import records
+from citeflow.utils.records import Record
+
+RUNNING = "RUNNING"
+SUCCEEDED = "SUCCEEDED"
+FAILED = "FAILED"
+STOPPED = "STOPPED"
+"""Ended by a signal; the same command resumes it."""
+INCOMPLETE = "INCOMPLETE"
+"""Without a report, and not made by a pipeline that would have recorded its end."""
+
+
+class RunStatus(Record):
+    """A pipeline of this machine, as it records itself."""
+
+    dataset: str
+    """As it was given, without secrets."""
+
+    state: str
+    created: datetime
+    """First start."""
+
+    finished: datetime | None = None
+    """Last end."""
+
+    error: str = ""
+
+
+@contextlib.contextmanager
+def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
+    """Record the state of a pipeline while the block runs it, and how it ends.
+
+    Raises:
+        UnavailableError: another pipeline runs under this name.
+    """
+    with files.exclusive(run.pipeline_lock):
+        before = _read_status(run)
+        created = before.created if before else _now()
+        status = RunStatus(dataset=dataset, state=RUNNING, created=created)
+        _write_status(run, status)
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # such as a full disk, the error itself
+                _write_status(run, _ended(status, error))
+            raise
+        _write_status(run, _ended(status, None))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRuns:
+    """The runs below a data root."""
+
+    data_root: Path
+
+    def list(self, *, experiment: str, limit: int, archived: bool) -> list[dict[str, object]]:
+        """Describe runs, the newest first.
+
+        Args:
+            experiment: only its runs; empty for those that are part of none, and experiments.
+            limit: at most.
+            archived: those that are archived, in place of those that are not.
+
+        Raises:
+            NotFoundError: no such experiment.
+        """
+        folder = self._find(experiment).folder if experiment else self.data_root / "runs"
+        found = [
+            RunPaths.of_folder(self.data_root, folder / name) for name in files.names_in(folder)
+        ]
+        chosen = [run for run in found if _is_run(run) and run.archived_file.exists() == archived]
+        described = sorted(map(_describe, chosen), key=lambda one: str(one["created"]))
+        return described[::-1][:limit]
+
+    def show(self, name: str) -> dict[str, object]:
+        """Describe a run in full: settings, scores, and the bytes that it takes.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        run = self._find(name)
+        described = {
+            **_describe(run),
+            "archived": run.archived_file.exists(),
+            "bytes": _bytes_of(run),
+        }
+        report = _read_report(run)
+        if report is None:
+            return described
+        protocols = {name: scores.figures() for name, scores in report.protocols.items()}
+        return {
+            **described,
+            "test": report.test.figures(),
+            "protocols": protocols,
+            "config": report.config.to_dict(),
+        }
+
+    def archive(self, name: str, *, undo: bool) -> dict[str, object]:
+        """Leave a run out of the list, or put it back; its files stay where they are.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        run = self._find(name)
+        if undo:
+            run.archived_file.unlink(missing_ok=True)
+        else:
+            files.write_json(run.archived_file, {"archived": _now().isoformat()})
+        return {"name": run.name, "archived": not undo}
+
+    def delete(self, name: str) -> dict[str, object]:
+        """Delete an archived run with its model, report, checkpoints and logs.
+
+        What it published to another folder, its index where it is deployed, and the graph stay.
+
+        Raises:
+            NotFoundError: no such run.
+            ConfigError: it is not archived.
+            UnavailableError: it is running.
+        """
+        run = self._find(name)
+        if not run.archived_file.exists():
+            raise ConfigError("the run is not archived", name, hint="`citeflow runs archive` first")
+        with files.exclusive(run.pipeline_lock), files.exclusive(run.lock_file):
+            freed = _bytes_of(run)
+            files.delete_directory(run.logs)
+            files.delete_directory(run.folder)
+        return {"name": run.name, "deleted": [str(run.folder), str(run.logs)], "bytes": freed}
+
+    def _find(self, name: str) -> RunPaths:
+        run = RunPaths(self.data_root, name)
+        if not all(map(is_name, name.split("/"))) or not run.folder.is_dir():
+            hint = "`citeflow runs list --local` names them, below --data-root"
+            raise NotFoundError("no such run", run.folder, hint=hint)
+        return run
+
+
+def _describe(run: RunPaths) -> dict[str, object]:
+    status = _read_status(run)
+    report = _read_report(run)
+    created = status.created if status else _modified(run.folder)
+    finished = status.finished if status else _modified(run.report / REPORT)
+    return {
+        "name": run.name,
+        "state": _state(run, status, report),
+        "created": created.isoformat(timespec="seconds") if created else None,
+        "finished": finished.isoformat(timespec="seconds") if finished else None,
+        "dataset": status.dataset if status else report.dataset if report else None,
+        "score": {"mrr": report.test.mrr} if report else None,
+        "error": (status.error if status else "") or None,
+        "path": str(run.folder),
+    }
+
+
+def _state(run: RunPaths, status: RunStatus | None, report: Report | None) -> str:
+    if files.is_held(run.pipeline_lock) or files.is_held(run.lock_file):
+        return RUNNING
+    if status:
+        # A pipeline that was killed could not record its end.
+        return STOPPED if status.state == RUNNING else status.state
+    return SUCCEEDED if report else INCOMPLETE
+
+
+def _ended(status: RunStatus, error: BaseException | None) -> RunStatus:
+    state = SUCCEEDED
+    if error:
+        is_stop = isinstance(error, StoppedError | KeyboardInterrupt)
+        state = STOPPED if is_stop else FAILED
+    text = str(error) if isinstance(error, CiteflowError) else repr(error) if error else ""
+    return status.model_copy(update={"state": state, "finished": _now(), "error": text})
+
+
+def _read_status(run: RunPaths) -> RunStatus | None:
+    """Read the status; one that cannot be read is none, as a list must not end with it."""
+    try:
+        values = files.read_json(run.status_file)
+        return records.load(RunStatus, values, error=CorruptError)
+    except (NotFoundError, CorruptError):
+        return None
+
+
+def _write_status(run: RunPaths, status: RunStatus) -> None:
+    files.write_json(run.status_file, status.model_dump(mode="json"))
+
+
+def _read_report(run: RunPaths) -> Report | None:
+    try:
+        return Report.read(run.report)
+    except (NotFoundError, CorruptError):
+        return None
+
+
+def _is_run(run: RunPaths) -> bool:
+    """Tell a run, or an experiment, from the folders of models and checkpoints in one."""
+    return any(path.exists() for path in (run.status_file, run.job_file, run.report))
+
+
+def _modified(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+
+
+def _bytes_of(run: RunPaths) -> int:
+    found = (path for folder in (run.folder, run.logs) for path in folder.rglob("*"))
+    return sum(path.lstat().st_size for path in found if path.is_file())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,87 @@
+import json
+import shutil
+
+import pytest
+
+from citeflow import files
+from citeflow.cli.main import main
+from citeflow.errors import ConfigError, NotFoundError, StoppedError, UnavailableError
+from citeflow.local_runs import LocalRuns, recorded
+from citeflow.paths import RunPaths
+
+
+@pytest.fixture
+def root(tmp_path, trained):
+    """A data root with a run that has a report."""
+    paths = RunPaths(tmp_path, "first")
+    shutil.copytree(trained.run_dir, paths.folder)
+    paths.logs.mkdir(parents=True)
+    return tmp_path
+
+
+def end(root, name, error):
+    """Record a run that ends with an error."""
+    with pytest.raises(type(error)), recorded(RunPaths(root, name), "hepth"):
+        raise error
+
+
+def states(root, **options):
+    chosen = {"experiment": "", "limit": 20, "archived": False, **options}
+    return {run["name"]: run["state"] for run in LocalRuns(root).list(**chosen)}
+
+
+def test_recorded_run_is_listed_with_how_it_ended(root):
+    with recorded(RunPaths(root, "good"), "hepth"):
+        assert states(root)["good"] == "RUNNING"
+    end(root, "bad", ConfigError("train.lr", -1))
+    end(root, "halted", StoppedError("stopped by a signal", "SIGTERM"))
+    # A run that was killed cannot say so: it is not running, as nobody holds its lock.
+    killed = RunPaths(root, "killed")
+    shutil.copytree(RunPaths(root, "halted").folder, killed.folder)
+    status = files.read_json(killed.status_file)
+    files.write_json(killed.status_file, {**status, "state": "RUNNING", "finished": None})
+    (root / "runs" / "study" / "t1" / "report").mkdir(parents=True)
+    (root / "runs" / "study" / "run.json").write_text("{")
+    (root / "runs" / "no-run").mkdir()
+    assert states(root) == {
+        "first": "SUCCEEDED",
+        "good": "SUCCEEDED",
+        "bad": "FAILED",
+        "halted": "STOPPED",
+        "killed": "STOPPED",
+        "study": "INCOMPLETE",
+    }
+    assert states(root, experiment="study") == {"study/t1": "INCOMPLETE"}
+    assert len(states(root, limit=1)) == 1
+    assert "train.lr: -1" in LocalRuns(root).show("bad")["error"]
+
+
+def test_recorded_refuses_a_second_pipeline_of_the_name_and_keeps_its_first_start(root):
+    paths = RunPaths(root, "twice")
+    with recorded(paths, "hepth"):
+        created = LocalRuns(root).show("twice")["created"]
+        with pytest.raises(UnavailableError), recorded(paths, "hepth"):
+            pass
+    with recorded(paths, "hepth"):
+        assert LocalRuns(root).show("twice")["created"] == created
+
+
+def test_local_run_is_shown_archived_and_deleted(root, capsys):
+    def call(*argv):
+        code = main(["runs", *argv, "--local", "--data-root", str(root)])
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    _, (shown,) = call("show", "first")
+    assert shown["score"]["mrr"] == shown["test"]["mrr"] > 0
+    assert shown["config"]["train"]["epochs"] == 6
+    assert call("rm", "first")[0] == ConfigError.exit_code
+    assert call("archive", "first")[0] == 0
+    assert call("list") == (0, [])
+    assert [run["name"] for run in call("list", "--archived")[1]] == ["first"]
+    assert call("archive", "first", "--undo")[0] == call("archive", "first")[0] == 0
+    with files.exclusive(RunPaths(root, "first").lock_file):
+        assert call("rm", "first")[0] == UnavailableError.exit_code
+    assert call("rm", "first")[0] == 0
+    assert not RunPaths(root, "first").folder.exists()
+    for name in ("first", "../runs", ".", "a/../b"):
+        assert call("show", name)[0] == NotFoundError.exit_code

@@ -1,7 +1,8 @@
 """The report of a run: the typed content of `report.json` and `curves.json`.
 
 These are the product's central records. `evaluate` writes them; page, Markdown, TensorBoard,
-MLflow, the run page of KFP and the experiments read them. CONTRIBUTING says where a metric is added.
+MLflow, the run page of KFP and the experiments read them. CONTRIBUTING says where a metric is
+added.
 """
 
 from collections.abc import Mapping

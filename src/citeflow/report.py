@@ -1,8 +1,8 @@
 """The report of a run: the typed content of `report.json` and `curves.json`.
 
 These are the product's central records. `evaluate` writes them; page, Markdown, TensorBoard,
-MLflow, the run page of KFP and the experiments read them. A metric is added in `Scores` (field),
-`evaluation/metrics.py` (its computation) and `reporting/formatting.py` (its label).
+MLflow, the run page of KFP and the experiments read them. CONTRIBUTING says where a metric is
+added.
 """
 
 from collections.abc import Mapping

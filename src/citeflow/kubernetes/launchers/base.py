@@ -1,7 +1,8 @@
 """The seam for kinds of training jobs: what a launcher knows, and what all of them share.
 
-A new kind is a new module beside this one and a line in LAUNCHERS. The registry is read where
-neither torch nor the kubernetes package is installed, so launchers import both inside methods.
+A new kind is a new module beside this one, a line in LAUNCHERS, and its rule in the Roles of
+manifests/base/rbac.yaml. The registry is read where neither torch nor the kubernetes package is
+installed, so launchers import both inside methods.
 """
 
 import re

@@ -453,6 +453,8 @@ def _end_run(trial, run_id):
 def _delete_jobs(trial, run_id):
     for job in jobs_of(trial, run_id):
         trial.client.delete(trial.launcher, job.name)
+        # Until then its workers may write to the folders that are removed next.
+        gone(trial, job)
 
 
 def _clean_volume(trial):

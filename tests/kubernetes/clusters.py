@@ -76,7 +76,7 @@ def watcher_of(
     )
 
 
-def eventually(condition, within_s=15):
+def eventually(condition, within_s=60):
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < deadline

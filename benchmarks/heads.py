@@ -72,8 +72,8 @@ class LookUpHead(nn.Module):
         self.common, self.index = names.index("common_neighbors"), names.index("adamic_adar")
         self.long = [i for i, name in enumerate(names) if name in LONG_PATHS]
         self.kept = list(kept)
-        self.register_buffer("common_bounds", torch.tensor(NUM_COMMON))
-        self.register_buffer("index_bounds", torch.tensor(ADAMIC_ADAR))
+        self.common_bounds = torch.tensor(NUM_COMMON)
+        self.index_bounds = torch.tensor(ADAMIC_ADAR)
         sizes = (3, len(NUM_COMMON) + 1, len(ADAMIC_ADAR) + 1)
         self.encodings = nn.ModuleList(nn.Embedding(size, ENCODING_CHANNELS) for size in sizes)
         self.head = StructuralHead(len(self.kept) + len(sizes) * ENCODING_CHANNELS)
@@ -165,7 +165,7 @@ def train_head(head: nn.Module, evidence: Sequence[Evidence], *, passes: int, se
                 part.source_index_Y,
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             schedule.step()

@@ -1,12 +1,13 @@
 """Compare the estimate of the memory that a training needs with the peak of a run here.
 
-    python benchmarks/memory.py DATA_ROOT run --dataset hepth --workers 2 --set train.epochs=2
+    python benchmarks/memory.py DATA_ROOT 2 run --dataset hepth --set train.epochs=2
 
-All behind DATA_ROOT goes to `citeflow`. The memory of its processes is read from /proc/PID/smaps,
-over and over, for a third of a core: private and shared pages, and of the mapped files those that
-stay in use, which are code and citations; pages that several processes map count once. Prints one
-JSON object with MiB: the estimate, the peak while workers ran without the command itself (with
-`run` that is the step that trains), the same with it, and the peak of the whole command.
+All behind the number of workers goes to `citeflow`. The memory of its processes is read from
+/proc/PID/smaps, over and over, for a third of a core: private and shared pages, and of the mapped
+files those that stay in use, which are code and citations; pages that several processes map count
+once. Prints one JSON object with MiB: the estimate, the peak while workers ran without the command
+itself (with `run` that is the step that trains), the same with it, and the peak of the whole
+command.
 """
 
 import argparse
@@ -32,11 +33,12 @@ def main() -> None:
     """Run, sample until the command has ended, and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data_root", type=Path, help="where graphs and runs are kept")
+    parser.add_argument("workers", type=int, help="processes that train")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of citeflow")
     options = parser.parse_args()
     options.data_root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "citeflow", *options.arguments]
-    command += ["--data-root", str(options.data_root)]
+    command += ["--data-root", str(options.data_root), "--workers", str(options.workers)]
     began = time.time()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peaks = _sample(process)
@@ -46,12 +48,9 @@ def main() -> None:
         file for file in options.data_root.glob("runs/**/job.json") if file.stat().st_mtime >= began
     )
     job = json.loads(job_file.read_text())
-    workers = job["workers"]
-    estimate = CitationTask().memory_needed(Path(job["data"]), job["config"], workers)
+    estimate = CitationTask().memory_needed(Path(job["data"]), job["config"], options.workers)
     mib = {"estimate": estimate, **peaks}
-    print(
-        json.dumps({"workers": workers, **{key: round(value / MIB) for key, value in mib.items()}})
-    )
+    print(json.dumps({key: round(value / MIB) for key, value in mib.items()}))
 
 
 def _sample(process: subprocess.Popen[bytes]) -> dict[str, int]:

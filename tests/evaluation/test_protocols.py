@@ -142,6 +142,15 @@ def test_tuning_ranks_validation_citations_as_the_report_ranks_those_of_the_test
         assert found == pytest.approx(expected, rel=1e-5), protocol
 
 
+def _first(ranks):
+    """Ranks of one citation, which has no interval."""
+    return dataclasses.replace(
+        ranks,
+        by_method={name: rank_Q[:1] for name, rank_Q in ranks.by_method.items()},
+        num_candidates_Q=ranks.num_candidates_Q[:1],
+    )
+
+
 def test_a_sample_has_intervals_and_the_same_ranks(model, graph, measured):
     settings = config.changed(model.config, {"evaluation": {"num_sources": 11}})
     sampled = dataclasses.replace(
@@ -155,6 +164,7 @@ def test_a_sample_has_intervals_and_the_same_ranks(model, graph, measured):
     assert (part.num_sources, part.of_sources) == (11, num)
     low, high = part.ci["mrr"]
     assert low < part.mrr < high
+    assert protocols.scores(_first(found.protocols["all"]), of=num, seed=0).ci is None
     everything = measured.protocols["all"].by_method["model"].tolist()
     assert set(found.protocols["all"].by_method["model"].tolist()) <= set(everything)
     assert len(found.protocols["hard"].num_candidates_Q) == num

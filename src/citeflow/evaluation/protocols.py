@@ -199,7 +199,10 @@ def scores(ranks: Ranks, *, of: int, seed: int) -> ProtocolScores:
         num_sources=num,
         of_sources=of,
         num_candidates=round(ranks.num_candidates_Q.double().median().item()),
-        ci=None if num == of else ranking.confidence_intervals(ranks.by_method[MODEL], seed=seed),
+        # One source has no spread.
+        ci=None
+        if num in (1, of)
+        else ranking.confidence_intervals(ranks.by_method[MODEL], seed=seed),
         seconds=round(ranks.seconds, 3),
         baselines={name: RankScores(**figures) for name, figures in by_method.items()},
     )

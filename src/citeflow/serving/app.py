@@ -59,8 +59,9 @@ class Limits:
     threads: int = 2
     """Queries that are answered at a time; Python lets about one thread compute at a time."""
 
-    max_waiting: int = 32
-    """Requests that wait for a thread; those beyond get 429."""
+    max_waiting: int = 4
+    """Requests that wait for a thread; those beyond get 429. As one thread computes at a time, each
+    adds the time of one answer to the time of those that are accepted."""
 
     timeout_s: float = 30.0
     """Time that a request may wait and be answered."""
@@ -105,7 +106,7 @@ def create_app(holder: IndexHolder, metrics: ServerMetrics, limits: Limits) -> F
         app.include_router(router)
     if PAGE.is_dir():
         _add_page(app)
-    app.add_middleware(Guard, metrics=metrics, body_timeout_s=limits.body_timeout_s)
+    app.add_middleware(Guard, metrics=metrics, work=work, body_timeout_s=limits.body_timeout_s)
     return app
 
 

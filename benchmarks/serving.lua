@@ -1,4 +1,5 @@
--- Clients of benchmarks/serving.py, for wrk: POST the lines "path<TAB>body" of a file in turn.
+-- Clients of benchmarks/serving.py, for wrk: send the lines "path<TAB>body" of a file in
+-- turn; those without a body are GETs.
 --
 -- wrk's own percentiles mix the answers that count with the refused ones, so each is timed here by
 -- its status. Each thread has one connection, as the script of a thread cannot tell two apart.
@@ -26,7 +27,8 @@ end
 function init(arguments)
   for line in io.lines(arguments[1]) do
     local path, body = line:match("^(.-)\t(.*)$")
-    lines[#lines + 1] = wrk.format("POST", path, { ["Content-Type"] = "application/json" }, body)
+    local method = body == "" and "GET" or "POST"
+    lines[#lines + 1] = wrk.format(method, path, { ["Content-Type"] = "application/json" }, body)
   end
   next_line = number * 7919 -- not all the same at once
   wait = tonumber(arguments[2])
@@ -54,6 +56,7 @@ function response(status)
 end
 
 function done()
+  io.write("\ntimes\n")
   for _, thread in ipairs(threads) do
     io.write(thread:get("taken"))
     for _, each in ipairs(thread:get("parts")) do

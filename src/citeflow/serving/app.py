@@ -51,6 +51,10 @@ ERRORS: dict[int | str, dict[str, object]] = {
     }
 }
 
+NOT_READY: dict[int | str, dict[str, object]] = {
+    503: {"description": "Not ready", "model": schema.Ready}
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
@@ -168,7 +172,7 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@health.get("/v2/health/ready")
+@health.get("/v2/health/ready", response_model=schema.Ready, responses=NOT_READY)
 async def ready(request: Request) -> Response:
     """Say whether queries are answered."""
     is_ready = asked(request).holder.is_ready
@@ -269,7 +273,7 @@ async def model_metadata(request: Request, model: str) -> Response:
     return json_response(protocol.metadata(asked(request).holder.get().manifest.sha256[:12]))
 
 
-@inference.get("/models/{model}/ready")
+@inference.get("/models/{model}/ready", response_model=schema.Ready, responses=NOT_READY)
 async def model_ready(request: Request, model: str) -> Response:
     """Say whether queries are answered."""
     _check_model(model)

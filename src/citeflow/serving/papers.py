@@ -92,7 +92,7 @@ class Column(Sequence[Any]):
         """Take an array of text without nulls, and the kind of value that each is."""
         _, offsets, text = values.buffers()
         self._offset_N1 = np.frombuffer(offsets, np.int64)[values.offset :]
-        self._text = memoryview(text)
+        self._text = memoryview(text or b"")
         self._len = len(values)
         self._kind = kind
 

@@ -199,6 +199,13 @@ class About(BaseModel):
     citeflow: str
 
 
+class Ready(BaseModel):
+    """Whether queries are answered."""
+
+    name: str = ""
+    ready: bool
+
+
 class Tensor(BaseModel):
     """A tensor of the Open Inference Protocol, in JSON."""
 

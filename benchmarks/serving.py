@@ -215,6 +215,8 @@ class Load:
         cpu_s = after.user + after.system - before.user - before.system
         answered = [each for status, each in taken if status in (200, 404, 422)]
         statuses = [status for status, _ in taken]
+        if not answered:
+            raise SystemExit(f"error: no answer within {duration} s\nhint: more --seconds")
         return {
             "p50_ms": round(float(np.percentile(answered, 50)), 2),
             "p99_ms": round(float(np.percentile(answered, 99)), 2),

@@ -63,7 +63,7 @@ class Limits:
     threads: int = 2
     """Queries that are answered at a time; Python lets about one thread compute at a time."""
 
-    max_waiting: int = 4
+    max_waiting: int = 2
     """Requests that wait for a thread; those beyond get 429. As one thread computes at a time, each
     adds the time of one answer to the time of those that are accepted."""
 

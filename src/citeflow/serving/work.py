@@ -11,7 +11,7 @@ from citeflow.serving.problems import ProblemError
 
 RETRY_AFTER_S = 1
 
-PAUSE_S = 0.25
+PAUSE_S = 0.5
 """Time before a refusal is sent: clients that ask again at once would take the processor from those
 that are answered."""
 

@@ -200,7 +200,7 @@ class About(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether queries are answered."""
+    """State of the server, or of a model: queries are answered or not."""
 
     name: str = ""
     ready: bool

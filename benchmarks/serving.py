@@ -1,12 +1,18 @@
 """Measure a server: how long answers take, how many it gives, what it holds, how well it finds.
 
-    python benchmarks/serving.py [--index DIR] [--papers 292796] [--minutes 1] [--data-root DIR]
-        [--seconds 15] [--recall 300]
+    python benchmarks/serving.py [--index DIR] [--papers 292796] [--train-minutes 1]
+        [--data-root DIR] [--seconds 15] [--recall 300] [--minutes 0]
 
 Without --index it makes one: the synthetic twin of so many papers, and a model that is trained for
-so long. It starts `citeflow serve` as a process of its own and asks it over HTTP from threads of
-this one, which take a part of the same cores. Prints one JSON object; times are in milliseconds.
-`floor_ms` is the p50 of a request that computes nothing (/v2/health/live).
+so long. It starts `citeflow serve` as a process of its own and asks it by wrk (`apt-get install
+wrk`), a client that takes hardly any of the same cores; where that is not installed, by threads of
+this process, which take much. Prints one JSON object; times are in milliseconds. `floor_ms` is the
+p50 of a request that computes nothing (/v2/health/live); `cpu_ms` is the time of all threads of the
+server for one answer, which another load of the machine hardly changes. `overload` has the p99 of
+the accepted over that of one client just before, in `p99_over_quiet`.
+
+With --minutes it asks from more clients than the server takes for so long instead, and prints the
+memory of the server every 30 seconds.
 """
 
 import argparse
@@ -14,11 +20,12 @@ import concurrent.futures
 import http.client
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +49,16 @@ READY_S = 600
 OVERLOAD = 64
 """Clients that ask at once: more than threads and queue take."""
 
-Call = Callable[[http.client.HTTPConnection], int]
-"""Asks once; returns the status."""
+SAMPLE_S = 30
+"""Time between two looks at the memory of the server."""
+
+SCRIPT = Path(__file__).with_name("serving.lua")
+
+Request = tuple[str, str]
+"""Path, and the body that is posted to it; a request without one is a GET."""
+
+Taken = list[tuple[int, float]]
+"""Status and milliseconds of each request."""
 
 
 def main() -> None:
@@ -51,12 +66,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--index", type=Path, help="a ServingIndex; by default one is made")
     parser.add_argument("--papers", type=int, default=292_796)
-    parser.add_argument("--minutes", type=float, default=1, help="time to train")
+    parser.add_argument("--train-minutes", type=float, default=1)
     parser.add_argument("--data-root", type=Path, default=Path("citeflow-data"))
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     parser.add_argument("--recall", type=int, default=300, help="papers that recall is taken from")
+    parser.add_argument("--minutes", type=float, default=0, help="load, and memory every 30 s")
     options = parser.parse_args()
-    folder = options.index or make_index(options.papers, options.minutes, options.data_root)
+    folder = options.index or make_index(options.papers, options.train_minutes, options.data_root)
     index = ServingIndex.open(folder)
     result: dict[str, Any] = {"papers": index.graph.num_papers}
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,13 +83,18 @@ def main() -> None:
         try:
             port = wait_until_ready(Path(scratch) / "log", process)
             result["ready_s"] = round(time.monotonic() - began, 1)
-            result |= measure(index, port, options.seconds)
-            memory = psutil.Process(process.pid).memory_full_info()
-            result |= {"rss_mb": memory.rss >> 20, "uss_mb": memory.uss >> 20}
+            load = Load(port, options.seconds, psutil.Process(process.pid), Path(scratch))
+            if options.minutes:
+                result["rss_mb"] = list(watch_memory(index, load, options.minutes))
+            else:
+                result |= measure(index, load)
+                memory = load.server.memory_full_info()
+                result |= {"rss_mb": memory.rss >> 20, "uss_mb": memory.uss >> 20}
         finally:
             process.terminate()
             process.wait(READY_S)
-    result["recall"] = recall(index, options.recall)
+    if not options.minutes:
+        result["recall"] = recall(index, options.recall)
     print(json.dumps(result))
 
 
@@ -106,102 +127,143 @@ def wait_until_ready(log: Path, process: subprocess.Popen[bytes]) -> int:
     raise SystemExit(f"error: the server is not ready: {log.read_text()}")
 
 
-def measure(index: ServingIndex, port: int, seconds: float) -> dict[str, Any]:
+def measure(index: ServingIndex, load: "Load") -> dict[str, Any]:
     """Ask for random papers in several ways."""
-    rows = np.random.default_rng(0).permutation(index.graph.num_papers)[:20_000].tolist()
+    rows = random_rows(index)
     ids = [str(index.papers.ids[row]) for row in rows]
     references = [
         [str(index.papers.ids[each]) for each in index.graph.references.row(row).tolist()]
         for row in rows
     ]
     known = [stored(name) for name in ids]
-    new = [post("/v1/citations", {"references": each}) for each in references if each]
+    new = [("/v1/citations", json.dumps({"references": each})) for each in references if each]
     exact = [stored(name, exact=True) for name in ids]
     batches = [
-        post("/v1/citations:batch", {"queries": [{"paper": name} for name in part]})
+        ("/v1/citations:batch", json.dumps({"queries": [{"paper": name} for name in part]}))
         for part in zip(*[iter(ids)] * 64, strict=False)
     ]
-    load = Load(port, seconds)
-    live = load.run([get("/v2/health/live")], 1)
+    live = load.run([("/v2/health/live", "")], 1)
     load.run(known, 2)  # what the first answers read from the disk stays in memory
     quiet = load.run(known, 1)
-    at_once = load.run(known, 4)
     over = load.run(known, OVERLOAD)
     return {
+        "clients": "wrk" if shutil.which("wrk") else "threads",
         "floor_ms": live["p50_ms"],
         "known": quiet,
-        "known_4_clients": at_once,
+        "overload": over | {"p99_over_quiet": round(over["p99_ms"] / quiet["p99_ms"], 2)},
+        "overload_polite": load.run(known, OVERLOAD, pause_ms=1_000),
+        "known_4_clients": load.run(known, 4),
         "new": load.run(new, 1),
         "exact": load.run(exact, 1),
         "batch_of_64": load.run(batches, 1),
-        "overload": over,
     }
+
+
+def watch_memory(index: ServingIndex, load: "Load", minutes: float) -> Iterator[int]:
+    """Ask for known papers from too many clients; print and yield the resident memory in MB."""
+    known = [stored(str(index.papers.ids[row])) for row in random_rows(index)]
+    began = time.monotonic()
+    while time.monotonic() - began < 60 * minutes:
+        found = load.run(known, OVERLOAD, seconds=SAMPLE_S)
+        rss_mb = load.server.memory_info().rss >> 20
+        line = {"seconds": round(time.monotonic() - began), "rss_mb": rss_mb, **found}
+        print(json.dumps(line), flush=True)
+        yield rss_mb
+
+
+def random_rows(index: ServingIndex) -> list[int]:
+    """Return rows of papers that are asked for."""
+    rows: list[int] = np.random.default_rng(0).permutation(index.graph.num_papers).tolist()
+    return rows[:20_000]
+
+
+def stored(name: str, **options: object) -> Request:
+    """Ask for a paper of the graph."""
+    return f"/v1/papers/{name}/citations", json.dumps(options)
 
 
 class Load:
     """Clients that ask one after the other, each on a connection of its own."""
 
-    def __init__(self, port: int, seconds: float) -> None:
+    def __init__(self, port: int, seconds: float, server: psutil.Process, scratch: Path) -> None:
         self._port = port
         self._seconds = seconds
+        self._scratch = scratch
+        self.server = server
 
-    def run(self, calls: list[Call], clients: int) -> dict[str, Any]:
-        """Ask for some seconds; describe the times of those that were answered."""
-        queue: Iterator[Call] = itertools.cycle(calls)
-        end = time.monotonic() + self._seconds
-        taken: list[tuple[int, float]] = []
+    def run(
+        self,
+        requests: list[Request],
+        clients: int,
+        *,
+        seconds: float | None = None,
+        pause_ms: int = 0,
+    ) -> dict[str, Any]:
+        """Ask for some seconds; describe the times of those that were answered.
+
+        Args:
+            requests: in turn.
+            clients: that ask at once.
+            seconds: how long; by default as for all measurements.
+            pause_ms: time that a client waits when it was refused.
+        """
+        duration = max(1, round(seconds or self._seconds))
+        ask = self._ask_by_wrk if shutil.which("wrk") else self._ask_by_threads
+        before = self.server.cpu_times()
+        taken = ask(requests, clients, duration, pause_ms)
+        after = self.server.cpu_times()
+        cpu_s = after.user + after.system - before.user - before.system
+        answered = [each for status, each in taken if status in (200, 404, 422)]
+        statuses = [status for status, _ in taken]
+        if not answered:
+            raise SystemExit(f"error: no answer within {duration} s\nhint: more --seconds")
+        return {
+            "p50_ms": round(float(np.percentile(answered, 50)), 2),
+            "p99_ms": round(float(np.percentile(answered, 99)), 2),
+            "per_s": round(len(answered) / duration, 1),
+            "cpu_ms": round(1e3 * cpu_s / len(answered), 2),
+            "statuses": {str(each): statuses.count(each) for each in sorted(set(statuses))},
+        }
+
+    def _ask_by_wrk(
+        self, requests: list[Request], clients: int, seconds: int, pause_ms: int
+    ) -> Taken:
+        lines = self._scratch / "requests"
+        lines.write_text("".join(f"{path}\t{body}\n" for path, body in requests))
+        each = [f"--threads={clients}", f"--connections={clients}", f"--duration={seconds}s"]
+        command = ["wrk", *each, "--timeout=60s", f"--script={SCRIPT}"]
+        command += [f"http://127.0.0.1:{self._port}", "--", str(lines), str(pause_ms)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        times = done.stdout.partition("\ntimes\n")[2]
+        rows = [line.split() for line in times.splitlines()]
+        return [(int(status), float(milliseconds)) for status, milliseconds in rows]
+
+    def _ask_by_threads(
+        self, requests: list[Request], clients: int, seconds: int, pause_ms: int
+    ) -> Taken:
+        queue = itertools.cycle(requests)
+        end = time.monotonic() + seconds
+        taken: Taken = []
 
         def ask() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             while time.monotonic() < end:
+                path, body = next(queue)
                 began = time.perf_counter()
-                status = next(queue)(connection)
-                taken.append((status, 1e3 * (time.perf_counter() - began)))
-                if status == 429:  # as a polite client does, if sooner
-                    time.sleep(0.1)
+                connection.request(
+                    "POST" if body else "GET", path, body, {"Content-Type": "application/json"}
+                )
+                response = connection.getresponse()
+                response.read()
+                taken.append((response.status, 1e3 * (time.perf_counter() - began)))
+                if response.status == 429:
+                    time.sleep(pause_ms / 1e3)
             connection.close()
 
         with concurrent.futures.ThreadPoolExecutor(clients) as pool:
             for done in [pool.submit(ask) for _ in range(clients)]:
                 done.result()
-        answered = [each for status, each in taken if status in (200, 404, 422)]
-        statuses = [status for status, _ in taken]
-        return {
-            "p50_ms": round(float(np.percentile(answered, 50)), 2),
-            "p99_ms": round(float(np.percentile(answered, 99)), 2),
-            "per_s": round(len(answered) / self._seconds, 1),
-            "statuses": {str(each): statuses.count(each) for each in sorted(set(statuses))},
-        }
-
-
-def get(path: str) -> Call:
-    """Make a call that reads."""
-
-    def call(connection: http.client.HTTPConnection) -> int:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        response.read()
-        return response.status
-
-    return call
-
-
-def post(path: str, body: object) -> Call:
-    """Make a call that asks."""
-    content = json.dumps(body)
-
-    def call(connection: http.client.HTTPConnection) -> int:
-        connection.request("POST", path, content, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        response.read()
-        return response.status
-
-    return call
-
-
-def stored(name: str, **options: object) -> Call:
-    """Make a call that asks for a paper of the graph."""
-    return post(f"/v1/papers/{name}/citations", options)
+        return taken
 
 
 def recall(index: ServingIndex, num_papers: int) -> dict[str, float]:

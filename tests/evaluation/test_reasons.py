@@ -33,7 +33,12 @@ def pairs(graph):
 
 
 def evidence(graph, source, candidate):
-    return find_evidence(graph, Source.stored(graph, source), candidate)
+    return next(find_evidence(graph, Source.stored(graph, source), np.array([candidate])))
+
+
+def reasons_of(graph, source, candidate, *, cosine=0.0, **others):
+    found = find_reasons(graph, source, np.array([candidate]), cosines=[cosine], **others)
+    return next(found)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,7 @@ def test_evidence_has_the_weight_of_the_structural_feature(graph, structural, pa
         :, 0, structural.names.index(kind)
     ]
     weight_P = [
-        next(each.weight for each in evidence(graph, *pair) if each.kind == kind) for pair in pairs
+        sum(each.weight for each in evidence(graph, *pair) if each.kind == kind) for pair in pairs
     ]
     path = next(path for path in PATHS if path.name == kind)
     first_P = getattr(graph, path.hops[0]).degree_N[source_P]
@@ -72,13 +77,8 @@ def test_reasons_name_training_citations_alone(graph, names, pairs):
     assert not cites & held_out
     kinds = set()
     for source, candidate in pairs:
-        reasons = find_reasons(
-            graph,
-            Source.stored(graph, source),
-            candidate,
-            names=names,
-            similarity=lambda *_: 0.0,
-            kind="similar_features",
+        reasons = reasons_of(
+            graph, Source.stored(graph, source), candidate, names=names, kind="similar_features"
         )
         assert len(reasons) <= 3
         for reason in reasons:
@@ -113,14 +113,14 @@ def test_reasons_are_likeness_or_popularity_where_there_is_no_path(graph, names)
         for candidate in range(graph.num_papers)
         if source != candidate
         and len(graph.citations.row(candidate))
-        and not any(e.weight for e in evidence(graph, source, candidate))
+        and not evidence(graph, source, candidate)
     )
 
     source, candidate = Source.stored(graph, alone[0]), alone[1]
 
     def kinds(cosine):
-        reasons = find_reasons(
-            graph, source, candidate, names=names, similarity=lambda *_: cosine, kind="similar_text"
+        reasons = reasons_of(
+            graph, source, candidate, names=names, cosine=cosine, kind="similar_text"
         )
         return [(each.kind, each.text) for each in reasons]
 
@@ -135,12 +135,12 @@ def test_reasons_are_written_with_titles_where_there_are_some(graph, pairs):
     titles = [f"On {name} {'and much more ' * 9}" for name in graph.ids()]
     names = Names(ids=graph.ids(), titles=titles)
     found = (
-        find_reasons(
+        reasons_of(
             graph,
             Source.stored(graph, source),
             candidate,
             names=names,
-            similarity=lambda *_: 0.9,
+            cosine=0.9,
             kind="similar_text",
         )
         for source, candidate in pairs
@@ -150,3 +150,16 @@ def test_reasons_are_written_with_titles_where_there_are_some(graph, pairs):
     assert path.text.startswith(f'cited by "On {first} and much more')
     assert f'..." ({first})' in path.text
     assert path.text.endswith(", which you cite")
+
+
+def test_reasons_of_many_candidates_are_those_of_each(graph, names):
+    source = Source.stored(graph, int(graph.test.source_P[0]))
+    candidate_K = np.arange(graph.num_papers, dtype=np.int32)  # the source and what it cites, too
+    cosines = [None if row % 3 else row / 1_000 for row in candidate_K.tolist()]
+    options = {"names": names, "kind": "similar_features"}
+    together = find_reasons(graph, source, candidate_K, cosines=cosines, **options)
+    alone = [
+        reasons_of(graph, source, row, cosine=cosine, **options)
+        for row, cosine in zip(candidate_K.tolist(), cosines, strict=True)
+    ]
+    assert list(together) == alone

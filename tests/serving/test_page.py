@@ -2,11 +2,13 @@
 
 import html
 import http.server
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -55,6 +57,22 @@ ANSWER = {
 PAPER = {"id": 1, "title": "Black holes", "date": "2001-01-01", "cited_by": 4, "num_references": 60}
 
 
+CHECK = """
+const looking = setInterval(async () => {
+  if (!document.querySelector(".prediction, .problem")) return;
+  clearInterval(looking);
+  const { passes, violations } = await axe.run(document);
+  const found = document.createElement("pre");
+  found.id = "axe";
+  found.textContent = JSON.stringify({
+    passes: passes.length,
+    violations: violations.map((each) => [each.id, ...each.nodes.map((node) => node.html)]),
+  });
+  document.body.append(found);
+}, 50);
+"""
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Answers as the server does, for paper 1, and hands out the page."""
 
@@ -75,9 +93,10 @@ class Server(http.server.BaseHTTPRequestHandler):
             }
             self.answer(404, "application/problem+json", json.dumps(problem).encode())
         else:
-            path = self.server.page / (self.path.strip("/") or "index.html")
+            name = self.path.strip("/") or "index.html"
+            path = self.server.page / name
             kind = TYPES.get(path.suffix[1:], "image/svg+xml")
-            self.answer(200, kind, path.read_bytes())
+            self.answer(200, kind, self.server.others.get(name) or path.read_bytes())
 
     def do_POST(self):
         self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -103,7 +122,7 @@ def page(checkout):
 @pytest.fixture
 def server(page):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        server.page, server.asked = page, []
+        server.page, server.asked, server.others = page, [], {}
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -117,8 +136,9 @@ def shown(server, tmp_path):
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
 
-    def show(fragment):
+    def show(fragment, *more):
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"]
+        options += more
         address = f"http://127.0.0.1:{server.server_port}/{fragment}"
         command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}", "--dump-dom", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -184,3 +204,20 @@ def test_page_shows_a_problem_as_one_line_with_its_hint(shown):
     source, _ = shown("#paper=9")
     (line,) = re.findall(r'<p class="problem card" role="alert">(.*?)<button', source)
     assert line == "no such paper: 9<span>did you mean 1?</span>"
+
+
+@pytest.mark.parametrize("scheme", ["Light", "Dark"])
+@pytest.mark.parametrize("fragment", ["#paper=1", "#paper=9"])
+def test_page_has_no_fault_that_axe_finds(server, page, shown, fragment, scheme):
+    axe = Path(importlib.util.find_spec("axe_core_python").origin).with_name("axe.min.js")
+    scripts = b'<script src="axe.js"></script><script src="check.js"></script></body>'
+    server.others = {
+        "axe.js": axe.read_bytes(),
+        "check.js": CHECK.encode(),
+        "index.html": (page / "index.html").read_bytes().replace(b"</body>", scripts),
+    }
+    number = ["Dark", "Light"].index(scheme)
+    source, _ = shown(fragment, f"--blink-settings=preferredColorScheme={number}")
+    found = json.loads(html.unescape(re.search(r'<pre id="axe">(.*?)</pre>', source, re.S)[1]))
+    assert found["violations"] == []
+    assert found["passes"] > 20

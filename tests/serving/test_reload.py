@@ -4,12 +4,14 @@ import shutil
 import threading
 
 import pytest
+import requests
 from serving.conftest import running, wait_until
 
 from citeflow import files
 from citeflow.serving.index import write_index
 
 WATCH_S = 0.05
+NUM_REQUESTS = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,11 @@ def test_no_request_is_lost_while_indices_change(link, capfd):
         statuses, stop = [], threading.Event()
 
         def ask():
-            while not stop.is_set():
-                statuses.append(server.post("/v1/citations", {"papers": ["p3", "1"]}).status_code)
+            with requests.Session() as session:
+                while not stop.is_set():
+                    body = {"papers": ["p3", "1"]}
+                    response = session.post(f"{server.url}/v1/citations", json=body, timeout=120)
+                    statuses.append(response.status_code)
 
         askers = [threading.Thread(target=ask) for _ in range(4)]
         for each in askers:
@@ -56,7 +61,7 @@ def test_no_request_is_lost_while_indices_change(link, capfd):
         for number in (1, 0, 1, 0):
             move(number)
             wait_until(lambda number=number: version(server) == versions[number])
-        wait_until(lambda: len(statuses) > 300)
+        wait_until(lambda: len(statuses) >= NUM_REQUESTS)
         stop.set()
         for each in askers:
             each.join()

@@ -96,7 +96,7 @@ where = options.grouped(
     click.option(
         "--max-waiting",
         type=click.IntRange(min=0),
-        default=32,
+        default=2,
         show_default=True,
         metavar="N",
         help="Requests that wait for a thread; those beyond get 429.",

@@ -116,12 +116,10 @@ class Engine:
         best = _best(logit_K, candidate_K, wanted.k)
         logit_k = torch.from_numpy(logit_K[best])
         probability_k = self._scorer.details.calibration(logit_k).sigmoid().tolist()
-        cited = self._cited(asked.source)
         return Answer(
             query=query,
-            predictions=tuple(
-                self._prediction(asked, rank, int(candidate_K[i]), (float(logit_K[i]), p), cited)
-                for rank, (i, p) in enumerate(zip(best, probability_k, strict=True), start=1)
+            predictions=self._predictions(
+                asked, candidate_K[best], logit_k.tolist(), probability_k
             ),
             remarks=asked.remarks,
             method=method,
@@ -259,48 +257,52 @@ class Engine:
             logit_K[first : first + CHUNK] = score_1K[0].numpy()
         return logit_K
 
-    def _prediction(
-        self,
-        asked: _Asked,
-        rank: int,
-        candidate: int,
-        score: tuple[float, float],
-        cited: np.ndarray,
-    ) -> Prediction:
-        """Describe a candidate; `score` is its logit and its probability."""
+    def _predictions(
+        self, asked: _Asked, row_k: np.ndarray, logits: list[float], probabilities: list[float]
+    ) -> tuple[Prediction, ...]:
+        """Describe the best candidates, in their order."""
         papers = self.papers
-        logit, probability = score
-
-        def similarity(source: Source, candidate: int) -> float | None:
-            return self._similarity(source, candidate) if asked.has_own_features else None
-
-        return Prediction(
-            rank=rank,
-            id=papers.ids[candidate],
-            title=papers.titles[candidate] if papers.titles is not None else None,
-            date=self.date(candidate),
-            logit=logit,
-            probability=probability,
-            is_cited=candidate in cited,
-            reasons=find_reasons(
-                self.graph,
-                asked.source,
-                candidate,
-                names=Names(ids=papers.ids, titles=papers.titles),
-                similarity=similarity,
-                kind=self._kind,
-            ),
+        cited = set(self._cited(asked.source).tolist())
+        rows = row_k.tolist()
+        no_cosines: list[float | None] = [None] * len(rows)
+        reasons = find_reasons(
+            self.graph,
+            asked.source,
+            row_k,
+            names=Names(ids=papers.ids, titles=papers.titles),
+            cosines=self._cosines(asked.source, row_k) if asked.has_own_features else no_cosines,
+            kind=self._kind,
+        )
+        return tuple(
+            Prediction(
+                rank=rank,
+                id=papers.ids[row],
+                title=papers.titles[row] if papers.titles is not None else None,
+                date=self.date(row),
+                logit=logit,
+                probability=probability,
+                is_cited=row in cited,
+                reasons=of_row,
+            )
+            for rank, (row, logit, probability, of_row) in enumerate(
+                zip(rows, logits, probabilities, reasons, strict=True), start=1
+            )
         )
 
-    def _similarity(self, source: Source, candidate: int) -> float | None:
-        """Return the cosine of the features of two papers."""
+    def _cosines(self, source: Source, row_k: np.ndarray) -> list[float | None]:
+        """Return the cosines of the features of the source and some papers."""
         if source.x_F is None or self.graph.x_NF is None:
-            return None
-        x_2F = np.stack([source.x_F, self.graph.x_NF[candidate]])
+            return [None] * len(row_k)
+        x_BF = np.concatenate([source.x_F[None], self.graph.x_NF[row_k]])
         if self._kind == "similar_features":
-            x_2F = unit_features(x_2F)  # as where similar papers are found
-        length = float(np.linalg.norm(x_2F[0]) * np.linalg.norm(x_2F[1]))
-        return float(x_2F[0] @ x_2F[1]) / length if length else None
+            x_BF = unit_features(x_BF)  # as where similar papers are found
+        x_F, *others = x_BF
+        length = float(np.linalg.norm(x_F))
+        lengths = [length * float(np.linalg.norm(each_F)) for each_F in others]
+        return [
+            float(x_F @ each_F) / length if length else None
+            for each_F, length in zip(others, lengths, strict=True)
+        ]
 
 
 def since_day(graph: PreparedGraph, since: str) -> int | None:

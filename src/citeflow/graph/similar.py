@@ -45,7 +45,9 @@ def unit_features(x_BF: np.ndarray) -> np.ndarray:
     those of topics are; for other features it keeps single large values from deciding alone.
     """
     x_BF = np.asarray(x_BF, dtype=np.float32)
-    return unit_rows(np.sign(x_BF) * np.sqrt(np.abs(x_BF)))
+    root_BF = np.abs(x_BF)
+    np.copysign(np.sqrt(root_BF, out=root_BF), x_BF, out=root_BF)
+    return unit_rows(root_BF)
 
 
 def similar_papers(

@@ -51,6 +51,10 @@ ERRORS: dict[int | str, dict[str, object]] = {
     }
 }
 
+NOT_READY: dict[int | str, dict[str, object]] = {
+    503: {"description": "Not ready", "model": schema.Ready}
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
@@ -59,8 +63,9 @@ class Limits:
     threads: int = 2
     """Queries that are answered at a time; Python lets about one thread compute at a time."""
 
-    max_waiting: int = 32
-    """Requests that wait for a thread; those beyond get 429."""
+    max_waiting: int = 2
+    """Requests that wait for a thread; those beyond get 429. As one thread computes at a time, each
+    adds the time of one answer to the time of those that are accepted."""
 
     timeout_s: float = 30.0
     """Time that a request may wait and be answered."""
@@ -105,7 +110,7 @@ def create_app(holder: IndexHolder, metrics: ServerMetrics, limits: Limits) -> F
         app.include_router(router)
     if PAGE.is_dir():
         _add_page(app)
-    app.add_middleware(Guard, metrics=metrics, body_timeout_s=limits.body_timeout_s)
+    app.add_middleware(Guard, metrics=metrics, work=work, body_timeout_s=limits.body_timeout_s)
     return app
 
 
@@ -167,7 +172,7 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@health.get("/v2/health/ready")
+@health.get("/v2/health/ready", response_model=schema.Ready, responses=NOT_READY)
 async def ready(request: Request) -> Response:
     """Say whether queries are answered."""
     is_ready = asked(request).holder.is_ready
@@ -268,7 +273,7 @@ async def model_metadata(request: Request, model: str) -> Response:
     return json_response(protocol.metadata(asked(request).holder.get().manifest.sha256[:12]))
 
 
-@inference.get("/models/{model}/ready")
+@inference.get("/models/{model}/ready", response_model=schema.Ready, responses=NOT_READY)
 async def model_ready(request: Request, model: str) -> Response:
     """Say whether queries are answered."""
     _check_model(model)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.problems import ProblemError
+from citeflow.serving.work import WorkQueue
 from citeflow.utils.logging import log
 
 MAX_BODY_BYTES = 1 << 20
@@ -37,11 +38,17 @@ class Guard:
     """An ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: ServerMetrics, body_timeout_s: float = BODY_TIMEOUT_S
+        self,
+        app: ASGIApp,
+        *,
+        metrics: ServerMetrics,
+        work: WorkQueue,
+        body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         """Wrap an application."""
         self._app = app
         self._metrics = metrics
+        self._work = work
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +72,8 @@ class Guard:
             await send(message)
 
         try:
+            if scope["method"] == "POST":  # before its body is read
+                await self._work.refuse_if_full()
             body = await self._read_body(scope, receive)
             if body is None:  # nobody waits for an answer
                 return

@@ -199,6 +199,13 @@ class About(BaseModel):
     citeflow: str
 
 
+class Ready(BaseModel):
+    """State of the server, or of a model: queries are answered or not."""
+
+    name: str = ""
+    ready: bool
+
+
 class Tensor(BaseModel):
     """A tensor of the Open Inference Protocol, in JSON."""
 

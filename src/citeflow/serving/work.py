@@ -11,6 +11,10 @@ from citeflow.serving.problems import ProblemError
 
 RETRY_AFTER_S = 1
 
+PAUSE_S = 0.5
+"""Time before a refusal is sent: clients that ask again at once would take the processor from those
+that are answered."""
+
 T = TypeVar("T")
 
 
@@ -31,6 +35,22 @@ class WorkQueue:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answer")
         self.pending = 0
 
+    async def refuse_if_full(self) -> None:
+        """Do nothing where there is room for a call.
+
+        Raises:
+            ProblemError: too many are waiting; it comes after a pause.
+        """
+        if self.pending < self._threads + self._max_waiting:
+            return
+        await asyncio.sleep(PAUSE_S)
+        raise ProblemError(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            f"{self._max_waiting} requests are waiting",
+            hint="ask again a second later, or ask another server",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+
     async def run(self, call: Callable[[threading.Event], T]) -> T:
         """Run a call in a thread.
 
@@ -40,13 +60,7 @@ class WorkQueue:
         Raises:
             ProblemError: too many are waiting, or it took too long.
         """
-        if self.pending >= self._threads + self._max_waiting:
-            raise ProblemError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"{self._max_waiting} requests are waiting",
-                hint="ask again a second later, or ask another server",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
+        await self.refuse_if_full()
         loop = asyncio.get_running_loop()
         stop = threading.Event()
         future = self._pool.submit(call, stop)

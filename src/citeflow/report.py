@@ -7,11 +7,12 @@ MLflow, the run page of KFP and the experiments read them. A metric is added in 
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ConfigDict, Field, JsonValue
 
 from citeflow import files
-from citeflow.config import Config
+from citeflow.config import Config, TaskConfig
 from citeflow.errors import CorruptError
 from citeflow.utils import records
 from citeflow.utils.records import Record
@@ -151,6 +152,30 @@ def stage_costs(manifest: files.Manifest) -> dict[str, StageCost]:
         name: records.load(StageCost, cost, name=f"stages.{name}", error=CorruptError)
         for name, cost in costs.items()
     }
+
+
+class RunReport(Protocol):
+    """The part of a report that every task has, as tables and TensorBoard show it."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def config(self) -> TaskConfig:
+        """All settings."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that the figures depend on."""
+
+    @property
+    def train(self) -> TrainSummary:
+        """Facts of the training."""
+
+    @property
+    def stages(self) -> dict[str, StageCost]:
+        """Costs of the stages, by name."""
 
 
 class Report(_Open):

@@ -8,7 +8,7 @@ import click
 
 from citeflow import files
 from citeflow.cli import options
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import Report
 from citeflow.utils import records
@@ -37,7 +37,7 @@ def scaling(
     paths = local.paths()
     folder = out or paths.published
     own = {"workers": workers, "epochs": epochs, "out_dir": str(folder)}
-    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.resolve())
+    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.of_citations())
     _report_table(folder, "scaling", paths)
 
 
@@ -128,7 +128,7 @@ def tune(
 
     paths = local.paths()
     own = {"space": space, "trials": trials, "parallel": parallel, "workers": workers}
-    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.resolve())
+    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.of_citations())
     folder = paths.published
     _print_table(folder / "tuning.md")
     summary = records.load(Summary, files.read_json(folder / SUMMARY), name=SUMMARY)
@@ -152,7 +152,7 @@ def _run_pipeline(
     *,
     paths: RunPaths,
     local: options.LocalRun,
-    settings: Config,
+    settings: TaskConfig,
 ) -> None:
     """Check the parameters of an experiment's pipeline and run it on this machine.
 

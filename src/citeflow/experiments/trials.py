@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from citeflow import config, files, paths
 from citeflow.artifacts import EVAL_REPORT, Artifact
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.reporting.links import REPORTS, VARIABLES, find_links
+from citeflow.tasks import load_settings
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Int, Record, Str, convert
@@ -49,7 +50,7 @@ class Trial:
 
     run_name: str
     workers: int
-    config: Config
+    config: TaskConfig
 
     @property
     def name(self) -> str:
@@ -84,7 +85,7 @@ def scaling_trials(
     Raises:
         ConfigError: a number is wrong, or none is given.
     """
-    base = config.from_yaml(settings)
+    base = load_settings(text=settings)
     lengths = _sorted_numbers("epochs", epochs, float)
     sizes = _sorted_numbers("workers", workers, int)
     if lengths[0] <= 0:
@@ -120,7 +121,7 @@ def comparison_trials(
     Raises:
         ConfigError: a name, a setting or a seed is wrong, or none is given.
     """
-    base = config.from_yaml(settings)
+    base = load_settings(text=settings)
     numbers = _sorted_numbers("seeds", seeds, int)
     if numbers[0] < 0:
         raise ConfigError("seeds", numbers[0], hint="must be 0 or more")
@@ -246,7 +247,7 @@ def read_plan(run: RunPaths) -> list[Trial]:
         Trial(
             run_name=_run_name(run.name, each.name),
             workers=each.workers,
-            config=config.from_yaml(each.settings),
+            config=load_settings(text=each.settings),
         )
         for each in plan.trials
     ]

@@ -54,6 +54,7 @@ PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (
         Pipeline("citation"),
+        Pipeline("images", task="images"),
         Pipeline("scaling", "citeflow.experiments.parameters:validate_scaling"),
         Pipeline("compare", "citeflow.experiments.parameters:validate_comparison"),
         Pipeline("tune", "citeflow.experiments.parameters:validate_tuning"),

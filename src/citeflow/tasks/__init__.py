@@ -8,10 +8,13 @@ from citeflow.config import CITATION, RENAMED, TaskConfig
 from citeflow.errors import ConfigError
 from citeflow.tasks.base import Task
 from citeflow.tasks.citation import CitationTask
+from citeflow.tasks.images.config import ImagesConfig
+from citeflow.tasks.images.task import ImagesTask
 from citeflow.utils import records
 
 TASKS: dict[str, Task] = {
     CITATION: CitationTask(),
+    ImagesConfig.task: ImagesTask(),
 }
 
 

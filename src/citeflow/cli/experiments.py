@@ -11,6 +11,7 @@ from citeflow.cli import options
 from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import Report
+from citeflow.tasks import get_task
 from citeflow.utils import records
 from citeflow.utils.logging import emit
 
@@ -46,7 +47,8 @@ def scaling(
     "--models",
     type=options.YamlText(),
     help="Settings of each model by name: a YAML file, or text such as"
-    " '{sage: {}, dot: {model: {predictor: dot}}}'; by default the predictors, and features alone.",
+    " '{sage: {}, dot: {model: {predictor: dot}}}'; by default the predictors, and features alone;"
+    " of images, all architectures.",
 )
 @click.option("--seeds", type=options.Numbers(), default="0,1,2", show_default=True)
 @options.workers
@@ -65,9 +67,9 @@ def compare(
     paths = local.paths()
     folder = out or paths.published
     own: dict[str, object] = {"seeds": seeds, "workers": workers, "out_dir": str(folder)}
-    if models:
-        own["models"] = models
-    _run_pipeline("compare", own, paths=paths, local=local, settings=settings.resolve())
+    resolved = settings.resolve()
+    own["models"] = models or get_task(resolved.task).models
+    _run_pipeline("compare", own, paths=paths, local=local, settings=resolved)
     _report_table(folder, "comparison", paths)
 
 

@@ -4,10 +4,10 @@ A trial is a whole run, named `<experiment>/<trial>`, as are its folders below `
 TensorBoard shows all trials of an experiment on common axes with `--logdir logs/<experiment>`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from citeflow import config, files, paths
 from citeflow.artifacts import EVAL_REPORT, Artifact
@@ -15,9 +15,9 @@ from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
-from citeflow.report import Curves, Report
+from citeflow.report import ComparedReport, Curves, Report, RunReport
 from citeflow.reporting.links import REPORTS, VARIABLES, find_links
-from citeflow.tasks import load_settings
+from citeflow.tasks import get_task, load_settings
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Int, Record, Str, convert
@@ -58,14 +58,17 @@ class Trial:
         return self.run_name.partition("/")[2]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+T = TypeVar("T", bound=RunReport, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[T]):
     """The result of a trial."""
 
     name: str
     """Name of the trial, without that of the experiment."""
 
-    report: Report
+    report: T
     curves: Curves
 
 
@@ -161,7 +164,7 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     """Refuse settings that would give the models different data or seeds."""
     if not isinstance(changes, Mapping):
         raise ConfigError(f"settings of the model {name}", changes, hint=MODELS_HINT)
-    if sections := changes.keys() & {"data", "synthetic", "evaluation"}:
+    if sections := changes.keys() & {"data", "synthetic", "generated", "evaluation"}:
         hint = "all models have the same data and protocol: use --set"
         raise ConfigError(f"the model {name} sets", ", ".join(sections), hint=hint)
     train = changes.get("train")
@@ -267,8 +270,19 @@ class _Plan(Record):
     trials: tuple[_PlannedTrial, ...]
 
 
-def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome]:
-    """Read the reports of an experiment's trials from the volume.
+def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[Report]]:
+    """Read the reports of an experiment's trials, whose task is citation, from the volume.
+
+    The arguments and errors are those of `read_compared`.
+    """
+    return [
+        Outcome(name=trial.name, report=Report.read(folder), curves=Curves.read(folder))
+        for trial, folder in _reports(run, sha256s)
+    ]
+
+
+def read_compared(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[ComparedReport]]:
+    """Read the reports of an experiment's trials from the volume, whatever their task is.
 
     Args:
         run: paths of the experiment.
@@ -278,17 +292,24 @@ def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome]:
         NotFoundError: a report is missing.
         CorruptError: one is damaged, or was made by another experiment.
     """
+    return [
+        Outcome(
+            name=trial.name,
+            report=get_task(trial.config.task).results(folder).report,
+            curves=Curves.read(folder),
+        )
+        for trial, folder in _reports(run, sha256s)
+    ]
+
+
+def _reports(run: RunPaths, sha256s: Iterable[str]) -> Iterator[tuple[Trial, Path]]:
     made = set(" ".join(sha256s).split())
-    outcomes = []
     for trial in read_plan(run):
         made_by = RunPaths(run.data_root, trial.run_name)
         if files.verify(made_by.report, EVAL_REPORT).sha256 not in made:
             what = "not the report that this experiment made"
             raise CorruptError(what, made_by.report, hint=NAME_TAKEN)
-        report = Report.read(made_by.report)
-        curves = Curves.read(made_by.report)
-        outcomes.append(Outcome(name=trial.name, report=report, curves=curves))
-    return outcomes
+        yield trial, made_by.report
 
 
 def write_results(

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from citeflow.artifacts import ClassificationMetrics
 from citeflow.config import Presets, TaskConfig
 from citeflow.paths import RunPaths
-from citeflow.report import TrainSummary
+from citeflow.report import ComparedReport, TrainSummary
 from citeflow.tasks.names import Names
 
 if TYPE_CHECKING:  # a launcher reads this module, and has no use for torch
@@ -150,6 +150,10 @@ class OpenTask(Protocol):
 class Results(Protocol):
     """An EvalReport, or a folder that `publish` made, as the stages show it."""
 
+    @property
+    def report(self) -> ComparedReport:
+        """Content of report.json."""
+
     def test(self) -> dict[str, float]:
         """Return the figures on the test split, by name."""
 
@@ -188,6 +192,10 @@ class Task(Protocol):
     @property
     def datasets(self) -> tuple[str, ...]:
         """Datasets that have a name."""
+
+    @property
+    def models(self) -> str:
+        """Models that are compared unless others are named: YAML of the settings of each."""
 
     @property
     def prepared_kind(self) -> str:

@@ -28,6 +28,10 @@ class CitationTask:
     config = Config
     presets = PRESETS
     datasets = datasets.dataset_names()
+    models = (
+        "{structural: {}, dot: {model: {predictor: dot}}, "
+        "features: {model: {predictor: dot, num_layers: 0}}}"
+    )
     prepared_kind = "PreparedGraph"
     memory_hint = (
         "lower train.nodes_per_batch or model.hidden_channels, start fewer workers, or raise the "

@@ -3,14 +3,19 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from citeflow import files
 from citeflow.artifacts import LocalArtifact
 from citeflow.errors import ConfigError
+from citeflow.experiments.comparison_page import render_html
+from citeflow.experiments.significance import rank_models, to_csv
+from citeflow.experiments.trials import Outcome, comparison_trials
 from citeflow.report import Curves
 from citeflow.reporting.event_files import read_scalars
 from citeflow.tasks import get_task, load_settings, task_of
+from citeflow.tasks.images.architectures import ARCHITECTURES
 from citeflow.tasks.images.evaluator import class_scores, confusion, scores, wilson
 from citeflow.tasks.images.report import ImageReport
 
@@ -47,10 +52,10 @@ def test_figures_are_those_of_scikit_learn():
     assert found.macro_f1 == pytest.approx(np.mean(expected[2]))
 
 
-def test_interval_is_wilsons():
-    # statsmodels.stats.proportion.proportion_confint(81, 90, method="wilson")
-    assert wilson(81, 90) == pytest.approx((0.8208, 0.9463), abs=1e-4)
-    assert wilson(5, 5)[1] == 1.0
+@pytest.mark.parametrize(("right", "num"), [(81, 90), (5, 5), (0, 7)])
+def test_interval_is_scipys(right, num):
+    expected = binomtest(right, num).proportion_ci(method="wilson")
+    assert wilson(right, num) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_page_shows_pictures_and_names(classified):
@@ -104,3 +109,24 @@ def test_memory_is_that_of_process_and_batch(digits):
     settings = digits.config.to_dict()
     one, two = (task.memory_needed(digits.images, settings, workers) for workers in (1, 2))
     assert 2**28 < one < two < 2**31
+
+
+def test_models_are_compared_by_accuracy(classified):
+    report = ImageReport.read(classified.report)
+    worse = report.model_copy(update={"valid": report.valid.model_copy(update={"accuracy": 0.5})})
+    curves = Curves.read(classified.report)
+    ranked = rank_models(
+        [
+            Outcome(name="plain-seed-0", report=worse, curves=curves),
+            Outcome(name="resnet-seed-0", report=report, curves=curves),
+        ]
+    )
+    assert [each.name for each in ranked] == ["resnet", "plain"]
+    assert to_csv(ranked).startswith("model,seed,valid_accuracy,test_accuracy,macro_f1,seconds\n")
+    assert "Validation accuracy over epochs" in render_html("digits", ranked)
+
+
+def test_default_models_are_all_architectures():
+    planned = comparison_trials("task: images", "c", get_task("images").models, [0, 1], 2)
+    assert {trial.config.model.architecture for trial in planned} == ARCHITECTURES.keys()
+    assert len(planned) == 2 * len(ARCHITECTURES)

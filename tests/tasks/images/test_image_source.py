@@ -170,3 +170,13 @@ def test_four_files_below_a_url_are_fetched_once(tmp_path, monkeypatch):
     assert prepare(url, tmp_path / "data").path == first.path
     assert first.facts.dataset == "fashion"
     assert (first.facts.num_images, first.facts.num_test, len(fetched)) == (36, 6, 4)
+
+
+def test_jpeg_that_a_camera_turned_is_turned_back(pets, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    pixels = np.repeat([[0, 250]], 6, axis=0).repeat([2, 3], axis=1).astype(np.uint8)
+    Image.fromarray(pixels).save(pets / "dog" / "9.jpg", exif=exif, quality=100)
+    image_HW = prepare(pets, tmp_path / "data").image_NHWC[-1, ..., 0]
+    assert image_HW.shape == (5, 6)
+    assert image_HW[0].max() < 50 < 200 < image_HW[-1].min()

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from citeflow import files
 from citeflow.errors import CorruptError
-from citeflow.report import REPAIR, REPORT, StageCost, TrainSummary
+from citeflow.report import REPAIR, REPORT, Compared, StageCost, TrainSummary
 from citeflow.tasks.images.config import ImagesConfig
 from citeflow.tasks.images.prepared import ImageFacts
 from citeflow.utils import records
@@ -82,6 +82,18 @@ class ImageReport(_Open):
         path = folder / REPORT
         return records.load(
             cls, files.read_json(path), name=str(path), error=CorruptError, hint=REPAIR
+        )
+
+    def compared(self) -> Compared:
+        """Return the accuracy, by which models are compared."""
+        return Compared(
+            seed=self.config.train.seed,
+            valid=self.valid.accuracy,
+            test=self.test.accuracy,
+            second=self.test.macro_f1,
+            metric="accuracy",
+            names=("valid_accuracy", "test_accuracy", "macro_f1"),
+            second_label="Macro F1",
         )
 
     def to_json(self) -> dict[str, object]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from citeflow import files
+from citeflow.data.raw_store import shown_path
 from citeflow.errors import DataError, NotFoundError
 from citeflow.tasks.images.config import MAX_SIDE, ImageDataConfig
 from citeflow.tasks.images.idx import IdxFile, open_idx
@@ -207,7 +208,7 @@ def _read_classes(folder: Path, config: ImageDataConfig) -> ImageFiles:
     has_colors = False
     for name in names:
         with _opened(folder / name) as image:
-            first_of_size.setdefault(image.size[::-1], name)
+            first_of_size.setdefault(_size(image), name)
             has_colors = has_colors or image.mode not in ("1", "L", "LA", "I;16", "I")
     if len(first_of_size) > 1 and not config.size:
         shown = [f"{name} {w} x {h}" for (h, w), name in list(first_of_size.items())[:2]]
@@ -219,7 +220,7 @@ def _read_classes(folder: Path, config: ImageDataConfig) -> ImageFiles:
     return ImageFiles(
         label_N=np.array([index[name] for _, name in places], np.int64),
         is_test_N=np.array([split == TEST for split, _ in places]),
-        classes=classes,
+        classes=tuple(map(shown_path, classes)),
         shape=shape,
         blocks=lambda: _image_blocks([folder / name for name in names], shape),
         remarks=("images that are no squares were stretched to squares",) if stretched else (),
@@ -249,7 +250,8 @@ def _image_blocks(paths: list[Path], shape: tuple[int, int, int]) -> Iterator[np
                 image.load()
             except _BROKEN as error:
                 raise DataError("image is damaged", f"{path}: {error}") from None
-            yield _pixels(ImageOps.exif_transpose(image), shape)[None]
+            seen = ImageOps.exif_transpose(image) if image.format == "JPEG" else image
+            yield _pixels(seen, shape)[None]
 
 
 def _opened(path: Path) -> Image.Image:
@@ -267,9 +269,21 @@ def _opened(path: Path) -> Image.Image:
     except _BROKEN:
         raise DataError("not a PNG or JPEG image", path) from None
     if image.width * image.height > MAX_PIXELS:
+        image.close()
         value = f"{path}: {image.width} x {image.height}"
         raise DataError("image is too large", value, hint=f"at most {MAX_PIXELS:,} pixels")
     return image
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of an image as it is to be seen: cameras turn JPEG by a tag."""
+    turned = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) in (
+        5,
+        6,
+        7,
+        8,
+    )
+    return image.size if turned else image.size[::-1]
 
 
 def _pixels(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:

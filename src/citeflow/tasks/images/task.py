@@ -39,6 +39,10 @@ class ImagesTask:
     config = ImagesConfig
     presets: Presets = MappingProxyType({"default": {}})
     datasets = ("garments", "digits", "fashion-mnist", "mnist")
+    models = (
+        "{plain: {model: {architecture: plain}}, dropout: {model: {architecture: dropout}}, "
+        "batch-norm: {model: {architecture: batch_norm}}, resnet: {model: {architecture: resnet}}}"
+    )
     prepared_kind = "PreparedImages"
     memory_hint = (
         "lower train.batch_size or model.channels, start fewer workers, or raise the limit"

@@ -5,7 +5,8 @@ import pytest
 
 from citeflow.tasks import get_task, load_settings
 from citeflow.training import launch
-from faults.disturbed_training import Fault, Training
+from faults.disturbed_training import Training
+from faults.test_killed_workers import three_kills
 
 SETTINGS = [
     "model.channels=8",
@@ -32,20 +33,35 @@ class ImageTraining(Training):
             assert self.curve("evaluations", value) == other.curve("evaluations", value)
 
 
-@pytest.mark.fault("F1")
-def test_killed_image_workers_leave_the_same_bits(prepared, tmp_path):
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
     config = load_settings("images")
     task = get_task("images")
-    raw = task.download("digits", data_root=tmp_path, settings=config)
-    images = task.preprocess(raw, data_root=tmp_path, settings=config.to_dict())
-    whole, run = (ImageTraining(prepared, tmp_path / name) for name in ("whole", "run"))
-    whole.graph = run.graph = images
-    whole.launch()
-    run.launch(
-        Fault(what="kill", step=7, rank=1),
-        Fault(what="kill", step=24, rank=0, attempt=2),
-        Fault(what="kill", at="update", step=33, rank=1, attempt=3),
-    )
+    raw = task.download("digits", data_root=root, settings=config)
+    return task.preprocess(raw, data_root=root, settings=config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def whole(images, prepared, tmp_path_factory):
+    """A training without a fault."""
+    training = ImageTraining(prepared, tmp_path_factory.mktemp("whole"))
+    training.graph = images
+    training.launch()
+    return training
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(0, marks=pytest.mark.fault("F1")),
+        *(pytest.param(seed, marks=pytest.mark.fault("F1", nightly=True)) for seed in range(1, 10)),
+    ],
+)
+def test_killed_image_workers_leave_the_same_bits(seed, images, whole, prepared, tmp_path):
+    run = ImageTraining(prepared, tmp_path)
+    run.graph = images
+    run.launch(*three_kills(seed))
     assert len(run.events("fired", what="kill")) == 3
-    assert run.starts == [0, 0, 20, 30]
+    assert len(run.starts) == 4
     run.require_as(whole)

@@ -35,6 +35,7 @@ def test_write_idx_is_read_back(tmp_path):
         (HEADER[:9], "cut: .*header"),
         (struct.pack(">4B3I", 0, 0, 8, 3, 0, 4, 5), "without content"),
         (struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 9), "claims too much"),
+        (gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 1, 2**16, 2**16)), "claims too much"),
         (CONTENT[:-1], "another length"),
         (CONTENT + b"\0", "another length"),
         (gzip.compress(CONTENT[:-21]), "cut: .*1 of 3 rows"),

@@ -25,6 +25,8 @@ UINT8 = 0x08
 """Type of the elements, the third byte of the magic number."""
 
 MAX_BYTES = 16 << 30
+MAX_ROW_BYTES = 64 << 20
+"""Of one image: it is read at once, and a small compressed file may claim any size."""
 BLOCK_BYTES = 4 << 20
 GZIP = b"\x1f\x8b"
 
@@ -88,7 +90,7 @@ def open_idx(path: Path, *, num_dims: int) -> IdxFile:
     shape = struct.unpack(f">{num_dims}I", head[4:])
     if 0 in shape:
         raise DataError("IDX file without content", f"{path}: {_times(shape)}")
-    if math.prod(shape) > MAX_BYTES:
+    if math.prod(shape) > MAX_BYTES or math.prod(shape[1:]) > MAX_ROW_BYTES:
         raise DataError("IDX file claims too much", f"{path}: {_times(shape)} bytes")
     if not _is_gzip(path) and path.stat().st_size != len(head) + math.prod(shape):
         value = f"{path}: {_times(shape)} bytes are claimed, {path.stat().st_size - len(head):,}"

@@ -3,13 +3,14 @@
 Legend: N images, H height, W width, C channels.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from citeflow import files
 from citeflow.data.raw_store import shown_path
@@ -34,6 +35,10 @@ DESCRIPTION = {
     "idx": "train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz)",
     "classes": "a folder of PNG or JPEG files for each class",
 }
+
+ORIENTATION = 0x0112
+"""Tag of Exif: how a camera was held."""
+ON_ITS_SIDE = (5, 6, 7, 8)
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError)
 """What Pillow raises on a damaged image, besides the errors for bombs."""
@@ -207,7 +212,7 @@ def _read_classes(folder: Path, config: ImageDataConfig) -> ImageFiles:
     first_of_size: dict[tuple[int, ...], str] = {}
     has_colors = False
     for name in names:
-        with _opened(folder / name) as image:
+        with _opened(folder / name) as image, _decoding(folder / name):
             first_of_size.setdefault(_size(image), name)
             has_colors = has_colors or image.mode not in ("1", "L", "LA", "I;16", "I")
     if len(first_of_size) > 1 and not config.size:
@@ -245,13 +250,29 @@ def _shape(
 
 def _image_blocks(paths: list[Path], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     for path in paths:
-        with _opened(path) as image:
-            try:
-                image.load()
-            except _BROKEN as error:
-                raise DataError("image is damaged", f"{path}: {error}") from None
+        with _opened(path) as image, _decoding(path):
+            image.load()
             seen = ImageOps.exif_transpose(image) if image.format == "JPEG" else image
-            yield _pixels(seen, shape)[None]
+            pixels = _pixels(seen, shape)
+        yield pixels[None]
+
+
+@contextlib.contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Name the image in which Pillow finds damage in the block; its warnings are ignored.
+
+    Raises:
+        DataError: the image is damaged, or has too many pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError("image is too large", path, hint=f"at most {MAX_PIXELS:,} pixels") from None
+    except _BROKEN as error:
+        raise DataError("image is damaged", f"{path}: {error}") from None
 
 
 def _opened(path: Path) -> Image.Image:
@@ -260,14 +281,11 @@ def _opened(path: Path) -> Image.Image:
     Raises:
         DataError: it is no PNG or JPEG, is damaged, or has too many pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _decoding(path):
+        try:
             image = Image.open(path, formats=("PNG", "JPEG"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError("image is too large", path, hint=f"at most {MAX_PIXELS:,} pixels") from None
-    except _BROKEN:
-        raise DataError("not a PNG or JPEG image", path) from None
+        except UnidentifiedImageError:
+            raise DataError("not a PNG or JPEG image", path) from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         value = f"{path}: {image.width} x {image.height}"
@@ -277,13 +295,8 @@ def _opened(path: Path) -> Image.Image:
 
 def _size(image: Image.Image) -> tuple[int, int]:
     """Return height and width of an image as it is to be seen: cameras turn JPEG by a tag."""
-    turned = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) in (
-        5,
-        6,
-        7,
-        8,
-    )
-    return image.size if turned else image.size[::-1]
+    is_turned = image.format == "JPEG" and image.getexif().get(ORIENTATION) in ON_ITS_SIDE
+    return image.size if is_turned else image.size[::-1]
 
 
 def _pixels(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:

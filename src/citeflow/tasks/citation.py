@@ -1,6 +1,7 @@
 """The citation task: link prediction in a citation graph.
 
-The modules that need torch are imported where they are used, so that a launcher stays small.
+The modules that need torch or pyarrow are imported where they are used, so that a launcher and a
+command stay small.
 """
 
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 from citeflow import config
 from citeflow.artifacts import ClassificationMetrics
 from citeflow.config import PRESETS, Config, TaskConfig
-from citeflow.data import datasets
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
 from citeflow.reporting import run_page
@@ -27,7 +27,6 @@ class CitationTask:
     names = Names(score="valid_mrr", samples="citations")
     config = Config
     presets = PRESETS
-    datasets = datasets.dataset_names()
     models = (
         "{structural: {}, dot: {model: {predictor: dot}}, "
         "features: {model: {predictor: dot, num_layers: 0}}}"
@@ -38,13 +37,24 @@ class CitationTask:
         "limit"
     )
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Datasets that have a name."""
+        from citeflow.data.datasets import dataset_names
+
+        return dataset_names()
+
     def download(self, dataset: str, *, data_root: Path, settings: TaskConfig) -> Path:
         """Bring a citation graph below the data root."""
+        from citeflow.data import datasets
+
         assert isinstance(settings, Config)
         return datasets.download_dataset(dataset, data_root=data_root, config=settings)
 
     def stage_memory(self, raw: Path) -> float:
         """Return what the citations take."""
+        from citeflow.data import datasets
+
         return BYTES_PER_CITATION * datasets.approximate_citations(raw)
 
     def preprocess(self, raw: Path, *, data_root: Path, settings: Settings) -> Path:

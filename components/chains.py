@@ -38,9 +38,10 @@ def download_task(
     workers: int = 1,
     out_dir: str = "",
     deploy: str = "",
+    task: str = "",
 ) -> dsl.PipelineTask:
     """Add the first task: it checks the parameters of the run and downloads its dataset."""
-    task = download(
+    added = download(
         dataset=dataset,
         preset=preset,
         settings=settings,
@@ -56,9 +57,10 @@ def download_task(
         job=job,
         data_root=data_root,
         deploy=deploy,
+        task=task,
     )
-    request_resources(task, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
-    return task
+    request_resources(added, cpu=("500m", "2"), memory=("1Gi", "8Gi"), cached=False)
+    return added
 
 
 def preprocess_task(raw: dsl.PipelineTask, data_root: str) -> dsl.PipelineTask:
@@ -172,6 +174,8 @@ def train_and_evaluate(
         data_root=data_root,
         out_dir=out_dir,
     )
+    if isinstance(deploy, str):  # no parameter of the pipeline, as its models are not served
+        return
     with dsl.If(deploy != "", name="deploy"):
         deployed = index(
             model=model.outputs["trained_model"],

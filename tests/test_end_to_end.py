@@ -44,3 +44,14 @@ def test_run_leaves_complete_artifacts_on_the_volume(out):
     artifacts.append(data / "serving" / "papers" / "current")
     for artifact in artifacts:
         assert (artifact / "manifest.json").is_file(), artifact
+
+
+def test_run_of_images_leaves_report_page_and_model(tmp_path, capsys):
+    paths = ["--out", str(tmp_path / "out"), "--data-root", str(tmp_path / "data")]
+    settings = ["--set", "train.epochs=2", "--set", "train.num_validations=1"]
+    argv = ["run", "--task", "images", "--dataset", "digits", "--workers", "1", *settings, *paths]
+    assert main(argv) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert 0.5 < said["test"]["accuracy"] <= 1
+    assert "data:image/png" in (tmp_path / "out" / "report.html").read_text()
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"utils"},
     {"files"},
-    {"config", "paths", "report", "artifacts", "attempts", "local_runs"},
+    {"config", "paths", "report", "artifacts", "attempts"},
     {"data"},
     {"graph"},
     {"models", "sampling"},
@@ -19,7 +19,7 @@ LAYERS = [
     {"tasks", "training", "serving"},
     {"kubernetes"},
     {"kubeflow", "doctor"},
-    {"stages"},
+    {"stages", "local_runs"},
     {"experiments"},
     {"cli", "__main__"},
 ]

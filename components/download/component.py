@@ -25,6 +25,7 @@ def download(
     data_root: str,
     raw_dataset: dsl.Output[dsl.Dataset],
     deploy: str = "",
+    task: str = "",
 ) -> NamedTuple(
     "Settled",
     [
@@ -60,6 +61,7 @@ def download(
         data_root: A folder on the volume; a relative dataset or out_dir lies below it.
         raw_dataset: Manifest of the RawDataset.
         deploy: Name of the service that the model is deployed to, checked before anything is done.
+        task: "citation" or "images"; empty leaves it to the settings.
 
     Returns:
         sha256: Digest of the RawDataset.
@@ -93,4 +95,5 @@ def download(
         data_root=data_root,
         raw=raw_dataset,
         deploy=deploy,
+        task=task,
     )

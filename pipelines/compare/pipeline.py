@@ -2,16 +2,15 @@
 
 from kfp import dsl
 
+from citeflow.config import CITATION
 from citeflow.kubernetes.job_spec import MOUNT
+from citeflow.tasks import get_task
 from components.base import offer_choices, request_resources
 from components.chains import download_task, graph_memory, link_to_pages, preprocess_task, run_each
 from components.comparison_report.component import comparison_report
 from components.comparison_trials.component import comparison_trials
 
-MODELS = (
-    "{structural: {}, dot: {model: {predictor: dot}}, "
-    "features: {model: {predictor: dot, num_layers: 0}}}"
-)
+MODELS = get_task(CITATION).models
 """GraphSAGE with structural features, GraphSAGE alone, and a perceptron on the features of papers.
 
 One line, as kfp writes defaults into a comment.
@@ -40,7 +39,8 @@ def compare(
     Args:
         dataset: "synthetic" (generated), "ogbl-citation2", a citation folder on the volume, or a
             URL of one. A relative path lies below data_root.
-        models: YAML text with the settings of each model by its name, over those below.
+        models: YAML text with the settings of each model by its name, over those below; for
+            settings with "task: images" such as "{plain: {model: {architecture: plain}}, ...}".
         seeds: Seeds of weights, batches and negatives; three or more tell a difference from noise.
         preset: Settings to start from; "seed" is the published student model that citeflow comes
             from.

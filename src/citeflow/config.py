@@ -9,7 +9,7 @@ The doc string under a field is its help; docs/settings.md is generated from it.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import Field, JsonValue
@@ -172,12 +172,30 @@ class RecoveryConfig(Record):
     """Seconds that a worker waits for another one within a step before it takes it for lost."""
 
 
-class Config(Record):
-    """All settings.
+class TaskConfig(Record):
+    """All settings of a task, in sections; `train` and `recovery` are two of them."""
+
+    task: ClassVar[str]
+    """Key in `citeflow.tasks.TASKS`."""
+
+    def to_dict(self) -> dict[str, dict[str, JsonValue]]:
+        """Return plain values by section and key, as YAML and JSON hold them."""
+        return self.model_dump()
+
+
+C = TypeVar("C", bound=TaskConfig)
+CITATION = "citation"
+"""The task of settings that name none."""
+
+
+class Config(TaskConfig):
+    """All settings of the citation task.
 
     Together with the data and the number of workers they decide what model comes out, but for those
     of `evaluation` and `recovery`.
     """
+
+    task = CITATION
 
     data: DataConfig = DataConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
@@ -185,10 +203,6 @@ class Config(Record):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     recovery: RecoveryConfig = RecoveryConfig()
-
-    def to_dict(self) -> dict[str, dict[str, JsonValue]]:
-        """Return plain values by section and key, as YAML and JSON hold them."""
-        return self.model_dump()
 
 
 RENAMED = {
@@ -205,6 +219,9 @@ RENAMED = {
     "train.evaluations": "train.num_validations",
 }
 """Settings by their former names, for the error that says how they are called now."""
+
+Presets = Mapping[str, Mapping[str, Mapping[str, JsonValue]]]
+"""Changes of settings by section and key, by the name of the preset."""
 
 PRESETS: dict[str, dict[str, dict[str, JsonValue]]] = {
     "default": {},
@@ -244,14 +261,36 @@ def load(
         ConfigError: a name is unknown (the hint has the nearest one), or a value is out of range.
         NotFoundError: there is no such file.
     """
-    if preset not in PRESETS:
-        raise ConfigError("unknown preset", preset, hint=f"one of {', '.join(PRESETS)}")
-    layers: list[Mapping[str, object]] = [PRESETS[preset]]
+    changes = read_changes(file=file, text=text, overrides=overrides)
+    return from_dict(over_preset(preset, PRESETS, changes))
+
+
+def read_changes(
+    *, file: Path | None = None, text: str = "", overrides: Iterable[str] = ()
+) -> dict[str, object]:
+    """Read what is given over a preset: a file, YAML text over it, then overrides.
+
+    Raises:
+        ConfigError: one of them is not of its form.
+        NotFoundError: there is no such file.
+    """
+    layers: list[Mapping[str, object]] = []
     if file is not None:
         layers.append(_read_yaml(file))
     layers.append(records.parse_yaml(text, "settings"))
     layers.extend(_parse_override(text) for text in overrides)
-    return from_dict(_merge(layers))
+    return _merge(layers)
+
+
+def over_preset(preset: str, presets: Presets, changes: Mapping[str, object]) -> dict[str, object]:
+    """Put changes over one of the presets.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if preset not in presets:
+        raise ConfigError("unknown preset", preset, hint=f"one of {', '.join(presets)}")
+    return _merge([presets[preset], changes])
 
 
 def from_yaml(text: str) -> Config:
@@ -259,9 +298,10 @@ def from_yaml(text: str) -> Config:
     return from_dict(records.parse_yaml(text, "settings"))
 
 
-def to_yaml(config: Config) -> str:
-    """Write all settings as YAML text, which `from_yaml` reads back."""
-    return yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=False)
+def to_yaml(config: TaskConfig) -> str:
+    """Write all settings as YAML text, with the name of the task if that is not the default."""
+    task = {} if config.task == CITATION else {"task": config.task}
+    return yaml.safe_dump({**task, **config.to_dict()}, sort_keys=False, default_flow_style=False)
 
 
 def from_dict(values: Mapping[str, object]) -> Config:
@@ -269,9 +309,10 @@ def from_dict(values: Mapping[str, object]) -> Config:
     return records.load(Config, values, renamed=RENAMED)
 
 
-def changed(config: Config, changes: Mapping[str, object]) -> Config:
+def changed(config: C, changes: Mapping[str, object]) -> C:
     """Return the settings with some of them replaced, given by section and key."""
-    return from_dict(_merge([config.to_dict(), changes]))
+    merged = _merge([config.to_dict(), changes])
+    return records.load(type(config), merged, renamed=RENAMED)
 
 
 def all_keys() -> list[str]:

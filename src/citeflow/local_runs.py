@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from citeflow import files
+from citeflow.artifacts import EVAL_REPORT
 from citeflow.errors import CiteflowError, ConfigError, CorruptError, NotFoundError, StoppedError
 from citeflow.paths import RunPaths, is_name
-from citeflow.report import REPORT, Report
+from citeflow.report import REPORT
+from citeflow.tasks import task_of
+from citeflow.tasks.base import Results
 from citeflow.utils import records
 from citeflow.utils.records import Record
 
@@ -96,16 +99,10 @@ class LocalRuns:
             "archived": run.archived_file.exists(),
             "bytes": _bytes_of(run),
         }
-        report = _read_report(run)
-        if report is None:
+        results = _read_results(run)
+        if results is None:
             return described
-        protocols = {name: scores.figures() for name, scores in report.protocols.items()}
-        return {
-            **described,
-            "test": report.test.figures(),
-            "protocols": protocols,
-            "config": report.config.to_dict(),
-        }
+        return {**described, "test": results.test(), "config": results.report.config.to_dict()}
 
     def archive(self, name: str, *, undo: bool) -> dict[str, object]:
         """Leave a run out of the list, or put it back; its files stay where they are.
@@ -149,28 +146,33 @@ class LocalRuns:
 
 def _describe(run: RunPaths) -> dict[str, object]:
     status = _read_status(run)
-    report = _read_report(run)
+    results = _read_results(run)
     created = status.created if status else _modified(run.folder)
     finished = status.finished if status else _modified(run.report / REPORT)
     return {
         "name": run.name,
-        "state": _state(run, status, report),
+        "state": _state(run, status, is_complete=results is not None),
         "created": created.isoformat(timespec="seconds") if created else None,
         "finished": finished.isoformat(timespec="seconds") if finished else None,
-        "dataset": status.dataset if status else report.dataset if report else None,
-        "score": {"mrr": report.test.mrr} if report else None,
+        "dataset": status.dataset if status else results.report.dataset if results else None,
+        "score": _score(results) if results else None,
         "error": (status.error if status else "") or None,
         "path": str(run.folder),
     }
 
 
-def _state(run: RunPaths, status: RunStatus | None, report: Report | None) -> str:
+def _score(results: Results) -> dict[str, float]:
+    compared = results.report.compared()
+    return {compared.names[1]: compared.test}
+
+
+def _state(run: RunPaths, status: RunStatus | None, *, is_complete: bool) -> str:
     if files.is_held(run.pipeline_lock) or files.is_held(run.lock_file):
         return RUNNING
     if status:
         # A pipeline that was killed could not record its end.
         return STOPPED if status.state == RUNNING else status.state
-    return SUCCEEDED if report else INCOMPLETE
+    return SUCCEEDED if is_complete else INCOMPLETE
 
 
 def _ended(status: RunStatus, error: BaseException | None) -> RunStatus:
@@ -195,9 +197,9 @@ def _write_status(run: RunPaths, status: RunStatus) -> None:
     files.write_json(run.status_file, status.model_dump(mode="json"))
 
 
-def _read_report(run: RunPaths) -> Report | None:
+def _read_results(run: RunPaths) -> Results | None:
     try:
-        return Report.read(run.report)
+        return task_of(run.report, EVAL_REPORT).results(run.report)
     except (NotFoundError, CorruptError):
         return None
 

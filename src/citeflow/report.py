@@ -6,12 +6,14 @@ added.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ConfigDict, Field, JsonValue
 
 from citeflow import files
-from citeflow.config import Config
+from citeflow.config import Config, TaskConfig
 from citeflow.errors import CorruptError
 from citeflow.utils import records
 from citeflow.utils.records import Record
@@ -153,6 +155,57 @@ def stage_costs(manifest: files.Manifest) -> dict[str, StageCost]:
     }
 
 
+class RunReport(Protocol):
+    """The part of a report that every task has, as tables and TensorBoard show it."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def config(self) -> TaskConfig:
+        """All settings."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that the figures depend on."""
+
+    @property
+    def train(self) -> TrainSummary:
+        """Facts of the training."""
+
+    @property
+    def stages(self) -> dict[str, StageCost]:
+        """Costs of the stages, by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """The figures by which models of one task are compared."""
+
+    seed: int
+    valid: float
+    """Validation score, by which a model is chosen."""
+    test: float
+    """The same on the test, in a protocol that may be another."""
+    second: float
+    """One more figure of the test."""
+    metric: str
+    """Label of the score."""
+    names: tuple[str, str, str]
+    """Names of `valid`, `test` and `second`; validations are recorded by the first."""
+    second_label: str
+    protocol: str = "ogb"
+    """Protocol of the test, where a task has several."""
+
+
+class ComparedReport(RunReport, Protocol):
+    """A report that an experiment compares with others."""
+
+    def compared(self) -> Compared:
+        """Return the figures that models are compared by."""
+
+
 class Report(_Open):
     """Content of `report.json`."""
 
@@ -185,6 +238,20 @@ class Report(_Open):
         if protocol == "ogb":
             return self.test.mrr
         raise CorruptError(f"{REPORT} lacks a protocol", protocol, hint=REPAIR)
+
+    def compared(self) -> Compared:
+        """Return the MRR of the protocol that models are compared by."""
+        protocol = self.config.evaluation.protocol
+        return Compared(
+            seed=self.config.train.seed,
+            valid=self.valid.mrr,
+            test=self.mrr(protocol),
+            second=self.test.accuracy,
+            metric="MRR",
+            names=("valid_mrr", "test_mrr", "accuracy"),
+            second_label="Accuracy",
+            protocol=protocol,
+        )
 
     @property
     def remarks(self) -> list[str]:

@@ -29,25 +29,19 @@ from citeflow.artifacts import (
     set_metadata,
     write_manifest,
 )
-from citeflow.config import Config
-from citeflow.data.datasets import dataset_names
+from citeflow.config import TaskConfig
 from citeflow.kubeflow.params import RunParams, job_request
 from citeflow.kubernetes.choice import choose_launcher
 from citeflow.kubernetes.job_spec import format_bytes
 from citeflow.paths import RunPaths
-from citeflow.report import Curves, Report
 from citeflow.reporting import run_page
-from citeflow.tasks import CITATION, get_task
+from citeflow.tasks import dataset_names, get_task, load_settings, task_of
 
 PROCESS_BYTES = 512 * 2**20
 """Memory of a process that has imported torch and holds a batch."""
 
-BYTES_PER_CITATION = 120
-"""Memory per citation: at the shape of ogbl-citation2, preprocess had 2.3 GB, evaluate 3.9 GB and
-two workers in one step 4.9 GB."""
-
 MEMORY_SLACK = 4
-"""Limit over request of memory: the size of a graph is a guess before it is read."""
+"""Limit over request of memory: the size of a dataset is a guess before it is read."""
 
 
 class Settled(NamedTuple):
@@ -89,12 +83,12 @@ def download(
     data_root: str,
     raw: Artifact,
     deploy: str = "",
+    task: str = "",
 ) -> Settled:
     """Check the parameters of the whole run, then bring its dataset onto the volume.
 
     The arguments are those of the pipeline, `components/download` describes them.
     """
-    from citeflow.data.datasets import approximate_citations, download_dataset
     from citeflow.reporting.publish import check_output_folders
     from citeflow.serving.deploying import service_folder
 
@@ -110,8 +104,10 @@ def download(
             run_name=run_name,
             launcher=launcher,
             job=job,
+            task=task,
         )
         resolved = params.config()
+        chosen_task = get_task(resolved.task)
         run = RunPaths(Path(data_root), run_name or paths.make_name(title, run_id[:8].lower()))
         # A training of an hour must not end with a folder that cannot be written to.
         chosen = choose_launcher(launcher)
@@ -119,12 +115,15 @@ def download(
         check_output_folders(run.data_root, _output_folder(run, out_dir))
         if deploy:
             service_folder(run.data_root, deploy)
-        folder = download_dataset(
-            _on_volume(dataset, run.data_root), data_root=run.data_root, config=resolved
+        folder = chosen_task.download(
+            _on_volume(dataset, run.data_root), data_root=run.data_root, settings=resolved
         )
         sha256 = write_manifest(raw, folder, RAW_DATASET, data_root)
-        data_resolved = yaml.safe_dump({"data": resolved.to_dict()["data"]})
-        needed = _memory_of_stages(approximate_citations(folder))
+        sections = yaml.safe_load(config.to_yaml(resolved))
+        data_resolved = yaml.safe_dump(
+            {name: sections[name] for name in ("task", "data") if name in sections}
+        )
+        needed = 3 * PROCESS_BYTES + chosen_task.stage_memory(folder)
         return Settled(
             sha256,
             run.name,
@@ -144,14 +143,14 @@ def preprocess(
     *,
     data_root: str,
     graph: Artifact,
-    task: str = CITATION,
 ) -> str:
-    """Read, check, clean and split a RawDataset; return the digest of the PreparedGraph."""
+    """Read, check, clean and split a RawDataset; return the digest of the prepared data."""
     with component_entrypoint():
         source = resolve_artifact(raw, RAW_DATASET, data_root, raw_sha256)
-        resolved = config.from_yaml(settings).to_dict()
-        folder = get_task(task).preprocess(source, data_root=Path(data_root), settings=resolved)
-        return write_manifest(graph, folder, PREPARED_GRAPH, data_root)
+        resolved = load_settings(text=settings)
+        task = get_task(resolved.task)
+        folder = task.preprocess(source, data_root=Path(data_root), settings=resolved.to_dict())
+        return write_manifest(graph, folder, task.prepared_kind, data_root)
 
 
 def train(
@@ -166,21 +165,24 @@ def train(
     data_root: str,
     model: Artifact,
     metrics: Metrics,
-    task: str = CITATION,
 ) -> str:
     """Fit a model, here or in a job on the cluster; return the digest of the TrainedModel."""
     with component_entrypoint():
         run = RunPaths(Path(data_root), run_name)
-        prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        resolved = load_settings(text=settings)
+        task = get_task(resolved.task)
+        prepared = resolve_artifact(graph, task.prepared_kind, data_root)
         # Settled by `download`; a pipeline of other components may leave it to this step.
-        request = TrainingRequest(choose_launcher(launcher), job, workers, run_id, task)
-        folder = fit(prepared, run, config.from_yaml(settings), request)
+        request = TrainingRequest(choose_launcher(launcher), job, workers, run_id)
+        folder = fit(prepared, run, resolved, request)
         sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
         model.metadata["launcher"] = request.launcher
         if model.path:
             files.copy_directory(folder, Path(model.path))
         facts = files.read_manifest(folder, TRAINED_MODEL).facts
-        log_metrics(metrics, run_page.training_metrics(facts))
+        names = task.names
+        shown = run_page.training_metrics(facts, score=names.score, samples=names.samples)
+        log_metrics(metrics, shown)
         return sha256
 
 
@@ -193,21 +195,19 @@ class TrainingRequest(NamedTuple):
     """YAML text with the settings of a job."""
     workers: int
     run_id: str
-    task: str = CITATION
-    """Key in TASKS."""
 
 
-def fit(graph: Path, run: RunPaths, resolved: Config, request: TrainingRequest) -> Path:
+def fit(graph: Path, run: RunPaths, resolved: TaskConfig, request: TrainingRequest) -> Path:
     """Train a run, here or in a job on the cluster; return the TrainedModel."""
-    launcher, job, workers, run_id, task = request
+    launcher, job, workers, run_id = request
     asked = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
     if asked is None:
         from citeflow.training.launch import train_locally
 
-        return train_locally(graph, run, config=resolved, workers=workers, task=task)
+        return train_locally(graph, run, config=resolved, workers=workers)
     from citeflow.kubernetes.launch import train_on_cluster
 
-    return train_on_cluster(graph, run, config=resolved, request=asked, task=task)
+    return train_on_cluster(graph, run, config=resolved, request=asked)
 
 
 def evaluate(
@@ -219,19 +219,20 @@ def evaluate(
     report: Artifact,
     metrics: Metrics,
     classification: ClassificationMetrics,
-    task: str = CITATION,
 ) -> str:
     """Measure a model on the test split; return the digest of the EvalReport."""
     with component_entrypoint():
         trained = resolve_artifact(model, TRAINED_MODEL, data_root, model_sha256)
-        prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        task = task_of(trained, TRAINED_MODEL)
+        prepared = resolve_artifact(graph, task.prepared_kind, data_root)
         run = RunPaths.of_folder(Path(data_root), trained.parent)
-        folder = get_task(task).evaluate(trained, data=prepared, run=run)
+        folder = task.evaluate(trained, data=prepared, run=run)
         sha256 = set_metadata(report, folder, EVAL_REPORT, data_root)
         if report.path:
             files.copy_file(folder / "report.json", Path(report.path))
-        log_metrics(metrics, run_page.evaluation_metrics(Report.read(folder)))
-        run_page.log_curves(classification, Curves.read(folder))
+        results = task.results(folder)
+        log_metrics(metrics, results.metrics())
+        results.log_curves(classification)
         return sha256
 
 
@@ -244,14 +245,13 @@ def publish(
     data_root: str,
     summary: Artifact,
     page: Artifact,
-    task: str = CITATION,
 ) -> Path:
     """Put report, page, model and TensorBoard's logs where people look, and on the run page.
 
     Returns:
         The folder with report.json, report.html and model/.
     """
-    from citeflow.reporting import markdown, mlflow
+    from citeflow.reporting import markdown
     from citeflow.reporting.links import find_links
 
     with component_entrypoint():
@@ -259,7 +259,8 @@ def publish(
         trained = resolve_artifact(model, TRAINED_MODEL, data_root)
         run = RunPaths.of_folder(Path(data_root), evaluated.parent)
         out = _output_folder(run, out_dir)
-        get_task(task).publish(evaluated, model=trained, run=run, out=out)
+        task = task_of(evaluated, EVAL_REPORT)
+        task.publish(evaluated, model=trained, run=run, out=out)
         if page.path:
             files.copy_file(out / "report.html", Path(page.path))
         if summary.path:
@@ -269,10 +270,10 @@ def publish(
                 for name, value in where.items()
             ]
             lines += [f"- [{name}]({url})" for name, url in find_links(run, out).items()]
-            text = markdown.summary(Report.read(out))
+            text = task.results(out).summary()
             files.write_text(Path(summary.path), "\n".join([text, *lines, ""]))
         # An experiment has other runs, which MLflow being away must not end.
-        mlflow.log_run(evaluated, model=trained, run=run, out=out, is_required=not run.is_trial)
+        task.log_to_mlflow(evaluated, model=trained, run=run, out=out, is_required=not run.is_trial)
         return out
 
 
@@ -308,15 +309,6 @@ def index(
         if deploy:
             deploying.deploy(folder, deploying.service_folder(run.data_root, deploy))
         return write_manifest(index, folder, SERVING_INDEX, data_root)
-
-
-def _memory_of_stages(num_citations: int) -> float:
-    """Return the bytes that preprocess, a training in its step and evaluate need, about.
-
-    They depend on the data alone, as KFP's cache looks at all parameters of a step: with other
-    settings of the model, preprocess is still to be skipped.
-    """
-    return 3 * PROCESS_BYTES + BYTES_PER_CITATION * num_citations
 
 
 def _output_folder(run: RunPaths, out_dir: str) -> Path:

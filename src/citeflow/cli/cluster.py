@@ -9,13 +9,14 @@ import click
 import yaml
 
 from citeflow import files
-from citeflow.artifacts import PREPARED_GRAPH, TRAINED_MODEL
+from citeflow.artifacts import TRAINED_MODEL
 from citeflow.cli import options
 from citeflow.cli.stages import RUN_ID
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.kubernetes import job_spec
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.paths import RunPaths
+from citeflow.tasks import get_task
 from citeflow.utils.logging import emit
 
 REAP_PATIENCE_S = 60.0
@@ -97,7 +98,7 @@ def launch(
         rendered = render_job(request, run, _namespace(job.namespace), worker_job)
         yaml.safe_dump(rendered, sys.stdout, sort_keys=False)
         return
-    files.read_manifest(graph, PREPARED_GRAPH)
+    files.read_manifest(graph, get_task(resolved.task).prepared_kind)
     options.require("torch")
     folder = train_on_cluster(graph, run, config=resolved, request=request)
     emit({"path": str(folder), **files.read_manifest(folder, TRAINED_MODEL).facts})

@@ -53,7 +53,7 @@ def inspect(source: str, settings: options.Settings) -> None:
     """
     from citeflow.graph.inspection import as_table, inspect_source
 
-    config = settings.resolve().data
+    config = settings.of_citations().data
     with tempfile.TemporaryDirectory(prefix="citeflow-") as scratch:
         inspection = inspect_source(source, Path(scratch), config)
     if sys.stdout.isatty():

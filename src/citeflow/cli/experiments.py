@@ -8,9 +8,10 @@ import click
 
 from citeflow import files
 from citeflow.cli import options
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import Report
+from citeflow.tasks import get_task
 from citeflow.utils import records
 from citeflow.utils.logging import emit
 
@@ -34,7 +35,7 @@ def scaling(
     paths = local.paths()
     folder = out or paths.published
     own = {"workers": workers, "epochs": epochs, "out_dir": str(folder)}
-    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.resolve())
+    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.of_citations())
     _report_table(folder, "scaling", paths)
 
 
@@ -43,7 +44,8 @@ def scaling(
     "--models",
     type=options.YamlText(),
     help="Settings of each model by name: a YAML file, or text such as"
-    " '{sage: {}, dot: {model: {predictor: dot}}}'; by default the predictors, and features alone.",
+    " '{sage: {}, dot: {model: {predictor: dot}}}'; by default the predictors, and features alone;"
+    " of images, all architectures.",
 )
 @click.option("--seeds", type=options.Numbers(), default="0,1,2", show_default=True)
 @options.workers
@@ -62,9 +64,9 @@ def compare(
     paths = local.paths()
     folder = out or paths.published
     own: dict[str, object] = {"seeds": seeds, "workers": workers, "out_dir": str(folder)}
-    if models:
-        own["models"] = models
-    _run_pipeline("compare", own, paths=paths, local=local, settings=settings.resolve())
+    resolved = settings.resolve()
+    own["models"] = models or get_task(resolved.task).models
+    _run_pipeline("compare", own, paths=paths, local=local, settings=resolved)
     _report_table(folder, "comparison", paths)
 
 
@@ -125,7 +127,7 @@ def tune(
 
     paths = local.paths()
     own = {"space": space, "trials": trials, "parallel": parallel, "workers": workers}
-    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.resolve())
+    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.of_citations())
     folder = paths.published
     _print_table(folder / "tuning.md")
     summary = records.load(Summary, files.read_json(folder / SUMMARY), name=SUMMARY)
@@ -149,7 +151,7 @@ def _run_pipeline(
     *,
     paths: RunPaths,
     local: options.LocalRun,
-    settings: Config,
+    settings: TaskConfig,
 ) -> None:
     """Check the parameters of an experiment's pipeline and run it on this machine.
 

@@ -13,7 +13,9 @@ from click.shell_completion import shell_complete
 
 from citeflow import __version__
 from citeflow.cli import options
+from citeflow.config import CITATION
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
+from citeflow.tasks import get_task
 from citeflow.utils.logging import emit, log
 from citeflow.utils.signals import handle_signals
 
@@ -171,22 +173,25 @@ def run(
     options.require("kfp", "torch")
     from citeflow.kubeflow.local_runner import run_pipeline
     from citeflow.kubeflow.pipelines import PIPELINES
-    from citeflow.report import Report
-    from citeflow.reporting import markdown, mlflow_client
+    from citeflow.reporting import mlflow_client
     from citeflow.reporting.publish import check_output_folders
 
+    if deploy and resolved.task != CITATION:
+        raise ConfigError("--deploy", resolved.task, hint="only a model of citations can be served")
     paths = local.paths()
     folder = out or paths.published
     mlflow_client.check()
     check_output_folders(paths.data_root, folder)
     shared = local.arguments(paths, resolved)
-    own: dict[str, str | int] = {"workers": workers, "out_dir": str(folder), "deploy": deploy}
+    own: dict[str, str | int] = {"workers": workers, "out_dir": str(folder)}
+    if resolved.task == CITATION:
+        own["deploy"] = deploy
     arguments = {**shared, **own}
-    compiled = PIPELINES["citation"].compiled()
+    compiled = PIPELINES[resolved.task].compiled()
     with local.started(paths):
         run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)
-    report = Report.read(folder)
-    print(f"\n{markdown.table(report)}", file=sys.stderr, flush=True)
+    results = get_task(resolved.task).results(folder)
+    print(f"\n{results.table()}", file=sys.stderr, flush=True)
     log("run", "done", page=folder / "report.html", tensorboard=f"--logdir {paths.logs.parent}")
     emit(
         {
@@ -194,6 +199,6 @@ def run(
             "page": str(folder / "report.html"),
             "model": str(folder / "model"),
             "logs": str(paths.logs),
-            "test": report.test.model_dump(by_alias=True),
+            "test": results.test(),
         }
     )

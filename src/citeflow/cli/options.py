@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from citeflow import config, local_runs, paths
-from citeflow.config import Config
+from citeflow.config import Config, TaskConfig
 from citeflow.errors import (
     INSTALL,
     ConfigError,
@@ -25,6 +25,7 @@ from citeflow.errors import (
 )
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
+from citeflow.tasks import TASKS, dataset_names, load_settings
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
 
@@ -88,8 +89,6 @@ class Dataset(ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Find the dataset."""
-        from citeflow.data.datasets import dataset_names
-
         if value in dataset_names() or "://" in value:
             return value
         path = Path(value).expanduser().absolute()
@@ -102,8 +101,6 @@ class Dataset(ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete names of datasets, and files."""
-        from citeflow.data.datasets import dataset_names
-
         names = [name for name in dataset_names() if name.startswith(incomplete)]
         files = [CompletionItem(incomplete, type="file")]
         return [CompletionItem(name) for name in names] or files
@@ -195,14 +192,28 @@ class Settings:
     preset: str
     config_file: Path | None
     overrides: tuple[str, ...]
+    task: str | None = None
 
-    def resolve(self) -> Config:
+    def resolve(self) -> TaskConfig:
         """Read them all.
 
         Raises:
             ConfigError, NotFoundError: one of them is wrong, or the file does not exist.
         """
-        return config.load(preset=self.preset, file=self.config_file, overrides=self.overrides)
+        return load_settings(
+            self.task or "", preset=self.preset, file=self.config_file, overrides=self.overrides
+        )
+
+    def of_citations(self) -> Config:
+        """Read them for a command that knows the citation task alone.
+
+        Raises:
+            ConfigError: as `resolve`, or they are those of another task.
+        """
+        resolved = self.resolve()
+        if not isinstance(resolved, Config):
+            raise ConfigError("not a command of the task", resolved.task)
+        return resolved
 
 
 settings = grouped(
@@ -228,6 +239,11 @@ settings = grouped(
         multiple=True,
         metavar="KEY=VALUE",
         help="One setting over both, such as train.epochs=3; repeatable.",
+    ),
+    click.option(
+        "--task",
+        type=click.Choice(list(TASKS)),
+        help="What to train; by default what the settings say, else citation.",
     ),
 )
 
@@ -287,7 +303,7 @@ class LocalRun:
         suffix = time.strftime("%Y%m%d-%H%M%S")
         return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
 
-    def arguments(self, run: RunPaths, settings: Config) -> dict[str, str]:
+    def arguments(self, run: RunPaths, settings: TaskConfig) -> dict[str, str]:
         """Return the parameters that all pipelines have."""
         return {
             "dataset": self.dataset,

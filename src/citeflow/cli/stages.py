@@ -7,7 +7,6 @@ import click
 from citeflow import config, files
 from citeflow.artifacts import (
     EVAL_REPORT,
-    PREPARED_GRAPH,
     RAW_DATASET,
     TRAINED_MODEL,
     LocalArtifact,
@@ -15,6 +14,7 @@ from citeflow.artifacts import (
 )
 from citeflow.cli import options
 from citeflow.kubernetes.launchers import LOCAL
+from citeflow.tasks import get_task, task_of
 from citeflow.utils.logging import emit
 
 RUN_ID = "by-hand"
@@ -33,9 +33,7 @@ def download(dataset: str, data_root: Path, settings: options.Settings) -> None:
     resolved = settings.resolve()
     # Not the stage of the pipeline: that refuses a URL with a password, which all who may see a
     # pipeline run would see. This command is the way to download from one.
-    from citeflow.data.datasets import download_dataset
-
-    folder = download_dataset(dataset, data_root=data_root, config=resolved)
+    folder = get_task(resolved.task).download(dataset, data_root=data_root, settings=resolved)
     _emit(LocalArtifact.open(folder, RAW_DATASET, data_root), RAW_DATASET, data_root)
 
 
@@ -54,7 +52,7 @@ def preprocess(raw: Path, data_root: Path, settings: options.Settings) -> None:
     from citeflow import stages
 
     stages.preprocess(source, "", config.to_yaml(resolved), data_root=str(data_root), graph=graph)
-    _emit(graph, PREPARED_GRAPH, data_root)
+    _emit(graph, get_task(resolved.task).prepared_kind, data_root)
 
 
 @click.command(cls=options.RecordCommand)
@@ -71,7 +69,8 @@ def train(
     GRAPH is the folder that `preprocess` made.
     """
     resolved = settings.resolve()
-    prepared = LocalArtifact.open(graph, PREPARED_GRAPH, data_root)
+    kind = get_task(resolved.task).prepared_kind
+    prepared = LocalArtifact.open(graph, kind, data_root)
     options.require("torch")
     model = LocalArtifact()
     from citeflow import stages
@@ -103,7 +102,8 @@ def evaluate(model: Path, graph: Path) -> None:
     """
     data_root = _data_root_of(model)
     trained = LocalArtifact.open(model, TRAINED_MODEL, data_root)
-    prepared = LocalArtifact.open(graph, PREPARED_GRAPH, data_root)
+    kind = task_of(model, TRAINED_MODEL).prepared_kind
+    prepared = LocalArtifact.open(graph, kind, data_root)
     options.require("torch")
     report = LocalArtifact()
     from citeflow import stages

@@ -6,14 +6,15 @@ from typing import Any
 import click
 import yaml
 
-from citeflow import config
 from citeflow.cli import options
+from citeflow.config import CITATION
 from citeflow.errors import ConfigError
 from citeflow.kubeflow.client import KfpClient
 from citeflow.kubeflow.pipelines import PIPELINES
 from citeflow.kubeflow.submit import Package, RunOptions, plan, upload
 from citeflow.kubeflow.submit import submit as submit_run
 from citeflow.kubernetes.launchers import LAUNCHER_NAMES
+from citeflow.tasks import load_settings
 from citeflow.utils.logging import emit, log
 
 timeout = click.option(
@@ -48,7 +49,7 @@ class ParameterOptions:
                 values[name] = getattr(self, name)
         if settings.preset != options.DEFAULT_PRESET:
             values["preset"] = settings.preset
-        if settings.config_file or settings.overrides:
+        if settings.config_file or settings.overrides or settings.task:
             values["settings"] = _changed_settings(settings)
         if self.job:
             values["job"] = self.job
@@ -216,10 +217,10 @@ def wait_for_run(
 
 def _changed_settings(settings: options.Settings) -> str:
     """Return the settings that differ from the preset's as YAML: what stays legible in a form."""
-    wanted = settings.resolve().to_dict()
-    preset = config.load(preset=settings.preset).to_dict()
-    changed = {}
-    for section, values in wanted.items():
+    wanted = settings.resolve()
+    preset = load_settings(wanted.task, preset=settings.preset).to_dict()
+    changed: dict[str, object] = {} if wanted.task == CITATION else {"task": wanted.task}
+    for section, values in wanted.to_dict().items():
         different = {key: value for key, value in values.items() if value != preset[section][key]}
         if different:
             changed[section] = different

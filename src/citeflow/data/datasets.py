@@ -8,7 +8,7 @@ module like `ogb.py` and add its line to FORMATS.
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ConfigDict, Field, JsonValue
@@ -33,13 +33,21 @@ DATASETS: dict[str, Callable[[RawStore, Config], Path]] = {
 }
 """Datasets by name, each with the function that brings it into the store."""
 
-FORMATS: dict[str, RawFormat] = {
-    "ogb": RawFormat(
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphFormat(RawFormat):
+    """A layout of the files of a citation graph, and its reader."""
+
+    read: Callable[[Path, DataConfig], CitationGraph]
+
+
+FORMATS: dict[str, GraphFormat] = {
+    "ogb": GraphFormat(
         find_files=ogb.find_files,
         read=lambda raw, config: ogb.read_ogb(raw),  # no setting applies
         description=ogb.DESCRIPTION,
     ),
-    "folder": RawFormat(
+    "folder": GraphFormat(
         find_files=citation_folder.find_files,
         read=citation_folder.read_folder,
         description=citation_folder.DESCRIPTION,

@@ -16,9 +16,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import JsonValue
 
 from citeflow import files
-from citeflow.config import DataConfig
 from citeflow.data import archive, download
-from citeflow.data.citation_graph import CitationGraph
 from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError, named_as
 from citeflow.utils import records
 from citeflow.utils.logging import log, redact_url
@@ -35,13 +33,11 @@ LOG_EVERY_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawFormat:
-    """A layout of files on the disk, and its reader."""
+    """A layout of files on the disk."""
 
     find_files: Callable[[Path], tuple[str, ...]]
     """Lists the files that make up the dataset in a folder, by relative path; raises NotFoundError
     if the folder is not in this format, and DataError if it is ambiguous."""
-
-    read: Callable[[Path, DataConfig], CitationGraph]
 
     description: str
     """The files that it expects, for messages."""

@@ -38,7 +38,7 @@ def comparison_report(
     metrics: Metrics,
 ) -> None:
     """Publish the table and the plots of the models, on the volume and on the run page."""
-    outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
+    outcomes = trials.read_compared(RunPaths(Path(data_root), run), report_sha256s)
     ranked = significance.rank_models(outcomes)
     dataset = outcomes[0].report.dataset
     experiment = RunPaths(Path(data_root), run)
@@ -48,5 +48,6 @@ def comparison_report(
         "comparison.csv": significance.to_csv(ranked),
     }
     out = trials.write_results(experiment, out_dir, texts, summary=summary, page=page)
-    log_metrics(metrics, {f"test_mrr_{each.name}": mean(each.test_mrr) for each in ranked})
+    name = ranked[0].names[1]
+    log_metrics(metrics, {f"{name}_{each.name}": mean(each.test) for each in ranked})
     log("compare", "done", page=out / "comparison.html", tensorboard=f"--logdir {experiment.logs}")

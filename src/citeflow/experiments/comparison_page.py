@@ -28,26 +28,26 @@ MINUS = "\u2212"
 HEADER = (
     "Model",
     "Seeds",
-    "Validation MRR",
-    "{test_mrr}",
-    "Accuracy",
+    "Validation {metric}",
+    "{test}",
+    "{second}",
     "Time",
     "Behind",
     "95 % interval",
     "Difference",
 )
 REMARK = (
-    "Mean ± standard deviation over the seeds. The winner has the highest mean validation MRR; "
-    "behind it are the others, by their test MRR. The interval of the difference is Welch's. A "
-    "difference is more than noise where Welch's test, corrected by Holm for the number of models, "
-    "says so at 5 %. Seeds vary weights and batches, not the split of the data."
+    "Mean ± standard deviation over the seeds. The winner has the highest mean validation "
+    "{metric}; behind it are the others, by their test {metric}. The interval of the difference "
+    "is Welch's. A difference is more than noise where Welch's test, corrected by Holm for the "
+    "number of models, says so at 5 %. Seeds vary weights and batches, not the split of the data."
 )
 
 
 def render_markdown(dataset: str, ranked: Sequence[Standing]) -> str:
     """Render the table as Markdown."""
     title = f"# Models on {markdown.escape(dataset)}\n\n{markdown.escape(headline(ranked))}\n"
-    return "\n".join([title, markdown.render(_table(ranked)), f"{REMARK}\n"])
+    return "\n".join([title, markdown.render(_table(ranked)), f"{_remark(ranked)}\n"])
 
 
 def render_html(dataset: str, ranked: Sequence[Standing]) -> str:
@@ -68,16 +68,20 @@ def render_html(dataset: str, ranked: Sequence[Standing]) -> str:
 
 def _table(ranked: Sequence[Standing]) -> Table:
     rows = [_row(standing) for standing in ranked]
-    header = tuple(name.format(test_mrr=_test_mrr(ranked)) for name in HEADER)
-    return Table(title="Models, best first", header=header, rows=rows, remark=REMARK)
+    metric, second = ranked[0].metric, ranked[0].second_label
+    labels = {"metric": metric, "test": _test_label(ranked), "second": second}
+    header = tuple(name.format(**labels) for name in HEADER)
+    return Table(title="Models, best first", header=header, rows=rows, remark=_remark(ranked))
 
 
-def _test_mrr(ranked: Sequence[Standing]) -> str:
-    """Label the test MRR, with its protocol where that is not OGB's."""
-    protocol = ranked[0].protocol
-    return (
-        "Test MRR" if protocol == "ogb" else f"Test MRR, {formatting.PROTOCOLS[protocol].lower()}"
-    )
+def _test_label(ranked: Sequence[Standing]) -> str:
+    """Label the test score, with its protocol where that is not OGB's."""
+    label, protocol = f"Test {ranked[0].metric}", ranked[0].protocol
+    return label if protocol == "ogb" else f"{label}, {formatting.PROTOCOLS[protocol].lower()}"
+
+
+def _remark(ranked: Sequence[Standing]) -> str:
+    return REMARK.format(metric=ranked[0].metric)
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
@@ -88,9 +92,9 @@ def _row(standing: Standing) -> tuple[str, ...]:
         interval = " … ".join(f"{end:+.3f}" for end in standing.interval)
     figures = (
         str(len(standing.seeds)),
-        _mean_and_deviation(standing.valid_mrr),
-        _mean_and_deviation(standing.test_mrr),
-        _mean_and_deviation(standing.accuracy),
+        _mean_and_deviation(standing.valid),
+        _mean_and_deviation(standing.test),
+        _mean_and_deviation(standing.second),
         formatting.duration(mean(standing.seconds)),
         behind,
         interval,
@@ -108,21 +112,21 @@ def _draw_bars(ranked: Sequence[Standing]) -> Plot:
     def draw(axes: Axes) -> None:
         for row, standing in enumerate(ranked):
             colour = COLOURS[LOOKS[row % len(LOOKS)]]
-            scores = standing.test_mrr
+            scores = standing.test
             deviation = stdev(scores) if len(scores) > 1 else 0.0
             look: dict[str, Any] = {"color": colour, "alpha": 0.35, "height": 0.6}
             axes.barh(row, mean(scores), xerr=deviation, ecolor=COLOURS["ink"], capsize=4, **look)
             axes.plot(scores, [row] * len(scores), "o", color=colour, markersize=4.5)
         axes.set_yticks(range(len(ranked)), [_label(standing) for standing in ranked])
         axes.invert_yaxis()
-        axes.set(xlabel="MRR on the test citations", xlim=(0, None))
+        axes.set(xlabel=_test_label(ranked), xlim=(0, None))
         axes.tick_params("y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
 
     return plots.draw_axes(
         "models",
         draw,
-        title=_test_mrr(ranked),
+        title=_test_label(ranked),
         caption="A point for each seed; the bar is their mean, the line their standard deviation.",
         summary="Of each model",
         height=max(HEIGHT, 0.9 + 0.5 * len(ranked)),
@@ -130,7 +134,7 @@ def _draw_bars(ranked: Sequence[Standing]) -> Plot:
 
 
 def _draw_curves(ranked: Sequence[Standing], along: str) -> Plot:
-    """Draw the validation MRR of all models over epochs or seconds."""
+    """Draw the validation score of all models over epochs or seconds."""
     length, label, over = 1.0, "Epoch", "epochs"
     if along == "seconds":
         longest = max(
@@ -151,13 +155,13 @@ def _draw_curves(ranked: Sequence[Standing], along: str) -> Plot:
             low, high = center - deviation, center + deviation
             axes.fill_between(x / length, low, high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(x / length, center, color=colour, label=_label(standing), **look)
-        axes.set(xlabel=label, ylabel="Validation MRR", xlim=(0, None))
+        axes.set(xlabel=label, ylabel=f"Validation {ranked[0].metric}", xlim=(0, None))
         plots.legend_below(axes)
 
     return plots.draw_axes(
         f"by-{along}",
         draw,
-        title=f"Validation MRR over {over}",
+        title=f"Validation {ranked[0].metric} over {over}",
         caption="Mean over the seeds, and one standard deviation to each side.",
         summary="Of all models",
         height=HEIGHT + 0.4,
@@ -167,7 +171,7 @@ def _draw_curves(ranked: Sequence[Standing], along: str) -> Plot:
 def _interpolate(standing: Standing, along: str) -> tuple[np.ndarray, np.ndarray]:
     """Return an axis that the curves of all seeds cover, and their values `[seeds, POINTS]`."""
     curves = [
-        np.array([(record[along], record["valid_mrr"]) for record in curve]).T
+        np.array([(record[along], record[standing.names[0]]) for record in curve]).T
         for curve in standing.curves
     ]
     first = max(at[0] for at, _ in curves)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from citeflow import config
-from citeflow.config import Config
+from citeflow.config import Config, TaskConfig
 from citeflow.experiments import search_space, trials
 from citeflow.utils import records
 from citeflow.utils.records import Int, Record, Str
@@ -40,7 +40,7 @@ class TuningParams(Record):
     parallel: Int
 
 
-def validate_scaling(values: Mapping[str, object], settings: Config) -> None:
+def validate_scaling(values: Mapping[str, object], settings: TaskConfig) -> None:
     """Check the numbers of workers and epochs.
 
     Raises:
@@ -51,7 +51,7 @@ def validate_scaling(values: Mapping[str, object], settings: Config) -> None:
     trials.check_parallel(own.parallel)
 
 
-def validate_comparison(values: Mapping[str, object], settings: Config) -> None:
+def validate_comparison(values: Mapping[str, object], settings: TaskConfig) -> None:
     """Check the models and the seeds.
 
     Raises:

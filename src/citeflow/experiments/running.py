@@ -9,7 +9,6 @@ from pathlib import Path
 from citeflow import files
 from citeflow.artifacts import (
     EVAL_REPORT,
-    PREPARED_GRAPH,
     Artifact,
     component_entrypoint,
     resolve_artifact,
@@ -20,6 +19,8 @@ from citeflow.experiments.trials import Trial
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
 from citeflow.stages import TrainingRequest, fit
+from citeflow.tasks import get_task
+from citeflow.tasks.base import Task
 from citeflow.utils.logging import log
 
 
@@ -35,7 +36,6 @@ def run_trials(
     data_root: str,
 ) -> str:
     """Run some of the trials of an experiment; return the digests of their EvalReports."""
-    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
     experiment = RunPaths(Path(data_root), run)
     planned = {trial.name: trial for trial in trials.read_plan(experiment)}
     sha256s = []
@@ -49,21 +49,21 @@ def run_trials(
         if trial is None:
             what = "not in the plan of this experiment"
             raise CorruptError(what, name, hint=trials.NAME_TAKEN)
+        task = get_task(trial.config.task)
+        prepared = resolve_artifact(graph, task.prepared_kind, data_root)
         request = TrainingRequest(launcher, job, trial.workers, run_id)
         sha256s.append(
-            _run_trial(prepared, RunPaths(Path(data_root), trial.run_name), trial, request)
+            _run_trial(task, prepared, RunPaths(Path(data_root), trial.run_name), trial, request)
         )
     return " ".join(sha256s)
 
 
-def _run_trial(graph: Path, run: RunPaths, trial: Trial, request: TrainingRequest) -> str:
-    from citeflow.evaluation.evaluator import evaluate
-    from citeflow.reporting import mlflow
-    from citeflow.reporting.publish import publish
-
+def _run_trial(
+    task: Task, graph: Path, run: RunPaths, trial: Trial, request: TrainingRequest
+) -> str:
     model = fit(graph, run, trial.config, request)
-    report = evaluate(model, graph=graph, run=run)
-    publish(report, model=model, run=run, out=run.published)
+    report = task.evaluate(model, data=graph, run=run)
+    task.publish(report, model=model, run=run, out=run.published)
     # The experiment has other trials, which MLflow being away must not end.
-    mlflow.log_run(report, model=model, run=run, out=run.published, is_required=False)
+    task.log_to_mlflow(report, model=model, run=run, out=run.published, is_required=False)
     return files.read_manifest(report, EVAL_REPORT).sha256

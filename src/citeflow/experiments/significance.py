@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from scipy import stats
 
 from citeflow.experiments.trials import Outcome
-from citeflow.report import Report
+from citeflow.report import ComparedReport
 
 LEVEL = 0.05
 """A difference is more than noise where seeds alone make one as large less often than this."""
@@ -39,22 +39,31 @@ class Standing:
 
     name: str
     seeds: list[int]
-    valid_mrr: list[float]
-    """The winner has the highest mean."""
+    valid: list[float]
+    """Validation scores; the winner has the highest mean."""
 
-    test_mrr: list[float]
-    accuracy: list[float]
+    test: list[float]
+    second: list[float]
+    """One more figure of the test, such as the accuracy."""
     seconds: list[float]
     """Time of each training."""
 
     curves: list[list[dict[str, float]]]
-    """Validations during each training: epoch, seconds and valid_mrr."""
+    """Validations during each training: epoch, seconds and the score."""
+
+    metric: str = "MRR"
+    """Label of the score."""
+
+    names: tuple[str, str, str] = ("valid_mrr", "test_mrr", "accuracy")
+    """Names of the three figures."""
+
+    second_label: str = "Accuracy"
 
     protocol: str = "ogb"
-    """Protocol of the test MRR."""
+    """Protocol of the test score."""
 
     behind: float = 0.0
-    """Mean test MRR of the winner minus that of this model."""
+    """Mean test score of the winner minus that of this model."""
 
     interval: tuple[float, float] | None = None
     """The 95 % confidence interval of that difference, by Welch's t."""
@@ -65,13 +74,13 @@ class Standing:
     verdict: Verdict = Verdict.WINNER
 
 
-def rank_models(outcomes: Sequence[Outcome]) -> list[Standing]:
-    """Rank models by mean validation MRR, and compare each with the first one on the test."""
-    by_model: dict[str, list[Outcome]] = {}
+def rank_models(outcomes: Sequence[Outcome[ComparedReport]]) -> list[Standing]:
+    """Rank models by mean validation score, and compare each with the first one on the test."""
+    by_model: dict[str, list[Outcome[ComparedReport]]] = {}
     for outcome in outcomes:
         by_model.setdefault(outcome.name.rpartition(SEED)[0], []).append(outcome)
     standings = [_standing(name, trials) for name, trials in by_model.items()]
-    winner, *others = sorted(standings, key=lambda each: -mean(each.valid_mrr))
+    winner, *others = sorted(standings, key=lambda each: -mean(each.valid))
     compared = [_compare(each, winner) for each in others]
     corrected = holm([each.p for each in compared])
     return [winner, *map(_judge, compared, corrected)]
@@ -111,8 +120,10 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 def headline(ranked: Sequence[Standing]) -> str:
     """Say in one sentence or two which model wins."""
     winner, *others = ranked
-    score = f"{mean(winner.test_mrr):.4f}"
-    sentences = [f"{winner.name} has the highest validation MRR; its test MRR is {score}."]
+    metric, score = winner.metric, f"{mean(winner.test):.4f}"
+    sentences = [
+        f"{winner.name} has the highest validation {metric}; its test {metric} is {score}."
+    ]
     if others[0].verdict is Verdict.UNKNOWN:
         return f"{sentences[0]} One seed cannot tell whether that is more than noise."
     templates = {
@@ -131,35 +142,36 @@ def to_csv(ranked: Sequence[Standing]) -> str:
     """Format the trainings as CSV, a line each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("model", "seed", "valid_mrr", "test_mrr", "accuracy", "seconds"))
+    writer.writerow(("model", "seed", *ranked[0].names, "seconds"))
     for each in ranked:
-        columns = (each.seeds, each.valid_mrr, each.test_mrr, each.accuracy, each.seconds)
+        columns = (each.seeds, each.valid, each.test, each.second, each.seconds)
         writer.writerows((each.name, *values) for values in zip(*columns, strict=True))
     return text.getvalue()
 
 
-def _standing(name: str, outcomes: Sequence[Outcome]) -> Standing:
+def _standing(name: str, outcomes: Sequence[Outcome[ComparedReport]]) -> Standing:
+    figures = [outcome.report.compared() for outcome in outcomes]
+    first = figures[0]
     return Standing(
         name=name,
-        seeds=[outcome.report.config.train.seed for outcome in outcomes],
-        valid_mrr=[outcome.report.valid.mrr for outcome in outcomes],
-        test_mrr=[_test_mrr(outcome.report) for outcome in outcomes],
-        protocol=outcomes[0].report.config.evaluation.protocol,
-        accuracy=[outcome.report.test.accuracy for outcome in outcomes],
+        seeds=[each.seed for each in figures],
+        valid=[each.valid for each in figures],
+        test=[each.test for each in figures],
+        second=[each.second for each in figures],
+        metric=first.metric,
+        names=first.names,
+        second_label=first.second_label,
+        protocol=first.protocol,
         seconds=[outcome.report.train.seconds for outcome in outcomes],
         curves=[outcome.curves.evaluations for outcome in outcomes],
     )
 
 
-def _test_mrr(report: Report) -> float:
-    return report.mrr(report.config.evaluation.protocol)
-
-
 def _compare(model: Standing, winner: Standing) -> Standing:
-    behind = mean(winner.test_mrr) - mean(model.test_mrr)
-    if min(len(model.test_mrr), len(winner.test_mrr)) < 2:
+    behind = mean(winner.test) - mean(model.test)
+    if min(len(model.test), len(winner.test)) < 2:
         return dataclasses.replace(model, behind=behind)
-    interval, p = welch(winner.test_mrr, model.test_mrr)
+    interval, p = welch(winner.test, model.test)
     return dataclasses.replace(model, behind=behind, interval=interval, p=p)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from citeflow.experiments.trials import Outcome
+from citeflow.report import Report
 
 PUBLISHED_AS = "github.com/0M1J/kubeflow-GNN, ogbl-citation2 on 3 nodes of 2 cores, gloo"
 
@@ -40,7 +41,7 @@ class Row:
     more_workers_than_cores: bool = False
 
 
-def build_rows(outcomes: Sequence[Outcome], *, cores: int | None) -> list[Row]:
+def build_rows(outcomes: Sequence[Outcome[Report]], *, cores: int | None) -> list[Row]:
     """Build a row for each training, ordered by epochs and workers.
 
     Args:

@@ -4,19 +4,20 @@ A trial is a whole run, named `<experiment>/<trial>`, as are its folders below `
 TensorBoard shows all trials of an experiment on common axes with `--logdir logs/<experiment>`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from citeflow import config, files, paths
 from citeflow.artifacts import EVAL_REPORT, Artifact
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
-from citeflow.report import Curves, Report
+from citeflow.report import ComparedReport, Curves, Report, RunReport
 from citeflow.reporting.links import REPORTS, VARIABLES, find_links
+from citeflow.tasks import get_task, load_settings
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.records import Int, Record, Str, convert
@@ -49,7 +50,7 @@ class Trial:
 
     run_name: str
     workers: int
-    config: Config
+    config: TaskConfig
 
     @property
     def name(self) -> str:
@@ -57,14 +58,17 @@ class Trial:
         return self.run_name.partition("/")[2]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+T = TypeVar("T", bound=RunReport, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[T]):
     """The result of a trial."""
 
     name: str
     """Name of the trial, without that of the experiment."""
 
-    report: Report
+    report: T
     curves: Curves
 
 
@@ -84,7 +88,7 @@ def scaling_trials(
     Raises:
         ConfigError: a number is wrong, or none is given.
     """
-    base = config.from_yaml(settings)
+    base = load_settings(text=settings)
     lengths = _sorted_numbers("epochs", epochs, float)
     sizes = _sorted_numbers("workers", workers, int)
     if lengths[0] <= 0:
@@ -120,7 +124,7 @@ def comparison_trials(
     Raises:
         ConfigError: a name, a setting or a seed is wrong, or none is given.
     """
-    base = config.from_yaml(settings)
+    base = load_settings(text=settings)
     numbers = _sorted_numbers("seeds", seeds, int)
     if numbers[0] < 0:
         raise ConfigError("seeds", numbers[0], hint="must be 0 or more")
@@ -160,7 +164,7 @@ def _check_changes(name: str, changes: object) -> Mapping[str, object]:
     """Refuse settings that would give the models different data or seeds."""
     if not isinstance(changes, Mapping):
         raise ConfigError(f"settings of the model {name}", changes, hint=MODELS_HINT)
-    if sections := changes.keys() & {"data", "synthetic", "evaluation"}:
+    if sections := changes.keys() & {"data", "synthetic", "generated", "evaluation"}:
         hint = "all models have the same data and protocol: use --set"
         raise ConfigError(f"the model {name} sets", ", ".join(sections), hint=hint)
     train = changes.get("train")
@@ -246,7 +250,7 @@ def read_plan(run: RunPaths) -> list[Trial]:
         Trial(
             run_name=_run_name(run.name, each.name),
             workers=each.workers,
-            config=config.from_yaml(each.settings),
+            config=load_settings(text=each.settings),
         )
         for each in plan.trials
     ]
@@ -266,8 +270,19 @@ class _Plan(Record):
     trials: tuple[_PlannedTrial, ...]
 
 
-def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome]:
-    """Read the reports of an experiment's trials from the volume.
+def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[Report]]:
+    """Read the reports of an experiment's trials, whose task is citation, from the volume.
+
+    The arguments and errors are those of `read_compared`.
+    """
+    return [
+        Outcome(name=trial.name, report=Report.read(folder), curves=Curves.read(folder))
+        for trial, folder in _reports(run, sha256s)
+    ]
+
+
+def read_compared(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[ComparedReport]]:
+    """Read the reports of an experiment's trials from the volume, whatever their task is.
 
     Args:
         run: paths of the experiment.
@@ -277,17 +292,24 @@ def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome]:
         NotFoundError: a report is missing.
         CorruptError: one is damaged, or was made by another experiment.
     """
+    return [
+        Outcome(
+            name=trial.name,
+            report=get_task(trial.config.task).results(folder).report,
+            curves=Curves.read(folder),
+        )
+        for trial, folder in _reports(run, sha256s)
+    ]
+
+
+def _reports(run: RunPaths, sha256s: Iterable[str]) -> Iterator[tuple[Trial, Path]]:
     made = set(" ".join(sha256s).split())
-    outcomes = []
     for trial in read_plan(run):
         made_by = RunPaths(run.data_root, trial.run_name)
         if files.verify(made_by.report, EVAL_REPORT).sha256 not in made:
             what = "not the report that this experiment made"
             raise CorruptError(what, made_by.report, hint=NAME_TAKEN)
-        report = Report.read(made_by.report)
-        curves = Curves.read(made_by.report)
-        outcomes.append(Outcome(name=trial.name, report=report, curves=curves))
-    return outcomes
+        yield trial, made_by.report
 
 
 def write_results(

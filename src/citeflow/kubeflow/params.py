@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
-from citeflow import config, paths
-from citeflow.config import Config
+from citeflow import paths
+from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, JobRequest, check_mounted, from_yaml
 from citeflow.kubernetes.launchers import AUTO, LAUNCHER_NAMES, LOCAL
+from citeflow.tasks import load_settings
 from citeflow.utils import records
 from citeflow.utils.logging import redact_url
 from citeflow.utils.records import Float, Int, Record, Str
@@ -57,6 +58,9 @@ class RunParams(Record):
 
     run_name: Str = ""
     """Name in TensorBoard and on the volume; empty makes one."""
+
+    task: Str = ""
+    """One of `TASKS`; empty leaves it to the settings."""
 
     @field_validator("dataset")
     @classmethod
@@ -108,7 +112,7 @@ class RunParams(Record):
         }
         return cls.checked(**shared)
 
-    def config(self) -> Config:
+    def config(self) -> TaskConfig:
         """Return all settings, with the parameters that override some of them.
 
         Raises:
@@ -124,7 +128,7 @@ class RunParams(Record):
             overrides += [f"train.epochs={self.epochs}", "train.minutes=0"]
         if self.minutes:
             overrides.append(f"train.minutes={self.minutes}")
-        return config.load(preset=self.preset, text=self.settings, overrides=overrides)
+        return load_settings(self.task, preset=self.preset, text=self.settings, overrides=overrides)
 
 
 def job_request(

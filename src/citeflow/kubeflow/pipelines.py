@@ -22,13 +22,16 @@ class Pipeline:
     It is imported when it is needed, as experiments are built on this package.
     """
 
+    task: str = ""
+    """Task that it trains, where the settings may not name another."""
+
     def validate(self, values: Mapping[str, object]) -> None:
         """Check parameters before a run as its first stages would.
 
         Raises:
             ConfigError: one of them is wrong, or two of them contradict each other.
         """
-        params = RunParams.of_pipeline(values)
+        params = RunParams.of_pipeline({**values, "task": self.task})
         if self.validator:
             pkgutil.resolve_name(self.validator)(values, params.config())
 
@@ -51,6 +54,7 @@ PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (
         Pipeline("citation"),
+        Pipeline("images", task="images"),
         Pipeline("scaling", "citeflow.experiments.parameters:validate_scaling"),
         Pipeline("compare", "citeflow.experiments.parameters:validate_comparison"),
         Pipeline("tune", "citeflow.experiments.parameters:validate_tuning"),

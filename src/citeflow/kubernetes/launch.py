@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from citeflow import files
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.kubernetes.client import connect, own_namespace
 from citeflow.kubernetes.identity import JobIdentity, Owner
@@ -14,7 +14,7 @@ from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.watcher import JobWatcher
 from citeflow.paths import RunPaths
-from citeflow.tasks import CITATION, get_task
+from citeflow.tasks import get_task
 from citeflow.training.launch import (
     WorkerJob,
     check_memory_budget,
@@ -25,9 +25,7 @@ from citeflow.training.launch import (
 from citeflow.utils.logging import log
 
 
-def train_on_cluster(
-    data: Path, run: RunPaths, *, config: Config, request: JobRequest, task: str = CITATION
-) -> Path:
+def train_on_cluster(data: Path, run: RunPaths, *, config: TaskConfig, request: JobRequest) -> Path:
     """Train in the pods of a job; repeated, adopt that job or resume from its checkpoint.
 
     Args:
@@ -35,7 +33,6 @@ def train_on_cluster(
         run: paths of the run.
         config: all settings.
         request: the job.
-        task: key in TASKS.
 
     Returns:
         The TrainedModel.
@@ -44,7 +41,7 @@ def train_on_cluster(
         ConfigError: the pods would not find the folder of the run.
         CiteflowError: as `JobWatcher.train`.
     """
-    worker_job = make_job(data, run, config, task=task)
+    worker_job = make_job(data, run, config)
     request = with_memory(request, worker_job)
     spec = request.spec
     check_mounted(spec, run.folder)
@@ -52,7 +49,7 @@ def train_on_cluster(
     check_memory_budget(worker_job, spec.processes, allowed)
     client = connect(namespace=request.namespace)
     log("launch", "asks for", pods=spec.workers, cpu=spec.cpu, memory=spec.memory)
-    inputs = get_task(task).open(data, worker_job.config).inputs(spec.world_size)
+    inputs = get_task(config.task).open(data, worker_job.config).inputs(spec.world_size)
     watcher = JobWatcher(
         client=client,
         launcher=LAUNCHERS[request.launcher],

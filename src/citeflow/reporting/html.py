@@ -16,7 +16,7 @@ from citeflow.reporting import formatting, report_plots, tables
 from citeflow.reporting.plots import Plot
 from citeflow.reporting.tables import Table
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Content security policy of a page, and of the server that shows it."""
 
 

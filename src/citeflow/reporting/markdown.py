@@ -52,10 +52,11 @@ def table(report: Report) -> str:
     ]
     last = f"{' '.join(report.dataset.split())}: {formatting.headline(report)}"
     doubts = ["\n".join(report.warnings)] if report.warnings else []
-    return "\n\n".join([*(_align(part) for part in shown if part.rows), *doubts, last]) + "\n"
+    return "\n\n".join([*(align(part) for part in shown if part.rows), *doubts, last]) + "\n"
 
 
-def _align(table: Table) -> str:
+def align(table: Table) -> str:
+    """Render one table in columns of spaces."""
     rows = [table.header, *table.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

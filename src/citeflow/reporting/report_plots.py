@@ -186,8 +186,8 @@ def loss(curves: Curves) -> Plot:
     )
 
 
-def throughput(curves: Curves) -> Plot:
-    """Draw the training citations per second over time."""
+def throughput(curves: Curves, samples: str = "citations") -> Plot:
+    """Draw the training samples, by this name, per second over time."""
     title = "Throughput"
     seconds, rate = columns(curves.history, "seconds", "positives_per_s")
     if not len(rate):
@@ -195,7 +195,9 @@ def throughput(curves: Curves) -> Plot:
 
     def fill(axes: Axes) -> None:
         noisy_line(axes, seconds, rate)
-        axes.set(ylabel="Citations per second", ylim=(0, 1.15 * max(rate.max(), 1e-9)))
+        axes.set(
+            ylabel=f"{samples.capitalize()} per second", ylim=(0, 1.15 * max(rate.max(), 1e-9))
+        )
         axes.yaxis.set_major_formatter(FuncFormatter(short))
 
     return draw_axes(
@@ -204,7 +206,7 @@ def throughput(curves: Curves) -> Plot:
         title=title,
         caption=f"{_explain_noisy_line(rate)}All workers together. A dip is another load on the "
         "machine, or a wait for data.",
-        summary=f"On average {rate.mean():,.0f} citations per second.",
+        summary=f"On average {rate.mean():,.0f} {samples} per second.",
     )
 
 

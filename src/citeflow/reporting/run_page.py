@@ -13,16 +13,14 @@ from citeflow.reporting import formatting
 MIB = 2**20
 
 TRAIN_METRICS = {
-    "valid_mrr": "valid_mrr",
     "workers": "workers",
     "epochs": "epochs",
     "steps": "steps",
     "seconds": "train_seconds",
-    "positives_per_s": "citations_per_s",
     "parameters": "parameters",
     "cpu_cores": "cpu_cores",
 }
-"""Facts of a TrainedModel, and their names on the page."""
+"""Facts of a TrainedModel, and their names on the page, besides the two that a task names."""
 
 PROTOCOL_METRICS = (("all", "mrr"), ("all", "recall@20"), ("hard", "mrr"), ("cold", "mrr"))
 """Protocols and their metrics that are on the page."""
@@ -32,9 +30,16 @@ ROC_POINTS = 20
 lines. The report has all."""
 
 
-def training_metrics(facts: Mapping[str, object]) -> dict[str, object]:
-    """Select the metrics of a training from the facts of its TrainedModel."""
-    metrics = {name: facts[fact] for fact, name in TRAIN_METRICS.items() if fact in facts}
+def training_metrics(facts: Mapping[str, object], *, score: str, samples: str) -> dict[str, object]:
+    """Select the metrics of a training from the facts of its TrainedModel.
+
+    Args:
+        facts: those of the manifest.
+        score: name of the task's validation score.
+        samples: its samples, in the plural.
+    """
+    names = {score: score, **TRAIN_METRICS, "positives_per_s": f"{samples}_per_s"}
+    metrics = {name: facts[fact] for fact, name in names.items() if fact in facts}
     peak_bytes = facts.get("peak_memory_bytes")
     if isinstance(peak_bytes, (int, float)):
         metrics["peak_memory_mib"] = round(peak_bytes / MIB)

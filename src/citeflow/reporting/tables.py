@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from citeflow.report import ProtocolScores, Report, StageCost
+from citeflow.report import ProtocolScores, Report, RunReport, StageCost
 from citeflow.reporting import formatting
 
 ALL_STAGES = "all"
@@ -184,16 +184,16 @@ def _candidates(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def training(report: Report) -> Table:
-    """Tabulate how the model was trained."""
+def training(report: RunReport, samples: str = "citations") -> Table:
+    """Tabulate how the model was trained, on samples with this name."""
     train = report.train
     rows = [
         ("Workers", formatting.count(train.workers)),
         ("Epochs", formatting.amount(train.epochs)),
         ("Steps", formatting.count(train.steps)),
-        ("Citations seen", formatting.count(train.positives)),
+        (f"{samples.capitalize()} seen", formatting.count(train.positives)),
         ("Time", formatting.duration(train.seconds)),
-        ("Citations per second", formatting.count(train.positives_per_s)),
+        (f"{samples.capitalize()} per second", formatting.count(train.positives_per_s)),
         ("Parameters", formatting.count(train.parameters)),
     ]
     if train.cpu_cores is not None:
@@ -213,7 +213,7 @@ COST_COLUMNS: dict[str, Callable[[StageCost], str]] = {
 }
 
 
-def stages(report: Report) -> Table:
+def stages(report: RunReport) -> Table:
     """Tabulate what each stage cost, and their total; columns without a figure are left out."""
     known = [name for name in formatting.STAGES if name in report.stages]
     others = [name for name in report.stages if name not in formatting.STAGES]
@@ -248,7 +248,7 @@ def _total(costs: Iterable[StageCost]) -> StageCost:
     return StageCost(**total)
 
 
-def versions(report: Report) -> Table:
+def versions(report: RunReport) -> Table:
     """Tabulate the packages that the run was made with."""
     return Table(
         title="Versions", header=("Package", "Version"), rows=list(report.versions.items())

@@ -7,7 +7,7 @@ training, and one file for the result, which the next publishing replaces.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from citeflow import files
-from citeflow.report import Curves, Report
+from citeflow.report import Curves, Report, RunReport
 from citeflow.reporting import event_files, formatting, markdown, tables
 from citeflow.reporting.tables import Table
 from citeflow.utils.logging import log
@@ -163,13 +163,33 @@ def publish_run(log_dir: Path, report: Report, curves: Curves) -> None:
         report: the report of the run.
         curves: its curves, which tell when the training ended.
     """
+    summaries = _summaries(report)
+    write_result(log_dir, report, curves, lambda step: _final_scalars(report, step), summaries)
+
+
+def write_result(
+    log_dir: Path,
+    report: RunReport,
+    curves: Curves,
+    scalars: Callable[[int], dict[int, dict[str, float]]],
+    summaries: Iterable[Summary],
+) -> None:
+    """Write the file of a run's result.
+
+    Args:
+        log_dir: the run's directory.
+        report: its report.
+        curves: its curves.
+        scalars: values by tag and step, given the last step.
+        summaries: what is shown besides curves.
+    """
     entries = [*curves.history, *curves.evaluations]
     step = max([report.train.steps, *(int(entry["step"]) for entry in entries)])
     wall_time = max((entry["wall_time"] for entry in entries if "wall_time" in entry), default=0.0)
     records = [event_files.header(wall_time)]
-    for at, values in _final_scalars(report, step).items():
+    for at, values in scalars(step).items():
         records.append(event_files.scalars(values, step=at, wall_time=wall_time))
-    for summary in _summaries(report):
+    for summary in summaries:
         records.append(event_files.summary(summary, step=step, wall_time=wall_time))
     name = event_files.next_name(log_dir, event_files.PUBLISH, now=wall_time)
     files.delete(log_dir, f"*.{event_files.PUBLISH}*", keep=name)
@@ -197,7 +217,7 @@ def _summaries(report: Report) -> Iterator[Summary]:
     from torch.utils.tensorboard import summary
 
     untyped: Any = summary  # torch leaves its functions without types
-    yield from untyped.hparams(_hparams(report), _hparam_metrics(report))
+    yield from untyped.hparams(hparams(report), _hparam_metrics(report))
     yield untyped.custom_scalars(LAYOUT)
     card = untyped.text("run", _card(report))
     # A list would be shown as a table around the card.
@@ -205,19 +225,19 @@ def _summaries(report: Report) -> Iterator[Summary]:
     yield card
 
 
-def _hparams(report: Report) -> dict[str, str | float]:
+def hparams(report: RunReport) -> dict[str, str | float]:
     """Return settings as the plugin can hold them: numbers and text; it would show true as 1."""
-    hparams: dict[str, str | float] = {
+    values: dict[str, str | float] = {
         "dataset": report.dataset,
         "workers": report.train.workers,
     }
     for section, settings in report.config.to_dict().items():
         for key, value in settings.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                hparams[f"{section}.{key}"] = float(value)
+                values[f"{section}.{key}"] = float(value)
             else:
-                hparams[f"{section}.{key}"] = str(value)
-    return hparams
+                values[f"{section}.{key}"] = str(value)
+    return values
 
 
 def _hparam_metrics(report: Report) -> dict[str, float]:
@@ -234,7 +254,7 @@ def _card(report: Report) -> str:
     settings = Table(
         title="Settings",
         header=("Setting", "Value"),
-        rows=[(name, str(value)) for name, value in _hparams(report).items()],
+        rows=[(name, str(value)) for name, value in hparams(report).items()],
     )
     shown = [
         tables.baselines(report),

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
+from citeflow.artifacts import ClassificationMetrics
+from citeflow.config import Presets, TaskConfig
 from citeflow.paths import RunPaths
-from citeflow.report import TrainSummary
+from citeflow.report import ComparedReport, TrainSummary
 from citeflow.tasks.names import Names
 
 if TYPE_CHECKING:  # a launcher reads this module, and has no use for torch
@@ -145,16 +147,73 @@ class OpenTask(Protocol):
         """Build the untrained model, the same on every rank."""
 
 
+class Results(Protocol):
+    """An EvalReport, or a folder that `publish` made, as the stages show it."""
+
+    @property
+    def report(self) -> ComparedReport:
+        """Content of report.json."""
+
+    def test(self) -> dict[str, float]:
+        """Return the figures on the test split, by name."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return ten figures at most for the run page of Kubeflow Pipelines."""
+
+    def log_curves(self, classification: ClassificationMetrics) -> None:
+        """Show curves and confusion matrix there; only an EvalReport has them."""
+
+    def summary(self) -> str:
+        """Return the result and the tables as Markdown."""
+
+    def table(self) -> str:
+        """Return the figures in aligned columns, for the end of a command."""
+
+
 class Task(Protocol):
     """Something that can be trained, evaluated and reported."""
 
     @property
     def name(self) -> str:
-        """Key in TASKS, and in job.json."""
+        """Key in TASKS, in job.json, and name of its pipeline."""
+
+    @property
+    def names(self) -> Names:
+        """Words of the task."""
+
+    @property
+    def config(self) -> type[TaskConfig]:
+        """Record of its settings."""
+
+    @property
+    def presets(self) -> Presets:
+        """Settings to start from, by name; `default` is one."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Datasets that have a name."""
+
+    @property
+    def models(self) -> str:
+        """Models that are compared unless others are named: YAML of the settings of each."""
+
+    @property
+    def prepared_kind(self) -> str:
+        """Kind of the artifact that `preprocess` makes."""
 
     @property
     def memory_hint(self) -> str:
         """Settings that lower the need for memory."""
+
+    def download(self, dataset: str, *, data_root: Path, settings: TaskConfig) -> Path:
+        """Bring a dataset by name, path or URL below the data root; return the RawDataset."""
+
+    def stage_memory(self, raw: Path) -> float:
+        """Guess the bytes that a stage needs for a RawDataset, besides those of torch.
+
+        They depend on the data alone, as KFP's cache looks at all parameters of a step: with other
+        settings of the model, preprocess is still to be skipped.
+        """
 
     def preprocess(self, raw: Path, *, data_root: Path, settings: Settings) -> Path:
         """Read, check and split a RawDataset; return the folder that the workers read."""
@@ -170,3 +229,11 @@ class Task(Protocol):
 
     def publish(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
         """Put report, page, model and TensorBoard's logs where people look."""
+
+    def log_to_mlflow(
+        self, report: Path, *, model: Path, run: RunPaths, out: Path, is_required: bool
+    ) -> None:
+        """Log a published run to MLflow where that is set up."""
+
+    def results(self, folder: Path) -> Results:
+        """Read an EvalReport, or a folder that `publish` made."""

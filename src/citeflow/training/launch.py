@@ -14,7 +14,7 @@ import psutil
 from pydantic import JsonValue
 
 from citeflow import files
-from citeflow.config import Config, RecoveryConfig
+from citeflow.config import CITATION, RecoveryConfig, TaskConfig
 from citeflow.errors import (
     CiteflowError,
     CorruptError,
@@ -24,7 +24,7 @@ from citeflow.errors import (
     error_from_dict,
 )
 from citeflow.paths import RunPaths
-from citeflow.tasks import CITATION, get_task
+from citeflow.tasks import get_task
 from citeflow.training.lease import NO_PROGRESS
 from citeflow.training.preemption import stop_with_parent
 from citeflow.utils import records
@@ -90,10 +90,10 @@ class WorkerJob(Record):
         return files.sha256_of_json(self.model_dump(mode="json", exclude={"launch"}))
 
 
-def make_job(data: Path, run: RunPaths, config: Config, *, task: str = CITATION) -> WorkerJob:
+def make_job(data: Path, run: RunPaths, config: TaskConfig) -> WorkerJob:
     """Describe a training for its workers, which may be started in another folder."""
     return WorkerJob(
-        task=task,
+        task=config.task,
         data=data.absolute(),
         data_root=run.data_root.absolute(),
         run=run.name,
@@ -120,9 +120,7 @@ def read_job(file: Path) -> WorkerJob:
     )
 
 
-def train_locally(
-    data: Path, run: RunPaths, *, config: Config, workers: int, task: str = CITATION
-) -> Path:
+def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int) -> Path:
     """Train with `workers` processes; a run that was stopped is resumed from its checkpoint.
 
     Returns:
@@ -134,7 +132,7 @@ def train_locally(
         TrainingError: a worker ended without a model.
         CiteflowError: the error that a worker reported.
     """
-    job = make_job(data, run, config, task=task)
+    job = make_job(data, run, config)
     check_loopback()
     with files.exclusive(run.lock_file):
         kills = oom_kills()

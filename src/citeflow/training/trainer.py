@@ -94,7 +94,8 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.resume(start.state)
-        # The buffers (mean and scale of the features) are the same on every rank and never change.
+        # No loss depends on a buffer that changes in training, such as the running mean of batch
+        # norm: a task that validates by them takes those of rank 0.
         self.ddp = DistributedDataParallel(
             self.trainable.objective,
             process_group=group.step_group,
@@ -290,9 +291,14 @@ class Trainer:
         adds up in an order that depends on where in its bucket a gradient is. So the first step of
         a resumed process would have other bits than the same step of a process that ran through,
         unless no step is taken with the layout that a process starts with.
+
+        Buffers that the forward pass has changed, as batch norm does, are put back.
         """
+        before = [buffer.clone() for buffer in self.model.buffers()]
         self._forward_backward(batch)
         self.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
 
     def _validate_if_due(self, share: float) -> None:
         due = int(share * self.settings.num_validations)

@@ -58,7 +58,7 @@ FITNESS_SIGMA = 0.8
 TOPIC_SIGMA = 0.3
 """Standard deviation of the logarithm of a topic's share of the papers."""
 
-SIGNALS = (0.7, 0.33, 0.28)
+SIGNALS = (0.8, 0.376, 0.32)
 """Length of topic, subfield and field vector, against noise of length 1."""
 
 DRIFT = 0.3

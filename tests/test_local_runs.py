@@ -43,6 +43,7 @@ def test_recorded_run_is_listed_with_how_it_ended(root):
     (root / "runs" / "study" / "t1" / "report").mkdir(parents=True)
     (root / "runs" / "study" / "run.json").write_text("{")
     (root / "runs" / "no-run").mkdir()
+    (root / "runs" / "unreadable" / "run.json").mkdir(parents=True)
     assert states(root) == {
         "first": "SUCCEEDED",
         "good": "SUCCEEDED",
@@ -50,6 +51,7 @@ def test_recorded_run_is_listed_with_how_it_ended(root):
         "halted": "STOPPED",
         "killed": "STOPPED",
         "study": "INCOMPLETE",
+        "unreadable": "INCOMPLETE",
     }
     assert states(root, experiment="study") == {"study/t1": "INCOMPLETE"}
     assert len(states(root, limit=1)) == 1
@@ -71,6 +73,9 @@ def test_local_run_is_shown_archived_and_deleted(root, capsys):
         code = main(["runs", *argv, "--local", "--data-root", str(root)])
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
+    # The folders of a run are none: to archive its model would write into it.
+    for command in ("show", "archive", "rm"):
+        assert call(command, "first/model")[0] == NotFoundError.exit_code
     _, (shown,) = call("show", "first")
     assert shown["score"] == {"test_mrr": shown["test"]["mrr"]}
     assert shown["config"]["train"]["epochs"] == 6

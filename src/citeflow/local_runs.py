@@ -24,6 +24,8 @@ STOPPED = "STOPPED"
 INCOMPLETE = "INCOMPLETE"
 """Without a report, and not made by a pipeline that would have recorded its end."""
 
+NAMED = "`citeflow runs list --local` names them, below --data-root"
+
 
 class RunStatus(Record):
     """A pipeline of this machine, as it records itself."""
@@ -79,7 +81,7 @@ class LocalRuns:
         Raises:
             NotFoundError: no such experiment.
         """
-        folder = self._find(experiment).folder if experiment else self.data_root / "runs"
+        folder = self._folder(experiment) if experiment else self.data_root / "runs"
         found = [
             RunPaths.of_folder(self.data_root, folder / name) for name in files.names_in(folder)
         ]
@@ -137,11 +139,16 @@ class LocalRuns:
         return {"name": run.name, "deleted": [str(run.folder), str(run.logs)], "bytes": freed}
 
     def _find(self, name: str) -> RunPaths:
-        run = RunPaths(self.data_root, name)
-        if not all(map(is_name, name.split("/"))) or not run.folder.is_dir():
-            hint = "`citeflow runs list --local` names them, below --data-root"
-            raise NotFoundError("no such run", run.folder, hint=hint)
+        run = RunPaths.of_folder(self.data_root, self._folder(name))
+        if not _is_run(run):
+            raise NotFoundError("no such run", run.folder, hint=NAMED)
         return run
+
+    def _folder(self, name: str) -> Path:
+        folder = RunPaths(self.data_root, name).folder
+        if not all(map(is_name, name.split("/"))) or not folder.is_dir():
+            raise NotFoundError("no such run", folder, hint=NAMED)
+        return folder
 
 
 def _describe(run: RunPaths) -> dict[str, object]:
@@ -189,7 +196,7 @@ def _read_status(run: RunPaths) -> RunStatus | None:
     try:
         values = files.read_json(run.status_file)
         return records.load(RunStatus, values, error=CorruptError)
-    except (NotFoundError, CorruptError):
+    except (NotFoundError, CorruptError, OSError):
         return None
 
 

@@ -43,6 +43,7 @@ def test_recorded_run_is_listed_with_how_it_ended(root):
     (root / "runs" / "study" / "t1" / "report").mkdir(parents=True)
     (root / "runs" / "study" / "run.json").write_text("{")
     (root / "runs" / "no-run").mkdir()
+    (root / "runs" / "unreadable" / "run.json").mkdir(parents=True)
     assert states(root) == {
         "first": "SUCCEEDED",
         "good": "SUCCEEDED",
@@ -50,7 +51,10 @@ def test_recorded_run_is_listed_with_how_it_ended(root):
         "halted": "STOPPED",
         "killed": "STOPPED",
         "study": "INCOMPLETE",
+        "unreadable": "INCOMPLETE",
     }
+    end(root, "ctrl-c", KeyboardInterrupt())
+    assert "stopped by a signal: SIGINT" in LocalRuns(root).show("ctrl-c")["error"]
     assert states(root, experiment="study") == {"study/t1": "INCOMPLETE"}
     assert len(states(root, limit=1)) == 1
     assert "train.lr: -1" in LocalRuns(root).show("bad")["error"]
@@ -71,6 +75,9 @@ def test_local_run_is_shown_archived_and_deleted(root, capsys):
         code = main(["runs", *argv, "--local", "--data-root", str(root)])
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
+    # The folders of a run are none: to archive its model would write into it.
+    for command in ("show", "archive", "rm"):
+        assert call(command, "first/model")[0] == NotFoundError.exit_code
     _, (shown,) = call("show", "first")
     assert shown["score"] == {"test_mrr": shown["test"]["mrr"]}
     assert shown["config"]["train"]["epochs"] == 6
@@ -85,3 +92,35 @@ def test_local_run_is_shown_archived_and_deleted(root, capsys):
     assert not RunPaths(root, "first").folder.exists()
     for name in ("first", "../runs", ".", "a/../b"):
         assert call("show", name)[0] == NotFoundError.exit_code
+
+
+def test_delete_waits_for_the_experiment_and_for_its_trials(root):
+    study, trial, runs = RunPaths(root, "study"), RunPaths(root, "study/t1"), LocalRuns(root)
+    for run in (study, trial):
+        with recorded(run, "hepth"):
+            pass
+        runs.archive(run.name, undo=False)
+    # The pipeline of an experiment reads all trials at its end.
+    with files.exclusive(study.pipeline_lock), pytest.raises(UnavailableError):
+        runs.delete("study/t1")
+    # Its kill leaves the training of a trial at work.
+    with files.exclusive(trial.lock_file), pytest.raises(UnavailableError):
+        runs.delete("study")
+    assert trial.folder.is_dir()
+    runs.delete("study/t1")
+    runs.delete("study")
+    assert not study.folder.exists()
+
+
+def test_size_is_told_of_a_run_whose_files_come_and_go(root, monkeypatch):
+    gone = root / "runs" / "first" / "gone"
+    gone.write_text("")
+    lstat = type(gone).lstat
+
+    def vanishing(path):
+        if path == gone:
+            raise FileNotFoundError(path)
+        return lstat(path)
+
+    monkeypatch.setattr(type(gone), "lstat", vanishing)
+    assert LocalRuns(root).show("first")["bytes"] > 0

@@ -1,6 +1,7 @@
 """The runs of this machine: recorded as they go, listed, archived and deleted afterwards."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ STOPPED = "STOPPED"
 """Ended by a signal; the same command resumes it."""
 INCOMPLETE = "INCOMPLETE"
 """Without a report, and not made by a pipeline that would have recorded its end."""
+
+NAMED = "`citeflow runs list --local` names them, below --data-root"
 
 
 class RunStatus(Record):
@@ -79,7 +82,7 @@ class LocalRuns:
         Raises:
             NotFoundError: no such experiment.
         """
-        folder = self._find(experiment).folder if experiment else self.data_root / "runs"
+        folder = self._folder(experiment) if experiment else self.data_root / "runs"
         found = [
             RunPaths.of_folder(self.data_root, folder / name) for name in files.names_in(folder)
         ]
@@ -130,18 +133,33 @@ class LocalRuns:
         run = self._find(name)
         if not run.archived_file.exists():
             raise ConfigError("the run is not archived", name, hint="`citeflow runs archive` first")
-        with files.exclusive(run.pipeline_lock), files.exclusive(run.lock_file):
+        with contextlib.ExitStack() as held:
+            for lock in self._locks(run):
+                held.enter_context(files.exclusive(lock))
             freed = _bytes_of(run)
             files.delete_directory(run.logs)
             files.delete_directory(run.folder)
         return {"name": run.name, "deleted": [str(run.folder), str(run.logs)], "bytes": freed}
 
+    def _locks(self, run: RunPaths) -> Iterator[Path]:
+        """Yield the locks of a run, of the experiment that it is part of, and of its own trials."""
+        yield from (run.pipeline_lock, run.lock_file)
+        if run.is_trial:
+            yield RunPaths(self.data_root, run.name.partition("/")[0]).pipeline_lock
+        # A pipeline that is killed leaves the training of a trial at work.
+        yield from sorted(run.folder.glob(f"*/{run.lock_file.name}"))
+
     def _find(self, name: str) -> RunPaths:
-        run = RunPaths(self.data_root, name)
-        if not all(map(is_name, name.split("/"))) or not run.folder.is_dir():
-            hint = "`citeflow runs list --local` names them, below --data-root"
-            raise NotFoundError("no such run", run.folder, hint=hint)
+        run = RunPaths.of_folder(self.data_root, self._folder(name))
+        if not _is_run(run):
+            raise NotFoundError("no such run", run.folder, hint=NAMED)
         return run
+
+    def _folder(self, name: str) -> Path:
+        folder = RunPaths(self.data_root, name).folder
+        if not all(map(is_name, name.split("/"))) or not folder.is_dir():
+            raise NotFoundError("no such run", folder, hint=NAMED)
+        return folder
 
 
 def _describe(run: RunPaths) -> dict[str, object]:
@@ -177,9 +195,10 @@ def _state(run: RunPaths, status: RunStatus | None, *, is_complete: bool) -> str
 
 def _ended(status: RunStatus, error: BaseException | None) -> RunStatus:
     state = SUCCEEDED
+    if isinstance(error, KeyboardInterrupt):
+        error = StoppedError("stopped by a signal", "SIGINT")
     if error:
-        is_stop = isinstance(error, StoppedError | KeyboardInterrupt)
-        state = STOPPED if is_stop else FAILED
+        state = STOPPED if isinstance(error, StoppedError) else FAILED
     text = str(error) if isinstance(error, CiteflowError) else repr(error) if error else ""
     return status.model_copy(update={"state": state, "finished": _now(), "error": text})
 
@@ -189,7 +208,7 @@ def _read_status(run: RunPaths) -> RunStatus | None:
     try:
         values = files.read_json(run.status_file)
         return records.load(RunStatus, values, error=CorruptError)
-    except (NotFoundError, CorruptError):
+    except (NotFoundError, CorruptError, OSError):
         return None
 
 
@@ -217,8 +236,13 @@ def _modified(path: Path) -> datetime | None:
 
 
 def _bytes_of(run: RunPaths) -> int:
-    found = (path for folder in (run.folder, run.logs) for path in folder.rglob("*"))
-    return sum(path.lstat().st_size for path in found if path.is_file())
+    total = 0
+    for top in (run.folder, run.logs):
+        for folder, _, names in os.walk(top):  # it bears folders that vanish, as in a training
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    total += (Path(folder) / name).lstat().st_size
+    return total
 
 
 def _now() -> datetime:

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from citeflow import config, local_runs, paths
+from citeflow.artifacts import TRAINED_MODEL
 from citeflow.config import Config, TaskConfig
 from citeflow.errors import (
     INSTALL,
@@ -25,7 +26,7 @@ from citeflow.errors import (
 )
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
-from citeflow.tasks import TASKS, dataset_names, load_settings
+from citeflow.tasks import CITATION, TASKS, dataset_names, load_settings, task_of
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
 
@@ -212,7 +213,8 @@ class Settings:
         """
         resolved = self.resolve()
         if not isinstance(resolved, Config):
-            raise ConfigError("not a command of the task", resolved.task)
+            hint = "`citeflow run` and `citeflow compare` are"
+            raise ConfigError("not a command of the task", resolved.task, hint=hint)
         return resolved
 
 
@@ -423,7 +425,7 @@ def require(*packages: str, hint: str = INSTALL) -> None:
 
 
 def find_model(run: str, data_root: Path) -> Path:
-    """Return the TrainedModel of a run.
+    """Return the TrainedModel of a run that predicts citations.
 
     Args:
         run: the --out folder of a run, a model, the name of a run below the data root, or a model
@@ -432,6 +434,7 @@ def find_model(run: str, data_root: Path) -> Path:
 
     Raises:
         NotFoundError: there is none.
+        ConfigError: it is one of another task.
         UnavailableError: MLflow does not answer.
     """
     if run.startswith("models:/"):
@@ -442,6 +445,9 @@ def find_model(run: str, data_root: Path) -> Path:
     named = data_root / "runs" / run
     for path in (folder / "model", folder, named / "model"):
         if (path / "model.json").is_file():
+            if (task := task_of(path, TRAINED_MODEL).name) != CITATION:
+                hint = f"a model of {task} can be neither asked nor served"
+                raise ConfigError("not a model of citations", path, hint=hint)
             return path
     hint = "name the --out folder of a run, its model, or a run below the --data-root"
     raise NotFoundError("no model here", folder, hint=hint)

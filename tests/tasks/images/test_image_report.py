@@ -8,6 +8,7 @@ from sklearn import metrics as oracle
 
 from citeflow import files
 from citeflow.artifacts import LocalArtifact
+from citeflow.cli.main import main
 from citeflow.errors import ConfigError
 from citeflow.experiments.comparison_page import render_html
 from citeflow.experiments.significance import rank_models, to_csv
@@ -27,6 +28,17 @@ def test_digits_are_recognized(classified):
     assert report.baselines["most frequent class"] < 0.2
     assert report.train.workers == 1
     assert {"download", "preprocess", "train", "evaluate"} <= report.stages.keys()
+
+
+@pytest.mark.parametrize(
+    "command", [["index"], ["predict", "--paper", "3"], ["serve", "--port", "0"]]
+)
+def test_commands_of_citations_refuse_the_model(classified, capsys, command):
+    root = str(classified.data_root)
+    assert main([*command, "digits", "--data-root", root]) == ConfigError.exit_code
+    error = capsys.readouterr().err
+    assert f"error: not a model of citations: {classified.model}\nhint: " in error
+    assert not classified.index.exists()
 
 
 def test_figures_are_those_of_scikit_learn():

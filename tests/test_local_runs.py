@@ -66,8 +66,10 @@ def test_recorded_refuses_a_second_pipeline_of_the_name_and_keeps_its_first_star
         created = LocalRuns(root).show("twice")["created"]
         with pytest.raises(UnavailableError), recorded(paths, "hepth"):
             pass
+    LocalRuns(root).archive("twice", undo=False)
     with recorded(paths, "hepth"):
-        assert LocalRuns(root).show("twice")["created"] == created
+        again = LocalRuns(root).show("twice")
+        assert (again["created"], again["archived"]) == (created, False)
 
 
 def test_local_run_is_shown_archived_and_deleted(root, capsys):

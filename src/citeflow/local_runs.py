@@ -56,6 +56,7 @@ def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
         created = before.created if before else _now()
         status = RunStatus(dataset=dataset, state=RUNNING, created=created)
         _write_status(run, status)
+        run.archived_file.unlink(missing_ok=True)
         try:
             yield
         except BaseException as error:
@@ -132,7 +133,8 @@ class LocalRuns:
         """
         run = self._find(name)
         if not run.archived_file.exists():
-            raise ConfigError("the run is not archived", name, hint="`citeflow runs archive` first")
+            hint = f"`citeflow runs archive --local {name}` first"
+            raise ConfigError("the run is not archived", name, hint=hint)
         with contextlib.ExitStack() as held:
             for lock in self._locks(run):
                 held.enter_context(files.exclusive(lock))

@@ -44,6 +44,7 @@ def ran(monkeypatch):
         (["run", "--preset", "best"], 64, "seed"),
         (["run", "--config", "none.yaml"], 66, "none.yaml"),
         (["run", "--run-name", "My Run"], 64, "My Run"),
+        (["run", "--task", "images"], 64, "not a dataset of the task images: synthetic"),
         (["run", "--dataset", "syntetic"], 66, "syntetic"),
         (["download", "nowhere"], 66, "nowhere"),
         (["preprocess", "nowhere"], 66, "nowhere"),

@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from citeflow import config, local_runs, paths
 from citeflow.artifacts import TRAINED_MODEL
-from citeflow.config import Config, TaskConfig
+from citeflow.config import CITATION, Config, TaskConfig
 from citeflow.errors import (
     INSTALL,
     ConfigError,
@@ -26,7 +26,7 @@ from citeflow.errors import (
 )
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
-from citeflow.tasks import CITATION, TASKS, dataset_names, load_settings, task_of
+from citeflow.tasks import TASKS, dataset_names, get_task, load_settings, task_of
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
 
@@ -306,7 +306,15 @@ class LocalRun:
         return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
 
     def arguments(self, run: RunPaths, settings: TaskConfig) -> dict[str, str]:
-        """Return the parameters that all pipelines have."""
+        """Return the parameters that all pipelines have.
+
+        Raises:
+            ConfigError: the dataset is one of another task.
+        """
+        of_task = get_task(settings.task).datasets
+        if self.dataset in dataset_names() and self.dataset not in of_task:
+            hint = f"--dataset {', '.join(of_task)}, a folder or a URL"
+            raise ConfigError(f"not a dataset of the task {settings.task}", self.dataset, hint=hint)
         return {
             "dataset": self.dataset,
             "settings": config.to_yaml(settings),

@@ -124,6 +124,8 @@ def test_image_that_is_cut_is_named(pets, tmp_path):
         (lambda folder: write_labels(folder, "train", [0] * 9), DataError, "classes: .*: 1"),
         (lambda folder: write_labels(folder, "train", [0, 1]), DataError, "as many labels"),
         (lambda folder: (folder / "classes.txt").write_text("a\n"), DataError, "row 3: 1 of 1"),
+        (lambda folder: (folder / "classes.txt").write_text("a\n\nb\n"), DataError, "line 2"),
+        (lambda folder: (folder / "classes.txt").write_text("a\nb\na\n"), DataError, "line 3"),
         (lambda folder: files.delete_directory(folder), NotFoundError, "no such dataset"),
     ],
 )

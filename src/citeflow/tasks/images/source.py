@@ -179,9 +179,14 @@ def _class_names(folder: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text().rstrip().splitlines())
     except UnicodeDecodeError:
         raise DataError("not a text file", path) from None
+    if "" in names or len({*names}) < len(names):
+        row = next(i for i, name in enumerate(names) if not name or name in names[:i])
+        hint = "a name of its own for each label, a line each"
+        raise DataError("class without a name of its own", f"{path}, line {row + 1}", hint=hint)
+    return names
 
 
 def _checked(classes: tuple[str, ...], folder: Path) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ PYTHON = (3, 11)
 EXTRAS = {
     "train": (
         "matplotlib",
+        "pillow",
         "prometheus-client",
         "safetensors",
         "scikit-learn",

@@ -21,7 +21,14 @@ from citeflow.files.contents import (
     sha256_of_json,
 )
 from citeflow.files.locks import exclusive, is_held
-from citeflow.files.manifests import MANIFEST, Manifest, read_manifest, verify, write_manifest
+from citeflow.files.manifests import (
+    MANIFEST,
+    Manifest,
+    is_whole,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 from citeflow.files.replacing import (
     copy_directory,
     create_json,
@@ -52,6 +59,7 @@ __all__ = [
     "delete_unfinished",
     "exclusive",
     "is_held",
+    "is_whole",
     "link_directory",
     "move_file",
     "names_in",

@@ -126,6 +126,15 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
     return manifest
 
 
+def is_whole(directory: Path, kind: str) -> bool:
+    """Tell whether an artifact is there; its files are not read, as `verify` would."""
+    try:
+        read_manifest(directory, kind)
+    except (NotFoundError, CorruptError):
+        return False
+    return True
+
+
 def verify(directory: Path, kind: str) -> Manifest:
     """Read a manifest and compare every digest with its file, that of the manifest included.
 

@@ -20,7 +20,7 @@ from citeflow.data.datasets import read_raw
 from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import release_pages
 from citeflow.data.text import TextModel
-from citeflow.errors import CorruptError, DataError, NotFoundError
+from citeflow.errors import DataError
 from citeflow.graph.candidates import Candidates, HardCandidates, choose_hard
 from citeflow.graph.csr import (
     Csr,
@@ -84,7 +84,7 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
     manifest = files.read_manifest(raw, "RawDataset")
     key = {"raw": manifest.sha256, "data": config.model_dump(), "format": FORMAT}
     folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
-    if _is_whole(folder):
+    if files.is_whole(folder, KIND):
         log("preprocess", "already there", path=folder)
         return folder
     log("preprocess", "reading", path=raw)
@@ -92,14 +92,6 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
         # The graph is not held here: writing lets go of its parts one after the other.
         write_prepared(read_raw(raw, config), folder, config=config, raw=manifest, meter=meter)
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        files.read_manifest(folder, KIND)
-    except (NotFoundError, CorruptError):
-        return False
-    return True
 
 
 def write_prepared(

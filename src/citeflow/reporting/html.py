@@ -11,7 +11,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from citeflow import config
-from citeflow.report import Curves, Report
+from citeflow.report import Curves, Report, RunReport
 from citeflow.reporting import formatting, report_plots, tables
 from citeflow.reporting.plots import Plot
 from citeflow.reporting.tables import Table
@@ -99,6 +99,32 @@ def _environment() -> Environment:
     return environment
 
 
+def run_sections(
+    report: RunReport, dataset: Table, training: Table, remarks: Sequence[str]
+) -> list[Section]:
+    """Return the sections that end the page of a run of any task.
+
+    Args:
+        report: content of report.json.
+        dataset: what was read.
+        training: how the model was trained.
+        remarks: on the dataset.
+    """
+    return [
+        Section(
+            title="The run",
+            rows=[[dataset, training], [tables.stages(report)] if report.stages else []],
+            notes=remarks,
+        ),
+        Section(
+            title="Settings",
+            rows=[[Text(title="", text=config.to_yaml(report.config))]],
+            is_folded=True,
+        ),
+        Section(title="Versions", rows=[[tables.versions(report)]], is_folded=True),
+    ]
+
+
 def render_report(report: Report, curves: Curves) -> str:
     """Render the report of a run."""
     drawn = report_plots.draw_report(report, curves)
@@ -109,20 +135,7 @@ def render_report(report: Report, curves: Curves) -> str:
             rows=[[plot for plot in drawn if plot.svg]],
             notes=[f"{plot.title}: {plot.caption}" for plot in drawn if not plot.svg],
         ),
-        Section(
-            title="The run",
-            rows=[
-                [tables.dataset(report), tables.training(report)],
-                [tables.stages(report)] if report.stages else [],
-            ],
-            notes=report.remarks,
-        ),
-        Section(
-            title="Settings",
-            rows=[[Text(title="", text=config.to_yaml(report.config))]],
-            is_folded=True,
-        ),
-        Section(title="Versions", rows=[[tables.versions(report)]], is_folded=True),
+        *run_sections(report, tables.dataset(report), tables.training(report), report.remarks),
     ]
     return render_page(
         report.dataset,

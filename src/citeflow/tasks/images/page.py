@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from citeflow import config
 from citeflow.report import WARNING, Curves
 from citeflow.reporting import formatting, markdown, report_plots, tables
-from citeflow.reporting.html import Section, Text, Tile, render_page
+from citeflow.reporting.html import Section, Tile, render_page, run_sections
 from citeflow.reporting.plots import (
     COLOURS,
     HEIGHT,
@@ -194,20 +193,12 @@ def render(
             rows=[[plot for plot in figures if plot.svg]],
             notes=[f"{plot.title}: {plot.caption}" for plot in drawn if not plot.svg],
         ),
-        Section(
-            title="The run",
-            rows=[
-                [dataset_table(report), tables.training(report, SAMPLES)],
-                [tables.stages(report)] if report.stages else [],
-            ],
-            notes=report.facts.remarks,
+        *run_sections(
+            report,
+            dataset_table(report),
+            tables.training(report, SAMPLES),
+            report.facts.remarks,
         ),
-        Section(
-            title="Settings",
-            rows=[[Text(title="", text=config.to_yaml(report.config))]],
-            is_folded=True,
-        ),
-        Section(title="Versions", rows=[[tables.versions(report)]], is_folded=True),
     ]
     return render_page(
         report.dataset,

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from citeflow import files
-from citeflow.errors import CorruptError, DataError, NotFoundError, named_as
+from citeflow.errors import DataError, named_as
 from citeflow.report import WARNING, StageCost, stage_costs
 from citeflow.tasks.images import source
 from citeflow.tasks.images.config import ImageDataConfig
@@ -49,7 +49,7 @@ def prepare(raw: Path, *, data_root: Path, config: ImageDataConfig) -> Path:
         "format": FORMAT,
     }
     folder = data_root / "prepared" / files.sha256_of_json(key)[:16]
-    if _is_whole(folder):
+    if files.is_whole(folder, KIND):
         log("preprocess", "already there", path=folder)
         return folder
     log("preprocess", "reading", path=raw)
@@ -59,14 +59,6 @@ def prepare(raw: Path, *, data_root: Path, config: ImageDataConfig) -> Path:
         images = source.read(raw, manifest.text("format"), config)
         _write(images, folder, config=config, raw=manifest, meter=meter)
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        files.read_manifest(folder, KIND)
-    except (NotFoundError, CorruptError):
-        return False
-    return True
 
 
 def split_rows(

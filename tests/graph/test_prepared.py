@@ -194,7 +194,7 @@ def test_facts_count_what_was_kept_and_dropped(write):
 def test_similar_papers_are_those_of_the_saved_rows(write):
     prepared = write(small_graph())
     expected = similar_papers(
-        np.asarray(prepared.x_NF), np.asarray(prepared.day_N), CONFIG.num_similar, seed=CONFIG.seed
+        np.asarray(prepared.x_NF), np.asarray(prepared.day_N), CONFIG.num_similar
     )
     assert np.array_equal(prepared.similar.rowptr_N1, expected.rowptr_N1)
     assert np.array_equal(prepared.similar.col_E, expected.col_E)

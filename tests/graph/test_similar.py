@@ -5,7 +5,7 @@ import pytest
 
 from citeflow.graph import similar as module
 from citeflow.graph.csr import build_csr, to_undirected
-from citeflow.graph.similar import similar_papers, unit_features
+from citeflow.graph.similar import make_cells, similar_papers, unit_features
 
 NUM_PAPERS = 60
 
@@ -38,7 +38,7 @@ def test_similar_papers_are_the_nearest_of_all(k, dated):
     x_NF = topics() * rng.choice(np.array([-1, 1], np.float32), (NUM_PAPERS, 8))
     x_NF[[7, 20]] = 0
     day_N = rng.integers(9000, 11000, NUM_PAPERS).astype(np.int32) if dated else None
-    found = similar_papers(x_NF, day_N, k, seed=0)
+    found = similar_papers(x_NF, day_N, k)
     expected = by_all_pairs(x_NF, day_N, k)
     assert np.array_equal(found.rowptr_N1, expected.rowptr_N1)
     assert np.array_equal(found.col_E, expected.col_E)
@@ -47,7 +47,7 @@ def test_similar_papers_are_the_nearest_of_all(k, dated):
 
 def test_equal_papers_are_similar_to_each_other_and_not_to_themselves():
     x_NF = np.repeat(np.eye(4, 6, dtype=np.float32), 5, axis=0)
-    found = similar_papers(x_NF, None, 3, seed=0)
+    found = similar_papers(x_NF, None, 3)
     source_E, target_E = found.edges()
     assert (source_E // 5 == target_E // 5).all()
     assert (source_E != target_E).all()
@@ -58,13 +58,14 @@ def test_cells_find_most_similar_papers(monkeypatch):
     x_NF = topics(3000)
     x_NF[::7] = 0
     day_N = np.arange(3000, dtype=np.int32)
-    exact = similar_papers(x_NF, day_N, 10, seed=0)
+    assert make_cells(x_NF, day_N) is None
+    exact = similar_papers(x_NF, day_N, 10)
     monkeypatch.setattr(module, "EXACT", 1000)
     monkeypatch.setattr(module, "CELL_PAPERS", 100)
-    found = similar_papers(x_NF, day_N, 10, seed=0)
+    found = similar_papers(x_NF, day_N, 10, cells=make_cells(x_NF, day_N))
     shared = exact.to_scipy().multiply(found.to_scipy()).nnz
     assert 0.955 * len(exact.col_E) < shared < len(exact.col_E)  # 0.944 around single papers
-    again = similar_papers(x_NF, day_N, 10, seed=0)
+    again = similar_papers(x_NF, day_N, 10, cells=make_cells(x_NF, day_N))
     assert np.array_equal(again.col_E, found.col_E)
 
 

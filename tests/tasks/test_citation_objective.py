@@ -57,7 +57,7 @@ def graph_of(is_cited_NN, *, features=True):
         references=references,
         citations=transpose(references),
         neighbors=to_undirected(references),
-        similar=similar_papers(x_NF, day_N, 3, seed=0) if features else None,
+        similar=similar_papers(x_NF, day_N, 3) if features else None,
         valid=none,
         test=none,
     )

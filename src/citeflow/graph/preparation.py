@@ -34,7 +34,7 @@ from citeflow.graph.csr import (
 )
 from citeflow.graph.prepared import KIND, TEXT_COMPONENTS, TEXT_WORDS, GraphFacts
 from citeflow.graph.reorder import order_by_locality
-from citeflow.graph.similar import similar_papers
+from citeflow.graph.similar import make_cells, similar_papers
 from citeflow.graph.split import (
     Split,
     count_in_training,
@@ -371,10 +371,10 @@ def _save_similar(work: Path, config: DataConfig) -> None:
         return
     x_NF = np.load(work / "x.npy", mmap_mode="r")
     day_N = np.load(work / "day.npy") if (work / "day.npy").exists() else None
+    with log_progress("preprocess", "putting papers into cells", of=len(x_NF)) as progress:
+        cells = make_cells(x_NF, day_N, seed=config.seed, progress=progress)
     with log_progress("preprocess", "finding similar papers", of=len(x_NF)) as progress:
-        similar = similar_papers(
-            x_NF, day_N, config.num_similar, seed=config.seed, progress=progress
-        )
+        similar = similar_papers(x_NF, day_N, config.num_similar, cells=cells, progress=progress)
     _save_csr(work, "similar", similar)
     log("preprocess", "linked similar papers", pairs=len(similar.col_E) // 2)
 

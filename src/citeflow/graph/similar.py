@@ -55,31 +55,28 @@ def similar_papers(
     day_N: np.ndarray | None,
     k: int,
     *,
-    seed: int,
+    cells: "Cells | None" = None,
     progress: Counter | None = None,
 ) -> Csr:
     """Link each paper with the k others that are nearest in features and date, both ways.
 
     The square of the distance is 2 (1 - cosine) + (difference in years / YEARS)^2.
 
-    More than `EXACT` papers are put into cells, and only looked for in the cells that lie nearest
-    to their own (an inverted file: Sivic & Zisserman 2003).
-
     Args:
         x_NF: features; a map of a file is read in pieces.
         day_N: date of each paper in days, where known.
         k: similar papers of each.
-        seed: of the cells.
+        cells: of these papers: similar ones are only looked for in the cells that lie nearest to a
+            paper's own. Without cells each paper is compared with all.
         progress: counts the papers whose similar ones are found.
 
     Returns:
         Symmetric; a paper whose features are all 0 has no row.
     """
     papers = _Papers(x_NF, day_N, _middle(day_N))
-    cells = _one_cell(len(x_NF)) if len(x_NF) <= EXACT else _cells(papers, seed)
     progress = progress or Counter()
     pairs = []
-    for asked_B, searched in cells:
+    for asked_B, searched in _one_cell(len(x_NF)) if cells is None else _each(cells):
         pairs.append(_nearest(papers, asked_B, searched, k))
         progress.done += len(asked_B)
     source_E, target_E = np.concatenate(pairs, axis=1)
@@ -102,9 +99,38 @@ class Cells:
         return np.sort(np.concatenate([self.members.row(cell) for cell in near_P.tolist()]))
 
 
-def make_cells(x_NF: np.ndarray, day_N: np.ndarray | None, *, seed: int = 0) -> Cells:
-    """Put all papers into cells."""
-    return _make_cells(_Papers(x_NF, day_N, _middle(day_N)), seed)
+def make_cells(
+    x_NF: np.ndarray,
+    day_N: np.ndarray | None,
+    *,
+    seed: int = 0,
+    progress: Counter | None = None,
+) -> Cells | None:
+    """Put papers into cells (an inverted file: Sivic & Zisserman 2003).
+
+    Args:
+        x_NF: features; a map of a file is read in pieces.
+        day_N: date of each paper in days, where known.
+        seed: of the choice of centers.
+        progress: counts the papers that have been looked at.
+
+    Returns:
+        None for up to `EXACT` papers, each of which can be compared with all.
+    """
+    if len(x_NF) <= EXACT:
+        return None
+    papers = _Papers(x_NF, day_N, _middle(day_N))
+    progress = progress or Counter()
+    center_CF = _centers(papers, seed)
+    blocks = []
+    for block in _blocks(len(x_NF)):
+        paper_B, point_BF = papers.points(block)
+        blocks.append((paper_B, _search(center_CF, point_BF, 1)[:, 0]))
+        progress.done += len(block)
+    paper_M, cell_M = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    order_M = np.argsort(cell_M, kind="stable")
+    bounds = np.searchsorted(cell_M[order_M], np.arange(len(center_CF) + 1))
+    return Cells(center_CF=center_CF, members=Csr(bounds, paper_M[order_M].astype(np.int32)))
 
 
 class SimilarToNew:
@@ -203,27 +229,13 @@ def _one_cell(num_papers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield np.arange(num_papers), np.arange(num_papers)
 
 
-def _cells(papers: _Papers, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _each(cells: Cells) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the papers of each cell, and those of the cells around it."""
-    cells = _make_cells(papers, seed)
     center_CF = cells.center_CF
     near_CP = _search(center_CF, center_CF, min(PROBES, len(center_CF)))
     for cell, near_P in enumerate(near_CP.tolist()):
         searched = np.concatenate([cells.members.row(each) for each in near_P])
         yield cells.members.row(cell), searched
-
-
-def _make_cells(papers: _Papers, seed: int) -> Cells:
-    num_papers = len(papers.x_NF)
-    center_CF = _centers(papers, seed)
-    blocks = []
-    for block in _blocks(num_papers):
-        paper_B, point_BF = papers.points(block)
-        blocks.append((paper_B, _search(center_CF, point_BF, 1)[:, 0]))
-    paper_M, cell_M = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    order_M = np.argsort(cell_M, kind="stable")
-    bounds = np.searchsorted(cell_M[order_M], np.arange(len(center_CF) + 1))
-    return Cells(center_CF=center_CF, members=Csr(bounds, paper_M[order_M].astype(np.int32)))
 
 
 def _centers(papers: _Papers, seed: int) -> np.ndarray:
@@ -288,7 +300,10 @@ def _neighbors(
         distance_BM = block_BF @ searched_F.T
         distance_BM *= -2
         distance_BM += length_M
-        nearest_Bk = np.argpartition(distance_BM, last, axis=1)[:, : last + 1]
+        if last == 0:  # A minimum is found many times as fast.
+            nearest_Bk = distance_BM.argmin(axis=1)[:, None]
+        else:
+            nearest_Bk = np.argpartition(distance_BM, last, axis=1)[:, : last + 1]
         found.append(nearest_Bk)
         length_B1 = np.square(block_BF).sum(axis=1, keepdims=True)
         distances.append(np.take_along_axis(distance_BM, nearest_Bk, axis=1) + length_B1)

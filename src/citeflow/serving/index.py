@@ -27,10 +27,11 @@ from citeflow.evaluation.trained_model import DETAILS, WEIGHTS
 from citeflow.files import Manifest
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import TEXT_COMPONENTS, TEXT_WORDS, PreparedGraph, map_array
-from citeflow.graph.similar import EXACT, Cells, make_cells
+from citeflow.graph.similar import Cells, make_cells
 from citeflow.serving import papers
 from citeflow.serving.papers import StoredPapers
 from citeflow.utils.logging import log
+from citeflow.utils.progress import log_progress
 
 LAYOUT = 1
 """Number of the layout: an index of another one is made anew."""
@@ -162,10 +163,12 @@ def _copy_graph(graph: PreparedGraph, work: Path) -> None:
 
 def _write_cells(graph: PreparedGraph, work: Path) -> None:
     """Write the cells by which papers similar to a new one are found in a large graph."""
-    if graph.similar is None or graph.x_NF is None or graph.num_papers <= EXACT:
+    if graph.similar is None or graph.x_NF is None:
         return
-    log("index", "grouping papers by their features", papers=graph.num_papers)
-    cells = make_cells(graph.x_NF, graph.day_N)
+    with log_progress("index", "putting papers into cells", of=graph.num_papers) as progress:
+        cells = make_cells(graph.x_NF, graph.day_N, progress=progress)
+    if cells is None:
+        return
     files.save_array(work / "cell_center.npy", cells.center_CF)
     files.save_array(work / "cell_ptr.npy", cells.members.rowptr_N1)
     files.save_array(work / "cell_index.npy", cells.members.col_E)

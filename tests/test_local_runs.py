@@ -60,6 +60,22 @@ def test_recorded_run_is_listed_with_how_it_ended(root):
     assert "train.lr: -1" in LocalRuns(root).show("bad")["error"]
 
 
+def test_runs_are_listed_by_the_moment_they_were_created_at(root):
+    times = {
+        "later": "2026-03-01T09:30:00-05:00",
+        "earlier": "2026-03-01T14:00:00.500000Z",
+        "earliest": "2026-03-01T23:00:00+09:00",
+    }
+    for name, created in times.items():
+        file = RunPaths(root, name).status_file
+        file.parent.mkdir()
+        status = {"dataset": "d", "state": "FAILED", "created": created, "finished": None}
+        file.write_text(json.dumps({**status, "error": ""}))
+    (root / "runs" / "first").rename(root / "first")
+    assert list(states(root)) == ["later", "earlier", "earliest"]
+    assert list(states(root, limit=1)) == ["later"]
+
+
 def test_recorded_refuses_a_second_pipeline_of_the_name_and_keeps_its_first_start(root):
     paths = RunPaths(root, "twice")
     with recorded(paths, "hepth"):
@@ -105,9 +121,12 @@ def test_delete_waits_for_the_experiment_and_for_its_trials(root):
     # The pipeline of an experiment reads all trials at its end.
     with files.exclusive(study.pipeline_lock), pytest.raises(UnavailableError):
         runs.delete("study/t1")
-    # Its kill leaves the training of a trial at work.
-    with files.exclusive(trial.lock_file), pytest.raises(UnavailableError):
-        runs.delete("study")
+    # Where it is killed, the training of a trial needs some time to end.
+    with files.exclusive(trial.lock_file):
+        with pytest.raises(UnavailableError):
+            runs.delete("study")
+        assert runs.show("study")["state"] == "RUNNING"
+    assert runs.show("study")["state"] == "SUCCEEDED"
     assert trial.folder.is_dir()
     runs.delete("study/t1")
     runs.delete("study")

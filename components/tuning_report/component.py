@@ -27,8 +27,8 @@ def tuning_report(
         data_root: Mount path of the shared volume.
         tuning_table: Table of the trials, and whether the best one beats the initial settings.
         tuning_page: The same with plots, as one self-contained page.
-        best_model: The TrainedModel with the best validation MRR.
-        tuning_metrics: The best validation MRR, and that of the initial settings.
+        best_model: The TrainedModel with the best validation MRR in the protocol of the settings.
+        tuning_metrics: That MRR, and that of the initial settings.
 
     Returns:
         model_sha256: Digest of the best model.

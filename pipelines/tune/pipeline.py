@@ -59,8 +59,8 @@ def tune(
             negatives, dropout, hidden channels and layers.
         preset: Settings to start from; "seed" is the published student model that citeflow comes
             from.
-        settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
-            `citeflow settings` lists them.
+        settings: YAML text merged over the preset, for example "evaluation: {protocol: all}", which
+            compares trials by validation MRR among all papers; `citeflow settings` lists them.
         workers: Number of training processes of a trial; of pods, where jobs train.
         launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
             Train trials; "auto" takes the first that the cluster has.

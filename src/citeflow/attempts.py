@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from citeflow.errors import CiteflowError, ConfigError, StoppedError, may_pass
 from citeflow.utils.logging import log
-from citeflow.utils.signals import stop_with_parent
+from citeflow.utils.signals import stop_when_closed, stop_with_parent
 
 RETRIES = 2
 FIRST_PAUSE_S = 30
@@ -28,6 +29,10 @@ BACKOFF_FACTOR = 2
 
 PAUSE_VARIABLE = "CITEFLOW_RETRY_PAUSE_S"
 """Environment variable with another first pause, in seconds."""
+
+RUNNER_VARIABLE = "CITEFLOW_RUNNER"
+"""Environment variable with a FIFO that whoever runs the pipeline on this machine has open; its
+steps stop when nobody has."""
 
 EXECUTOR_VARIABLE = "_KFP_RUNTIME"
 """Environment variable that tells KFP's executor, which is a process of its own, from a command."""
@@ -72,6 +77,8 @@ def begin_attempt() -> None:
     pause_s = _first_pause_s()
     child = _Child()
     with child.signals_forwarded():
+        if runner := os.environ.get(RUNNER_VARIABLE):
+            stop_when_closed(Path(runner))
         for left in reversed(range(RETRIES + 1)):
             exit_code = child.fork()
             if exit_code is None:

@@ -88,8 +88,7 @@ class LocalRuns:
             RunPaths.of_folder(self.data_root, folder / name) for name in files.names_in(folder)
         ]
         chosen = [run for run in found if _is_run(run) and run.archived_file.exists() == archived]
-        described = sorted(map(_describe, chosen), key=lambda one: str(one["created"]))
-        return described[::-1][:limit]
+        return [_describe(run) for run in sorted(chosen, key=_created_s, reverse=True)[:limit]]
 
     def show(self, name: str) -> dict[str, object]:
         """Describe a run in full: settings, scores, and the bytes that it takes.
@@ -148,8 +147,7 @@ class LocalRuns:
         yield from (run.pipeline_lock, run.lock_file)
         if run.is_trial:
             yield RunPaths(self.data_root, run.name.partition("/")[0]).pipeline_lock
-        # A pipeline that is killed leaves the training of a trial at work.
-        yield from sorted(run.folder.glob(f"*/{run.lock_file.name}"))
+        yield from _trial_locks(run)
 
     def _find(self, name: str) -> RunPaths:
         run = RunPaths.of_folder(self.data_root, self._folder(name))
@@ -164,10 +162,20 @@ class LocalRuns:
         return folder
 
 
+def _created(run: RunPaths, status: RunStatus | None) -> datetime | None:
+    return status.created if status else _modified(run.folder)
+
+
+def _created_s(run: RunPaths) -> float:
+    """Return the time of the first start in seconds, by which times of any zone have an order."""
+    created = _created(run, _read_status(run))
+    return created.timestamp() if created else 0.0
+
+
 def _describe(run: RunPaths) -> dict[str, object]:
     status = _read_status(run)
     results = _read_results(run)
-    created = status.created if status else _modified(run.folder)
+    created = _created(run, status)
     finished = status.finished if status else _modified(run.report / REPORT)
     return {
         "name": run.name,
@@ -186,8 +194,13 @@ def _score(results: Results) -> dict[str, float]:
     return {compared.names[1]: compared.test}
 
 
+def _trial_locks(run: RunPaths) -> list[Path]:
+    """Return the locks of an experiment's trainings, which outlive a pipeline that is killed."""
+    return sorted(run.folder.glob(f"*/{run.lock_file.name}"))
+
+
 def _state(run: RunPaths, status: RunStatus | None, *, is_complete: bool) -> str:
-    if files.is_held(run.pipeline_lock) or files.is_held(run.lock_file):
+    if any(map(files.is_held, (run.pipeline_lock, run.lock_file, *_trial_locks(run)))):
         return RUNNING
     if status:
         # A pipeline that was killed could not record its end.

@@ -6,7 +6,7 @@ added.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -197,6 +197,8 @@ class Compared:
     second_label: str
     protocol: str = "ogb"
     """Protocol of the test, where a task has several."""
+    mrr_by_protocol: Mapping[str, float] = field(default_factory=dict)
+    """Test MRR in all protocols that were measured."""
 
 
 class ComparedReport(RunReport, Protocol):
@@ -239,6 +241,11 @@ class Report(_Open):
             return self.test.mrr
         raise CorruptError(f"{REPORT} lacks a protocol", protocol, hint=REPAIR)
 
+    @property
+    def mrr_by_protocol(self) -> dict[str, float]:
+        """Test MRR in all protocols that were measured."""
+        return {name: scores.mrr for name, scores in self.protocols.items()}
+
     def compared(self) -> Compared:
         """Return the MRR of the protocol that models are compared by."""
         protocol = self.config.evaluation.protocol
@@ -251,6 +258,7 @@ class Report(_Open):
             names=("valid_mrr", "test_mrr", "accuracy"),
             second_label="Accuracy",
             protocol=protocol,
+            mrr_by_protocol=self.mrr_by_protocol,
         )
 
     @property

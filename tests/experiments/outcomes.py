@@ -2,7 +2,7 @@
 
 from citeflow import config
 from citeflow.experiments.trials import Outcome
-from citeflow.report import Curves, Report, Scores, TrainSummary
+from citeflow.report import Curves, ProtocolScores, Report, Scores, TrainSummary
 
 
 def scores(mrr):
@@ -20,7 +20,26 @@ def scores(mrr):
     )
 
 
-def report(*, workers=1, epochs=2.0, seconds=10.0, mrr=0.5, valid_mrr=None, seed=0):
+def protocol(mrr):
+    return ProtocolScores.model_validate(
+        {
+            "mrr": mrr,
+            "recall@20": mrr,
+            "recall@100": mrr,
+            "median_rank": 3.0,
+            "num_sources": 10,
+            "of_sources": 10,
+            "num_candidates": 100,
+            "seconds": 1.0,
+            "baselines": {},
+        }
+    )
+
+
+def report(
+    *, workers=1, epochs=2.0, seconds=10.0, mrr=0.5, valid_mrr=None, seed=0, chosen="ogb", **others
+):
+    """The report of one training, compared by the protocol `chosen`; `others` have a MRR each."""
     train = TrainSummary(
         workers=workers,
         epochs=epochs,
@@ -37,10 +56,14 @@ def report(*, workers=1, epochs=2.0, seconds=10.0, mrr=0.5, valid_mrr=None, seed
         num_papers=10,
         num_citations=20,
         facts={},
-        config=config.changed(config.load(), {"train": {"epochs": epochs, "seed": seed}}),
+        config=config.changed(
+            config.load(),
+            {"train": {"epochs": epochs, "seed": seed}, "evaluation": {"protocol": chosen}},
+        ),
         versions={},
         valid=scores(mrr if valid_mrr is None else valid_mrr),
         test=scores(mrr),
+        protocols={name: protocol(value) for name, value in others.items()},
         baselines={},
         train=train,
     )

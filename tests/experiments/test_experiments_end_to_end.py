@@ -70,6 +70,7 @@ def test_compare_names_a_winner(root, options, capsys):
 
 def test_tune_leaves_the_best_model_and_its_settings(root, options, capsys):
     command = ["tune", "--trials", "2", "--parallel", "2", "--run-name", "small-search"]
+    options = [*options, "--set", "evaluation.protocol=hard"]
     space = "{train.lr: {low: 0.01, high: 0.02}}"
     assert main([*command, "--space", space, *options]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -90,6 +91,9 @@ def test_tune_leaves_the_best_model_and_its_settings(root, options, capsys):
     best = config.load(file=out / "best.yaml")
     assert config.load(overrides=options_of_best).train.lr == best.train.lr
     assert "default settings" in made["verdict"]
+    assert "validation MRR among hard papers" in made["verdict"]
+    assert (made["protocol"], best.evaluation.protocol) == ("hard", "hard")
+    assert set(made["test_mrr_by_protocol"]) == {"ogb", "all", "hard", "cold"}
 
 
 def test_scaling_that_is_stopped_ends_at_once(root, options):

@@ -1,8 +1,11 @@
+import csv
+import io
+
 import pytest
 from outcomes import outcome
 
 from citeflow.experiments.scaling_page import headline, render_html, render_markdown
-from citeflow.experiments.speedup import build_rows
+from citeflow.experiments.speedup import build_rows, to_csv
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,20 @@ def test_markdown_remarks_more_workers_than_cores(rows):
     assert "More workers than cores" in render_markdown("hepth", rows, cores=2)
     pods = build_rows([outcome(workers=4)], cores=None)
     assert "workers than cores" not in render_markdown("hepth", pods, cores=None)
+
+
+def test_page_and_csv_have_the_mrr_in_every_protocol():
+    trials = [outcome(workers=w, ogb=0.6, all=0.25 / w, cold=0.05) for w in (1, 2)]
+    rows = build_rows(trials, cores=2)
+    text = render_markdown("hepth", rows, cores=2)
+    assert "| Workers | Epochs | Random papers | All papers | No references |" in text
+    assert "| 2 | 2 | 0.6000 | 0.1250 | 0.0500 |" in text
+    assert "Test MRR by protocol" in render_html("hepth", rows, cores=2)
+    table = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert [(row["all_mrr"], row["cold_mrr"]) for row in table] == [
+        ("0.25", "0.05"),
+        ("0.125", "0.05"),
+    ]
 
 
 def test_html_has_four_figures_and_both_tables(rows):

@@ -33,5 +33,6 @@ def test_csv_has_a_line_for_each_training(rows):
     second = lines[1]
     assert (second["workers"], second["epochs"], second["seconds"]) == ("2", "2.0", "8.0")
     assert (float(lines[0]["peak_memory_bytes"]), lines[0]["mrr"]) == (2**30, "0.1")
+    assert "all_mrr" not in second
     bare = dataclasses.replace(rows[0], cpu_cores=None, peak_memory_bytes=None)
     assert to_csv([bare]).splitlines()[1].endswith(",,,False")

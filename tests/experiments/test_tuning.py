@@ -1,7 +1,7 @@
 import pytest
 
-from citeflow import files
-from citeflow.artifacts import PREPARED_GRAPH, LocalArtifact
+from citeflow import config, files
+from citeflow.artifacts import PREPARED_GRAPH, TRAINED_MODEL, LocalArtifact
 from citeflow.errors import ConfigError
 from citeflow.experiments import study, tuning
 from citeflow.experiments.trials import take_name
@@ -22,6 +22,11 @@ def test_read_validations_has_each_once_after_restarts(tmp_path):
     assert list(tuning.read_validations(tmp_path, "ogb")) == [0.25, 0.5, 0.75]
     assert list(tuning.read_validations(tmp_path, "all")) == [0.125, 0.25, 0.375]
     assert list(tuning.read_validations(tmp_path, "cold")) == []
+
+
+def test_score_is_that_of_the_training_among_random_papers(tmp_path):
+    files.write_manifest(tmp_path, TRAINED_MODEL, inputs={}, facts={"valid_mrr": 0.25})
+    assert tuning.score(tmp_path, tmp_path / "graph", config.load()) == 0.25
 
 
 def test_create_study_of_several_pods_needs_a_database(tmp_path, monkeypatch, capsys):

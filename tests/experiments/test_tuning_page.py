@@ -92,8 +92,12 @@ def test_table_has_the_best_first_and_the_state_of_the_others():
 
 def test_another_protocol_than_the_usual_is_named():
     result = dataclasses.replace(RESULT, protocol="cold")
-    assert "(validation MRR (cold) 0" in verdict(result)
-    assert build_table(result).header[1] == "Validation MRR (cold)"
+    assert "(validation MRR without references 0.3500 against 0.3000)" in verdict(result)
+    assert build_table(result).header[1] == "Validation MRR without references"
+    hard = render_html(dataclasses.replace(RESULT, protocol="hard"), "")
+    assert "Validation MRR among hard papers by trial" in hard
+    assert "its test MRR among hard papers, on citations" in hard
+    assert "hard papers" not in render_html(RESULT, "")
 
 
 def test_html_is_whole_and_escaped():

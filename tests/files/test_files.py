@@ -9,6 +9,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from citeflow import files
@@ -333,6 +334,29 @@ def test_exclusive_is_refused_while_another_holds_it(tmp_path):
         pass
     with files.exclusive(lock):
         pass
+
+
+def test_exclusive_holds_the_lock_of_the_name_where_its_folder_is_removed_meanwhile(tmp_path):
+    lock = tmp_path / "run" / "lock"
+    held, release = threading.Event(), threading.Event()
+
+    def wait():
+        with files.exclusive(lock, wait_s=60):
+            held.set()
+            assert release.wait(60)
+
+    waiting = threading.Thread(target=wait)
+    with files.exclusive(lock):
+        waiting.start()
+        # Both have the file open: the other waits for this lock.
+        while [each.path for each in psutil.Process().open_files()].count(str(lock)) < 2:
+            assert waiting.is_alive()
+        files.delete_directory(lock.parent)
+    assert held.wait(60)
+    assert files.is_held(lock)
+    release.set()
+    waiting.join(60)
+    assert not files.is_held(lock)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 import builtins
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from kfp import compiler, dsl
 
@@ -169,3 +172,50 @@ def test_step_fails_with_its_reason_last(struggling_step, tmp_path, how, attempt
     assert (tmp_path / "attempts").read_text() == "x" * attempts
     assert str(caught.value).splitlines()[0] == error
     assert caught.value.exit_code == code
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def linger(folder: str):
+    """Be a step of citeflow that has long to do."""
+    from citeflow.attempts import begin_attempt
+
+    begin_attempt()
+    import time
+    from pathlib import Path
+
+    from citeflow.artifacts import component_entrypoint
+
+    try:
+        with component_entrypoint():
+            (Path(folder) / "began").touch()
+            while True:
+                time.sleep(60)
+    finally:
+        (Path(folder) / "ended").touch()
+
+
+@dsl.pipeline(name="lingering")
+def lingering(folder: str):
+    linger(folder=folder)
+
+
+@pytest.mark.fault("F46")
+def test_step_stops_in_order_when_the_process_that_runs_the_pipeline_is_killed(tmp_path):
+    pipeline = tmp_path / "lingering.yaml"
+    compiler.Compiler().compile(lingering, str(pipeline))
+    code = (
+        "from pathlib import Path; from citeflow.kubeflow.local_runner import run_pipeline; "
+        f"run_pipeline(Path({str(pipeline)!r}), {{'folder': {str(tmp_path)!r}}}, "
+        f"scratch=Path({str(tmp_path / 'scratch')!r}))"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "began").exists():
+        assert runner.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    step = psutil.Process(runner.pid).children(recursive=True)
+    runner.kill()
+    assert runner.wait(60) == -signal.SIGKILL
+    assert psutil.wait_procs(step, timeout=120)[1] == []
+    assert (tmp_path / "ended").exists()

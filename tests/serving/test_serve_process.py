@@ -10,9 +10,11 @@ import threading
 
 import pytest
 import requests
+import torch
 from serving.conftest import wait_until
 
 from citeflow.cli.main import main
+from citeflow.serving.server import Server
 
 TIMEOUT_S = 120
 CODE = "import sys; from citeflow.cli.main import main; sys.exit(main())"
@@ -23,7 +25,7 @@ def start(tmp_path):
     """Start a server on a free port; returns the process and its URL when it is ready."""
     started = []
 
-    def start(*arguments):
+    def start(*arguments, wait_for=" ready "):
         log = tmp_path / f"{len(started)}.err"
         with log.open("w") as stderr, (tmp_path / f"{len(started)}.out").open("w") as stdout:
             process = subprocess.Popen(
@@ -32,7 +34,7 @@ def start(tmp_path):
                 stderr=stderr,
             )
         started.append(process)
-        wait_until(lambda: " ready " in log.read_text() or process.poll() is not None)
+        wait_until(lambda: wait_for in log.read_text() or process.poll() is not None)
         found = re.search(r"url=(\S+)", log.read_text())
         assert found, log.read_text()
         return process, found[1]
@@ -98,11 +100,42 @@ def test_the_index_of_a_run_is_made_where_it_is_not_there(trained, start, capsys
     assert made["sha256"] == requests.get(f"{url}/v1/about", timeout=9).json()["version"]
 
 
-@pytest.mark.parametrize("name", ["nothing", "."])
-def test_a_source_that_is_none_ends_the_server_with_one_line(name, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("options", [[], ["--watch"]])
+@pytest.mark.parametrize("name", ["nothing", ".", "./papers.csv"])
+def test_a_source_that_is_none_ends_the_server_with_one_line(
+    name, options, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    assert main(["serve", name, "--port", "0", "--data-root", str(tmp_path)]) == 66
-    assert "error: nothing to serve here: " in capsys.readouterr().err
+    (tmp_path / "papers.csv").touch()
+    assert main(["serve", name, "--port", "0", "--data-root", str(tmp_path), *options]) == 66
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"error: nothing to serve here: {tmp_path / name}"
+    assert ("such as ./index, may come later" in hint) == (options != [] and name == "nothing")
+
+
+@pytest.mark.parametrize("name", ["./to/come", "link"])
+def test_a_watched_source_may_come_later(name, tmp_path, start, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    process, url = start(name, "--watch", wait_for=" waiting for an index ")
+    assert requests.get(f"{url}/v2/health/ready", timeout=TIMEOUT_S).status_code == 503
+    process.terminate()
+    assert process.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize(("options", "threads"), [([], 1), (["--torch-threads", "3"], 3)])
+def test_an_answer_is_computed_by_one_thread_or_by_as_many_as_are_asked_for(
+    options, threads, index_folder, monkeypatch
+):
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(Server, "run", lambda *_, **__: seen.append(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(2)
+        assert main(["serve", str(index_folder), "--port", "0", *options]) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [threads]
 
 
 def test_an_address_that_is_in_use_is_one_line(index_folder, capsys):

@@ -7,10 +7,8 @@ from http import HTTPStatus
 
 import pytest
 
-from citeflow.serving.guard import Guard
-from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.problems import ProblemError
-from citeflow.serving.work import PAUSE_S, WorkQueue
+from citeflow.serving.work import WorkQueue
 
 SECONDS = 30
 
@@ -41,33 +39,6 @@ def test_calls_beyond_the_queue_are_refused_and_the_others_answered():
 
     asyncio.run(ask())
     assert len(set(running)) <= 2
-
-
-def test_a_request_is_refused_before_its_body_is_read():
-    release, sent = threading.Event(), []
-
-    async def never(*_):
-        raise AssertionError
-
-    async def send(message):
-        sent.append(message)
-
-    async def ask():
-        work = WorkQueue(threads=1, max_waiting=0, timeout_s=SECONDS)
-        busy = asyncio.create_task(work.run(lambda _: release.wait(SECONDS)))
-        await asyncio.sleep(0.05)
-        guard = Guard(never, metrics=ServerMetrics(), work=work)
-        scope = {"type": "http", "method": "POST", "path": "/v1/citations", "headers": []}
-        began = time.monotonic()
-        await guard(scope, never, send)
-        assert time.monotonic() - began >= PAUSE_S
-        release.set()
-        await busy
-        work.close()
-
-    asyncio.run(ask())
-    assert sent[0]["status"] == HTTPStatus.TOO_MANY_REQUESTS
-    assert dict(sent[0]["headers"])[b"retry-after"] == b"1"
 
 
 def test_a_call_that_takes_too_long_is_told_to_stop_and_keeps_its_place_until_it_has():

@@ -120,7 +120,11 @@ def tune(
     local: options.LocalRun,
     settings: options.Settings,
 ) -> None:
-    """Search for better settings on this machine."""
+    """Search for better settings on this machine.
+
+    Trials are compared by validation MRR among random papers; --set evaluation.protocol=all, hard
+    or cold takes another protocol's.
+    """
     options.require("kfp", "torch")
     options.require("optuna", hint=INSTALL_TUNE)
     from citeflow.experiments.tuning import SUMMARY, Summary
@@ -130,6 +134,7 @@ def tune(
     _run_pipeline("tune", own, paths=paths, local=local, settings=settings.of_citations())
     folder = paths.published
     _print_table(folder / "tuning.md")
+    report = Report.read(folder)
     summary = records.load(Summary, files.read_json(folder / SUMMARY), name=SUMMARY)
     emit(
         {
@@ -140,7 +145,8 @@ def tune(
             "model": str(folder / "model"),
             "logs": str(paths.logs),
             **summary.model_dump(),
-            "test": Report.read(folder).test.model_dump(by_alias=True),
+            "test": report.test.model_dump(by_alias=True),
+            "test_mrr_by_protocol": report.mrr_by_protocol,
         }
     )
 

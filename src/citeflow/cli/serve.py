@@ -21,6 +21,9 @@ from citeflow.utils.logging import emit
 
 INSTALL = "pip install '.[train,serve]' in a checkout of citeflow"
 
+REGISTRY = "models:/"
+"""Begin of a SOURCE that names a model of MLflow's registry."""
+
 WATCH_S = 2.0
 """Seconds between two looks at a folder that is watched."""
 
@@ -68,6 +71,7 @@ class Where:
     host: str
     port: int
     threads: int
+    torch_threads: int
     max_waiting: int
     timeout: float
 
@@ -88,10 +92,18 @@ where = options.grouped(
     click.option(
         "--threads",
         type=options.POSITIVE,
-        default=2,
+        default=1,
         show_default=True,
         metavar="N",
-        help="Queries that are answered at a time.",
+        help="Papers that are answered at a time; one thread more is for scans and batches.",
+    ),
+    click.option(
+        "--torch-threads",
+        type=options.POSITIVE,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Threads that compute one answer; more make scans of all papers faster.",
     ),
     click.option(
         "--max-waiting",
@@ -121,14 +133,16 @@ def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
     """Answer over HTTP which citations papers lack.
 
     SOURCE is the folder of an index, or a run or a model, whose index is made if it is not there.
-    With --watch it may be a link, and need not exist yet; of a model of MLflow's registry, such as
-    models:/citeflow@champion, the alias is followed.
+    With --watch it may be a link, and a path with a slash need not exist yet; of a model of
+    MLflow's registry, such as models:/citeflow@champion, the alias is followed.
     """
     options.require("torch", "fastapi", "uvicorn", hint=INSTALL)
     from citeflow.serving import server
     from citeflow.serving.app import Limits
     from citeflow.serving.reload import Source
 
+    if not source.startswith(REGISTRY):
+        _find_source(source, data_root, watch=watch)  # refused before the server listens
     server.serve(
         Source(
             find=_finder(source, data_root, watch=watch),
@@ -136,16 +150,17 @@ def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
         ),
         server.Address(host=where.host, port=where.port),
         Limits(threads=where.threads, max_waiting=where.max_waiting, timeout_s=where.timeout),
+        torch_threads=where.torch_threads,
     )
 
 
 def _pause(source: str) -> float:
-    return ALIAS_WATCH_S if source.startswith("models:/") else WATCH_S
+    return ALIAS_WATCH_S if source.startswith(REGISTRY) else WATCH_S
 
 
 def _finder(source: str, data_root: Path, *, watch: bool) -> Callable[[], Path]:
     """Return what finds the index at each look; nothing is made or downloaded twice."""
-    if not source.startswith("models:/"):
+    if not source.startswith(REGISTRY):
         return functools.cache(lambda: _find_index(source, data_root, watch=watch))
     from citeflow.reporting import registered_models
 
@@ -168,17 +183,37 @@ def _find_index(source: str, data_root: Path, *, watch: bool) -> Path:
     Raises:
         NotFoundError: it is neither an index nor a run.
     """
+    folder, is_model = _find_source(source, data_root, watch=watch)
+    return _write_beside(folder, data_root) if is_model else folder
+
+
+def _find_source(source: str, data_root: Path, *, watch: bool) -> tuple[Path, bool]:
+    """Return the folder of an index, or of a model, and whether it is one of a model.
+
+    With `watch` that of an index may come later.
+
+    Raises:
+        NotFoundError: it is neither an index nor a run.
+    """
     folder = Path(source).expanduser().absolute()
     if (folder / "embedding.npy").is_file():
-        return folder
+        return folder, False
     try:
-        model = options.find_model(source, data_root)
+        return options.find_model(source, data_root), True
     except NotFoundError:
-        if watch:
-            return folder
+        if watch and _may_come(source, folder):
+            return folder, False
         hint = "name a ServingIndex, the --out folder of a run, or a run below the --data-root"
+        if watch and not folder.exists():
+            hint += "; a path with a slash, such as ./index, may come later"
         raise NotFoundError("nothing to serve here", folder, hint=hint) from None
-    return _write_beside(model, data_root)
+
+
+def _may_come(source: str, folder: Path) -> bool:
+    """Tell a path where an index is going to be from a name that is wrong."""
+    if folder.is_dir():
+        return not files.names_in(folder)
+    return not folder.exists() and ("/" in source or folder.is_symlink())
 
 
 def _write_beside(model: Path, data_root: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from citeflow.experiments.significance import Standing, Verdict, headline
-from citeflow.reporting import formatting, markdown, plots
+from citeflow.reporting import formatting, markdown, plots, tables
 from citeflow.reporting.html import Section, render_page
 from citeflow.reporting.plots import COLOURS, HEIGHT, Plot
 from citeflow.reporting.tables import Table
@@ -47,7 +47,9 @@ REMARK = (
 def render_markdown(dataset: str, ranked: Sequence[Standing]) -> str:
     """Render the table as Markdown."""
     title = f"# Models on {markdown.escape(dataset)}\n\n{markdown.escape(headline(ranked))}\n"
-    return "\n".join([title, markdown.render(_table(ranked)), f"{_remark(ranked)}\n"])
+    parts = [title, markdown.render(_table(ranked)), f"{_remark(ranked)}\n"]
+    parts += [markdown.render(table) for table in _by_protocol(ranked)]
+    return "\n".join(parts)
 
 
 def render_html(dataset: str, ranked: Sequence[Standing]) -> str:
@@ -61,6 +63,7 @@ def render_html(dataset: str, ranked: Sequence[Standing]) -> str:
     if all(curve for each in ranked for curve in each.curves):
         figures += [_draw_curves(ranked, "epoch"), _draw_curves(ranked, "seconds")]
     sections = [Section(rows=[[_table(ranked)]]), Section(title="Figures", rows=[figures])]
+    sections += [Section(title="Protocols", rows=[[table]]) for table in _by_protocol(ranked)]
     return render_page(
         dataset, sections, kind="citeflow model comparison", headline=headline(ranked)
     )
@@ -76,8 +79,23 @@ def _table(ranked: Sequence[Standing]) -> Table:
 
 def _test_label(ranked: Sequence[Standing]) -> str:
     """Label the test score, with its protocol where that is not OGB's."""
-    label, protocol = f"Test {ranked[0].metric}", ranked[0].protocol
-    return label if protocol == "ogb" else f"{label}, {formatting.PROTOCOLS[protocol].lower()}"
+    return formatting.in_protocol(f"Test {ranked[0].metric}", ranked[0].protocol)
+
+
+def _by_protocol(ranked: Sequence[Standing]) -> list[Table]:
+    """Tabulate the test MRR in all protocols, where the task has several."""
+    rows = [
+        (
+            (standing.name,),
+            {
+                name: _unbroken(_mean_and_deviation(values))
+                for name, values in standing.mrr_by_protocol.items()
+            },
+        )
+        for standing in ranked
+    ]
+    table = tables.by_protocol(("Model",), rows)
+    return [] if table is None else [table]
 
 
 def _remark(ranked: Sequence[Standing]) -> str:
@@ -99,9 +117,12 @@ def _row(standing: Standing) -> tuple[str, ...]:
         behind,
         interval,
     )
-    # A figure that is broken into two lines reads as two figures.
-    cells = [figure.replace(" ", NO_BREAK).replace("-", MINUS) for figure in figures]
-    return (standing.name, *cells, standing.verdict)
+    return (standing.name, *map(_unbroken, figures), standing.verdict)
+
+
+def _unbroken(figure: str) -> str:
+    """Keep a figure on one line: in two it reads as two figures."""
+    return figure.replace(" ", NO_BREAK).replace("-", MINUS)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

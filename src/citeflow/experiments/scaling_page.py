@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from citeflow.experiments.speedup import PUBLISHED, PUBLISHED_AS, Row
-from citeflow.reporting import formatting, markdown, plots
+from citeflow.reporting import formatting, markdown, plots, tables
 from citeflow.reporting.html import Section, render_page
 from citeflow.reporting.plots import COLOURS, Plot
 from citeflow.reporting.tables import Table
@@ -50,6 +50,7 @@ def render_markdown(dataset: str, rows: Sequence[Row], *, cores: int | None) -> 
         f"# Scaling on {markdown.escape(dataset)}\n\n{headline(rows)}\n",
         markdown.render(_table("This experiment", rows)),
         *(f"{remark}\n" for remark in _remarks(rows, cores)),
+        *(markdown.render(table) for table in _by_protocol(rows)),
         markdown.render(_published()),
         f"{PUBLISHED_REMARK}\n",
     ]
@@ -77,6 +78,7 @@ def render_html(dataset: str, rows: Sequence[Row], *, cores: int | None) -> str:
     sections = [
         Section(rows=[[own]]),
         Section(title="Figures", rows=[figures]),
+        *(Section(title="Protocols", rows=[[table]]) for table in _by_protocol(rows)),
         Section(title="Beside the published result", rows=[[published]]),
     ]
     return render_page(dataset, sections, kind="citeflow scaling", headline=headline(rows))
@@ -104,6 +106,19 @@ def _remarks(rows: Sequence[Row], cores: int | None) -> list[str]:
     if any(row.more_workers_than_cores for row in rows):
         remarks.append(f"{MARK.strip()} More workers than cores.")
     return remarks
+
+
+def _by_protocol(rows: Sequence[Row]) -> list[Table]:
+    names = ("Workers", "Epochs")
+    cells = [
+        (
+            tuple(COLUMNS[name](row) for name in names),
+            {name: formatting.score(mrr) for name, mrr in row.mrr_by_protocol.items()},
+        )
+        for row in rows
+    ]
+    table = tables.by_protocol(names, cells)
+    return [] if table is None else [table]
 
 
 def _published() -> Table:

@@ -4,8 +4,8 @@ import csv
 import dataclasses
 import io
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import mean, stdev
 
@@ -13,6 +13,7 @@ from scipy import stats
 
 from citeflow.experiments.trials import Outcome
 from citeflow.report import ComparedReport
+from citeflow.reporting import formatting
 
 LEVEL = 0.05
 """A difference is more than noise where seeds alone make one as large less often than this."""
@@ -61,6 +62,9 @@ class Standing:
 
     protocol: str = "ogb"
     """Protocol of the test score."""
+
+    mrr_by_protocol: Mapping[str, list[float]] = field(default_factory=dict)
+    """Test MRR in each protocol that was measured with all seeds."""
 
     behind: float = 0.0
     """Mean test score of the winner minus that of this model."""
@@ -121,9 +125,8 @@ def headline(ranked: Sequence[Standing]) -> str:
     """Say in one sentence or two which model wins."""
     winner, *others = ranked
     metric, score = winner.metric, f"{mean(winner.test):.4f}"
-    sentences = [
-        f"{winner.name} has the highest validation {metric}; its test {metric} is {score}."
-    ]
+    test = formatting.in_protocol(f"test {metric}", winner.protocol)
+    sentences = [f"{winner.name} has the highest validation {metric}; its {test} is {score}."]
     if others[0].verdict is Verdict.UNKNOWN:
         return f"{sentences[0]} One seed cannot tell whether that is more than noise."
     templates = {
@@ -142,9 +145,16 @@ def to_csv(ranked: Sequence[Standing]) -> str:
     """Format the trainings as CSV, a line each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("model", "seed", *ranked[0].names, "seconds"))
+    protocols = [
+        name
+        for name in formatting.PROTOCOLS
+        if all(name in each.mrr_by_protocol for each in ranked)
+    ]
+    further = [f"{name}_mrr" for name in protocols]
+    writer.writerow(("model", "seed", *ranked[0].names, "seconds", *further))
     for each in ranked:
-        columns = (each.seeds, each.valid, each.test, each.second, each.seconds)
+        mrr = [each.mrr_by_protocol[name] for name in protocols]
+        columns = (each.seeds, each.valid, each.test, each.second, each.seconds, *mrr)
         writer.writerows((each.name, *values) for values in zip(*columns, strict=True))
     return text.getvalue()
 
@@ -162,6 +172,11 @@ def _standing(name: str, outcomes: Sequence[Outcome[ComparedReport]]) -> Standin
         names=first.names,
         second_label=first.second_label,
         protocol=first.protocol,
+        mrr_by_protocol={
+            name: [each.mrr_by_protocol[name] for each in figures]
+            for name in formatting.PROTOCOLS
+            if all(name in each.mrr_by_protocol for each in figures)
+        },
         seconds=[outcome.report.train.seconds for outcome in outcomes],
         curves=[outcome.curves.evaluations for outcome in outcomes],
     )

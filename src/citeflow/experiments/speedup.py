@@ -3,11 +3,12 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from citeflow.experiments.trials import Outcome
 from citeflow.report import Report
+from citeflow.reporting import formatting
 
 PUBLISHED_AS = "github.com/0M1J/kubeflow-GNN, ogbl-citation2 on 3 nodes of 2 cores, gloo"
 
@@ -32,6 +33,8 @@ class Row:
 
     accuracy: float | None = None
     mrr: float | None = None
+    """Of the test, among random papers."""
+    mrr_by_protocol: Mapping[str, float] = field(default_factory=dict)
     cpu_cores: float | None = None
     """Mean cores in use by all workers."""
 
@@ -58,6 +61,7 @@ def build_rows(outcomes: Sequence[Outcome[Report]], *, cores: int | None) -> lis
             positives_per_s=train.positives_per_s,
             accuracy=outcome.report.test.accuracy,
             mrr=outcome.report.test.mrr,
+            mrr_by_protocol=outcome.report.mrr_by_protocol,
             cpu_cores=train.cpu_cores,
             peak_memory_bytes=train.peak_memory_bytes,
             more_workers_than_cores=cores is not None and train.workers > cores,
@@ -81,10 +85,13 @@ def compute_speed_ups(rows: Sequence[Row]) -> list[Row]:
 def to_csv(rows: Sequence[Row]) -> str:
     """Format rows as CSV with a header; units are those of `Row`."""
     text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(Row)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
+    names = [each.name for each in dataclasses.fields(Row) if each.name != "mrr_by_protocol"]
+    protocols = [name for name in formatting.PROTOCOLS if name in rows[0].mrr_by_protocol]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *(f"{protocol}_mrr" for protocol in protocols)])
+    for row in rows:
+        figures = [getattr(row, name) for name in names]
+        writer.writerow([*figures, *(row.mrr_by_protocol.get(name) for name in protocols)])
     return text.getvalue()
 
 

@@ -42,6 +42,8 @@ class Summary(Record):
     verdict: str
     options: str
     """Options of a command that trains with the best settings."""
+    protocol: str
+    """Protocol of the validation MRR that trials were compared by."""
 
 
 class BestTrial(NamedTuple):
@@ -199,14 +201,17 @@ def tuning_report(
         "best.yaml": f"# Best settings of the search {run}, for --config.\n{settings}",
     }
     out = write_results(paths, "", texts, summary=summary, page=page)
-    verdict = tuning_page.verdict(result)
-    files.write_json(out / SUMMARY, Summary(verdict=verdict, options=options).model_dump())
+    outcome = Summary(
+        verdict=tuning_page.verdict(result), options=options, protocol=result.protocol
+    )
+    files.write_json(out / SUMMARY, outcome.model_dump())
     folder = study.trial_run(paths, best.number).model
     sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
     files.copy_directory(folder, Path(model.path))
+    mrr = "valid_mrr" if result.protocol == "ogb" else f"valid_{result.protocol}_mrr"
     figures = {
-        "best_valid_mrr": best.value,
-        "default_valid_mrr": result.default_mrr,
+        f"best_{mrr}": best.value,
+        f"default_{mrr}": result.default_mrr,
         "trials": num_trials,
     }
     log_metrics(metrics, figures)

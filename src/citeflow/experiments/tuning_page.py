@@ -24,7 +24,7 @@ from citeflow.reporting.tables import Table
 
 OVERFITTED = (
     "The best of many trials looks better on the citations it was chosen by than it is; "
-    "its test MRR, on citations that no trial has seen, is in report.html."
+    "its {}, on citations that no trial has seen, is in report.html."
 )
 OPTUNA_COLOURS = {"#1f77b4": "blue", "#d62728": "vermillion"}
 """Colours of Optuna's plots, and the page's in their place, which turn dark with it."""
@@ -43,7 +43,7 @@ class SearchResult:
     @property
     def score_name(self) -> str:
         """Name of that MRR."""
-        return "Validation MRR" + ("" if self.protocol == "ogb" else f" ({self.protocol})")
+        return formatting.in_protocol("Validation MRR", self.protocol)
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -133,7 +133,8 @@ def render_markdown(result: SearchResult, options: str) -> str:
 
 def render_html(result: SearchResult, options: str) -> str:
     """Render the verdict, the options of the best trial, plots and table as a page."""
-    best = Text(title="The best settings", text=options, remark=OVERFITTED)
+    remark = OVERFITTED.format(formatting.in_protocol("test MRR", result.protocol))
+    best = Text(title="The best settings", text=options, remark=remark)
     sections = [
         Section(rows=[[best]]),
         Section(title="Figures", rows=[_figures(result)]),
@@ -155,34 +156,36 @@ def _figures(result: SearchResult) -> list[Plot]:
     figures = []
     if any(trial.intermediate_values for trial in result.trials):
         title, caption = "Training curves", "Those that end early were pruned."
+        if result.protocol != "ogb":
+            caption = f"Validation MRR {formatting.AMONG['hard']}. {caption}"
         plot = optuna.visualization.matplotlib.plot_intermediate_values
         figures.append(_figure(title, caption, partial(plot, study)))
     if result.best is None:
         return figures
     name = result.score_name
     caption = "Complete trials, and the best so far. Dashed: the settings it started from."
-    history = partial(_history, study, result.default_mrr)
+    history = partial(_history, study, result)
     figures.insert(0, _figure(f"{name} by trial", caption, history))
     complete = study.get_trials(states=[TrialState.COMPLETE])
     caption = "Complete trials; the darker, the later."
     for key in result.keys:
         # Optuna cannot scale the axis of a single value.
         if len({trial.params[key] for trial in complete if key in trial.params}) > 1:
-            figures.append(_figure(f"{name} by {key}", caption, partial(_slice, study, key)))
+            figures.append(_figure(f"{name} by {key}", caption, partial(_slice, study, key, name)))
     return figures
 
 
-def _history(study: optuna.Study, default_mrr: float | None) -> Axes:
+def _history(study: optuna.Study, result: SearchResult) -> Axes:
     axes: Axes = optuna.visualization.matplotlib.plot_optimization_history(
-        study, target_name="Validation MRR"
+        study, target_name=result.score_name
     )
-    if default_mrr is not None:
-        axes.axhline(default_mrr, color=COLOURS["green"], linestyle="--", linewidth=1.4)
+    if result.default_mrr is not None:
+        axes.axhline(result.default_mrr, color=COLOURS["green"], linestyle="--", linewidth=1.4)
     return axes
 
 
-def _slice(study: optuna.Study, key: str) -> Axes:
-    axes = optuna.visualization.matplotlib.plot_slice(study, [key], target_name="Validation MRR")
+def _slice(study: optuna.Study, key: str, name: str) -> Axes:
+    axes = optuna.visualization.matplotlib.plot_slice(study, [key], target_name=name)
     assert isinstance(axes, Axes)  # an array of them for several keys
     if axes.get_xscale() == "log":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +27,31 @@ def exclusive(path: Path, *, wait_s: float = LOOK_S) -> Iterator[None]:
         UnavailableError: another process still holds it after `wait_s`.
     """
     deadline_s = time.monotonic() + wait_s
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        while not _lock(file):
-            if time.monotonic() >= deadline_s:
-                raise UnavailableError(
-                    "another process is at work on this", path, hint="wait until it has ended"
-                )
-            time.sleep(0.1)
-        yield
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            _wait_for(file, path, deadline_s)
+            if _is_at(file, path):
+                yield
+                return
+            # Who held it has removed the folder: whoever comes next would lock a new file.
+
+
+def _wait_for(file: BinaryIO, path: Path, deadline_s: float) -> None:
+    while not _lock(file):
+        if time.monotonic() >= deadline_s:
+            raise UnavailableError(
+                "another process is at work on this", path, hint="wait until it has ended"
+            )
+        time.sleep(0.1)
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Tell whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_held(path: Path) -> bool:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import yaml
 
-from citeflow.attempts import PAUSE_VARIABLE
+from citeflow.attempts import PAUSE_VARIABLE, RUNNER_VARIABLE
 from citeflow.errors import INSTALL, CiteflowError, MissingPackageError, TrainingError
 from citeflow.files import termination_message
 from citeflow.kubeflow.pipeline_spec import tasks
 from citeflow.utils.logging import LOG_LINE
+from citeflow.utils.signals import open_fifo
 
 _NOISE = re.compile(r"\d\d:\d\d:\d\d\.\d+ - |\[KFP Executor |error: |hint: |-+$|$")
 """A line of kfp's own, or one that is printed again at the end."""
@@ -46,6 +47,8 @@ def run_pipeline(
 ) -> None:
     """Run a compiled pipeline to its end, with the progress of its steps on stderr.
 
+    A step is asked to stop when this process dies, by whatever signal.
+
     Args:
         pipeline: the compiled file.
         arguments: values of its parameters.
@@ -63,16 +66,18 @@ def run_pipeline(
         tempfile.TemporaryDirectory(prefix="citeflow-") as temporary,
     ):
         message = Path(temporary) / "error.json"
+        runner = Path(temporary) / "runner"
         output = _StepOutput(verbose)
         environment = {
             termination_message.VARIABLE: str(message),
             "TMPDIR": temporary,
             PAUSE_VARIABLE: str(RETRY_PAUSE_S),
+            RUNNER_VARIABLE: str(runner),
             # kfp starts each step with `python -m`: what lies in the working folder is no code.
             "PYTHONSAFEPATH": "1",
         }
         try:
-            with _captured(output), _environment(environment):
+            with open_fifo(runner), _captured(output), _environment(environment):
                 # Imported as late as this: it takes a second, and binds what `print` is.
                 try:
                     from kfp import components, local

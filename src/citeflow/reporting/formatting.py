@@ -41,6 +41,14 @@ PROTOCOLS = {
 """Labels of the protocols of `report.Report`, by what a test citation is ranked against; `cold`
 ranks among all papers."""
 
+AMONG = {
+    "ogb": "",
+    "all": "among all papers",
+    "hard": "among hard papers",
+    "cold": "without references",
+}
+"""What is said behind the name of a figure of a protocol; OGB's is the usual one."""
+
 RANK_METRICS = {
     "mrr": METRICS["mrr"],
     "recall@20": "Recall@20",
@@ -76,6 +84,11 @@ def share(part: float | None, whole: float | None) -> str:
     if part is None or not whole:
         return count(part)
     return f"{count(part)} ({100 * part / whole:.1f} %)"
+
+
+def in_protocol(label: str, protocol: str) -> str:
+    """Label a figure with its protocol, where that is not OGB's."""
+    return f"{label} {AMONG[protocol]}".rstrip()
 
 
 def duration(seconds: float | None) -> str:

@@ -1,6 +1,6 @@
 """Tables of a report as rows of text, the same for the page, Markdown and the terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from citeflow.report import ProtocolScores, Report, RunReport, StageCost
@@ -105,6 +105,29 @@ def protocols(report: Report) -> Table:
         title="Protocols",
         header=(*header, "Median rank", "Papers, median", "Test citations", "Time"),
         rows=rows,
+        remark=PROTOCOLS,
+    )
+
+
+def by_protocol(
+    header: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, str]]]
+) -> Table | None:
+    """Tabulate the test MRR of several trainings in each protocol; None where no report has any.
+
+    Args:
+        header: names of the columns that tell the trainings apart.
+        rows: their cells, and the formatted MRR by protocol.
+    """
+    names = [name for name in formatting.PROTOCOLS if any(name in figures for _, figures in rows)]
+    if not names:
+        return None
+    return Table(
+        title="Test MRR by protocol",
+        header=(*header, *(formatting.PROTOCOLS[name] for name in names)),
+        rows=[
+            (*cells, *(figures.get(name, formatting.MISSING) for name in names))
+            for cells, figures in rows
+        ],
         remark=PROTOCOLS,
     )
 

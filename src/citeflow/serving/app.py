@@ -4,16 +4,18 @@ Handlers only read requests and write answers; what takes time runs in the threa
 """
 
 import contextlib
+import functools
 import mimetypes
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -60,12 +62,13 @@ NOT_READY: dict[int | str, dict[str, object]] = {
 class Limits:
     """Limits of the work that one server takes on."""
 
-    threads: int = 2
-    """Queries that are answered at a time; Python lets about one thread compute at a time."""
+    threads: int = 1
+    """Papers that are answered at a time. One thread more answers what takes long, scans of all
+    papers and batches. Python lets about one thread compute at a time."""
 
     max_waiting: int = 2
-    """Requests that wait for a thread; those beyond get 429. As one thread computes at a time, each
-    adds the time of one answer to the time of those that are accepted."""
+    """Requests that wait for a thread of either kind; those beyond get 429. As one thread computes
+    at a time, each adds the time of one answer to the time of those that are accepted."""
 
     timeout_s: float = 30.0
     """Time that a request may wait and be answered."""
@@ -82,17 +85,17 @@ def create_app(holder: IndexHolder, metrics: ServerMetrics, limits: Limits) -> F
         metrics: where requests are counted.
         limits: of the server.
     """
-    work = WorkQueue(
-        threads=limits.threads, max_waiting=limits.max_waiting, timeout_s=limits.timeout_s
-    )
-    metrics.pending.set_function(lambda: work.pending)
+    queue = functools.partial(WorkQueue, max_waiting=limits.max_waiting, timeout_s=limits.timeout_s)
+    queues = Queues(short=queue(threads=limits.threads), long=queue(threads=1))
+    metrics.pending.set_function(lambda: queues.short.pending + queues.long.pending)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         holder.start()
         yield
         holder.leave()
-        work.close()
+        queues.short.close()
+        queues.long.close()
 
     app = FastAPI(
         title="citeflow",
@@ -103,15 +106,30 @@ def create_app(holder: IndexHolder, metrics: ServerMetrics, limits: Limits) -> F
         lifespan=lifespan,
         responses=ERRORS,
     )
-    app.state.asked = Asked(holder, metrics, work)
+    app.state.asked = Asked(holder, metrics, queues)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    for router in (health, papers, citations, inference):
+    for router in (health, papers, citations, batches, inference, tensors):
         app.include_router(router)
     if PAGE.is_dir():
         _add_page(app)
-    app.add_middleware(Guard, metrics=metrics, work=work, body_timeout_s=limits.body_timeout_s)
+    app.add_middleware(Guard, metrics=metrics, body_timeout_s=limits.body_timeout_s)
     return app
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queues:
+    """The queues of a server: a paper is answered beside a scan or a batch, not behind it."""
+
+    short: WorkQueue
+    """Of single papers, answered in milliseconds by walks."""
+
+    long: WorkQueue
+    """Of scans of all papers, and of batches."""
+
+    def of(self, num_queries: int, wanted: Wanted) -> WorkQueue:
+        """Return the queue of a request."""
+        return self.long if num_queries > 1 or wanted.exact else self.short
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +138,16 @@ class Asked:
 
     holder: IndexHolder
     metrics: ServerMetrics
-    work: WorkQueue
+    queues: Queues
 
     async def answers(
         self, queries: Sequence[QueryPaper], wanted: Wanted
     ) -> tuple[ServingIndex, list[Answer]]:
-        """Answer queries in one thread, by one index."""
+        """Answer queries in one thread, by one index.
+
+        Raises:
+            ProblemError: too many requests are waiting, or it took too long.
+        """
         index = self.holder.get()
 
         def call(stop: threading.Event) -> list[Answer]:
@@ -136,7 +158,7 @@ class Asked:
                     break
             return done
 
-        answers = await self.work.run(call)
+        answers = await self.queues.of(len(queries), wanted).run(call)
         for answer in answers:
             method = answer.method if answer.error is None else "error"
             self.metrics.answers.labels(method).inc()
@@ -160,10 +182,39 @@ def asked(request: Request) -> Asked:
     return shared
 
 
+class QueuedRoute(APIRoute):
+    """A route whose requests wait for a thread, and are refused where too many wait.
+
+    That is said before the body is read, and FastAPI reads it before all dependencies.
+    """
+
+    takes_long = False
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request of this route."""
+        handle = super().get_route_handler()
+
+        async def handle_if_not_full(request: Request) -> Response:
+            queues = asked(request).queues
+            await (queues.long if self.takes_long else queues.short).refuse_if_full()
+            await request.body()  # its limits are problems; FastAPI takes them for broken JSON
+            return await handle(request)
+
+        return handle_if_not_full
+
+
+class BatchRoute(QueuedRoute):
+    """A route whose requests wait for the thread of what takes long."""
+
+    takes_long = True
+
+
 health = APIRouter()
 papers = APIRouter(prefix="/v1")
-citations = APIRouter(prefix="/v1")
+citations = APIRouter(prefix="/v1", route_class=QueuedRoute)
+batches = APIRouter(prefix="/v1", route_class=BatchRoute)
 inference = APIRouter(prefix="/v2")
+tensors = APIRouter(prefix="/v2", route_class=QueuedRoute)
 
 
 @health.get("/v2/health/live")
@@ -217,7 +268,7 @@ async def find_papers(
     """Find papers by an id, or by words of the title; the last may be the beginning of one."""
     shared = asked(request)
     index = shared.holder.get()
-    rows = await shared.work.run(lambda _: index.papers.search(q, limit))
+    rows = await shared.queues.short.run(lambda _: index.papers.search(q, limit))
     return json_response({"papers": [_summary(index, row) for row in rows]})
 
 
@@ -251,7 +302,7 @@ async def cite_for_new(request: Request, body: schema.NewPaperRequest) -> Respon
     return await asked(request).answer(body.query(), body.wanted())
 
 
-@citations.post("/citations:batch", response_model=schema.BatchBody)
+@batches.post("/citations:batch", response_model=schema.BatchBody)
 async def cite_for_many(request: Request, body: schema.BatchRequest) -> Response:
     """Answer several queries, each with citations or an error."""
     queries = [each.query() for each in body.queries]
@@ -282,7 +333,7 @@ async def model_ready(request: Request, model: str) -> Response:
     return json_response({"name": model, "ready": is_ready}, status=status)
 
 
-@inference.post("/models/{model}/infer", response_model=schema.InferBody)
+@tensors.post("/models/{model}/infer", response_model=schema.InferBody)
 async def infer(request: Request, model: str, body: schema.InferRequest) -> Response:
     """Answer queries in tensors."""
     _check_model(model)

@@ -13,11 +13,11 @@ import uuid
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.problems import ProblemError
-from citeflow.serving.work import WorkQueue
 from citeflow.utils.logging import log
 
 MAX_BODY_BYTES = 1 << 20
@@ -42,13 +42,11 @@ class Guard:
         app: ASGIApp,
         *,
         metrics: ServerMetrics,
-        work: WorkQueue,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         """Wrap an application."""
         self._app = app
         self._metrics = metrics
-        self._work = work
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,53 +69,17 @@ class Guard:
                 sent["bytes"] += len(message.get("body", b""))
             await send(message)
 
+        body = _Body(Headers(scope=scope), receive, self._body_timeout_s)
         try:
-            if scope["method"] == "POST":  # before its body is read
-                await self._work.refuse_if_full()
-            body = await self._read_body(scope, receive)
-            if body is None:  # nobody waits for an answer
-                return
-            await self._app(scope, _Replay(body, receive), send_counted)
+            await self._app(scope, body, send_counted)
+        except ClientDisconnect:  # nobody waits for an answer
+            return
         except Exception as error:
             problem = error if isinstance(error, ProblemError) else _unexpected(error, request_id)
             if not sent["status"]:
                 await problem.response(request_id)(scope, receive, send_counted)
         finally:
             self._note(scope, request_id, sent, time.perf_counter() - began)
-
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Read the whole body; None where the client has gone.
-
-        Raises:
-            ProblemError: it is too large, or too slow.
-        """
-        limit = ProblemError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {MAX_BODY_BYTES:,} bytes",
-            hint="fewer queries at a time",
-            headers={"Connection": "close"},
-        )
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and len(length) < 20 and int(length) > MAX_BODY_BYTES:
-            raise limit
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    body += message.get("body", b"")
-                    if len(body) > MAX_BODY_BYTES:
-                        raise limit
-                    if not message.get("more_body"):
-                        return bytes(body)
-        except TimeoutError:
-            raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"the body did not arrive within {self._body_timeout_s:g} s",
-                headers={"Connection": "close"},
-            ) from None
 
     def _note(self, scope: Scope, request_id: str, sent: dict[str, int], seconds: float) -> None:
         """Count the request, and print its line."""
@@ -141,18 +103,57 @@ class Guard:
         sys.stdout.flush()
 
 
-class _Replay:
-    """Hands out a body that was read already, then what the connection says."""
+class _Body:
+    """Receives the whole body of a request at once, within limits, when a route asks for it."""
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
+    def __init__(self, headers: Headers, receive: Receive, timeout_s: float) -> None:
+        self._headers = headers
         self._receive = receive
+        self._timeout_s = timeout_s
+        self._is_read = False
 
     async def __call__(self) -> Message:
-        if self._body is None:
+        """Return the body, and behind it what the connection says.
+
+        Raises:
+            ProblemError: it is too large, or too slow.
+        """
+        if self._is_read:
             return await self._receive()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+        self._is_read = True
+        length = self._headers.get("content-length", "0")
+        if length.isdecimal() and len(length) < 20:
+            _check_size(int(length))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._read()
+        except TimeoutError:
+            raise ProblemError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the body did not arrive within {self._timeout_s:g} s",
+                headers={"Connection": "close"},
+            ) from None
+
+    async def _read(self) -> Message:
+        body = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return message
+            body += message.get("body", b"")
+            _check_size(len(body))
+            if not message.get("more_body"):
+                return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > MAX_BODY_BYTES:
+        raise ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body has more than {MAX_BODY_BYTES:,} bytes",
+            hint="fewer queries at a time",
+            headers={"Connection": "close"},
+        )
 
 
 def _request_id(headers: Headers) -> str:

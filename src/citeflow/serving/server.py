@@ -12,7 +12,6 @@ from citeflow.serving.app import Limits, create_app
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.reload import IndexHolder, Source
 from citeflow.utils.logging import log
-from citeflow.utils.system import num_cores
 
 GRACE_S = 15
 """Time for requests that are under way when the server is told to end."""
@@ -72,7 +71,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(source: Source, address: Address, limits: Limits) -> None:
+def serve(source: Source, address: Address, limits: Limits, *, torch_threads: int = 1) -> None:
     """Answer requests until a signal ends the process.
 
     The server listens before the index is open, which may take seconds, and is ready behind that.
@@ -81,6 +80,8 @@ def serve(source: Source, address: Address, limits: Limits) -> None:
         source: of the index.
         address: where to listen.
         limits: what it takes on.
+        torch_threads: threads that compute one answer. One paper is too little work for several,
+            which would compete with those of other requests and with the event loop.
 
     Raises:
         CiteflowError: the index cannot be opened, or the address is in use.
@@ -92,7 +93,7 @@ def serve(source: Source, address: Address, limits: Limits) -> None:
         failed.append(error)
         server.should_exit = True
 
-    torch.set_num_threads(max(1, num_cores() // limits.threads))
+    torch.set_num_threads(torch_threads)
     holder = IndexHolder(source, metrics, on_error=end)
     server = Server(holder, make_config(create_app(holder, metrics, limits)))
     with address.bind() as listener:

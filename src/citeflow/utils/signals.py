@@ -2,9 +2,11 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -65,6 +67,36 @@ def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if not is_parent(os.getppid()):
         os._exit(StoppedError.exit_code)
+
+
+def stop_when_closed(fifo: Path) -> None:
+    """Ask the kernel for a SIGTERM when no process has a FIFO open for writing any more.
+
+    So a process hears of the death of one that is not its parent, such as where a shell is between.
+    A process id would not do: it may have been given to another process since.
+    """
+    try:
+        end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # stays open: a closed one sends no signal
+        fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGTERM)
+        fcntl.fcntl(end, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        os.read(end, 1)
+    except BlockingIOError:  # there is a writer, from whom nothing comes
+        return
+    except FileNotFoundError:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def open_fifo(fifo: Path) -> Iterator[None]:
+    """Make a FIFO and have it open for writing during the block; no child process inherits it."""
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDWR)  # on Linux that waits for no reader
+    try:
+        yield
+    finally:
+        os.close(end)
 
 
 def terminate_children() -> None:

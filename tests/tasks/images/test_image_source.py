@@ -60,6 +60,15 @@ def test_folder_of_classes_keeps_pixels_and_names(pets, tmp_path):
     assert (images.facts.num_train, images.facts.num_valid, images.facts.num_test) == (4, 2, 2)
 
 
+@pytest.mark.parametrize("stray", ["cat/kittens/9.png", "9.png", "train/cat/kittens/9.png"])
+def test_image_outside_of_the_folders_of_classes_is_named(stray, pets, tmp_path):
+    (pets / stray).parent.mkdir(parents=True, exist_ok=True)
+    (pets / "cat" / "1.png").rename(pets / stray)
+    with pytest.raises(NotFoundError, match="not in the folder of a class") as caught:
+        prepare(pets, tmp_path / "data")
+    assert caught.value.value == str(pets / stray)
+
+
 def test_archive_with_a_test_of_its_own_is_split_as_it_says(pets, tmp_path):
     with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
         for path in pets.rglob("*.[pj][np]g"):

@@ -102,12 +102,15 @@ def find_classes(folder: Path) -> tuple[str, ...]:
         and path.is_file()
         and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
     ]
-    images = [name for name in found if _split_and_class(name)]
+    classes = {_split_and_class(name) for name in found}
+    hint = f"expected {' or '.join(DESCRIPTION.values())}"
     # Those of an archive's parent folder are deeper than those of the dataset itself.
-    if len(images) < len(found) or len({_split_and_class(name) for name in images}) < 2:
-        hint = f"expected {' or '.join(DESCRIPTION.values())}"
+    if None in classes:
+        stray = next(name for name in found if not _split_and_class(name))
+        raise NotFoundError("image that is not in the folder of a class", folder / stray, hint=hint)
+    if len(classes) < 2:
         raise NotFoundError("no images in folders of classes", folder, hint=hint)
-    return tuple(images)
+    return tuple(found)
 
 
 def _split_and_class(name: str) -> tuple[str, str] | None:

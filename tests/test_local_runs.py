@@ -112,6 +112,7 @@ def test_local_run_is_shown_archived_and_deleted(root, capsys):
         assert call("show", name)[0] == NotFoundError.exit_code
 
 
+@pytest.mark.fault("F46")
 def test_delete_waits_for_the_experiment_and_for_its_trials(root):
     study, trial, runs = RunPaths(root, "study"), RunPaths(root, "study/t1"), LocalRuns(root)
     for run in (study, trial):

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.models.predictors import PREDICTORS
 from citeflow.utils import records
-from citeflow.utils.records import Bool, Float, Int, Record, Str
+from citeflow.utils.records import Bool, Float, Int, OptionalStr, Record
 
 if TYPE_CHECKING:
     PredictorName = str
@@ -107,11 +107,11 @@ class ModelConfig(Record):
     """Longest path between the two papers that `structural` counts; 0 leaves out all structural
     features but those of the candidate alone (citation count, age)."""
 
-    code: Str = ""
+    code: OptionalStr = ""
     """Python file with `build(settings)`, whose module encodes the papers in place of GraphSAGE; a
     run keeps its sha256 in place of the path. See docs/own-model.md."""
 
-    weights: Str = ""
+    weights: OptionalStr = ""
     """File of safetensors with the weights to start from, such as `model.safetensors` of another
     run; a run keeps its sha256 in place of the path."""
 

@@ -92,6 +92,12 @@ class WorkerJob(Record):
         return records.load(RecoveryConfig, self.config.get("recovery", {}), name="recovery")
 
     @property
+    def has_own_code(self) -> bool:
+        """True if the model is made by code of one's own."""
+        model = self.config.get("model")
+        return isinstance(model, dict) and bool(model.get("code"))
+
+    @property
     def sha256(self) -> str:
         """Digest of everything but the launch: what two launches of one training share."""
         return files.sha256_of_json(self.model_dump(mode="json", exclude={"launch"}))
@@ -172,7 +178,8 @@ def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int
             "checkpoint"
         )
         raise TrainingError("a training worker ended with exit code", exit_code, hint=hint)
-    if not (run.model / files.MANIFEST).is_file():
+    # Code of one's own may end a worker as if all were done.
+    if job.has_own_code and not (run.model / files.MANIFEST).is_file():
         raise TrainingError("the training ended without a model", run.folder, hint="run it again")
     return run.model
 

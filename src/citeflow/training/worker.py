@@ -100,9 +100,7 @@ def evaluate_own_model(job: WorkerJob) -> None:
     The stage evaluate, which runs no such code, then finds the report.
     """
     run = job.paths
-    if own_model.CODE not in files.read_manifest(run.model, MODEL).files:
-        return
-    if not own_model.is_evaluated(run.model, run.report):
+    if job.has_own_code and not own_model.is_evaluated(run.model, run.report):
         get_task(job.task).evaluate(run.model, data=job.data, run=run, runs_code=True)
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from citeflow.config import RecoveryConfig, SandboxConfig, TaskConfig
 from citeflow.tasks.images.architectures import ARCHITECTURES
 from citeflow.utils import records
-from citeflow.utils.records import Float, Int, Record, Str
+from citeflow.utils.records import Float, Int, OptionalStr, Record
 
 if TYPE_CHECKING:
     ArchitectureName = str
@@ -62,11 +62,11 @@ class ImageModelConfig(Record):
     dropout: Float = Field(0.3, ge=0, lt=1)
     """Dropout probability of `dropout`; the others have none."""
 
-    code: Str = ""
+    code: OptionalStr = ""
     """Python file with `build(settings)`, whose module is the network in place of an architecture;
     a run keeps its sha256 in place of the path. See docs/own-model.md."""
 
-    weights: Str = ""
+    weights: OptionalStr = ""
     """File of safetensors with the weights to start from, such as `model.safetensors` of another
     run; a run keeps its sha256 in place of the path."""
 

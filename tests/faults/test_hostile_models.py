@@ -69,10 +69,7 @@ HOSTILE = {
     # Files.
     "reads the users": ("raise RuntimeError(open('/etc/passwd').read())", "FileNotFoundError"),
     "reads a home": ("raise RuntimeError(open('{home}/key').read())", "FileNotFoundError"),
-    "lists homes": (
-        "raise RuntimeError([*os.listdir(os.environ['HOME']), *os.listdir('/etc')])",
-        "['ld.so.cache'",
-    ),
+    "lists the system": ("raise RuntimeError(os.listdir('/etc'))", "'hosts'"),
     "writes elsewhere": ("open('{home}/key', 'w')", "FileNotFoundError"),
     "writes to the packages": (
         "import citeflow; open(citeflow.__file__, 'a')",
@@ -82,7 +79,10 @@ HOSTILE = {
     "changes its job": ("open(sys.argv[-1], 'w')", "Read-only file system"),
     "replaces its job": ("os.rename(sys.argv[-1], str(run / 'other'))", "resource busy"),
     "changes the kernel": ("open('/proc/sys/kernel/core_pattern', 'w')", "Read-only file system"),
-    "reads the memory of its guard": ("open('/proc/1/environ').read()", "PermissionError"),
+    "reads the environment of its guard": (
+        "raise RuntimeError(open('/proc/1/environ').read())",
+        "Error",
+    ),
     "leaves a link": ("os.symlink('/etc/passwd', run / 'model')" + END, "no plain file"),
     "leaves a pipe for an error": (
         "os.mkfifo(run / 'error.json'); time.sleep(99)",

@@ -102,7 +102,7 @@ def test_no_home_is_bound(monkeypatch, tmp_path):
     [
         ({"processes": 4}, "4 processes"),
         ({"memory_gib": 1e-9}, "1e-09 GiB of memory"),
-        ({"hours": 1e-9}, "1e-09 hours"),
+        ({"hours": 1e-12}, "1e-12 hours"),
     ],
 )
 def test_find_excess_names_the_limit(run, monkeypatch, limits, expected):

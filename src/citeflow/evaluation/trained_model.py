@@ -126,6 +126,7 @@ def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> dict[str
         "PreparedGraph": graph.manifest.sha256,
         "config": own_model.decisive(config),
         "workers": world_size,
+        **own_model.names(config),
     }
 
 

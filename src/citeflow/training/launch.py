@@ -343,8 +343,11 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
     """Send SIGTERM to torchrun; a sandbox that has not started it yet ends at once."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        for each in list(receivers(psutil.Process(process.pid))) or [process]:
+        asked = list(receivers(psutil.Process(process.pid)))
+        for each in asked:
             each.terminate()
+        if not asked:
+            process.terminate()
 
 
 def _wait(

@@ -78,6 +78,7 @@ class OpenImagesTask:
             "PreparedImages": self.images.manifest.sha256,
             "config": own_model.decisive(self.config),
             "workers": world_size,
+            **own_model.names(self.config),
         }
 
     def begin(self, group: Group) -> "ImageClassification":

@@ -36,7 +36,7 @@ def single_rank_environment():
         yield
 
 
-def run_worker_here(command, environment, run) -> tuple[int, bool]:
+def run_worker_here(command, environment, run, sandbox=None) -> tuple[int, bool]:
     """Do in this process what torchrun would let one worker do."""
     from citeflow.training import worker
 

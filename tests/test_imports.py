@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"utils"},
     {"files"},
-    {"config", "paths", "report", "artifacts", "attempts"},
+    {"config", "paths", "report", "artifacts", "attempts", "own_model"},
     {"data"},
     {"graph"},
     {"models", "sampling"},
@@ -144,6 +144,16 @@ def test_files_alone_writes(modules):
                 owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
                 assert owner == "files" or node.func.attr not in WRITES, f"{path}:{node.lineno}"
                 assert (owner, node.func.attr) not in LIBRARY_WRITES, f"{path}:{node.lineno}"
+
+
+def test_workers_alone_can_reach_code_of_ones_own(modules):
+    """Only a worker says that it may run."""
+    callers = set()
+    for path, (name, _) in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and ast.unparse(node) == "runs_code=True":
+                callers.add(name)
+    assert callers == {"training/worker"}
 
 
 BANNED = re.compile(r"\b(whoever|begun|lastwords|foretell|tellable)\b", re.IGNORECASE)

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.models.predictors import PREDICTORS
 from citeflow.utils import records
-from citeflow.utils.records import Bool, Float, Int, Record
+from citeflow.utils.records import Bool, Float, Int, OptionalStr, Record
 
 if TYPE_CHECKING:
     PredictorName = str
@@ -107,6 +107,14 @@ class ModelConfig(Record):
     """Longest path between the two papers that `structural` counts; 0 leaves out all structural
     features but those of the candidate alone (citation count, age)."""
 
+    code: OptionalStr = ""
+    """Python file with `build(settings)`, whose module encodes the papers in place of GraphSAGE; a
+    run keeps its sha256 in place of the path. See docs/own-model.md."""
+
+    weights: OptionalStr = ""
+    """File of safetensors with the weights to start from, such as `model.safetensors` of another
+    run; a run keeps its sha256 in place of the path."""
+
 
 class TrainConfig(Record):
     """Settings of the training."""
@@ -172,8 +180,31 @@ class RecoveryConfig(Record):
     """Seconds that a worker waits for another one within a step before it takes it for lost."""
 
 
+class SandboxConfig(Record):
+    """Limits of the sandbox in which this machine runs `model.code`; a cluster has those of a pod.
+
+    None of them decides what model comes out.
+    """
+
+    memory_gib: Float = Field(8.0, gt=0)
+    """Memory of all processes together, without the mapped files that they share, in GiB."""
+
+    processes: Int = Field(64, ge=4)
+    """Processes at a time, torchrun and the workers among them."""
+
+    file_gib: Float = Field(4.0, gt=0)
+    """Size of the largest file that is written, in GiB."""
+
+    hours: Float = Field(24.0, gt=0)
+    """Time of a training with its evaluation, in hours."""
+
+    build_s: Float = Field(60.0, gt=0, le=3600)
+    """Seconds in which the file has to be imported and its model built and checked; this one holds
+    on a cluster, too."""
+
+
 class TaskConfig(Record):
-    """All settings of a task, in sections; `train` and `recovery` are two of them."""
+    """All settings of a task, in sections; `train`, `recovery` and `sandbox` are three of them."""
 
     task: ClassVar[str]
     """Key in `citeflow.tasks.TASKS`."""
@@ -192,7 +223,7 @@ class Config(TaskConfig):
     """All settings of the citation task.
 
     Together with the data and the number of workers they decide what model comes out, but for those
-    of `evaluation` and `recovery`.
+    of `evaluation`, `recovery` and `sandbox`.
     """
 
     task = CITATION
@@ -203,6 +234,7 @@ class Config(TaskConfig):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    sandbox: SandboxConfig = SandboxConfig()
 
 
 RENAMED = {

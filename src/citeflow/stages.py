@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
-from citeflow import config, files, paths
+from citeflow import config, files, own_model, paths
 from citeflow.artifacts import (
     EVAL_REPORT,
     PREPARED_GRAPH,
@@ -30,12 +30,16 @@ from citeflow.artifacts import (
     write_manifest,
 )
 from citeflow.config import TaskConfig
+from citeflow.errors import ConfigError
 from citeflow.kubeflow.params import RunParams, job_request
 from citeflow.kubernetes.choice import choose_launcher
 from citeflow.kubernetes.job_spec import format_bytes
+from citeflow.kubernetes.launchers import LOCAL
 from citeflow.paths import RunPaths
 from citeflow.reporting import run_page
 from citeflow.tasks import dataset_names, get_task, load_settings, task_of
+from citeflow.tasks import evaluate as evaluate_model
+from citeflow.training import sandbox
 
 PROCESS_BYTES = 512 * 2**20
 """Memory of a process that has imported torch and holds a batch."""
@@ -106,11 +110,12 @@ def download(
             job=job,
             task=task,
         )
-        resolved = params.config()
+        resolved = own_model.settle(params.config(), Path(data_root))
         chosen_task = get_task(resolved.task)
         run = RunPaths(Path(data_root), run_name or paths.make_name(title, run_id[:8].lower()))
         # A training of an hour must not end with a folder that cannot be written to.
         chosen = choose_launcher(launcher)
+        _check_code(resolved, chosen, deploy)
         job_request(chosen, job, workers=workers, run_id=run_id, run_dir=run.folder)
         check_output_folders(run.data_root, _output_folder(run, out_dir))
         if deploy:
@@ -200,6 +205,7 @@ class TrainingRequest(NamedTuple):
 def fit(graph: Path, run: RunPaths, resolved: TaskConfig, request: TrainingRequest) -> Path:
     """Train a run, here or in a job on the cluster; return the TrainedModel."""
     launcher, job, workers, run_id = request
+    resolved = own_model.settle(resolved, run.data_root)
     asked = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
     if asked is None:
         from citeflow.training.launch import train_locally
@@ -226,7 +232,7 @@ def evaluate(
         task = task_of(trained, TRAINED_MODEL)
         prepared = resolve_artifact(graph, task.prepared_kind, data_root)
         run = RunPaths.of_folder(Path(data_root), trained.parent)
-        folder = task.evaluate(trained, data=prepared, run=run)
+        folder = evaluate_model(trained, data=prepared, run=run)
         sha256 = set_metadata(report, folder, EVAL_REPORT, data_root)
         if report.path:
             files.copy_file(folder / "report.json", Path(report.path))
@@ -309,6 +315,18 @@ def index(
         if deploy:
             deploying.deploy(folder, deploying.service_folder(run.data_root, deploy))
         return write_manifest(index, folder, SERVING_INDEX, data_root)
+
+
+def _check_code(settings: TaskConfig, launcher: str, deploy: str) -> None:
+    """Check before any work that code of one's own can run, and is asked for no more than it can.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if deploy and own_model.has_code(settings):
+        raise ConfigError("a model with code of its own cannot be served", deploy)
+    if launcher == LOCAL:
+        sandbox.require(settings)
 
 
 def _output_folder(run: RunPaths, out_dir: str) -> Path:

@@ -103,7 +103,7 @@ class ToyTask:
     def __init__(self):
         self.opened = None
 
-    def open(self, data, settings):
+    def open(self, data, settings, *, data_root=None):
         self.opened = OpenToyTask(TrainConfig(**settings["train"]))
         return self.opened
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+import yaml
 
-from citeflow import files
+from citeflow import config, files, own_model
 from citeflow.cli import options
 from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
@@ -65,9 +66,23 @@ def compare(
     folder = out or paths.published
     own: dict[str, object] = {"seeds": seeds, "workers": workers, "out_dir": str(folder)}
     resolved = settings.resolve()
-    own["models"] = models or get_task(resolved.task).models
+    own["models"] = _with_digests(models, resolved, local) or get_task(resolved.task).models
     _run_pipeline("compare", own, paths=paths, local=local, settings=resolved)
     _report_table(folder, "comparison", paths)
+
+
+def _with_digests(models: str | None, settings: TaskConfig, local: options.LocalRun) -> str:
+    """Bring the files that some models name; return the models with digests in place of paths."""
+    values = records.parse_yaml(models or "", "models")
+    is_changed = False
+    for changes in values.values():
+        part = changes.get("model") if isinstance(changes, dict) else None
+        if isinstance(part, dict) and part.keys() & own_model.SUFFIXES.keys():
+            named = config.changed(settings, {"model": part})
+            brought = options.bring_files(named, local.data_root, trust_code=local.trust_code)
+            part.update(own_model.names(brought))
+            is_changed = True
+    return yaml.safe_dump(values, sort_keys=False) if is_changed else models or ""
 
 
 def _search_space_help() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from click.shell_completion import shell_complete
 
-from citeflow import __version__
+from citeflow import __version__, own_model
 from citeflow.cli import options
 from citeflow.config import CITATION
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
@@ -178,6 +178,8 @@ def run(
 
     if deploy and resolved.task != CITATION:
         raise ConfigError("--deploy", resolved.task, hint="only a model of citations can be served")
+    if deploy and own_model.has_code(resolved):
+        raise ConfigError("--deploy", "model.code", hint="such a model cannot be served")
     paths = local.paths()
     folder = out or paths.published
     mlflow_client.check()

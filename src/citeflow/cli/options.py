@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from citeflow import config, local_runs, paths
+from citeflow import config, local_runs, own_model, paths
 from citeflow.artifacts import TRAINED_MODEL
 from citeflow.config import CITATION, Config, TaskConfig
 from citeflow.errors import (
@@ -27,6 +27,7 @@ from citeflow.errors import (
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
 from citeflow.tasks import TASKS, dataset_names, get_task, load_settings, task_of
+from citeflow.training import sandbox
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.signals import handle_signals
 
@@ -36,6 +37,7 @@ else:  # click's class is generic for type checkers, and in its newest versions 
     ParamType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Tc = TypeVar("Tc", bound=TaskConfig)
 
 DATA_ROOT_VARIABLE = "CITEFLOW_DATA_ROOT"
 DEFAULT_DATA_ROOT = "citeflow-data"
@@ -270,6 +272,12 @@ workers = click.option(
 
 run_name = click.option("--run-name", type=RunName(), required=True, help="Of a-z, 0-9 and -.")
 
+trust_code = click.option(
+    "--trust-code",
+    is_flag=True,
+    help="Run model.code as you, without a sandbox; by default bubblewrap runs it, or nobody.",
+)
+
 output = click.option(
     "--out",
     type=OutputFolder(),
@@ -299,6 +307,7 @@ class LocalRun:
     run_name: str | None
     verbose: bool
     data_root: Path
+    trust_code: bool = False
 
     def paths(self) -> RunPaths:
         """Return the paths of the run; make a name from dataset and time if there is none."""
@@ -309,12 +318,14 @@ class LocalRun:
         """Return the parameters that all pipelines have.
 
         Raises:
-            ConfigError: the dataset is one of another task.
+            ConfigError: the dataset is one of another task, or a file of one's own is not right.
+            NotFoundError: there is no such file.
         """
         of_task = get_task(settings.task).datasets
         if self.dataset in dataset_names() and self.dataset not in of_task:
             hint = f"--dataset {', '.join(of_task)}, a folder or a URL"
             raise ConfigError(f"not a dataset of the task {settings.task}", self.dataset, hint=hint)
+        settings = bring_files(settings, self.data_root, trust_code=self.trust_code)
         return {
             "dataset": self.dataset,
             "settings": config.to_yaml(settings),
@@ -348,7 +359,21 @@ local_run = grouped(
     click.option("--run-name", type=RunName(), help="By default dataset, date and time."),
     click.option("--verbose", is_flag=True, help="Show everything that kfp and the stages print."),
     data_root,
+    trust_code,
 )
+
+
+def bring_files(settings: Tc, data_root: Path, *, trust_code: bool) -> Tc:
+    """Copy the files of a model of one's own below the data root, if the settings name some.
+
+    Raises:
+        ConfigError: one is not right, or there is no sandbox for code.
+        NotFoundError: there is no such file.
+    """
+    if trust_code:
+        os.environ[sandbox.TRUST_VARIABLE] = "1"
+    sandbox.require(settings)
+    return own_model.bring(settings, data_root)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -60,9 +60,15 @@ def preprocess(raw: Path, data_root: Path, settings: options.Settings) -> None:
 @options.run_name
 @options.workers
 @options.data_root
+@options.trust_code
 @options.settings
 def train(
-    graph: Path, run_name: str, workers: int, data_root: Path, settings: options.Settings
+    graph: Path,
+    run_name: str,
+    workers: int,
+    data_root: Path,
+    trust_code: bool,
+    settings: options.Settings,
 ) -> None:
     """Fit a link predictor.
 
@@ -72,6 +78,7 @@ def train(
     kind = get_task(resolved.task).prepared_kind
     prepared = LocalArtifact.open(graph, kind, data_root)
     options.require("torch")
+    resolved = options.bring_files(resolved, data_root, trust_code=trust_code)
     model = LocalArtifact()
     from citeflow import stages
 

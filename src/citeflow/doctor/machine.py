@@ -9,6 +9,7 @@ from pathlib import Path
 
 from citeflow.doctor import Finding, Status, expect
 from citeflow.errors import INSTALL
+from citeflow.training import sandbox
 from citeflow.utils.system import memory_limit, num_cores
 
 PYTHON = (3, 11)
@@ -52,6 +53,10 @@ def check(data_root: Path, *, trains_here: bool) -> Iterator[Finding]:
     yield expect(memory >= MEMORY_GIB, "memory", f"{memory:.1f} GiB", hint, otherwise="warning")
     yield from check_disk(data_root, is_must=trains_here)
     yield from check_shared_memory(Path("/dev/shm"))
+    problem = sandbox.find_problem()
+    value = problem or "bubblewrap makes one"
+    hint = f"only a model.code that is trained here needs it: {sandbox.INSTALL}"
+    yield expect(not problem, "sandbox", value, hint, otherwise="note")
 
 
 def check_packages(extra: str, *, is_must: bool) -> Finding:

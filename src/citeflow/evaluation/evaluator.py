@@ -40,13 +40,14 @@ REST = 10**9
 """Upper bound of that one."""
 
 
-def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
+def evaluate(model: Path, *, graph: Path, run: RunPaths, runs_code: bool = False) -> Path:
     """Rank the held-out citations, and write the EvalReport of a run.
 
     Args:
         model: a TrainedModel.
         graph: the PreparedGraph that it was trained on.
         run: the run that the report belongs to.
+        runs_code: as `trained_model.load`.
 
     Returns:
         `run.report`: report.json and curves.json.
@@ -55,7 +56,7 @@ def evaluate(model: Path, *, graph: Path, run: RunPaths) -> Path:
         ConfigError: the model was trained on another graph.
     """
     meter = StageMeter()
-    trained = trained_model.load(model)
+    trained = trained_model.load(model, runs_code=runs_code)
     prepared = PreparedGraph.open(graph)
     if trained.manifest.inputs["PreparedGraph"] != prepared.manifest.sha256:
         raise ConfigError(

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from citeflow.config import ModelConfig
 from citeflow.data.features import release_pages
+from citeflow.errors import ConfigError
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
+from citeflow.models.own import FILE, OwnEncoder
+from citeflow.models.sage import GraphSAGE
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
 
 CHUNK = 32_768
@@ -58,6 +62,9 @@ def embed_all(
     chunks of papers on their own would need the neighborhoods of all hops (as PyG's layer-wise
     inference).
 
+    An encoder of one's own has no layers that citeflow knows: every process computes all papers at
+    once, and keeps its rows.
+
     Args:
         model: the weights; it is in the mode that it was in before when this returns.
         graph: the papers.
@@ -69,13 +76,19 @@ def embed_all(
     sharing = sharing or SingleProcess()
     was_training = model.training
     model.eval()
+    if isinstance(model.encoder, OwnEncoder):
+        embedding_NH = _embed_at_once(model.encoder, model.config, graph, sharing)
+        model.train(was_training)
+        return embedding_NH
     x_NH: Tensor | None = None
     for layer in range(max(1, model.config.num_layers)):
         above_NH = sharing.empty(graph.num_papers, model.config.hidden_channels)
         own = sharing.rows(graph.num_papers)
         for first in range(own.start, own.stop, CHUNK):
             chunk = range(first, min(first + CHUNK, own.stop))
-            above_NH[chunk.start : chunk.stop] = _embed_chunk(model, graph, chunk, layer, x_NH)
+            above_NH[chunk.start : chunk.stop] = _embed_chunk(
+                model.encoder, model.config, graph, chunk, layer, x_NH
+            )
         sharing.all_gather_rows(above_NH)
         if x_NH is None and graph.x_NF is not None:
             release_pages(graph.x_NF)
@@ -85,12 +98,30 @@ def embed_all(
     return x_NH
 
 
+def _embed_at_once(
+    encoder: OwnEncoder, config: ModelConfig, graph: PreparedGraph, sharing: RowSharing
+) -> Tensor:
+    """Compute the rows of this process, [N, H], by one pass over the whole graph."""
+    shared_NH = sharing.empty(graph.num_papers, config.hidden_channels)
+    own = sharing.rows(graph.num_papers)
+    device = encoder.mean_F.device
+    x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
+    x = gather_features(x_NF, np.arange(graph.num_papers)).to(device)
+    embedding_NH = encoder(x, to_sparse_tensor(graph.neighbors, graph.num_papers).to(device))
+    shared_NH[own.start : own.stop] = embedding_NH[own.start : own.stop].cpu()
+    sharing.all_gather_rows(shared_NH)
+    return shared_NH
+
+
 def _embed_chunk(
-    model: LinkPredictor, graph: PreparedGraph, chunk: range, layer: int, below_NH: Tensor | None
+    encoder: GraphSAGE,
+    config: ModelConfig,
+    graph: PreparedGraph,
+    chunk: range,
+    layer: int,
+    below_NH: Tensor | None,
 ) -> Tensor:
     """Compute a layer for some papers, from the layer below or from the papers' features."""
-    encoder = model.encoder
-    config = model.config
     device = encoder.mean_F.device
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
     if not config.num_layers:
@@ -139,6 +170,9 @@ def embed_new(
         [H].
     """
     encoder = model.encoder
+    if isinstance(encoder, OwnEncoder):
+        hint = "it embeds the papers of its graph alone"
+        raise ConfigError("a new paper for a model with code of its own", FILE, hint=hint)
     num_layers = model.config.num_layers
     x_NF = encoder_input(graph.x_NF, graph.num_papers + 1, model.config)
     if x_F is None and x_NF is not None:

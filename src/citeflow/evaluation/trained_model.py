@@ -11,14 +11,16 @@ import safetensors.torch
 from pydantic import JsonValue
 from safetensors import SafetensorError
 
-from citeflow import __version__, files
+from citeflow import __version__, files, own_model
 from citeflow.config import Config
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.evaluation.calibration import Calibration
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.prepared import PreparedGraph
+from citeflow.models import own
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.losses import LOSSES
+from citeflow.models.own import EncoderSettings, OwnEncoder
 from citeflow.models.structural import StructuralFeatures
 from citeflow.report import Resources, StageCost, TrainSummary
 from citeflow.utils import records
@@ -68,6 +70,8 @@ class TrainingFacts:
     """Records of validations."""
     resources: Resources
     """What the ranks used over time."""
+    own_files: own_model.OwnFiles = own_model.NO_FILES
+    """Files of one's own that the model was made from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +122,11 @@ class TrainedModel(Scorer):
 
 def inputs_of(graph: PreparedGraph, config: Config, world_size: int) -> dict[str, JsonValue]:
     """Return the inputs that decide what model comes out, by digest."""
-    decisive = config.model_dump(include={"model", "train"})
     return {
         "PreparedGraph": graph.manifest.sha256,
-        "config": files.sha256_of_json(decisive),
+        "config": own_model.decisive(config),
         "workers": world_size,
+        **own_model.names(config),
     }
 
 
@@ -173,18 +177,24 @@ def save(
         files.write_text(work / "history.jsonl", _to_lines(result.history))
         files.write_text(work / "evaluations.jsonl", _to_lines(result.evaluations))
         files.write_json(work / RESOURCES, result.resources.model_dump(mode="json"))
+        facts |= own_model.copy_code(result.own_files, work)
         files.write_manifest(work, KIND, inputs=inputs, facts=facts)
 
 
-def load(folder: Path) -> TrainedModel:
+def load(folder: Path, *, runs_code: bool = False) -> TrainedModel:
     """Read a TrainedModel back.
 
+    Args:
+        folder: its path.
+        runs_code: run the code that the model may have, which only a worker may.
+
     Raises:
+        ConfigError: it has code of its own, which may not run here.
         NotFoundError: there is none.
         CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
-    scorer = load_scorer(folder)
+    scorer = load_scorer(folder, runs_code=runs_code)
     with _reading(folder):
         return TrainedModel(
             path=folder,
@@ -197,10 +207,11 @@ def load(folder: Path) -> TrainedModel:
         )
 
 
-def load_scorer(folder: Path) -> Scorer:
+def load_scorer(folder: Path, *, runs_code: bool = False) -> Scorer:
     """Read weights and details from a folder whose digests are right.
 
     Raises:
+        ConfigError: as `load`.
         CorruptError: a file is not what a training writes.
     """
     details = records.load(
@@ -210,8 +221,35 @@ def load_scorer(folder: Path) -> Scorer:
         error=CorruptError,
         hint=REPAIR,
     )
+    encoder = None
+    if not runs_code:
+        own_model.refuse_code(details.config.model, folder)
+    elif details.config.model.code:
+        source = (folder / own_model.CODE).read_text(encoding="utf-8")
+        encoder = build_encoder(source, details.shape.num_features, details.config)
     with _reading(folder):
-        return Scorer(model=_load_weights(folder / WEIGHTS, details), details=details)
+        return Scorer(model=_load_weights(folder / WEIGHTS, details, encoder), details=details)
+
+
+def build_encoder(source: str, num_features: int, config: Config) -> OwnEncoder:
+    """Build the encoder that code of one's own makes; only a worker of a training may.
+
+    Raises:
+        ConfigError: as `models.own.build`.
+    """
+    model = config.model
+    settings = EncoderSettings(
+        num_features=num_features,
+        hidden_channels=model.hidden_channels,
+        num_layers=model.num_layers,
+        aggr=model.aggr,
+        normalize=model.normalize,
+        dropout=model.dropout,
+        seed=config.train.seed,
+    )
+    example = own.example_of_papers(settings)
+    network = own.build(source, settings, example, seconds=config.sandbox.build_s)
+    return OwnEncoder(network, num_features)
 
 
 @contextlib.contextmanager
@@ -222,13 +260,14 @@ def _reading(folder: Path) -> Iterator[None]:
         raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
 
 
-def _load_weights(file: Path, details: ModelDetails) -> LinkPredictor:
+def _load_weights(file: Path, details: ModelDetails, encoder: OwnEncoder | None) -> LinkPredictor:
     shape = details.shape
     model = LinkPredictor(
         shape.num_features,
         len(shape.structural_features),
         details.config.model,
         scaled=shape.scaled,
+        encoder=encoder,
     )
     model.load_state_dict(safetensors.torch.load_file(file))
     return model.eval()

@@ -19,7 +19,7 @@ from citeflow.experiments.trials import Trial
 from citeflow.files import termination_message
 from citeflow.paths import RunPaths
 from citeflow.stages import TrainingRequest, fit
-from citeflow.tasks import get_task
+from citeflow.tasks import evaluate, get_task
 from citeflow.tasks.base import Task
 from citeflow.utils.logging import log
 
@@ -62,7 +62,7 @@ def _run_trial(
     task: Task, graph: Path, run: RunPaths, trial: Trial, request: TrainingRequest
 ) -> str:
     model = fit(graph, run, trial.config, request)
-    report = task.evaluate(model, data=graph, run=run)
+    report = evaluate(model, data=graph, run=run)
     task.publish(report, model=model, run=run, out=run.published)
     # The experiment has other trials, which MLflow being away must not end.
     task.log_to_mlflow(report, model=model, run=run, out=run.published, is_required=False)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
@@ -85,6 +86,41 @@ def read_json(path: Path) -> object:
     except (ValueError, RecursionError):
         hint = "delete it and run the stage again"
         raise CorruptError("not a JSON file", path, hint=hint) from None
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file that anybody may have put there; of a link, a folder or a pipe nothing is read.
+
+    Raises:
+        OSError: there is no such file, or it is no plain file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_plain_json(path: Path, most: int = 1 << 16) -> object:
+    """Read a small JSON file by `open_plain`.
+
+    Raises:
+        NotFoundError: there is no such file.
+        CorruptError: it is no plain file, too large, or not JSON.
+    """
+    try:
+        with open_plain(path) as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise NotFoundError("no such file", path) from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EINVAL):
+            raise
+        raise CorruptError("not a plain file", path) from None
+    try:
+        return json.loads(content if len(content) <= most else b"")
+    except (ValueError, RecursionError):
+        raise CorruptError("not a JSON file", path) from None
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

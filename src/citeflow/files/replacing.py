@@ -112,6 +112,11 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, unless it is there."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def copy_directory(source: Path, target: Path) -> None:
     """Copy a directory so that the target appears at once."""
     with new_directory(target) as work:

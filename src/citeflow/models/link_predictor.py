@@ -7,15 +7,22 @@ from torch import Tensor, nn
 
 from citeflow.config import ModelConfig
 from citeflow.models.decoders import StructuralHead
+from citeflow.models.own import OwnEncoder
 from citeflow.models.predictors import PREDICTORS
 from citeflow.models.sage import GraphSAGE
 
 
 class LinkPredictor(nn.Module):
-    """GraphSAGE with the decoder that `model.predictor` names."""
+    """GraphSAGE, or an encoder of one's own, with the decoder that `model.predictor` names."""
 
     def __init__(
-        self, num_features: int, num_structural: int, config: ModelConfig, *, scaled: bool
+        self,
+        num_features: int,
+        num_structural: int,
+        config: ModelConfig,
+        *,
+        scaled: bool,
+        encoder: OwnEncoder | None = None,
     ) -> None:
         """Initialize the weights.
 
@@ -24,11 +31,12 @@ class LinkPredictor(nn.Module):
             num_structural: structural features of a pair, D.
             config: architecture.
             scaled: give dot products a learned scale, which a softmax needs.
+            encoder: the one in place of GraphSAGE.
         """
         super().__init__()
         self.config = config
         predictor = PREDICTORS[config.predictor]
-        self.encoder = GraphSAGE(num_features, config)
+        self.encoder = encoder or GraphSAGE(num_features, config)
         self.predictor = predictor.load_decoder()(config.hidden_channels, scaled=scaled)
         self.head = StructuralHead(num_structural) if predictor.uses_structural_features else None
 

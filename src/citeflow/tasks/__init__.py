@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from citeflow import config, files
+from citeflow import config, files, own_model
 from citeflow.config import CITATION, RENAMED, TaskConfig
 from citeflow.errors import ConfigError
+from citeflow.paths import RunPaths
 from citeflow.tasks.base import Task
 from citeflow.tasks.citation import CitationTask
 from citeflow.tasks.images.config import ImagesConfig
@@ -32,6 +33,18 @@ def get_task(name: str) -> Task:
 def task_of(artifact: Path, kind: str) -> Task:
     """Return the task that a TrainedModel or an EvalReport belongs to."""
     return get_task(str(files.read_manifest(artifact, kind).facts.get("task", CITATION)))
+
+
+def evaluate(model: Path, *, data: Path, run: RunPaths) -> Path:
+    """Measure a TrainedModel on the test split; return the EvalReport.
+
+    One that has code of its own is not read: its training has measured it, where its code runs.
+
+    Raises:
+        NotFoundError: there is no report of such a model.
+    """
+    made = own_model.report_of_training(model, run.report)
+    return made or task_of(model, own_model.TRAINED_MODEL).evaluate(model, data=data, run=run)
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -218,14 +218,28 @@ class Task(Protocol):
     def preprocess(self, raw: Path, *, data_root: Path, settings: Settings) -> Path:
         """Read, check and split a RawDataset; return the folder that the workers read."""
 
-    def open(self, data: Path, settings: Settings) -> OpenTask:
-        """Open prepared data for training."""
+    def open(self, data: Path, settings: Settings, *, data_root: Path | None = None) -> OpenTask:
+        """Open prepared data for training.
+
+        Args:
+            data: what `preprocess` has made.
+            settings: all settings.
+            data_root: where the files of a model of one's own lie; only `begin` needs them.
+        """
 
     def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
         """Estimate the peak memory of the workers of one machine together, in bytes."""
 
-    def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
-        """Measure a TrainedModel on the test split; return the EvalReport."""
+    def evaluate(self, model: Path, *, data: Path, run: RunPaths, runs_code: bool = False) -> Path:
+        """Measure a TrainedModel on the test split; return the EvalReport.
+
+        Args:
+            model: its folder.
+            data: what `preprocess` has made.
+            run: the run that the report belongs to.
+            runs_code: run the code that the model may have, which only a worker may; else such a
+                model is refused.
+        """
 
     def publish(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
         """Put report, page, model and TensorBoard's logs where people look."""

@@ -63,12 +63,12 @@ class CitationTask:
 
         return prepare(raw, data_root=data_root, config=config.from_dict(settings).data)
 
-    def open(self, data: Path, settings: Settings) -> OpenTask:
+    def open(self, data: Path, settings: Settings, *, data_root: Path | None = None) -> OpenTask:
         """Map a PreparedGraph into memory."""
         from citeflow.graph.prepared import PreparedGraph
         from citeflow.tasks.citation_training import OpenCitationTask
 
-        return OpenCitationTask(PreparedGraph.open(data), config.from_dict(settings))
+        return OpenCitationTask(PreparedGraph.open(data), config.from_dict(settings), data_root)
 
     def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
         """Estimate the peak memory of the workers of one machine together, in bytes."""
@@ -78,11 +78,11 @@ class CitationTask:
         shape = measure(PreparedGraph.open(data))
         return estimate(shape, config=config.from_dict(settings), workers=workers)
 
-    def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
+    def evaluate(self, model: Path, *, data: Path, run: RunPaths, runs_code: bool = False) -> Path:
         """Rank the held-out citations of the test split."""
         from citeflow.evaluation.evaluator import evaluate
 
-        return evaluate(model, graph=data, run=run)
+        return evaluate(model, graph=data, run=run, runs_code=runs_code)
 
     def publish(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
         """Put report, page, model and TensorBoard's logs where people look."""

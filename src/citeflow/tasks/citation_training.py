@@ -7,10 +7,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from citeflow import own_model
 from citeflow.config import Config, TrainConfig
 from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import ConfigError
@@ -29,8 +31,10 @@ from citeflow.evaluation.scoring import (
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.losses import LOSSES
+from citeflow.models.own import warm_start
 from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
+from citeflow.own_model import OwnFiles
 from citeflow.report import stage_costs
 from citeflow.sampling import PartitionSampler
 from citeflow.tasks.base import TrainResult
@@ -58,9 +62,10 @@ class OpenCitationTask:
 
     names = Names(score=FIGURES[0], samples="citations")
 
-    def __init__(self, graph: PreparedGraph, config: Config) -> None:
+    def __init__(self, graph: PreparedGraph, config: Config, data_root: Path | None = None) -> None:
         self.graph = graph
         self.config = config
+        self.data_root = data_root
 
     @property
     def train(self) -> TrainConfig:
@@ -72,26 +77,34 @@ class OpenCitationTask:
         return trained_model.inputs_of(self.graph, self.config, world_size)
 
     def begin(self, group: Group) -> "LinkPrediction":
-        """Build the untrained model.
+        """Build the untrained model, by code of one's own if the settings name some.
 
         Raises:
-            ConfigError: the settings cannot run on a GPU.
+            ConfigError: the settings cannot run on a GPU, or a file of one's own does not fit.
         """
         if group.device.type == "cuda" and self.config.model.aggr == "max":
             hint = "PyG has no sparse maximum on a GPU; take mean or add"
             raise ConfigError("model.aggr", "max", hint=hint)
-        return LinkPrediction(self.graph, self.config, group)
+        own_files = own_model.open_files(self.config, self.data_root)
+        return LinkPrediction(self.graph, self.config, group, own_files)
 
 
 class LinkPrediction:
     """A link predictor in training."""
 
-    def __init__(self, graph: PreparedGraph, config: Config, group: Group) -> None:
+    def __init__(
+        self,
+        graph: PreparedGraph,
+        config: Config,
+        group: Group,
+        own_files: OwnFiles = own_model.NO_FILES,
+    ) -> None:
         self.graph = graph
         self.config = config
         self.group = group
+        self.own_files = own_files
         self.structural = build_structural_features(graph, config.model)
-        self.model = build_model(graph, self.structural, config).to(group.device)
+        self.model = build_model(graph, self.structural, config, own_files).to(group.device)
         self.objective = Objective(self.model, config.train.loss)
         self.calibration = Calibration()
         has_hard_P = graph.hard.index(np.asarray(graph.valid.source_P)) >= 0
@@ -137,6 +150,8 @@ class LinkPrediction:
         # The heap keeps what the last step has freed; the embeddings need the room, and so does the
         # next step afterwards.
         malloc_trim()
+        if self.own_files.code:
+            self.group.broadcast_buffers(self.model)
         embedding_NH = embed_all(self.model, self.graph, self.group)
         sums = self._sum_figures(embedding_NH, part) if len(part.source_P) else (0.0, 0.0)
         figures = dict(zip(FIGURES, sums, strict=True))
@@ -202,20 +217,39 @@ class LinkPrediction:
                 history=result.progress.history,
                 evaluations=result.progress.evaluations,
                 resources=result.resources.series,
+                own_files=self.own_files,
             ),
             inputs=result.inputs,
         )
 
 
 def build_model(
-    graph: PreparedGraph, structural: StructuralFeatures, config: Config
+    graph: PreparedGraph,
+    structural: StructuralFeatures,
+    config: Config,
+    own_files: OwnFiles = own_model.NO_FILES,
 ) -> LinkPredictor:
-    """Build an untrained model for a graph, the same on every rank."""
+    """Build an untrained model for a graph, the same on every rank.
+
+    With `model.weights` it is not untrained; with `model.code` this runs the code.
+
+    Raises:
+        ConfigError: one of these files does not fit.
+    """
     torch.manual_seed(config.train.seed)
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config.model)
     num_features = 1 if x_NF is None else x_NF.shape[1]
     scaled = LOSSES[config.train.loss].is_softmax
-    model = LinkPredictor(num_features, len(structural.names), config.model, scaled=scaled)
+    source = own_files.read_code()
+    model = LinkPredictor(
+        num_features,
+        len(structural.names),
+        config.model,
+        scaled=scaled,
+        encoder=trained_model.build_encoder(source, num_features, config) if source else None,
+    )
     if x_NF is not None:
         model.encoder.mean_F, model.encoder.scale_F = mean_and_scale(x_NF)
+    if own_files.weights:
+        warm_start(model, safetensors.torch.load_file(own_files.weights))
     return model

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from citeflow.errors import CiteflowError, error_from_dict, error_to_dict, to_user_error
 from citeflow.training.shared_memory import shared_array, unshare
@@ -96,6 +96,19 @@ class Group:
         gathered: list[T | None] = [None] * self.world_size
         dist.all_gather_object(gathered, value)
         return cast(list[T], gathered)
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give every rank the buffers of rank 0's model, those that a checkpoint holds.
+
+        Batch norm, for one, has running statistics of the samples that its own rank has seen.
+        """
+        if self.world_size == 1 or not list(model.buffers()):
+            return
+        buffers = self.broadcast_object(
+            lambda: {name: buffer.cpu() for name, buffer in model.named_buffers()}
+        )
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
 
     def rows(self, num_rows: int) -> range:
         """Return the rows of a large array that this rank computes."""

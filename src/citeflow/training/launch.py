@@ -7,13 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import psutil
 from pydantic import JsonValue
 
-from citeflow import files
+from citeflow import files, own_model
 from citeflow.config import CITATION, RecoveryConfig, TaskConfig
 from citeflow.errors import (
     CiteflowError,
@@ -27,9 +29,11 @@ from citeflow.paths import RunPaths
 from citeflow.tasks import get_task
 from citeflow.training.lease import NO_PROGRESS
 from citeflow.training.preemption import stop_with_parent
+from citeflow.training.sandbox import Sandbox, of_training, pass_on
 from citeflow.utils import records
-from citeflow.utils.logging import log
+from citeflow.utils.logging import log, printable
 from citeflow.utils.records import Record
+from citeflow.utils.signals import receivers
 from citeflow.utils.system import ignored_variables, memory_limit, oom_kills, worker_environment
 
 TORCHRUN = "citeflow.training.torchrun"
@@ -45,6 +49,9 @@ POLL_S = 0.2
 
 GRACE_S = 60
 """Time that torchrun gets to end; it gives its workers 30 s of it to save."""
+
+OUTPUT_S = 10
+"""Time for the last output of a sandbox to be printed."""
 
 MIB = 2**20
 
@@ -83,6 +90,12 @@ class WorkerJob(Record):
     def recovery(self) -> RecoveryConfig:
         """Settings of the recovery from faults, which every task has."""
         return records.load(RecoveryConfig, self.config.get("recovery", {}), name="recovery")
+
+    @property
+    def has_own_code(self) -> bool:
+        """True if the model is made by code of one's own."""
+        model = self.config.get("model")
+        return isinstance(model, dict) and bool(model.get("code"))
 
     @property
     def sha256(self) -> str:
@@ -133,6 +146,7 @@ def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int
         CiteflowError: the error that a worker reported.
     """
     job = make_job(data, run, config)
+    own_files = own_model.open_files(config, run.data_root)
     check_loopback()
     with files.exclusive(run.lock_file):
         kills = oom_kills()
@@ -142,7 +156,12 @@ def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int
         if ignored := ignored_variables(os.environ):
             log("train", "ignored by workers on this machine", variables=" ".join(ignored))
         environment = {**worker_environment(os.environ, workers), **OWN_STORE}
-        exit_code, was_stopped = run_workers(command, environment, run)
+        sandbox = of_training(config, data=job.data, run=job.paths, own_files=own_files)
+        try:
+            exit_code, was_stopped = run_workers(command, environment, run, sandbox)
+        finally:
+            if sandbox is not None:
+                sandbox.sweep()
     error = read_error(run.error_file)
     # A worker that is killed leaves no error, and the third in a row reports a lack of progress.
     is_unexplained = error is None or error.what == NO_PROGRESS
@@ -159,6 +178,9 @@ def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int
             "checkpoint"
         )
         raise TrainingError("a training worker ended with exit code", exit_code, hint=hint)
+    # Code of one's own may end a worker as if all were done.
+    if job.has_own_code and not (run.model / files.MANIFEST).is_file():
+        raise TrainingError("the training ended without a model", run.folder, hint="run it again")
     return run.model
 
 
@@ -178,11 +200,19 @@ def check_loopback() -> None:
 
 
 def read_error(file: Path) -> CiteflowError | None:
-    """Return the error that a worker reported, if it can be read at the moment."""
+    """Return the error that a worker reported, if it can be read at the moment.
+
+    A worker may run code that nobody trusts: its words are printed as one line each.
+    """
     try:
-        return error_from_dict(files.read_json(file))
+        error = error_from_dict(files.read_plain_json(file))
     except (NotFoundError, OSError):
         return None
+    except (TypeError, ValueError):
+        raise CorruptError("not an error of a worker", file) from None
+    what, value, hint = map(printable, (error.what, error.value, error.hint))
+    exit_code = error.exit_code if 0 < error.exit_code < 256 else type(error).exit_code
+    return type(error)(what, value, hint=hint, exit_code=exit_code)
 
 
 def is_final(error: CiteflowError) -> bool:
@@ -209,16 +239,22 @@ def torchrun_command(workers: int) -> list[str]:
     ]
 
 
-def run_workers(command: list[str], environment: dict[str, str], run: RunPaths) -> tuple[int, bool]:
+def run_workers(
+    command: list[str], environment: dict[str, str], run: RunPaths, sandbox: Sandbox | None = None
+) -> tuple[int, bool]:
     """Run torchrun to its end; a SIGTERM is forwarded once, so that the workers can save.
 
     Args:
         command: torchrun, which starts all workers again when one is lost.
         environment: of torchrun and the workers.
         run: the run, where workers leave an error.
+        sandbox: where they run; None for no sandbox.
 
     Returns:
         The exit code, and whether a SIGTERM came.
+
+    Raises:
+        TrainingError: the sandbox has exceeded a limit.
     """
     received: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
@@ -228,23 +264,32 @@ def run_workers(command: list[str], environment: dict[str, str], run: RunPaths) 
         # A second signal would make torchrun end and leave its workers behind.
         if len(received) == 1:
             for process in running:
-                process.send_signal(number)
+                _ask_to_end(process)
 
     parent = os.getpid()
     old = signal.signal(signal.SIGTERM, forward)
     try:
         process = subprocess.Popen(
-            command, env=environment, preexec_fn=lambda: stop_with_parent(parent.__eq__)
+            command if sandbox is None else sandbox.command(command, environment),
+            # What bubblewrap has in its environment could be read out of its memory.
+            env=environment if sandbox is None else {},
+            preexec_fn=lambda: stop_with_parent(parent.__eq__),
+            # Out of a sandbox comes a pipe: what is printed there is no text for a terminal.
+            stdin=None if sandbox is None else subprocess.DEVNULL,
+            stdout=None if sandbox is None else subprocess.PIPE,
+            stderr=None if sandbox is None else subprocess.STDOUT,
         )
         running.append(process)
         if received:
-            process.terminate()
-        return _wait(process, run, received), bool(received)
+            _ask_to_end(process)
+        with _passing_on(process):
+            exit_code = _wait(process, run, received, sandbox)
     finally:
         signal.signal(signal.SIGTERM, old)
         for process in running:
             if process.poll() is None:
-                _end(process, ask=not received)
+                _end(process, ask=not received and sandbox is None)
+    return exit_code, bool(received)
 
 
 def out_of_memory(job: WorkerJob, workers: int, allowed: int, *, hint: str = "") -> TrainingError:
@@ -283,11 +328,38 @@ def compare_memory(needed: int, allowed: int) -> str:
     return f"limit {allowed // MIB:,} MiB, {estimate} {needed // MIB:,} MiB"
 
 
-def _wait(process: subprocess.Popen[bytes], run: RunPaths, received: list[int]) -> int:
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Print what comes through the pipe of a process while the block runs."""
+    if process.stdout is None:
+        yield
+        return
+    printer = threading.Thread(target=pass_on, args=(process.stdout,), daemon=True)
+    printer.start()
+    yield
+    printer.join(OUTPUT_S)
+
+
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM to torchrun; a sandbox that has not started it yet ends at once."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        asked = list(receivers(psutil.Process(process.pid)))
+        for each in asked:
+            each.terminate()
+        if not asked:
+            process.terminate()
+
+
+def _wait(
+    process: subprocess.Popen[bytes], run: RunPaths, received: list[int], sandbox: Sandbox | None
+) -> int:
     """Wait for torchrun; end it where a worker reports what would come again."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(POLL_S)
+        if sandbox is not None and (excess := sandbox.find_excess(process.pid)):
+            process.kill()
+            raise excess
         error = None if received else read_error(run.error_file)
         if error and is_final(error):
             return _end(process)
@@ -296,7 +368,7 @@ def _wait(process: subprocess.Popen[bytes], run: RunPaths, received: list[int]) 
 def _end(process: subprocess.Popen[bytes], *, ask: bool = True) -> int:
     """Let torchrun end its workers; kill all of them if that takes too long."""
     if ask:
-        process.terminate()
+        _ask_to_end(process)
     with contextlib.suppress(subprocess.TimeoutExpired):
         return process.wait(GRACE_S)
     for each in psutil.Process(process.pid).children(recursive=True):

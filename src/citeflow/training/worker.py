@@ -15,7 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 from pydantic import JsonValue
 
-from citeflow import config, files
+from citeflow import config, files, own_model
 from citeflow.errors import CiteflowError, error_to_dict, to_user_error
 from citeflow.paths import RunPaths
 from citeflow.tasks import get_task
@@ -54,37 +54,54 @@ def main(argv: Sequence[str] | None = None) -> None:
         job = parse_job(argv)
         bind_to_cores(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         with init_group(job.recovery.step_timeout_s) as group:
-            preemption = PreemptionHandler()
-            task = get_task(job.task).open(job.data, job.config)
-            start = resume_point(group, job, task.inputs(group.world_size))
-            if start is None:
-                return
-            if group.is_local_main:
-                check_memory_budget(job, group.local_world_size, memory_limit())
-            with ResourceMonitor(group, job.paths, task.names, step=start.state.step) as monitor:
-                trainer = Trainer(
-                    task,
-                    job.paths,
-                    start,
-                    group=group,
-                    preemption=preemption,
-                    checkpoint_steps=job.recovery.checkpoint_steps,
-                )
-                with report_progress(trainer):
-                    with monitor.fitting(trainer.progress):
-                        trainer.fit()
-                    trainer.load_best()
-                    if group.is_local_main and not group.is_main:
-                        # Katib reads the score from the log of one pod, which need not be rank 0's.
-                        log("train", "best", **{task.names.score: trainer.progress.best_score})
-                    with preemption.immediate():
-                        trainer.trainable.finish()
-                        resources = monitor.gather()
-            if group.is_main:
-                start.lease.assert_held()
-                trainer.trainable.save(job.paths.model, trainer.finished(resources))
-            # The operator takes a job for complete when its first worker has ended.
-            group.barrier()
+            train(job, group)
+        if group.is_main:
+            evaluate_own_model(job)
+
+
+def train(job: WorkerJob, group: Group) -> None:
+    """Train as one of the ranks, from where an earlier start has ended."""
+    preemption = PreemptionHandler()
+    task = get_task(job.task).open(job.data, job.config, data_root=job.data_root)
+    start = resume_point(group, job, task.inputs(group.world_size))
+    if start is None:
+        return
+    if group.is_local_main:
+        check_memory_budget(job, group.local_world_size, memory_limit())
+    with ResourceMonitor(group, job.paths, task.names, step=start.state.step) as monitor:
+        trainer = Trainer(
+            task,
+            job.paths,
+            start,
+            group=group,
+            preemption=preemption,
+            checkpoint_steps=job.recovery.checkpoint_steps,
+        )
+        with report_progress(trainer):
+            with monitor.fitting(trainer.progress):
+                trainer.fit()
+            trainer.load_best()
+            if group.is_local_main and not group.is_main:
+                # Katib reads the score from the log of one pod, which need not be rank 0's.
+                log("train", "best", **{task.names.score: trainer.progress.best_score})
+            with preemption.immediate():
+                trainer.trainable.finish()
+                resources = monitor.gather()
+    if group.is_main:
+        start.lease.assert_held()
+        trainer.trainable.save(job.paths.model, trainer.finished(resources))
+    # The operator takes a job for complete when its first worker has ended.
+    group.barrier()
+
+
+def evaluate_own_model(job: WorkerJob) -> None:
+    """Measure a model with code of its own where that code may run, if nobody has.
+
+    The stage evaluate, which runs no such code, then finds the report.
+    """
+    run = job.paths
+    if job.has_own_code and not own_model.is_evaluated(run.model, run.report):
+        get_task(job.task).evaluate(run.model, data=job.data, run=run, runs_code=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -54,6 +54,11 @@ def emit(value: object) -> None:
     print(json.dumps(value), flush=True)
 
 
+def printable(text: str) -> str:
+    """Return text without characters that a terminal would obey, such as those of escape codes."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def redact_url(url: str) -> str:
     """Return a URL without user, password, query and fragment; any other text as it is."""
     if "://" not in url:

@@ -71,9 +71,16 @@ def _to_text(value: object) -> object:
     return str(value) if is_number else value
 
 
+def _or_empty(value: object) -> object:
+    """Take nothing, as YAML reads `key:`, for empty text."""
+    return "" if value is None else _to_text(value)
+
+
 Int = Annotated[int, BeforeValidator(_to_number)]
 Float = Annotated[float, BeforeValidator(_to_number)]
 Str = Annotated[str, BeforeValidator(_to_text)]
+OptionalStr = Annotated[str, BeforeValidator(_or_empty)]
+"""Text that may be left empty."""
 Bool = StrictBool
 
 

@@ -17,6 +17,7 @@ GRACE_S = 25.0
 """Time for child processes to save their state; Kubernetes gives a pod 30 s."""
 
 SHELLS = ("sh", "bash", "dash")
+SANDBOX = "bwrap"
 
 PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
 
@@ -111,12 +112,24 @@ def terminate_children() -> None:
             child.kill()
 
 
+def receivers(process: psutil.Process) -> Iterator[psutil.Process]:
+    """Yield the processes that a signal for a child is meant for.
+
+    A shell passes no signal on; one that bubblewrap gets ends all in its sandbox at once.
+    """
+    if process.name() == SANDBOX:
+        for child in process.children():
+            yield from receivers(child)
+        return
+    yield from process.children() if process.name() in SHELLS else []
+    yield process
+
+
 def _signal_receivers() -> Iterator[psutil.Process]:
-    """Yield the direct children, and those of shells, because a shell passes no signal on."""
+    """Yield the receivers of all direct children."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            below = child.children() if child.name() in SHELLS else []
-            yield from [*below, child]
+            yield from list(receivers(child))
 
 
 def _stopped(number: int) -> StoppedError:

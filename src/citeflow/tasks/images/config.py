@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from citeflow.config import RecoveryConfig, TaskConfig
+from citeflow.config import RecoveryConfig, SandboxConfig, TaskConfig
 from citeflow.tasks.images.architectures import ARCHITECTURES
 from citeflow.utils import records
-from citeflow.utils.records import Float, Int, Record
+from citeflow.utils.records import Float, Int, OptionalStr, Record
 
 if TYPE_CHECKING:
     ArchitectureName = str
@@ -62,6 +62,14 @@ class ImageModelConfig(Record):
     dropout: Float = Field(0.3, ge=0, lt=1)
     """Dropout probability of `dropout`; the others have none."""
 
+    code: OptionalStr = ""
+    """Python file with `build(settings)`, whose module is the network in place of an architecture;
+    a run keeps its sha256 in place of the path. See docs/own-model.md."""
+
+    weights: OptionalStr = ""
+    """File of safetensors with the weights to start from, such as `model.safetensors` of another
+    run; a run keeps its sha256 in place of the path."""
+
 
 class ImageTrainConfig(Record):
     """Settings of the training."""
@@ -98,6 +106,7 @@ class ImagesConfig(TaskConfig):
     model: ImageModelConfig = ImageModelConfig()
     train: ImageTrainConfig = ImageTrainConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    sandbox: SandboxConfig = SandboxConfig()
 
 
 def from_dict(values: object) -> ImagesConfig:

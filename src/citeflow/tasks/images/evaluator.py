@@ -44,8 +44,14 @@ BASELINE_ROWS = 4096
 """Images that the nearest mean is computed of at a time."""
 
 
-def evaluate(model: Path, *, data: Path, run: RunPaths) -> Path:
+def evaluate(model: Path, *, data: Path, run: RunPaths, runs_code: bool = False) -> Path:
     """Classify the held-out images, and write the EvalReport of a run.
+
+    Args:
+        model: a TrainedModel.
+        data: the PreparedImages that it was trained on.
+        run: the run that the report belongs to.
+        runs_code: as `trained_model.load`.
 
     Returns:
         `run.report`.
@@ -54,7 +60,7 @@ def evaluate(model: Path, *, data: Path, run: RunPaths) -> Path:
         ConfigError: the model was trained on other images.
     """
     meter = StageMeter()
-    trained = trained_model.load(model)
+    trained = trained_model.load(model, runs_code=runs_code)
     images = PreparedImages.open(data)
     if trained.manifest.inputs["PreparedImages"] != images.manifest.sha256:
         hint = "give the images of its run"

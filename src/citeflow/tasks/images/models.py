@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from citeflow.models import own
 from citeflow.tasks.images.architectures import ARCHITECTURES, Architecture
 from citeflow.tasks.images.config import ImageModelConfig
 from citeflow.utils.records import Record
@@ -24,19 +25,48 @@ class ImageShape(Record):
     num_classes: int
 
 
+class ClassifierSettings(ImageShape):
+    """Argument of `build` of one's own code, whose module takes images [B, channels, H, W]."""
+
+    width_of_layers: int
+    """`model.channels`."""
+    hidden: int
+    """`model.hidden`, as the following are settings of their names."""
+    dropout: float
+    seed: int
+    """`train.seed`, which torch is seeded with already."""
+
+
+class OwnNetwork(nn.Module):
+    """A module of one's own as the network of a classifier."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Return the logits [B, K] of standardized images."""
+        with own.reported("forward"):
+            logit_BK: Tensor = self.network(image_BCHW)
+        return logit_BK
+
+
 class ImageClassifier(nn.Module):
     """A network behind the standardization of its input."""
 
     mean_C: Tensor
     deviation_C: Tensor
 
-    def __init__(self, shape: ImageShape, config: ImageModelConfig) -> None:
+    def __init__(
+        self, shape: ImageShape, config: ImageModelConfig, network: nn.Module | None = None
+    ) -> None:
+        """Build the network of `config.architecture`, unless one is given."""
         super().__init__()
         architecture = ARCHITECTURES[config.architecture]
         self.register_buffer("mean_C", torch.zeros(shape.channels))
         self.register_buffer("deviation_C", torch.ones(shape.channels))
         make = _residual_network if architecture.is_residual else _two_convolutions
-        self.network = make(shape, config, architecture)
+        self.network = network or make(shape, config, architecture)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return the logits [B, K] of images, uint8."""

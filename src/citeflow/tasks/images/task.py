@@ -66,12 +66,12 @@ class ImagesTask:
 
         return prepare(raw, data_root=data_root, config=from_dict(settings).data)
 
-    def open(self, data: Path, settings: Settings) -> OpenTask:
+    def open(self, data: Path, settings: Settings, *, data_root: Path | None = None) -> OpenTask:
         """Map PreparedImages into memory."""
         from citeflow.tasks.images.prepared import PreparedImages
         from citeflow.tasks.images.training import OpenImagesTask
 
-        return OpenImagesTask(PreparedImages.open(data), from_dict(settings))
+        return OpenImagesTask(PreparedImages.open(data), from_dict(settings), data_root)
 
     def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
         """Estimate the peak memory of the workers of one machine together, in bytes."""
@@ -87,11 +87,11 @@ class ImagesTask:
         rows = max(step, ROWS_AT_A_TIME * floats)
         return int(COMMAND_BYTES + images.image_NHWC.nbytes + workers * (WORKER_BYTES + 4 * rows))
 
-    def evaluate(self, model: Path, *, data: Path, run: RunPaths) -> Path:
+    def evaluate(self, model: Path, *, data: Path, run: RunPaths, runs_code: bool = False) -> Path:
         """Classify the held-out images of the test split."""
         from citeflow.tasks.images.evaluator import evaluate
 
-        return evaluate(model, data=data, run=run)
+        return evaluate(model, data=data, run=run, runs_code=runs_code)
 
     def publish(self, report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
         """Put report, page, model and TensorBoard's logs where people look."""

@@ -6,15 +6,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from pydantic import JsonValue
 from safetensors import SafetensorError
 
-from citeflow import __version__, files
+from citeflow import __version__, files, own_model
 from citeflow.errors import CorruptError
+from citeflow.models import own
+from citeflow.own_model import OwnFiles
 from citeflow.report import Resources, TrainSummary, stage_costs
 from citeflow.tasks.base import TrainResult
 from citeflow.tasks.images.config import ImagesConfig
-from citeflow.tasks.images.models import ImageClassifier, ImageShape
+from citeflow.tasks.images.models import ClassifierSettings, ImageClassifier, ImageShape, OwnNetwork
 from citeflow.tasks.images.prepared import PreparedImages
 from citeflow.utils import records
 from citeflow.utils.records import Record
@@ -25,6 +28,8 @@ DETAILS = "model.json"
 HISTORY = "history.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 RESOURCES = "resources.json"
+EXAMPLE_IMAGES = 3
+"""Images that a network of one's own is checked on."""
 REPAIR = "train it again, or copy it again"
 
 
@@ -61,6 +66,7 @@ def save(
     *,
     config: ImagesConfig,
     result: TrainResult,
+    own_files: OwnFiles = own_model.NO_FILES,
 ) -> None:
     """Write a TrainedModel: all that is needed to classify with it again, and how it came about."""
     facts = images.facts
@@ -94,20 +100,53 @@ def save(
                 "valid_accuracy": details.valid_accuracy,
                 **result.summary.model_dump(exclude_none=True),
                 "stages": costs,
+                **own_model.copy_code(own_files, work),
             },
         )
 
 
-def load(folder: Path) -> TrainedClassifier:
-    """Read a TrainedModel back.
+def build_network(source: str, shape: ImageShape, config: ImagesConfig) -> OwnNetwork:
+    """Build the network that code of one's own makes; only a worker of a training may.
 
     Raises:
+        ConfigError: as `models.own.build`.
+    """
+    settings = ClassifierSettings(
+        **shape.model_dump(),
+        width_of_layers=config.model.channels,
+        hidden=config.model.hidden,
+        dropout=config.model.dropout,
+        seed=config.train.seed,
+    )
+    generator = torch.Generator().manual_seed(0)
+    size = (EXAMPLE_IMAGES, shape.channels, shape.height, shape.width)
+    example = own.Example(
+        (torch.randn(size, generator=generator),), (EXAMPLE_IMAGES, shape.num_classes)
+    )
+    return OwnNetwork(own.build(source, settings, example, seconds=config.sandbox.build_s))
+
+
+def load(folder: Path, *, runs_code: bool = False) -> TrainedClassifier:
+    """Read a TrainedModel back.
+
+    Args:
+        folder: its path.
+        runs_code: run the code that the model may have, which only a worker may.
+
+    Raises:
+        ConfigError: it has code of its own, which may not run here.
         NotFoundError: there is none.
         CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
     details = _load(ImageModelDetails, folder / DETAILS)
-    model = ImageClassifier(details.shape, details.config.model)
+    network = None
+    if not runs_code:
+        own_model.refuse_code(details.config.model, folder)
+    elif details.config.model.code:
+        source = (folder / own_model.CODE).read_text(encoding="utf-8")
+        network = build_network(source, details.shape, details.config)
+    model = ImageClassifier(details.shape, details.config.model, network)
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         history, evaluations = _read_lines(folder / HISTORY), _read_lines(folder / EVALUATIONS)

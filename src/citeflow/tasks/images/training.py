@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
-from citeflow import files
+from citeflow import own_model
 from citeflow.errors import DataError
+from citeflow.models.own import warm_start
+from citeflow.own_model import OwnFiles
 from citeflow.tasks.base import TrainResult
 from citeflow.tasks.images import trained_model
 from citeflow.tasks.images.config import ImagesConfig, ImageTrainConfig
@@ -57,9 +60,12 @@ class OpenImagesTask:
 
     names = NAMES
 
-    def __init__(self, images: PreparedImages, config: ImagesConfig) -> None:
+    def __init__(
+        self, images: PreparedImages, config: ImagesConfig, data_root: Path | None = None
+    ) -> None:
         self.images = images
         self.config = config
+        self.data_root = data_root
 
     @property
     def train(self) -> ImageTrainConfig:
@@ -68,20 +74,22 @@ class OpenImagesTask:
 
     def inputs(self, world_size: int) -> dict[str, JsonValue]:
         """Return digests of images and settings, and the number of workers."""
-        decisive = self.config.model_dump(include={"model", "train"})
         return {
             "PreparedImages": self.images.manifest.sha256,
-            "config": files.sha256_of_json(decisive),
+            "config": own_model.decisive(self.config),
             "workers": world_size,
+            **own_model.names(self.config),
         }
 
     def begin(self, group: Group) -> "ImageClassification":
-        """Build the untrained model.
+        """Build the untrained model, by code of one's own if the settings name some.
 
         Raises:
             DataError: there are too few images for so many workers.
+            ConfigError: a file of one's own does not fit.
         """
-        return ImageClassification(self.images, self.config, group)
+        own_files = own_model.open_files(self.config, self.data_root)
+        return ImageClassification(self.images, self.config, group, own_files)
 
 
 class ImageObjective(nn.Module):
@@ -136,11 +144,18 @@ class ImageSampler:
 class ImageClassification:
     """A classifier in training."""
 
-    def __init__(self, images: PreparedImages, config: ImagesConfig, group: Group) -> None:
+    def __init__(
+        self,
+        images: PreparedImages,
+        config: ImagesConfig,
+        group: Group,
+        own_files: OwnFiles = own_model.NO_FILES,
+    ) -> None:
         self.images = images
         self.config = config
         self.group = group
-        self.model = build_model(images.facts, config).to(group.device)
+        self.own_files = own_files
+        self.model = build_model(images.facts, config, own_files).to(group.device)
         self.objective = ImageObjective(self.model)
         self._sampler = ImageSampler(
             len(images.rows["train"]),
@@ -167,10 +182,9 @@ class ImageClassification:
     def validate(self) -> tuple[dict[str, float], int]:
         """Count right answers and sum the losses over this rank's share of the validation images.
 
-        Batch norm has its running statistics of the images that its own rank has seen: all ranks
-        take rank 0's, those that a checkpoint holds.
+        All ranks measure with the running statistics of batch norm that a checkpoint holds.
         """
-        self._take_buffers_of_rank_0()
+        self.group.broadcast_buffers(self.model)
         own = self.images.rows["valid"][self.group.rank :: self.group.world_size]
         logit_NK = predict(self.model, self.images, own, device=self.group.device)
         label_N = torch.from_numpy(self.images.label_N[own])
@@ -185,24 +199,35 @@ class ImageClassification:
 
     def save(self, folder: Path, result: TrainResult) -> None:
         """Write the TrainedModel."""
-        trained_model.save(folder, self.model, self.images, config=self.config, result=result)
-
-    def _take_buffers_of_rank_0(self) -> None:
-        if self.group.world_size == 1 or not list(self.model.buffers()):
-            return
-        buffers = self.group.broadcast_object(
-            lambda: {name: buffer.cpu() for name, buffer in self.model.named_buffers()}
+        trained_model.save(
+            folder,
+            self.model,
+            self.images,
+            config=self.config,
+            result=result,
+            own_files=self.own_files,
         )
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])
 
 
-def build_model(facts: ImageFacts, config: ImagesConfig) -> ImageClassifier:
-    """Build an untrained model for images, the same on every rank."""
+def build_model(
+    facts: ImageFacts, config: ImagesConfig, own_files: OwnFiles = own_model.NO_FILES
+) -> ImageClassifier:
+    """Build an untrained model for images, the same on every rank.
+
+    With `model.weights` it is not untrained; with `model.code` this runs the code.
+
+    Raises:
+        ConfigError: one of these files does not fit.
+    """
     torch.manual_seed(config.train.seed)
-    model = ImageClassifier(shape_of(facts), config.model)
+    shape = shape_of(facts)
+    source = own_files.read_code()
+    network = trained_model.build_network(source, shape, config) if source else None
+    model = ImageClassifier(shape, config.model, network)
     model.mean_C = torch.tensor(facts.mean, dtype=torch.float32)
     model.deviation_C = torch.tensor(facts.deviation, dtype=torch.float32)
+    if own_files.weights:
+        warm_start(model, safetensors.torch.load_file(own_files.weights))
     return model
 
 

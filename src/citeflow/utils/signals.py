@@ -17,6 +17,7 @@ GRACE_S = 25.0
 SHELLS = ("sh", "bash", "dash")
 
 PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @contextlib.contextmanager
@@ -65,6 +66,26 @@ def stop_with_parent(is_parent: Callable[[int], bool]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if not is_parent(os.getppid()):
         os._exit(StoppedError.exit_code)
+
+
+@contextlib.contextmanager
+def no_orphans() -> Iterator[None]:
+    """Kill at the end of a block what is left of the processes that were started in it.
+
+    Processes whose parent has died become children of this one, for as long as the block runs.
+    """
+    before = set(psutil.Process().children(recursive=True))
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        left = set(psutil.Process().children(recursive=True)) - before
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=GRACE_S)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
 def terminate_children() -> None:

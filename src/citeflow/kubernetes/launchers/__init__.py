@@ -2,6 +2,7 @@
 
 from citeflow.kubernetes.launchers.base import Launcher, Prerequisite
 from citeflow.kubernetes.launchers.pytorchjob import PyTorchJob
+from citeflow.kubernetes.launchers.ray import RayJob
 from citeflow.kubernetes.launchers.trainjob import TrainJob
 
 __all__ = ["AUTO", "LAUNCHERS", "LAUNCHER_NAMES", "LOCAL", "Launcher", "Prerequisite"]
@@ -17,6 +18,7 @@ LAUNCHERS: dict[str, Launcher] = {
     for launcher in (
         PyTorchJob(),
         TrainJob(),
+        RayJob(),
     )
 }
 """Jobs that train on a cluster; `auto` takes the first that a cluster has."""

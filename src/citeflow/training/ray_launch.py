@@ -1,0 +1,78 @@
+"""Starts the workers of a training through Ray: one of this machine, or a cluster that it is in."""
+
+import importlib.util
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from citeflow.config import TaskConfig
+from citeflow.errors import ConfigError, MissingPackageError
+from citeflow.paths import RunPaths
+from citeflow.training.launch import MAX_RESTARTS, WORKER, train_locally
+from citeflow.utils.signals import no_orphans
+
+DRIVER = "citeflow.training.ray_driver"
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Ray's own environment variable with the address of a cluster."""
+
+INSTALL = "pip install '.[ray]' in a checkout of citeflow"
+
+
+def train_on_ray(data: Path, run: RunPaths, *, config: TaskConfig, workers: int) -> Path:
+    """Train on the Ray of $RAY_ADDRESS, or on one that is started here for this training alone.
+
+    Returns:
+        The TrainedModel.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        ConfigError: the address is one for Ray's clients.
+        CiteflowError: as `train_locally`, or Ray has no places for the workers.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingPackageError("package is not installed", "ray", hint=INSTALL)
+    address = os.environ.get(ADDRESS_VARIABLE, "")
+    if "://" in address:
+        hint = f"{ADDRESS_VARIABLE}=HOST:6379, or auto, on a node of the cluster"
+        raise ConfigError("not an address of a Ray cluster from within", address, hint=hint)
+    # A socket's path has at most 107 characters, of which Ray needs 60.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, no_orphans():
+        return train_locally(
+            data,
+            run,
+            config=config,
+            workers=workers,
+            command=driver_command(
+                workers, f"--address={address}" if address else f"--here={folder}"
+            ),
+            variables={} if address else own_cluster(),
+        )
+
+
+def own_cluster() -> dict[str, str]:
+    """Return the environment variables of a Ray that is started here.
+
+    It listens on all interfaces, and runs the code of whom it lets in: those who have the token.
+    """
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def driver_command(workers: int, where: str) -> list[str]:
+    """Return the command of the driver, up to the path of job.json."""
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        DRIVER,
+        f"--workers={workers}",
+        f"--restarts={MAX_RESTARTS}",
+        f"--worker={WORKER}",
+        where,
+    ]

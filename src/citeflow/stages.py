@@ -33,6 +33,7 @@ from citeflow.config import TaskConfig
 from citeflow.kubeflow.params import RunParams, job_request
 from citeflow.kubernetes.choice import choose_launcher
 from citeflow.kubernetes.job_spec import format_bytes
+from citeflow.kubernetes.launchers import LOCAL
 from citeflow.paths import RunPaths
 from citeflow.reporting import run_page
 from citeflow.tasks import dataset_names, get_task, load_settings, task_of
@@ -203,8 +204,10 @@ def fit(graph: Path, run: RunPaths, resolved: TaskConfig, request: TrainingReque
     asked = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
     if asked is None:
         from citeflow.training.launch import train_locally
+        from citeflow.training.ray_launch import train_on_ray
 
-        return train_locally(graph, run, config=resolved, workers=workers)
+        train_here = train_locally if launcher == LOCAL else train_on_ray
+        return train_here(graph, run, config=resolved, workers=workers)
     from citeflow.kubernetes.launch import train_on_cluster
 
     return train_on_cluster(graph, run, config=resolved, request=asked)

@@ -38,11 +38,11 @@ from citeflow.training.launch import (
     LOOPBACK,
     OWN_STORE,
     TORCHRUN,
-    WORKER,
     is_final,
     read_error,
     read_job,
 )
+from citeflow.training.ray_launch import driver_parser
 from citeflow.utils.logging import log
 from citeflow.utils.signals import stop_with_parent
 from citeflow.utils.system import MALLOC_TUNABLES_VARIABLE, SAFE_PATH, malloc_tunables
@@ -123,7 +123,7 @@ class Torchrun:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the arguments say, and end with the exit code of torchrun."""
-    arguments = _parser().parse_args(argv)
+    arguments = driver_parser().parse_args(argv)
     environment = torchrun_environment()
     try:
         with connected(arguments) as gpus, _stop_requests() as stop:
@@ -134,22 +134,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         log("train", "ends", error=error.what, value=error.value)
         exit_code = error.exit_code
     sys.exit(exit_code)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="citeflow.training.ray_driver", allow_abbrev=False)
-    parser.add_argument("job", type=Path, help="job.json in the folder of the run")
-    parser.add_argument("--workers", type=int, required=True, help="places, with a torchrun each")
-    parser.add_argument("--processes", type=int, default=1, help="workers of a torchrun")
-    parser.add_argument("--restarts", type=int, required=True, help="limit of either restart")
-    parser.add_argument(
-        "--gpus", type=int, help="GPUs of a place; by default 1, if all can have it"
-    )
-    parser.add_argument("--worker", default=WORKER, help="module that each worker runs")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--here", type=Path, help="start a Ray of this machine, with this folder")
-    where.add_argument("--address", default="auto", help="a Ray that runs, as ray.init takes it")
-    return parser
 
 
 def torchrun_environment() -> dict[str, str]:
@@ -208,7 +192,7 @@ def train(
     """Run torchrun on all places until each has ended well; return the exit code.
 
     Args:
-        arguments: as `_parser` reads them.
+        arguments: as `driver_parser` reads them.
         environment: variables for torchrun.
         gpus: those of a place.
         stop: gets an entry when all shall end.
@@ -293,7 +277,7 @@ def torchrun_command(
     """Return the arguments of python for the torchrun of a place.
 
     Args:
-        arguments: as `_parser` reads them.
+        arguments: as `driver_parser` reads them.
         rank: index of the place.
         host: its address.
         endpoint: address and port of the first place, whose torchrun holds the store.

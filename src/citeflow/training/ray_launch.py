@@ -1,5 +1,6 @@
 """Starts the workers of a training through Ray: one of this machine, or a cluster that it is in."""
 
+import argparse
 import importlib.util
 import os
 import secrets
@@ -76,3 +77,20 @@ def driver_command(workers: int, where: str) -> list[str]:
         f"--worker={WORKER}",
         where,
     ]
+
+
+def driver_parser() -> argparse.ArgumentParser:
+    """Return the parser of the driver's arguments."""
+    parser = argparse.ArgumentParser(prog=DRIVER, allow_abbrev=False)
+    parser.add_argument("job", type=Path, help="job.json in the folder of the run")
+    parser.add_argument("--workers", type=int, required=True, help="places, with a torchrun each")
+    parser.add_argument("--processes", type=int, default=1, help="workers of a torchrun")
+    parser.add_argument("--restarts", type=int, required=True, help="limit of either restart")
+    parser.add_argument(
+        "--gpus", type=int, help="GPUs of a place; by default 1, if all can have it"
+    )
+    parser.add_argument("--worker", default=WORKER, help="module that each worker runs")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--here", type=Path, help="start a Ray of this machine, with this folder")
+    where.add_argument("--address", default="auto", help="a Ray that runs, as ray.init takes it")
+    return parser

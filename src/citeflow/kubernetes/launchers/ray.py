@@ -73,6 +73,7 @@ class RayJob(Launcher):
         from citeflow.kubernetes import pod_template as pods
 
         store = {"object-store-memory": str(OBJECT_STORE_BYTES)}
+        gpus = {"num-gpus": str(spec.gpus)} if spec.gpus else {}
         head = self._container(spec, "head", HEAD)
         worker = self._container(spec, "worker", spec.requests)
         worker.ports = pods.ports()
@@ -101,7 +102,6 @@ class RayJob(Launcher):
                     "rayStartParams": {
                         **store,
                         "num-cpus": "0",  # so that no worker is placed on it
-                        "num-gpus": "0",
                         "no-monitor": "true",  # of an autoscaler
                         "dashboard-host": "0.0.0.0",
                     },
@@ -114,7 +114,7 @@ class RayJob(Launcher):
                         "minReplicas": spec.workers,
                         "maxReplicas": spec.workers,
                         # One CPU, whatever the pod has: the driver asks for one on each of them.
-                        "rayStartParams": {**store, "num-cpus": "1", "num-gpus": str(spec.gpus)},
+                        "rayStartParams": {**store, "num-cpus": "1", **gpus},
                         "template": self._template(spec, identity, worker),
                     }
                 ],
@@ -210,7 +210,7 @@ def driver_command(spec: JobSpec, identity: JobIdentity) -> list[str]:
         f"--workers={spec.workers}",
         f"--processes={spec.processes}",
         f"--restarts={spec.restarts}",
-        f"--gpus={spec.gpus}",
+        *([f"--gpus={spec.gpus}"] if spec.gpus else []),
         identity.job_file,
     ]
 

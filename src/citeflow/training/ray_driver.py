@@ -111,9 +111,10 @@ class Torchrun:
             errors="replace",
             preexec_fn=lambda: stop_with_parent(parent.__eq__),
         )
-        for line in self._process.stdout or ():
-            yield line.rstrip("\n")
-        yield self._process.wait()
+        with self._process as torchrun:
+            for line in torchrun.stdout or ():
+                yield line.rstrip("\n")
+            yield torchrun.wait()
 
     def stop(self) -> None:
         """Ask torchrun to end its workers, which save what they have."""
@@ -332,8 +333,11 @@ def follow(actors: list[Any], streams: dict[Any, int], stop: list[int]) -> End:
             deadline = time.monotonic() + GRACE_S
             for each in actors:
                 each.stop.remote()
+    first = next(filter(None, exit_codes), 0)
+    # A torchrun that ends on a signal which is none of ours was asked to by its node, which goes.
     # One that does not answer is lost too: Ray takes a minute to notice that a node is gone.
-    return End(exit_code=next(filter(None, exit_codes), 0), is_lost=is_lost or bool(streams))
+    is_asked = first == StoppedError.exit_code and not stop
+    return End(exit_code=first, is_lost=is_lost or is_asked or bool(streams))
 
 
 def _first_line(error: Exception) -> str:

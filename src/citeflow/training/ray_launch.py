@@ -11,7 +11,7 @@ from pathlib import Path
 from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, MissingPackageError
 from citeflow.paths import RunPaths
-from citeflow.training.launch import MAX_RESTARTS, WORKER, train_locally
+from citeflow.training import launch
 from citeflow.utils.signals import no_orphans
 
 DRIVER = "citeflow.training.ray_driver"
@@ -41,7 +41,7 @@ def train_on_ray(data: Path, run: RunPaths, *, config: TaskConfig, workers: int)
         raise ConfigError("not an address of a Ray cluster from within", address, hint=hint)
     # A socket's path has at most 107 characters, of which Ray needs 60.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, no_orphans():
-        return train_locally(
+        return launch.train_locally(
             data,
             run,
             config=config,
@@ -73,8 +73,8 @@ def driver_command(workers: int, where: str) -> list[str]:
         "-m",
         DRIVER,
         f"--workers={workers}",
-        f"--restarts={MAX_RESTARTS}",
-        f"--worker={WORKER}",
+        f"--restarts={launch.MAX_RESTARTS}",
+        f"--worker={launch.WORKER}",
         where,
     ]
 
@@ -89,7 +89,7 @@ def driver_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpus", type=int, help="GPUs of a place; by default 1, if all can have it"
     )
-    parser.add_argument("--worker", default=WORKER, help="module that each worker runs")
+    parser.add_argument("--worker", default=launch.WORKER, help="module that each worker runs")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--here", type=Path, help="start a Ray of this machine, with this folder")
     where.add_argument("--address", default="auto", help="a Ray that runs, as ray.init takes it")

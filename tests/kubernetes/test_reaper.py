@@ -38,7 +38,7 @@ class Cluster:
         given = conditions or {}
         status = [{"type": name, "status": value} for name, value in given.items()]
         states = [name for name, value in given.items() if value == "True"]
-        of_ray = {"jobDeploymentStatus": states[-1] if states else "Running"}
+        of_ray = {"jobDeploymentStatus": states[-1]} if states else {}
         said = of_ray if self.launcher.name == "ray" else {"conditions": status}
         return self.kube.put({**job, "status": said})["metadata"]["name"]
 

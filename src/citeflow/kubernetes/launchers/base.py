@@ -129,6 +129,19 @@ class Launcher(ABC):
         return ()
 
 
+def priority_class(spec: JobSpec) -> tuple[Prerequisite, ...]:
+    """List the PriorityClass of pods that name one."""
+    needed = Prerequisite(
+        group="scheduling.k8s.io",
+        version="v1",
+        kind="PriorityClass",
+        plural="priorityclasses",
+        name=spec.priority_class,
+        hint="kubectl apply -k manifests/overlays/..., or {priority_class: ''} as `job`",
+    )
+    return (needed,) if spec.priority_class else ()
+
+
 def to_plain(value: object) -> object:
     """Turn models of Kubernetes' SDKs into plain values, without the fields that are None."""
     from kubernetes import client as k8s

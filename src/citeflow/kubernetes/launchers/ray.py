@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_spec import JobSpec, seconds
 from citeflow.kubernetes.job_status import JobEnd, JobStatus, KubeObject, PodStatus
-from citeflow.kubernetes.launchers.base import Launcher
+from citeflow.kubernetes.launchers.base import Launcher, Prerequisite, priority_class
 from citeflow.utils.system import MALLOC_TUNABLES_VARIABLE, SAFE_PATH
 
 if TYPE_CHECKING:
@@ -194,6 +194,10 @@ class RayJob(Launcher):
     def num_pods(self, spec: JobSpec) -> int:
         """Count the workers and the head."""
         return spec.workers + 1
+
+    def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
+        """List the PriorityClass."""
+        return priority_class(spec)
 
     def pod_creator(self, job: JobStatus) -> str:
         """Name the RayCluster that makes the pods."""

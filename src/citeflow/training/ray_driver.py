@@ -162,10 +162,14 @@ def connected(arguments: argparse.Namespace) -> Iterator[int]:
         }
     try:
         ray.init(address="local" if arguments.here else arguments.address, **quiet)
-    except (ConnectionError, RayError) as error:
-        hint = "a node of the cluster can connect to it: HOST:6379 or auto"
-        reason = str(error).strip().partition("\n")[0]
-        raise UnavailableError(f"no Ray at {arguments.address}", reason, hint=hint) from None
+    except Exception as error:  # Ray raises that very class where its processes take too long
+        ray.shutdown()
+        if arguments.here:
+            hint = "a machine that is busy may need longer than Ray waits: run it again"
+            raise UnavailableError("Ray does not start", _first_line(error), hint=hint) from None
+        hint = "only a node of the cluster can join it: HOST:6379 or auto"
+        what = f"no Ray at {arguments.address}"
+        raise UnavailableError(what, _first_line(error), hint=hint) from None
     try:
         # As without Ray: each worker has a GPU of its own, or none has one.
         has_gpus = ray.cluster_resources().get("GPU", 0) >= arguments.workers

@@ -69,7 +69,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How all torchruns have ended."""
+    """The end of all torchruns."""
 
     exit_code: int
     """The first that was not 0."""

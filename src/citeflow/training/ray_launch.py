@@ -19,6 +19,13 @@ DRIVER = "citeflow.training.ray_driver"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Ray's own environment variable with the address of a cluster."""
 
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # or training would come after all else that the machine does
+    "RAY_memory_monitor_refresh_ms": "0",  # the kernel ends what needs too much memory
+}
+"""Environment variables of every process of a Ray that is started for a training."""
+
 INSTALL = "pip install '.[ray]' in a checkout of citeflow"
 
 
@@ -61,7 +68,7 @@ def own_cluster() -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **RAY_SETTINGS,
     }
 
 

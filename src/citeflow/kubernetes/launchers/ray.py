@@ -222,10 +222,7 @@ def driver_command(spec: JobSpec, identity: JobIdentity) -> list[str]:
 def environment(spec: JobSpec) -> list[KubeObject]:
     """Return the environment of a container; what torchrun alone needs, the driver gives it."""
     from citeflow.kubernetes import pod_template as pods
+    from citeflow.training.ray_launch import RAY_SETTINGS
 
     kept = [each for each in pods.environment(spec) if each["name"] not in FOR_TORCHRUN]
-    own = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_memory_monitor_refresh_ms": "0",  # the kernel ends what needs too much memory
-    }
-    return [*kept, *({"name": name, "value": value} for name, value in own.items())]
+    return [*kept, *({"name": name, "value": value} for name, value in RAY_SETTINGS.items())]

@@ -53,6 +53,37 @@ def test_torchrun_environment_keeps_tunables_from_ray(monkeypatch):
     assert "arena_max=1" in ray_driver.torchrun_environment()["GLIBC_TUNABLES"]
 
 
+def test_start_tries_again_where_a_busy_machine_was_too_slow(monkeypatch, capfd, tmp_path):
+    calls = []
+
+    def init(**options):
+        calls.append(options)
+        if len(calls) < 3:
+            raise Exception("The current node timed out during startup.\nIt did.")
+
+    monkeypatch.setattr(ray_driver.ray, "init", init)
+    here = driver_parser().parse_args(
+        ["--workers=3", "--restarts=1", f"--here={tmp_path}", "job.json"]
+    )
+    ray_driver.start(here)
+    assert [each["address"] for each in calls] == ["local"] * 3
+    assert calls[0]["num_cpus"] == 3
+    assert "attempt=2 why=The current node timed out during startup.\n" in capfd.readouterr().err
+    calls.clear()
+    monkeypatch.setattr(ray_driver, "START_TRIES", 2)
+    with pytest.raises(ray_driver.UnavailableError, match="Ray does not start, in tries: 2"):
+        ray_driver.start(here)
+
+
+def test_start_says_that_there_is_no_ray_at_an_address(monkeypatch):
+    def init(**options):
+        raise ConnectionError("Could not find any running Ray instance.\nMore.")
+
+    monkeypatch.setattr(ray_driver.ray, "init", init)
+    with pytest.raises(ray_driver.UnavailableError, match="no Ray at auto: Could not find any"):
+        ray_driver.start(ARGUMENTS)
+
+
 def test_actor_yields_the_lines_of_torchrun_and_its_exit_code(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a-secret")
     code = "import os; print(os.getenv('RAY_AUTH_TOKEN'), os.getenv('A')); print('b'); exit(7)"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError
 
@@ -52,6 +53,9 @@ OBJECT_STORE_BYTES = 75 * 2**20
 
 JOIN_TIMEOUT_S = 900
 """Longest wait for all places, and of a torchrun for the others: nodes and images take minutes."""
+
+START_TRIES = 3
+"""Ray gives itself 30 s to start, which a machine with other work may not suffice for."""
 
 POLL_S = 0.5
 
@@ -152,30 +156,48 @@ def connected(arguments: argparse.Namespace) -> Iterator[int]:
     Raises:
         UnavailableError: there is none at the address.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
-    if arguments.here:
-        quiet |= {
-            "num_cpus": arguments.workers,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-            "_temp_dir": str(arguments.here),
-        }
-    try:
-        ray.init(address="local" if arguments.here else arguments.address, **quiet)
-    except Exception as error:  # Ray raises that very class where its processes take too long
-        ray.shutdown()
-        if arguments.here:
-            hint = "a machine that is busy may need longer than Ray waits: run it again"
-            raise UnavailableError("Ray does not start", _first_line(error), hint=hint) from None
-        hint = "only a node of the cluster can join it: HOST:6379 or auto"
-        what = f"no Ray at {arguments.address}"
-        raise UnavailableError(what, _first_line(error), hint=hint) from None
+    start(arguments)
     try:
         # As without Ray: each worker has a GPU of its own, or none has one.
         has_gpus = ray.cluster_resources().get("GPU", 0) >= arguments.workers
         yield int(has_gpus) if arguments.gpus is None else arguments.gpus
     finally:
         ray.shutdown()
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Start a Ray here, in several tries, or connect to the one at the address.
+
+    Raises:
+        UnavailableError: it does not start, or there is none.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
+    if not arguments.here:
+        try:
+            ray.init(address=arguments.address, **options)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            what = f"no Ray at {arguments.address}"
+            hint = "only a node of the cluster can join it: HOST:6379 or auto"
+            raise UnavailableError(what, _first_line(error), hint=hint) from None
+        return
+    options |= {
+        "num_cpus": arguments.workers,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_temp_dir": str(arguments.here),
+    }
+    for number in range(1, START_TRIES + 1):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises this very class when its processes take too long
+            log("train", "Ray does not start", attempt=number, why=_first_line(error))
+            ray.shutdown()
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+    hint = "on a machine that is busy it may take longer than Ray waits: run it again"
+    raise UnavailableError("Ray does not start, in tries", START_TRIES, hint=hint)
 
 
 @contextlib.contextmanager

@@ -252,6 +252,18 @@ def test_job_and_torchrun_agree(case):
     assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
 
 
+def test_rayjob_fits_the_whole_crds_of_kuberay(case):
+    """Of as many versions as there are: `rayjob.v1-1.6.2.json`, `rayjob.v1-1.7.0.json`."""
+    found = list((SHARED / "schemas").glob("rayjob.*.json"))
+    if not found:
+        pytest.skip("the CRDs of KubeRay are not here; test_render_... knows the fields of a job's")
+    job = RAYJOB.render(*case)
+    for path in found:
+        schema = json.loads(path.read_text())["openAPIV3Schema"]
+        errors = jsonschema.Draft202012Validator(strict(schema)).iter_errors(job)
+        assert [error.message for error in errors] == [], path.name
+
+
 def test_rayjob_asks_for_what_its_driver_needs(case):
     spec, place = case
     job = RAYJOB.render(spec, place)

@@ -8,7 +8,7 @@ TAG ?= $(VERSION)-python3.11
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-IMAGES := train step serve small tensorboard
+IMAGES := train step serve small tensorboard ray
 
 .PHONY: help setup check versions generate run test faults e2e bench docs image push locks hooks
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Test the images as Kubernetes runs them: any uid, no rights, nothing to write to but /tmp, no network.
-# Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SERVE_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE
+# Usage: docker/try.sh TRAIN_IMAGE STEP_IMAGE SERVE_IMAGE SMALL_IMAGE TENSORBOARD_IMAGE RAY_IMAGE
 set -euo pipefail
-train=$1 step=$2 serve=$3 small=$4 tensorboard=$5
+train=$1 step=$2 serve=$3 small=$4 tensorboard=$5 ray=$6
 confined=(--rm --interactive --user 12345:12345 --read-only --tmpfs '/tmp:mode=1777,exec' --cap-drop ALL
   --security-opt no-new-privileges --network none --shm-size 1g)
 
@@ -74,4 +74,13 @@ PYTHON
 kill $server
 wait $server
 INSIDE
-echo 'all five work'
+echo 'ray: two workers on a small graph, each below an actor'
+docker run "${confined[@]}" "$ray" bash -eu -s <<'INSIDE'
+cd /tmp
+small='--set synthetic.num_papers=400 --set train.minutes=0.1'
+path() { python3 -c 'import json, sys; print(json.load(sys.stdin)["path"])'; }
+raw=$(python3 -m citeflow download synthetic $small | path)
+graph=$(python3 -m citeflow preprocess "$raw" $small | path)
+python3 -m citeflow train "$graph" --run-name try --workers 2 --launcher ray $small
+INSIDE
+echo 'all six work'

@@ -59,6 +59,7 @@ def main() -> None:
     pins = {name: dev[name] for name in dev if name != "torch" and not name.startswith(GPU_NAMES)}
     step = {name: pins[name] for name in resolve(of_step, pins) if name in pins}
     of_serve = {name: pins[name] for name in resolve(serve, pins) if name in pins}
+    of_ray = resolve([*train, *extras["ray"]], pins)
     of_train = resolve(train, step)
     of_torch = resolve([f"torch==={torch}"], step)
     gpu = {
@@ -83,6 +84,16 @@ def main() -> None:
     write(
         "serve/requirements.txt",
         {name: of_serve[name] for name in of_serve if name not in of_train},
+        TARGETS,
+    )
+    # Not in the development environment: Ray is as large as all else but torch.
+    write(
+        "ray/requirements.txt",
+        {
+            name: of_ray[name]
+            for name in of_ray
+            if name not in of_train and name != "torch" and not name.startswith(GPU_NAMES)
+        },
         TARGETS,
     )
     write("train/torch-cuda.txt", gpu, X86)

@@ -112,6 +112,13 @@ def test_serving_alone_imports_the_web_framework(modules):
         assert part == "serving" or not packages & {"fastapi", "starlette", "uvicorn"}, path
 
 
+def test_the_driver_alone_imports_ray(modules):
+    for path, (name, _) in modules.items():
+        packages = {name.split(".")[0] for name in imports(path)}
+        assert name == "training/ray_driver" or "ray" not in packages, path
+        assert "citeflow.training.ray_driver" not in set(imports(path)), path
+
+
 def test_components_import_only_kfp_and_the_library(checkout):
     allowed = {"kfp", "citeflow", "components", "typing", "google"}
     paths = [*checkout.glob("components/*.py"), *checkout.glob("components/*/component.py")]
@@ -194,12 +201,13 @@ def test_compile_works_without_the_train_extra():
 
 def test_training_works_without_kfp_and_kubernetes():
     code = "import citeflow.stages, citeflow.training.worker, citeflow.cli.main"
-    assert run_without(("kfp", "kubernetes"), code).returncode == 0
+    assert run_without(("kfp", "kubernetes", "ray"), code).returncode == 0
 
 
-@pytest.mark.parametrize("package", ["kfp", "torch"])
+@pytest.mark.parametrize("package", ["kfp", "torch", "ray"])
 def test_run_names_a_missing_package_before_it_begins(package, tmp_path):
     argv = ["run", "--data-root", str(tmp_path / "data")]
+    argv += ["--launcher", "ray"] if package == "ray" else []
     done = run_without((package,), f"from citeflow.cli.main import main; sys.exit(main({argv!r}))")
     assert done.returncode == 72
     assert done.stderr.startswith(f"error: package is not installed: {package}\nhint: pip install")

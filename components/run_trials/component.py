@@ -22,7 +22,7 @@ def run_trials(
         trials: Their names.
         run_name: Name of the experiment.
         run_id: Id of the pipeline run, a label of each job.
-        launcher: "local" trains in this step, "pytorchjob" and "trainjob" in a job for each trial.
+        launcher: "local" trains in this step, "pytorchjob", "trainjob" and "ray" in a job each.
         job: YAML text with the settings of each job.
         data_root: Mount path of the shared volume.
 

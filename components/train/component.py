@@ -26,7 +26,7 @@ def train(
         workers: Number of training processes.
         run_name: Name of the run, which its folders on the volume get.
         run_id: Id of the pipeline run, which the job gets as a label.
-        launcher: "local" trains in this step; "pytorchjob" and "trainjob" create such a job, and
+        launcher: "local" trains in this step; "pytorchjob", "trainjob" and "ray" create a job, and
             wait for it; "auto" takes the first that the cluster has.
         job: YAML text with the resources of the job.
         data_root: Where the shared volume is mounted.

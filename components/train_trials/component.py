@@ -24,7 +24,7 @@ def train_trials(
         run_name: Name of the search.
         workers: Number of training processes.
         run_id: Id of the pipeline run, a label of each job.
-        launcher: "local" trains in this step, "pytorchjob" and "trainjob" in a job for each trial.
+        launcher: "local" trains in this step, "pytorchjob", "trainjob" and "ray" in a job each.
         job: YAML text with the settings of each job.
         data_root: Mount path of the shared volume.
 

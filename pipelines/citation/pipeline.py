@@ -39,7 +39,7 @@ def citation(
         settings: YAML text merged over the preset, for example "train: {lr: 0.001}";
             `citeflow settings` lists them.
         workers: Number of training processes; of pods, where a job trains.
-        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+        launcher: "pytorchjob", "trainjob", "ray" train in pods of their own, "local" in the step
             Train; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}";
             `citeflow launch --help` lists all. Not used by "local".

@@ -32,7 +32,7 @@ def images(
         settings: YAML text over the defaults, for example "model: {architecture: resnet}";
             `citeflow settings --task images` lists them.
         workers: Number of training processes; of pods, where a job trains.
-        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+        launcher: "pytorchjob", "trainjob", "ray" train in pods of their own, "local" in the step
             Train; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}";
             `citeflow launch --help` lists all. Not used by "local".

@@ -36,7 +36,7 @@ def scaling(
             `citeflow settings` lists them.
         parallel: Number of trainings at a time, each with workers of its own; times of trainings
             that share cores do not compare.
-        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+        launcher: "pytorchjob", "trainjob", "ray" train in pods of their own, "local" in the step
             Run trials; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
             used by "local".

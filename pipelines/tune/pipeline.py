@@ -62,7 +62,7 @@ def tune(
         settings: YAML text merged over the preset, for example "evaluation: {protocol: all}", which
             compares trials by validation MRR among all papers; `citeflow settings` lists them.
         workers: Number of training processes of a trial; of pods, where jobs train.
-        launcher: "pytorchjob" and "trainjob" train in pods of their own, "local" in the step
+        launcher: "pytorchjob", "trainjob", "ray" train in pods of their own, "local" in the step
             Train trials; "auto" takes the first that the cluster has.
         job: YAML text with the resources of such a job, for example "{cpu: 4, memory: 16Gi}". Not
             used by "local".

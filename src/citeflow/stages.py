@@ -209,8 +209,10 @@ def fit(graph: Path, run: RunPaths, resolved: TaskConfig, request: TrainingReque
     asked = job_request(launcher, job, workers=workers, run_id=run_id, run_dir=run.folder)
     if asked is None:
         from citeflow.training.launch import train_locally
+        from citeflow.training.ray_launch import train_on_ray
 
-        return train_locally(graph, run, config=resolved, workers=workers)
+        train_here = train_locally if launcher == LOCAL else train_on_ray
+        return train_here(graph, run, config=resolved, workers=workers)
     from citeflow.kubernetes.launch import train_on_cluster
 
     return train_on_cluster(graph, run, config=resolved, request=asked)

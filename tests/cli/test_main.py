@@ -43,6 +43,8 @@ def ran(monkeypatch):
         (["run", "--set", "train.epoch=3"], 64, "did you mean train.epochs"),
         (["run", "--preset", "best"], 64, "seed"),
         (["run", "--config", "none.yaml"], 66, "none.yaml"),
+        (["run", "--launcher", "trainjob"], 64, "trainjob"),
+        (["run", "--ray-address", "auto"], 64, "with --launcher ray"),
         (["run", "--run-name", "My Run"], 64, "My Run"),
         (["run", "--task", "images"], 64, "not a dataset of the task images: synthetic"),
         (["run", "--dataset", "syntetic"], 66, "syntetic"),
@@ -150,6 +152,7 @@ def test_run_gives_the_pipeline_settings_and_absolute_paths(ran, capsys, tmp_pat
     assert arguments == {
         "dataset": str(tmp_path / "cora"),
         "workers": 3,
+        "launcher": "local",
         "run_name": "r1",
         "out_dir": str(tmp_path / "out"),
         "deploy": "",

@@ -33,9 +33,12 @@ class Cluster:
     def put_trainer(self, version):
         """Put the controller of Kubeflow Trainer."""
         image = f"ghcr.io/kubeflow/trainer/trainer-controller-manager:{version}"
+        self.put_controller("trainer", image)
+
+    def put_controller(self, name, image):
         pod = {"spec": {"containers": [{"name": "manager", "image": image}]}}
-        labels = {"app.kubernetes.io/name": "trainer"}
-        metadata = {"name": "trainer", "namespace": NAMESPACE, "labels": labels}
+        labels = {"app.kubernetes.io/name": name}
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
         spec = {"selector": {}, "template": pod}
         head = {"apiVersion": "apps/v1", "kind": "Deployment"}
         self.kube.put({**head, "metadata": metadata, "spec": spec})
@@ -146,7 +149,21 @@ def test_check_looks_at_the_kind_of_job_that_is_there(healthy):
     assert troubles(found) == set()
     assert found["trainjobs.trainer.kubeflow.org"].status == "ok"
     del healthy.kube.store.kinds["trainjobs"]
+    assert healthy.check()["rayjobs.ray.io"].status == "ok"
+    del healthy.kube.store.kinds["rayjobs"]
     assert healthy.check()["pytorchjobs.kubeflow.org"].status == "missing"
+
+
+@pytest.mark.parametrize(
+    ("image", "status"),
+    [("quay.io/kuberay/operator:v1.7.0", "ok"), ("kuberay/operator:v1.6.2", "ok"),
+     ("kuberay/operator:v1.4.1", "missing"), ("kuberay/operator:nightly", None)],
+)  # fmt: skip
+def test_check_knows_versions_of_kuberay_without_tokens(healthy, image, status):
+    healthy.put_controller("kuberay-operator", image)
+    found = healthy.check("ray").get("KubeRay")
+    assert (found.status if found else None) == status
+    assert "KubeRay" not in healthy.check("pytorchjob")
 
 
 def test_check_looks_for_what_jobs_refer_to(healthy):

@@ -278,17 +278,19 @@ def delete_worker(trial, job):
         AssertionError: none came, or the job had ended, so that nothing was disturbed.
     """
     pods = workers_of(trial, job)
-    victim = pods[min(trial.options.victim, len(pods) - 1)]
+    ranks = [pod for pod in pods if re.match("worker|node", trial.launcher.replica(pod))]
+    victim = ranks[min(trial.options.victim, len(ranks) - 1)]
     now = trial.client.job(trial.launcher, job.name)
     require(now and now.end is None, "the job ended before a worker could be deleted")
     trial.helper.core.delete_namespaced_pod(victim.name, trial.client.namespace, **LIMITS)
 
     def replacement():
-        uids = {pod.uid for pod in workers_of(trial, job) if pod.name == victim.name}
-        return next(iter(uids - {victim.uid}), None)
+        # KubeRay gives it another name.
+        uids = {pod.uid for pod in workers_of(trial, job)} - {pod.uid for pod in pods}
+        return next(iter(uids), None)
 
     uid = until(
-        f"another {victim.name}",
+        f"another pod for {victim.name}",
         replacement,
         timeout_s=min(300.0, trial.timeout_s),
         state=lambda: summarize(workers_of(trial, job)),

@@ -34,6 +34,7 @@ KINDS = {
     "priorityclasses": ("scheduling.k8s.io/v1", "PriorityClass"),
     "pytorchjobs": ("kubeflow.org/v1", "PyTorchJob"),
     "trainjobs": ("trainer.kubeflow.org/v1alpha1", "TrainJob"),
+    "rayjobs": ("ray.io/v1", "RayJob"),
     "clustertrainingruntimes": ("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"),
     "workflows": ("argoproj.io/v1alpha1", "Workflow"),
     "tensorboards": ("tensorboard.kubeflow.org/v1alpha1", "Tensorboard"),

@@ -1,12 +1,15 @@
-"""The operators of PyTorchJobs and TrainJobs, and the kubelet, of a cluster in memory."""
+"""The operators of PyTorchJobs, TrainJobs and RayJobs, and the kubelet, of a cluster in memory."""
 
 import contextlib
 import copy
 import json
 import re
+import shlex
 import socket
+import tempfile
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,6 +110,7 @@ class TrainingOperator:
             for plural, reconcile in (
                 ("pytorchjobs", self._pytorchjob),
                 ("trainjobs", self._trainjob),
+                ("rayjobs", self._rayjob),
             ):
                 if plural in self.store.kinds:
                     for job in self.store.list(plural):
@@ -192,6 +196,58 @@ class TrainingOperator:
         elif "Failed" in phases or restarts > self._backoff_limit(job):
             set_condition(job, status, "Failed")
 
+    def _rayjob(self, job, status):
+        """KubeRay: a cluster of head and workers, and the submitter when all of them run."""
+        spec, name = job["spec"], job["metadata"]["name"]
+        pods = self._pods_of(job)
+        if status.get("jobDeploymentStatus") in ("Complete", "Failed"):
+            for pod in pods:
+                if "ray.io/node-type" in pod["metadata"]["labels"]:
+                    self._delete(pod)
+            return
+        if spec.get("suspend"):
+            status["jobDeploymentStatus"] = "Suspended"
+            return
+        if status.get("jobDeploymentStatus", "Suspended") == "Suspended":
+            cluster = f"{name}-{job['metadata']['uid'][:5]}"
+            status |= {"startTime": timestamp(), "rayClusterName": cluster, "jobStatus": ""}
+            status["jobDeploymentStatus"] = "Initializing"
+        cluster = status["rayClusterName"]
+        wanted = {f"{cluster}-head": ("head", spec["rayClusterSpec"]["headGroupSpec"])}
+        for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+            for index in range(group["replicas"]):
+                wanted[f"{cluster}-{group['groupName']}-worker-{index}"] = ("worker", group)
+        nodes = {pod["metadata"]["name"]: pod for pod in pods}
+        for pod_name, (node_type, group) in wanted.items():
+            if pod_name not in nodes:
+                template = copy.deepcopy(group["template"])
+                # It waits for work, and is no process of its own here.
+                template["spec"]["restartPolicy"] = "Always"
+                labels = {"ray.io/node-type": node_type, "ray.io/cluster": cluster}
+                self._create_pod(job, pod_name, labels, template)
+        is_ready = all(
+            nodes.get(each, {"status": {}})["status"].get("phase") == "Running" for each in wanted
+        )
+        submitter = nodes.get(f"{name}-s7k2q")
+        if is_ready and not submitter:
+            template = copy.deepcopy(spec["submitterPodTemplate"])
+            container = template["spec"]["containers"][0]
+            # There is no Ray on the other pods: the driver starts one of its own.
+            *words, job_file = shlex.split(spec["entrypoint"])
+            folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+            container |= {"command": [*words, f"--here={folder}", job_file]}
+            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+            container["env"] += [{"name": key, "value": text} for key, text in token.items()]
+            self._create_pod(job, f"{name}-s7k2q", {}, template)
+        elif submitter:
+            status |= {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
+            phase = submitter["status"]["phase"]
+            if phase == "Succeeded":
+                status |= {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+            elif phase == "Failed":
+                status |= {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}
+                status |= {"reason": "AppFailed", "message": "Job entrypoint command failed"}
+
     def _backoff_limit(self, job):
         """The limit of the Job, which counts the restarts of all its pods; 6 by default."""
         runtime = self.kube.get("clustertrainingruntimes", "", job["spec"]["runtimeRef"]["name"])
@@ -247,6 +303,9 @@ class TrainingOperator:
         meta = job["metadata"]
         if job["kind"] == "PyTorchJob":
             about, reason = meta["name"], "FailedCreatePod"
+        elif job["kind"] == "RayJob":
+            about = f"{meta['name']}-{meta['uid'][:5]}"
+            reason = f"FailedToCreate{'Head' if name.endswith('head') else 'Worker'}Pod"
         else:
             about, reason = f"{meta['name']}-node-0", "FailedCreate"
         message = f'Error creating: pods "{name}" is forbidden: {self.refusal}'
@@ -290,6 +349,8 @@ class TrainingOperator:
         state |= {"state": {"running": {"startedAt": timestamp()}}, "ready": True}
         self._write(container, state, "Running")
         pod = self.kube.get("pods", container.namespace, container.pod)
+        if runs_ray(pod):
+            return
         if self.real:
             argv, environment = command_of(pod, lambda text: localized(text, container))
             container.process = Process(argv, {**environment, **self._given(pod)}, container.uid)
@@ -417,6 +478,11 @@ class TrainingOperator:
         status = {"phase": phase, "conditions": conditions, "containerStatuses": [state], **ip}
         patch = {"spec": {"nodeName": "node-0"}, "status": status}
         self.kube.patch("pods", container.namespace, container.pod, patch)
+
+
+def runs_ray(pod):
+    """Tell whether a pod is a node of Ray, which waits for work."""
+    return "ray.io/node-type" in pod["metadata"]["labels"]
 
 
 def set_condition(job, status, type_, value="True"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-IMAGES = ("train", "step", "serve", "small", "tensorboard")
+IMAGES = ("train", "step", "serve", "small", "tensorboard", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,7 @@ def locks(checkout):
         "train": train,
         "step": [*train, docker / "step/requirements.txt"],
         "serve": [*train, docker / "serve/requirements.txt"],
+        "ray": [*train, docker / "ray/requirements.txt"],
         "small": [docker / "small/setuptools.txt", docker / "small/requirements.txt"],
         "tensorboard": [docker / "tensorboard/requirements.txt"],
         "wheel": [docker / "wheel.txt"],
@@ -157,7 +158,7 @@ def script(checkout, image):
     text = (checkout / "docker/try.sh").read_text()
     assert text.count("docker run ") == text.count('docker run "${confined[@]}"') == len(IMAGES)
     scripts = re.findall(r"<<'INSIDE'\n(.*?)^INSIDE$", text, re.S | re.M)
-    return dict(zip(("train", "step", "serve", "tensorboard"), scripts, strict=True))[image]
+    return dict(zip(("train", "step", "serve", "tensorboard", "ray"), scripts, strict=True))[image]
 
 
 def test_workers_train_and_leave_a_model(start, checkout):

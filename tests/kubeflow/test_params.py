@@ -50,6 +50,7 @@ def test_of_pipeline_leaves_out_lists_and_other_parameters():
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_job_request_checks_that_the_pods_see_the_run(launcher, monkeypatch):
     monkeypatch.setenv(IMAGE_VARIABLE, "i:1")
+    monkeypatch.setenv("KFP_POD_NAME", "citation-x7k2q-2104")  # elsewhere Ray needs no pods
     job = "{cpu: 2, volumes: {claim: /mnt/data}}"
     folder = Path("/mnt/data/runs/a")
     request = job_request(launcher, job, workers=3, run_id="id", run_dir=folder)

@@ -18,6 +18,7 @@ RUN_ID = "6b2c1e9e-1111-2222-3333-444455556666"
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PYTORCHJOB = LAUNCHERS["pytorchjob"]
 TRAINJOB = LAUNCHERS["trainjob"]
+RAYJOB = LAUNCHERS["ray"]
 
 
 def pause(seconds):

@@ -3,7 +3,7 @@
 import pytest
 
 from citeflow.kubernetes import client as kube_client
-from citeflow.kubernetes.choice import choose_launcher
+from citeflow.kubernetes.choice import choose_launcher, trains_here
 
 
 @pytest.fixture
@@ -26,6 +26,8 @@ def test_choose_launcher_takes_the_first_kind_that_the_cluster_has(step, kube, c
     assert choose_launcher("auto") == "trainjob"
     assert "auto takes launcher=trainjob" in capfd.readouterr().err
     del kube.store.kinds["trainjobs"]
+    assert choose_launcher("auto") == "ray"
+    del kube.store.kinds["rayjobs"]
     assert choose_launcher("auto") == "local"
     assert "no pytorchjobs.kubeflow.org; no trainjobs.trainer" in capfd.readouterr().err
 
@@ -50,3 +52,11 @@ def test_choose_launcher_asks_nothing_outside_of_a_step(monkeypatch, kube):
     assert choose_launcher("auto") == "local"
     assert choose_launcher("trainjob") == "trainjob"
     assert kube.requests == []
+
+
+def test_trains_here_is_true_of_ray_outside_of_a_step_only(monkeypatch):
+    monkeypatch.delenv("KFP_POD_NAME", raising=False)
+    names = ("local", "ray", "pytorchjob")
+    assert [trains_here(name) for name in names] == [True, True, False]
+    monkeypatch.setenv("KFP_POD_NAME", "citation-x7k2q-2104")
+    assert [trains_here(name) for name in names] == [True, False, False]

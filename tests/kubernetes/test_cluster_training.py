@@ -110,6 +110,16 @@ def test_train_on_cluster_deleted_pod_changes_no_bit(train, undisturbed, launche
     assert digest(model) == digest(undisturbed)
 
 
+@pytest.mark.fault("F1", nightly=True)
+def test_train_on_cluster_by_ray_makes_the_same_bits(train, undisturbed, capfd):
+    """KubeRay's stand-in runs the job's own command, on a Ray of this machine."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    assert digest(train("ray", "ray")) == digest(undisturbed)
+    err = capfd.readouterr().err
+    assert "submitter | worker-0 | " in err
+    assert "submitter | worker-1 | " in err
+
+
 def test_compiled_pipeline_trains_in_pods(tmp_path, monkeypatch, capfd):
     """From the download to the report; only the cluster is a stand-in."""
     root = tmp_path / "data"

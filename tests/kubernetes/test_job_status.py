@@ -1,12 +1,13 @@
 """Jobs and pods as real servers describe them (shared/recordings), and what is read from them."""
 
+import copy
 import datetime
 import json
 import math
 import re
 
 import pytest
-from clusters import PYTORCHJOB, SHARED, TRAINJOB, identity
+from clusters import PYTORCHJOB, RAYJOB, SHARED, TRAINJOB, identity
 from fakes.operator import RECORDED
 from kubernetes import client as k8s
 
@@ -126,15 +127,17 @@ def a_job(launcher, *conditions, deadline_hours=1.0):
     created = "2026-11-28T12:00:00Z"
     job["metadata"] |= {"uid": "u", "resourceVersion": "7", "creationTimestamp": created}
     status = [{"type": type_, "status": value, "message": type_} for type_, value in conditions]
-    return {**job, "status": {"conditions": status}}
+    states = [type_ for type_, value in conditions if value == "True"]
+    of_ray = {"jobDeploymentStatus": states[-1] if states else "Running", "jobStatus": "SUCCEEDED"}
+    return {**job, "status": of_ray if launcher is RAYJOB else {"conditions": status}}
 
 
 @pytest.mark.parametrize(
     ("condition", "succeeded"),
     [
         ("Succeeded", {"pytorchjob": True, "trainjob": None}),
-        ("Complete", {"pytorchjob": None, "trainjob": True}),
-        ("Failed", {"pytorchjob": False, "trainjob": False}),
+        ("Complete", {"pytorchjob": None, "trainjob": True, "ray": True}),
+        ("Failed", {"pytorchjob": False, "trainjob": False, "ray": False}),
         *((other, {}) for other in ("Created", "Running", "Restarting", "Suspended")),
     ],
 )
@@ -154,3 +157,43 @@ def test_overdue_counts_from_the_start_unless_suspended(launcher):
     assert job.overdue_s(noon + datetime.timedelta(hours=2)) == 3600
     suspended = launcher.status(a_job(launcher, ("Suspended", "True")))
     assert suspended.overdue_s(noon + datetime.timedelta(hours=2)) == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "STOPPED"),
+        ({"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded"}, "DeadlineExceeded"),
+        (
+            {"jobDeploymentStatus": "Failed", "reason": "AppFailed", "message": "code 1\nlogs\n"},
+            "AppFailed: code 1",
+        ),
+        ({"jobDeploymentStatus": "ValidationFailed", "message": "no"}, "ValidationFailed: no"),
+    ],
+)
+def test_end_of_a_rayjob_says_why(status, reason):
+    end = RAYJOB.status({**a_job(RAYJOB), "status": status}).end
+    assert (end.succeeded, end.reason) == (False, reason)
+
+
+@pytest.mark.parametrize("state", ["", "Initializing", "Running", "Waiting", "Retrying"])
+def test_rayjob_that_goes_on_has_no_end(state):
+    status = {"jobDeploymentStatus": state, "jobStatus": "FAILED", "rayClusterName": "a-x7k2q"}
+    job = RAYJOB.status({**a_job(RAYJOB), "status": status})
+    assert (job.end, job.is_suspended, RAYJOB.pod_creator(job)) == (None, False, "a-x7k2q")
+
+
+def test_pods_of_a_rayjob_are_told_apart_by_their_labels():
+    bodies = []
+    for name, labels in (
+        ("a-x7k2q-head", {"ray.io/node-type": "head"}),
+        ("a-x7k2q-workers-worker-9k2lp", {"ray.io/node-type": "worker"}),
+        ("a-b8z4m", {}),
+    ):
+        body = copy.deepcopy(RECORDED["running"])
+        body["metadata"] |= {"name": name, "labels": labels}
+        bodies.append(body)
+    pods = read(*bodies)
+    assert [RAYJOB.replica(pod) for pod in pods] == ["head", "worker-9k2lp", "submitter"]
+    assert [RAYJOB.has_log(pod) for pod in pods] == [False, False, True]
+    assert [RAYJOB.takes_place(pod) for pod in pods] == [True, True, False]

@@ -4,15 +4,18 @@
 """
 
 import copy
+import itertools
 import json
 import os
 import re
+import shlex
 
 import jsonschema
+import kuberay
 import kubernetes_validate
 import pytest
 import yaml
-from clusters import NAMESPACE, PYTORCHJOB, SHARED, TRAINJOB, identity
+from clusters import NAMESPACE, PYTORCHJOB, RAYJOB, SHARED, TRAINJOB, identity
 from fakes.operator import TrainingOperator
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,7 @@ from citeflow.kubernetes.identity import RUN_ID, Owner
 from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import SPEC_SHA256
 from citeflow.kubernetes.pod_template import RENDEZVOUS_PORT
+from citeflow.training.ray_launch import driver_parser
 
 STEP = Owner(name="citation-x7k2q-2104", uid="c0ffee00-1111-2222-3333-444455556666")
 CASES = {
@@ -104,6 +108,8 @@ def repeated(value, schema):
 
 
 def schema_errors(job):
+    if job["kind"] == "RayJob":
+        return kuberay.schema_errors(job)
     found = list((SHARED / "schemas").glob(f"{job['kind'].lower()}.*.json"))
     if not found:
         pytest.skip("the schemas of the kinds are not here")
@@ -122,6 +128,9 @@ def pod_of(job):
         replicas = job["spec"]["pytorchReplicaSpecs"]["Worker"]
         template = copy.deepcopy(replicas["template"])
         template["spec"]["restartPolicy"] = replicas["restartPolicy"]
+    elif job["kind"] == "RayJob":
+        template = kuberay.pods(job)["worker"]
+        template["spec"]["containers"][0] |= {"command": ["ray"], "args": ["start"]}
     else:
         (patch,) = job["spec"]["runtimePatches"]
         (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
@@ -180,26 +189,34 @@ def test_schema_finds_wrong_fields(path, value):
     assert len(schema_errors(job)) == 1
 
 
+def pods_of(job):
+    """Return a pod of each kind that a job has."""
+    others = kuberay.pods(job).values() if job["kind"] == "RayJob" else []
+    head = {"apiVersion": "v1", "kind": "Pod"}
+    return [pod_of(job), *({**head, **pod} for pod in others)]
+
+
 def test_pod_fits_the_schema_of_pods(job):
-    for version in ("1.31", "1.34"):
-        kubernetes_validate.validate(pod_of(job), version, strict=True)
+    for version, pod in itertools.product(("1.31", "1.34"), pods_of(job)):
+        kubernetes_validate.validate(pod, version, strict=True)
 
 
 @pytest.mark.fault("F37")
 def test_pod_is_restricted_and_labelled(job):
-    pod = pod_of(job)
-    found = violations(pod["spec"], pod["metadata"]["annotations"])
-    assert found == []
-    container = container_of(job)
-    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-    assert {"/tmp", "/dev/shm"} <= set(mounted)
-    assert sorted(mounted.values()) == sorted(volumes)
-    assert all(volumes[name]["emptyDir"]["sizeLimit"] for name in ("tmp", "shared-memory"))
-    assert container["resources"]["requests"] == container["resources"]["limits"]
-    for labels in (job["metadata"]["labels"], pod["metadata"]["labels"]):
-        assert labels["app.kubernetes.io/managed-by"] == "citeflow"
-        assert 1 <= len(labels[RUN_ID]) <= 63
+    for pod in pods_of(job):
+        found = violations(pod["spec"], pod["metadata"]["annotations"])
+        assert found == []
+        (container,) = pod["spec"]["containers"]
+        mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        assert {"/tmp", "/dev/shm"} <= set(mounted)
+        assert sorted(mounted.values()) == sorted(volumes)
+        assert all(volumes[name]["emptyDir"]["sizeLimit"] for name in ("tmp", "shared-memory"))
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        for labels in (job["metadata"]["labels"], pod["metadata"]["labels"]):
+            assert labels["app.kubernetes.io/managed-by"] == "citeflow"
+            assert 1 <= len(labels[RUN_ID]) <= 63
 
 
 def test_job_and_torchrun_agree(case):
@@ -233,6 +250,67 @@ def test_job_and_torchrun_agree(case):
     assert job["spec"]["activeDeadlineSeconds"] == policy["activeDeadlineSeconds"]
     host = f"{place.name}-node-0-0.{place.name}"
     assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
+
+
+def test_rayjob_fits_the_whole_crds_of_kuberay(case):
+    """Of as many versions as there are: `rayjob.v1-1.6.2.json`, `rayjob.v1-1.7.0.json`."""
+    found = list((SHARED / "schemas").glob("rayjob.*.json"))
+    if not found:
+        pytest.skip("the CRDs of KubeRay are not here; test_render_... knows the fields of a job's")
+    job = RAYJOB.render(*case)
+    for path in found:
+        schema = json.loads(path.read_text())["openAPIV3Schema"]
+        errors = jsonschema.Draft202012Validator(strict(schema)).iter_errors(job)
+        assert [error.message for error in errors] == [], path.name
+
+
+def test_rayjob_asks_for_what_its_driver_needs(case):
+    spec, place = case
+    job = RAYJOB.render(spec, place)
+    assert len(job["metadata"]["name"]) <= 47  # KubeRay appends six letters, and then others
+    driver = shlex.split(job["spec"]["entrypoint"])
+    module, options = driver[3], driver_parser().parse_args(driver[4:])
+    assert (driver[:3], module) == (["python3", "-P", "-m"], "citeflow.training.ray_driver")
+    assert (options.workers, options.processes) == (spec.workers, spec.processes)
+    assert (options.restarts, options.gpus or 0) == (spec.restarts, spec.gpus)
+    assert (str(options.job), options.address, options.here) == (place.job_file, "auto", None)
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    (group,) = cluster["workerGroupSpecs"]
+    sizes = {group[name] for name in ("replicas", "minReplicas", "maxReplicas")}
+    assert sizes == {spec.workers}
+    # The driver asks for one CPU and these GPUs at each place, and finds them on workers alone.
+    assert group["rayStartParams"]["num-cpus"] == "1"
+    assert group["rayStartParams"].get("num-gpus", "0") == str(spec.gpus)
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert job["spec"]["activeDeadlineSeconds"] == max(1, round(3600 * spec.deadline_hours))
+    # Without it, KubeRay would keep the pods of a job that has ended, and Kueue refuse the job.
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+
+
+def test_rayjob_gives_torchrun_alone_what_ray_itself_must_not_have():
+    names = {entry["name"] for entry in container_of(RAYJOB.render(JobSpec(), identity()))["env"]}
+    assert not names & {"GLIBC_TUNABLES", "PYTHONSAFEPATH"}
+    assert {"POD_IP", "OMP_NUM_THREADS", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"} <= names
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("lab.example/x/citeflow-train:0.1.0-python3.13", "lab.example/x/citeflow-ray:0.1.0-"),
+        ("lab.example/mine:7", "lab.example/mine:7"),
+    ],
+)
+def test_rayjob_takes_the_image_that_has_ray(image, expected):
+    job = RAYJOB.render(JobSpec(image=image), identity())
+    for pod in kuberay.pods(job).values():
+        assert pod["spec"]["containers"][0]["image"].startswith(expected)
+
+
+def test_rayjob_pins_the_ray_of_its_image(checkout):
+    lock = (checkout / "docker" / "ray" / "requirements.txt").read_text()
+    version = RAYJOB.render(JobSpec(), identity())["spec"]["rayClusterSpec"]["rayVersion"]
+    assert f"\nray=={version} " in lock
 
 
 @pytest.mark.fault("F44")
@@ -321,6 +399,7 @@ CHANGES = {
 UNSAID = {
     "pytorchjob": {"runtime", "unschedulable_minutes"},
     "trainjob": {"image_pull_policy", "keep_hours", "priority_class", "unschedulable_minutes"},
+    "ray": {"runtime", "keep_hours", "unschedulable_minutes"},
 }
 """Settings that a kind of job has no field for."""
 

@@ -80,7 +80,7 @@ def test_launcher_uses_exactly_its_rules(launcher, tmp_path):
         eventually(lambda: any(seen.resource == "events" for seen in kube.requests))
         operator.refusal = ""
         eventually(lambda: any(seen.resource == "nodes" for seen in kube.requests))
-        operator.places = 2
+        operator.places = 9
         eventually(lambda: any(seen.resource == "pods/log" for seen in kube.requests))
         second.run.model.touch()
         thread.join(20)

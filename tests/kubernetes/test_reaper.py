@@ -14,7 +14,8 @@ from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.reaper import reap
 
-CALLS = [("pytorchjobs", "list"), ("trainjobs", "list"), ("workflows", "list"), ("pods", "get")]
+JOBS = [(launcher.plural, "list") for launcher in LAUNCHERS.values()]
+CALLS = [*JOBS, ("workflows", "list"), ("pods", "get")]
 
 
 class Cluster:
@@ -36,7 +37,10 @@ class Cluster:
         job["metadata"]["ownerReferences"] = [reference(each) for each in owners]
         given = conditions or {}
         status = [{"type": name, "status": value} for name, value in given.items()]
-        return self.kube.put({**job, "status": {"conditions": status}})["metadata"]["name"]
+        states = [name for name, value in given.items() if value == "True"]
+        of_ray = {"jobDeploymentStatus": states[-1]} if states else {}
+        said = of_ray if self.launcher.name == "ray" else {"conditions": status}
+        return self.kube.put({**job, "status": said})["metadata"]["name"]
 
     def workflow(self, phase, run_id=RUN_ID):
         labels = {identity_module.RUN_ID: run_id}
@@ -139,8 +143,8 @@ def test_reap_deletes_jobs_past_their_deadline(cluster):
 
 @pytest.mark.parametrize(
     ("condition", "ends"),
-    [("Succeeded", "pytorchjob"), ("Complete", "trainjob"), ("Failed", "pytorchjob trainjob"),
-     ("Running", ""), ("Restarting", ""), ("Suspended", "")],
+    [("Succeeded", "pytorchjob"), ("Complete", "trainjob ray"),
+     ("Failed", "pytorchjob trainjob ray"), ("Running", ""), ("Restarting", ""), ("Suspended", "")],
 )  # fmt: skip
 def test_reap_keeps_the_logs_of_ended_jobs(cluster, condition, ends):
     cluster.workflow("Failed")

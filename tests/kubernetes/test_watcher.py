@@ -8,6 +8,7 @@ import pytest
 from clusters import (
     NAMESPACE,
     PYTORCHJOB,
+    RAYJOB,
     TRAINJOB,
     close,
     connect,
@@ -178,7 +179,8 @@ def test_train_believes_the_model_not_exit_codes(start, operator, code, model, c
 CONDITIONS = [
     (PYTORCHJOB, "Succeeded"),
     (TRAINJOB, "Complete"),
-    *((launcher, end) for launcher in (PYTORCHJOB, TRAINJOB) for end in ("Failed", "deleted")),
+    (RAYJOB, "Complete"),
+    *((each, end) for each in (PYTORCHJOB, TRAINJOB, RAYJOB) for end in ("Failed", "deleted")),
 ]
 
 
@@ -203,7 +205,8 @@ def test_train_believes_the_manifest_not_the_condition(
                 kube.remove(launcher.plural, NAMESPACE, job["metadata"]["name"])
             else:
                 end = {"type": condition, "status": "True", "message": "as the test says"}
-                status = {"status": {"conditions": [end]}}
+                of_ray = {"jobDeploymentStatus": condition, "jobStatus": "SUCCEEDED"}
+                status = {"status": of_ray if launcher is RAYJOB else {"conditions": [end]}}
                 kube.patch(launcher.plural, NAMESPACE, job["metadata"]["name"], status)
 
     client = connect(kube.url, sleep=end_the_job)
@@ -381,7 +384,7 @@ def test_train_says_why_pods_are_refused(
         step = Step(kube, operator, watcher_of(client, tmp_path, launcher=launcher, spec=spec))
         eventually(lambda: "are=no pods yet, pods" in stderr())
         raised = step.end()
-    assert error in raised.what
+    assert error.replace("of 2", f"of {launcher.num_pods(spec)}") in raised.what
     assert words in raised.value
     assert words in stderr()
     assert hint in raised.hint

@@ -8,7 +8,7 @@ import yaml
 from kustomize import containers, pod_template, split_image
 from pod_security import violations
 
-ENDING = ("Job", "CronJob", "PyTorchJob", "TrainJob")
+ENDING = ("Job", "CronJob", "PyTorchJob", "TrainJob", "RayJob")
 """Kinds that run to an end, and need a deadline."""
 
 SERVING = ("Deployment", "InferenceService")
@@ -23,6 +23,8 @@ def quantity(text):
 
 def worker(job):
     """Return the pod of a job as a PodTemplate."""
+    if job["kind"] == "RayJob":
+        return job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]
     if job["kind"] == "PyTorchJob":
         return job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
     (patch,) = job["spec"]["runtimePatches"]
@@ -115,7 +117,7 @@ def test_pods_have_requests_limits_ends_and_fixed_images(checkout, objects):
     made = list(steps(checkout))
     found += [text for name, part, _ in made for text in findings(name, {"kind": "step"}, [part])]
     kinds = {thing["kind"] for thing, _, _ in objects.values()}
-    assert {"CronJob", "PyTorchJob", "TrainJob", *SERVING} <= kinds
+    assert {"CronJob", "PyTorchJob", "TrainJob", "RayJob", *SERVING} <= kinds
     assert len(made) == 6
     assert found == []
 

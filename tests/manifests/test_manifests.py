@@ -8,6 +8,7 @@ from kustomize import CLUSTER_SCOPED, containers, pod_template, split_image
 from pod_security import violations
 
 from citeflow import __version__
+from citeflow.kubernetes.launchers.ray import DASHBOARD_PORT
 from citeflow.kubernetes.pod_template import METRICS_PORT, ports
 
 SECRET_KEY = re.compile(
@@ -33,6 +34,7 @@ WORKER = {
     "app.kubernetes.io/managed-by": "citeflow",
     "pipeline/runid": "1",
 }
+HEAD = {**WORKER, "ray.io/node-type": "head"}
 STAGES = ("download", "preprocess", "train", "evaluate", "publish", "index")
 BYTES = {"": 1, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3}
 
@@ -392,7 +394,8 @@ def test_policies_open_existing_ports(everything):
             }
             chosen = [pod for pod in pods(objects).values() if selects(selector, labels(pod))]
             of_workers = {METRICS_PORT} if selects(selector, WORKER) else set()
-            assert ports <= of_workers | {
+            of_heads = {DASHBOARD_PORT} if selects(selector, HEAD) else set()
+            assert ports <= of_workers | of_heads | {
                 port["name"]
                 for pod in chosen
                 for part in pod["spec"]["containers"]
@@ -421,6 +424,16 @@ def test_policy_lets_prometheus_alone_reach_worker_metrics(folder, render):
     (kept,) = [step for step in endpoint["relabelings"] if step["action"] == "keep"]
     known = [port.name for port in ports()] + [""]
     assert [name for name in known if re.fullmatch(kept["regex"], name)] == ["metrics", ""]
+
+
+def test_policy_lets_kuberay_alone_reach_the_head_of_a_cluster(folder, render):
+    (policy,) = render(folder / "components" / "ray")
+    chosen = policy["spec"]["podSelector"]
+    assert [selects(chosen, each) for each in (HEAD, WORKER, STEP)] == [True, False, False]
+    (rule,) = policy["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
+    assert [port["port"] for port in rule["ports"]] == [DASHBOARD_PORT]
 
 
 @pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/part-of"])

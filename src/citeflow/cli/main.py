@@ -150,7 +150,7 @@ def citeflow() -> None:
 
 
 @click.command(cls=options.RecordCommand)
-@options.workers
+@options.workers_here
 @options.output
 @click.option(
     "--deploy",
@@ -162,7 +162,7 @@ def citeflow() -> None:
 @options.local_run
 @options.settings
 def run(
-    workers: int,
+    here: options.WorkersHere,
     out: Path | None,
     deploy: str,
     local: options.LocalRun,
@@ -171,6 +171,7 @@ def run(
     """Run the whole pipeline on this machine."""
     resolved = settings.resolve()
     options.require("kfp", "torch")
+    here.settle()
     from citeflow.kubeflow.local_runner import run_pipeline
     from citeflow.kubeflow.pipelines import PIPELINES
     from citeflow.reporting import mlflow_client
@@ -185,7 +186,11 @@ def run(
     mlflow_client.check()
     check_output_folders(paths.data_root, folder)
     shared = local.arguments(paths, resolved)
-    own: dict[str, str | int] = {"workers": workers, "out_dir": str(folder)}
+    own: dict[str, str | int] = {
+        "workers": here.workers,
+        "launcher": here.launcher,
+        "out_dir": str(folder),
+    }
     if resolved.task == CITATION:
         own["deploy"] = deploy
     arguments = {**shared, **own}

@@ -25,6 +25,7 @@ from citeflow.errors import (
     TrainingError,
 )
 from citeflow.files import termination_message
+from citeflow.kubernetes.launchers import LAUNCHERS_HERE, LOCAL
 from citeflow.paths import RunPaths
 from citeflow.tasks import TASKS, dataset_names, get_task, load_settings, task_of
 from citeflow.training import sandbox
@@ -268,6 +269,52 @@ workers = click.option(
     show_default=True,
     metavar="N",
     help="Training processes.",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkersHere:
+    """The training processes of this machine, and what starts them."""
+
+    workers: int
+    launcher: str
+    ray_address: str
+
+    def settle(self) -> None:
+        """Check that they can be started, and let those who start them know where Ray is.
+
+        Raises:
+            MissingPackageError: Ray is not installed.
+            ConfigError: an address of Ray is given to another launcher.
+        """
+        if self.launcher == LOCAL and self.ray_address:
+            raise ConfigError("--ray-address", self.ray_address, hint="with --launcher ray")
+        if self.launcher != LOCAL:
+            from citeflow.training import ray_launch
+
+            require("ray", hint=ray_launch.INSTALL)
+            if self.ray_address:
+                os.environ[ray_launch.ADDRESS_VARIABLE] = self.ray_address
+
+
+workers_here = grouped(
+    "here",
+    WorkersHere,
+    workers,
+    click.option(
+        "--launcher",
+        type=click.Choice(LAUNCHERS_HERE),
+        default=LOCAL,
+        show_default=True,
+        help="What starts them: torchrun, or Ray with a torchrun for each.",
+    ),
+    click.option(
+        "--ray-address",
+        default="",
+        metavar="HOST:PORT",
+        help="A Ray cluster that this machine is a node of; by default $RAY_ADDRESS, else a Ray "
+        "of this training alone.",
+    ),
 )
 
 run_name = click.option("--run-name", type=RunName(), required=True, help="Of a-z, 0-9 and -.")

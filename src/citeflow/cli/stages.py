@@ -13,7 +13,6 @@ from citeflow.artifacts import (
     resolve_artifact,
 )
 from citeflow.cli import options
-from citeflow.kubernetes.launchers import LOCAL
 from citeflow.tasks import get_task, task_of
 from citeflow.utils.logging import emit
 
@@ -58,14 +57,14 @@ def preprocess(raw: Path, data_root: Path, settings: options.Settings) -> None:
 @click.command(cls=options.RecordCommand)
 @click.argument("graph", type=options.Folder())
 @options.run_name
-@options.workers
+@options.workers_here
 @options.data_root
 @options.trust_code
 @options.settings
 def train(
     graph: Path,
     run_name: str,
-    workers: int,
+    here: options.WorkersHere,
     data_root: Path,
     trust_code: bool,
     settings: options.Settings,
@@ -79,16 +78,17 @@ def train(
     prepared = LocalArtifact.open(graph, kind, data_root)
     options.require("torch")
     resolved = options.bring_files(resolved, data_root, trust_code=trust_code)
+    here.settle()
     model = LocalArtifact()
     from citeflow import stages
 
     stages.train(
         prepared,
         config.to_yaml(resolved),
-        workers,
+        here.workers,
         run_name,
         RUN_ID,
-        LOCAL,
+        here.launcher,
         "",
         data_root=str(data_root),
         model=model,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kubernetes import client as k8s
 
-from citeflow.doctor import Finding, expect, kfp_cluster, rbac, runtimes
+from citeflow.doctor import Finding, expect, kfp_cluster, kuberay, rbac, runtimes
 from citeflow.doctor.kube_client import Check, Cluster, run_check
 from citeflow.kubeflow.pipeline_spec import largest_limits
 from citeflow.kubeflow.pipelines import PIPELINES
@@ -231,6 +231,7 @@ CHECKS: dict[str, Check] = {
     "resources": check_custom_resources,
     "what jobs refer to": check_prerequisites,
     "runtimes": runtimes.check,
+    "KubeRay": kuberay.check,
     f"claim {CLAIM}": check_claim,
     "rights": rbac.check,
     "namespace": check_namespace,

@@ -1,5 +1,7 @@
 """Run the checks of a cluster: each asks once, within a time limit; a failure is a finding."""
 
+import functools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +45,25 @@ class Cluster:
             if error.status == 404:
                 return None
             raise
+
+
+def controller_version(cluster: Cluster, name: str) -> tuple[int, ...]:
+    """Return the version of the newest controller of a name by its image's tag; empty if unknown.
+
+    Args:
+        cluster: any of its namespaces may have the controller.
+        name: its label app.kubernetes.io/name.
+    """
+    api = k8s.AppsV1Api(cluster.client.api)
+    selector = f"app.kubernetes.io/name={name}"
+    call = functools.partial(api.list_deployment_for_all_namespaces, label_selector=selector)
+    images = [
+        container.image
+        for each in cluster.read(call).items
+        for container in each.spec.template.spec.containers
+    ]
+    tags = [re.search(r":v?(\d+)\.(\d+)\.(\d+)$", image) for image in images]
+    return max((tuple(map(int, tag.groups())) for tag in tags if tag), default=())
 
 
 Check = Callable[[Cluster], Iterator[Finding]]

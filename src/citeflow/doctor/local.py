@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from citeflow.doctor import Finding
 from citeflow.kubernetes.job_spec import CLAIM
-from citeflow.kubernetes.launchers import LAUNCHERS
+from citeflow.kubernetes.launchers import LAUNCHERS, LAUNCHERS_HERE
 
-JOBS = " and ".join(f"`{name}`" for name in LAUNCHERS)
+JOBS = " and ".join(f"`{name}`" for name, each in LAUNCHERS.items() if not each.works_here)
+HERE = " and ".join(f"`{name}`" for name in LAUNCHERS_HERE)
 
 IGNORED = {
     "claims": f"data, models and logs go to --data-root, not to the claim {CLAIM}",
@@ -18,7 +19,7 @@ IGNORED = {
     "caching": "what is on the disk already is taken by its digest, with or without caching",
     "security context": "no other user, no read-only root, no dropped capabilities",
     "timeouts": "a step may run for ever; Ctrl-C ends it",
-    "launcher": f"{JOBS} need a cluster; `local` trains in processes of this machine",
+    "launcher": f"{JOBS} need a cluster; {HERE} train in processes of this machine",
 }
 """Ignored settings, and what holds instead."""
 

@@ -1,13 +1,11 @@
 """Check Kubeflow Trainer and its ClusterTrainingRuntimes: what they do to long trainings."""
 
-import functools
-import re
 from collections.abc import Iterator
 
 from kubernetes import client as k8s
 
 from citeflow.doctor import Finding, expect
-from citeflow.doctor.kube_client import Cluster
+from citeflow.doctor.kube_client import Cluster, controller_version
 from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import KubeObject
 
@@ -51,7 +49,7 @@ def _check_times_to_live(cluster: Cluster, runtimes: dict[str, KubeObject]) -> I
     ]
     if not mortal:
         return
-    version = _trainer_version(cluster)
+    version = controller_version(cluster, "trainer")
     shown = ".".join(map(str, version)) or "unknown"
     hint = "remove ttlSecondsAfterFinished: up to 2.3.0, an ended job is made again without end"
     what = "runtimes with a time to live"
@@ -64,17 +62,3 @@ def _backoff_limit(runtime: KubeObject) -> int | None:
     jobs = runtime["spec"]["template"]["spec"].get("replicatedJobs") or []
     limits = [job["template"]["spec"].get("backoffLimit") for job in jobs if job["name"] == "node"]
     return limits[0] if limits else None
-
-
-def _trainer_version(cluster: Cluster) -> tuple[int, ...]:
-    """Return the version of the newest controller by its image's tag; empty where unknown."""
-    api = k8s.AppsV1Api(cluster.client.api)
-    selector = "app.kubernetes.io/name=trainer"
-    call = functools.partial(api.list_deployment_for_all_namespaces, label_selector=selector)
-    images = [
-        container.image
-        for each in cluster.read(call).items
-        for container in each.spec.template.spec.containers
-    ]
-    tags = [re.search(r":v?(\d+)\.(\d+)\.(\d+)$", image) for image in images]
-    return max((tuple(map(int, tag.groups())) for tag in tags if tag), default=())

@@ -15,8 +15,9 @@ from pydantic import field_validator
 from citeflow import paths
 from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError
+from citeflow.kubernetes.choice import trains_here
 from citeflow.kubernetes.job_spec import IMAGE, IMAGE_VARIABLE, JobRequest, check_mounted, from_yaml
-from citeflow.kubernetes.launchers import AUTO, LAUNCHER_NAMES, LOCAL
+from citeflow.kubernetes.launchers import AUTO, LAUNCHER_NAMES
 from citeflow.tasks import load_settings
 from citeflow.utils import records
 from citeflow.utils.logging import redact_url
@@ -152,7 +153,7 @@ def job_request(
         hint = f"one of {', '.join(LAUNCHER_NAMES)}"
         raise ConfigError("launcher", launcher, hint=hint)
     spec = from_yaml(job, workers=workers, image=os.environ.get(IMAGE_VARIABLE, IMAGE))
-    if launcher in (AUTO, LOCAL):
+    if launcher == AUTO or trains_here(launcher):
         return None
     if run_dir is not None:
         check_mounted(spec, run_dir)

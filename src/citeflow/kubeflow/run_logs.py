@@ -88,7 +88,7 @@ class RunLogs:
     def _print_new_lines(self, pod: PodStatus) -> None:
         launcher = _launcher_of(pod)
         replica = launcher.replica(pod) if launcher else ""
-        if launcher and not replica:
+        if launcher and not launcher.has_log(pod):
             return
         step = pod.labels.get("app.kubernetes.io/component", pod.name)
         started = time.monotonic()

@@ -3,7 +3,7 @@
 import os
 
 from citeflow.errors import ConfigError
-from citeflow.kubernetes.launchers import AUTO, LAUNCHERS, LOCAL, Launcher
+from citeflow.kubernetes.launchers import AUTO, LAUNCHERS, LAUNCHERS_HERE, LOCAL, Launcher
 from citeflow.kubernetes.rbac import launcher_rules
 from citeflow.utils.logging import log
 
@@ -19,7 +19,7 @@ def choose_launcher(name: str) -> str:
     """
     if name != AUTO:
         return name
-    if not os.environ.get("KFP_POD_NAME"):
+    if not is_on_cluster():
         return LOCAL
     reasons = []
     for launcher in LAUNCHERS.values():
@@ -30,6 +30,16 @@ def choose_launcher(name: str) -> str:
         reasons.append(lack)
     log("launch", "auto takes", launcher=LOCAL, why="; ".join(reasons))
     return LOCAL
+
+
+def is_on_cluster() -> bool:
+    """Tell whether this is a pipeline step in a pod, which Kubeflow Pipelines names."""
+    return bool(os.environ.get("KFP_POD_NAME"))
+
+
+def trains_here(name: str) -> bool:
+    """Tell whether a launcher, with `auto` settled, trains on this machine and needs no job."""
+    return name == LOCAL or (name in LAUNCHERS_HERE and not is_on_cluster())
 
 
 def _lack(launcher: Launcher) -> str:

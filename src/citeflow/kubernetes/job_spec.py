@@ -180,10 +180,10 @@ class JobSpec(Record):
     """Limit of restarts of the processes within a pod, and on average of a pod's container."""
 
     priority_class: Str = "citeflow-worker"
-    """The PriorityClass of a PyTorchJob's pods; empty for none. A runtime has its own."""
+    """The PriorityClass of the pods; empty for none. A TrainJob has that of its runtime."""
 
     runtime: Name = "citeflow"
-    """The ClusterTrainingRuntime of a TrainJob; a PyTorchJob has none."""
+    """The ClusterTrainingRuntime of a TrainJob; other jobs have none."""
 
     @field_validator("image")
     @classmethod

@@ -67,6 +67,8 @@ class JobStatus:
     """True if the job waits in a queue."""
 
     end: JobEnd | None
+    pods_owner: str = ""
+    """Name of the object that makes the pods, where the status says it."""
 
     @classmethod
     def read(cls, job: KubeObject, *, deadline_s: float | None, success: str) -> "JobStatus":

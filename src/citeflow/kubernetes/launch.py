@@ -72,6 +72,7 @@ def with_memory(request: JobRequest, worker_job: WorkerJob) -> JobRequest:
         return request
     task = get_task(worker_job.task)
     needed = task.memory_needed(worker_job.data, worker_job.config, spec.processes)
+    needed += LAUNCHERS[request.launcher].memory_overhead
     return dataclasses.replace(request, spec=spec.sized(needed))
 
 

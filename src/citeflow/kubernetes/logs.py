@@ -48,7 +48,7 @@ class LogFollower:
 
     def update(self, pods: list[PodStatus]) -> None:
         """Replace the known pods, and follow those that have started."""
-        self._pods = {pod.name: pod for pod in pods if self._launcher.replica(pod)}
+        self._pods = {pod.name: pod for pod in pods if self._launcher.has_log(pod)}
         for name, pod in self._pods.items():
             if name not in self._threads and pod.has_started:
                 self._last_lines[name] = collections.deque(maxlen=KEPT_LINES)

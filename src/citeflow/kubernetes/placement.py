@@ -86,11 +86,12 @@ class Placement:
     def update(self, job: JobStatus | None, pods: list[PodStatus]) -> None:
         """Look at the pods of now, and ask the cluster about those that are missing."""
         self._has_pods = bool(pods)
-        pods = [pod for pod in pods if pod.phase != "Failed"]
+        wanted = self.launcher.num_pods(self.spec)
+        pods = [pod for pod in pods if pod.phase != "Failed" and self.launcher.takes_place(pod)]
         # A pod that is being deleted still has its node, and gives it up.
         self._placed = sum(pod.has_node and not pod.is_deleting for pod in pods)
         waits = job is not None and job.end is None and not job.is_suspended
-        if not waits or self._placed >= self.spec.workers:
+        if not waits or self._placed >= wanted:
             self._was_whole |= waits
             self._forget()
             self._ask_about_mounts([pod for pod in pods if pod.waiting == "ContainerCreating"])
@@ -102,7 +103,7 @@ class Placement:
         if refused:
             self.words = refused[0].unschedulable
         if job and self._is_due(self._short_since):
-            self._ask(job, is_missing=len(pods) < self.spec.workers)
+            self._ask(job, is_missing=len(pods) < wanted)
 
     def gives_back(self) -> bool:
         """Tell whether the job has waited long enough with a part of its places.
@@ -131,7 +132,8 @@ class Placement:
             return False
         is_last = not self._was_whole and self.tries + 1 >= MAX_PARTIAL_TRIES
         if self._placed == 0 or is_last:
-            what = f"no place for the pods of {self.name}, {self._placed} of {self.spec.workers}"
+            wanted = self.launcher.num_pods(self.spec)
+            what = f"no place for the pods of {self.name}, {self._placed} of {wanted}"
             raise TrainingError(f"{what} have one", self.words, hint=self._hint())
         self.tries += 1
         self._forget()
@@ -159,7 +161,7 @@ class Placement:
     def _ask(self, job: JobStatus, *, is_missing: bool) -> None:
         """Ask for the events about the pods that are not there, or for the sizes of the nodes."""
         if is_missing:
-            events = self.client.events(self.launcher.pod_creator(self.name))
+            events = self.client.events(self.launcher.pod_creator(job))
             self.refusal = last_words(events, REFUSED, job.created)
             self.words = self.refusal or self.words
         elif self._unschedulable:

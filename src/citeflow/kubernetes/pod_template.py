@@ -13,7 +13,12 @@ from kubernetes import client as k8s
 from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_spec import USER, JobSpec, quantity
 from citeflow.kubernetes.job_status import KubeObject
-from citeflow.utils.system import MALLOC_TUNABLES, METRICS_PORT_VARIABLE, SAFE_PATH
+from citeflow.utils.system import (
+    MALLOC_TUNABLES_VARIABLE,
+    METRICS_PORT_VARIABLE,
+    SAFE_PATH,
+    malloc_tunables,
+)
 
 RENDEZVOUS_PORT = 23456
 """The training operator's own port, which its services and network policies know."""
@@ -97,7 +102,7 @@ def environment(spec: JobSpec) -> list[KubeObject]:
         # address that the others, who know it, never write again. Without sharing, every round
         # of the rendezvous makes a store of its own.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "GLIBC_TUNABLES": ":".join(f"{name}={value}" for name, value in MALLOC_TUNABLES.items()),
+        MALLOC_TUNABLES_VARIABLE: malloc_tunables(),
         METRICS_PORT_VARIABLE: str(METRICS_PORT),
     }
     # $(POD_IP) in an argument is expanded only from variables that precede it.

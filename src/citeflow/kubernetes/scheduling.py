@@ -7,8 +7,8 @@ from typing import Any
 
 from citeflow.kubernetes.job_spec import JobSpec, quantity
 
-REFUSED = ("FailedCreate", "FailedCreatePod")
-"""Reasons of the events with which Jobs and the training operator report a refused pod."""
+REFUSED = ("FailedCreate", "FailedCreatePod", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
+"""Reasons of the events with which Jobs, the training operator and KubeRay report a refused pod."""
 
 NOT_MOUNTED = ("FailedMount", "FailedAttachVolume")
 """Reasons of the events about a pod that waits for a volume."""

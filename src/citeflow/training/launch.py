@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -133,8 +133,24 @@ def read_job(file: Path) -> WorkerJob:
     )
 
 
-def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int) -> Path:
+def train_locally(
+    data: Path,
+    run: RunPaths,
+    *,
+    config: TaskConfig,
+    workers: int,
+    command: list[str] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Path:
     """Train with `workers` processes; a run that was stopped is resumed from its checkpoint.
+
+    Args:
+        data: what the task's `preprocess` has made.
+        run: paths of the run.
+        config: all settings.
+        workers: number of processes.
+        command: starts them, up to the path of job.json; torchrun if None.
+        variables: of its environment, besides those that every worker has.
 
     Returns:
         The TrainedModel.
@@ -152,10 +168,11 @@ def train_locally(data: Path, run: RunPaths, *, config: TaskConfig, workers: int
         kills = oom_kills()
         files.delete(run.folder, run.error_file.name)
         write_job(job)
-        command = [*torchrun_command(workers), str(run.job_file)]
+        command = [*(command or torchrun_command(workers)), str(run.job_file)]
         if ignored := ignored_variables(os.environ):
             log("train", "ignored by workers on this machine", variables=" ".join(ignored))
-        environment = {**worker_environment(os.environ, workers), **OWN_STORE}
+        common = {**worker_environment(os.environ, workers), **OWN_STORE}
+        environment = {**common, **(variables or {})}
         sandbox = of_training(config, data=job.data, run=job.paths, own_files=own_files)
         try:
             exit_code, was_stopped = run_workers(command, environment, run, sandbox)

@@ -20,6 +20,7 @@ SHELLS = ("sh", "bash", "dash")
 SANDBOX = "bwrap"
 
 PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @contextlib.contextmanager
@@ -98,6 +99,26 @@ def open_fifo(fifo: Path) -> Iterator[None]:
         yield
     finally:
         os.close(end)
+
+
+@contextlib.contextmanager
+def no_orphans() -> Iterator[None]:
+    """Kill at the end of a block what is left of the processes that were started in it.
+
+    Processes whose parent has died become children of this one, for as long as the block runs.
+    """
+    before = set(psutil.Process().children(recursive=True))
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        left = set(psutil.Process().children(recursive=True)) - before
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=GRACE_S)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
 def terminate_children() -> None:

@@ -31,6 +31,9 @@ MALLOC_TUNABLES = {
 }
 """One heap, no separate mappings, nothing returned to the kernel, huge pages if possible."""
 
+MALLOC_TUNABLES_VARIABLE = "GLIBC_TUNABLES"
+"""Environment variable that glibc reads them from."""
+
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Environment variables that name the network interface of the ranks."""
 
@@ -45,18 +48,22 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Keeps the working folder out of `sys.path`: a file named torch.py in it is data, never code."""
 
 
+def malloc_tunables() -> str:
+    """Return MALLOC_TUNABLES as glibc reads them."""
+    return ":".join(f"{name}={value}" for name, value in MALLOC_TUNABLES.items())
+
+
 def worker_environment(inherited: Mapping[str, str], workers: int) -> dict[str, str]:
     """Return the environment variables of the workers that share this machine.
 
     Tunables that the user has set stay as they are. What an image or a shell says of a training
     across machines is left out: ranks of one machine meet on its loopback interface.
     """
-    tunables = ":".join(f"{name}={value}" for name, value in MALLOC_TUNABLES.items())
     # With more threads than cores, every rank waits in every step for the one that was preempted.
     threads = max(1, num_cores() // workers)
     loopback = loopback_interface()
     return {
-        "GLIBC_TUNABLES": tunables,
+        MALLOC_TUNABLES_VARIABLE: malloc_tunables(),
         **{name: value for name, value in inherited.items() if not _IGNORED.fullmatch(name)},
         **SAFE_PATH,
         **dict.fromkeys(INTERFACE_VARIABLES if loopback else (), loopback),

@@ -50,7 +50,13 @@ class Launcher(ABC):
     """Label that the operator gives each pod; its value is the name of the job."""
 
     container: ClassVar[str]
-    """Container of a pod that runs the workers."""
+    """Container of a pod whose log has the lines of the workers."""
+
+    works_here: ClassVar[bool] = False
+    """True if the launcher trains on this machine where there is no cluster."""
+
+    memory_overhead: ClassVar[int] = 0
+    """Memory of a pod besides that of the training, in bytes."""
 
     def render(self, spec: JobSpec, identity: JobIdentity) -> KubeObject:
         """Render the custom resource, with a digest of all that was asked for.
@@ -98,17 +104,42 @@ class Launcher(ABC):
         """Return the label selector of the job's pods."""
         return f"{self.pod_label}={job_name}"
 
-    def pod_creator(self, job_name: str) -> str:
+    def pod_creator(self, job: JobStatus) -> str:
         """Name the object that makes the pods: the cluster's events about refused pods are its."""
-        return job_name
+        return job.name
 
     def replica(self, pod: PodStatus) -> str:
         """Name a pod within its job, as log lines begin; empty where the pod runs no rank."""
         return pod.name.removeprefix(pod.labels.get(self.pod_label, "")).strip("-")
 
+    def has_log(self, pod: PodStatus) -> bool:
+        """Tell whether the log of a pod is of interest."""
+        return bool(self.replica(pod))
+
+    def num_pods(self, spec: JobSpec) -> int:
+        """Count the pods that must have places at the same time."""
+        return spec.workers
+
+    def takes_place(self, pod: PodStatus) -> bool:
+        """Tell whether a pod is one of them."""
+        return True
+
     def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
         """List the cluster-wide objects that the job refers to."""
         return ()
+
+
+def priority_class(spec: JobSpec) -> tuple[Prerequisite, ...]:
+    """List the PriorityClass of pods that name one."""
+    needed = Prerequisite(
+        group="scheduling.k8s.io",
+        version="v1",
+        kind="PriorityClass",
+        plural="priorityclasses",
+        name=spec.priority_class,
+        hint="kubectl apply -k manifests/overlays/..., or {priority_class: ''} as `job`",
+    )
+    return (needed,) if spec.priority_class else ()
 
 
 def to_plain(value: object) -> object:

@@ -3,7 +3,7 @@
 from citeflow.kubernetes.identity import JobIdentity
 from citeflow.kubernetes.job_spec import JobSpec, seconds
 from citeflow.kubernetes.job_status import JobStatus, KubeObject
-from citeflow.kubernetes.launchers.base import Launcher, Prerequisite
+from citeflow.kubernetes.launchers.base import Launcher, Prerequisite, priority_class
 
 
 class PyTorchJob(Launcher):
@@ -80,12 +80,4 @@ class PyTorchJob(Launcher):
 
     def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
         """List the PriorityClass."""
-        needed = Prerequisite(
-            group="scheduling.k8s.io",
-            version="v1",
-            kind="PriorityClass",
-            plural="priorityclasses",
-            name=spec.priority_class,
-            hint="kubectl apply -k manifests/overlays/..., or {priority_class: ''} as `job`",
-        )
-        return (needed,) if spec.priority_class else ()
+        return priority_class(spec)

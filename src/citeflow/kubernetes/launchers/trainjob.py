@@ -79,9 +79,9 @@ class TrainJob(Launcher):
         """Name a pod within its job, without the random end that its Job gives it."""
         return re.sub(r"^(node-\d+-\d+)-\w+$", r"\1", super().replica(pod))
 
-    def pod_creator(self, job_name: str) -> str:
+    def pod_creator(self, job: JobStatus) -> str:
         """Name the Job that makes the pods."""
-        return f"{job_name}-node-0"
+        return f"{job.name}-node-0"
 
     def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
         """List the ClusterTrainingRuntime."""

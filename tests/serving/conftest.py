@@ -10,9 +10,10 @@ import requests
 
 from citeflow.serving.app import Limits, create_app
 from citeflow.serving.index import ServingIndex, write_index
+from citeflow.serving.listening import Address, make_config
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.reload import IndexHolder, Source
-from citeflow.serving.server import Address, Server, make_config
+from citeflow.serving.server import Server
 
 READY_S = 120
 

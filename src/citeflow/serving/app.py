@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from citeflow import __version__
-from citeflow.errors import CiteflowError
 from citeflow.evaluation.answers import Answer, Wanted
 from citeflow.evaluation.engine import answer_all
 from citeflow.evaluation.queries import QueryPaper
@@ -27,9 +25,10 @@ from citeflow.reporting.predictions import to_json
 from citeflow.serving import inference_protocol as protocol
 from citeflow.serving import schema
 from citeflow.serving.guard import REQUEST_ID, Guard
+from citeflow.serving.handlers import ERRORS, HANDLERS
 from citeflow.serving.index import ServingIndex
 from citeflow.serving.metrics import ServerMetrics
-from citeflow.serving.problems import MEDIA_TYPE, ProblemError, describe_invalid, json_response
+from citeflow.serving.problems import ProblemError, json_response
 from citeflow.serving.reload import IndexHolder
 from citeflow.serving.work import WorkQueue
 
@@ -43,13 +42,6 @@ MAX_REFERENCES = 50
 """References of a paper that are shown."""
 
 MAX_FOUND = 100
-
-ERRORS: dict[int | str, dict[str, object]] = {
-    "default": {
-        "description": "An error",
-        "content": {MEDIA_TYPE: {"schema": schema.ProblemBody.model_json_schema()}},
-    }
-}
 
 NOT_READY: dict[int | str, dict[str, object]] = {
     503: {"description": "Not ready", "model": schema.Ready}
@@ -110,7 +102,12 @@ def create_app(holder: IndexHolder, metrics: ServerMetrics, limits: Limits) -> F
         app.include_router(router)
     if PAGE.is_dir():
         _add_page(app)
-    app.add_middleware(Guard, metrics=metrics, work=work, body_timeout_s=limits.body_timeout_s)
+
+    async def admit(scope: Scope) -> None:
+        if scope["method"] == "POST":
+            await work.refuse_if_full()
+
+    app.add_middleware(Guard, metrics=metrics, admit=admit, body_timeout_s=limits.body_timeout_s)
     return app
 
 
@@ -330,34 +327,3 @@ def _add_page(app: FastAPI) -> None:
             raise ProblemError(HTTPStatus.NOT_FOUND, "no such page")
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response(contents[name], media_type=media_type, headers=headers)
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return error.response(request.scope[REQUEST_ID])
-
-
-async def _on_citeflow_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, CiteflowError)
-    return ProblemError.of(error).response(request.scope[REQUEST_ID])
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problem = ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, describe_invalid(error.errors()))
-    return problem.response(request.scope[REQUEST_ID])
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    problem = ProblemError(HTTPStatus(error.status_code), str(error.detail), headers=headers)
-    return problem.response(request.scope[REQUEST_ID])
-
-
-HANDLERS = {
-    ProblemError: _on_problem,
-    CiteflowError: _on_citeflow_error,
-    RequestValidationError: _on_invalid,
-    HTTPException: _on_http_exception,
-}

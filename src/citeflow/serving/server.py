@@ -1,61 +1,14 @@
 """The server process: one event loop, a few threads, a graceful end."""
 
-import os
-import socket
-from dataclasses import dataclass
-
 import torch
 import uvicorn
 
-from citeflow.errors import UnavailableError
 from citeflow.serving.app import Limits, create_app
+from citeflow.serving.listening import Address, make_config
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.reload import IndexHolder, Source
 from citeflow.utils.logging import log
 from citeflow.utils.system import num_cores
-
-GRACE_S = 15
-"""Time for requests that are under way when the server is told to end."""
-
-BACKLOG = 1_024
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Address:
-    """Where the server listens."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    """0 takes any that is free."""
-
-    def bind(self) -> socket.socket:
-        """Return a socket that listens there.
-
-        Raises:
-            UnavailableError: the address is in use, or not this machine's.
-        """
-        try:
-            family, kind, _, _, where = socket.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            # asyncio sends small answers at once (TCP_NODELAY) where the protocol is named alone;
-            # else each waits 40 ms for an acknowledgement.
-            listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-            try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(where)
-                listener.listen(BACKLOG)
-            except OSError:
-                listener.close()
-                raise
-            return listener
-        except OSError as error:
-            is_name = isinstance(error, socket.gaierror)  # whose numbers are of another list
-            reason = error.strerror if is_name else os.strerror(error.errno or 0)
-            hint = "another --host or --port"
-            raise UnavailableError(
-                f"cannot listen there ({reason})", f"{self.host}:{self.port}", hint=hint
-            ) from None
 
 
 class Server(uvicorn.Server):
@@ -102,17 +55,3 @@ def serve(source: Source, address: Address, limits: Limits) -> None:
     if failed:
         raise failed[0]
     log("serve", "ended")
-
-
-def make_config(app: object) -> uvicorn.Config:
-    """Return uvicorn's settings for an application."""
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        ws="none",
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE_S,
-    )

@@ -1,7 +1,6 @@
 """Every route, asked by everybody: nobody sees or changes what is another's."""
 
 import pytest
-from fastapi.routing import APIRoute
 
 UPLOAD = "a" * 32
 
@@ -49,10 +48,14 @@ COLUMNS = ("", "bob", "ann", "root")
 
 
 def routes(app):
+    """Return all routes of the API, those of included routers too."""
+    included = [route.original_router for route in app.routes if hasattr(route, "original_router")]
+    own = [route for route in app.routes if getattr(route, "path", "").startswith("/api/v1")]
+    found = [*own, *(route for router in included for route in router.routes)]
     return {
         f"{method} {route.path.removeprefix('/api/v1')}"
-        for route in app.routes
-        if isinstance(route, APIRoute) and route.path.startswith("/api/v1")
+        for route in found
+        if route.path != app.openapi_url
         for method in route.methods
     }
 

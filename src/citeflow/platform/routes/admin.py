@@ -33,7 +33,7 @@ def list_users(_: Admin, shared: Shared) -> UserList:
     """List the accounts."""
     counted = select(store.runs.c.user, func.count()).group_by(store.runs.c.user)
     with shared.store.read() as connection:
-        runs: dict[str, int] = dict(connection.execute(counted).tuples().all())
+        runs: dict[str, int] = {user: count for user, count in connection.execute(counted).all()}
     return UserList(
         users=[_user(shared, row, runs.get(row.name, 0)) for row in shared.accounts.all()]
     )

@@ -31,7 +31,7 @@ ENTRIES = 100
 @router.get("/users")
 def list_users(_: Admin, shared: Shared) -> UserList:
     """List the accounts."""
-    counted = select(store.runs.c.user, func.count()).group_by(store.runs.c.user)
+    counted = select(store.runs.c.user, func.count().label("num")).group_by(store.runs.c.user)
     with shared.store.read() as connection:
         runs: dict[str, int] = {user: count for user, count in connection.execute(counted).all()}
     return UserList(

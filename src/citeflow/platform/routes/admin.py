@@ -33,7 +33,7 @@ def list_users(_: Admin, shared: Shared) -> UserList:
     """List the accounts."""
     counted = select(store.runs.c.user, func.count().label("num")).group_by(store.runs.c.user)
     with shared.store.read() as connection:
-        runs: dict[str, int] = {user: count for user, count in connection.execute(counted).all()}
+        runs = {row.user: row.num for row in connection.execute(counted)}
     return UserList(
         users=[_user(shared, row, runs.get(row.name, 0)) for row in shared.accounts.all()]
     )

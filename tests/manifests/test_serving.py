@@ -18,8 +18,8 @@ from schemas import LABELS, TEXT, VERSIONS, strict
 from citeflow.cli.serve import serve
 from citeflow.kubernetes.job_spec import MOUNT
 from citeflow.serving.deploying import CURRENT, service_folder
+from citeflow.serving.listening import GRACE_S
 from citeflow.serving.metrics import ServerMetrics
-from citeflow.serving.server import GRACE_S
 
 EXTENSION = {
     "annotations": LABELS,

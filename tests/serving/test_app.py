@@ -10,7 +10,7 @@ from citeflow.evaluation.answers import Wanted
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.reporting.predictions import to_json
 from citeflow.serving import app as module
-from citeflow.serving.server import Address
+from citeflow.serving.listening import Address
 
 
 def expected(index, query, **wanted):

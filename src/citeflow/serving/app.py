@@ -7,21 +7,17 @@ import contextlib
 import functools
 import mimetypes
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import JsonValue
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from citeflow import __version__
-from citeflow.errors import CiteflowError
 from citeflow.evaluation.answers import Answer, Wanted
 from citeflow.evaluation.engine import answer_all
 from citeflow.evaluation.queries import QueryPaper
@@ -29,9 +25,10 @@ from citeflow.reporting.predictions import to_json
 from citeflow.serving import inference_protocol as protocol
 from citeflow.serving import schema
 from citeflow.serving.guard import REQUEST_ID, Guard
+from citeflow.serving.handlers import ERRORS, HANDLERS, LimitedRoute
 from citeflow.serving.index import ServingIndex
 from citeflow.serving.metrics import ServerMetrics
-from citeflow.serving.problems import MEDIA_TYPE, ProblemError, describe_invalid, json_response
+from citeflow.serving.problems import ProblemError, json_response
 from citeflow.serving.reload import IndexHolder
 from citeflow.serving.work import WorkQueue
 
@@ -45,13 +42,6 @@ MAX_REFERENCES = 50
 """References of a paper that are shown."""
 
 MAX_FOUND = 100
-
-ERRORS: dict[int | str, dict[str, object]] = {
-    "default": {
-        "description": "An error",
-        "content": {MEDIA_TYPE: {"schema": schema.ProblemBody.model_json_schema()}},
-    }
-}
 
 NOT_READY: dict[int | str, dict[str, object]] = {
     503: {"description": "Not ready", "model": schema.Ready}
@@ -182,25 +172,15 @@ def asked(request: Request) -> Asked:
     return shared
 
 
-class QueuedRoute(APIRoute):
-    """A route whose requests wait for a thread, and are refused where too many wait.
-
-    That is said before the body is read, and FastAPI reads it before all dependencies.
-    """
+class QueuedRoute(LimitedRoute):
+    """A route whose requests wait for a thread, and are refused where too many wait."""
 
     takes_long = False
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request of this route."""
-        handle = super().get_route_handler()
-
-        async def handle_if_not_full(request: Request) -> Response:
-            queues = asked(request).queues
-            await (queues.long if self.takes_long else queues.short).refuse_if_full()
-            await request.body()  # its limits are problems; FastAPI takes them for broken JSON
-            return await handle(request)
-
-        return handle_if_not_full
+    async def admit(self, request: Request) -> None:
+        """Refuse a request where too many wait already."""
+        queues = asked(request).queues
+        await (queues.long if self.takes_long else queues.short).refuse_if_full()
 
 
 class BatchRoute(QueuedRoute):
@@ -381,34 +361,3 @@ def _add_page(app: FastAPI) -> None:
             raise ProblemError(HTTPStatus.NOT_FOUND, "no such page")
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response(contents[name], media_type=media_type, headers=headers)
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return error.response(request.scope[REQUEST_ID])
-
-
-async def _on_citeflow_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, CiteflowError)
-    return ProblemError.of(error).response(request.scope[REQUEST_ID])
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problem = ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, describe_invalid(error.errors()))
-    return problem.response(request.scope[REQUEST_ID])
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    problem = ProblemError(HTTPStatus(error.status_code), str(error.detail), headers=headers)
-    return problem.response(request.scope[REQUEST_ID])
-
-
-HANDLERS = {
-    ProblemError: _on_problem,
-    CiteflowError: _on_citeflow_error,
-    RequestValidationError: _on_invalid,
-    HTTPException: _on_http_exception,
-}

@@ -1,4 +1,4 @@
-"""The outermost layer of the server: limits of a request, its id, its line in the log, its metrics.
+"""The outermost layer of a server: limits of a request, its id, its line in the log, its metrics.
 
 Whatever goes wrong below ends as one problem, never as a traceback.
 """
@@ -10,13 +10,14 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from citeflow.serving.metrics import ServerMetrics
+from citeflow.serving.metrics import RequestMetrics
 from citeflow.serving.problems import ProblemError
 from citeflow.utils.logging import log
 
@@ -41,12 +42,27 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        metrics: ServerMetrics,
+        metrics: RequestMetrics,
+        admit: Callable[[Scope], Awaitable[None]] | None = None,
+        is_streamed: Callable[[Scope], bool] = lambda scope: False,
+        name: str = "serve",
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
-        """Wrap an application."""
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            metrics: where requests are counted.
+            admit: raises a ProblemError where a request is refused before its body is read.
+            is_streamed: tells the requests whose body the application reads and limits itself.
+            name: of the server in its log.
+            body_timeout_s: time for the whole body of any other request to arrive.
+        """
         self._app = app
         self._metrics = metrics
+        self._admit = admit
+        self._is_streamed = is_streamed
+        self._name = name
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,13 +85,19 @@ class Guard:
                 sent["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        body = _Body(Headers(scope=scope), receive, self._body_timeout_s)
         try:
-            await self._app(scope, body, send_counted)
+            if self._admit is not None:
+                await self._admit(scope)
+            body = _Body(Headers(scope=scope), receive, self._body_timeout_s)
+            is_streamed = self._is_streamed(scope)
+            await self._app(scope, receive if is_streamed else body, send_counted)
         except ClientDisconnect:  # nobody waits for an answer
             return
         except Exception as error:
-            problem = error if isinstance(error, ProblemError) else _unexpected(error, request_id)
+            if isinstance(error, ProblemError):
+                problem = error
+            else:
+                problem = _unexpected(self._name, error, request_id)
             if not sent["status"]:
                 await problem.response(request_id)(scope, receive, send_counted)
         finally:
@@ -161,9 +183,9 @@ def _request_id(headers: Headers) -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _unexpected(error: Exception, request_id: str) -> ProblemError:
+def _unexpected(name: str, error: Exception, request_id: str) -> ProblemError:
     """Log a bug with its traceback, of which the client sees nothing."""
-    log("serve", "failed", request_id=request_id, error=type(error).__name__)
+    log(name, "failed", request_id=request_id, error=type(error).__name__)
     traceback.print_exception(error, file=sys.stderr)
     return ProblemError(
         HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed", hint="its log has the request's id"

@@ -1,30 +1,46 @@
-"""Counters of a server for Prometheus."""
+"""Counters of servers for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
-class ServerMetrics:
-    """Counters and gauges of one server."""
+class RequestMetrics:
+    """Requests of one server by route."""
 
-    def __init__(self) -> None:
-        """Make them, at 0."""
-        registry = CollectorRegistry()
-        self._registry = registry
+    def __init__(self, prefix: str) -> None:
+        """Make the counters, at 0.
+
+        Args:
+            prefix: of their names, such as `citeflow_serving`.
+        """
+        self._registry = CollectorRegistry()
         self.requests = Counter(
-            "citeflow_serving_requests",
+            f"{prefix}_requests",
             "Requests that were answered.",
             ["route", "status"],
-            registry=registry,
+            registry=self._registry,
         )
         self.seconds = Histogram(
-            "citeflow_serving_request_seconds",
+            f"{prefix}_request_seconds",
             "Time of a request, from its first line to the end of its answer.",
             ["route"],
             buckets=SECONDS,
-            registry=registry,
+            registry=self._registry,
         )
+
+    def page(self) -> bytes:
+        """Return all of them in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class ServerMetrics(RequestMetrics):
+    """Counters and gauges of a server of citations."""
+
+    def __init__(self) -> None:
+        """Make them, at 0."""
+        super().__init__("citeflow_serving")
+        registry = self._registry
         self.pending = Gauge(
             "citeflow_serving_pending",
             "Requests that wait for a thread or have one.",
@@ -53,7 +69,3 @@ class ServerMetrics:
         self.index.clear()
         self.index.labels(version).set(1)
         self.papers.set(num_papers)
-
-    def page(self) -> bytes:
-        """Return all of them in Prometheus' text format."""
-        return generate_latest(self._registry)

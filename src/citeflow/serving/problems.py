@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 from starlette.responses import Response
 
 from citeflow.errors import (
@@ -30,6 +30,20 @@ STATUS = {
 """Of errors that a client can do something about; any other is the server's."""
 
 
+class ProblemBody(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    hint: str = ""
+    field: str = ""
+    """Field of the request that is wrong, where it is one."""
+    request_id: str
+
+
 class ProblemError(Exception):
     """An error that a client is told."""
 
@@ -39,12 +53,14 @@ class ProblemError(Exception):
         detail: str,
         *,
         hint: str = "",
+        field: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.hint = hint
+        self.field = field
         self.headers = dict(headers or {})
 
     @classmethod
@@ -65,7 +81,8 @@ class ProblemError(Exception):
             "error": detail,
             "request_id": request_id,
         }
-        return {**values, "hint": self.hint} if self.hint else values
+        more: dict[str, JsonValue] = {"hint": self.hint, "field": self.field}
+        return {**values, **{name: value for name, value in more.items() if value}}
 
     def response(self, request_id: str) -> Response:
         """Return it as a response."""
@@ -98,7 +115,13 @@ def describe_invalid(errors: Sequence[Any]) -> str:
     if not errors:
         return "not valid"
     first = errors[0]
-    name = ".".join(str(part)[:40] for part in first.get("loc", ()) if part != "body")
+    name = invalid_field(errors)
     message = str(first.get("msg", "not valid")).removeprefix("Value error, ")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{name or 'body'}: {message}{more}"
+
+
+def invalid_field(errors: Sequence[Any]) -> str:
+    """Return the name of the first field that a validation refuses, "" where it is the body."""
+    location = errors[0].get("loc", ()) if errors else ()
+    return ".".join(str(part)[:40] for part in location if part != "body")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, StrictS
 from citeflow.evaluation.answers import Method, Wanted
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.evaluation.reasons import Kind
+from citeflow.serving.problems import ProblemBody
 from citeflow.utils.records import Float, Record, Str
 
 MAX_K = 1_000
@@ -128,18 +129,6 @@ class AnswerBody(BaseModel):
     predictions: list[Prediction]
     method: Method
     num_candidates: int
-
-
-class ProblemBody(BaseModel):
-    """An error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    error: str
-    hint: str = ""
-    request_id: str
 
 
 class FailedQuery(BaseModel):

@@ -1,0 +1,1 @@
+"""Where the runs of the platform take place."""

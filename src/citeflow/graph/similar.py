@@ -288,7 +288,8 @@ def _neighbors(
         distance_BM = block_BF @ searched_F.T
         distance_BM *= -2
         distance_BM += length_M
-        nearest_Bk = np.argpartition(distance_BM, last, axis=1)[:, : last + 1]
+        nearest_BM = np.argpartition(distance_BM, last, axis=1)
+        nearest_Bk = nearest_BM[:, : last + 1].copy()  # a view would keep all of it in memory
         found.append(nearest_Bk)
         length_B1 = np.square(block_BF).sum(axis=1, keepdims=True)
         distances.append(np.take_along_axis(distance_BM, nearest_Bk, axis=1) + length_B1)

@@ -31,7 +31,7 @@ PAUSE_VARIABLE = "CITEFLOW_RETRY_PAUSE_S"
 """Environment variable with another first pause, in seconds."""
 
 RUNNER_VARIABLE = "CITEFLOW_RUNNER"
-"""Environment variable with a FIFO that whoever runs the pipeline on this machine has open; its
+"""Environment variable with a FIFO that is open where the pipeline runs on this machine; its
 steps stop when nobody has."""
 
 EXECUTOR_VARIABLE = "_KFP_RUNTIME"

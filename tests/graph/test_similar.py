@@ -1,5 +1,7 @@
 """The similarity graph equals a search of all pairs, and cells find most of it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,16 @@ def by_all_pairs(x_NF, day_N, k):
                 distance[t] = 2 * (1 - cosine) + (years / 2) ** 2
         pairs += [(s, t) for t in sorted(distance, key=distance.get)[:k]]
     return to_undirected(build_csr(*np.array(pairs).T, len(x_NF)))
+
+
+def test_similar_papers_are_found_in_the_memory_of_some_blocks():
+    x_NF = topics(6 * module.BLOCK)
+    tracemalloc.start()
+    similar_papers(x_NF, None, 3, seed=0)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    block_bytes = module.BLOCK * len(x_NF) * 12  # distances in float32, and their order in int64
+    assert peak_bytes < 3 * block_bytes
 
 
 @pytest.mark.parametrize("dated", [False, True])

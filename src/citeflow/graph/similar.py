@@ -303,7 +303,8 @@ def _neighbors(
         if last == 0:  # A minimum is found many times as fast.
             nearest_Bk = distance_BM.argmin(axis=1)[:, None]
         else:
-            nearest_Bk = np.argpartition(distance_BM, last, axis=1)[:, : last + 1]
+            nearest_BM = np.argpartition(distance_BM, last, axis=1)
+            nearest_Bk = nearest_BM[:, : last + 1].copy()  # a view would keep all of it in memory
         found.append(nearest_Bk)
         length_B1 = np.square(block_BF).sum(axis=1, keepdims=True)
         distances.append(np.take_along_axis(distance_BM, nearest_Bk, axis=1) + length_B1)

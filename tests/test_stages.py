@@ -91,8 +91,9 @@ def calls(trained, monkeypatch):
         facts |= {"peak_memory_bytes": 893417843.611948, "cpu_cores": 1.9, "stages": {}}
         return write_artifact(run.model, "TrainedModel", {"model.json": 3}, **facts)
 
-    def evaluate(model, *, graph, run):
+    def evaluate(model, *, graph, run, runs_code):
         calls["evaluate"] = {"model": model, "graph": graph}
+        assert not runs_code
         return write_artifact(run.report, "EvalReport", results)
 
     def publish(report, *, model, run, out):

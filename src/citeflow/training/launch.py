@@ -178,7 +178,7 @@ def train_locally(
             exit_code, was_stopped = run_workers(command, environment, run, sandbox)
         finally:
             if sandbox is not None:
-                sandbox.sweep()
+                sandbox.close()
     error = read_error(run.error_file)
     # A worker that is killed leaves no error, and the third in a row reports a lack of progress.
     is_unexplained = error is None or error.what == NO_PROGRESS
@@ -297,6 +297,8 @@ def run_workers(
             stderr=None if sandbox is None else subprocess.STDOUT,
         )
         running.append(process)
+        if sandbox is not None:
+            sandbox.attach(process)
         if received:
             _ask_to_end(process)
         with _passing_on(process):

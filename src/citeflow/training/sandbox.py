@@ -71,6 +71,7 @@ WATCH_S = 0.5
 """Time between two looks at the processes."""
 
 PROBE_S = 20
+ATTACH_S = 0.01
 MAX_LINE = 4000
 MAX_OUTPUT = 64 << 20
 """Characters of a line, and bytes of all output, that are passed on."""
@@ -122,6 +123,7 @@ class Sandbox:
     limits: SandboxConfig
     _began: float = field(default_factory=time.monotonic)
     _looked: float = 0.0
+    _init: psutil.Process | None = None
 
     def command(self, command: list[str], environment: Mapping[str, str]) -> list[str]:
         """Return a command that runs another one in the sandbox.
@@ -156,6 +158,30 @@ class Sandbox:
             *(sys.executable, "-P", "-m", LIMITS, *limits, "--"),
             *command,
         ]
+
+    def attach(self, process: subprocess.Popen[bytes]) -> None:
+        """Find the first process of the sandbox, with which all others end."""
+        end = time.monotonic() + PROBE_S
+        while self._init is None and process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._init = next(iter(psutil.Process(process.pid).children()), None)
+            time.sleep(ATTACH_S)
+
+    def close(self) -> None:
+        """Wait until nothing runs in the sandbox any more, then remove what nobody may open.
+
+        Bubblewrap itself ends before the kernel has killed what is left.
+
+        Raises:
+            CiteflowError: something still runs.
+            DataError: as `sweep`.
+        """
+        end = time.monotonic() + PROBE_S
+        while self._init is not None and _is_alive(self._init):
+            if time.monotonic() > end:
+                raise CiteflowError("a sandbox does not end", self._init.pid)
+            time.sleep(ATTACH_S)
+        self.sweep()
 
     def find_excess(self, process: int) -> CiteflowError | None:
         """Return the error of a sandbox that exceeds a limit of all its processes together.
@@ -284,6 +310,13 @@ def _bind(option: str, paths: Iterable[Path]) -> list[str]:
 
 def _variables(environment: Mapping[str, str]) -> list[str]:
     return [word for pair in environment.items() for word in ("--setenv", *pair)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs; the first of a namespace turns a zombie after all others."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _excess(name: str, limit: str) -> TrainingError:

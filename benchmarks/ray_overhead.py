@@ -3,16 +3,14 @@
     python benchmarks/ray_overhead.py [--rounds 3]
 
 Trains 400 synthetic papers with two workers, by either launcher in turn, and prints one JSON
-object: for each the medians of the seconds on the clock and of the processor, and of the largest
-memory of all processes together (each page counted once), and the digests of the models. The
-processor's seconds are those that say most on a machine that has other work.
+object: for each the medians of the seconds and of the largest memory of all processes together
+(each page counted once), how many different models there were, and the load of the machine.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import resource
 import statistics
 import tempfile
 import threading
@@ -71,12 +69,6 @@ def memory(process: psutil.Process) -> int:
     return 0
 
 
-def processor_seconds() -> float:
-    """Return the time that all ended children of this process had on a processor."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -84,7 +76,6 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     settings = config.load(overrides=SETTINGS)
     seconds: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
-    of_processor: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
     peaks: dict[str, list[int]] = {name: [] for name in LAUNCHERS}
     digests = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -94,16 +85,14 @@ def main() -> None:
         for number in range(rounds):
             for name, train in LAUNCHERS.items():
                 run = RunPaths(root, f"{name}-{number}")
-                began, used = time.monotonic(), processor_seconds()
+                began = time.monotonic()
                 with peak_memory(peaks[name]):
                     model = train(graph, run, config=settings, workers=WORKERS)
                 seconds[name].append(time.monotonic() - began)
-                of_processor[name].append(processor_seconds() - used)
                 digests.add(files.sha256_of_file(model / "model.safetensors"))
     found = {
         name: {
             "seconds": round(statistics.median(seconds[name]), 1),
-            "processor_seconds": round(statistics.median(of_processor[name]), 1),
             "peak_mib": round(statistics.median(peaks[name]) / 2**20),
         }
         for name in LAUNCHERS

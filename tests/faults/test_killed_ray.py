@@ -99,7 +99,7 @@ def test_killed_actors_change_no_bit(run, undisturbed, rank, step):
 def test_killed_driver_leaves_nothing_and_a_checkpoint(run, undisturbed, tmp_path):
     def kill():
         run.wait_for("fired")
-        (driver,) = processes(DRIVER, psutil.Process())
+        (driver,) = [each for each in psutil.Process().children() if DRIVER in each.cmdline()]
         driver.kill()
 
     with pytest.raises(TrainingError, match="-9"):

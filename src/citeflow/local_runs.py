@@ -52,7 +52,7 @@ def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
         UnavailableError: another pipeline runs under this name.
     """
     with files.exclusive(run.pipeline_lock):
-        before = _read_status(run)
+        before = read_status(run)
         created = before.created if before else _now()
         status = RunStatus(dataset=dataset, state=RUNNING, created=created)
         _write_status(run, status)
@@ -165,7 +165,7 @@ class LocalRuns:
 
 
 def _describe(run: RunPaths) -> dict[str, object]:
-    status = _read_status(run)
+    status = read_status(run)
     results = _read_results(run)
     created = status.created if status else _modified(run.folder)
     finished = status.finished if status else _modified(run.report / REPORT)
@@ -205,8 +205,8 @@ def _ended(status: RunStatus, error: BaseException | None) -> RunStatus:
     return status.model_copy(update={"state": state, "finished": _now(), "error": text})
 
 
-def _read_status(run: RunPaths) -> RunStatus | None:
-    """Read the status; one that cannot be read is none, as a list must not end with it."""
+def read_status(run: RunPaths) -> RunStatus | None:
+    """Read the status of a run; one that cannot be read is none, as a list must not end with it."""
     try:
         values = files.read_json(run.status_file)
         return records.load(RunStatus, values, error=CorruptError)

@@ -1,6 +1,7 @@
 """Lines that say how far long work is, from a thread of their own: no work waits for them."""
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -13,6 +14,9 @@ LINE_EVERY_S = 60.0
 """Seconds between two lines of a log."""
 
 LINE_EVERY_ON_TERMINAL_S = 10.0
+
+LINE_EVERY_VARIABLE = "CITEFLOW_LINE_EVERY_S"
+"""Environment variable with another number, where somebody watches a log from afar."""
 
 JOIN_S = 5.0
 """Longest wait for a call that is under way at the end of its block."""
@@ -27,6 +31,8 @@ class Counter:
 
 def line_interval_s() -> float:
     """Return the seconds between two lines, which a terminal gets more often."""
+    with contextlib.suppress(KeyError, ValueError):
+        return max(0.1, float(os.environ[LINE_EVERY_VARIABLE]))
     return LINE_EVERY_ON_TERMINAL_S if sys.stderr.isatty() else LINE_EVERY_S
 
 

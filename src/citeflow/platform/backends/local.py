@@ -1,0 +1,247 @@
+"""Runs on this machine: each a process `citeflow run` that goes on when the server ends."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from citeflow import files, local_runs
+from citeflow.errors import NotFoundError
+from citeflow.local_runs import RunStatus
+from citeflow.paths import RunPaths
+from citeflow.platform.backends import detached
+from citeflow.platform.backends.base import (
+    EnvironmentState,
+    Phase,
+    Resources,
+    RunState,
+    Submitted,
+    paths_of,
+)
+from citeflow.utils.progress import LINE_EVERY_VARIABLE
+from citeflow.utils.system import memory_limit, num_cores
+
+OUTPUT = "output.log"
+SETTINGS = "settings.yaml"
+STOPPED = "stop.json"
+"""The attempt that was asked to stop: a second signal would end it at once."""
+
+LINE_EVERY_S = 5
+"""Seconds between two lines of progress, which the page reads."""
+
+SECRET = "CITEFLOW_PLATFORM_"
+"""Prefix of the server's own variables, which a run does not get."""
+
+SHARE = 0.9
+"""Of the machine's memory that runs may have; the rest is the server's and the system's."""
+
+END_BYTES = 64 * 1024
+"""End of the output in which the error of a command stands."""
+
+PHASES: Mapping[str, Phase] = {
+    local_runs.SUCCEEDED: "succeeded",
+    local_runs.FAILED: "failed",
+    local_runs.STOPPED: "stopped",
+    local_runs.RUNNING: "stopped",  # a pipeline that was killed could not record its end
+}
+
+
+class LocalBackend:
+    """Runs below one folder of this machine, which has a data root for each user."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the folder."""
+        self._root = root
+        self._lock = threading.Lock()
+        self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+        self._tails: dict[Path, tuple[int, int]] = {}
+
+    def sizes(self) -> Mapping[str, Resources]:
+        """Return a quarter of the machine, half of it, and all."""
+        whole = self.capacity()
+        return {
+            "S": _part(whole, 4),
+            "M": _part(whole, 2),
+            "L": whole,
+        }
+
+    def capacity(self) -> Resources:
+        """Return the machine."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        return Resources(
+            cores=num_cores(),
+            memory=int(SHARE * memory_limit()),
+            disk=shutil.disk_usage(self._root).total,
+        )
+
+    def ensure_environment(self, user: str, size: Resources) -> None:
+        """Make the folder of a user; the queue sees to the rest."""
+        self.folder(user).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def environment(self, user: str) -> EnvironmentState:
+        """Return that it is ready: it is a folder."""
+        return EnvironmentState(state="ready")
+
+    def remove_environment(self, user: str) -> None:
+        """Delete the folder of a user."""
+        files.delete_directory(self.folder(user))
+
+    def folder(self, user: str) -> Path:
+        """Return the data root of a user."""
+        return self._root / "users" / user
+
+    def start(self, run: Submitted) -> None:
+        """Start a process for the attempt."""
+        key = (run.id, run.attempt)
+        with self._lock:
+            self._reap()
+            if key in self._children:
+                return
+            paths = paths_of(self, run)
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            files.write_text(paths.folder / SETTINGS, run.settings)
+            with (paths.folder / OUTPUT).open("ab") as output:
+                self._children[key] = subprocess.Popen(
+                    self._command(run, paths),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=output,
+                    cwd=paths.folder,
+                    env=_environment(),
+                    start_new_session=True,
+                )
+
+    def state(self, run: Submitted) -> RunState:
+        """Return how the attempt stands, by its lock and by what the pipeline has recorded."""
+        folder = paths_of(self, run).folder
+        is_alive = detached.is_alive(folder)  # before the rest is read, which it may still write
+        attempt = detached.read_attempt(folder)
+        if attempt is None or attempt.attempt < run.attempt:
+            with self._lock:
+                self._reap()
+                is_coming = (run.id, run.attempt) in self._children
+            return RunState(phase="pending" if is_coming or is_alive else "absent")
+        started = datetime.fromtimestamp(attempt.started, UTC)
+        if is_alive:
+            return RunState(phase="running", started=started)
+        status = local_runs.read_status(paths_of(self, run))
+        if status is None or (status.finished and status.finished < started):
+            return _of_output(folder / OUTPUT, started)
+        return _of_status(status, started)
+
+    def cancel(self, run: Submitted) -> None:
+        """Send the signal upon which a pipeline stops, once."""
+        folder = paths_of(self, run).folder
+        attempt = detached.read_attempt(folder)
+        if attempt is None or attempt.attempt != run.attempt or not detached.is_alive(folder):
+            return
+        with contextlib.suppress(NotFoundError):
+            if files.read_json(folder / STOPPED) == {"attempt": run.attempt}:
+                return
+        files.write_json(folder / STOPPED, {"attempt": run.attempt})
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(attempt.pid, signal.SIGTERM)
+
+    def delete(self, run: Submitted) -> None:
+        """Delete the folder of a run and its logs."""
+        paths = paths_of(self, run)
+        files.delete_directory(paths.logs)
+        files.delete_directory(paths.folder)
+
+    def lines(self, run: Submitted, after: int) -> Sequence[str]:
+        """Return lines of the output; a last line that is not whole yet is left out."""
+        path = paths_of(self, run).folder / OUTPUT
+        count, offset = self._tails.get(path, (0, 0))
+        if after != count:
+            count, offset = 0, 0
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        lines = whole.decode(errors="replace").splitlines()
+        self._tails[path] = (count + len(lines), offset + len(whole))
+        return lines[after - count :]
+
+    def job(self, run: Submitted) -> str:
+        """Return what `citeflow launch --dry-run` would print of the run for a cluster."""
+        from citeflow.platform.preview import render
+
+        return render(run, self.folder(run.user))
+
+    def _command(self, run: Submitted, paths: RunPaths) -> list[str]:
+        folder = paths.folder
+        return [
+            *(sys.executable, "-P", "-m", detached.MODULE, str(folder), str(run.attempt)),
+            ",".join(map(str, self._free_cores(run))),
+            *(sys.executable, "-P", "-m", "citeflow", "run"),
+            *("--run-name", run.name, "--data-root", str(self.folder(run.user))),
+            *("--dataset", run.dataset, "--workers", str(run.workers)),
+            *("--config", str(folder / SETTINGS)),
+        ]
+
+    def _free_cores(self, run: Submitted) -> list[int]:
+        """Return cores for a run that no other has; none where there are too few: it may use any.
+
+        The numbers of cores mean nothing where a container has a quota of time instead.
+        """
+        cores = sorted(os.sched_getaffinity(0))
+        if num_cores() != len(cores):
+            return []
+        taken: set[int] = set()
+        for lock in self._root.glob(f"users/*/runs/*/{detached.LOCK}"):
+            attempt = detached.read_attempt(lock.parent)
+            if attempt is not None and files.is_held(lock):
+                taken.update(attempt.cores)
+        free = [core for core in cores if core not in taken][: run.cores]
+        return free if len(free) == run.cores else []
+
+    def _reap(self) -> None:
+        """Forget the children that have ended."""
+        for key, child in list(self._children.items()):
+            if child.poll() is not None:
+                del self._children[key]
+
+
+def _part(whole: Resources, parts: int) -> Resources:
+    return Resources(
+        cores=max(1, whole.cores // parts),
+        memory=whole.memory // parts,
+        disk=whole.disk // parts,
+    )
+
+
+def _environment() -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
+    return {**inherited, LINE_EVERY_VARIABLE: str(LINE_EVERY_S)}
+
+
+def _of_status(status: RunStatus, started: datetime) -> RunState:
+    is_killed = status.state == local_runs.RUNNING
+    detail = "its process was killed" if is_killed else _first_line(status.error)
+    return RunState(
+        phase=PHASES[status.state], detail=detail, started=started, ended=status.finished
+    )
+
+
+def _of_output(output: Path, started: datetime) -> RunState:
+    """Return the end of a command that had not begun to record: by the error that it printed."""
+    with contextlib.suppress(FileNotFoundError), output.open("rb") as file:
+        file.seek(max(0, output.stat().st_size - END_BYTES))
+        errors = re.findall(r"^error: (.+)$", file.read().decode(errors="replace"), re.MULTILINE)
+        if errors:
+            return RunState(phase="failed", detail=errors[-1], started=started)
+    return RunState(phase="stopped", detail="its process was killed", started=started)
+
+
+def _first_line(error: str) -> str:
+    return error.partition("\n")[0].removeprefix("error: ")

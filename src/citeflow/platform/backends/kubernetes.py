@@ -163,10 +163,12 @@ class KubernetesBackend:
         return yaml.safe_dump(rendered, sort_keys=False)
 
     def _collect(self, run: Submitted, *, has_ended: bool) -> None:
-        log_id = self._runs.log_id(run)
-        if log_id:
+        log = PodLog(self._own(run))
+        if log.is_complete(run.attempt):
+            return
+        if log_id := self._runs.log_id(run):
             client = self._environments.client_of(run.user)
-            PodLog(self._own(run)).collect(client, log_id, has_ended=has_ended)
+            log.collect(client, log_id, run.attempt, has_ended=has_ended)
 
     def _own(self, run: Submitted) -> Path:
         """Return the folder of a run, which is what it seems to be.

@@ -45,8 +45,8 @@ class Positions(Record):
     replicas: tuple[str, ...] = ()
     """Names of the workers whose own logs were read."""
 
-    complete: tuple[str, ...] = ()
-    """Ids of the pipeline runs that have ended, and were read to their end."""
+    complete: tuple[int, ...] = ()
+    """Attempts that have ended, and were read to their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +55,22 @@ class PodLog:
 
     folder: Path
 
-    def collect(self, client: KubeClient, run_id: str, *, has_ended: bool = False) -> None:
-        """Append what the pods of a pipeline run have written since the last time.
+    def is_complete(self, attempt: int) -> bool:
+        """Tell whether an attempt has ended, and was read to its end."""
+        return attempt in self._positions().complete
+
+    def collect(self, client: KubeClient, run_id: str, attempt: int, *, has_ended: bool) -> None:
+        """Append what the pods of an attempt have written since the last time.
 
         Args:
             client: in the namespace of the pods.
             run_id: value of their label.
+            attempt: number of the attempt.
             has_ended: nothing will follow.
 
         Raises:
             UnavailableError: the cluster does not answer, or another process collects.
         """
-        if run_id in self._positions().complete:
-            return
         pods = client.pods(f"{RUN_ID}={run_id},app.kubernetes.io/part-of=citeflow")
         with files.exclusive(self.folder / LOCK, wait_s=LOCK_WAIT_S):
             before = self._positions()
@@ -76,7 +79,7 @@ class PodLog:
                 if pod.has_started:
                     with contextlib.suppress(k8s.ApiException, *CONNECTION_ERRORS):
                         collected.read(pod)
-            after = collected.positions(run_id if has_ended else "")
+            after = collected.positions((attempt,) if has_ended else ())
             if after == before:
                 return
             self._cut(before.num_bytes)
@@ -149,13 +152,13 @@ class _Collected:
     def text(self) -> bytes:
         return "".join(f"{line}\n" for line in self._lines).encode()
 
-    def positions(self, complete: str) -> Positions:
+    def positions(self, complete: tuple[int, ...]) -> Positions:
         known = self.before
         return Positions(
             num_bytes=known.num_bytes + len(self.text()),
             shown={**known.shown, **self._shown},
             replicas=tuple(sorted({*known.replicas, *self._replicas})),
-            complete=(*known.complete, complete) if complete else known.complete,
+            complete=(*known.complete, *complete),
         )
 
 

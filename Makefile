@@ -33,6 +33,7 @@ check: $(READY) ## format, lint, types, shell scripts, and whether generated fil
 	$(BIN)/python scripts/settings_reference.py --check
 	$(BIN)/python scripts/component_docs.py --check
 	$(BIN)/python scripts/monitoring.py --check
+	$(BIN)/python scripts/openapi.py --check
 
 versions: $(READY) ## the compiled files against other versions of Kubeflow Pipelines; fetches their packages
 	$(BIN)/python scripts/kfp_versions.py
@@ -42,6 +43,7 @@ generate: $(READY) ## compile components and pipelines, write the generated page
 	$(BIN)/python scripts/settings_reference.py
 	$(BIN)/python scripts/component_docs.py
 	$(BIN)/python scripts/monitoring.py
+	$(BIN)/python scripts/openapi.py
 
 run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of training, the whole pipeline here
 	$(BIN)/citeflow run --dataset synthetic --workers 2 --set train.minutes=1

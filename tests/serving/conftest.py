@@ -10,10 +10,9 @@ import requests
 
 from citeflow.serving.app import Limits, create_app
 from citeflow.serving.index import ServingIndex, write_index
-from citeflow.serving.listening import Address, make_config
+from citeflow.serving.listening import Address, Server, make_config
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.reload import IndexHolder, Source
-from citeflow.serving.server import Server
 
 READY_S = 120
 
@@ -53,7 +52,7 @@ def running(folder, *, watch_s=None, wait=True, **limits):
     """Serve a folder from a thread; yields a Running."""
     metrics = ServerMetrics()
     holder = IndexHolder(Source(find=lambda: folder, watch_s=watch_s), metrics)
-    server = Server(holder, make_config(create_app(holder, metrics, Limits(**limits))))
+    server = Server(make_config(create_app(holder, metrics, Limits(**limits))), holder.leave)
     with Address(port=0).bind() as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

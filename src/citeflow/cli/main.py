@@ -36,6 +36,7 @@ SECTIONS = {
         "models": "models",
     },
     "Serve": {"index": "serve", "serve": "serve", "ask": "ask"},
+    "Platform": {"platform": "platform", "user": "platform"},
     "Kubeflow": {
         "compile": "compile",
         "submit": "submit",

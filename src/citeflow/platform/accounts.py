@@ -1,20 +1,21 @@
 """Accounts: the link that opens one, log-in, sessions, roles, and the record of what was done."""
 
+import contextlib
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from threading import BoundedSemaphore
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from citeflow import paths
 from citeflow.errors import ConfigError, NotFoundError
 from citeflow.platform import store
-from citeflow.platform.store import Store
+from citeflow.platform.store import Store, TableRow
 from citeflow.serving.problems import ProblemError
 
 USER, ADMIN = "user", "admin"
@@ -41,11 +42,14 @@ address, of a name. The last is high: else anybody could lock out anybody."""
 HASHES_AT_A_TIME = 2
 """A hash takes 64 MiB."""
 
+TURN_S = 5.0
+"""Longest wait of a log-in for its turn."""
+
 KEPT_ENTRIES = 100_000
 """Entries of the audit that are kept."""
 
 _hasher = PasswordHasher()
-_hashing = BoundedSemaphore(HASHES_AT_A_TIME)
+_turns = BoundedSemaphore(HASHES_AT_A_TIME)
 _NOBODY = _hasher.hash(secrets.token_hex())
 """Compared with where there is no such name, so that the time of a refusal does not tell."""
 
@@ -227,12 +231,12 @@ class Accounts:
             of_name = store.users.c.name == name
             connection.execute(update(store.users).where(of_name).values(size=size))
 
-    def all(self) -> Sequence[Row[tuple[object, ...]]]:
+    def all(self) -> Sequence[TableRow]:
         """Return all rows of `users` by name."""
         with self.store.read() as connection:
             return connection.execute(select(store.users).order_by(store.users.c.name)).all()
 
-    def get(self, name: str) -> Row[tuple[object, ...]]:
+    def get(self, name: str) -> TableRow:
         """Return the row of an account.
 
         Raises:
@@ -282,7 +286,7 @@ class Accounts:
                 old = store.audit.c.id <= newest[0] - KEPT_ENTRIES
                 connection.execute(delete(store.audit).where(old))
 
-    def entries(self, before: int | None, limit: int) -> Sequence[Row[tuple[object, ...]]]:
+    def entries(self, before: int | None, limit: int) -> Sequence[TableRow]:
         """Return rows of the audit, the newest first."""
         query = select(store.audit).order_by(store.audit.c.id.desc()).limit(limit)
         if before is not None:
@@ -305,13 +309,26 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def _hashing() -> Iterator[None]:
+    """Take a turn at hashing, so that log-ins take neither all memory nor all threads."""
+    if not _turns.acquire(timeout=TURN_S):
+        raise ProblemError(
+            HTTPStatus.TOO_MANY_REQUESTS, "too many log-ins at a time", headers={"Retry-After": "5"}
+        )
+    try:
+        yield
+    finally:
+        _turns.release()
+
+
 def _hash(password: str) -> str:
-    with _hashing:
+    with _hashing():
         return _hasher.hash(password)
 
 
 def _verify(hashed: str, password: str) -> bool:
-    with _hashing:
+    with _hashing():
         try:
             return _hasher.verify(hashed, password)
         except (VerificationError, InvalidHashError):
@@ -326,7 +343,7 @@ def _make_link(connection: Connection, user: str | None) -> str:
     return token
 
 
-def _read_link(connection: Connection, token: str) -> Row[tuple[object, ...]] | None:
+def _read_link(connection: Connection, token: str) -> TableRow | None:
     query = select(store.links).where(store.links.c.digest == _digest(token))
     row = connection.execute(query).one_or_none()
     return row if row is not None and row.expires > store.now() else None
@@ -343,11 +360,11 @@ def _make_session(connection: Connection, user: str) -> str:
     return token
 
 
-def _find(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
+def _find(connection: Connection, name: str) -> TableRow | None:
     return connection.execute(select(store.users).where(store.users.c.name == name)).one_or_none()
 
 
-def _get(connection: Connection, name: str) -> Row[tuple[object, ...]]:
+def _get(connection: Connection, name: str) -> TableRow:
     row = _find(connection, name)
     if row is None:
         raise NotFoundError("no such user", name)

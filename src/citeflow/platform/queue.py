@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from citeflow.errors import CiteflowError, UnavailableError
 from citeflow.platform import store
 from citeflow.platform.backends.base import Backend, Resources, RunState, Submitted
-from citeflow.platform.store import Store
+from citeflow.platform.store import Store, TableRow
 from citeflow.utils.logging import log
 
 QUEUED, STARTED, ENDED = "queued", "started", "ended"
@@ -105,7 +105,7 @@ def _fits(run: Waiting, free: Resources | None) -> bool:
     return free is None or (run.cores <= free.cores and run.memory <= free.memory)
 
 
-def submitted(row: Row[tuple[object, ...]]) -> Submitted:
+def submitted(row: TableRow) -> Submitted:
     """Return a row of `runs` as a backend gets it."""
     return Submitted(
         id=row.id,
@@ -128,7 +128,7 @@ class Queue:
         self,
         database: Store,
         backend: Backend,
-        on_end: Callable[[Row[tuple[object, ...]], RunState], None] = lambda row, state: None,
+        on_end: Callable[[TableRow, RunState], None] = lambda row, state: None,
     ) -> None:
         """Take database and backend; nothing is started before `start`.
 
@@ -205,7 +205,7 @@ class Queue:
                 log("platform", "could not look at the queue", because=repr(error))
             self._woken.wait(TICK_S)
 
-    def _look_after(self, row: Row[tuple[object, ...]]) -> None:
+    def _look_after(self, row: TableRow) -> None:
         run = submitted(row)
         state = self._backend.state(run)
         if state.phase == "absent":
@@ -219,7 +219,7 @@ class Queue:
         elif row.is_cancelled:
             self._backend.cancel(run)
 
-    def _take(self) -> Row[tuple[object, ...]] | None:
+    def _take(self) -> TableRow | None:
         """Note that the next run starts, and return it.
 
         It is noted first: what is noted and did not start, because the server was killed, starts
@@ -237,7 +237,7 @@ class Queue:
             connection.execute(update(store.runs).where(of_run).values(**changes))
             return connection.execute(select(store.runs).where(of_run)).one()
 
-    def _begin(self, row: Row[tuple[object, ...]]) -> None:
+    def _begin(self, row: TableRow) -> None:
         try:
             self._backend.start(submitted(row))
         except UnavailableError:
@@ -246,7 +246,7 @@ class Queue:
             detail = f"{error.what}: {error.value}" if error.value else error.what
             self._end(row, RunState(phase="failed", detail=detail))
 
-    def _end(self, row: Row[tuple[object, ...]], state: RunState) -> None:
+    def _end(self, row: TableRow, state: RunState) -> None:
         self._on_end(row, state)
         values = {
             "phase": ENDED,

@@ -14,7 +14,7 @@ Role = Literal["user", "admin"]
 Size = Literal["S", "M", "L"]
 TaskName = Literal["citation", "images"]
 State = Literal["queued", "running", "stopping", "stopped", "succeeded", "failed"]
-Kind = Literal["dataset", "model"]
+Kind = Literal["dataset"]
 
 MAX_NAME = 63
 MIN_PASSWORD = 10
@@ -235,7 +235,7 @@ class RunList(BaseModel):
 class MetricsEvent(BaseModel):
     """Figures of a step.
 
-    One that is not beyond the last replaces those from its step on: the run was resumed.
+    One whose step is below the last one's replaces those beyond it: the run was resumed.
     """
 
     step: int

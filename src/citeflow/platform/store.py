@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     MetaData,
+    Row,
     String,
     Table,
     UniqueConstraint,
@@ -41,6 +43,9 @@ LOCK_KEY = 1_667_851_881
 """Of Postgres' advisory lock that every change takes."""
 
 METADATA = MetaData()
+
+TableRow = Row[tuple[Any, ...]]
+"""A row of one of the tables, with their columns as attributes."""
 
 
 def _user(**options: object) -> Column[str]:
@@ -113,6 +118,8 @@ runs = Table(
     Column("detail", String(1_000), nullable=False, default=""),
     Column("started", Float),
     Column("ended", Float),
+    Column("score", JSON),  # name and value, when it has ended
+    Column("spark", JSON),  # validation scores, when it has ended
     UniqueConstraint("user", "name"),
 )
 

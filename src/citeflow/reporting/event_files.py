@@ -7,6 +7,7 @@ a name is always above its predecessors'.
 
 import io
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 FILE_VERSION = "brain.Event:2"
 TRAIN, PUBLISH = "train", "publish"
+RECORD_HEAD = 12
+"""Bytes of a record before its content: the length and its check sum."""
+RECORD_FOOT = 4
+"""Bytes behind it: the check sum of the content."""
 _NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.citeflow\.(\w+)")
 
 
@@ -85,6 +90,38 @@ def read_scalars(path: Path, tag: str) -> list[Scalar]:
         for value in event.summary.value
         if value.tag == tag
     ]
+
+
+def read_new(path: Path, offset: int) -> tuple[list[Event], int]:
+    """Read the events behind an offset of a file that may still grow.
+
+    Returns:
+        The events that are whole, and the offset behind them.
+    """
+    events = []
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read()
+    at = 0
+    while len(content) - at >= RECORD_HEAD:
+        (length,) = struct.unpack_from("<Q", content, at)
+        end = at + RECORD_HEAD + length + RECORD_FOOT
+        if end > len(content):
+            break
+        events.append(Event.FromString(content[at + RECORD_HEAD : end - RECORD_FOOT]))
+        at = end
+    return events, offset + at
+
+
+def training_files(log_dir: Path) -> list[Path]:
+    """Return the files that a training has written, one for each of its starts, in their order."""
+    found = [path for path in log_dir.glob("events.out.tfevents.*") if _is_of_training(path)]
+    return sorted(found)
+
+
+def _is_of_training(path: Path) -> bool:
+    match = _NAME.fullmatch(path.name)
+    return match is not None and match[2] == TRAIN
 
 
 def first_step(path: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import uvicorn
@@ -50,6 +51,26 @@ class Address:
             raise UnavailableError(
                 f"cannot listen there ({reason})", f"{self.host}:{self.port}", hint=hint
             ) from None
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that a signal ends well: it does not raise the signal again behind it."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+        """Take the settings.
+
+        Args:
+            config: as `make_config` makes it.
+            on_exit: called when the server is told to end.
+        """
+        super().__init__(config)
+        self._on_exit = on_exit
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """End when what is under way is answered; at once if asked twice."""
+        self._on_exit()
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def make_config(app: object) -> uvicorn.Config:

@@ -1,0 +1,210 @@
+"""Server-sent events of runs: one reader per run, however many watch it.
+
+The id of an event counts the lines, metrics and resources that were sent up to it, so that a client
+that comes back with `Last-Event-ID` gets what it lacks, also from another server.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from citeflow.errors import CiteflowError
+from citeflow.platform.accounts import Account
+from citeflow.platform.queue import ENDED
+from citeflow.platform.runs import Runs
+from citeflow.platform.store import TableRow
+
+EVERY_S = 1.0
+"""Seconds between two looks at a run."""
+
+ALIVE_S = 15.0
+"""Seconds after which a comment keeps a silent connection open."""
+
+READERS = 4
+
+_CURSOR = re.compile(r"(\d{1,9})-(\d{1,9})-(\d{1,9})")
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Counts of what a client has."""
+
+    log: int = 0
+    metrics: int = 0
+    resources: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """Read the id of an event; what is none is the beginning."""
+        match = _CURSOR.fullmatch(text)
+        return cls(*map(int, match.groups())) if match else cls()
+
+    def __str__(self) -> str:
+        return f"{self.log}-{self.metrics}-{self.resources}"
+
+
+@dataclass(slots=True)
+class _Feed:
+    """A run that is watched: everything of it as text, and a signal when there is more."""
+
+    run: str = ""
+    version: int = 0
+    """Changes of `run`."""
+    has_ended: bool = False
+    is_gone: bool = False
+    log: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    resources: list[str] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    watchers: int = 0
+    reader: asyncio.Task[None] | None = None
+
+
+class Feeds:
+    """The runs that are watched."""
+
+    def __init__(self, runs: Runs, *, every_s: float = EVERY_S, alive_s: float = ALIVE_S) -> None:
+        """Read nothing before somebody watches."""
+        self._runs = runs
+        self._every_s = every_s
+        self._alive_s = alive_s
+        self._feeds: dict[str, _Feed] = {}
+        self._is_leaving = False
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="events")
+
+    def leave(self) -> None:
+        """Let all streams end: the server is about to."""
+        self._is_leaving = True
+
+    def close(self) -> None:
+        """End the readers."""
+        for feed in self._feeds.values():
+            if feed.reader is not None:
+                feed.reader.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def is_complete(self, row: TableRow, cursor: Cursor) -> bool:
+        """Tell whether a client has everything of a run that has ended."""
+        if row.phase != ENDED:
+            return False
+        records = self._runs.records(row)
+        have = (cursor.log, cursor.metrics, cursor.resources)
+        return have >= (len(records.log), len(records.metrics), len(records.resources))
+
+    async def stream(
+        self,
+        account: Account,
+        row: TableRow,
+        cursor: Cursor,
+        is_allowed: Callable[[], bool],
+    ) -> AsyncIterator[str]:
+        """Yield the events of a run behind a cursor until it has ended.
+
+        Args:
+            account: who watches.
+            row: the run.
+            cursor: what the client has.
+            is_allowed: asked now and then whether the session still holds.
+        """
+        feed = self._watch(account, row)
+        version = 0
+        yield "retry: 2000\n\n"
+        try:
+            while not (feed.is_gone or self._is_leaving):
+                parts = list(_news(feed, cursor))
+                if feed.version != version and feed.run:
+                    version = feed.version
+                    parts.insert(0, f"event: run\ndata: {feed.run}\n\n")
+                if parts:
+                    yield "".join(parts)
+                    continue
+                if feed.has_ended:
+                    return
+                if not await self._wait(feed, version, cursor):
+                    if not await asyncio.to_thread(is_allowed):
+                        return
+                    yield ": alive\n\n"
+        finally:
+            self._leave(row.id, feed)
+
+    async def _wait(self, feed: _Feed, version: int, cursor: Cursor) -> bool:
+        """Wait for something new; return False where nothing came for some time."""
+
+        def is_new() -> bool:
+            is_over = self._is_leaving or feed.is_gone or feed.has_ended
+            return is_over or feed.version != version or _has_news(feed, cursor)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._alive_s), feed.changed:
+                await feed.changed.wait_for(is_new)
+                return True
+        return False
+
+    def _watch(self, account: Account, row: TableRow) -> _Feed:
+        feed = self._feeds.get(row.id)
+        if feed is None or feed.has_ended or feed.is_gone:  # such as before it was resumed
+            feed = self._feeds[row.id] = _Feed()
+            feed.reader = asyncio.create_task(self._read(account, row.id, feed))
+        feed.watchers += 1
+        return feed
+
+    def _leave(self, run_id: str, feed: _Feed) -> None:
+        feed.watchers -= 1
+        if feed.watchers:
+            return
+        if feed.reader is not None:
+            feed.reader.cancel()
+        if self._feeds.get(run_id) is feed:
+            del self._feeds[run_id]
+
+    async def _read(self, account: Account, run_id: str, feed: _Feed) -> None:
+        loop = asyncio.get_running_loop()
+        while not (feed.has_ended or feed.is_gone):
+            try:
+                await loop.run_in_executor(self._pool, self._look, account, run_id, feed)
+            except CiteflowError:  # the run was deleted
+                feed.is_gone = True
+            async with feed.changed:
+                feed.changed.notify_all()
+            await asyncio.sleep(self._every_s)
+
+    def _look(self, account: Account, run_id: str, feed: _Feed) -> None:
+        row = self._runs.row(account, run_id)
+        body = self._runs.get(account, run_id)
+        records = self._runs.records(row)  # after the state: then an ended run is complete
+        _extend(feed.log, records.log)
+        _extend(feed.metrics, records.metrics)
+        _extend(feed.resources, records.resources)
+        text = body.model_dump_json()
+        if text != feed.run:
+            feed.run = text
+            feed.version += 1
+        feed.has_ended = row.phase == ENDED
+
+
+def _extend(texts: list[str], items: "list[BaseModel] | list[object]") -> None:
+    texts += [item.model_dump_json() for item in items[len(texts) :] if isinstance(item, BaseModel)]
+
+
+def _has_news(feed: _Feed, cursor: Cursor) -> bool:
+    return (
+        len(feed.log) > cursor.log
+        or len(feed.metrics) > cursor.metrics
+        or len(feed.resources) > cursor.resources
+    )
+
+
+def _news(feed: _Feed, cursor: Cursor) -> "list[str]":
+    """Return the events behind a cursor, and move it."""
+    parts = []
+    for name in ("log", "metrics", "resources"):
+        texts: list[str] = getattr(feed, name)
+        for text in texts[getattr(cursor, name) :]:
+            setattr(cursor, name, getattr(cursor, name) + 1)
+            parts.append(f"id: {cursor}\nevent: {name}\ndata: {text}\n\n")
+    return parts

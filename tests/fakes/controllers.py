@@ -1,4 +1,4 @@
-"""What the controllers of Kubernetes and Kubeflow do with a user's namespace, for the API in memory.
+"""What controllers of Kubernetes and Kubeflow do in the namespace of a user, for the API in memory.
 
 They act after each request that changes something, so that a test need not wait.
 """

@@ -27,7 +27,7 @@ WITHOUT = {"plain": ("Profile", "LocalQueue"), "profiles": ("LocalQueue",)}
 
 @pytest.fixture
 def make(monkeypatch):
-    """Return environments of a cluster without certain kinds, the API server and its controllers."""
+    """Return environments of a cluster without certain kinds, its API server and controllers."""
     monkeypatch.setattr(profiles, "CONTROLLER_S", 0.2)
     opened = []
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import yaml
 
 from citeflow import files
-from citeflow.errors import ConfigError, CorruptError
+from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.kubernetes import client as kubernetes
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.environment_objects import EnvironmentSettings, Size
@@ -204,8 +204,11 @@ def load(path: Path) -> KubernetesBackend:
     """Connect to the cluster of this pod, or of the kubeconfig, with the settings of a file.
 
     Raises:
+        NotFoundError: there is no such file.
         ConfigError: there is no cluster, or a setting is wrong.
     """
+    if not path.is_file():
+        raise NotFoundError("no such file", path)
     values = records.parse_yaml(path.read_text(), str(path))
     settings = records.load(ClusterSettings, values, name="cluster")
     return KubernetesBackend(kubernetes.connect(patience_s=PATIENCE_S), settings)

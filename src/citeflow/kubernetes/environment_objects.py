@@ -4,11 +4,13 @@ Where the cluster has Kubeflow's Profiles, the namespace and its quota are a Pro
 pipelines. Elsewhere they are plain objects, and each run is a Job of its own.
 """
 
+import re
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from citeflow.kubernetes.job_spec import CLAIM, IMAGE, MOUNT, USER, Name, Quantity
+from citeflow.kubernetes.job_spec import CLAIM, IMAGE, MOUNT, USER, Quantity
 from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.objects import Kind
 from citeflow.kubernetes.pod_template import NO_SIDECAR
@@ -47,6 +49,8 @@ PIPELINES = "kubeflow-pipelines-edit"
 """Kubeflow's own role for those who may run pipelines in a namespace."""
 
 MAX_PODS = 200
+
+_PREFIX = re.compile(r"[a-z][-a-z0-9]{0,30}-")
 PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 """Addresses of the cluster itself, of its nodes and of the cloud's metadata."""
 
@@ -59,10 +63,16 @@ class Size(Record):
     disk: Quantity
 
 
+def _check_prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise ValueError("must be a begin of names, of a-z, 0-9 and -, such as citeflow-user-")
+    return text
+
+
 class EnvironmentSettings(Record):
     """The environments of a cluster."""
 
-    prefix: Name = "citeflow-user-"
+    prefix: Annotated[Str, AfterValidator(_check_prefix)] = "citeflow-user-"
     """Begin of the names of their namespaces; the rights of the platform end there."""
 
     sizes: dict[str, Size] = Field(

@@ -52,7 +52,9 @@ def main() -> None:
     tensorboard = [line for line in train if name_of(line) == "tensorboard"]
     check = [line for line in extras["dev"] if name_of(line) in CHECKERS]
 
-    dev = resolve([*of_step, *serve, *extras["dev"], *extras["docs"], *build], {})
+    dev = resolve(
+        [*of_step, *serve, *extras["platform"], *extras["dev"], *extras["docs"], *build], {}
+    )
     torch = dev["torch"].partition("+")[0]
     write_dev(dev | {"torch": torch})
 

@@ -106,7 +106,7 @@ class Accounts:
             row = _find(connection, name)
             if row is not None and (row.password or row.subject):
                 raise ProblemError(HTTPStatus.CONFLICT, f"there is a user {name} already")
-            values = {"role": role, "size": size}
+            values: dict[str, object] = {"role": role, "size": size}
             if row is None:
                 values |= {"name": name, "created": store.now(), "suspended": False}
                 connection.execute(insert(store.users).values(**values))

@@ -113,7 +113,8 @@ class Records:
         return events
 
     def _seconds(self, event: "Event") -> float:
-        return round(max(0.0, event.wall_time - (self._began or event.wall_time)), 3)
+        wall_time: float = event.wall_time
+        return round(max(0.0, wall_time - (self._began or wall_time)), 3)
 
     def _add_metrics(self, event: "Event") -> None:
         values = {_name(each.tag): each.simple_value for each in event.summary.value}

@@ -28,6 +28,8 @@ from citeflow.platform.backends.base import (
 from citeflow.utils.progress import LINE_EVERY_VARIABLE
 from citeflow.utils.system import memory_limit, num_cores
 
+CITEFLOW = (sys.executable, "-P", "-m", "citeflow")
+
 OUTPUT = "output.log"
 SETTINGS = "settings.yaml"
 STOPPED = "stop.json"
@@ -56,9 +58,15 @@ PHASES: Mapping[str, Phase] = {
 class LocalBackend:
     """Runs below one folder of this machine, which has a data root for each user."""
 
-    def __init__(self, root: Path) -> None:
-        """Take the folder."""
+    def __init__(self, root: Path, *, program: Sequence[str] = CITEFLOW) -> None:
+        """Take the folder.
+
+        Args:
+            root: of all users.
+            program: command line of `citeflow`, absolute.
+        """
         self._root = root
+        self._program = program
         self._lock = threading.Lock()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._tails: dict[Path, tuple[int, int]] = {}
@@ -183,7 +191,7 @@ class LocalBackend:
         return [
             *(sys.executable, "-P", "-m", detached.MODULE, str(folder), str(run.attempt)),
             ",".join(map(str, self._free_cores(run))),
-            *(sys.executable, "-P", "-m", "citeflow", "run"),
+            *(*self._program, "run"),
             *("--run-name", run.name, "--data-root", str(self.folder(run.user))),
             *("--dataset", run.dataset, "--workers", str(run.workers)),
             *("--config", str(folder / SETTINGS)),

@@ -113,6 +113,8 @@ class Controllers:
             self._set(job, "jobs", {"status": {"startTime": timestamp()}})
             if self.starts:
                 self.start_pod(made)
+                if template["spec"]["containers"][0].get("command", [""])[0] == "mkdir":
+                    self.finish(job, 0)  # at once
 
     def start_pod(self, pod):
         self._pod(pod, RUNNING, {"running": {"startedAt": timestamp()}})

@@ -151,6 +151,24 @@ def test_ensure_refuses_the_namespace_of_another(place):
     assert names(kube) == set()
 
 
+def test_ensure_waits_for_the_end_of_a_namespace_that_is_deleted(place):
+    environments, kube, _ = place
+    kube.add_namespace(PLACE)
+    gone = {"metadata": {"deletionTimestamp": "2026-11-28T10:00:00Z"}}
+    kube.patch("namespaces", "", PLACE, gone)
+    with pytest.raises(UnavailableError, match="is being deleted: citeflow-user-alice"):
+        environments.ensure("alice", SMALL)
+    assert environments.standing("alice").detail == "it is being deleted"
+
+
+def test_ensure_leaves_a_suspended_environment_suspended(place):
+    environments, _, _ = place
+    environments.ensure("alice", SMALL)
+    environments.suspend("alice")
+    environments.ensure("alice", LARGE)
+    assert environments.standing("alice").state == "suspended"
+
+
 def test_ensure_ends_where_no_controller_makes_the_namespace(make):
     environments, kube, _ = make("LocalQueue")
     kube._callbacks.clear()

@@ -130,7 +130,6 @@ class Environments:
         objects.create(client, JOB, render.volume_job(tenant, self.settings))
         if queue := self.queue_kind():
             objects.apply(client, queue, render.queue(tenant, self.settings))
-        self.wake(user)
         log("environment", "is there", of=user, namespace=tenant.namespace)
 
     def standing(self, user: str) -> Standing:
@@ -177,9 +176,8 @@ class Environments:
         if live:
             hint = "cancel them first, or use --force"
             raise ConfigError("runs are at work in the environment", ", ".join(live), hint=hint)
-        if self.has_profiles:
-            return objects.delete(self.client, PROFILE, tenant.namespace)
-        return objects.delete(self.client, NAMESPACE, tenant.namespace)
+        kind = PROFILE if self.has_profiles else NAMESPACE
+        return objects.delete(self.client, kind, tenant.namespace)
 
     def live(self, user: str) -> Iterator[str]:
         """Yield the jobs and pods of a user's runs that have not ended."""
@@ -269,12 +267,12 @@ class Environments:
             found = self._namespace(tenant)
         if found is None:
             return
-        if _annotations(found).get(OWNER) != tenant.user:
-            hint = "another prefix in the settings of the platform"
-            raise ConfigError("there is another namespace", tenant.namespace, hint=hint)
         if "deletionTimestamp" in found["metadata"]:
             hint = "try again in a minute"
             raise UnavailableError("is being deleted", tenant.namespace, hint=hint)
+        if _annotations(found).get(OWNER) != tenant.user:
+            hint = "another prefix in the settings of the platform"
+            raise ConfigError("there is another namespace", tenant.namespace, hint=hint)
 
     def _await(self, is_there: Callable[[], bool], name: str) -> None:
         until = time.monotonic() + CONTROLLER_S

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import yaml
+
 from citeflow.files import sha256_of_json
 from citeflow.kubernetes import objects
 from citeflow.kubernetes import pod_template as pods
@@ -51,7 +53,7 @@ class JobRuns:
 
     def start(self, run: Submitted, dataset: str, settings: str) -> None:
         """Create the Job of an attempt, unless it is there: its name says which attempt it is."""
-        objects.create(self._client(run), JOB, self.render(run, dataset, settings))
+        objects.create(self._client(run), JOB, self.job(run, dataset, settings))
 
     def state(self, run: Submitted) -> RunState:
         """Return how the Job of an attempt stands."""
@@ -106,7 +108,11 @@ class JobRuns:
         """Return the label of the pods of all attempts."""
         return log_id(run)
 
-    def render(self, run: Submitted, dataset: str, settings: str) -> KubeObject:
+    def render(self, run: Submitted, dataset: str, settings: str) -> str:
+        """Return the Job of an attempt as YAML."""
+        return yaml.safe_dump(self.job(run, dataset, settings), sort_keys=False)
+
+    def job(self, run: Submitted, dataset: str, settings: str) -> KubeObject:
         """Render the Job of an attempt.
 
         Args:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,10 +27,12 @@ from citeflow.kubernetes import objects
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.environment_objects import ENVIRONMENT, LABELS
 from citeflow.kubernetes.identity import RUN_ID
+from citeflow.kubernetes.job_spec import MOUNT
 from citeflow.kubernetes.job_status import KubeObject, summarize
 from citeflow.kubernetes.objects import Kind
 from citeflow.kubernetes.profiles import Environments
 from citeflow.kubernetes.reaper import delete_jobs_of_run
+from citeflow.platform import preview
 from citeflow.platform.backends.base import Phase, RunState, Submitted
 
 LEASE = Kind(name="Lease", plural="leases", group="coordination.k8s.io")
@@ -140,9 +143,10 @@ class PipelineRuns:
         found = self._server(run).find_run(run.name, key(run))
         return str(found.run_id) if found else ""
 
-    def render(self, run: Submitted, dataset: str, settings: str) -> KubeObject:
-        """Return what would be sent to the server."""
-        return self.plan(run, dataset).describe()
+    def render(self, run: Submitted, dataset: str, settings: str) -> str:
+        """Return the job that the step which trains will launch, where the cluster has its kind."""
+        namespace = self.environments.namespace(run.user)
+        return preview.render(run, Path(MOUNT), job=self._job(run), namespace=namespace)
 
     def plan(self, run: Submitted, dataset: str) -> SubmissionPlan:
         """Settle the pipeline and its parameters, as `citeflow submit` does.
@@ -150,24 +154,27 @@ class PipelineRuns:
         Raises:
             ConfigError: one of them is wrong.
         """
-        job: dict[str, object] = {"cpu": str(max(1, run.cores // run.workers))}
-        if self.environments.queue_kind():
-            job["queue"] = ENVIRONMENT
         return plan(
             {
                 "dataset": dataset,
                 "settings": run.settings,
                 "workers": run.workers,
                 "run_name": run.name,
-                "job": yaml.safe_dump(job),
+                "job": self._job(run),
             },
             Package(
                 pipeline=run.task,
                 step_image=self.environments.settings.image,
-                train_image=self.train_image,
             ),
             RunOptions(experiment="citeflow", run_name=run.name),
         )
+
+    def _job(self, run: Submitted) -> str:
+        """Return the settings of the job as YAML: one core a worker or more, and the queue."""
+        job = {"cpu": str(max(1, run.cores // run.workers)), "image": self.train_image}
+        if self.environments.queue_kind():
+            job["queue"] = ENVIRONMENT
+        return yaml.safe_dump(job)
 
     def _claim(self, run: Submitted) -> None:
         """Note that the attempt is being submitted.

@@ -5,15 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import yaml
-
 from citeflow import files
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.kubernetes import client as kubernetes
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.environment_objects import EnvironmentSettings, Size
 from citeflow.kubernetes.job_spec import IMAGE, MOUNT, quantity
-from citeflow.kubernetes.job_status import KubeObject
 from citeflow.kubernetes.profiles import Amounts, Environments
 from citeflow.platform.backends.base import (
     EnvironmentState,
@@ -66,8 +63,8 @@ class Runs(Protocol):
     def log_id(self, run: Submitted) -> str:
         """Return the label of the pods of the attempt; empty where there are none."""
 
-    def render(self, run: Submitted, dataset: str, settings: str) -> KubeObject:
-        """Return what is sent to start the attempt."""
+    def render(self, run: Submitted, dataset: str, settings: str) -> str:
+        """Return the job that trains the attempt as YAML."""
 
 
 class KubernetesBackend:
@@ -157,10 +154,9 @@ class KubernetesBackend:
         return lines
 
     def job(self, run: Submitted) -> str:
-        """Return the Job, or what is submitted to Kubeflow Pipelines."""
+        """Return the Job of the run, or the one that a step of its pipeline launches."""
         settings = self._seen(run, self._own(run) / SETTINGS)
-        rendered = self._runs.render(run, self._dataset(run), settings)
-        return yaml.safe_dump(rendered, sort_keys=False)
+        return self._runs.render(run, self._dataset(run), settings)
 
     def _collect(self, run: Submitted, *, has_ended: bool) -> None:
         log = PodLog(self._own(run))

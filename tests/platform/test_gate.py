@@ -53,6 +53,9 @@ def test_page_is_every_path_and_has_a_policy(make_platform, tmp_path):
         assert answer.headers["cache-control"] == "no-cache"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
+    plain = client.get("/", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert client.get("/").headers["content-encoding"] == "gzip"
     assert "immutable" in client.get("/assets/a1.js").headers["cache-control"]
     assert client.get("/assets/a2.js").status_code == 404
     assert client.get("/assets/../../platform.db").status_code in (200, 404)

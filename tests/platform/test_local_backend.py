@@ -68,13 +68,28 @@ def program(tmp_path):
 
 
 @pytest.fixture
-def backend(tmp_path, program):
-    made = LocalBackend(tmp_path / "data", program=(sys.executable, str(program)))
-    yield made
-    for lock in made.folder("ann").glob(f"runs/*/{detached.LOCK}"):
-        attempt = detached.read_attempt(lock.parent)
-        if attempt and detached.is_alive(lock.parent):
-            os.kill(attempt.pid, signal.SIGKILL)
+def make_backend(tmp_path, program):
+    """Return a function that makes a backend over one folder, as each start of a server does."""
+    made = []
+
+    def make():
+        made.append(LocalBackend(tmp_path / "data", program=(sys.executable, str(program))))
+        return made[-1]
+
+    yield make
+    end = time.monotonic() + WAIT_S
+    while children := psutil.Process().children():
+        assert time.monotonic() < end, children
+        for child in children:
+            child.kill()
+        for backend in made:
+            backend.state(run())  # it forgets its children that have ended
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def backend(make_backend):
+    return make_backend()
 
 
 def run(dataset="gate", *, name="first", attempt=1):
@@ -100,8 +115,8 @@ def let_go(backend, submitted):
     (paths_of(backend, submitted).folder / "go").touch()
 
 
-def test_attempt_is_started_once_by_several_servers(backend, program):
-    others = [LocalBackend(backend._root, program=(sys.executable, str(program))) for _ in "123"]
+def test_attempt_is_started_once_by_several_servers(make_backend):
+    backend, *others = (make_backend() for _ in range(4))
     assert backend.state(run()).phase == "absent"
     for each in (backend, *others, backend):
         each.start(run())
@@ -112,7 +127,6 @@ def test_attempt_is_started_once_by_several_servers(backend, program):
     state = wait_for(backend, run(), "succeeded")
     assert state.ended is not None
     others[0].start(run())
-    time.sleep(0)
     assert starts(backend, run()) == 1
     assert backend.lines(run(), 0) == ["12:00:00 train[rank 0] starting"]
     assert backend.lines(run(), 1) == []

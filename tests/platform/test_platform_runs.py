@@ -36,7 +36,7 @@ def test_name_is_taken_once_by_each_user(platform):
     [
         ({"settings": {"train.minuts": 1}}, "settings.train.minuts"),
         ({"settings": {"train.minutes": -1}}, "settings.train.minutes"),
-        ({"settings": {"minutes": 1}}, "settings"),
+        ({"settings": {"minutes": 1}}, "settings.minutes"),
         ({"dataset": "/etc/passwd"}, "dataset"),
         ({"dataset": "file:///etc/passwd"}, "dataset"),
         ({"dataset": "http://127.0.0.1:22/x.zip"}, "dataset"),
@@ -64,7 +64,7 @@ def test_preview_says_what_fits(platform):
     preview = client.post(f"{API}/runs/preview", json=body).json()
     assert preview["fits"]
     assert preview["seconds"] == 120
-    assert 1e9 < preview["memory"] < 2e9
+    assert 5e8 < preview["memory"] < 2e9
     assert preview["yaml"] == "name: preview\n"
     large = {**body, "settings": {"synthetic.num_papers": 50_000_000}}
     preview = client.post(f"{API}/runs/preview", json=large).json()

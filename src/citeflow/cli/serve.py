@@ -127,6 +127,7 @@ def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
     options.require("torch", "fastapi", "uvicorn", hint=INSTALL)
     from citeflow.serving import server
     from citeflow.serving.app import Limits
+    from citeflow.serving.listening import Address
     from citeflow.serving.reload import Source
 
     server.serve(
@@ -134,7 +135,7 @@ def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
             find=_finder(source, data_root, watch=watch),
             watch_s=_pause(source) if watch else None,
         ),
-        server.Address(host=where.host, port=where.port),
+        Address(host=where.host, port=where.port),
         Limits(threads=where.threads, max_waiting=where.max_waiting, timeout_s=where.timeout),
     )
 

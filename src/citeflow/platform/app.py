@@ -1,6 +1,7 @@
 """The application: the API below /api/v1, and the page at every other path."""
 
 import contextlib
+import gzip
 import ipaddress
 import mimetypes
 from collections.abc import AsyncIterator
@@ -8,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -170,15 +171,20 @@ def _add_health(app: FastAPI, metrics: RequestMetrics) -> None:
 
 
 def _add_page(app: FastAPI, static: Path) -> None:
-    """Serve the files of the page by their names, and the page itself at every other path."""
+    """Serve the files of the page by their names, and the page itself at every other path.
+
+    They are kept in memory, as they are and compressed: all of them are a few hundred kilobytes.
+    """
     contents = {
         file.relative_to(static).as_posix(): file.read_bytes()
         for file in static.rglob("*")
         if file.is_file()
     }
 
+    compressed = {name: gzip.compress(content, mtime=0) for name, content in contents.items()}
+
     @app.get("/{path:path}", include_in_schema=False)
-    async def page(path: str) -> Response:
+    async def page(path: str, request: Request) -> Response:
         if path.startswith("api/") or (path.startswith(ASSETS) and path not in contents):
             raise ProblemError(HTTPStatus.NOT_FOUND, "no such page")
         name = path if path in contents else INDEX
@@ -190,5 +196,10 @@ def _add_page(app: FastAPI, static: Path) -> None:
             "Content-Security-Policy": PAGE_POLICY,
             "Cache-Control": "public, max-age=31536000, immutable" if is_fixed else "no-cache",
         }
+        content = contents[name]
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            content = compressed[name]
+            headers |= {"Content-Encoding": "gzip"}
+        headers |= {"Vary": "Accept-Encoding"}
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return Response(contents[name], media_type=media_type, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)

@@ -7,17 +7,18 @@ that comes back with `Last-Event-ID` gets what it lacks, also from another serve
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from citeflow.errors import CiteflowError
+from citeflow.errors import NotFoundError
 from citeflow.platform.accounts import Account
 from citeflow.platform.queue import ENDED
 from citeflow.platform.runs import Runs
 from citeflow.platform.store import TableRow
+from citeflow.utils.logging import log
 
 EVERY_S = 1.0
 """Seconds between two looks at a run."""
@@ -93,8 +94,11 @@ class Feeds:
         if row.phase != ENDED:
             return False
         records = self._runs.records(row)
-        have = (cursor.log, cursor.metrics, cursor.resources)
-        return have >= (len(records.log), len(records.metrics), len(records.resources))
+        return (
+            cursor.log >= len(records.log)
+            and cursor.metrics >= len(records.metrics)
+            and cursor.resources >= len(records.resources)
+        )
 
     async def stream(
         self,
@@ -167,8 +171,10 @@ class Feeds:
         while not (feed.has_ended or feed.is_gone):
             try:
                 await loop.run_in_executor(self._pool, self._look, account, run_id, feed)
-            except CiteflowError:  # the run was deleted
+            except NotFoundError:  # the run was deleted
                 feed.is_gone = True
+            except Exception as error:  # such as a cluster that is away: the next look may do
+                log("platform", "could not read a run", run=run_id, because=repr(error))
             async with feed.changed:
                 feed.changed.notify_all()
             await asyncio.sleep(self._every_s)
@@ -177,18 +183,18 @@ class Feeds:
         row = self._runs.row(account, run_id)
         body = self._runs.get(account, run_id)
         records = self._runs.records(row)  # after the state: then an ended run is complete
-        _extend(feed.log, records.log)
-        _extend(feed.metrics, records.metrics)
-        _extend(feed.resources, records.resources)
         text = body.model_dump_json()
         if text != feed.run:
             feed.run = text
             feed.version += 1
+        _extend(feed.log, records.log)
+        _extend(feed.metrics, records.metrics)
+        _extend(feed.resources, records.resources)
         feed.has_ended = row.phase == ENDED
 
 
-def _extend(texts: list[str], items: "list[BaseModel] | list[object]") -> None:
-    texts += [item.model_dump_json() for item in items[len(texts) :] if isinstance(item, BaseModel)]
+def _extend(texts: list[str], items: Sequence[BaseModel]) -> None:
+    texts += [item.model_dump_json() for item in items[len(texts) :]]
 
 
 def _has_news(feed: _Feed, cursor: Cursor) -> bool:
@@ -199,7 +205,7 @@ def _has_news(feed: _Feed, cursor: Cursor) -> bool:
     )
 
 
-def _news(feed: _Feed, cursor: Cursor) -> "list[str]":
+def _news(feed: _Feed, cursor: Cursor) -> list[str]:
     """Return the events behind a cursor, and move it."""
     parts = []
     for name in ("log", "metrics", "resources"):

@@ -253,7 +253,7 @@ class Models:
             manifest = files.read_manifest(link, SERVING_INDEX)
         except (CiteflowError, OSError):
             return False
-        return manifest.inputs.get("TrainedModel") == row.sha256
+        return bool(manifest.inputs.get("TrainedModel") == row.sha256)
 
     def _run(self, row: TableRow) -> RunPaths:
         return RunPaths(self.backend.folder(row.user), row.run_name)

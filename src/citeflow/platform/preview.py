@@ -90,5 +90,5 @@ def memory(
 
 def seconds(settings: TaskConfig) -> float | None:
     """Return the time of the training, where it ends by time."""
-    minutes = settings.train.minutes
-    return 60.0 * minutes if minutes else None
+    minutes = settings.to_dict()["train"]["minutes"]
+    return 60.0 * float(str(minutes)) if minutes else None

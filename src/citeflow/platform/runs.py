@@ -539,7 +539,8 @@ def _read_settings(wanted: Submission) -> TaskConfig:
         return forms.read_settings(wanted.task, wanted.preset, wanted.settings)
     except ConfigError as error:
         problem = ProblemError.of(error)
-        problem.field = f"settings.{error.what}" if error.what in wanted.settings else "settings"
+        named = [name for name in (error.what, error.value) if name in wanted.settings]
+        problem.field = ".".join(["settings", *named[:1]])
         raise problem from None
 
 

@@ -13,6 +13,8 @@ from citeflow.serving.listening import Address, Server, make_config
 from citeflow.utils.logging import emit, log
 
 LOCK = "platform.lock"
+EVERYWHERE = ("", "0.0.0.0", "::")
+"""Hosts to listen at that are no name."""
 
 
 def serve(
@@ -34,10 +36,14 @@ def serve(
     """
     if url:
         check_url(url)
+    elif address.host in EVERYWHERE:
+        hint = "--url names the server as people reach it"
+        raise ConfigError("not a name of the server", address.host, hint=hint)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with files.exclusive(data / LOCK), address.bind() as listener:
         port = listener.getsockname()[1]
-        reached = url.rstrip("/") or f"http://{address.host}:{port}"
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        reached = url.rstrip("/") or f"http://{host}:{port}"
         if reached.startswith("http://") and not is_loopback(urlsplit(reached).hostname or ""):
             log("platform", "passwords cross the network in the clear", hint="--url https://...")
         store = Store(database) if database else Store.of_folder(data)

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     this = Attempt(attempt=attempt, pid=os.getpid(), started=time.time(), cores=chosen)
     files.write_json(folder / PROCESS, this.model_dump(mode="json"))
     os.set_inheritable(lock, True)  # the command holds it; what that starts does not inherit it
-    os.execv(argv[3], argv[3:])
+    os.execv(argv[3], list(argv[3:]))
 
 
 if __name__ == "__main__":

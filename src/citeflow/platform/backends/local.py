@@ -129,12 +129,12 @@ class LocalBackend:
     def state(self, run: Submitted) -> RunState:
         """Return how the attempt stands, by its lock and by what the pipeline has recorded."""
         folder = paths_of(self, run).folder
+        with self._lock:
+            self._reap()
+            is_coming = (run.id, run.attempt) in self._children
         is_alive = detached.is_alive(folder)  # before the rest is read, which it may still write
         attempt = detached.read_attempt(folder)
         if attempt is None or attempt.attempt < run.attempt:
-            with self._lock:
-                self._reap()
-                is_coming = (run.id, run.attempt) in self._children
             return RunState(phase="pending" if is_coming or is_alive else "absent")
         started = datetime.fromtimestamp(attempt.started, UTC)
         if is_alive:

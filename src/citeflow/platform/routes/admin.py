@@ -31,9 +31,9 @@ ENTRIES = 100
 @router.get("/users")
 def list_users(_: Admin, shared: Shared) -> UserList:
     """List the accounts."""
-    counted = select(store.runs.c.user, func.count()).group_by(store.runs.c.user)
+    counted = select(store.runs.c.user, func.count().label("num")).group_by(store.runs.c.user)
     with shared.store.read() as connection:
-        runs: dict[str, int] = dict(connection.execute(counted).tuples().all())
+        runs = {row.user: row.num for row in connection.execute(counted)}
     return UserList(
         users=[_user(shared, row, runs.get(row.name, 0)) for row in shared.accounts.all()]
     )

@@ -129,7 +129,8 @@ async def watch_run(
     """Stream a run: events `run`, `log`, `metrics` and `resources`, until it has ended."""
     row = await asyncio.to_thread(shared.runs.row, account, run_id)
     cursor = Cursor.parse(last or after)
-    if last and await asyncio.to_thread(shared.feeds.is_complete, row, cursor):
+    has_all = await asyncio.to_thread(shared.feeds.is_complete, row, cursor)
+    if last and has_all:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser then asks no more
     token = request.cookies.get(COOKIE, "")
 

@@ -67,7 +67,7 @@ class Amounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How the environment of a user stands."""
+    """The standing of an environment, and the use of its quota."""
 
     state: Literal["absent", "preparing", "ready", "suspended"]
     detail: str = ""

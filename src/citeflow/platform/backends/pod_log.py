@@ -34,7 +34,7 @@ _OF_REPLICA = re.compile(r"([a-z0-9-]+) \| ")
 
 
 class Positions(Record):
-    """How far the pods of a run were read."""
+    """The end of what was read of each pod of a run."""
 
     num_bytes: Int = 0
     """Length of the log."""

@@ -41,7 +41,7 @@ TABLE = {
     "DELETE /uploads/{upload_id}": (401, 404, 204, 404),
     "DELETE /runs/{run_id}": (401, 404, 409, 404),  # its model is the champion
     "DELETE /environment": (401, 409, 409, 409),  # runs are in it
-    "DELETE /users/{name}": (401, 403, 403, 409),  # runs of the user wait
+    "DELETE /users/{name}": (401, 403, 403, 204),
     "DELETE /session": (204, 204, 204, 204),
 }
 COLUMNS = ("", "bob", "ann", "root")

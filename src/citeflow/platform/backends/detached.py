@@ -21,6 +21,9 @@ MODULE = "citeflow.platform.backends.detached"
 PROCESS = "process.json"
 LOCK = "process.lock"
 
+WAIT_S = 2.0
+PAUSE_S = 0.01
+
 
 class Attempt(Record):
     """The newest attempt of a run on this machine."""
@@ -51,9 +54,7 @@ def main(argv: Sequence[str]) -> int:
     """Become the command, or end where there is nothing to do."""
     folder, attempt, cores = Path(argv[0]), int(argv[1]), argv[2]
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _take(lock):
         return 0
     before = read_attempt(folder)
     if before is not None and before.attempt >= attempt:
@@ -65,6 +66,19 @@ def main(argv: Sequence[str]) -> int:
     files.write_json(folder / PROCESS, this.model_dump(mode="json"))
     os.set_inheritable(lock, True)  # the command holds it; what that starts does not inherit it
     os.execv(argv[3], list(argv[3:]))
+
+
+def _take(lock: int) -> bool:
+    """Take a lock; who only looks whether it is held has it for a moment."""
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(PAUSE_S)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from citeflow import files, local_runs
 from citeflow.errors import NotFoundError
 from citeflow.local_runs import RunStatus
@@ -132,8 +134,9 @@ class LocalBackend:
         with self._lock:
             self._reap()
             is_coming = (run.id, run.attempt) in self._children
-        is_alive = detached.is_alive(folder)  # before the rest is read, which it may still write
+        # In this order: an attempt holds its lock before it is written down, and until it ends.
         attempt = detached.read_attempt(folder)
+        is_alive = detached.is_alive(folder)
         if attempt is None or attempt.attempt < run.attempt:
             return RunState(phase="pending" if is_coming or is_alive else "absent")
         started = datetime.fromtimestamp(attempt.started, UTC)
@@ -154,8 +157,10 @@ class LocalBackend:
             if files.read_json(folder / STOPPED) == {"attempt": run.attempt}:
                 return
         files.write_json(folder / STOPPED, {"attempt": run.attempt})
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(attempt.pid, signal.SIGTERM)
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(attempt.pid)
+            if process.create_time() <= attempt.started:  # no later one of the same number
+                process.send_signal(signal.SIGTERM)
 
     def delete(self, run: Submitted) -> None:
         """Delete the folder of a run and its logs."""

@@ -6,6 +6,7 @@ and pipeline runs on a cluster in memory.
 
 import itertools
 import json
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from fakes import kfp_server
 from fakes.controllers import Controllers
 from fakes.kube_api import KubeApi
 from kubernetes import client as k8s
+from stand_in import LINES
 
 from citeflow.files import save_chunks
 from citeflow.kubeflow import client
@@ -22,10 +24,9 @@ from citeflow.platform.backends.base import Resources, Submitted
 from citeflow.platform.backends.kubernetes import ClusterSettings, KubernetesBackend
 from citeflow.platform.backends.local import LocalBackend
 
-SITE = Path(__file__).parent / "site"
+PROGRAM = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 SMALL = Resources(cores=2, memory=4 * 2**30, disk=10 * 2**30)
 WAIT_S = 60.0
-LINES = ("train starts", "train[rank 0] step step=1", "train[rank 1] step step=1")
 STAGE = "app.kubernetes.io/component"
 
 
@@ -57,14 +58,13 @@ class Here:
     """Processes of this machine, in which a stand-in takes the part of `citeflow run`."""
 
     def __init__(self, folder, monkeypatch):
-        monkeypatch.setenv("PYTHONPATH", str(SITE))
         self.folder = folder
         self.backends = []
         self.backend = self.again()
 
     def again(self):
         """Return the backend of a server that was started again."""
-        self.backends.append(LocalBackend(self.folder))
+        self.backends.append(LocalBackend(self.folder, program=PROGRAM))
         return self.backends[-1]
 
     def work(self, run):

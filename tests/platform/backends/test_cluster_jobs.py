@@ -8,6 +8,7 @@ import yaml
 from places import SMALL, Jobs, submitted
 
 from citeflow.cli.main import run as run_command
+from citeflow.errors import UnavailableError
 from citeflow.kubernetes.job_spec import quantity
 from citeflow.platform.backends import cluster_jobs
 
@@ -135,3 +136,26 @@ def test_suspended_environment_starts_nothing(place):
     place.backend.environments.wake("alice")
     place.backend.start(submitted())
     assert place.backend.state(submitted()).phase == "running"
+
+
+def test_log_that_is_known_is_shown_while_the_cluster_is_away(place):
+    run = submitted()
+    place.backend.start(run)
+    place.work(run)
+    lines = place.backend.lines(run, 0)
+    assert len(lines) == 3
+    place.kube.outage()
+    assert place.backend.lines(run, 0) == lines
+    with pytest.raises(UnavailableError):
+        place.backend.state(run)
+    place.kube.recover()
+
+
+def test_log_that_may_not_be_read_delays_no_end(place):
+    run = submitted()
+    place.backend.start(run)
+    place.work(run)
+    place.succeed(run)
+    place.kube.fail(99, status=403, verb="list", resource="pods")
+    assert place.backend.state(run).phase == "succeeded"
+    assert place.backend.lines(run, 0) == []

@@ -63,6 +63,8 @@ class PipelineRuns:
     train_image: str
     _servers: dict[str, KfpClient] = field(default_factory=dict)
     """Connections by user, kept to save the sign-in; made again where they are not there."""
+    _ids: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Ids on the server by run and attempt, kept to save looking for them."""
 
     def start(self, run: Submitted, dataset: str, settings: str) -> None:
         """Submit an attempt, unless it is on the server.
@@ -140,8 +142,13 @@ class PipelineRuns:
 
     def log_id(self, run: Submitted) -> str:
         """Return the id of the attempt on the server; empty where it is not there."""
-        found = self._server(run).find_run(run.name, key(run))
-        return str(found.run_id) if found else ""
+        attempt = (run.id, run.attempt)
+        if attempt not in self._ids:
+            found = self._server(run).find_run(run.name, key(run))
+            if found is None:
+                return ""
+            self._ids[attempt] = str(found.run_id)
+        return self._ids[attempt]
 
     def render(self, run: Submitted, dataset: str, settings: str) -> str:
         """Return the job that the step which trains will launch, where the cluster has its kind."""

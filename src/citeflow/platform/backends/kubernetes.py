@@ -1,12 +1,13 @@
 """Runs on a cluster: in the namespace of their user, with files on the user's volume there."""
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from citeflow import files
-from citeflow.errors import ConfigError, CorruptError, NotFoundError
+from citeflow.errors import ConfigError, CorruptError, NotFoundError, UnavailableError
 from citeflow.kubernetes import client as kubernetes
 from citeflow.kubernetes.client import KubeClient
 from citeflow.kubernetes.environment_objects import EnvironmentSettings, Size
@@ -128,7 +129,8 @@ class KubernetesBackend:
         """Return how the attempt stands; the rest of its log is kept before its end is told."""
         state = self._runs.state(run)
         if state.phase in ENDED:
-            self._collect(run, has_ended=True)
+            with contextlib.suppress(ConfigError):  # a log that may not be read delays no end
+                self._collect(run, has_ended=True)
         return state
 
     def cancel(self, run: Submitted) -> None:
@@ -144,7 +146,8 @@ class KubernetesBackend:
 
     def lines(self, run: Submitted, after: int) -> Sequence[str]:
         """Return lines of the log, after a look at what the pods have written."""
-        self._collect(run, has_ended=False)
+        with contextlib.suppress(ConfigError, UnavailableError):  # what is known is shown
+            self._collect(run, has_ended=False)
         log = PodLog(self._own(run))
         with self._lock:
             known = self._tails.get(log.folder, (0, 0))

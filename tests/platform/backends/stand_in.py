@@ -8,15 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+from citeflow import local_runs
+from citeflow.errors import DataError
+from citeflow.paths import RunPaths
+from citeflow.utils.signals import handle_signals
+
 LINES = ("train starts", "train[rank 0] step step=1", "train[rank 1] step step=1")
 
 
 def run(options):
-    from citeflow import local_runs
-    from citeflow.errors import DataError
-    from citeflow.paths import RunPaths
-    from citeflow.utils.signals import handle_signals
-
     paths = RunPaths(Path(options["--data-root"]), options["--run-name"])
     control = paths.folder / "control"
     with handle_signals(), local_runs.recorded(paths, options["--dataset"]):
@@ -30,10 +30,9 @@ def run(options):
             raise DataError(said)
 
 
-if sys.orig_argv[2:5] == ["-m", "citeflow", "run"]:
+if __name__ == "__main__":
+    assert sys.argv[1] == "run"
     try:
-        run(dict(zip(sys.orig_argv[5::2], sys.orig_argv[6::2], strict=True)))
+        run(dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True)))
     except Exception as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(65)
-    sys.exit()
+        sys.exit(str(error))

@@ -246,7 +246,7 @@ class Accounts:
             return _get(connection, name)
 
     def change(self, name: str, values: dict[str, object]) -> None:
-        """Change role, size or suspension; whoever is suspended is logged out.
+        """Change role, size or suspension; a suspended user is logged out.
 
         Raises:
             NotFoundError: there is no such account.

@@ -1,4 +1,4 @@
-"""What a run would need, told before it is submitted: the job of a cluster, memory, time."""
+"""The needs of a run, told before it is submitted: the job of a cluster, memory, time."""
 
 from pathlib import Path
 

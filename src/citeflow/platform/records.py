@@ -1,4 +1,4 @@
-"""What a run has recorded so far: its curves, resources and log, read as they grow.
+"""The records of a run so far: its curves, resources and log, read as they grow.
 
 The curves are read from the event files of TensorBoard, which a training writes each second, and
 the progress from the lines of its log.

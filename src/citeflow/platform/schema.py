@@ -63,7 +63,7 @@ class EnvironmentRequest(Record):
 
 
 class SetupBody(BaseModel):
-    """What to show to somebody who is not logged in."""
+    """The facts for somebody who is not logged in."""
 
     first_user: bool
     """Nobody has an account yet: the link that the server has printed makes the first one."""
@@ -158,7 +158,7 @@ class Submission(Record):
 
 
 class PreviewBody(BaseModel):
-    """What a submission would start."""
+    """The run that a submission would start."""
 
     yaml: str
     """The job that trains it on a cluster."""
@@ -179,7 +179,7 @@ class Score(BaseModel):
 
 
 class ProgressBody(BaseModel):
-    """How far a run is."""
+    """The progress of a run."""
 
     stage: str
     step: int | None = None
@@ -191,7 +191,7 @@ class ProgressBody(BaseModel):
 
 
 class Can(BaseModel):
-    """What may be done with a run at the moment."""
+    """The actions that a run allows at the moment."""
 
     cancel: bool
     resume: bool
@@ -313,7 +313,7 @@ class Comparison(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What an upload is."""
+    """The content of an upload, as it was found to be."""
 
     format: str
     summary: str
@@ -468,7 +468,7 @@ class UserLink(BaseModel):
 
 
 class UserChange(Record):
-    """What is to change of an account; what is not named stays."""
+    """Changes of an account; what is not named stays."""
 
     role: Role | None = None
     size: Size | None = None

@@ -2,7 +2,7 @@
 
 `python -m citeflow.platform.backends.detached FOLDER ATTEMPT CORES COMMAND...` becomes the command.
 Before that it takes a lock that it holds as long as it lives, and writes the attempt down; where
-another has done so, it ends. So an attempt takes place once, whoever starts it how often.
+another has done so, it ends. So an attempt takes place once, however often it is started.
 """
 
 import fcntl

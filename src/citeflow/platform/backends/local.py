@@ -247,7 +247,7 @@ def _of_status(status: RunStatus, started: datetime) -> RunState:
 
 
 def _of_output(output: Path, started: datetime) -> RunState:
-    """Return the end of a command that had not begun to record: by the error that it printed."""
+    """Return the end of a command that has recorded nothing: by the error that it printed."""
     with contextlib.suppress(FileNotFoundError), output.open("rb") as file:
         file.seek(max(0, output.stat().st_size - END_BYTES))
         errors = re.findall(r"^error: (.+)$", file.read().decode(errors="replace"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What admins do: accounts, their quotas and roles, and the record of what was done.
+"""Routes of admins: accounts, their quotas and roles, and the record of what was done.
 
 An admin sees how much somebody uses, and nothing of what it is.
 """

@@ -39,7 +39,7 @@ def set_alias(
 def deploy_model(model: str, body: DeploymentRequest, account: User, shared: Shared) -> ModelBody:
     """Let a version answer."""
     shared.models.deploy(account, model, body.version)
-    shared.accounts.note(account.name, "deploy", f"{model} {body.version}", "begun")
+    shared.accounts.note(account.name, "deploy", f"{model} {body.version}", "started")
     return shared.models.get(account, model, shared.seconds)
 
 

@@ -17,10 +17,12 @@ python3 -m citeflow train "$graph" --run-name try --workers 2 $small
 if python3 -c 'import kfp' 2> /dev/null; then exit 1; fi
 INSIDE
 
-echo 'step: the whole pipeline, as it is uploaded'
+echo 'step: the whole pipeline, as it is uploaded; an account of the platform'
 docker run "${confined[@]}" "$step" bash -eu -s <<'INSIDE'
 cd /tmp
 python3 -m citeflow run --dataset synthetic --set synthetic.num_papers=400 --set train.minutes=0.1
+python3 -m citeflow user add somebody --data /tmp/platform
+python3 -c 'import citeflow.platform.server, citeflow.platform.backends.kubernetes'
 INSIDE
 
 echo 'serve: an answer with reasons, of an index that it makes itself'

@@ -46,15 +46,14 @@ def main() -> None:
     base = settings["project"]["dependencies"]
     build = settings["build-system"]["requires"]
     train = [*base, *extras["train"]]
-    of_step = [*train, *extras["kfp"], *extras["tune"], *extras["mlflow"], *extras["import"]]
+    others = ("kfp", "tune", "mlflow", "import", "platform")
+    of_step = [*train, *(line for extra in others for line in extras[extra])]
     small = [*base, *(line for line in of_step if name_of(line) in SMALL)]
     serve = [*train, *extras["serve"]]
     tensorboard = [line for line in train if name_of(line) == "tensorboard"]
     check = [line for line in extras["dev"] if name_of(line) in CHECKERS]
 
-    dev = resolve(
-        [*of_step, *serve, *extras["platform"], *extras["dev"], *extras["docs"], *build], {}
-    )
+    dev = resolve([*of_step, *serve, *extras["dev"], *extras["docs"], *build], {})
     torch = dev["torch"].partition("+")[0]
     write_dev(dev | {"torch": torch})
 

@@ -30,7 +30,13 @@ KINDS = {
     "limitranges": ("v1", "LimitRange"),
     "events": ("v1", "Event"),
     "cronjobs": ("batch/v1", "CronJob"),
+    "jobs": ("batch/v1", "Job"),
     "deployments": ("apps/v1", "Deployment"),
+    "leases": ("coordination.k8s.io/v1", "Lease"),
+    "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
+    "rolebindings": ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    "profiles": ("kubeflow.org/v1", "Profile"),
+    "localqueues": ("kueue.x-k8s.io/v1beta1", "LocalQueue"),
     "priorityclasses": ("scheduling.k8s.io/v1", "PriorityClass"),
     "pytorchjobs": ("kubeflow.org/v1", "PyTorchJob"),
     "trainjobs": ("trainer.kubeflow.org/v1alpha1", "TrainJob"),
@@ -39,7 +45,13 @@ KINDS = {
     "workflows": ("argoproj.io/v1alpha1", "Workflow"),
     "tensorboards": ("tensorboard.kubeflow.org/v1alpha1", "Tensorboard"),
 }
-CLUSTER_SCOPED = {"namespaces", "nodes", "clustertrainingruntimes", "priorityclasses"}
+CLUSTER_SCOPED = {
+    "namespaces",
+    "nodes",
+    "clustertrainingruntimes",
+    "priorityclasses",
+    "profiles",
+}
 REASONS = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid"}
 VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 PATH = re.compile(

@@ -43,7 +43,12 @@ def wanted(project, image):
     return {
         "train": train,
         "train, CUDA": train,
-        "step": train + extras["kfp"] + extras["tune"] + extras["mlflow"] + extras["import"],
+        "step": train
+        + [
+            line
+            for extra in ("kfp", "tune", "mlflow", "import", "platform")
+            for line in extras[extra]
+        ],
         "serve": train + extras["serve"],
         "ray": train + extras["ray"],
         "small": base

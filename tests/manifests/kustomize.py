@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-CLUSTER_SCOPED = {"Namespace", "PersistentVolume", "PriorityClass", "StorageClass"}
+CLUSTER_SCOPED = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Namespace",
+    "PersistentVolume",
+    "PriorityClass",
+    "StorageClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
 KUBECTL = shutil.which("kubectl")
 
 

@@ -57,3 +57,10 @@ def test_time_left_follows_the_speed_so_far():
     assert time_left(60, 0.25) == "3 min 00 s"
     assert time_left(60, 0) == "unknown"
     assert [duration(seconds) for seconds in (5, 65, 7500)] == ["5.0 s", "1 min 05 s", "2 h 05 min"]
+
+
+def test_line_interval_follows_its_variable(monkeypatch):
+    monkeypatch.setenv(progress.LINE_EVERY_VARIABLE, "5")
+    assert progress.line_interval_s() == 5
+    monkeypatch.setenv(progress.LINE_EVERY_VARIABLE, "soon")
+    assert progress.line_interval_s() in (progress.LINE_EVERY_S, progress.LINE_EVERY_ON_TERMINAL_S)

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from citeflow.cli import options
+from citeflow.errors import ConfigError
 from citeflow.utils.logging import emit
 
 if TYPE_CHECKING:
     from citeflow.platform.accounts import Accounts
+    from citeflow.platform.backends.base import Backend
+    from citeflow.platform.backends.kubernetes import KubernetesBackend
 
 INSTALL = "pip install '.[train,kfp,platform]' in a checkout of citeflow"
 PACKAGES = ("fastapi", "uvicorn", "sqlalchemy", "argon2")
@@ -32,11 +35,20 @@ database = click.option(
     metavar="URL",
     help="Such as postgresql+psycopg://...; by default SQLite in --data.",
 )
+cluster = click.option(
+    "--cluster",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="CITEFLOW_PLATFORM_CLUSTER",
+    show_envvar=True,
+    metavar="FILE",
+    help="Settings of a cluster, on which runs then take place (docs/platform-cluster.md).",
+)
 
 
 @click.command()
 @data
 @database
+@cluster
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port",
@@ -51,7 +63,9 @@ database = click.option(
     metavar="URL",
     help="Where people reach it, such as https://citeflow.lab.org; by default host and port.",
 )
-def platform(data: Path, database: str, host: str, port: int, url: str) -> None:
+def platform(
+    data: Path, database: str, cluster: Path | None, host: str, port: int, url: str
+) -> None:
     """Serve a page on which people train, watch, compare and try models.
 
     The first start prints a link that makes the first account. Runs go on when the server ends, and
@@ -61,12 +75,14 @@ def platform(data: Path, database: str, host: str, port: int, url: str) -> None:
     from citeflow.platform import server
     from citeflow.serving.listening import Address
 
-    server.serve(data, Address(host=host, port=port), url=url, database=database)
+    backend = _open_backend(data, cluster)
+    address = Address(host=host, port=port)
+    server.serve(data, address, backend, url=url, database=database)
 
 
 @click.group(no_args_is_help=False)
 def user() -> None:
-    """Add or list the users of the platform."""
+    """Add, list, suspend or delete the users of the platform."""
 
 
 @user.command()
@@ -80,12 +96,24 @@ def user() -> None:
 @click.option("--url", default=URL, show_default=True, metavar="URL", help="Of the server.")
 @data
 @database
-def add(name: str, size: str | None, admin: bool, url: str, data: Path, database: str) -> None:
+@cluster
+def add(
+    name: str,
+    size: str | None,
+    admin: bool,
+    url: str,
+    data: Path,
+    database: str,
+    cluster: Path | None,
+) -> None:
     """Make an account and print the link by which its user sets a password."""
     accounts = _open(data, database)
     from citeflow.platform.accounts import ADMIN, USER
 
     token = accounts.add(name, role=ADMIN if admin else USER, size=size)
+    if size:
+        backend = _open_backend(data, cluster)
+        backend.ensure_environment(name, backend.sizes()[size])
     emit({"name": name, "link": f"{url.rstrip('/')}/setup?token={token}"})
 
 
@@ -106,9 +134,68 @@ def list_(data: Path, database: str) -> None:
         )
 
 
+@user.command()
+@click.argument("name", type=options.RunName())
+@click.option("--undo", is_flag=True, help="Let the user log in, and everything go on.")
+@data
+@database
+@cluster
+def suspend(name: str, undo: bool, data: Path, database: str, cluster: Path | None) -> None:
+    """Log a user out and start nothing more; on a cluster, jobs save a checkpoint and wait."""
+    _open(data, database).change(name, {"suspended": not undo})
+    if cluster:
+        environments = _open_cluster(cluster).environments
+        if undo:
+            environments.wake(name)
+        else:
+            environments.suspend(name)
+    emit({"name": name, "suspended": not undo})
+
+
+@user.command()
+@click.argument("name", type=options.RunName())
+@click.option("--force", is_flag=True, help="On a cluster, also while runs are at work.")
+@data
+@database
+@cluster
+def rm(name: str, force: bool, data: Path, database: str, cluster: Path | None) -> None:
+    """Delete an account with its environment, runs and files."""
+    accounts = _open(data, database)
+    from citeflow.platform.environments import Environments
+
+    accounts.get(name)
+    backend = _open_backend(data, cluster)
+    active = Environments(accounts.store, accounts, backend).num_active(name)
+    if active and not (force and cluster):
+        hint = "cancel them first" + (", or give --force" if cluster else "")
+        raise ConfigError("the user has runs at work", active, hint=hint)
+    if cluster:
+        _open_cluster(cluster).environments.remove(name, force=force)
+    else:
+        backend.remove_environment(name)
+    accounts.remove(name)
+    emit({"name": name, "deleted": True})
+
+
 def _open(data: Path, database: str) -> "Accounts":
     options.require("sqlalchemy", "argon2", hint=INSTALL)
     from citeflow.platform.accounts import Accounts
     from citeflow.platform.store import Store
 
     return Accounts(Store(database) if database else Store.of_folder(data))
+
+
+def _open_backend(data: Path, cluster: Path | None) -> "Backend":
+    """Return the place where runs take place: a cluster where its settings are given."""
+    if cluster:
+        return _open_cluster(cluster)
+    from citeflow.platform.backends.local import LocalBackend
+
+    return LocalBackend(data)
+
+
+def _open_cluster(cluster: Path) -> "KubernetesBackend":
+    options.require("kubernetes", hint=INSTALL)
+    from citeflow.platform.backends import kubernetes
+
+    return kubernetes.load(cluster)

@@ -157,31 +157,19 @@ def cancel(run: str, connection: options.Connection) -> None:
     client = connection.connect()
     found = client.get_run(run)
     options.require("kubernetes")
+    from citeflow.kubernetes.reaper import delete_jobs_of_run
+
     if found.state not in TERMINAL:
         client.terminate_run(found.run_id)
         log("runs", "asked to end", id=found.run_id)
     cluster = _connect_cluster(client)
-    deleted = _delete_jobs(cluster, found.run_id)
+    deleted = delete_jobs_of_run(cluster, found.run_id)
     try:
         found = client.wait_for_run(found.run_id, timeout_s=CANCEL_TIMEOUT_S)
     finally:
         # A step may have created another one meanwhile.
-        deleted += _delete_jobs(cluster, found.run_id)
+        deleted += delete_jobs_of_run(cluster, found.run_id)
     emit({"run_id": found.run_id, "state": found.state, "deleted": deleted})
-
-
-def _delete_jobs(cluster: "KubeClient", run_id: str) -> list[str]:
-    """Delete the jobs of a run: Argo ends the pods of its steps only."""
-    from citeflow.kubernetes.launchers import LAUNCHERS
-
-    deleted = []
-    for launcher in LAUNCHERS.values():
-        for job in cluster.jobs(launcher):
-            if job.run_id == run_id and cluster.delete(launcher, job.name):
-                name = f"{launcher.kind}/{job.name}"
-                log("runs", "deleted", job=name)
-                deleted.append(name)
-    return deleted
 
 
 def _connect_cluster(client: KfpClient) -> "KubeClient":

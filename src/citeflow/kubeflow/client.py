@@ -138,6 +138,12 @@ class KfpClient:
 
         return _create(find, self.kfp.runs.run_service_create_run, body)
 
+    def find_run(self, name: str, key: str) -> Any:
+        """Return the run of this name whose description ends with a key, or None."""
+        ending = f", {key}"
+        runs = self.list_runs(name=name)
+        return next((run for run in runs if (run.description or "").endswith(ending)), None)
+
     def create_recurring_run(
         self, request: RunRequest, *, cron: str, max_concurrency: int, catchup: bool
     ) -> Any:

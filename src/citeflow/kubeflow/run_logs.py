@@ -86,7 +86,7 @@ class RunLogs:
             self.client.sleep(POLL_S)
 
     def _print_new_lines(self, pod: PodStatus) -> None:
-        launcher = _launcher_of(pod)
+        launcher = launcher_of(pod)
         replica = launcher.replica(pod) if launcher else ""
         if launcher and not launcher.has_log(pod):
             return
@@ -116,6 +116,7 @@ class RunLogs:
         return lines
 
 
-def _launcher_of(pod: PodStatus) -> Launcher | None:
+def launcher_of(pod: PodStatus) -> Launcher | None:
+    """Return the kind of the job that a pod works for; None for that of a step."""
     launchers = LAUNCHERS.values()
     return next((launcher for launcher in launchers if launcher.pod_label in pod.labels), None)

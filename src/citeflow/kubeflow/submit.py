@@ -248,8 +248,13 @@ def upload(client: KfpClient, planned: SubmissionPlan) -> Upload:
     )
 
 
-def submit(client: KfpClient, planned: SubmissionPlan) -> Submission:
+def submit(client: KfpClient, planned: SubmissionPlan, *, key: str = "") -> Submission:
     """Upload the pipeline and start the run, or the recurring run, from the version on the server.
+
+    Args:
+        client: the server.
+        planned: pipeline and run.
+        key: tells the run from others of its name, for `KfpClient.find_run`; by default a new one.
 
     Raises:
         ConfigError: the server refuses, or has another pipeline of this version.
@@ -262,7 +267,7 @@ def submit(client: KfpClient, planned: SubmissionPlan) -> Submission:
         pipeline_id=uploaded.pipeline_id,
         version_id=uploaded.version_id,
         name=planned.run_name,
-        description=f"submitted by citeflow {__version__}, {uuid.uuid4()}",
+        description=f"submitted by citeflow {__version__}, {key or uuid.uuid4()}",
         parameters=planned.parameters,
         service_account=planned.service_account,
     )

@@ -7,7 +7,7 @@ such an object already, deletion of what is gone is no error, and callers look a
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -189,24 +189,74 @@ class KubeClient:
         Raises:
             ApiException, HTTPError: there is no log now.
         """
-        query = [("container", container), ("follow", "true"), ("timestamps", "true")]
+        with contextlib.closing(self._open_log(pod, container, since, follow=True)) as response:
+            rest = b""
+            for chunk in response.stream(2**16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+
+    def read_log(self, pod: str, container: str, *, since: str | None) -> list[str]:
+        """Return the lines that a container has written so far, each behind its time.
+
+        Raises:
+            ApiException, HTTPError: there is no log now.
+        """
+        with contextlib.closing(self._open_log(pod, container, since, follow=False)) as response:
+            text: str = response.read().decode(errors="replace")
+        return text.removesuffix("\n").split("\n") if text else []
+
+    def _open_log(self, pod: str, container: str, since: str | None, *, follow: bool) -> Any:
+        query = [("container", container), ("timestamps", "true")]
+        if follow:
+            query.append(("follow", "true"))
         if since:
             # Not in CoreV1Api, which knows sinceSeconds alone: that depends on two clocks.
             query.append(("sinceTime", since))
-        response = self.api.call_api(
+        return self.api.call_api(
             f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log",
             "GET",
             query_params=query,
             auth_settings=["BearerToken"],
             _preload_content=False,
             _return_http_data_only=True,
-            _request_timeout=(TIMEOUT_S[0], SILENCE_S),
+            _request_timeout=(TIMEOUT_S[0], SILENCE_S if follow else TIMEOUT_S[1]),
         )
-        with contextlib.closing(response):
-            rest = b""
-            for chunk in response.stream(2**16):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from (line.decode(errors="replace") for line in lines)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: KubeObject | None = None,
+        query: Mapping[str, str] | None = None,
+        absent: tuple[int, ...] = (),
+    ) -> KubeObject:
+        """Send a request and return its answer; an empty object for a status among `absent`.
+
+        Raises:
+            UnavailableError: the server does not answer.
+            ConfigError: it refuses.
+        """
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        with _ignored(*absent):
+            try:
+                answer: KubeObject = self._call(
+                    self.api.call_api,
+                    path,
+                    method,
+                    query_params=list((query or {}).items()),
+                    header_params={"Accept": "application/json", "Content-Type": kind},
+                    body=body,
+                    response_type="object",
+                    auth_settings=["BearerToken"],
+                    _return_http_data_only=True,
+                )
+                return answer
+            except k8s.ApiException as error:
+                if error.status in absent:
+                    raise
+                raise to_refusal(error, self.namespace) from None
+        return {}
 
     @property
     def _jobs(self) -> k8s.CustomObjectsApi:

@@ -1,6 +1,7 @@
 """The rules of citeflow's Roles, which manifests/base/rbac.yaml grants and `doctor` checks.
 
-A test compares them with the manifests and with the calls that the launchers and the reaper make.
+A test compares them with the manifests and with the calls that the launchers, the reaper and the
+platform (manifests/components/platform) make.
 The launcher reads nodes too where it may, which no Role of a namespace can allow.
 """
 
@@ -25,6 +26,9 @@ class PolicyRule:
     """Plural name, with a subresource behind a slash."""
 
     verbs: tuple[str, ...]
+
+    names: tuple[str, ...] = ()
+    """Names of the only objects that it is about; empty for all."""
 
     @property
     def name(self) -> str:
@@ -69,3 +73,36 @@ REAPER_ROLE = [
     PolicyRule(group="", resource="pods", verbs=("get",)),
 ]
 """The Role citeflow-reaper."""
+
+PLATFORM_OF_CLUSTER = [
+    PolicyRule(group="", resource="namespaces", verbs=("get", "create", "patch", "delete")),
+    PolicyRule(
+        group="kubeflow.org", resource="profiles", verbs=("get", "create", "patch", "delete")
+    ),
+    PolicyRule(
+        group="rbac.authorization.k8s.io", resource="rolebindings", verbs=("create", "patch")
+    ),
+    PolicyRule(
+        group="rbac.authorization.k8s.io",
+        resource="clusterroles",
+        verbs=("bind",),
+        names=("citeflow-platform", "citeflow-launcher", "kubeflow-pipelines-edit"),
+    ),
+]
+"""The ClusterRole citeflow-platform-tenants: to make namespaces, and to take its role in them."""
+
+PLATFORM_ROLE = [
+    PolicyRule(group="", resource="resourcequotas", verbs=("get", "create", "patch")),
+    PolicyRule(group="", resource="limitranges", verbs=("create", "patch")),
+    PolicyRule(group="", resource="persistentvolumeclaims", verbs=("get", "create", "patch")),
+    PolicyRule(group="", resource="pods", verbs=("list",)),
+    PolicyRule(group="", resource="pods/log", verbs=("get",)),
+    PolicyRule(group="networking.k8s.io", resource="networkpolicies", verbs=("create", "patch")),
+    PolicyRule(group="kueue.x-k8s.io", resource="localqueues", verbs=("create", "patch")),
+    PolicyRule(
+        group="coordination.k8s.io", resource="leases", verbs=("get", "create", "patch", "delete")
+    ),
+    PolicyRule(group="batch", resource="jobs", verbs=("get", "list", "create", "patch", "delete")),
+    *(_job_rule(launcher, "list", "patch", "delete") for launcher in LAUNCHERS.values()),
+]
+"""The ClusterRole citeflow-platform, which the platform has in the namespaces of its users only."""

@@ -54,6 +54,22 @@ def reap(
     return names
 
 
+def delete_jobs_of_run(client: KubeClient, run_id: str) -> list[str]:
+    """Delete the jobs of a run that is cancelled, and return their names: Argo ends its pods only.
+
+    Raises:
+        CiteflowError: the API refuses, or does not answer.
+    """
+    deleted = []
+    for launcher in LAUNCHERS.values():
+        for job in client.jobs(launcher):
+            if job.run_id == run_id and client.delete(launcher, job.name):
+                name = f"{launcher.kind}/{job.name}"
+                log("runs", "deleted", job=name)
+                deleted.append(name)
+    return deleted
+
+
 def _orphan_reason(
     client: KubeClient, job: JobStatus, run_phase: str, now: datetime.datetime
 ) -> str:

@@ -63,7 +63,7 @@ class Environments:
             {
                 "size": size,
                 **_amounts(self.backend.sizes()[size]).model_dump(),
-                "used": self.used(user),
+                "used": _amounts(state.used) if state.used else self.used(user),
                 "state": "suspended" if is_suspended else state.state,
                 "detail": state.detail,
                 "links": [Link(name=name, url=url) for name, url in (state.links or {}).items()],

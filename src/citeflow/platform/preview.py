@@ -23,12 +23,14 @@ SIMILAR = 1.17
 FEATURES = 128
 
 
-def render(run: Submitted, data_root: Path) -> str:
+def render(run: Submitted, data_root: Path, *, job: str = "", namespace: str = "default") -> str:
     """Return the job that would train a run on a cluster, as `citeflow launch --dry-run` does.
 
     Args:
         run: the run.
         data_root: of its user.
+        job: YAML text with the settings of the job.
+        namespace: of the job.
     """
     from citeflow.kubernetes import job_spec
     from citeflow.kubernetes.job_spec import JobRequest
@@ -36,11 +38,11 @@ def render(run: Submitted, data_root: Path) -> str:
     from citeflow.kubernetes.launchers import LAUNCHERS
     from citeflow.training.launch import make_job
 
-    spec = job_spec.from_yaml("", workers=run.workers)
+    spec = job_spec.from_yaml(job, workers=run.workers)
     if run.memory:
         spec = spec.sized(run.memory // run.workers)
     launcher = next(iter(LAUNCHERS))
-    request = JobRequest(launcher=launcher, spec=spec, run_id=run.id, namespace="default")
+    request = JobRequest(launcher=launcher, spec=spec, run_id=run.id, namespace=namespace)
     paths = RunPaths(data_root, run.name)
     settings = load_settings(run.task, text=run.settings)
     worker_job = make_job(data_root / "prepared" / run.name, paths, settings)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from citeflow import files
 from citeflow.errors import ConfigError
 from citeflow.platform.app import create_app, is_loopback
-from citeflow.platform.backends.local import LocalBackend
+from citeflow.platform.backends.base import Backend
 from citeflow.platform.services import Services
 from citeflow.platform.store import Store
 from citeflow.serving.listening import Address, Server, make_config
@@ -17,12 +17,15 @@ EVERYWHERE = ("", "0.0.0.0", "::")
 """Hosts to listen at that are no name."""
 
 
-def serve(data: Path, address: Address, *, url: str = "", database: str = "") -> None:
+def serve(
+    data: Path, address: Address, backend: Backend, *, url: str = "", database: str = ""
+) -> None:
     """Answer requests until a signal ends the process; runs go on.
 
     Args:
-        data: folder of everything that users have.
+        data: folder of the server, and on one machine of everything that users have.
         address: where to listen.
+        backend: where runs take place.
         url: where people reach the server; by default the address.
         database: URL of the database; by default one in `data`.
 
@@ -44,7 +47,7 @@ def serve(data: Path, address: Address, *, url: str = "", database: str = "") ->
         if reached.startswith("http://") and not is_loopback(urlsplit(reached).hostname or ""):
             log("platform", "passwords cross the network in the clear", hint="--url https://...")
         store = Store(database) if database else Store.of_folder(data)
-        services = Services.of(store, LocalBackend(data), reached)
+        services = Services.of(store, backend, reached)
         facts = {"url": reached}
         if services.accounts.need_first():
             facts["setup"] = f"{reached}/setup?token={services.accounts.first_link()}"

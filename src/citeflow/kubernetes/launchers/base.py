@@ -100,6 +100,10 @@ class Launcher(ABC):
     def status(self, job: KubeObject) -> JobStatus:
         """Read a job of this kind."""
 
+    def suspension(self, is_suspended: bool) -> KubeObject:
+        """Return the change of a job that ends its pods until it is taken back."""
+        return {"spec": {"suspend": is_suspended}}
+
     def pod_selector(self, job_name: str) -> str:
         """Return the label selector of the job's pods."""
         return f"{self.pod_label}={job_name}"

@@ -78,6 +78,10 @@ class PyTorchJob(Launcher):
         deadline_s = policy.get("activeDeadlineSeconds")
         return JobStatus.read(job, deadline_s=deadline_s, success="Succeeded")
 
+    def suspension(self, is_suspended: bool) -> KubeObject:
+        """Return the change of a job that ends its pods until it is taken back."""
+        return {"spec": {"runPolicy": {"suspend": is_suspended}}}
+
     def prerequisites(self, spec: JobSpec) -> tuple[Prerequisite, ...]:
         """List the PriorityClass."""
         return priority_class(spec)

@@ -80,6 +80,9 @@ class EnvironmentState:
     links: Mapping[str, str] | None = None
     """URLs by name, such as that of TensorBoard."""
 
+    used: Resources | None = None
+    """Use of the quota, where the place counts it; None leaves that to the server."""
+
 
 class Backend(Protocol):
     """A place where runs take place: this machine, or a cluster.

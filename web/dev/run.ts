@@ -13,26 +13,25 @@ export interface Event {
   data: Run | MetricsEvent | ResourcesEvent | LogLine;
 }
 
-let runs = 0;
-
 export class FakeRun {
   readonly events: Event[] = [];
   readonly curve: [number, number][] = [];
   private ticks = 0;
   private lines = 0;
 
+  /** `number` counts the runs of a world. */
   constructor(
+    number: number,
     readonly submission: Submission,
     readonly owner: string,
     private readonly clock: () => number,
     /** Where the score goes to. */
-    private readonly best = 0.8,
+    private readonly best: number,
   ) {
-    runs += 1;
     const { task, dataset, workers, settings, model } = submission;
     this.run = {
-      id: `r${String(runs).padStart(4, "0")}`,
-      name: submission.name || `${dataset.replace(/\W+/g, "-").slice(0, 30)}-${runs}`,
+      id: `r${String(number).padStart(4, "0")}`,
+      name: submission.name || `${dataset.replace(/\W+/g, "-").slice(0, 30)}-${number}`,
       task,
       owner,
       state: "queued",

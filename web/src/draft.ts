@@ -68,7 +68,8 @@ export function submissionOf(draft: Draft, form: Form): Submission | null {
   return submission;
 }
 
-function datasetOf(draft: Draft, form: Form): string {
+/** Return what the training takes its data from; nothing while that is not chosen. */
+export function datasetOf(draft: Draft, form: Form): string {
   if (draft.source === "upload") return draft.upload && UPLOADED + draft.upload;
   if (draft.source === "url") return draft.url.trim();
   return draft.named || (form.datasets[0]?.name ?? "");

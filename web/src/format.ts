@@ -7,6 +7,11 @@ const SCORE = new Intl.NumberFormat(undefined, {
   minimumFractionDigits: 4,
   maximumFractionDigits: 4,
 });
+const CHANCE = new Intl.NumberFormat(undefined, {
+  minimumFractionDigits: 2,
+  maximumFractionDigits: 2,
+});
+const FIGURE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const SIGNED = new Intl.NumberFormat(undefined, {
   signDisplay: "exceptZero",
   maximumSignificantDigits: 3,
@@ -23,8 +28,15 @@ const DAY = 24 * HOUR;
 export const whole = (value: number) => WHOLE.format(value);
 export const short = (value: number) => SHORT.format(value);
 export const percent = (share: number) => PERCENT.format(share);
-export const score = (value: number) => SCORE.format(value);
 export const signed = (value: number) => SIGNED.format(value);
+
+/** Write a score between 0 and 1 with the four digits of leaderboards, a larger figure with less. */
+export const score = (value: number) =>
+  Math.abs(value) <= 1 ? SCORE.format(value) : FIGURE.format(value);
+
+/** Write a probability; that of what is nearly certain is not rounded to 1. */
+export const probability = (value: number) =>
+  value > 0.995 ? `> ${CHANCE.format(0.99)}` : CHANCE.format(value);
 
 /** Write a number of bytes with a unit of 1024s, as `1.5 GiB`. */
 export function bytes(value: number): string {

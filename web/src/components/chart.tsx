@@ -3,6 +3,8 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
 const HEIGHT = 210;
+const LETTER = 7; // width of a letter of an axis, px: rather more than the mean
+const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 const COLOURS = ["blue", "vermillion", "green", "purple", "orange", "grey"];
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
@@ -23,10 +25,20 @@ interface Props {
   formatX: (value: number) => string;
   /** Whether the axis of y begins at zero. */
   fromZero?: boolean;
+  /** Whether y is in bytes, whose ticks are powers of 2. */
+  isBinary?: boolean;
 }
 
 /** Curves of one quantity. What the pointer is at, else the last values, stand in the legend. */
-export function Chart({ title, along, series, format, formatX, fromZero = false }: Props) {
+export function Chart({
+  title,
+  along,
+  series,
+  format,
+  formatX,
+  fromZero = false,
+  isBinary = false,
+}: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(null);
   const [at, setAt] = useState<number | null>(null);
@@ -42,7 +54,8 @@ export function Chart({ title, along, series, format, formatX, fromZero = false 
   useEffect(() => {
     const element = host.current;
     if (!element || isEmpty) return;
-    const options = optionsOf(names.split("\n"), fromZero, element.clientWidth, {
+    const shape = { names: names.split("\n"), width: element.clientWidth, fromZero, isBinary };
+    const options = optionsOf(shape, {
       y: (value) => latest.current.format(value),
       x: (value) => latest.current.formatX(value),
       at: setAt,
@@ -58,7 +71,7 @@ export function Chart({ title, along, series, format, formatX, fromZero = false 
       made.destroy();
       plot.current = null;
     };
-  }, [names, fromZero, isDark, isEmpty]);
+  }, [names, fromZero, isBinary, isDark, isEmpty]);
 
   useEffect(() => plot.current?.setData(data), [data]);
 
@@ -138,12 +151,14 @@ interface Writers {
   at: (row: number | null) => void;
 }
 
-function optionsOf(
-  names: string[],
-  fromZero: boolean,
-  width: number,
-  writers: Writers,
-): uPlot.Options {
+interface Shape {
+  names: string[];
+  width: number;
+  fromZero: boolean;
+  isBinary: boolean;
+}
+
+function optionsOf({ names, width, fromZero, isBinary }: Shape, writers: Writers): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => style.getPropertyValue(`--${name}`).trim();
   const axis = {
@@ -156,7 +171,7 @@ function optionsOf(
     width,
     height: HEIGHT,
     legend: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 22, 0, 0],
     cursor: { y: false, drag: { x: true, y: false } },
     scales: {
       x: { time: false },
@@ -164,7 +179,14 @@ function optionsOf(
     },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map(writers.x), space: 70, size: 28 },
-      { ...axis, values: (_, ticks) => ticks.map(writers.y), size: 62, space: 36 },
+      {
+        ...axis,
+        values: (_, ticks) => ticks.map(writers.y),
+        size: (_, labels) =>
+          14 + LETTER * Math.max(1, ...(labels ?? []).map((each) => each.length)),
+        space: 36,
+        ...(isBinary ? { incrs: POWERS } : {}),
+      },
     ],
     series: [
       {},

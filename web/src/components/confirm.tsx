@@ -10,11 +10,12 @@ interface Props {
   question: string;
   children: ReactNode;
   disabled?: boolean;
+  isSmall?: boolean;
   act: () => Promise<unknown>;
 }
 
 /** A button for what cannot be undone: it asks first, and says so if it failed. */
-export function Confirm({ action, question, children, disabled, act }: Props) {
+export function Confirm({ action, question, children, disabled, isSmall, act }: Props) {
   const [isOpen, setOpen] = useState(false);
   const mutation = useMutation({ mutationFn: act, onSuccess: () => setOpen(false) });
   const close = () => {
@@ -23,7 +24,12 @@ export function Confirm({ action, question, children, disabled, act }: Props) {
   };
   return (
     <>
-      <button type="button" className="plain" disabled={disabled} onClick={() => setOpen(true)}>
+      <button
+        type="button"
+        className={isSmall ? "plain small" : "plain"}
+        disabled={disabled}
+        onClick={() => setOpen(true)}
+      >
         {action}
       </button>
       {isOpen && (

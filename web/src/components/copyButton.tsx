@@ -10,8 +10,8 @@ export function CopyButton({ text, what }: { text: string; what: string }) {
     setTimeout(() => setDone(false), 2000);
   };
   return (
-    <button type="button" className="plain small" aria-label={`Copy ${what}`} onClick={copy}>
-      {isDone ? "Copied" : "Copy"}
+    <button type="button" className="plain small" onClick={copy}>
+      {isDone ? "Copied" : "Copy"} <span className="unseen">{what}</span>
     </button>
   );
 }

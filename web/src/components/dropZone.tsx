@@ -137,6 +137,7 @@ function UploadChoice({ upload: { id, name, ...file }, isChosen, ...on }: Choice
         </span>
       </label>
       <Confirm
+        isSmall
         action="Delete"
         question={`Delete ${name}?`}
         act={async () => {

@@ -157,7 +157,7 @@ function Status({ run, connection }: { run: Run; connection: Connection }) {
       </dl>
       {isRunning && progress && <ProgressLine progress={progress} />}
       {run.detail && (
-        <p className={run.state === "failed" ? "problem" : "remark"}>{sentence(run.detail)}</p>
+        <p className={run.state === "failed" ? "wrong" : "remark"}>{sentence(run.detail)}</p>
       )}
       {!hasEnded(run.state) && (
         <p className={`connection is-${connection}`} role="status">
@@ -232,6 +232,7 @@ function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
           format={bytes}
           formatX={duration}
           fromZero
+          isBinary
         />
       </div>
     </section>

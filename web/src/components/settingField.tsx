@@ -3,6 +3,7 @@ import { useId } from "react";
 import type { Field } from "../api/types";
 import { limits } from "../draft";
 import { sentence } from "../format";
+import { Words } from "./words";
 
 interface Props {
   field: Field;
@@ -31,11 +32,11 @@ export function SettingField({ field, entered, problem, onChange }: Props) {
             onChange={(event) => onChange(event.target.checked)}
             {...described}
           />
-          {field.label}
+          {sentence(field.label)}
         </label>
       ) : (
         <>
-          <label htmlFor={id}>{field.label}</label>
+          <label htmlFor={id}>{sentence(field.label)}</label>
           {field.type === "choice" ? (
             <select id={id} value={text} onChange={(e) => onChange(e.target.value)} {...described}>
               {field.choices.map((choice) => (
@@ -54,7 +55,7 @@ export function SettingField({ field, entered, problem, onChange }: Props) {
         </>
       )}
       <p id={`${id}-help`} className="remark">
-        {field.help} {limit && <span className="limits">{sentence(limit)}.</span>}
+        <Words text={field.help} /> {limit && <span className="limits">{sentence(limit)}.</span>}
         {problem && <span className="wrong">{sentence(problem)}.</span>}
         {entered !== undefined && (
           <button type="button" className="link" onClick={() => onChange(undefined)}>

@@ -36,7 +36,7 @@ export function AdminPage({ me }: { me: Me }) {
       <Loaded query={users} what="the users">
         {(all) => (
           <div className="card table-card">
-            <table>
+            <table className="stacked">
               <caption>Users</caption>
               <thead>
                 <tr>
@@ -90,7 +90,7 @@ function UserRow({ user, isMe }: { user: User; isMe: boolean }) {
         {isMe && <small>you</small>}
         {user.suspended && <Badge kind="suspended" words="Suspended" />}
       </th>
-      <td>
+      <td data-label="Role">
         <select
           aria-label={`Role of ${user.name}`}
           value={user.role}
@@ -102,7 +102,7 @@ function UserRow({ user, isMe }: { user: User; isMe: boolean }) {
           ))}
         </select>
       </td>
-      <td>
+      <td data-label="Size">
         <select
           aria-label={`Size of ${user.name}`}
           value={environment?.size ?? ""}
@@ -115,25 +115,29 @@ function UserRow({ user, isMe }: { user: User; isMe: boolean }) {
           ))}
         </select>
       </td>
-      <td>
+      <td data-label="In use">
         {environment
           ? `${short(environment.used.cores)} of ${short(environment.cores)} cores, ${bytes(environment.used.memory)}`
           : "–"}
       </td>
-      <td className="number">{user.runs}</td>
-      <td className="number">{user.last_seen ? <Ago iso={user.last_seen} /> : "never"}</td>
+      <td className="number" data-label="Runs">
+        {user.runs}
+      </td>
+      <td className="number" data-label="Last seen">
+        {user.last_seen ? <Ago iso={user.last_seen} /> : "never"}
+      </td>
       <td className="number">
         <div className="actions">
           <button
             type="button"
             className="plain small"
             disabled={isMe || change.isPending}
-            aria-label={`${user.suspended ? "Let back in" : "Suspend"} ${user.name}`}
             onClick={() => change.mutate({ suspended: !user.suspended })}
           >
-            {user.suspended ? "Let back in" : "Suspend"}
+            {user.suspended ? "Let back in" : "Suspend"} <span className="unseen">{user.name}</span>
           </button>
           <Confirm
+            isSmall
             action="Delete"
             question={`Delete ${user.name}?`}
             disabled={isMe}
@@ -241,7 +245,7 @@ function Audit() {
       {audit.isSuccess && !entries.length && <p className="remark">Nothing was done yet.</p>}
       {entries.length > 0 && (
         <div className="card table-card">
-          <table>
+          <table className="stacked">
             <thead>
               <tr>
                 <th scope="col">When</th>
@@ -253,16 +257,16 @@ function Audit() {
             <tbody>
               {entries.map((entry) => (
                 <tr key={entry.id}>
-                  <td>
+                  <td data-label="When">
                     <time dateTime={entry.time} title={fullDate(entry.time)}>
                       {date(entry.time)}
                     </time>
                   </td>
-                  <td>{entry.user}</td>
-                  <td>
+                  <td data-label="Who">{entry.user}</td>
+                  <td data-label="What">
                     {entry.action} {entry.object}
                   </td>
-                  <td>{entry.outcome}</td>
+                  <td data-label="Outcome">{entry.outcome}</td>
                 </tr>
               ))}
             </tbody>

@@ -62,6 +62,7 @@ function Mine({ environment }: { environment: Environment }) {
           Yours: size {size} <Badge kind={state} words={STATES[state]} />
         </h2>
         <Confirm
+          isSmall
           action="Remove"
           question="Remove your environment?"
           act={async () => {

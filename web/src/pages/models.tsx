@@ -54,7 +54,7 @@ function ModelCard({ model }: { model: Model }) {
         <h2>{model.name}</h2>
         <DeploymentLine model={model} />
       </div>
-      <table>
+      <table className="stacked">
         <thead>
           <tr>
             <th scope="col">Version</th>
@@ -100,6 +100,7 @@ function DeploymentLine({ model }: { model: Model }) {
         Try it
       </Link>
       <Confirm
+        isSmall
         action="Take down"
         question={`Take down ${model.name}?`}
         act={async () => {
@@ -135,39 +136,36 @@ function VersionRow({ model, version, onPromote }: RowProps) {
   return (
     <tr>
       <th scope="row">
-        {version.version}
+        Version {version.version}
         <small>
           <Ago iso={version.created} />
         </small>
       </th>
-      <td>
+      <td data-label="Made by">
         <Link to={`/runs/${version.run}`}>{version.run_name}</Link>
         <small>{version.dataset}</small>
       </td>
-      <td className="number">{version.score === null ? "–" : score(version.score)}</td>
-      <td>
+      <td className="number" data-label="Score">
+        {version.score === null ? "–" : score(version.score)}
+      </td>
+      <td data-label="Aliases">
         {version.aliases.map((alias) => (
           <Badge key={alias} kind={`alias ${alias}`} words={alias} />
         ))}
       </td>
       <td className="number">
         <div className="actions">
-          <button
-            type="button"
-            className="plain small"
-            aria-label={`Promote version ${version.version}`}
-            onClick={onPromote}
-          >
-            Promote
+          <button type="button" className="plain small" onClick={onPromote}>
+            Promote <span className="unseen">version {version.version}</span>
           </button>
           <button
             type="button"
             className="plain small"
-            aria-label={`Deploy version ${version.version}`}
             disabled={isDeployed || deploy.isPending}
             onClick={() => deploy.mutate()}
           >
-            {isDeployed ? "Deployed" : "Deploy"}
+            {isDeployed ? "Deployed" : "Deploy"}{" "}
+            <span className="unseen">version {version.version}</span>
           </button>
         </div>
         <ProblemNote error={deploy.error} />

@@ -13,7 +13,7 @@ import { useDelayed } from "../components/paperSearch";
 import { ProblemNote } from "../components/problemNote";
 import { SettingField } from "../components/settingField";
 import { TextField } from "../components/textField";
-import { draftOf, emptyDraft, MINUTES, submissionOf, type Draft } from "../draft";
+import { datasetOf, draftOf, emptyDraft, MINUTES, submissionOf, type Draft } from "../draft";
 import { bytes, count, duration, sentence } from "../format";
 
 const PAUSE_MS = 300; // after the last change, before the job is shown anew
@@ -184,7 +184,7 @@ function TaskPart({ draft, setDraft }: Pick<FormProps, "draft" | "setDraft">) {
 const SOURCES: [Draft["source"], string][] = [
   ["named", "By name"],
   ["upload", "Your file"],
-  ["url", "From an address"],
+  ["url", "By address"],
 ];
 
 interface PartProps {
@@ -302,8 +302,14 @@ interface SettingsProps extends Omit<PartProps, "problem"> {
 }
 
 function SettingsPart({ form, draft, change, problemOf }: SettingsProps) {
-  const fields = form.fields.filter((field) => field.name !== MINUTES);
-  const groups = [...new Set(fields.map((field) => field.group))];
+  const chosen = datasetOf(draft, form);
+  // Some groups describe a dataset that is made on the spot.
+  const others = new Set(form.datasets.map(({ name }) => name).filter((name) => name !== chosen));
+  const fields = form.fields.filter(({ name, group }) => name !== MINUTES && !others.has(group));
+  // What is wrong must be seen.
+  const isPlain = (field: Field) => !field.advanced || problemOf(field.name) !== undefined;
+  const plain = fields.filter(isPlain);
+  const shared = { draft, change, problemOf };
   const changed = Object.keys(draft.entered).filter((name) => name !== MINUTES).length;
   return (
     <section className="card">
@@ -331,50 +337,41 @@ function SettingsPart({ form, draft, change, problemOf }: SettingsProps) {
           </select>
         </div>
       )}
-      {groups.map((group) => (
-        <SettingsGroup
-          key={group}
-          name={group}
-          fields={fields.filter((field) => field.group === group)}
-          draft={draft}
-          change={change}
-          problemOf={problemOf}
-        />
-      ))}
+      <Groups fields={plain} {...shared} />
+      {fields.length > plain.length && (
+        <details className="group">
+          <summary>{count(fields.length - plain.length, "advanced setting")}</summary>
+          <Groups fields={fields.filter((field) => !isPlain(field))} {...shared} />
+        </details>
+      )}
     </section>
   );
 }
 
-interface GroupProps extends Omit<SettingsProps, "form"> {
-  name: string;
+interface GroupsProps extends Omit<SettingsProps, "form"> {
   fields: Field[];
 }
 
-/** The settings of a group; the advanced ones are folded, but those that are wrong. */
-function SettingsGroup({ name, fields, draft, change, problemOf }: GroupProps) {
-  const isPlain = (field: Field) => !field.advanced || problemOf(field.name) !== undefined;
-  const advanced = fields.filter((field) => !isPlain(field));
-  const setting = (field: Field) => (
-    <Setting
-      key={field.name}
-      field={field}
-      draft={draft}
-      change={change}
-      problem={problemOf(field.name)}
-    />
-  );
-  return (
-    <div className="group">
-      <h3>{name}</h3>
-      <div className="fields">{fields.filter(isPlain).map(setting)}</div>
-      {advanced.length > 0 && (
-        <details>
-          <summary>{count(advanced.length, "advanced setting")}</summary>
-          <div className="fields">{advanced.map(setting)}</div>
-        </details>
-      )}
+function Groups({ fields, draft, change, problemOf }: GroupsProps) {
+  const groups = [...new Set(fields.map((field) => field.group))];
+  return groups.map((group) => (
+    <div key={group} className="group">
+      <h3>{sentence(group)}</h3>
+      <div className="fields">
+        {fields
+          .filter((field) => field.group === group)
+          .map((field) => (
+            <Setting
+              key={field.name}
+              field={field}
+              draft={draft}
+              change={change}
+              problem={problemOf(field.name)}
+            />
+          ))}
+      </div>
     </div>
-  );
+  ));
 }
 
 interface SettingProps {

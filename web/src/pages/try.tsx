@@ -11,7 +11,7 @@ import { Page } from "../components/page";
 import { PaperSearch } from "../components/paperSearch";
 import { ProblemNote } from "../components/problemNote";
 import { TextField } from "../components/textField";
-import { count, sentence, short } from "../format";
+import { count, probability, sentence } from "../format";
 
 const TOP = 10;
 const WAIT_MS = 300_000; // The first question to a model makes its index.
@@ -187,7 +187,7 @@ function Answers({ label, found: { answers, notes } }: { label: string; found: F
           <li key={answer.id}>
             <span className="rank">{index + 1}</span>
             <h3>{answer.title || answer.id}</h3>
-            <Chance probability={answer.probability} />
+            <Chance value={answer.probability} />
             <p className="facts">
               {[answer.title && `id ${answer.id}`, answer.year].filter(Boolean).join(" · ")}
             </p>
@@ -203,13 +203,12 @@ function Answers({ label, found: { answers, notes } }: { label: string; found: F
   );
 }
 
-function Chance({ probability }: { probability: number }) {
-  const words = probability > 0.995 ? "> 0.99" : short(Math.round(100 * probability) / 100);
+function Chance({ value }: { value: number }) {
   return (
-    <span className="chance" title={`probability ${probability.toFixed(4)}`}>
-      {words}
+    <span className="chance" title={`probability ${value.toFixed(4)}`}>
+      {probability(value)}
       <i aria-hidden="true">
-        <i style={{ width: `${100 * probability}%` }} />
+        <i style={{ width: `${100 * value}%` }} />
       </i>
     </span>
   );

@@ -92,6 +92,8 @@ export class World {
     this.submitted += 1;
     const reached = best ?? 0.7 + 0.02 * (this.submitted % 5);
     const run = new FakeRun(this.submitted, submission, owner, clock, reached);
+    const file = this.uploads.find((each) => submission.dataset === `upload:${each.id}`);
+    if (file) run.run.dataset = file.name;
     this.runs.unshift(run);
     return run;
   }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import type { Field, Form, Run } from "./api/types";
+import type { Field, Form, Run, Upload } from "./api/types";
 import { draftOf, emptyDraft, limits, submissionOf } from "./draft";
 
 const field = (name: string, part: Partial<Field>): Field => ({
@@ -58,14 +58,16 @@ test("submissionOf waits for an upload or an address", () => {
   );
 });
 
-test.each(["upload:u1", "https://example.org/a.zip", "ogbl-citation2"])(
-  "draftOf makes the submission of a run again: %s",
-  (dataset) => {
-    const run = { task: "citation", dataset, workers: 2, settings: { "train.lr": 0.5 } };
-    const { name: _, ...made } = submissionOf(draftOf(run as unknown as Run), FORM)!;
-    expect(made).toEqual(run);
-  },
-);
+test.each([
+  ["hepth.zip", "upload:u1"],
+  ["https://example.org/a.zip", "https://example.org/a.zip"],
+  ["ogbl-citation2", "ogbl-citation2"],
+])("draftOf makes the submission of a run on %s again", (dataset, submitted) => {
+  const run = { task: "citation", dataset, workers: 2, settings: { "train.lr": 0.5 } } as unknown;
+  const uploads = [{ id: "u1", name: "hepth.zip" } as Upload];
+  const made = submissionOf(draftOf(run as Run, uploads), FORM);
+  expect(made).toEqual({ ...(run as Run), dataset: submitted });
+});
 
 test.each([
   [{ minimum: 1, maximum: 10 }, "1 to 10"],

@@ -1,12 +1,12 @@
 /** A training as it is being filled in, and the submission that it makes. */
 
-import type { Field, Form, Run, Submission, Task, Value } from "./api/types";
+import type { Field, Form, Run, Submission, Task, Upload, Value } from "./api/types";
 
 /** The setting that has a place of its own beside the workers. */
 export const MINUTES = "train.minutes";
 
 /** Begins the name of data that were uploaded; their id follows. */
-export const UPLOADED = "upload:";
+const UPLOADED = "upload:";
 
 export interface Draft {
   task: Task;
@@ -38,14 +38,13 @@ export function emptyDraft(task: Task): Draft {
   };
 }
 
-/** Fill in what a run was made with, to train again. */
-export function draftOf(run: Run): Draft {
+/** Fill in what a run was made with, to train again; a run names an upload by the file's name. */
+export function draftOf(run: Run, uploads: Upload[]): Draft {
   const draft = { ...emptyDraft(run.task), workers: run.workers };
   const entered = Object.entries(run.settings).map(([name, value]) => [name, enteredAs(value)]);
   draft.entered = Object.fromEntries(entered);
-  if (run.dataset.startsWith(UPLOADED)) {
-    return { ...draft, source: "upload", upload: run.dataset.slice(UPLOADED.length) };
-  }
+  const upload = uploads.find((each) => each.name === run.dataset);
+  if (upload) return { ...draft, source: "upload", upload: upload.id };
   if (run.dataset.includes("://")) return { ...draft, source: "url", url: run.dataset };
   return { ...draft, named: run.dataset };
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { ago, bytes, count, duration, probability, score, sentence } from "./format";
+import { ago, bytes, count, duration, figureName, probability, score, sentence } from "./format";
 
 const NOW = Date.parse("2026-11-29T12:00:00Z");
 const before = (seconds: number) => new Date(NOW - 1000 * seconds).toISOString();
@@ -51,5 +51,11 @@ test("count agrees with its noun", () => {
 
 test("sentence leaves names alone", () => {
   expect(sentence("no such run: A-1")).toBe("No such run: A-1");
+  expect(sentence("x.bin is no dataset")).toBe("x.bin is no dataset");
+  expect(sentence("model.lr is at most 1")).toBe("model.lr is at most 1");
   expect(sentence("")).toBe("");
+});
+
+test("figureName writes the field's words", () => {
+  expect(figureName("validation hard_mrr")).toBe("validation hard MRR");
 });

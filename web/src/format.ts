@@ -83,7 +83,15 @@ export function count(value: number, noun: string, plural = `${noun}s`): string 
   return `${WHOLE.format(value)} ${value === 1 ? noun : plural}`;
 }
 
-/** Begin a sentence of the server, which writes them in lower case as commands do. */
+/** Begin a sentence of the server, which writes them in lower case, unless with a name or number. */
 export function sentence(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  return text.replace(
+    /^[a-z]+(?=[\s:;,]|$)/,
+    (word) => word.charAt(0).toUpperCase() + word.slice(1),
+  );
+}
+
+/** Write the name of a figure as people do: `test_mrr` as `test MRR`. */
+export function figureName(name: string): string {
+  return name.replaceAll("_", " ").replace(/\b(mrr|auc)\b/g, (word) => word.toUpperCase());
 }

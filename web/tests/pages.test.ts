@@ -99,7 +99,7 @@ test("a setting out of its range is told beside it", async () => {
   await page.goto("/new");
   await page.getByLabel("Layers").fill("99");
   await page.getByLabel("Layers").and(page.locator("[aria-invalid=true]")).waitFor();
-  await page.getByText("Model.num_layers is at most 10: 99.").first().waitFor();
+  await page.getByText("model.num_layers is at most 10: 99.").first().waitFor();
 });
 
 test("a stream that breaks off goes on after its last event", async () => {

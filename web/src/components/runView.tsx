@@ -6,7 +6,17 @@ import { address, post, remove } from "../api/client";
 import { hasEnded, useLiveRun, type Connection } from "../api/events";
 import { metricNames, type LiveRun } from "../api/liveRun";
 import type { MetricsEvent, Run } from "../api/types";
-import { bytes, count, duration, percent, score, sentence, short, whole } from "../format";
+import {
+  bytes,
+  count,
+  duration,
+  figureName,
+  percent,
+  score,
+  sentence,
+  short,
+  whole,
+} from "../format";
 import { took } from "../pages/runs";
 import { StateBadge } from "./badge";
 import { Chart, type Series } from "./chart";
@@ -141,7 +151,7 @@ function Status({ run, connection }: { run: Run; connection: Connection }) {
           </dd>
         </div>
         <div>
-          <dt>{run.score ? sentence(run.score.name) : "Score"}</dt>
+          <dt>{run.score ? sentence(figureName(run.score.name)) : "Score"}</dt>
           <dd className="strong">{run.score ? score(run.score.value) : "–"}</dd>
         </div>
         <div>
@@ -216,7 +226,7 @@ function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
       <h2>Curves</h2>
       <div className="grid">
         <Chart title="Loss" along="step" series={loss} format={short} formatX={whole} />
-        <Chart title="Score" along="step" series={quality} format={short} formatX={whole} />
+        <Chart title="Validation" along="step" series={quality} format={short} formatX={whole} />
         <Chart
           title="Cores in use"
           along="after"
@@ -244,7 +254,7 @@ const point = (x: number, y: number): [number, number] => [x, y];
 function seriesOf(metrics: MetricsEvent[], names: string[], otherwise: string): Series[] {
   if (!names.length) return [{ name: otherwise, points: [] }];
   return names.map((name) => ({
-    name,
+    name: figureName(name.replace("validation ", "")),
     points: metrics.flatMap(({ step, values }) => {
       const value = values[name];
       return value === undefined ? [] : [point(step, value)];

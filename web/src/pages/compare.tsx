@@ -10,7 +10,7 @@ import { Empty } from "../components/empty";
 import { Loaded } from "../components/loaded";
 import { Page } from "../components/page";
 import { bestOf } from "../comparison";
-import { score, sentence, short, signed, whole } from "../format";
+import { figureName, score, sentence, short, signed, whole } from "../format";
 
 /** Runs beside each other: what they reached, what they were made with, and their curves. */
 export function ComparePage() {
@@ -90,7 +90,7 @@ function Metrics({ comparison: { rows, runs } }: { comparison: Comparison }) {
             return (
               <tr key={row.metric}>
                 <th scope="row">
-                  {sentence(row.metric)}
+                  {sentence(figureName(row.metric))}
                   <small>{row.help}</small>
                 </th>
                 {row.values.map((value, index) => (
@@ -165,7 +165,7 @@ function Curves({ comparison: { series, runs } }: { comparison: Comparison }) {
         {charts.map(({ metric, series: shown }) => (
           <Chart
             key={metric}
-            title={sentence(metric)}
+            title={sentence(figureName(metric))}
             along="step"
             series={shown}
             format={short}

@@ -28,6 +28,7 @@ type Change = (part: Partial<Draft>) => void;
 /** Fill in a training, with the job that it makes beside it; `from` is a run to begin from. */
 export function NewTrainingPage({ from }: { from: string }) {
   const origin = useQuery({ ...queries.run(from), enabled: from !== "" });
+  const uploads = useQuery({ ...queries.uploads, enabled: from !== "" });
   return (
     <Page
       title="New training"
@@ -35,7 +36,11 @@ export function NewTrainingPage({ from }: { from: string }) {
     >
       {from ? (
         <Loaded query={origin} what="the run to begin from">
-          {(run) => <Filling start={draftOf(run)} />}
+          {(run) => (
+            <Loaded query={uploads} what="your files">
+              {(known) => <Filling start={draftOf(run, known)} />}
+            </Loaded>
+          )}
         </Loaded>
       ) : (
         <Filling start={emptyDraft("citation")} />

@@ -11,7 +11,7 @@ import { Bar } from "../components/meter";
 import { Page } from "../components/page";
 import { Sparkline } from "../components/sparkline";
 import { Ago } from "../components/time";
-import { duration, percent, score } from "../format";
+import { duration, figureName, percent, score } from "../format";
 
 const PAGE = 50;
 const MOST_COMPARED = 4;
@@ -206,7 +206,7 @@ function Row({ run, isChosen, isFull, toggle }: RowProps) {
         {run.score && (
           <>
             {score(run.score.value)}
-            <small>{run.score.name}</small>
+            <small>{figureName(run.score.name)}</small>
           </>
         )}
       </td>

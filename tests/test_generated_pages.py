@@ -4,7 +4,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("script", ["settings_reference", "component_docs", "monitoring", "web_page"])
+@pytest.mark.parametrize(
+    "script", ["settings_reference", "component_docs", "monitoring", "web_page"]
+)
 def test_generated_files_are_fresh(checkout, script):
     command = [sys.executable, checkout / "scripts" / f"{script}.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -70,8 +70,12 @@ const ROUTES: Record<string, Handler> = {
   "POST /runs/preview": ({ body }) => preview(body as Submission),
   "GET /runs": ({ world, query }) => {
     const state = query.get("state");
+    const before = 1000 * Number(query.get("before") ?? Infinity);
     const runs = world.runs.map((each) => each.run);
-    return { runs: runs.filter((run) => !state || run.state === state).slice(0, limit(query)) };
+    const asked = runs.filter(
+      (run) => (!state || run.state === state) && Date.parse(run.created) < before,
+    );
+    return { runs: asked.slice(0, limit(query)) };
   },
   "POST /runs": ({ world, account, body }) => {
     if (!account.size)

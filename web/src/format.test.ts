@@ -1,6 +1,16 @@
 import { expect, test } from "vitest";
 
-import { ago, bytes, count, duration, figureName, probability, score, sentence } from "./format";
+import {
+  ago,
+  bytes,
+  count,
+  duration,
+  figureName,
+  probability,
+  score,
+  sentence,
+  signed,
+} from "./format";
 
 const NOW = Date.parse("2026-11-29T12:00:00Z");
 const before = (seconds: number) => new Date(NOW - 1000 * seconds).toISOString();
@@ -37,6 +47,8 @@ test("ago names the nearest unit, and a date after a week", () => {
 test("score has four digits, and less beyond 1", () => {
   expect(score(0.5)).toBe("0.5000");
   expect(score(16.5597)).toBe("16.6");
+  expect(signed(0.014)).toBe("+0.0140");
+  expect(signed(-1.19)).toBe("-1.2");
 });
 
 test("probability never says that something is certain", () => {

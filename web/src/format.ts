@@ -14,7 +14,12 @@ const CHANCE = new Intl.NumberFormat(undefined, {
 const FIGURE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const SIGNED = new Intl.NumberFormat(undefined, {
   signDisplay: "exceptZero",
-  maximumSignificantDigits: 3,
+  minimumFractionDigits: 4,
+  maximumFractionDigits: 4,
+});
+const SIGNED_FIGURE = new Intl.NumberFormat(undefined, {
+  signDisplay: "exceptZero",
+  maximumFractionDigits: 1,
 });
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
@@ -28,11 +33,13 @@ const DAY = 24 * HOUR;
 export const whole = (value: number) => WHOLE.format(value);
 export const short = (value: number) => SHORT.format(value);
 export const percent = (share: number) => PERCENT.format(share);
-export const signed = (value: number) => SIGNED.format(value);
-
 /** Write a score between 0 and 1 with the four digits of leaderboards, a larger figure with less. */
 export const score = (value: number) =>
   Math.abs(value) <= 1 ? SCORE.format(value) : FIGURE.format(value);
+
+/** Write a difference of scores with its sign, with the digits of `score`. */
+export const signed = (value: number) =>
+  Math.abs(value) <= 1 ? SIGNED.format(value) : SIGNED_FIGURE.format(value);
 
 /** Write a probability; that of what is nearly certain is not rounded to 1. */
 export const probability = (value: number) =>
@@ -86,7 +93,7 @@ export function count(value: number, noun: string, plural = `${noun}s`): string 
 /** Begin a sentence of the server, which writes them in lower case, unless with a name or number. */
 export function sentence(text: string): string {
   return text.replace(
-    /^[a-z]+(?=[\s:;,]|$)/,
+    /^[a-z]+(?=[\s:;,@]|$)/,
     (word) => word.charAt(0).toUpperCase() + word.slice(1),
   );
 }

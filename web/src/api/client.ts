@@ -37,6 +37,7 @@ interface More {
   key?: string;
   /** How long to wait for the answer, ms. */
   wait?: number;
+  signal?: AbortSignal;
 }
 
 export function post<T>(path: string, body?: unknown, more: More = {}): Promise<T> {
@@ -57,7 +58,6 @@ export function remove(path: string): Promise<void> {
 
 interface Options extends More {
   body?: unknown;
-  signal?: AbortSignal;
 }
 
 async function call<T>(method: string, url: string, options: Options): Promise<T> {

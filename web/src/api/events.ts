@@ -4,6 +4,7 @@ import { useEffect, useReducer, useState } from "react";
 
 import { address } from "./client";
 import { applyEvents, NOTHING_YET, type LiveRun, type RunEvent } from "./liveRun";
+import { me, queryClient } from "./queries";
 import type { Run, State } from "./types";
 
 const BATCH_MS = 100;
@@ -41,7 +42,10 @@ export function useLiveRun(id: string, attempt = 0): LiveRun & { connection: Con
 
     const onError = () => {
       if (isOver) source.close();
-      else if (source.readyState === EventSource.CLOSED) retry = setTimeout(open, RETRY_MS);
+      else if (source.readyState === EventSource.CLOSED) {
+        retry = setTimeout(open, RETRY_MS);
+        void queryClient.invalidateQueries({ queryKey: me.queryKey }); // It may be the session.
+      }
       setConnection(isOver ? "ended" : "lost");
     };
     const onEvent = (type: (typeof TYPES)[number], event: MessageEvent<string>) => {

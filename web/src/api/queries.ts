@@ -1,6 +1,13 @@
 /** What the pages ask the server for, each under its key in the cache of React Query. */
 
-import { keepPreviousData, QueryCache, QueryClient, queryOptions } from "@tanstack/react-query";
+import {
+  infiniteQueryOptions,
+  keepPreviousData,
+  MutationCache,
+  QueryCache,
+  QueryClient,
+  queryOptions,
+} from "@tanstack/react-query";
 
 import { get, post, Problem } from "./client";
 import type * as api from "./types";
@@ -9,12 +16,13 @@ const RUNS_EVERY_MS = 3000;
 const STATE_EVERY_MS = 5000;
 
 /** The session may end at any call; then the page is that for logging in. */
+const onError = (error: Error) => {
+  if (isLoggedOut(error)) queryClient.setQueryData(me.queryKey, null);
+};
+
 export const queryClient: QueryClient = new QueryClient({
-  queryCache: new QueryCache({
-    onError: (error) => {
-      if (isLoggedOut(error)) queryClient.setQueryData(me.queryKey, null);
-    },
-  }),
+  queryCache: new QueryCache({ onError }),
+  mutationCache: new MutationCache({ onError }),
   defaultOptions: {
     queries: {
       staleTime: 2000,
@@ -73,7 +81,7 @@ export const form = (task: api.Task) =>
 export const preview = (submission: api.Submission) =>
   queryOptions({
     queryKey: ["preview", submission],
-    queryFn: () => post<api.Preview>("/runs/preview", submission),
+    queryFn: ({ signal }) => post<api.Preview>("/runs/preview", submission, { signal }),
     placeholderData: keepPreviousData,
     retry: false,
   });
@@ -83,10 +91,18 @@ export const uploads = queryOptions({
   queryFn: async () => (await get<{ uploads: api.Upload[] }>("/uploads")).uploads,
 });
 
-export const runs = (state: api.State | "", limit: number) =>
-  queryOptions({
+/** The runs of a state, or all, the newest first; each page ends before a time, s since 1970. */
+export const runs = (state: api.State | "", limit = 50) =>
+  infiniteQueryOptions({
     queryKey: ["runs", state, limit],
-    queryFn: () => get<{ runs: api.Run[] }>("/runs", { state, limit }),
+    queryFn: async ({ pageParam }) =>
+      (await get<{ runs: api.Run[] }>("/runs", { state, limit, before: pageParam })).runs,
+    initialPageParam: undefined as number | undefined,
+    getNextPageParam: (page) => {
+      const last = page.at(-1);
+      return last && page.length === limit ? Date.parse(last.created) / 1000 : undefined;
+    },
+    select: ({ pages }) => pages.flat(),
     placeholderData: keepPreviousData,
     refetchInterval: RUNS_EVERY_MS,
   });

@@ -16,6 +16,7 @@ import { Ago } from "../components/time";
 import { bytes, date, fullDate, short } from "../format";
 
 const SIZES: SizeName[] = ["S", "M", "L"];
+const PAGE = 100; // entries of the audit that the server sends at a time
 const ROLES: Role[] = ["user", "admin"];
 
 const pathOf = (user: User) => `/users/${encodeURIComponent(user.name)}`;
@@ -235,7 +236,7 @@ function Audit() {
     queryKey: ["audit"],
     queryFn: ({ pageParam }) => get<{ entries: AuditEntry[] }>("/audit", { before: pageParam }),
     initialPageParam: undefined as number | undefined,
-    getNextPageParam: ({ entries }) => entries.at(-1)?.id,
+    getNextPageParam: ({ entries }) => (entries.length < PAGE ? undefined : entries.at(-1)?.id),
   });
   const entries = audit.data?.pages.flatMap((page) => page.entries) ?? [];
   return (
@@ -273,7 +274,7 @@ function Audit() {
           </table>
         </div>
       )}
-      {audit.hasNextPage && entries.length > 0 && (
+      {audit.hasNextPage && (
         <div className="actions start">
           <button
             type="button"

@@ -1,4 +1,4 @@
-import { useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useSearchParams } from "react-router";
 
 import * as queries from "../api/queries";
@@ -10,7 +10,7 @@ import { RunView } from "../components/runView";
 export function LivePage() {
   const [words] = useSearchParams();
   const id = words.get("run") ?? "";
-  const all = useQuery({ ...queries.runs("", 1), enabled: id === "" });
+  const all = useInfiniteQuery({ ...queries.runs("", 1), enabled: id === "" });
   const one = useQuery({ ...queries.run(id), enabled: id !== "" });
   if (id) {
     return (
@@ -21,7 +21,7 @@ export function LivePage() {
   }
   return (
     <Loaded query={all} what="the run">
-      {({ runs: [run] }) =>
+      {([run]) =>
         run ? (
           <RunView key={run.id} known={run} isAlone />
         ) : (

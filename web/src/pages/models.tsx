@@ -94,7 +94,7 @@ function DeploymentLine({ model }: { model: Model }) {
     <div className="deployment">
       <span>
         Version {deployment.version}: <Badge kind={deployment.state} words={deployment.state} />
-        <small>{deployment.detail ? sentence(deployment.detail) : speed(deployment)}</small>
+        <small>{sentence(deployment.detail) || speed(deployment)}</small>
       </span>
       <Link className="button plain small" to={`/try/${encodeURIComponent(model.name)}`}>
         Try it
@@ -115,7 +115,8 @@ function DeploymentLine({ model }: { model: Model }) {
 }
 
 /** Write how fast a deployment answers; the figures are seconds. */
-function speed({ p50, p99 }: Deployment): string {
+function speed({ state, p50, p99 }: Deployment): string {
+  if (state !== "ready") return "";
   if (p50 === null || p99 === null) return "It was asked nothing yet.";
   return `Answers in ${short(1000 * p50)} ms, 99 of 100 within ${short(1000 * p99)} ms.`;
 }

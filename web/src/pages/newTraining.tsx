@@ -315,14 +315,18 @@ function SettingsPart({ form, draft, change, problemOf }: SettingsProps) {
   const isPlain = (field: Field) => !field.advanced || problemOf(field.name) !== undefined;
   const plain = fields.filter(isPlain);
   const shared = { draft, change, problemOf };
+  const reset = () => {
+    const minutes = draft.entered[MINUTES];
+    change({ entered: minutes === undefined ? {} : { [MINUTES]: minutes } });
+  };
   const changed = Object.keys(draft.entered).filter((name) => name !== MINUTES).length;
   return (
     <section className="card">
       <div className="card-head">
         <h2>Settings</h2>
         {changed > 0 && (
-          <button type="button" className="plain small" onClick={() => change({ entered: {} })}>
-            {count(changed, "change")} back to default
+          <button type="button" className="plain small" onClick={reset}>
+            Undo {count(changed, "change")}
           </button>
         )}
       </div>

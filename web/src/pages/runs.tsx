@@ -1,4 +1,4 @@
-import { useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { Link, useNavigate, useSearchParams } from "react-router";
 
@@ -13,17 +13,15 @@ import { Sparkline } from "../components/sparkline";
 import { Ago } from "../components/time";
 import { duration, figureName, percent, score } from "../format";
 
-const PAGE = 50;
 const MOST_COMPARED = 4;
 
 /** All runs of one's own, the newest first; two or more can be compared. */
 export function RunsPage() {
   const navigate = useNavigate();
   const [words, setWords] = useSearchParams();
-  const [limit, setLimit] = useState(PAGE);
   const [chosen, setChosen] = useState<string[]>([]);
   const state = (words.get("state") ?? "") as State | "";
-  const runs = useQuery(queries.runs(state, limit));
+  const runs = useInfiniteQuery(queries.runs(state));
   const toggle = (id: string) =>
     setChosen((old) => (old.includes(id) ? old.filter((each) => each !== id) : [...old, id]));
 
@@ -37,7 +35,7 @@ export function RunsPage() {
       }
     >
       <Loaded query={runs} what="the runs">
-        {({ runs: shown }) => {
+        {(shown) => {
           if (!shown.length && !state) return <NoRuns />;
           return (
             <>
@@ -69,9 +67,14 @@ export function RunsPage() {
                   </button>
                 </p>
               )}
-              {shown.length === limit && (
+              {runs.hasNextPage && (
                 <div className="actions start">
-                  <button type="button" className="plain" onClick={() => setLimit(limit + PAGE)}>
+                  <button
+                    type="button"
+                    className="plain"
+                    disabled={runs.isFetchingNextPage}
+                    onClick={() => runs.fetchNextPage()}
+                  >
                     Show older ones
                   </button>
                 </div>

@@ -4,7 +4,7 @@ import { Link, useNavigate, useParams } from "react-router";
 
 import { post } from "../api/client";
 import * as queries from "../api/queries";
-import type { Answers as Found, Model, Question } from "../api/types";
+import type { Answers as Found, Model, Paper, Question } from "../api/types";
 import { Empty } from "../components/empty";
 import { Loaded } from "../components/loaded";
 import { Page } from "../components/page";
@@ -84,17 +84,14 @@ function Asking({ model }: { model: string }) {
     mutationFn: ({ question }: Asked) =>
       post<Found>(`/try/${encodeURIComponent(model)}/citations`, question, { wait: WAIT_MS }),
   });
+  const askFor = ({ id, title }: Paper) =>
+    ask.mutate({ label: title || String(id), question: { paper: String(id), top: TOP } });
   return (
     <>
       <div className="grid">
         <section className="card">
           <h2>A paper of the graph</h2>
-          <PaperSearch
-            model={model}
-            onChoose={({ id, title }) =>
-              ask.mutate({ label: title || String(id), question: { paper: String(id), top: TOP } })
-            }
-          />
+          <PaperSearch model={model} onChoose={askFor} />
         </section>
         <NewPaper
           isPending={ask.isPending}
@@ -107,7 +104,9 @@ function Asking({ model }: { model: string }) {
           {ask.isSuccess && `${count(ask.data.answers.length, "paper")} found`}
         </p>
         <ProblemNote error={ask.error} again={() => ask.variables && ask.mutate(ask.variables)} />
-        {ask.isSuccess && <Answers label={ask.variables.label} found={ask.data} />}
+        {ask.isSuccess && (
+          <Answers label={ask.variables.label} found={ask.data} onChoose={askFor} />
+        )}
       </section>
     </>
   );
@@ -167,7 +166,14 @@ function NewPaper({ isPending, onAsk }: NewPaperProps) {
   );
 }
 
-function Answers({ label, found: { answers, notes } }: { label: string; found: Found }) {
+interface AnswersProps {
+  label: string;
+  found: Found;
+  /** Called with a paper of the list, to ask for what it lacks in turn. */
+  onChoose: (paper: Paper) => void;
+}
+
+function Answers({ label, found: { answers, notes }, onChoose }: AnswersProps) {
   return (
     <div className="card">
       <h2>{label}</h2>
@@ -186,7 +192,11 @@ function Answers({ label, found: { answers, notes } }: { label: string; found: F
         {answers.map((answer, index) => (
           <li key={answer.id}>
             <span className="rank">{index + 1}</span>
-            <h3>{answer.title || answer.id}</h3>
+            <h3>
+              <button type="button" className="link" onClick={() => onChoose(answer)}>
+                {answer.title || answer.id}
+              </button>
+            </h3>
             <Chance value={answer.probability} />
             <p className="facts">
               {[answer.title && `id ${answer.id}`, answer.year].filter(Boolean).join(" · ")}

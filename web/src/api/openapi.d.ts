@@ -645,7 +645,7 @@ export interface components {
         };
         /**
          * Can
-         * @description What may be done with a run at the moment.
+         * @description The actions that a run allows at the moment.
          */
         Can: {
             /** Cancel */
@@ -985,7 +985,7 @@ export interface components {
         };
         /**
          * PreviewBody
-         * @description What a submission would start.
+         * @description The run that a submission would start.
          */
         PreviewBody: {
             /** Yaml */
@@ -1001,7 +1001,7 @@ export interface components {
         };
         /**
          * ProgressBody
-         * @description How far a run is.
+         * @description The progress of a run.
          */
         ProgressBody: {
             /** Stage */
@@ -1112,7 +1112,7 @@ export interface components {
         };
         /**
          * SetupBody
-         * @description What to show to somebody who is not logged in.
+         * @description The facts for somebody who is not logged in.
          */
         SetupBody: {
             /** First User */
@@ -1264,7 +1264,7 @@ export interface components {
         };
         /**
          * UserChange
-         * @description What is to change of an account; what is not named stays.
+         * @description Changes of an account; what is not named stays.
          */
         UserChange: {
             /** Role */
@@ -1310,7 +1310,7 @@ export interface components {
         };
         /**
          * Verdict
-         * @description What an upload is.
+         * @description The content of an upload, as it was found to be.
          */
         Verdict: {
             /** Format */

@@ -136,7 +136,7 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
         <SettingsPart form={form} draft={draft} change={change} problemOf={problemOfSetting} />
       </div>
       <aside aria-label="The job">
-        <Estimate preview={preview.data} isAsked={submission !== null} />
+        {!preview.isError && <Estimate preview={preview.data} isAsked={submission !== null} />}
         <ProblemNote error={error} />
         <button type="submit" className="wide" disabled={!submission || start.isPending}>
           {start.isPending ? "Submitting…" : "Start the training"}

@@ -10,7 +10,7 @@ ENGINE ?= docker
 .DEFAULT_GOAL := help
 IMAGES := train step serve small tensorboard ray
 
-.PHONY: help setup check versions generate run test faults e2e bench docs image push locks hooks
+.PHONY: help setup check versions generate web run test faults e2e bench docs image push locks hooks
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,7 @@ check: $(READY) ## format, lint, types, shell scripts, and whether generated fil
 	$(BIN)/python scripts/component_docs.py --check
 	$(BIN)/python scripts/monitoring.py --check
 	$(BIN)/python scripts/openapi.py --check
+	$(BIN)/python scripts/web_page.py --check
 
 versions: $(READY) ## the compiled files against other versions of Kubeflow Pipelines; fetches their packages
 	$(BIN)/python scripts/kfp_versions.py
@@ -44,6 +45,9 @@ generate: $(READY) ## compile components and pipelines, write the generated page
 	$(BIN)/python scripts/component_docs.py
 	$(BIN)/python scripts/monitoring.py
 	$(BIN)/python scripts/openapi.py
+
+web: $(READY) ## build the platform's page from web/ into the package; needs npm
+	$(BIN)/python scripts/web_page.py
 
 run: $(READY) ## the demo: a synthetic citation graph, 2 workers, one minute of training, the whole pipeline here
 	$(BIN)/citeflow run --dataset synthetic --workers 2 --set train.minutes=1

@@ -5,7 +5,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "script", ["settings_reference", "component_docs", "monitoring", "openapi"]
+    "script", ["settings_reference", "component_docs", "monitoring", "openapi", "web_page"]
 )
 def test_generated_files_are_fresh(checkout, script):
     command = [sys.executable, checkout / "scripts" / f"{script}.py", "--check"]

@@ -1,0 +1,35 @@
+"""The built page, as it is in the package: what it loads, and what it weighs."""
+
+import gzip
+import re
+
+import pytest
+
+MOST_BYTES = 200_000
+
+
+@pytest.fixture
+def page(checkout):
+    return checkout / "src" / "citeflow" / "platform" / "static"
+
+
+def test_page_loads_its_own_files_and_has_nothing_inline(page):
+    index = (page / "index.html").read_text()
+    loaded = re.findall(r'(?:src|href)="/([^"]*)"', index)
+    files = {path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()}
+    assert {*loaded, "index.html"} == files
+    assert not re.search(r"https?:|<style|style=|\son\w+=|<script(?![^>]*\bsrc=)", index)
+
+
+def test_page_names_no_other_server_in_its_styles_and_code(page):
+    for path in (page / "assets").iterdir():
+        text = path.read_text()
+        assert not re.search(r"url\(|@import", text if path.suffix == ".css" else "")
+        hosts = set(re.findall(r"https?://([\w.-]+)", text))
+        # Names of XML namespaces, and pages that messages of the libraries refer to.
+        assert hosts <= {"www.w3.org", "react.dev", "reactrouter.com", "github.com", "localhost"}
+
+
+def test_page_weighs_little(page):
+    sizes = [len(gzip.compress(path.read_bytes())) for path in page.rglob("*") if path.is_file()]
+    assert sum(sizes) <= MOST_BYTES

@@ -1,0 +1,303 @@
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMemo, useState } from "react";
+import { Link, useNavigate } from "react-router";
+
+import { address, post, remove } from "../api/client";
+import { hasEnded, useLiveRun, type Connection } from "../api/events";
+import { metricNames, type LiveRun } from "../api/liveRun";
+import type { MetricsEvent, Run } from "../api/types";
+import {
+  bytes,
+  count,
+  duration,
+  figureName,
+  percent,
+  score,
+  sentence,
+  short,
+  whole,
+} from "../format";
+import { took } from "../pages/runs";
+import { StateBadge } from "./badge";
+import { Chart, type Series } from "./chart";
+import { Confirm } from "./confirm";
+import { LogView } from "./logView";
+import { Bar } from "./meter";
+import { Page } from "./page";
+import { ProblemNote } from "./problemNote";
+import { Ago } from "./time";
+
+interface Props {
+  /** The run as it was asked for; its events bring what is newer. */
+  known: Run;
+  /** Whether it is the only one, as in `citeflow run --open`. */
+  isAlone?: boolean;
+}
+
+/** A run with its progress, curves, log and report. */
+export function RunView({ known, isAlone = false }: Props) {
+  const [attempt, setAttempt] = useState(0);
+  const live = useLiveRun(known.id, attempt);
+  const run = live.run ?? known;
+  const isOver = hasEnded(run.state);
+  return (
+    <Page
+      title={run.name}
+      eyebrow={`${run.task} · ${run.dataset} · ${count(run.workers, "worker")}`}
+      actions={
+        <Actions run={run} isAlone={isAlone} onResumed={() => setAttempt((old) => old + 1)} />
+      }
+    >
+      <Status run={run} connection={live.connection} />
+      <Curves live={live} />
+      {run.has_report && <Report run={run} />}
+      <section className="section">
+        <h2>Log</h2>
+        <div className="card">
+          {live.log.length ? (
+            <LogView log={live.log} />
+          ) : (
+            <p className="remark">{isOver ? "The run has written none." : "No line yet."}</p>
+          )}
+        </div>
+      </section>
+      <Settings run={run} />
+    </Page>
+  );
+}
+
+interface ActionsProps {
+  run: Run;
+  isAlone: boolean;
+  onResumed: () => void;
+}
+
+function Actions({ run, isAlone, onResumed }: ActionsProps) {
+  const client = useQueryClient();
+  const navigate = useNavigate();
+  const path = `/runs/${encodeURIComponent(run.id)}`;
+  const change = useMutation({
+    mutationFn: (verb: "cancel" | "resume") => post<Run>(`${path}/${verb}`),
+    onSuccess: (changed, verb) => {
+      client.setQueryData(queryKeyOf(run), changed);
+      client.invalidateQueries({ queryKey: ["runs"] });
+      if (verb === "resume") onResumed();
+    },
+  });
+  return (
+    <>
+      {run.can.cancel && (
+        <button
+          type="button"
+          className="plain"
+          disabled={change.isPending}
+          onClick={() => change.mutate("cancel")}
+        >
+          Cancel
+        </button>
+      )}
+      {run.can.resume && (
+        <button type="button" disabled={change.isPending} onClick={() => change.mutate("resume")}>
+          Resume
+        </button>
+      )}
+      {!isAlone && hasEnded(run.state) && (
+        <Link className="button plain" to={`/new?from=${encodeURIComponent(run.id)}`}>
+          Train again
+        </Link>
+      )}
+      {run.can.promote && !isAlone && (
+        <Link className="button" to="/models">
+          Promote
+        </Link>
+      )}
+      {run.can.delete && (
+        <Confirm
+          action="Delete"
+          question={`Delete ${run.name}?`}
+          act={async () => {
+            await remove(path);
+            await client.invalidateQueries({ queryKey: ["runs"] });
+            navigate("/runs");
+          }}
+        >
+          <p>Its log, its report and its model go with it. Nothing brings them back.</p>
+        </Confirm>
+      )}
+      <ProblemNote error={change.error} />
+    </>
+  );
+}
+
+const queryKeyOf = (run: Run) => ["run", run.id];
+
+const CONNECTIONS: Record<Connection, string> = {
+  connecting: "Connecting…",
+  open: "Live",
+  lost: "The connection is lost; it comes back by itself.",
+  ended: "",
+};
+
+function Status({ run, connection }: { run: Run; connection: Connection }) {
+  const { progress } = run;
+  const isRunning = run.state === "running" || run.state === "stopping";
+  return (
+    <section className="card status" aria-label="Status">
+      <dl className="tiles">
+        <div>
+          <dt>State</dt>
+          <dd>
+            <StateBadge run={run} />
+          </dd>
+        </div>
+        <div>
+          <dt>{run.score ? sentence(figureName(run.score.name)) : "Score"}</dt>
+          <dd className="strong">{run.score ? score(run.score.value) : "–"}</dd>
+        </div>
+        <div>
+          <dt>{isRunning ? "Time left" : "Took"}</dt>
+          <dd>{isRunning ? timeLeft(run) : run.started ? duration(took(run)) : "–"}</dd>
+        </div>
+        <div>
+          <dt>Submitted</dt>
+          <dd>
+            <Ago iso={run.created} />
+          </dd>
+        </div>
+      </dl>
+      {isRunning && progress && <ProgressLine progress={progress} />}
+      {run.detail && (
+        <p className={run.state === "failed" ? "wrong" : "remark"}>{sentence(run.detail)}</p>
+      )}
+      {!hasEnded(run.state) && (
+        <p className={`connection is-${connection}`} role="status">
+          {CONNECTIONS[connection]}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function ProgressLine({ progress }: { progress: NonNullable<Run["progress"]> }) {
+  const { stage, step = null, steps = null, fraction = null } = progress;
+  const of = steps === null ? "" : ` of ${whole(steps)}`;
+  return (
+    <div className="progress">
+      <span>
+        {sentence(stage)}
+        {step !== null && ` · step ${whole(step)}${of}`}
+      </span>
+      {fraction !== null && (
+        <>
+          <span>{percent(fraction)}</span>
+          <Bar
+            label="Progress"
+            share={fraction}
+            words={`${stage}, ${percent(fraction)}`}
+            as="progressbar"
+          />
+        </>
+      )}
+    </div>
+  );
+}
+
+function timeLeft({ progress }: Run): string {
+  const seconds = progress?.seconds_left;
+  return seconds === null || seconds === undefined ? "not known yet" : duration(seconds);
+}
+
+const CORES = "all workers";
+
+function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
+  const { losses, scores } = useMemo(() => metricNames(metrics), [metrics]);
+  const loss = useMemo(() => seriesOf(metrics, losses, "loss"), [metrics, losses]);
+  const quality = useMemo(() => seriesOf(metrics, scores, "score"), [metrics, scores]);
+  const cores = useMemo(
+    () => [{ name: CORES, points: resources.map(({ seconds, cores: y }) => point(seconds, y)) }],
+    [resources],
+  );
+  const memory = useMemo(
+    () => [{ name: CORES, points: resources.map(({ seconds, memory: y }) => point(seconds, y)) }],
+    [resources],
+  );
+  return (
+    <section className="section">
+      <h2>Curves</h2>
+      <div className="grid">
+        <Chart title="Loss" along="step" series={loss} format={short} formatX={whole} />
+        <Chart title="Validation" along="step" series={quality} format={short} formatX={whole} />
+        <Chart
+          title="Cores in use"
+          along="after"
+          series={cores}
+          format={short}
+          formatX={duration}
+          fromZero
+        />
+        <Chart
+          title="Memory"
+          along="after"
+          series={memory}
+          format={bytes}
+          formatX={duration}
+          fromZero
+          isBinary
+        />
+      </div>
+    </section>
+  );
+}
+
+const point = (x: number, y: number): [number, number] => [x, y];
+
+function seriesOf(metrics: MetricsEvent[], names: string[], otherwise: string): Series[] {
+  if (!names.length) return [{ name: otherwise, points: [] }];
+  return names.map((name) => ({
+    name: figureName(name.replace("validation ", "")),
+    points: metrics.flatMap(({ step, values }) => {
+      const value = values[name];
+      return value === undefined ? [] : [point(step, value)];
+    }),
+  }));
+}
+
+/** The report of a run; the frame is sandboxed, for its text comes from data of any origin. */
+function Report({ run }: { run: Run }) {
+  const url = address(`/runs/${encodeURIComponent(run.id)}/report.html`);
+  return (
+    <section className="section">
+      <div className="card-head">
+        <h2>Report</h2>
+        <a href={url} target="_blank" rel="noreferrer">
+          Open it alone
+        </a>
+      </div>
+      <iframe className="report" sandbox="" src={url} title={`Report of ${run.name}`} />
+    </section>
+  );
+}
+
+function Settings({ run }: { run: Run }) {
+  const settings = Object.entries(run.settings);
+  if (!settings.length) return null;
+  return (
+    <details className="card section">
+      <summary>
+        <h2>Settings</h2>
+      </summary>
+      <table>
+        <tbody>
+          {settings.map(([name, value]) => (
+            <tr key={name}>
+              <th scope="row">
+                <code>{name}</code>
+              </th>
+              <td className="number">{String(value)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </details>
+  );
+}

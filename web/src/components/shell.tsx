@@ -1,0 +1,83 @@
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useState, type ReactNode } from "react";
+import { Link, NavLink } from "react-router";
+
+import { remove } from "../api/client";
+import * as queries from "../api/queries";
+import type { Me } from "../api/types";
+
+const PLACES = [
+  ["/environment", "Environment"],
+  ["/new", "New training"],
+  ["/runs", "Runs"],
+  ["/models", "Models"],
+  ["/try", "Try it"],
+] as const;
+
+/** What is around every page: the skip link, the places, and who is logged in. */
+export function Shell({ me, children }: { me: Me | null; children: ReactNode }) {
+  return (
+    <>
+      <a className="skip" href="#content">
+        Skip to the content
+      </a>
+      <header className="top">
+        <Link className="brand" to="/">
+          <img src="/icon.svg" alt="" width="26" height="26" />
+          citeflow
+        </Link>
+        {me && <Places me={me} />}
+      </header>
+      <main id="content" tabIndex={-1}>
+        {children}
+      </main>
+    </>
+  );
+}
+
+function Places({ me }: { me: Me }) {
+  const [isOpen, setOpen] = useState(false);
+  const places = me.role === "admin" ? [...PLACES, ["/admin", "Admin"] as const] : PLACES;
+  return (
+    <>
+      <button
+        type="button"
+        className="plain menu"
+        aria-expanded={isOpen}
+        aria-controls="places"
+        onClick={() => setOpen(!isOpen)}
+      >
+        Menu
+      </button>
+      <nav id="places" aria-label="Pages" className={isOpen ? "is-open" : ""}>
+        {places.map(([path, words]) => (
+          <NavLink key={path} to={path} onClick={() => setOpen(false)}>
+            {words}
+          </NavLink>
+        ))}
+        <Account me={me} />
+      </nav>
+    </>
+  );
+}
+
+function Account({ me }: { me: Me }) {
+  const client = useQueryClient();
+  const leaving = useMutation({
+    mutationFn: () => remove("/session"),
+    onSettled: () => {
+      client.clear();
+      client.setQueryData(queries.me.queryKey, null);
+    },
+  });
+  return (
+    <div className="account">
+      <NavLink to="/password" title="Change the password">
+        {me.name}
+      </NavLink>
+      <button type="button" className="plain small" onClick={() => leaving.mutate()}>
+        Log out
+      </button>
+    </div>
+  );
+}

@@ -1,0 +1,77 @@
+import { expect, test } from "vitest";
+
+import type { Field, Form, Run, Upload } from "./api/types";
+import { draftOf, emptyDraft, limits, submissionOf } from "./draft";
+
+const field = (name: string, part: Partial<Field>): Field => ({
+  name,
+  label: name,
+  help: "",
+  group: "",
+  type: "number",
+  default: 0,
+  choices: [],
+  advanced: false,
+  ...part,
+});
+
+const FORM: Form = {
+  task: "citation",
+  max_workers: 4,
+  presets: [],
+  models: [],
+  datasets: [{ name: "synthetic", help: "" }],
+  fields: [
+    field("train.lr", { default: 0.01, exclusive_minimum: 0 }),
+    field("model.normalize", { type: "bool", default: false }),
+    field("model.hops", { type: "choice", default: 3, choices: ["0", "2", "3"] }),
+    field("model.aggr", { type: "choice", default: "mean", choices: ["mean", "max"] }),
+  ],
+};
+
+test("submissionOf sends the first dataset and no setting where nothing was entered", () => {
+  expect(submissionOf(emptyDraft("citation"), FORM)).toEqual({
+    task: "citation",
+    dataset: "synthetic",
+    workers: 1,
+    settings: {},
+  });
+});
+
+test("submissionOf gives each setting its type and leaves out what is as by default", () => {
+  const entered = {
+    "train.lr": "0.020",
+    "model.normalize": true,
+    "model.hops": "2",
+    "model.aggr": "mean",
+  };
+  const made = submissionOf({ ...emptyDraft("citation"), entered }, FORM);
+  expect(made?.settings).toEqual({ "train.lr": 0.02, "model.normalize": true, "model.hops": 2 });
+});
+
+test("submissionOf waits for an upload or an address", () => {
+  const draft = emptyDraft("citation");
+  expect(submissionOf({ ...draft, source: "upload" }, FORM)).toBeNull();
+  expect(submissionOf({ ...draft, source: "url", url: "  " }, FORM)).toBeNull();
+  expect(submissionOf({ ...draft, source: "upload", upload: "u1" }, FORM)?.dataset).toBe(
+    "upload:u1",
+  );
+});
+
+test.each([
+  ["hepth.zip", "upload:u1"],
+  ["https://example.org/a.zip", "https://example.org/a.zip"],
+  ["ogbl-citation2", "ogbl-citation2"],
+])("draftOf makes the submission of a run on %s again", (dataset, submitted) => {
+  const run = { task: "citation", dataset, workers: 2, settings: { "train.lr": 0.5 } } as unknown;
+  const uploads = [{ id: "u1", name: "hepth.zip" } as Upload];
+  const made = submissionOf(draftOf(run as Run, uploads), FORM);
+  expect(made).toEqual({ ...(run as Run), dataset: submitted });
+});
+
+test.each([
+  [{ minimum: 1, maximum: 10 }, "1 to 10"],
+  [{ minimum: 0, exclusive_maximum: 1 }, "at least 0, below 1"],
+  [{ exclusive_minimum: 0, maximum: null }, "over 0"],
+  [{}, ""],
+])("limits of %j are %s", (part, words) => expect(limits(field("a", part))).toBe(words));

@@ -1,0 +1,109 @@
+/** A training as it is being filled in, and the submission that it makes. */
+
+import type { Field, Form, Run, Submission, Task, Upload, Value } from "./api/types";
+
+/** The setting that has a place of its own beside the workers. */
+export const MINUTES = "train.minutes";
+
+/** Begins the name of data that were uploaded; their id follows. */
+const UPLOADED = "upload:";
+
+export interface Draft {
+  task: Task;
+  name: string;
+  source: "named" | "upload" | "url";
+  /** One of each source, so that a change of mind loses nothing. */
+  named: string;
+  upload: string;
+  url: string;
+  model: string;
+  preset: string;
+  workers: number;
+  /** What was entered, by the name of the setting; a setting without an entry has its default. */
+  entered: Record<string, string | boolean>;
+}
+
+export function emptyDraft(task: Task): Draft {
+  return {
+    task,
+    name: "",
+    source: "named",
+    named: "",
+    upload: "",
+    url: "",
+    model: "",
+    preset: "",
+    workers: 1,
+    entered: {},
+  };
+}
+
+/** Fill in what a run was made with, to train again; a run names an upload by the file's name. */
+export function draftOf(run: Run, uploads: Upload[]): Draft {
+  const draft = { ...emptyDraft(run.task), workers: run.workers };
+  const entered = Object.entries(run.settings).map(([name, value]) => [name, enteredAs(value)]);
+  draft.entered = Object.fromEntries(entered);
+  const upload = uploads.find((each) => each.name === run.dataset);
+  if (upload) return { ...draft, source: "upload", upload: upload.id };
+  if (run.dataset.includes("://")) return { ...draft, source: "url", url: run.dataset };
+  return { ...draft, named: run.dataset };
+}
+
+const enteredAs = (value: Value) => (typeof value === "boolean" ? value : String(value ?? ""));
+
+/** Return what is sent, or null while the data are not chosen. */
+export function submissionOf(draft: Draft, form: Form): Submission | null {
+  const dataset = datasetOf(draft, form);
+  if (!dataset) return null;
+  const submission: Submission = {
+    task: draft.task,
+    dataset,
+    workers: draft.workers,
+    settings: settingsOf(draft.entered, form.fields),
+  };
+  if (draft.name.trim()) submission.name = draft.name.trim();
+  if (draft.model) submission.model = draft.model;
+  if (draft.preset) submission.preset = draft.preset;
+  return submission;
+}
+
+/** Return what the training takes its data from; nothing while that is not chosen. */
+export function datasetOf(draft: Draft, form: Form): string {
+  if (draft.source === "upload") return draft.upload && UPLOADED + draft.upload;
+  if (draft.source === "url") return draft.url.trim();
+  return draft.named || (form.datasets[0]?.name ?? "");
+}
+
+/** Return the settings that differ from their defaults. */
+function settingsOf(entered: Draft["entered"], fields: Field[]): Record<string, Value> {
+  const settings: Record<string, Value> = {};
+  for (const field of fields) {
+    const value = valueOf(field, entered[field.name]);
+    if (value !== undefined && value !== field.default) settings[field.name] = value;
+  }
+  return settings;
+}
+
+function valueOf(field: Field, text: string | boolean | undefined): Value | undefined {
+  if (text === undefined || text === "") return undefined;
+  if (typeof text === "boolean") return text;
+  if (field.type === "bool") return text === "true";
+  if (field.type === "number" || field.type === "integer") return Number(text);
+  // A choice may be of numbers, as 0, 2, 3.
+  return typeof field.default === "number" ? Number(text) : text;
+}
+
+/** Write the limits of a number, as `1 to 100`, `over 0, below 1`, or nothing. */
+export function limits(field: Field): string {
+  const { minimum, maximum, exclusive_minimum: above, exclusive_maximum: below } = field;
+  if (isNumber(minimum) && isNumber(maximum)) return `${minimum} to ${maximum}`;
+  const parts = [
+    isNumber(minimum) && `at least ${minimum}`,
+    isNumber(above) && `over ${above}`,
+    isNumber(maximum) && `at most ${maximum}`,
+    isNumber(below) && `below ${below}`,
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
+const isNumber = (value: number | null | undefined) => typeof value === "number";

@@ -1,0 +1,454 @@
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMemo, useState, type FormEvent } from "react";
+import { useNavigate } from "react-router";
+
+import { post, Problem } from "../api/client";
+import * as queries from "../api/queries";
+import type { Field, Form, Option, Preview, Run, Submission, Task } from "../api/types";
+import { CopyButton } from "../components/copyButton";
+import { DropZone } from "../components/dropZone";
+import { Loaded } from "../components/loaded";
+import { Page } from "../components/page";
+import { useDelayed } from "../components/paperSearch";
+import { ProblemNote } from "../components/problemNote";
+import { SettingField } from "../components/settingField";
+import { TextField } from "../components/textField";
+import { datasetOf, draftOf, emptyDraft, MINUTES, submissionOf, type Draft } from "../draft";
+import { bytes, count, duration, sentence } from "../format";
+
+const PAUSE_MS = 300; // after the last change, before the job is shown anew
+
+const TASKS: [Task, string, string][] = [
+  ["citation", "Citations", "Find the citations that papers lack."],
+  ["images", "Images", "Tell what is on small images."],
+];
+
+type Change = (part: Partial<Draft>) => void;
+
+/** Fill in a training, with the job that it makes beside it; `from` is a run to begin from. */
+export function NewTrainingPage({ from }: { from: string }) {
+  const origin = useQuery({ ...queries.run(from), enabled: from !== "" });
+  const uploads = useQuery({ ...queries.uploads, enabled: from !== "" });
+  return (
+    <Page
+      title="New training"
+      headline="Choose the data; all the rest has a default. Beside it you see the job that will run."
+    >
+      {from ? (
+        <Loaded query={origin} what="the run to begin from">
+          {(run) => (
+            <Loaded query={uploads} what="your files">
+              {(known) => <Filling start={draftOf(run, known)} />}
+            </Loaded>
+          )}
+        </Loaded>
+      ) : (
+        <Filling start={emptyDraft("citation")} />
+      )}
+    </Page>
+  );
+}
+
+function Filling({ start }: { start: Draft }) {
+  const [draft, setDraft] = useState(start);
+  const form = useQuery(queries.form(draft.task));
+  const change: Change = (part) => setDraft((old) => ({ ...old, ...part }));
+  return (
+    <Loaded query={form} what="the form">
+      {(loaded) => <TrainingForm form={loaded} draft={draft} change={change} setDraft={setDraft} />}
+    </Loaded>
+  );
+}
+
+interface FormProps {
+  form: Form;
+  draft: Draft;
+  change: Change;
+  setDraft: (draft: Draft) => void;
+}
+
+function TrainingForm({ form, draft, change, setDraft }: FormProps) {
+  const navigate = useNavigate();
+  const client = useQueryClient();
+  const submission = useMemo(() => submissionOf(draft, form), [draft, form]);
+  // A repeat of the same submission, as by a second click, starts no second run.
+  // oxlint-disable-next-line react/exhaustive-deps
+  const key = useMemo(newKey, [submission]);
+  const start = useMutation({
+    mutationFn: (made: Submission) => post<Run>("/runs", made, { key }),
+    onSuccess: async (run) => {
+      await client.invalidateQueries({ queryKey: ["runs"] });
+      navigate(`/runs/${run.id}`);
+    },
+  });
+  const preview = usePreview(submission);
+  const error = start.error ?? preview.error;
+  const wrong = error instanceof Problem ? error : null;
+  const problemOf = (name: string) => (wrong?.field === name ? wrong.message : undefined);
+  const problemOfSetting = (name: string) => problemOf(`settings.${name}`);
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    if (submission) start.mutate(submission);
+  };
+  const minutes = form.fields.find((field) => field.name === MINUTES);
+
+  return (
+    <form className="with-aside" onSubmit={submit}>
+      <div>
+        <TaskPart draft={draft} setDraft={setDraft} />
+        <DataPart form={form} draft={draft} change={change} problem={problemOf("dataset")} />
+        {form.models.length > 1 && (
+          <ModelPart form={form} draft={draft} change={change} problem={problemOf("model")} />
+        )}
+        <fieldset className="card">
+          <legend>
+            <h2>Workers and time</h2>
+          </legend>
+          <div className="row">
+            <TextField
+              label="Workers"
+              type="number"
+              min={1}
+              max={form.max_workers}
+              required
+              help={`Processes that train together; ${form.max_workers} at most in your environment.`}
+              problem={problemOf("workers")}
+              value={draft.workers || ""}
+              onText={(text) => change({ workers: Number(text) })}
+            />
+            {minutes && (
+              <Setting
+                field={minutes}
+                draft={draft}
+                change={change}
+                problem={problemOfSetting(MINUTES)}
+              />
+            )}
+          </div>
+          <TextField
+            label="Name of the run (may be empty)"
+            maxLength={60}
+            problem={problemOf("name")}
+            value={draft.name}
+            onText={(name) => change({ name })}
+          />
+        </fieldset>
+        <SettingsPart form={form} draft={draft} change={change} problemOf={problemOfSetting} />
+      </div>
+      <aside aria-label="The job">
+        {!preview.isError && <Estimate preview={preview.data} isAsked={submission !== null} />}
+        <ProblemNote error={error} />
+        <button type="submit" className="wide" disabled={!submission || start.isPending}>
+          {start.isPending ? "Submitting…" : "Start the training"}
+        </button>
+        {preview.data && <Job yaml={preview.data.yaml} />}
+      </aside>
+    </form>
+  );
+}
+
+/** Return the job that a submission would make, once it has not changed for a moment. */
+function usePreview(submission: Submission | null) {
+  const delayed = useDelayed(submission, PAUSE_MS);
+  return useQuery({ ...queries.preview(delayed ?? NO_SUBMISSION), enabled: delayed !== null });
+}
+
+const NO_SUBMISSION: Submission = { task: "citation", dataset: "", workers: 1, settings: {} };
+
+/** Make a random key; randomUUID is missing where the page is not on https or this machine. */
+function newKey(): string {
+  return [...crypto.getRandomValues(new Uint32Array(4))].map((each) => each.toString(36)).join("-");
+}
+
+function TaskPart({ draft, setDraft }: Pick<FormProps, "draft" | "setDraft">) {
+  return (
+    <fieldset className="card">
+      <legend>
+        <h2>Task</h2>
+      </legend>
+      <div className="options">
+        {TASKS.map(([task, name, help]) => (
+          <label key={task} className="option">
+            <input
+              type="radio"
+              name="task"
+              checked={draft.task === task}
+              onChange={() => setDraft({ ...emptyDraft(task), workers: draft.workers })}
+            />
+            <span>
+              <b>{name}</b>
+              <small>{help}</small>
+            </span>
+          </label>
+        ))}
+      </div>
+    </fieldset>
+  );
+}
+
+const SOURCES: [Draft["source"], string][] = [
+  ["named", "By name"],
+  ["upload", "Your file"],
+  ["url", "By address"],
+];
+
+interface PartProps {
+  form: Form;
+  draft: Draft;
+  change: Change;
+  problem: string | undefined;
+}
+
+function DataPart({ form, draft, change, problem }: PartProps) {
+  return (
+    <fieldset className="card">
+      <legend>
+        <h2>Data</h2>
+      </legend>
+      <div className="segments" role="radiogroup" aria-label="Where the data come from">
+        {SOURCES.map(([source, words]) => (
+          <label key={source}>
+            <input
+              type="radio"
+              name="source"
+              checked={draft.source === source}
+              onChange={() => change({ source })}
+            />
+            {words}
+          </label>
+        ))}
+      </div>
+      {draft.source === "named" && (
+        <Options
+          name="dataset"
+          options={form.datasets}
+          chosen={draft.named || form.datasets[0]?.name}
+          onChoose={(named) => change({ named })}
+        />
+      )}
+      {draft.source === "upload" && (
+        <DropZone
+          help={
+            form.task === "images"
+              ? "A zip or tar of IDX files, or with one folder of images per class."
+              : "A zip or tar with papers.csv and citations.csv, or a file of another known format, such as GraphML."
+          }
+          chosen={draft.upload}
+          onChoose={(upload) => change({ upload })}
+        />
+      )}
+      {draft.source === "url" && (
+        <TextField
+          label="Address of the file"
+          type="url"
+          placeholder="https://"
+          required
+          help="The server fetches it; it is read like a file of yours."
+          value={draft.url}
+          onText={(url) => change({ url })}
+        />
+      )}
+      <Wrong problem={problem} />
+    </fieldset>
+  );
+}
+
+function ModelPart({ form, draft, change, problem }: PartProps) {
+  return (
+    <fieldset className="card">
+      <legend>
+        <h2>Model</h2>
+      </legend>
+      <Options
+        name="model"
+        options={form.models}
+        chosen={draft.model || form.models[0]?.name}
+        onChoose={(model) => change({ model })}
+      />
+      <Wrong problem={problem} />
+    </fieldset>
+  );
+}
+
+interface OptionsProps {
+  name: string;
+  options: Option[];
+  chosen: string | undefined;
+  onChoose: (name: string) => void;
+}
+
+function Options({ name: group, options, chosen, onChoose }: OptionsProps) {
+  return (
+    <div className="options">
+      {options.map(({ name, help }) => (
+        <label key={name} className="option">
+          <input
+            type="radio"
+            name={group}
+            checked={chosen === name}
+            onChange={() => onChoose(name)}
+          />
+          <span>
+            <b>{name}</b>
+            <small>{help}</small>
+          </span>
+        </label>
+      ))}
+    </div>
+  );
+}
+
+function Wrong({ problem }: { problem: string | undefined }) {
+  return problem && <p className="wrong">{sentence(problem)}.</p>;
+}
+
+interface SettingsProps extends Omit<PartProps, "problem"> {
+  problemOf: (name: string) => string | undefined;
+}
+
+function SettingsPart({ form, draft, change, problemOf }: SettingsProps) {
+  const chosen = datasetOf(draft, form);
+  // Some groups describe a dataset that is made on the spot.
+  const others = new Set(form.datasets.map(({ name }) => name).filter((name) => name !== chosen));
+  const fields = form.fields.filter(({ name, group }) => name !== MINUTES && !others.has(group));
+  // What is wrong must be seen.
+  const isPlain = (field: Field) => !field.advanced || problemOf(field.name) !== undefined;
+  const plain = fields.filter(isPlain);
+  const shared = { draft, change, problemOf };
+  const reset = () => {
+    const minutes = draft.entered[MINUTES];
+    change({ entered: minutes === undefined ? {} : { [MINUTES]: minutes } });
+  };
+  const changed = Object.keys(draft.entered).filter((name) => name !== MINUTES).length;
+  return (
+    <section className="card">
+      <div className="card-head">
+        <h2>Settings</h2>
+        {changed > 0 && (
+          <button type="button" className="plain small" onClick={reset}>
+            Undo {count(changed, "change")}
+          </button>
+        )}
+      </div>
+      {form.presets.length > 0 && (
+        <div className="field">
+          <label htmlFor="preset">Preset, which the settings below change</label>
+          <select
+            id="preset"
+            value={draft.preset}
+            onChange={(event) => change({ preset: event.target.value })}
+          >
+            {form.presets.map((preset) => (
+              <option key={preset} value={preset === "default" ? "" : preset}>
+                {preset}
+              </option>
+            ))}
+          </select>
+        </div>
+      )}
+      <Groups fields={plain} {...shared} />
+      {fields.length > plain.length && (
+        <details className="group">
+          <summary>{count(fields.length - plain.length, "advanced setting")}</summary>
+          <Groups fields={fields.filter((field) => !isPlain(field))} {...shared} />
+        </details>
+      )}
+    </section>
+  );
+}
+
+interface GroupsProps extends Omit<SettingsProps, "form"> {
+  fields: Field[];
+}
+
+function Groups({ fields, draft, change, problemOf }: GroupsProps) {
+  const groups = [...new Set(fields.map((field) => field.group))];
+  return groups.map((group) => (
+    <div key={group} className="group">
+      <h3>{sentence(group)}</h3>
+      <div className="fields">
+        {fields
+          .filter((field) => field.group === group)
+          .map((field) => (
+            <Setting
+              key={field.name}
+              field={field}
+              draft={draft}
+              change={change}
+              problem={problemOf(field.name)}
+            />
+          ))}
+      </div>
+    </div>
+  ));
+}
+
+interface SettingProps {
+  field: Field;
+  draft: Draft;
+  change: Change;
+  problem: string | undefined;
+}
+
+function Setting({ field, draft, change, problem }: SettingProps) {
+  return (
+    <SettingField
+      field={field}
+      entered={draft.entered[field.name]}
+      problem={problem}
+      onChange={(entered) => {
+        const { [field.name]: _, ...others } = draft.entered;
+        change({ entered: entered === undefined ? others : { ...others, [field.name]: entered } });
+      }}
+    />
+  );
+}
+
+function Estimate({ preview, isAsked }: { preview: Preview | undefined; isAsked: boolean }) {
+  if (!isAsked || !preview) {
+    return (
+      <div className="card estimate" role="status">
+        <p className="remark">
+          {isAsked ? "Working out what it needs…" : "Choose the data to see what it needs."}
+        </p>
+      </div>
+    );
+  }
+  return (
+    <div className="card estimate" role="status">
+      <dl>
+        <div>
+          <dt>Memory</dt>
+          <dd>{preview.memory === null ? "not known" : bytes(preview.memory)}</dd>
+        </div>
+        <div>
+          <dt>Time</dt>
+          <dd>
+            {preview.seconds === null
+              ? "until its epochs are done"
+              : `about ${duration(preview.seconds)}`}
+          </dd>
+        </div>
+      </dl>
+      <p className={preview.fits ? "verdict" : "verdict is-bad"}>
+        {preview.fits ? "Fits your environment." : "Does not fit your environment."}
+      </p>
+      {preview.detail && <p className="remark">{sentence(preview.detail)}</p>}
+    </div>
+  );
+}
+
+function Job({ yaml }: { yaml: string }) {
+  return (
+    <details className="card job" open>
+      <summary>
+        <h2>The job</h2>
+      </summary>
+      <CopyButton text={yaml} what="the job" />
+      {/* What scrolls must be reachable by keyboard. */}
+      <pre tabIndex={0} role="region" aria-label="The job as YAML">
+        {yaml}
+      </pre>
+    </details>
+  );
+}

@@ -1,0 +1,134 @@
+/** Each page by axe, in light and dark, wide and narrow; by keyboard; and where something fails. */
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { complaints, expectAccessible, makeStage, type Stage } from "./browser";
+
+let stage: Stage;
+beforeAll(async () => {
+  stage = await makeStage();
+});
+afterAll(() => stage.close());
+
+const PAGES = {
+  "/environment": "Environment",
+  "/new": "New training",
+  "/runs": "Runs",
+  "/runs/r0001": "hepth-first",
+  "/runs/compare?ids=r0002,r0004": "Compare",
+  "/runs/compare": "Compare",
+  "/models": "Models",
+  "/try": "Try it",
+  "/admin": "Admin",
+  "/password": "Change the password",
+  "/nowhere": "No such page",
+  "/live?run=r0003": "board-try",
+};
+const VIEWS = [
+  { scheme: "light", width: 1280 },
+  { scheme: "dark", width: 390 },
+] as const;
+
+describe.each(VIEWS)("in $scheme at $width px", (view) => {
+  test("pages satisfy axe, fit, and ask nobody else for anything", async () => {
+    const page = await stage.open("populated", view);
+    const found = complaints(page, stage.base);
+    for (const [path, heading] of Object.entries(PAGES)) {
+      await page.goto(path);
+      await page.getByRole("heading", { level: 1, name: heading }).waitFor();
+      await page.waitForLoadState("networkidle").catch(() => {});
+      await expectAccessible(page);
+      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      expect([path, width]).toEqual([path, view.width]);
+    }
+    expect(found).toEqual([]);
+  });
+
+  test("pages of nobody satisfy axe", async () => {
+    const page = await stage.open("empty", view);
+    for (const path of ["/", "/setup?token=first", "/setup?token=old"]) {
+      await page.goto(path);
+      await page.getByRole("heading", { level: 1 }).waitFor();
+      await expectAccessible(page);
+    }
+  });
+});
+
+test("a wrong password is told, and a right one leads to where one wanted to", async () => {
+  const page = await stage.open("populated");
+  await page.request.delete("/api/v1/session");
+  await page.goto("/models");
+  await page.getByLabel("Name").fill("ada");
+  await page.getByLabel("Password").fill("guess");
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByText("Name or password is wrong").waitFor();
+  await page.getByLabel("Password").fill("citations");
+  await page.getByLabel("Password").press("Enter");
+  await page.getByRole("heading", { level: 1, name: "Models" }).waitFor();
+});
+
+test("the keyboard reaches the content first, and a dialog gives the focus back", async () => {
+  const page = await stage.open("populated");
+  await page.goto("/environment");
+  await page.getByRole("button", { name: "Remove" }).waitFor();
+  await page.keyboard.press("Tab");
+  expect(await page.evaluate(() => document.activeElement?.textContent)).toBe(
+    "Skip to the content",
+  );
+  await page.keyboard.press("Enter");
+  expect(await page.evaluate(() => document.activeElement?.id)).toBe("content");
+  const remove = page.getByRole("button", { name: "Remove" });
+  await remove.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await expectAccessible(page);
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  expect(await remove.evaluate((element) => element === document.activeElement)).toBe(true);
+});
+
+test("a link moves the focus to the heading of its page", async () => {
+  const page = await stage.open("populated");
+  await page.goto("/runs");
+  await page.getByRole("link", { name: "Models" }).press("Enter");
+  await page.getByRole("heading", { level: 1, name: "Models" }).waitFor();
+  expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("H1");
+});
+
+test("a setting out of its range is told beside it", async () => {
+  const page = await stage.open("populated");
+  await page.goto("/new");
+  await page.getByLabel("Layers").fill("99");
+  await page.getByLabel("Layers").and(page.locator("[aria-invalid=true]")).waitFor();
+  await page.getByText("model.num_layers is at most 10: 99.").first().waitFor();
+});
+
+test("a stream that breaks off goes on after its last event", async () => {
+  const page = await stage.open("populated");
+  const asked: string[] = [];
+  let isDown = false;
+  await page.route("**/events*", (route) => {
+    asked.push(new URL(route.request().url()).search);
+    return isDown ? route.fulfill({ status: 502, body: "down" }) : route.continue();
+  });
+  const made = await page.request.post("/api/v1/runs", {
+    data: { task: "citation", dataset: "synthetic", workers: 1, settings: { "train.minutes": 1 } },
+  });
+  const { id } = await made.json();
+  isDown = true;
+  await page.goto(`/runs/${id}`);
+  await page.getByText("The connection is lost").waitFor();
+  isDown = false;
+  await page.getByRole("img", { name: /^Loss by step/ }).waitFor();
+  await page.getByText("Live", { exact: true }).waitFor();
+  expect(asked.length).toBeGreaterThan(1);
+});
+
+test("a server that does not answer is told, with a way to try again", async () => {
+  const page = await stage.open("populated");
+  await page.route("**/api/v1/models", (route) => route.abort());
+  await page.goto("/models");
+  await page.getByText("The server does not answer").waitFor({ timeout: 30_000 });
+  await page.unroute("**/api/v1/models");
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.getByRole("heading", { level: 2, name: "citation" }).waitFor();
+});

@@ -234,7 +234,7 @@ class TrainingOperator:
             container = template["spec"]["containers"][0]
             # There is no Ray on the other pods: the driver starts one of its own.
             *words, job_file = shlex.split(spec["entrypoint"])
-            folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+            folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp") if self.real else "/none"
             container |= {"command": [*words, f"--here={folder}", job_file]}
             token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
             container["env"] += [{"name": key, "value": text} for key, text in token.items()]

@@ -8,7 +8,7 @@ const server = process.env.CITEFLOW_PLATFORM;
 
 export default defineConfig({
   plugins: [react(), server ? null : fakeServer()],
-  server: server ? { proxy: { "/api": { target: server, changeOrigin: true } } } : {},
+  server: server ? { proxy: { "/api": server } } : {},
   build: {
     outDir: "../src/citeflow/platform/static",
     emptyOutDir: true,

@@ -205,14 +205,16 @@ const OPEN: Record<string, (call: Omit<Call, "account">) => unknown> = {
   },
 };
 
-/** Vite's plugin: `/dev/empty` and `/dev/populated` begin anew. */
+/** Vite's plugin: `/dev/empty` and `/dev/populated` begin anew, `/dev/finish` ends what runs. */
 export function fakeServer(): Plugin {
   let world = World.populated();
   const handle = async (request: IncomingMessage, response: ServerResponse, next: () => void) => {
     const url = new URL(request.url ?? "/", "http://localhost");
     response.setHeader("Content-Security-Policy", POLICY);
     if (url.pathname.startsWith("/dev/")) {
-      world = url.pathname === "/dev/empty" ? new World() : World.populated();
+      if (url.pathname === "/dev/empty") world = new World();
+      else if (url.pathname === "/dev/populated") world = World.populated();
+      else world.finish();
       response.end();
     } else if (url.pathname.startsWith("/api/v1/")) await answer(world, request, response, url);
     else next();

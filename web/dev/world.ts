@@ -106,6 +106,12 @@ export class World {
     }
   }
 
+  /** Let all runs train to their end at once. */
+  finish(): void {
+    while (this.runs.some(({ run }) => run.state === "queued" || run.state === "running"))
+      this.tick();
+  }
+
   private finished(
     name: string,
     dataset: string,

@@ -63,6 +63,9 @@ test("count agrees with its noun", () => {
 
 test("sentence leaves names alone", () => {
   expect(sentence("no such run: A-1")).toBe("No such run: A-1");
+  expect(sentence("models:/cit/1 is no better")).toBe("models:/cit/1 is no better");
+  expect(sentence("recall@20")).toBe("Recall@20");
+  expect(sentence("preprocess: too large")).toBe("Preprocess: too large");
   expect(sentence("x.bin is no dataset")).toBe("x.bin is no dataset");
   expect(sentence("model.lr is at most 1")).toBe("model.lr is at most 1");
   expect(sentence("")).toBe("");

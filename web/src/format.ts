@@ -93,7 +93,7 @@ export function count(value: number, noun: string, plural = `${noun}s`): string 
 /** Begin a sentence of the server, which writes them in lower case, unless with a name or number. */
 export function sentence(text: string): string {
   return text.replace(
-    /^[a-z]+(?=[\s:;,@]|$)/,
+    /^[a-z]+(?=[:;,]?\s|@|$)/,
     (word) => word.charAt(0).toUpperCase() + word.slice(1),
   );
 }

@@ -62,7 +62,7 @@ async function open(
     locale: "en-US",
   });
   const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(30_000);
   await page.request.get(`/dev/${world}`);
   if (world === "populated") {
     await page.request.post("/api/v1/session", { data: { name: "ada", password: "citations" } });

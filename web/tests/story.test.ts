@@ -20,13 +20,15 @@ test("a new user sets up, trains, watches, compares, promotes and asks", async (
   await page.getByText("Yours: size M").waitFor();
 
   await page.getByRole("link", { name: "New training" }).first().click();
-  await train(page, "hepth.zip", "first", "0.1");
+  await train(page, "hepth.zip", "first", "10");
   await watch(page);
 
   await page.getByRole("link", { name: "Train again" }).click();
   await page.getByLabel("Layers").fill("3");
   await page.getByLabel(/Name of the run/).fill("second");
   await page.getByRole("button", { name: "Start the training" }).click();
+  await page.getByText("Running").waitFor();
+  await page.request.get("/dev/finish");
   await page.getByText("Succeeded").waitFor();
 
   await compare(page);
@@ -79,6 +81,8 @@ async function watch(page: Page): Promise<void> {
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByText("Stopped").waitFor();
   await page.getByRole("button", { name: "Resume" }).click();
+  await page.getByText("Running").waitFor();
+  await page.request.get("/dev/finish");
   await page.getByText("Succeeded").waitFor();
   await page.frameLocator("iframe").getByRole("heading", { name: "Report" }).waitFor();
   await page.getByRole("radio", { name: "rank 1" }).check();

@@ -1,6 +1,7 @@
 """A secret that is planted wherever one may lie is found nowhere that others read."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_launched_job_holds_no_secret(kube, launcher, url, prepared, tmp_path, c
         assert main(words) == 75
     requests = [[seen.path, seen.query, seen.body] for seen in kube.requests]
     objects = [kube.list(plural) for plural in ("pods", "services", launcher.plural)]
-    assert "citeflow.training.torchrun" in json.dumps(objects[0])
+    assert re.search(r"citeflow\.training\.(torchrun|ray_driver)", json.dumps([objects, requests]))
     out, err = capfd.readouterr()
     assert "launch created" in err
     check_clean(out, err, json.dumps([objects, requests]), str(settled), json.dumps(raw.metadata))

@@ -35,7 +35,7 @@ def test_job_runs_what_the_command_accepts(job):
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["python3", "-m", "citeflow", run_command.name]
     told = run_command.make_context(run_command.name, list(container["args"])).params
-    assert told["workers"] == 2
+    assert told["here"].workers == 2
     assert (told["local"].run_name, told["local"].dataset) == ("first", "synthetic")
 
 

@@ -28,11 +28,12 @@ def live(name, tmp_path, monkeypatch):
         backend.lines(run, 0)
     job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": {"runPolicy": {}}}
     trainjob = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "spec": {}}
+    rayjob = {"apiVersion": "ray.io/v1", "kind": "RayJob", "spec": {}}
     labels = {"app.kubernetes.io/part-of": "citeflow", "app.kubernetes.io/managed-by": "citeflow"}
     if name == "pipelines":
         labels["pipeline/runid"] = place.run_of(run).run_id
     metadata = {"name": "train", "namespace": place.namespace(run), "labels": labels}
-    for each in (job, trainjob):
+    for each in (job, trainjob, rayjob):
         place.kube.put({**each, "metadata": metadata})
     backend.environments.suspend("alice")
     backend.environments.wake("alice")

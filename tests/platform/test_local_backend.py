@@ -226,7 +226,9 @@ def test_killed_server_loses_no_run_and_starts_none_twice(tmp_path, program):
         folder = backend.folder(each.owner) / "runs" / each.name
         assert (folder / "starts").read_text() == "start\n"
     services.queue.tick()
-    assert not [process for process in psutil.process_iter() if str(program) in _command(process)]
+    # A run has ended when its record says so; its process may take a moment more.
+    left = [process for process in psutil.process_iter() if str(program) in _command(process)]
+    assert not psutil.wait_procs(left, timeout=WAIT_S)[1]
 
 
 def _command(process):

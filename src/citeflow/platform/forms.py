@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic.fields import FieldInfo
 
+from citeflow import own_model
 from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError
 from citeflow.platform.schema import Choice, FormBody, FormField, TaskName, Value
@@ -42,6 +43,12 @@ DATASETS = {
 }
 """Help by dataset."""
 
+REFUSED = (*(f"model.{name}" for name in own_model.SUFFIXES), "sandbox.")
+"""Begins of settings that nobody gives here: files of the server's machine, code, its limits."""
+
+LABELS = {"lr": "learning rate", "aggr": "aggregation"}
+"""Labels of settings whose names are abbreviations."""
+
 LIMITS = {
     "minimum": "ge",
     "exclusive_minimum": "gt",
@@ -76,8 +83,12 @@ def read_settings(task: str, preset: str, given: Mapping[str, Value]) -> TaskCon
     """Return all settings of a submission.
 
     Raises:
-        ConfigError: one is unknown, or out of its range.
+        ConfigError: one is unknown, out of its range, or not given here.
     """
+    for name in given:
+        if name.startswith(REFUSED):
+            hint = "runs of the platform train citeflow's own models"
+            raise ConfigError("no setting of a run here", name, hint=hint)
     return load_settings(task, preset=preset, text=_as_yaml(given))
 
 
@@ -99,10 +110,12 @@ def _fields(task: str, config: type[TaskConfig]) -> Iterator[FormField]:
         assert isinstance(record, type)
         for key, info in record.model_fields.items():
             name = f"{group}.{key}"
+            if name.startswith(REFUSED):
+                continue
             choices = typing.get_args(info.annotation) if _is_choice(info) else ()
             yield FormField(
                 name=name,
-                label=key.replace("_", " "),
+                label=LABELS.get(key, key.replace("num_", "number of ", 1).replace("_", " ")),
                 help=" ".join((info.description or "").split()),
                 group=group,
                 type=_kind(info),

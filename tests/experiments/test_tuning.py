@@ -6,6 +6,9 @@ from citeflow.errors import ConfigError
 from citeflow.experiments import study, tuning
 from citeflow.experiments.trials import take_name
 from citeflow.reporting.tensorboard import RunLog
+from citeflow.tasks import get_task, load_settings
+
+SETTING = "evaluation.protocol"
 
 
 def test_read_validations_has_each_once_after_restarts(tmp_path):
@@ -16,12 +19,16 @@ def test_read_validations_has_each_once_after_restarts(tmp_path):
             run_log.evaluation({"step": step, "wall_time": 1.0, **figures})
         run_log.close()
 
-    assert list(tuning.read_validations(tmp_path, "ogb")) == []
+    curve_of = {
+        name: get_task("citation").validation_curve(load_settings(overrides=[f"{SETTING}={name}"]))
+        for name in ("ogb", "all", "cold")
+    }
+    assert list(tuning.read_validations(tmp_path, curve_of["ogb"])) == []
     log(None, (4, 0.25), (8, 0.5), (12, 0.125))
     log(8, (8, 0.5), (12, 0.75))
-    assert list(tuning.read_validations(tmp_path, "ogb")) == [0.25, 0.5, 0.75]
-    assert list(tuning.read_validations(tmp_path, "all")) == [0.125, 0.25, 0.375]
-    assert list(tuning.read_validations(tmp_path, "cold")) == []
+    assert list(tuning.read_validations(tmp_path, curve_of["ogb"])) == [0.25, 0.5, 0.75]
+    assert list(tuning.read_validations(tmp_path, curve_of["all"])) == [0.125, 0.25, 0.375]
+    assert list(tuning.read_validations(tmp_path, curve_of["cold"])) == []
 
 
 def test_create_study_of_several_pods_needs_a_database(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from citeflow.experiments.tuning_page import (
     to_csv,
     verdict,
 )
+from citeflow.tasks import get_task
 
 SPACE = {
     "train.lr": FloatDistribution(0.001, 0.1, log=True),
@@ -48,6 +49,8 @@ RESULT = SearchResult(
         trial(3, 0.35),
         trial(4, None, TrialState.FAIL),
     ],
+    names=get_task("citation").names,
+    score_label="Validation MRR",
 )
 
 
@@ -91,7 +94,7 @@ def test_table_has_the_best_first_and_the_state_of_the_others():
 
 
 def test_another_protocol_than_the_usual_is_named():
-    result = dataclasses.replace(RESULT, protocol="cold")
+    result = dataclasses.replace(RESULT, score_label="Validation MRR (cold)")
     assert "(validation MRR (cold) 0" in verdict(result)
     assert build_table(result).header[1] == "Validation MRR (cold)"
 

@@ -56,7 +56,7 @@ def test_a_request_is_refused_before_its_body_is_read():
         work = WorkQueue(threads=1, max_waiting=0, timeout_s=SECONDS)
         busy = asyncio.create_task(work.run(lambda _: release.wait(SECONDS)))
         await asyncio.sleep(0.05)
-        guard = Guard(never, metrics=ServerMetrics(), work=work)
+        guard = Guard(never, metrics=ServerMetrics(), work=work, max_body_bytes=int)
         scope = {"type": "http", "method": "POST", "path": "/v1/citations", "headers": []}
         began = time.monotonic()
         await guard(scope, never, send)

@@ -10,8 +10,7 @@ from citeflow import files
 from citeflow.cli import options
 from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
-from citeflow.report import Report
-from citeflow.tasks import get_task
+from citeflow.tasks import TASKS, get_task
 from citeflow.utils import records
 from citeflow.utils.logging import emit
 
@@ -35,7 +34,7 @@ def scaling(
     paths = local.paths()
     folder = out or paths.published
     own = {"workers": workers, "epochs": epochs, "out_dir": str(folder)}
-    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.of_citations())
+    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.resolve())
     _report_table(folder, "scaling", paths)
 
 
@@ -70,22 +69,12 @@ def compare(
     _report_table(folder, "comparison", paths)
 
 
-def _search_space_help() -> str:
-    from citeflow.experiments.search_space import DEFAULT
-
-    return f"\b\nThe space that is searched without --space:\n{DEFAULT}"
-
-
-class SearchCommand(options.RecordCommand):
-    """A command whose help ends with the search space that is the default."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Import the search space as late as this."""
-        self.epilog = _search_space_help()
-        super().format_epilog(ctx, formatter)
+SPACES = "The space that is searched without --space:\n\n" + "\n".join(
+    f"\b\n{name}\n{task.search_space}" for name, task in TASKS.items()
+)
 
 
-@click.command(cls=SearchCommand)
+@click.command(cls=options.RecordCommand, epilog=SPACES)
 @click.option(
     "--space",
     type=options.YamlText(),
@@ -127,7 +116,8 @@ def tune(
 
     paths = local.paths()
     own = {"space": space, "trials": trials, "parallel": parallel, "workers": workers}
-    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.of_citations())
+    resolved = settings.resolve()
+    _run_pipeline("tune", own, paths=paths, local=local, settings=resolved)
     folder = paths.published
     _print_table(folder / "tuning.md")
     summary = records.load(Summary, files.read_json(folder / SUMMARY), name=SUMMARY)
@@ -140,7 +130,7 @@ def tune(
             "model": str(folder / "model"),
             "logs": str(paths.logs),
             **summary.model_dump(),
-            "test": Report.read(folder).test.model_dump(by_alias=True),
+            "test": get_task(resolved.task).results(folder).test(),
         }
     )
 

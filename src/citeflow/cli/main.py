@@ -13,7 +13,6 @@ from click.shell_completion import shell_complete
 
 from citeflow import __version__
 from citeflow.cli import options
-from citeflow.config import CITATION
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
 from citeflow.tasks import get_task
 from citeflow.utils.logging import emit, log
@@ -176,16 +175,12 @@ def run(
     from citeflow.reporting import mlflow_client
     from citeflow.reporting.publish import check_output_folders
 
-    if deploy and resolved.task != CITATION:
-        raise ConfigError("--deploy", resolved.task, hint="only a model of citations can be served")
     paths = local.paths()
     folder = out or paths.published
     mlflow_client.check()
     check_output_folders(paths.data_root, folder)
     shared = local.arguments(paths, resolved)
-    own: dict[str, str | int] = {"workers": workers, "out_dir": str(folder)}
-    if resolved.task == CITATION:
-        own["deploy"] = deploy
+    own: dict[str, str | int] = {"workers": workers, "out_dir": str(folder), "deploy": deploy}
     arguments = {**shared, **own}
     compiled = PIPELINES[resolved.task].compiled()
     with local.started(paths):

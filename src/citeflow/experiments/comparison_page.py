@@ -75,9 +75,7 @@ def _table(ranked: Sequence[Standing]) -> Table:
 
 
 def _test_label(ranked: Sequence[Standing]) -> str:
-    """Label the test score, with its protocol where that is not OGB's."""
-    label, protocol = f"Test {ranked[0].metric}", ranked[0].protocol
-    return label if protocol == "ogb" else f"{label}, {formatting.PROTOCOLS[protocol].lower()}"
+    return formatting.test_label(ranked[0].metric, ranked[0].protocol)
 
 
 def _remark(ranked: Sequence[Standing]) -> str:

@@ -51,6 +51,12 @@ RANK_METRICS = {
 STAGES = ("download", "preprocess", "train", "evaluate", "publish")
 
 
+def test_label(metric: str, protocol: str) -> str:
+    """Label the test score by which models are compared, with its protocol where not OGB's."""
+    label = f"Test {metric}"
+    return label if protocol == "ogb" else f"{label}, {PROTOCOLS[protocol].lower()}"
+
+
 def score(value: float | None) -> str:
     """Format a figure between 0 and 1 with the four digits that leaderboards print."""
     return MISSING if value is None else f"{value:.4f}"

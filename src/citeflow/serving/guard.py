@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,6 +22,7 @@ from citeflow.serving.work import WorkQueue
 from citeflow.utils.logging import log
 
 MAX_BODY_BYTES = 1 << 20
+"""Of a request, where its task allows no more."""
 
 BODY_TIMEOUT_S = 10.0
 """Time for the whole body of a request to arrive."""
@@ -43,12 +45,22 @@ class Guard:
         *,
         metrics: ServerMetrics,
         work: WorkQueue,
+        max_body_bytes: Callable[[], int],
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
-        """Wrap an application."""
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            metrics: where requests are counted.
+            work: the queue, whose room is asked for before a body is read.
+            max_body_bytes: returns the size of a body that is read, by what is served.
+            body_timeout_s: time for a body to arrive.
+        """
         self._app = app
         self._metrics = metrics
         self._work = work
+        self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,14 +103,15 @@ class Guard:
         Raises:
             ProblemError: it is too large, or too slow.
         """
+        max_bytes = self._max_body_bytes()
         limit = ProblemError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {MAX_BODY_BYTES:,} bytes",
-            hint="fewer queries at a time",
+            f"the body has more than {max_bytes:,} bytes",
+            hint="ask for less at a time",
             headers={"Connection": "close"},
         )
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and len(length) < 20 and int(length) > MAX_BODY_BYTES:
+        if length.isdecimal() and len(length) < 20 and int(length) > max_bytes:
             raise limit
         body = bytearray()
         try:
@@ -108,7 +121,7 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         return None
                     body += message.get("body", b"")
-                    if len(body) > MAX_BODY_BYTES:
+                    if len(body) > max_bytes:
                         raise limit
                     if not message.get("more_body"):
                         return bytes(body)

@@ -10,5 +10,8 @@ class Names:
     score: str
     """The validation score: `valid_` and a metric."""
 
+    metric: str
+    """Label of that metric, as within a sentence."""
+
     samples: str
     """Samples, in the plural."""

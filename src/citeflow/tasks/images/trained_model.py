@@ -33,6 +33,8 @@ class ImageModelDetails(Record):
 
     task: str = ImagesConfig.task
     config: ImagesConfig
+    dataset: str = ""
+    """Name of the dataset; empty in models of older versions."""
     shape: ImageShape
     classes: tuple[str, ...]
     train: TrainSummary
@@ -43,11 +45,17 @@ class ImageModelDetails(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedClassifier:
-    """A model that was read back, with how it came about."""
+class Classifier:
+    """A model that was read back."""
 
     model: ImageClassifier
     details: ImageModelDetails
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedClassifier(Classifier):
+    """A model that was read back, with how it came about."""
+
     manifest: files.Manifest
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]]
@@ -66,6 +74,7 @@ def save(
     facts = images.facts
     details = ImageModelDetails(
         config=config,
+        dataset=facts.dataset,
         shape=ImageShape(
             height=facts.height,
             width=facts.width,
@@ -106,21 +115,34 @@ def load(folder: Path) -> TrainedClassifier:
         CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
-    details = _load(ImageModelDetails, folder / DETAILS)
-    model = ImageClassifier(details.shape, details.config.model)
+    classifier = load_classifier(folder)
     try:
-        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         history, evaluations = _read_lines(folder / HISTORY), _read_lines(folder / EVALUATIONS)
-    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
     return TrainedClassifier(
-        model=model.eval(),
-        details=details,
+        model=classifier.model,
+        details=classifier.details,
         manifest=manifest,
         history=history,
         evaluations=evaluations,
         resources=_load(Resources, folder / RESOURCES),
     )
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Read weights and details from a folder whose digests are right.
+
+    Raises:
+        CorruptError: a file is not what a training writes.
+    """
+    details = _load(ImageModelDetails, folder / DETAILS)
+    model = ImageClassifier(details.shape, details.config.model)
+    try:
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError):
+        raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
+    return Classifier(model=model.eval(), details=details)
 
 
 def _load(record: type[records.R], path: Path) -> records.R:

@@ -1,5 +1,6 @@
 """The pages of the server: what they load, and, in headless Chromium, what they show."""
 
+import base64
 import html
 import http.server
 import importlib.util
@@ -11,7 +12,9 @@ import threading
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from serving.conftest import picture
 
 from citeflow.evaluation.reasons import Kind
 from citeflow.serving.app import PAGE
@@ -97,12 +100,14 @@ CLASSES = {
         {"rank": 2, "label": "Coat", "probability": 0.07, "logit": 0.3},
     ],
 }
-DROP = """
-addEventListener("load", () => document.createElement("canvas").toBlob((blob) => {
+PNG = base64.b64encode(picture(np.zeros((9, 9)))).decode()
+DROP = f"""
+addEventListener("load", () => {{
+  const bytes = Uint8Array.from(atob("{PNG}"), (each) => each.charCodeAt(0));
   const data = new DataTransfer();
-  data.items.add(new File([blob], "dropped.png", { type: "image/png" }));
-  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
-}));
+  data.items.add(new File([bytes], "dropped.png", {{ type: "image/png" }}));
+  document.getElementById("drop").dispatchEvent(new DragEvent("drop", {{ dataTransfer: data }}));
+}});
 """
 
 
@@ -129,9 +134,9 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.answer(404, "application/problem+json", json.dumps(problem).encode())
         else:
             name = self.path.strip("/") or "index.html"
-            path = next(each / name for each in self.server.page if (each / name).is_file())
-            kind = TYPES.get(path.suffix[1:], "image/svg+xml")
-            self.answer(200, kind, self.server.others.get(name) or path.read_bytes())
+            kind = TYPES.get(name.rpartition(".")[2], "image/svg+xml")
+            files = [each / name for each in self.server.page if (each / name).is_file()]
+            self.answer(200, kind, self.server.others.get(name) or files[0].read_bytes())
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -293,7 +298,7 @@ def test_page_of_pictures_shows_labels_as_text_and_remarks(server, shown):
 
 
 def test_page_of_pictures_shows_a_problem_as_one_line_with_its_hint(server, shown):
-    script = DROP.replace("[blob]", '["no picture"]')
+    script = DROP.replace("[bytes]", '["no picture"]')
     server.page, server.others = folders("images"), with_axe("images", script.encode())
     source, _ = shown("")
     (line,) = re.findall(r'<p class="problem card" role="alert">(.*?)<button', source)

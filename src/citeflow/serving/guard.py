@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,6 +22,7 @@ from citeflow.serving.problems import ProblemError
 from citeflow.utils.logging import log
 
 MAX_BODY_BYTES = 1 << 20
+"""Of a request, where its task allows no more."""
 
 BODY_TIMEOUT_S = 10.0
 """Time for the whole body of a request to arrive."""
@@ -42,11 +44,20 @@ class Guard:
         app: ASGIApp,
         *,
         metrics: ServerMetrics,
+        max_body_bytes: Callable[[], int],
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
-        """Wrap an application."""
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            metrics: where requests are counted.
+            max_body_bytes: returns the size of a body that is read, by what is served.
+            body_timeout_s: time for a body to arrive.
+        """
         self._app = app
         self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +80,12 @@ class Guard:
                 sent["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        body = _Body(Headers(scope=scope), receive, self._body_timeout_s)
+        body = _Body(
+            Headers(scope=scope),
+            receive,
+            max_bytes=self._max_body_bytes(),
+            timeout_s=self._body_timeout_s,
+        )
         try:
             await self._app(scope, body, send_counted)
         except ClientDisconnect:  # nobody waits for an answer
@@ -106,9 +122,12 @@ class Guard:
 class _Body:
     """Receives the whole body of a request at once, within limits, when a route asks for it."""
 
-    def __init__(self, headers: Headers, receive: Receive, timeout_s: float) -> None:
+    def __init__(
+        self, headers: Headers, receive: Receive, *, max_bytes: int, timeout_s: float
+    ) -> None:
         self._headers = headers
         self._receive = receive
+        self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._is_read = False
 
@@ -123,7 +142,7 @@ class _Body:
         self._is_read = True
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and len(length) < 20:
-            _check_size(int(length))
+            self._check_size(int(length))
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._read()
@@ -141,19 +160,18 @@ class _Body:
             if message["type"] == "http.disconnect":
                 return message
             body += message.get("body", b"")
-            _check_size(len(body))
+            self._check_size(len(body))
             if not message.get("more_body"):
                 return {"type": "http.request", "body": bytes(body), "more_body": False}
 
-
-def _check_size(num_bytes: int) -> None:
-    if num_bytes > MAX_BODY_BYTES:
-        raise ProblemError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {MAX_BODY_BYTES:,} bytes",
-            hint="fewer queries at a time",
-            headers={"Connection": "close"},
-        )
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise ProblemError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body has more than {self._max_bytes:,} bytes",
+                hint="ask for less at a time",
+                headers={"Connection": "close"},
+            )
 
 
 def _request_id(headers: Headers) -> str:

@@ -34,7 +34,7 @@ def exclusive(path: Path, *, wait_s: float = LOOK_S) -> Iterator[None]:
             if _is_at(file, path):
                 yield
                 return
-            # Who held it has removed the folder: whoever comes next would lock a new file.
+            # Who held it has removed the folder: the next one would lock a new file.
 
 
 def _wait_for(file: BinaryIO, path: Path, deadline_s: float) -> None:

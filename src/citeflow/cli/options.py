@@ -216,7 +216,7 @@ class Settings:
         """
         resolved = self.resolve()
         if not isinstance(resolved, Config):
-            hint = "`citeflow run` and `citeflow compare` are"
+            hint = "`citeflow run`, `compare`, `scaling` and `tune` are"
             raise ConfigError("not a command of the task", resolved.task, hint=hint)
         return resolved
 

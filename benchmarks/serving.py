@@ -34,7 +34,7 @@ import psutil
 
 from citeflow.evaluation.answers import Wanted
 from citeflow.evaluation.queries import QueryPaper
-from citeflow.serving.index import ServingIndex
+from citeflow.serving.citation.index import ServingIndex
 
 CITEFLOW = [
     sys.executable,

@@ -151,7 +151,7 @@ def train_and_evaluate(
     job: str,
     data_root: str,
     out_dir: str = "",
-    deploy: str = "",
+    deploy: str,
 ) -> None:
     """Add the tasks behind a download; the last one only where there is a service to deploy to."""
     graph = preprocess_task(raw, data_root)
@@ -174,8 +174,6 @@ def train_and_evaluate(
         data_root=data_root,
         out_dir=out_dir,
     )
-    if isinstance(deploy, str):  # no parameter of the pipeline, as its models are not served
-        return
     with dsl.If(deploy != "", name="deploy"):
         deployed = index(
             model=model.outputs["trained_model"],

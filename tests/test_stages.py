@@ -21,7 +21,7 @@ from citeflow.kubernetes.job_spec import quantity
 from citeflow.paths import RunPaths
 from citeflow.reporting import publish as publishing
 from citeflow.reporting import run_page
-from citeflow.serving import index as serving_index
+from citeflow.serving.citation import index as serving_index
 from citeflow.training import launch
 
 STAGES = ["download", "preprocess", "train", "evaluate", "publish"]

@@ -19,7 +19,7 @@ def index(
     Args:
         model: A TrainedModel.
         model_sha256: Its digest.
-        graph: The PreparedGraph that it was trained on.
+        graph: The prepared data that it was trained on.
         deploy: Name of the service whose servers take the index up; a folder below serving/ on the
             volume.
         data_root: Where the shared volume is mounted.

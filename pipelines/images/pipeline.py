@@ -18,6 +18,7 @@ def images(
     job: str = "",
     run_name: str = "",
     out_dir: str = "",
+    deploy: str = "",
     data_root: str = MOUNT,
 ) -> None:
     """Train and score a classifier of small images.
@@ -40,6 +41,8 @@ def images(
             of this run, with the first digits of its id.
         out_dir: Folder on the volume for report and model; empty takes runs/NAME/published. A
             relative path lies below data_root.
+        deploy: Name of the service whose servers take up the model, a folder below serving/ on the
+            volume; empty deploys nothing.
         data_root: A folder on the volume, which every step mounts at /mnt/citeflow.
     """
     raw = download_task(
@@ -55,6 +58,7 @@ def images(
         launcher=launcher,
         job=job,
         data_root=data_root,
+        deploy=deploy,
     )
     train_and_evaluate(
         raw,
@@ -62,6 +66,7 @@ def images(
         job=job,
         data_root=data_root,
         out_dir=out_dir,
+        deploy=deploy,
     )
 
 

@@ -31,8 +31,8 @@ PAUSE_VARIABLE = "CITEFLOW_RETRY_PAUSE_S"
 """Environment variable with another first pause, in seconds."""
 
 RUNNER_VARIABLE = "CITEFLOW_RUNNER"
-"""Environment variable with a FIFO that is open where the pipeline runs on this machine; its
-steps stop when nobody has."""
+"""Environment variable with a FIFO that the runner of pipelines on this machine has open; steps
+stop when it is closed."""
 
 EXECUTOR_VARIABLE = "_KFP_RUNTIME"
 """Environment variable that tells KFP's executor, which is a process of its own, from a command."""

@@ -184,6 +184,8 @@ class Compared:
     """The figures by which models of one task are compared."""
 
     seed: int
+    epochs: float
+    """Passes over the training samples that were asked for."""
     valid: float
     """Validation score, by which a model is chosen."""
     test: float
@@ -251,6 +253,7 @@ class Report(_Open):
         protocol = self.config.evaluation.protocol
         return Compared(
             seed=self.config.train.seed,
+            epochs=self.config.train.epochs,
             valid=self.valid.mrr,
             test=self.mrr(protocol),
             second=self.test.accuracy,

@@ -16,7 +16,6 @@ import yaml
 from citeflow import config, files, own_model, paths
 from citeflow.artifacts import (
     EVAL_REPORT,
-    PREPARED_GRAPH,
     RAW_DATASET,
     SERVING_INDEX,
     TRAINED_MODEL,
@@ -300,20 +299,23 @@ def index(
     Args:
         model: a TrainedModel.
         model_sha256: its digest; empty takes that of the artifact.
-        graph: the PreparedGraph that it was trained on.
+        graph: the prepared data that it was trained on.
         data_root: where the volume is mounted.
         index: the ServingIndex.
         out_dir: its folder; empty for that in the run's.
         deploy: the service whose servers take it up; empty for none.
     """
     from citeflow.serving import deploying
-    from citeflow.serving.index import write_index
 
     with component_entrypoint():
         trained = resolve_artifact(model, TRAINED_MODEL, data_root, model_sha256)
-        prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+        task = task_of(trained, TRAINED_MODEL)
         run = RunPaths.of_folder(Path(data_root), trained.parent)
-        folder = write_index(trained, prepared, Path(data_root) / out_dir if out_dir else run.index)
+        folder = task.write_index(
+            trained,
+            Path(data_root) / out_dir if out_dir else run.index,
+            find_data=lambda: resolve_artifact(graph, task.prepared_kind, data_root),
+        )
         if deploy:
             deploying.deploy(folder, deploying.service_folder(run.data_root, deploy))
         return write_manifest(index, folder, SERVING_INDEX, data_root)

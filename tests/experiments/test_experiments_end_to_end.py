@@ -15,6 +15,7 @@ from citeflow import config, files
 from citeflow.cli.main import main
 from citeflow.experiments import study
 from citeflow.paths import RunPaths
+from citeflow.tasks import load_settings
 
 SMALL = (
     "synthetic.num_papers=300",
@@ -48,7 +49,7 @@ def test_scaling_leaves_a_table_a_page_and_runs_for_tensorboard(root, options, c
     made = json.loads(capsys.readouterr().out)
     rows = rows_of(made["table"])
     assert [(row["workers"], row["epochs"]) for row in rows] == [("1", "1.0"), ("2", "1.0")]
-    assert all(float(row["seconds"]) > 0 and 0 < float(row["mrr"]) <= 1 for row in rows)
+    assert all(float(row["seconds"]) > 0 and 0 < float(row["test_mrr"]) <= 1 for row in rows)
     assert Path(made["page"]).read_text().count("<svg") == 4
     logs = root / "logs" / "small-scaling"
     assert {path.name for path in logs.iterdir()} == {"m-1-w-0-e-1", "m-1-w-1-e-1"}
@@ -94,6 +95,41 @@ def test_tune_leaves_the_best_model_and_its_settings(root, options, capsys):
     assert "validation MRR among hard papers" in made["verdict"]
     assert (made["protocol"], best.evaluation.protocol) == ("hard", "hard")
     assert set(made["test_mrr_by_protocol"]) == {"ogb", "all", "hard", "cold"}
+
+
+@pytest.fixture(scope="module")
+def image_options(root):
+    settings = ("model.channels=4", "model.hidden=8", "train.epochs=1", "train.num_validations=1")
+    shared = ["--task", "images", "--dataset", "digits", "--data-root", str(root)]
+    return [*shared, *(part for each in settings for part in ("--set", each))]
+
+
+def test_scaling_of_images_has_their_accuracy(root, image_options, capsys):
+    command = ["scaling", "--workers", "1", "--epochs", "1", "--run-name", "image-scaling"]
+    assert main([*command, *image_options]) == 0
+    made = json.loads(capsys.readouterr().out)
+    (row,) = rows_of(made["table"])
+    assert 0 < float(row["test_accuracy"]) <= 1
+    assert 0 < float(row["macro_f1"]) <= 1
+    page = Path(made["page"]).read_text()
+    assert "Test accuracy" in page
+    assert "MRR" not in page
+
+
+def test_tune_of_images_searches_their_settings(root, image_options, capsys):
+    command = ["tune", "--trials", "2", "--run-name", "image-search", *image_options]
+    space = "{model.architecture: [plain, resnet], train.lr: {low: 0.001, high: 0.01}}"
+    assert main([*command, "--space", space]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["test"]["accuracy"] > 0.1
+    assert "validation accuracy" in made["verdict"]
+    assert "--set model.architecture=" in made["options"]
+    out = root / "runs" / "image-search" / "published"
+    assert load_settings(file=out / "best.yaml").task == "images"
+    page = (out / "tuning.html").read_text()
+    assert "Validation accuracy by trial" in page
+    assert "MRR" not in page
+    assert rows_of(out / "trials.csv")[0]["valid_accuracy"]
 
 
 def test_scaling_that_is_stopped_ends_at_once(root, options):

@@ -109,7 +109,7 @@ def test_real_training_is_ended_and_leaves_no_process(run, define, states, prepa
         [5],
         definition,
         train=train,
-        read_validations=lambda trial: tuning.read_validations(trial.logs, "ogb"),
+        read_validations=lambda trial: tuning.read_validations(trial.logs, "valid/mrr"),
     )
     assert states(6)[5] == "pruned"
     assert 0 < len(study.read_trials(run, 6)[5].intermediate_values) < 400

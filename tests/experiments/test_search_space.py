@@ -7,6 +7,7 @@ from citeflow import config
 from citeflow.config import Config
 from citeflow.errors import ConfigError, MissingPackageError
 from citeflow.experiments import search_space
+from citeflow.tasks import TASKS, load_settings
 
 BASE = Config()
 MIXED = (
@@ -31,6 +32,18 @@ def test_from_yaml_reads_the_default_space():
         "model.hidden_channels": 128,
         "model.num_layers": 2,
     }
+
+
+def test_from_yaml_reads_the_default_space_of_each_task():
+    for name, task in TASKS.items():
+        base = load_settings(name)
+        space = search_space.from_yaml("", base)
+        assert search_space.contains(space, base)
+        again = search_space.from_yaml(search_space.to_yaml(space), base)
+        assert again == space
+        assert search_space.apply(base, search_space.values_of(base, space)).task == task.name
+    with pytest.raises(ConfigError, match=r"model\.num_layers"):
+        search_space.from_yaml("model.num_layers: [1, 2]", load_settings("images"))
 
 
 def test_from_yaml_makes_the_distribution_of_each_type():

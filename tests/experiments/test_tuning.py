@@ -1,11 +1,15 @@
 import pytest
 
-from citeflow import config, files
+from citeflow import files
 from citeflow.artifacts import PREPARED_GRAPH, TRAINED_MODEL, LocalArtifact
 from citeflow.errors import ConfigError
 from citeflow.experiments import study, tuning
 from citeflow.experiments.trials import take_name
 from citeflow.reporting.tensorboard import RunLog
+from citeflow.tasks import get_task, load_settings
+
+CITATIONS = get_task("citation")
+SETTING = "evaluation.protocol"
 
 
 def test_read_validations_has_each_once_after_restarts(tmp_path):
@@ -16,17 +20,22 @@ def test_read_validations_has_each_once_after_restarts(tmp_path):
             run_log.evaluation({"step": step, "wall_time": 1.0, **figures})
         run_log.close()
 
-    assert list(tuning.read_validations(tmp_path, "ogb")) == []
+    curve_of = {
+        name: CITATIONS.criterion(load_settings(overrides=[f"{SETTING}={name}"])).curve
+        for name in ("ogb", "all", "cold")
+    }
+    assert list(tuning.read_validations(tmp_path, curve_of["ogb"])) == []
     log(None, (4, 0.25), (8, 0.5), (12, 0.125))
     log(8, (8, 0.5), (12, 0.75))
-    assert list(tuning.read_validations(tmp_path, "ogb")) == [0.25, 0.5, 0.75]
-    assert list(tuning.read_validations(tmp_path, "all")) == [0.125, 0.25, 0.375]
-    assert list(tuning.read_validations(tmp_path, "cold")) == []
+    assert list(tuning.read_validations(tmp_path, curve_of["ogb"])) == [0.25, 0.5, 0.75]
+    assert list(tuning.read_validations(tmp_path, curve_of["all"])) == [0.125, 0.25, 0.375]
+    assert list(tuning.read_validations(tmp_path, curve_of["cold"])) == []
 
 
 def test_score_is_that_of_the_training_among_random_papers(tmp_path):
     files.write_manifest(tmp_path, TRAINED_MODEL, inputs={}, facts={"valid_mrr": 0.25})
-    assert tuning.score(tmp_path, tmp_path / "graph", config.load()) == 0.25
+    data = tmp_path / "graph"
+    assert CITATIONS.validation_score(tmp_path, data=data, settings=load_settings()) == 0.25
 
 
 def test_create_study_of_several_pods_needs_a_database(tmp_path, monkeypatch, capsys):

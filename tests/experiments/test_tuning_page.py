@@ -12,6 +12,7 @@ from citeflow.experiments.tuning_page import (
     to_csv,
     verdict,
 )
+from citeflow.tasks import get_task, load_settings
 
 SPACE = {
     "train.lr": FloatDistribution(0.001, 0.1, log=True),
@@ -48,11 +49,18 @@ RESULT = SearchResult(
         trial(3, 0.35),
         trial(4, None, TrialState.FAIL),
     ],
+    names=get_task("citation").names,
+    criterion=get_task("citation").criterion(load_settings()),
 )
 
 
 def result(*trials):
     return dataclasses.replace(RESULT, trials=trials)
+
+
+def of_protocol(name):
+    settings = load_settings(overrides=[f"evaluation.protocol={name}"])
+    return dataclasses.replace(RESULT, criterion=get_task("citation").criterion(settings))
 
 
 @pytest.mark.parametrize(
@@ -91,10 +99,10 @@ def test_table_has_the_best_first_and_the_state_of_the_others():
 
 
 def test_another_protocol_than_the_usual_is_named():
-    result = dataclasses.replace(RESULT, protocol="cold")
+    result = of_protocol("cold")
     assert "(validation MRR without references 0.3500 against 0.3000)" in verdict(result)
     assert build_table(result).header[1] == "Validation MRR without references"
-    hard = render_html(dataclasses.replace(RESULT, protocol="hard"), "")
+    hard = render_html(of_protocol("hard"), "")
     assert "Validation MRR among hard papers by trial" in hard
     assert "its test MRR among hard papers, on citations" in hard
     assert "hard papers" not in render_html(RESULT, "")

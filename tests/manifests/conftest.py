@@ -6,8 +6,12 @@ import kustomize
 import pytest
 
 OVERLAYS = ("kind", "kind-monitoring", "gke", "gke-nfs", "kubeflow")
-WITH_SERVER = {"kind and serving": "serving", "kind and serving-kserve": "serving-kserve"}
-"""The overlay kind with a component more, as docs/serving-cluster.md shows."""
+WITH_SERVER = {
+    "kind and serving": "serving",
+    "kind and serving-kserve": "serving-kserve",
+    "kind and mlflow": "mlflow",
+}
+"""The overlay kind with a component more, as docs/serving-cluster.md and docs/cluster.md show."""
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from citeflow.platform.app import create_app
 from citeflow.platform.services import COOKIE, Services
 from citeflow.platform.store import Store
-from citeflow.serving.index import write_index
+from citeflow.serving.citation.index import write_index
 
 URL = "http://127.0.0.1:8080"
 API = "/api/v1"

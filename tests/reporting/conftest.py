@@ -1,6 +1,7 @@
 """A run, drawn once for all tests."""
 
 import pytest
+from digit_runs import classified, digits  # noqa: F401
 from mlflow_server import no_variables, server  # noqa: F401
 from sample_run import sample_curves, sample_report
 

@@ -17,6 +17,7 @@ from citeflow.evaluation import trained_model
 from citeflow.paths import RunPaths
 from citeflow.report import Report
 from citeflow.reporting import mlflow, registered_models
+from citeflow.tasks import get_task
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
@@ -100,7 +101,7 @@ def test_models_of_two_graphs_are_not_compared(registry, capsys):
     call(capsys, "promote", "--data-root", str(registry.root))
     registry.publish("bb", 0.9, graph="0" * 64)
     code, _, err = call(capsys, "promote", "--data-root", str(registry.root))
-    assert (code, "on another graph" in err) == (65, True)
+    assert (code, "on other data" in err) == (65, True)
 
 
 def test_resolve_downloads_the_model_once_and_verifies_it(registry, capsys):
@@ -145,6 +146,89 @@ def served_model(log, process, before, within_s):
                 return answer.json()["version"]
         time.sleep(0.1)
     pytest.fail(log.read_text())
+
+
+@pytest.fixture
+def publish_images(server, monkeypatch, request, tmp_path, classified):
+    """Publishes the classifier of digits as if it were another one, with another accuracy."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
+    monkeypatch.setenv("CITEFLOW_MODEL_NAME", request.node.name)
+    monkeypatch.setenv("CITEFLOW_DATA_ROOT", str(tmp_path))
+
+    def publish(name, accuracy, images=None):
+        run = RunPaths(tmp_path, name)
+        manifest = files.read_manifest(classified.model, "TrainedModel")
+        with files.new_directory(run.model) as work:
+            for file in classified.model.iterdir():
+                if file.name != files.MANIFEST:
+                    files.copy_file(file, work / file.name)
+            files.write_text(work / "history.jsonl", f'{{"name": {len(name)}}}\n')
+            inputs = manifest.inputs | ({"PreparedImages": images} if images else {})
+            files.write_manifest(work, "TrainedModel", inputs=inputs, facts=manifest.facts)
+        files.copy_directory(run.model, run.published / "model")
+        content = files.read_json(classified.published / "report.json")
+        content["test"]["accuracy"] = accuracy
+        files.write_json(run.published / "report.json", content)
+        files.write_text(run.published / "report.html", "<p>")
+        get_task("images").log_to_mlflow(
+            classified.report, model=run.model, run=run, out=run.published, is_required=True
+        )
+
+    return publish
+
+
+def test_a_classifier_becomes_champion_by_its_accuracy_and_is_served(
+    publish_images, capsys, tmp_path, request
+):
+    publish_images("a", 0.9)
+    publish_images("a", 0.9)
+    assert call(capsys, "promote")[1][0]["scores"] == {"test": 0.9}
+    publish_images("bb", 0.8)
+    code, _, err = call(capsys, "promote")
+    assert code == 65
+    assert "no better than the champion, version 1: test accuracy 0.8000, 0.9000" in err
+    assert call(capsys, "promote", "--protocol", "all")[0] == 65
+    publish_images("ccc", 0.99, images="0" * 64)
+    code, _, err = call(capsys, "promote")
+    assert (code, "on other data" in err) == (65, True)
+    publish_images("dddd", 0.95)
+    assert [each["number"] for each in call(capsys, "list")[1]] == [4, 3, 2, 1]
+    (compared,) = call(capsys, "compare")[1]
+    expected = {"protocol": "test", "version 4": 0.95, "version 1": 0.9}
+    assert compared == {**expected, "difference": pytest.approx(0.05)}
+    assert call(capsys, "promote")[1][0]["number"] == 4
+    assert call(capsys, "rollback")[1][0]["number"] == 1
+    model = f"models:/{request.node.name}@champion"
+    command = [sys.executable, "-m", "citeflow", "serve", model, "--port", "0"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        version = served_model(tmp_path / "log", process, "", 120)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    trained = files.read_manifest(tmp_path / "runs/a/model", "TrainedModel")
+    index = tmp_path / "models" / trained.sha256[:16] / "index"
+    assert files.read_manifest(index, "ServingIndex").sha256 == version
+
+
+def test_mlflow_has_curves_figures_and_images_of_a_classifier(publish_images, classified, request):
+    from mlflow import MlflowClient
+
+    publish_images("a", 0.9)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(request.node.name)
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    metrics = run.data.metrics
+    assert metrics["test/accuracy"] == 0.9
+    names = {"test/macro_f1", "valid/loss", "baseline/nearest_class_mean", "train/valid_accuracy"}
+    assert names <= {*metrics}
+    assert run.data.params["model.architecture"] == "batch_norm"
+    images = files.read_manifest(classified.model, "TrainedModel").inputs["PreparedImages"]
+    assert run.data.tags["PreparedImages"] == images
+    assert {each.dataset.name for each in run.inputs.dataset_inputs} >= {"digits (PreparedImages)"}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
-"""A ServingIndex of the session's small models, and servers of it in this process."""
+"""ServingIndices of the session's small models, one of each task, and servers of them."""
 
 import contextlib
+import io
 import threading
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import requests
+from digit_runs import classified, digits  # noqa: F401
+from PIL import Image
 
 from citeflow.serving.app import Limits, create_app
-from citeflow.serving.index import ServingIndex, write_index
+from citeflow.serving.citation.index import ServingIndex, write_index
+from citeflow.serving.images.index import write_index as write_image_index
 from citeflow.serving.listening import Address, Server, make_config
 from citeflow.serving.metrics import ServerMetrics
 from citeflow.serving.reload import IndexHolder, Source
@@ -30,6 +35,9 @@ class Running:
     def post(self, path, body=None, **options):
         return requests.post(self.url + path, json=body, timeout=READY_S, **options)
 
+    def classify(self, file, query=""):
+        return requests.post(f"{self.url}/v1/images:classify{query}", file, timeout=READY_S)
+
 
 @pytest.fixture(scope="session")
 def index_folder(trained, tmp_path_factory):
@@ -45,6 +53,19 @@ def index(index_folder):
 def text_index(text_trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving") / "text"
     return ServingIndex.open(write_index(text_trained.model, text_trained.graph, folder))
+
+
+@pytest.fixture(scope="session")
+def image_folder(classified, tmp_path_factory):  # noqa: F811
+    """An index of the classifier of digits."""
+    return write_image_index(classified.model, tmp_path_factory.mktemp("serving") / "digits")
+
+
+def picture(pixels, format="PNG"):
+    """Return an array [H, W] or [H, W, C] as a file."""
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(file, format)
+    return file.getvalue()
 
 
 @contextlib.contextmanager
@@ -77,4 +98,10 @@ def wait_until(is_true):
 @pytest.fixture(scope="session")
 def server(index_folder):
     with running(index_folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def image_server(image_folder):
+    with running(image_folder) as found:
         yield found

@@ -10,7 +10,7 @@ from citeflow import files
 from citeflow.errors import CorruptError, NotFoundError
 from citeflow.evaluation.answers import Wanted
 from citeflow.evaluation.queries import QueryPaper
-from citeflow.serving.index import ServingIndex, write_index
+from citeflow.serving.citation.index import ServingIndex, write_index
 
 
 @pytest.fixture

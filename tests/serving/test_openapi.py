@@ -9,9 +9,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from citeflow.serving.app import Limits, create_app
-from citeflow.serving.metrics import ServerMetrics
-from citeflow.serving.reload import IndexHolder, Source
+from citeflow.serving.app import task_app
 
 EXAMPLES = 15
 """For each route; `schemathesis run URL/openapi.json` tries more, as docs/serving.md says."""
@@ -24,13 +22,11 @@ CHECKS = [
 ]
 
 
-def describe():
-    metrics = ServerMetrics()
-    holder = IndexHolder(Source(find=lambda: None), metrics)  # is not started
-    return create_app(holder, metrics, Limits()).openapi()
+def describe(task):
+    return schemathesis.openapi.from_dict(task_app(task).openapi())
 
 
-schema = schemathesis.openapi.from_dict(describe())
+schema, image_schema = describe("citation"), describe("images")
 
 
 @schema.parametrize()
@@ -42,4 +38,16 @@ schema = schemathesis.openapi.from_dict(describe())
 )
 def test_answers_are_as_the_openapi_page_says(server, case):
     response = case.call(base_url=server.url, timeout=60)
+    case.validate_response(response, checks=CHECKS)
+
+
+@image_schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_answers_about_pictures_are_as_the_openapi_page_says(image_server, case):
+    response = case.call(base_url=image_server.url, timeout=60)
     case.validate_response(response, checks=CHECKS)

@@ -1,5 +1,6 @@
-"""The page of the server: what it loads, and, in headless Chromium, what it shows of an answer."""
+"""The pages of the server: what they load, and, in headless Chromium, what they show."""
 
+import base64
 import html
 import http.server
 import importlib.util
@@ -11,9 +12,13 @@ import threading
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from serving.conftest import picture
 
 from citeflow.evaluation.reasons import Kind
+from citeflow.serving.app import PAGE
+from citeflow.tasks import TASKS, get_task
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript"}
@@ -73,17 +78,52 @@ const looking = setInterval(async () => {
 """
 
 
+IMAGE_ABOUT = {
+    "name": "citeflow",
+    "task": "images",
+    "version": "0f" * 32,
+    "dataset": "garments",
+    "architecture": "batch_norm",
+    "classes": ["<img src=x>", "Coat"],
+    "height": 28,
+    "width": 28,
+    "channels": 1,
+    "valid_accuracy": 0.91,
+    "citeflow": "0.1.0",
+}
+CLASSES = {
+    "width": 9,
+    "height": 9,
+    "remarks": ["resized from 9 x 9 to 28 x 28 pixels"],
+    "predictions": [
+        {"rank": 1, "label": "<img src=x>", "probability": 0.93, "logit": 2.3},
+        {"rank": 2, "label": "Coat", "probability": 0.07, "logit": 0.3},
+    ],
+}
+PNG = base64.b64encode(picture(np.zeros((9, 9)))).decode()
+DROP = f"""
+addEventListener("load", () => {{
+  const bytes = Uint8Array.from(atob("{PNG}"), (each) => each.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], "dropped.png", {{ type: "image/png" }}));
+  document.getElementById("drop").dispatchEvent(new DragEvent("drop", {{ dataTransfer: data }}));
+}});
+"""
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Answers as the server does, for paper 1, and hands out the page."""
 
     def do_GET(self):
         answers = {
-            "/v1/about": ABOUT,
+            "/v1/about": ABOUT if self.server.page == folders("citation") else IMAGE_ABOUT,
             "/v1/papers/1": {**PAPER, "references": [{"id": 7, "title": "A reference"}]},
             "/v1/papers/1/citations": ANSWER,
             "/v1/citations": ANSWER,
         }
-        if self.path in answers:
+        if self.path == "/v1/images:classify" and self.server.asked[-1].startswith(b"\x89PNG"):
+            self.answer(200, "application/json", json.dumps(CLASSES).encode())
+        elif self.path in answers:
             self.answer(200, "application/json", json.dumps(answers[self.path]).encode())
         elif self.path.startswith("/v1/"):
             problem = {
@@ -94,12 +134,15 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.answer(404, "application/problem+json", json.dumps(problem).encode())
         else:
             name = self.path.strip("/") or "index.html"
-            path = self.server.page / name
-            kind = TYPES.get(path.suffix[1:], "image/svg+xml")
-            self.answer(200, kind, self.server.others.get(name) or path.read_bytes())
+            kind = TYPES.get(name.rpartition(".")[2], "image/svg+xml")
+            files = [each / name for each in self.server.page if (each / name).is_file()]
+            self.answer(200, kind, self.server.others.get(name) or files[0].read_bytes())
 
     def do_POST(self):
-        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        is_json = self.headers["Content-Type"] == "application/json"
+        self.server.asked.append(json.loads(body) if is_json else body)
+        self.path = self.path.partition("?")[0]
         self.do_GET()
 
     def answer(self, status, kind, body):
@@ -114,15 +157,15 @@ class Server(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def page(checkout):
-    return checkout / "src" / "citeflow" / "serving" / "page"
+def folders(task):
+    """Folders with the files of a page, its own first."""
+    return (get_task(task).service().page, PAGE)
 
 
 @pytest.fixture
-def server(page):
+def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        server.page, server.asked, server.others = page, [], {}
+        server.page, server.asked, server.others = folders("citation"), [], {}
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -148,22 +191,25 @@ def shown(server, tmp_path):
     return show
 
 
-def test_page_loads_nothing_from_elsewhere_and_runs_nothing_inline(page):
-    text = "\n".join(path.read_text() for path in page.iterdir())
+@pytest.mark.parametrize("task", TASKS)
+def test_page_loads_nothing_from_elsewhere_and_runs_nothing_inline(task):
+    files = [path for folder in folders(task) for path in folder.iterdir()]
+    text = "\n".join(path.read_text() for path in files)
     assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
-    index = (page / "index.html").read_text()
+    index = (folders(task)[0] / "index.html").read_text()
     assert not re.search(r"<style|style=|\bon\w+=|<script(?![^>]*\bsrc=)", index)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|eval\(|new Function", text)
     loaded = set(re.findall(r'(?:src|href)="([\w.]+)"', index)) - {"./"}
     loaded |= set(re.findall(r'from "\./([\w.]+)"', text))
-    assert loaded | {"index.html"} == {path.name for path in page.iterdir()}
+    assert sorted(loaded | {"index.html"}) == sorted(path.name for path in files)
 
 
-def test_page_has_a_colour_for_each_kind_of_reason(page):
-    drawing = (page / "drawing.js").read_text()
+def test_page_has_a_colour_for_each_kind_of_reason():
+    own, shared = folders("citation")
+    drawing = (own / "drawing.js").read_text()
     groups = dict(re.findall(r"^  (\w+): \"(\w+)\",$", drawing.partition("LEGEND")[0], re.M))
     assert set(groups) == set(get_args(Kind))
-    colours = set(re.findall(r"^\.(\w+) \{ --kind", (page / "page.css").read_text(), re.M))
+    colours = set(re.findall(r"^\.(\w+) \{ --kind", (shared / "page.css").read_text(), re.M))
     assert set(groups.values()) == colours
 
 
@@ -208,16 +254,52 @@ def test_page_shows_a_problem_as_one_line_with_its_hint(shown):
 
 @pytest.mark.parametrize("scheme", ["Light", "Dark"])
 @pytest.mark.parametrize("fragment", ["#paper=1", "#paper=9"])
-def test_page_has_no_fault_that_axe_finds(server, page, shown, fragment, scheme):
-    axe = Path(importlib.util.find_spec("axe_core_python").origin).with_name("axe.min.js")
-    scripts = b'<script src="axe.js"></script><script src="check.js"></script></body>'
-    server.others = {
-        "axe.js": axe.read_bytes(),
-        "check.js": CHECK.encode(),
-        "index.html": (page / "index.html").read_bytes().replace(b"</body>", scripts),
-    }
-    number = ["Dark", "Light"].index(scheme)
-    source, _ = shown(fragment, f"--blink-settings=preferredColorScheme={number}")
-    found = json.loads(html.unescape(re.search(r'<pre id="axe">(.*?)</pre>', source, re.S)[1]))
+def test_page_has_no_fault_that_axe_finds(server, shown, fragment, scheme):
+    server.others = with_axe("citation")
+    found = faults(shown, fragment, scheme)
     assert found["violations"] == []
     assert found["passes"] > 20
+
+
+def with_axe(task, script=b""):
+    """Return the files of a page that is checked when an answer is there."""
+    axe = Path(importlib.util.find_spec("axe_core_python").origin).with_name("axe.min.js")
+    scripts = b'<script src="axe.js"></script><script src="check.js"></script></body>'
+    index = (folders(task)[0] / "index.html").read_bytes()
+    return {
+        "axe.js": axe.read_bytes(),
+        "check.js": CHECK.encode() + script,
+        "index.html": index.replace(b"</body>", scripts),
+    }
+
+
+def faults(shown, fragment, scheme):
+    number = ["Dark", "Light"].index(scheme)
+    source, _ = shown(fragment, f"--blink-settings=preferredColorScheme={number}")
+    return json.loads(html.unescape(re.search(r'<pre id="axe">(.*?)</pre>', source, re.S)[1]))
+
+
+@pytest.mark.parametrize("scheme", ["Light", "Dark"])
+def test_page_of_pictures_asks_for_a_dropped_one_and_shows_its_classes(server, shown, scheme):
+    server.page, server.others = folders("images"), with_axe("images", DROP.encode())
+    found = faults(shown, "", scheme)
+    assert found["violations"] == []
+    assert found["passes"] > 20
+    assert server.asked[0].startswith(b"\x89PNG")
+
+
+def test_page_of_pictures_shows_labels_as_text_and_remarks(server, shown):
+    server.page, server.others = folders("images"), with_axe("images", DROP.encode())
+    source, text = shown("")
+    assert re.search(r'<h3>&lt;img src=x&gt;</h3><span class="chance"[^>]*>0.93', source)
+    assert "<img" not in source
+    for words in ("one of 2 classes of garments", "resized from 9 x 9", "dropped.png", "0.9100"):
+        assert words in " ".join(text.split())
+
+
+def test_page_of_pictures_shows_a_problem_as_one_line_with_its_hint(server, shown):
+    script = DROP.replace("[bytes]", '["no picture"]')
+    server.page, server.others = folders("images"), with_axe("images", script.encode())
+    source, _ = shown("")
+    (line,) = re.findall(r'<p class="problem card" role="alert">(.*?)<button', source)
+    assert line == "no such paper: 9<span>did you mean 1?</span>"

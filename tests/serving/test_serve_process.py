@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import requests
 import torch
-from serving.conftest import wait_until
+from serving.conftest import picture, wait_until
 
 from citeflow.cli.main import main
 from citeflow.serving.server import Server
@@ -98,6 +99,26 @@ def test_the_index_of_a_run_is_made_where_it_is_not_there(trained, start, capsys
     made = json.loads(capsys.readouterr().out)
     assert made["path"] == str(trained.run.index)
     assert made["sha256"] == requests.get(f"{url}/v1/about", timeout=9).json()["version"]
+
+
+def test_a_killed_server_of_pictures_answers_again(classified, digits, start, capsys):
+    first, url = start(classified.name, "--data-root", digits.data_root)
+    file = picture(np.eye(8) * 255)
+
+    def classify(url):
+        return requests.post(f"{url}/v1/images:classify", file, timeout=TIMEOUT_S).json()
+
+    answer = classify(url)
+    assert len(answer["predictions"]) == 5
+    first.kill()
+    first.wait(TIMEOUT_S)
+    assert main(["index", classified.name, "--data-root", str(digits.data_root)]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["path"] == str(classified.index)
+    second, url = start(made["path"])
+    assert classify(url) == answer
+    second.terminate()
+    assert second.wait(TIMEOUT_S) == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--watch"]])

@@ -5,7 +5,7 @@ import pytest
 
 from citeflow.errors import NotFoundError
 from citeflow.evaluation.queries import PaperIndex
-from citeflow.serving.papers import StoredPapers, words_of, write
+from citeflow.serving.citation.papers import StoredPapers, words_of, write
 
 TITLES = [
     "On the Origin of Strings",

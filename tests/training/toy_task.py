@@ -80,7 +80,7 @@ def nothing(*_):
 @dataclass
 class OpenToyTask:
     train: TrainConfig
-    names = Names(score="valid_r2", samples="points")
+    names = Names(score="valid_r2", metric="R²", samples="points")
     scores: object = None
     on_batch: object = nothing
     on_validate: object = nothing

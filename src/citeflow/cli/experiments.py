@@ -11,8 +11,7 @@ from citeflow import config, files, own_model
 from citeflow.cli import options
 from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
-from citeflow.report import Report
-from citeflow.tasks import get_task
+from citeflow.tasks import TASKS, get_task
 from citeflow.utils import records
 from citeflow.utils.logging import emit
 
@@ -36,7 +35,7 @@ def scaling(
     paths = local.paths()
     folder = out or paths.published
     own = {"workers": workers, "epochs": epochs, "out_dir": str(folder)}
-    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.of_citations())
+    _run_pipeline("scaling", own, paths=paths, local=local, settings=settings.resolve())
     _report_table(folder, "scaling", paths)
 
 
@@ -85,22 +84,12 @@ def _with_digests(models: str | None, settings: TaskConfig, local: options.Local
     return yaml.safe_dump(values, sort_keys=False) if is_changed else models or ""
 
 
-def _search_space_help() -> str:
-    from citeflow.experiments.search_space import DEFAULT
-
-    return f"\b\nThe space that is searched without --space:\n{DEFAULT}"
-
-
-class SearchCommand(options.RecordCommand):
-    """A command whose help ends with the search space that is the default."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Import the search space as late as this."""
-        self.epilog = _search_space_help()
-        super().format_epilog(ctx, formatter)
+SPACES = "The space that is searched without --space:\n\n" + "\n".join(
+    f"\b\n{name}\n{task.search_space}" for name, task in TASKS.items()
+)
 
 
-@click.command(cls=SearchCommand)
+@click.command(cls=options.RecordCommand, epilog=SPACES)
 @click.option(
     "--space",
     type=options.YamlText(),
@@ -146,10 +135,12 @@ def tune(
 
     paths = local.paths()
     own = {"space": space, "trials": trials, "parallel": parallel, "workers": workers}
-    _run_pipeline("tune", own, paths=paths, local=local, settings=settings.of_citations())
+    resolved = settings.resolve()
+    _run_pipeline("tune", own, paths=paths, local=local, settings=resolved)
     folder = paths.published
     _print_table(folder / "tuning.md")
-    report = Report.read(folder)
+    results = get_task(resolved.task).results(folder)
+    protocols = results.report.compared().mrr_by_protocol
     summary = records.load(Summary, files.read_json(folder / SUMMARY), name=SUMMARY)
     emit(
         {
@@ -159,9 +150,9 @@ def tune(
             "report": str(folder / "report.html"),
             "model": str(folder / "model"),
             "logs": str(paths.logs),
-            **summary.model_dump(),
-            "test": report.test.model_dump(by_alias=True),
-            "test_mrr_by_protocol": report.mrr_by_protocol,
+            **summary.model_dump(exclude_defaults=True),
+            "test": results.test(),
+            **({"test_mrr_by_protocol": protocols} if protocols else {}),
         }
     )
 

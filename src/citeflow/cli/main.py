@@ -13,7 +13,6 @@ from click.shell_completion import shell_complete
 
 from citeflow import __version__, own_model
 from citeflow.cli import options
-from citeflow.config import CITATION
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
 from citeflow.tasks import get_task
 from citeflow.utils.logging import emit, log
@@ -178,8 +177,6 @@ def run(
     from citeflow.reporting import mlflow_client
     from citeflow.reporting.publish import check_output_folders
 
-    if deploy and resolved.task != CITATION:
-        raise ConfigError("--deploy", resolved.task, hint="only a model of citations can be served")
     if deploy and own_model.has_code(resolved):
         raise ConfigError("--deploy", "model.code", hint="such a model cannot be served")
     paths = local.paths()
@@ -191,9 +188,8 @@ def run(
         "workers": here.workers,
         "launcher": here.launcher,
         "out_dir": str(folder),
+        "deploy": deploy,
     }
-    if resolved.task == CITATION:
-        own["deploy"] = deploy
     arguments = {**shared, **own}
     compiled = PIPELINES[resolved.task].compiled()
     with local.started(paths):

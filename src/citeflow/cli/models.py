@@ -3,17 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 import click
 
 from citeflow.cli import options
-from citeflow.config import EvaluationConfig
 from citeflow.reporting import registered_models
 from citeflow.utils.logging import emit
 
 F = TypeVar("F", bound=Callable[..., object])
-PROTOCOLS = get_args(EvaluationConfig.model_fields["protocol"].annotation)
 
 
 def named(function: F) -> F:
@@ -48,15 +46,16 @@ def list_(name: str) -> None:
 @click.argument("other", default=registered_models.CHAMPION)
 @named
 def compare(version: str, other: str, name: str) -> None:
-    """Print the test MRR of two versions by each protocol: the candidate beside the champion."""
+    """Print the test scores of two versions by each protocol: the candidate beside the champion."""
     found = [registered_models.find(name, each) for each in (version, other)]
     first, second = (each.scores for each in found)
     for protocol in first.keys() | second.keys():
         pair = (first.get(protocol), second.get(protocol))
+        labels = [f"version {each.number}" for each in found]
         emit(
             {
                 "protocol": protocol,
-                **{f"version {each.number}": mrr for each, mrr in zip(found, pair, strict=True)},
+                **dict(zip(labels, pair, strict=True)),
                 "difference": None if None in pair else first[protocol] - second[protocol],
             }
         )
@@ -66,10 +65,10 @@ def compare(version: str, other: str, name: str) -> None:
 @click.argument("version", default=registered_models.CANDIDATE)
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
-    default="all",
-    show_default=True,
-    help="The test MRR that has to be higher than the champion's.",
+    default="",
+    metavar="NAME",
+    help="Of the test score that has to be higher than the champion's: ogb, all, hard or cold; by"
+    " default all, and of classifiers test, their accuracy.",
 )
 @click.option("--force", is_flag=True, help="Promote it whatever its figures are.")
 @named

@@ -216,7 +216,7 @@ class Settings:
         """
         resolved = self.resolve()
         if not isinstance(resolved, Config):
-            hint = "`citeflow run` and `citeflow compare` are"
+            hint = "`citeflow run`, `compare`, `scaling` and `tune` are"
             raise ConfigError("not a command of the task", resolved.task, hint=hint)
         return resolved
 
@@ -505,7 +505,7 @@ def require(*packages: str, hint: str = INSTALL) -> None:
 
 
 def find_model(run: str, data_root: Path) -> Path:
-    """Return the TrainedModel of a run that predicts citations.
+    """Return the TrainedModel of a run.
 
     Args:
         run: the --out folder of a run, a model, the name of a run below the data root, or a model
@@ -514,7 +514,6 @@ def find_model(run: str, data_root: Path) -> Path:
 
     Raises:
         NotFoundError: there is none.
-        ConfigError: it is one of another task.
         UnavailableError: MLflow does not answer.
     """
     if run.startswith("models:/"):
@@ -525,9 +524,21 @@ def find_model(run: str, data_root: Path) -> Path:
     named = data_root / "runs" / run
     for path in (folder / "model", folder, named / "model"):
         if (path / "model.json").is_file():
-            if (task := task_of(path, TRAINED_MODEL).name) != CITATION:
-                hint = f"a model of {task} can be neither asked nor served"
-                raise ConfigError("not a model of citations", path, hint=hint)
             return path
     hint = "name the --out folder of a run, its model, or a run below the --data-root"
     raise NotFoundError("no model here", folder, hint=hint)
+
+
+def find_citation_model(run: str, data_root: Path) -> Path:
+    """Return the TrainedModel of a run that predicts citations.
+
+    The arguments and errors are those of `find_model`, and:
+
+    Raises:
+        ConfigError: it is one of another task.
+    """
+    model = find_model(run, data_root)
+    if (task := task_of(model, TRAINED_MODEL).name) != CITATION:
+        hint = f"`citeflow serve` answers with a model of {task}"
+        raise ConfigError("not a model of citations", model, hint=hint)
+    return model

@@ -118,7 +118,7 @@ def predict(
     MLflow's registry such as models:/citeflow@champion. The paper is one of the graph (--paper), or
     a new one, of which any of --text, --references and --features is enough.
     """
-    model = options.find_model(run, data_root)
+    model = options.find_citation_model(run, data_root)
     options.require("torch")
     from citeflow.evaluation.answers import Wanted
 

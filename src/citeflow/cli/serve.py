@@ -8,15 +8,10 @@ from pathlib import Path
 import click
 
 from citeflow import files
-from citeflow.artifacts import (
-    PREPARED_GRAPH,
-    SERVING_INDEX,
-    TRAINED_MODEL,
-    LocalArtifact,
-    resolve_artifact,
-)
+from citeflow.artifacts import SERVING_INDEX, TRAINED_MODEL
 from citeflow.cli import options
 from citeflow.errors import NotFoundError
+from citeflow.tasks import task_of
 from citeflow.utils.logging import emit
 
 INSTALL = "pip install '.[train,serve]' in a checkout of citeflow"
@@ -44,22 +39,11 @@ def index(run: str, out: Path | None, data_root: Path) -> None:
     """Write the folder that a server answers from.
 
     RUN is the --out folder of a run, a model, or the name of a run below the data root. The graph
-    that the model was trained on has to lie below the data root; the index needs neither.
+    of a model of citations has to lie below the data root; the index needs neither of them.
     """
     model = options.find_model(run, data_root)
     options.require("torch", hint=INSTALL)
-    from citeflow import stages
-
-    made = LocalArtifact()
-    stages.index(
-        LocalArtifact.open(model, TRAINED_MODEL, data_root),
-        "",
-        LocalArtifact.open(_graph_of(model, data_root), PREPARED_GRAPH, data_root),
-        data_root=str(data_root),
-        index=made,
-        out_dir=str(out or _folder_of(model)),
-    )
-    folder = resolve_artifact(made, SERVING_INDEX, str(data_root))
+    folder = _write(model, out or _folder_of(model), data_root)
     manifest = files.read_manifest(folder, SERVING_INDEX)
     emit({"path": str(folder), "sha256": manifest.sha256, **manifest.facts})
 
@@ -130,7 +114,7 @@ where = options.grouped(
 @click.option("--watch", is_flag=True, help="Take up the index that replaces this one.")
 @options.data_root
 def serve(source: str, where: Where, watch: bool, data_root: Path) -> None:
-    """Answer over HTTP which citations papers lack.
+    """Answer over HTTP which citations papers lack, or what pictures show.
 
     SOURCE is the folder of an index, or a run or a model, whose index is made if it is not there.
     With --watch it may be a link, and a path with a slash need not exist yet; of a model of
@@ -197,7 +181,7 @@ def _find_source(source: str, data_root: Path, *, watch: bool) -> tuple[Path, bo
         NotFoundError: it is neither an index nor a run.
     """
     folder = Path(source).expanduser().absolute()
-    if (folder / "embedding.npy").is_file():
+    if files.is_whole(folder, SERVING_INDEX):
         return folder, False
     try:
         return options.find_model(source, data_root), True
@@ -218,9 +202,13 @@ def _may_come(source: str, folder: Path) -> bool:
 
 
 def _write_beside(model: Path, data_root: Path) -> Path:
-    from citeflow.serving.index import write_index  # no stage, which handles signals: a thread
+    return _write(model, _folder_of(model), data_root)
 
-    return write_index(model, _graph_of(model, data_root), _folder_of(model))
+
+def _write(model: Path, folder: Path, data_root: Path) -> Path:
+    """Write an index; no stage, which handles signals: servers call it from a thread."""
+    task = task_of(model, TRAINED_MODEL)
+    return task.write_index(model, folder, find_data=lambda: _graph_of(model, data_root))
 
 
 def _graph_of(model: Path, data_root: Path) -> Path:

@@ -38,7 +38,7 @@ def comparison_report(
     metrics: Metrics,
 ) -> None:
     """Publish the table and the plots of the models, on the volume and on the run page."""
-    outcomes = trials.read_compared(RunPaths(Path(data_root), run), report_sha256s)
+    outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
     ranked = significance.rank_models(outcomes)
     dataset = outcomes[0].report.dataset
     experiment = RunPaths(Path(data_root), run)

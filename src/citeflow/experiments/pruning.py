@@ -36,7 +36,7 @@ def pruning(
 
     Args:
         trial: trial of the training.
-        read_validations: reads the validation MRRs so far.
+        read_validations: reads the validation scores so far.
         may_prune: whether the pruner is asked at all.
 
     Raises:

@@ -7,6 +7,7 @@ from citeflow.experiments import scaling_page, speedup, trials
 from citeflow.experiments.trials import Share
 from citeflow.kubernetes.launchers import LOCAL
 from citeflow.paths import RunPaths
+from citeflow.tasks import get_task
 from citeflow.utils import system
 from citeflow.utils.logging import log
 
@@ -46,12 +47,14 @@ def scaling_report(
     outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
     cores = system.num_cores() if launcher == LOCAL else None
     rows = speedup.build_rows(outcomes, cores=cores)
-    dataset = outcomes[0].report.dataset
+    report = outcomes[0].report
+    compared = report.compared()
+    labels = scaling_page.Labels.of(get_task(report.config.task), compared)
     experiment = RunPaths(Path(data_root), run)
     texts = {
-        "scaling.md": scaling_page.render_markdown(dataset, rows, cores=cores),
-        "scaling.html": scaling_page.render_html(dataset, rows, cores=cores),
-        "scaling.csv": speedup.to_csv(rows),
+        "scaling.md": scaling_page.render_markdown(report.dataset, rows, labels, cores=cores),
+        "scaling.html": scaling_page.render_html(report.dataset, rows, labels, cores=cores),
+        "scaling.csv": speedup.to_csv(rows, compared.names[1:]),
     }
     out = trials.write_results(experiment, out_dir, texts, summary=summary, page=page)
     speed_ups = {

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from citeflow import config
-from citeflow.config import Config
+from citeflow.config import C, TaskConfig
 from citeflow.errors import ConfigError, MissingPackageError
 from citeflow.experiments.trials import MAX_TRIALS
+from citeflow.tasks import get_task
 from citeflow.utils import records
 from citeflow.utils.records import Bool, Float, Record, convert, nearest
 
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
         FloatDistribution,
         IntDistribution,
     )
-
-
-DEFAULT = """\
-train.lr: {low: 0.002, high: 0.1, log: true}
-train.num_negatives: {low: 64, high: 1024, log: true}
-model.dropout: {low: 0.0, high: 0.6}
-model.hidden_channels: [64, 128, 256]
-model.num_layers: {low: 1, high: 3}
-"""
-"""The space that is searched unless another is given."""
 
 FIXED = ("train.seed", "train.num_validations")
 """Settings of the searched sections in which trials must not differ: they would not compare."""
@@ -52,21 +43,22 @@ class Bounds(Record):
     """Sample uniformly in the logarithm."""
 
 
-def from_yaml(text: str, base: Config) -> Space:
-    """Read a search space from YAML text; an empty one is DEFAULT.
+def from_yaml(text: str, base: TaskConfig) -> Space:
+    """Read a search space from YAML text; an empty one is the default of the task.
 
     Args:
         text: full names of settings, each with bounds or a list of values.
-        base: all other settings, with which each bound and each value has to make a valid Config.
+        base: all other settings, with which each bound and each value has to be valid.
 
     Raises:
         ConfigError: a name is unknown (the hint has the nearest one), or a value does not fit.
         MissingPackageError: Optuna is not installed.
     """
-    return from_dict(records.parse_yaml(text.strip() or DEFAULT, "space"), base)
+    default = get_task(base.task).search_space
+    return from_dict(records.parse_yaml(text.strip() or default, "space"), base)
 
 
-def from_dict(entries: Mapping[str, object], base: Config) -> Space:
+def from_dict(entries: Mapping[str, object], base: TaskConfig) -> Space:
     """Read a search space from plain values; otherwise as `from_yaml`."""
     if not entries:
         raise ConfigError("space must hold settings", "none", hint=f"train.lr: {EXAMPLE}")
@@ -92,17 +84,17 @@ def to_yaml(space: Space) -> str:
     return yaml.safe_dump(to_dict(space), sort_keys=False, default_flow_style=None)
 
 
-def values_of(base: Config, space: Space) -> dict[str, Value]:
+def values_of(base: TaskConfig, space: Space) -> dict[str, Value]:
     """Return the values of the settings that a space searches."""
-    return {key: _value_of(base, key) for key in space}
+    return {key: value_of(base, key) for key in space}
 
 
-def contains(space: Space, base: Config) -> bool:
+def contains(space: Space, base: TaskConfig) -> bool:
     """Return whether settings are within a space."""
     from optuna.distributions import CategoricalDistribution
 
     for key, distribution in space.items():
-        value = _value_of(base, key)
+        value = value_of(base, key)
         if isinstance(distribution, CategoricalDistribution):
             if value not in distribution.choices:
                 return False
@@ -111,7 +103,7 @@ def contains(space: Space, base: Config) -> bool:
     return True
 
 
-def apply(base: Config, values: Mapping[str, Value]) -> Config:
+def apply(base: C, values: Mapping[str, Value]) -> C:
     """Return settings with other values for some of them.
 
     Raises:
@@ -147,14 +139,14 @@ def check_trials(trials: int, parallel: int) -> None:
 
 
 def _distribution(
-    key: str, entry: object, base: Config
+    key: str, entry: object, base: TaskConfig
 ) -> "FloatDistribution | IntDistribution | CategoricalDistribution":
     try:
         from optuna.distributions import CategoricalDistribution
     except ImportError:
         raise MissingPackageError("package is not installed", "optuna", hint=INSTALL) from None
-    _check_searchable(key)
-    kind = type(_value_of(base, key))
+    _check_searchable(key, base)
+    kind = type(value_of(base, key))
     if isinstance(entry, Mapping):
         numbers = _range(key, entry, kind)
         for bound in (numbers.low, numbers.high):
@@ -189,8 +181,8 @@ def _range(
     return FloatDistribution(low, high, log=bounds.log)
 
 
-def _check_searchable(key: str) -> None:
-    known = config.all_keys()
+def _check_searchable(key: str, base: TaskConfig) -> None:
+    known = records.field_names(type(base))
     searchable = [
         name for name in known if name.startswith(("model.", "train.")) and name not in FIXED
     ]
@@ -201,7 +193,8 @@ def _check_searchable(key: str) -> None:
         raise ConfigError("unknown setting", key, hint=nearest(key, searchable))
 
 
-def _value_of(base: Config, key: str) -> Value:
+def value_of(base: TaskConfig, key: str) -> Value:
+    """Return a setting by its full name."""
     section, _, name = key.partition(".")
     value: Value = getattr(getattr(base, section), name)
     return value

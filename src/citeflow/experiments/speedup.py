@@ -6,11 +6,10 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from citeflow.config import CITATION
 from citeflow.experiments.trials import Outcome
-from citeflow.report import Report
+from citeflow.report import ComparedReport
 from citeflow.reporting import formatting
-
-PUBLISHED_AS = "github.com/0M1J/kubeflow-GNN, ogbl-citation2 on 3 nodes of 2 cores, gloo"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +28,14 @@ class Row:
     """Speed-up over the growth of the workers; 1 is linear scaling."""
 
     positives_per_s: float | None = None
-    """Citations trained on in a second, all workers together."""
+    """Samples trained on in a second, all workers together."""
 
-    accuracy: float | None = None
-    mrr: float | None = None
-    """Of the test, among random papers."""
+    test: float | None = None
+    """Score on the test."""
+    second: float | None = None
+    """One more figure of the test."""
     mrr_by_protocol: Mapping[str, float] = field(default_factory=dict)
+    """Test MRR in all protocols that were measured."""
     cpu_cores: float | None = None
     """Mean cores in use by all workers."""
 
@@ -44,7 +45,7 @@ class Row:
     more_workers_than_cores: bool = False
 
 
-def build_rows(outcomes: Sequence[Outcome[Report]], *, cores: int | None) -> list[Row]:
+def build_rows(outcomes: Sequence[Outcome[ComparedReport]], *, cores: int | None) -> list[Row]:
     """Build a row for each training, ordered by epochs and workers.
 
     Args:
@@ -53,15 +54,15 @@ def build_rows(outcomes: Sequence[Outcome[Report]], *, cores: int | None) -> lis
     """
     rows = []
     for outcome in outcomes:
-        train = outcome.report.train
+        train, compared = outcome.report.train, outcome.report.compared()
         row = Row(
             workers=train.workers,
-            epochs=outcome.report.config.train.epochs,
+            epochs=compared.epochs,
             seconds=train.seconds,
             positives_per_s=train.positives_per_s,
-            accuracy=outcome.report.test.accuracy,
-            mrr=outcome.report.test.mrr,
-            mrr_by_protocol=outcome.report.mrr_by_protocol,
+            test=compared.test,
+            second=compared.second,
+            mrr_by_protocol=compared.mrr_by_protocol,
             cpu_cores=train.cpu_cores,
             peak_memory_bytes=train.peak_memory_bytes,
             more_workers_than_cores=cores is not None and train.workers > cores,
@@ -82,16 +83,23 @@ def compute_speed_ups(rows: Sequence[Row]) -> list[Row]:
     return compared
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """Format rows as CSV with a header; units are those of `Row`."""
+def to_csv(rows: Sequence[Row], names: tuple[str, str]) -> str:
+    """Format rows as CSV with a header; units are those of `Row`.
+
+    Args:
+        rows: result of `build_rows`.
+        names: of the columns with the two figures of the test.
+    """
     text = io.StringIO()
-    names = [each.name for each in dataclasses.fields(Row) if each.name != "mrr_by_protocol"]
+    figures = [each.name for each in dataclasses.fields(Row) if each.name != "mrr_by_protocol"]
     protocols = [name for name in formatting.PROTOCOLS if name in rows[0].mrr_by_protocol]
+    named = dict(zip(("test", "second"), names, strict=True))
+    header = [named.get(name, name) for name in figures]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, *(f"{protocol}_mrr" for protocol in protocols)])
+    writer.writerow([*header, *(f"{protocol}_mrr" for protocol in protocols)])
     for row in rows:
-        figures = [getattr(row, name) for name in names]
-        writer.writerow([*figures, *(row.mrr_by_protocol.get(name) for name in protocols)])
+        values = [getattr(row, name) for name in figures]
+        writer.writerow([*values, *(row.mrr_by_protocol.get(name) for name in protocols)])
     return text.getvalue()
 
 
@@ -106,11 +114,25 @@ def _published_rows() -> list[Row]:
     }
     return compute_speed_ups(
         [
-            Row(workers=workers, epochs=epochs, seconds=60 * minutes, accuracy=accuracy)
+            Row(workers=workers, epochs=epochs, seconds=60 * minutes, second=accuracy)
             for (epochs, workers), (minutes, accuracy) in minutes_and_accuracy.items()
         ]
     )
 
 
-PUBLISHED = _published_rows()
-"""The student result that citeflow grew out of; the published code does not reach its accuracy."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """A result of others, beside which the page shows an experiment."""
+
+    source: str
+    rows: Sequence[Row]
+
+
+PUBLISHED = {
+    CITATION: Published(
+        source="github.com/0M1J/kubeflow-GNN, ogbl-citation2 on 3 nodes of 2 cores, gloo",
+        rows=_published_rows(),
+    )
+}
+"""By task. That of citations is the student result that citeflow grew out of; the published code
+does not reach its accuracy."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy
+import yaml
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
@@ -24,12 +25,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from citeflow import config, files
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, NotFoundError, TrainingError, UnavailableError
 from citeflow.experiments import search_space
 from citeflow.experiments.pruning import Pruned, pruning
 from citeflow.experiments.search_space import Space, Value
 from citeflow.paths import RunPaths
+from citeflow.tasks import get_task, load_settings
 from citeflow.utils.logging import log, redact_url
 
 STORAGE_VARIABLE = "CITEFLOW_STUDY_STORAGE"
@@ -52,18 +54,18 @@ DEFINITION = "citeflow"
 class Definition:
     """The space of a study, and what all of its trials share."""
 
-    base: Config
+    base: TaskConfig
     """Settings that the search starts from."""
 
     space: Space
     workers: int
     graph_sha256: str
-    """Digest of the PreparedGraph."""
+    """Digest of the prepared data."""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, for an attribute of the study."""
         return {
-            "settings": self.base.to_dict(),
+            "settings": yaml.safe_load(config.to_yaml(self.base)),
             "space": search_space.to_dict(self.space),
             "workers": self.workers,
             "graph": self.graph_sha256,
@@ -157,7 +159,7 @@ def read_definition(run: RunPaths) -> Definition:
     """
     with open_storage(run) as storage:
         content = _load(storage, run).user_attrs[DEFINITION]
-    base = config.from_dict(content["settings"])
+    base = load_settings(text=yaml.safe_dump(content["settings"]))
     return Definition(
         base=base,
         space=search_space.from_dict(content["space"], base),
@@ -182,7 +184,7 @@ def search(
     numbers: Iterable[int],
     definition: Definition,
     *,
-    train: Callable[[RunPaths, Config], float],
+    train: Callable[[RunPaths, TaskConfig], float],
     read_validations: Callable[[RunPaths], Sequence[float]],
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -194,8 +196,8 @@ def search(
         run: paths of the search.
         numbers: numbers of the trials.
         definition: definition of the study.
-        train: trains a run, and returns its validation MRR.
-        read_validations: reads the validation MRRs of a run so far.
+        train: trains a run, and returns its validation score.
+        read_validations: reads the validation scores of a run so far.
         is_stopped: whether no further trial may start.
 
     Raises:
@@ -207,7 +209,7 @@ def search(
         for number in numbers:
             if is_stopped():
                 break
-            study.sampler = _sampler(definition.base.train.seed, number)
+            study.sampler = _sampler(_train_setting(definition.base, "seed"), number)
             trial = _start_trial(study, storage, number)
             if trial is not None:
                 _train_trial(trial, run, definition, train, read_validations)
@@ -231,7 +233,7 @@ def _train_trial(
     trial: Trial,
     run: RunPaths,
     definition: Definition,
-    train: Callable[[RunPaths, Config], float],
+    train: Callable[[RunPaths, TaskConfig], float],
     read_validations: Callable[[RunPaths], Sequence[float]],
 ) -> None:
     """Train one trial, and record its end in the study."""
@@ -241,12 +243,12 @@ def _train_trial(
     trial.set_user_attr("values", values)
     settings = search_space.apply(definition.base, values)
     state = TrialState.COMPLETE
-    mrr = None
+    score = None
     spent_s = trial.user_attrs.get("seconds", 0.0)  # before the search was stopped
     started = time.monotonic()
     try:
         with pruning(trial, lambda: read_validations(paths), may_prune=trial.number > 0):
-            mrr = train(paths, settings)
+            score = train(paths, settings)
     except Pruned:
         state = TrialState.PRUNED
     except TrainingError as error:
@@ -254,9 +256,10 @@ def _train_trial(
         trial.set_user_attr("error", f"{error.what}: {error.value}")
     finally:
         trial.set_user_attr("seconds", spent_s + time.monotonic() - started)
-    trial.study.tell(trial, mrr, state=state)
-    score = {} if mrr is None else {"valid_mrr": mrr}
-    log("tune", f"trial {state.name.lower()}", trial=trial.number, **score)
+    trial.study.tell(trial, score, state=state)
+    name = get_task(definition.base.task).names.score
+    reached = {} if score is None else {name: score}
+    log("tune", f"trial {state.name.lower()}", trial=trial.number, **reached)
 
 
 def _suggest_values(trial: Trial, definition: Definition) -> dict[str, Value]:
@@ -293,11 +296,15 @@ def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
         )
 
 
-def _pruner(base: Config) -> optuna.pruners.MedianPruner:
+def _train_setting(base: TaskConfig, name: str) -> int:
+    return int(search_space.value_of(base, f"train.{name}"))
+
+
+def _pruner(base: TaskConfig) -> optuna.pruners.MedianPruner:
     """Make a pruner that ends trials worse than the median of the others at the same validation."""
     return optuna.pruners.MedianPruner(
         n_startup_trials=STARTUP_TRIALS,
-        n_warmup_steps=round(WARM_UP * base.train.num_validations),
+        n_warmup_steps=round(WARM_UP * _train_setting(base, "num_validations")),
         n_min_trials=3,
     )
 

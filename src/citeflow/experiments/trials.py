@@ -4,7 +4,7 @@ A trial is a whole run, named `<experiment>/<trial>`, as are its folders below `
 TensorBoard shows all trials of an experiment on common axes with `--logdir logs/<experiment>`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -15,7 +15,7 @@ from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, CorruptError
 from citeflow.kubernetes.job_spec import MAX_WORKERS
 from citeflow.paths import RunPaths
-from citeflow.report import ComparedReport, Curves, Report, RunReport
+from citeflow.report import ComparedReport, Curves, RunReport
 from citeflow.reporting.links import REPORTS, VARIABLES, find_links
 from citeflow.tasks import get_task, load_settings
 from citeflow.utils import records
@@ -270,19 +270,8 @@ class _Plan(Record):
     trials: tuple[_PlannedTrial, ...]
 
 
-def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[Report]]:
-    """Read the reports of an experiment's trials, whose task is citation, from the volume.
-
-    The arguments and errors are those of `read_compared`.
-    """
-    return [
-        Outcome(name=trial.name, report=Report.read(folder), curves=Curves.read(folder))
-        for trial, folder in _reports(run, sha256s)
-    ]
-
-
-def read_compared(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[ComparedReport]]:
-    """Read the reports of an experiment's trials from the volume, whatever their task is.
+def read_outcomes(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[ComparedReport]]:
+    """Read the reports of an experiment's trials from the volume.
 
     Args:
         run: paths of the experiment.
@@ -292,24 +281,16 @@ def read_compared(run: RunPaths, sha256s: Iterable[str]) -> list[Outcome[Compare
         NotFoundError: a report is missing.
         CorruptError: one is damaged, or was made by another experiment.
     """
-    return [
-        Outcome(
-            name=trial.name,
-            report=get_task(trial.config.task).results(folder).report,
-            curves=Curves.read(folder),
-        )
-        for trial, folder in _reports(run, sha256s)
-    ]
-
-
-def _reports(run: RunPaths, sha256s: Iterable[str]) -> Iterator[tuple[Trial, Path]]:
     made = set(" ".join(sha256s).split())
+    outcomes = []
     for trial in read_plan(run):
-        made_by = RunPaths(run.data_root, trial.run_name)
-        if files.verify(made_by.report, EVAL_REPORT).sha256 not in made:
+        folder = RunPaths(run.data_root, trial.run_name).report
+        if files.verify(folder, EVAL_REPORT).sha256 not in made:
             what = "not the report that this experiment made"
-            raise CorruptError(what, made_by.report, hint=NAME_TAKEN)
-        yield trial, made_by.report
+            raise CorruptError(what, folder, hint=NAME_TAKEN)
+        report = get_task(trial.config.task).results(folder).report
+        outcomes.append(Outcome(name=trial.name, report=report, curves=Curves.read(folder)))
+    return outcomes
 
 
 def write_results(

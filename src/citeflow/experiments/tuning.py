@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from citeflow import config, files
 from citeflow.artifacts import (
-    PREPARED_GRAPH,
     TRAINED_MODEL,
     Artifact,
     Metrics,
@@ -16,7 +15,7 @@ from citeflow.artifacts import (
     resolve_artifact,
     set_metadata,
 )
-from citeflow.config import Config
+from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError, TrainingError
 from citeflow.experiments import search_space, study, tuning_page
 from citeflow.experiments.study import Definition
@@ -26,14 +25,11 @@ from citeflow.files import termination_message
 from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
 from citeflow.stages import TrainingRequest, fit
+from citeflow.tasks import get_task, load_settings
 from citeflow.utils.logging import log
 from citeflow.utils.records import Record
 
 SUMMARY = "tuning.json"
-
-CURVES = {"ogb": "valid/mrr", "hard": "valid/hard_mrr", "all": "valid/hard_mrr"}
-"""Curve of a training by which its trial may be pruned, by protocol: MRR among all papers is about
-that among the hard ones."""
 
 
 class Summary(Record):
@@ -42,8 +38,8 @@ class Summary(Record):
     verdict: str
     options: str
     """Options of a command that trains with the best settings."""
-    protocol: str
-    """Protocol of the validation MRR that trials were compared by."""
+    protocol: str = ""
+    """Protocol of the validation score that trials were compared by, where the task has several."""
 
 
 class BestTrial(NamedTuple):
@@ -77,13 +73,14 @@ def create_study(
         raise ConfigError("parallel trials need a database", f"parallel={parallel}", hint=hint)
     paths = RunPaths(Path(data_root), share["run"])
     check_output_folders(paths.data_root, paths.published)
-    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
-    base = config.from_yaml(settings)
+    base = load_settings(text=settings)
+    kind = get_task(base.task).prepared_kind
+    prepared = resolve_artifact(graph, kind, data_root)
     definition = Definition(
         base=base,
         space=search_space.from_yaml(space, base),
         workers=workers,
-        graph_sha256=files.read_manifest(prepared, PREPARED_GRAPH).sha256,
+        graph_sha256=files.read_manifest(prepared, kind).sha256,
     )
     study.create_or_resume(paths, definition, trials)
     take_name(paths, share["run_id"])
@@ -105,60 +102,52 @@ def train_trials(
     data_root: str,
 ) -> str:
     """Train the trials of one process, one after the other; return their numbers."""
-    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
     paths = RunPaths(Path(data_root), run)
+    definition = study.read_definition(paths)
+    task = get_task(definition.base.task)
+    prepared = resolve_artifact(graph, task.prepared_kind, data_root)
     request = TrainingRequest(launcher, job, workers, run_id)
 
-    def train(trial: RunPaths, settings: Config) -> float:
-        return score(fit(prepared, trial, settings, request), prepared, settings)
+    def train(trial: RunPaths, settings: TaskConfig) -> float:
+        model = fit(prepared, trial, settings, request)
+        return task.validation_score(model, data=prepared, settings=settings)
 
     def is_stopped() -> bool:
         check_name_held(paths, run_id)
         return termination_message.read() is not None
 
-    definition = study.read_definition(paths)
-    protocol = definition.base.evaluation.protocol
+    curve = task.criterion(definition.base).curve
     study.search(
         paths,
         map(int, trials.split()),
         definition,
         train=train,
-        read_validations=lambda trial: read_validations(trial.logs, protocol),
+        read_validations=lambda trial: read_validations(trial.logs, curve),
         is_stopped=is_stopped,
     )
     return trials
 
 
-def score(model: Path, graph: Path, settings: Config) -> float:
-    """Return the validation MRR of a trained model in the protocol that the settings name."""
-    protocol = settings.evaluation.protocol
-    if protocol == "ogb":
-        return files.read_manifest(model, TRAINED_MODEL).number("valid_mrr")
-    from citeflow.evaluation import protocols, trained_model
-    from citeflow.graph.prepared import PreparedGraph
-
-    return protocols.validation_mrr(trained_model.load(model), PreparedGraph.open(graph), protocol)
-
-
-def read_validations(logs: Path, protocol: str) -> Sequence[float]:
-    """Read the validation MRRs of a training from its event files, the latest of each step.
-
-    No validation tells how a training stands in `cold`: there are none then.
+def read_validations(logs: Path, curve: str) -> Sequence[float]:
+    """Read the validation scores of a training from its event files, the latest of each step.
 
     The logs are the only thing that a process of this machine and a pod both write in training.
+
+    Args:
+        logs: folder of the event files.
+        curve: tag of the score; empty where no validation measures it, and there are none then.
     """
-    mrr_by_step: dict[int, float] = {}
-    tag = CURVES.get(protocol)
-    if tag is None:
+    score_by_step: dict[int, float] = {}
+    if not curve:
         return []
     for path in sorted(logs.glob(f"events.out.tfevents.*.{event_files.TRAIN}")):
         first = event_files.first_step(path)
         # A training that is resumed repeats the steps since its checkpoint.
         if first is not None:
-            mrr_by_step = {step: mrr for step, mrr in mrr_by_step.items() if step < first}
-        for scalar in event_files.read_scalars(path, tag):
-            mrr_by_step[scalar.step] = scalar.value
-    return list(mrr_by_step.values())
+            score_by_step = {step: score for step, score in score_by_step.items() if step < first}
+        for scalar in event_files.read_scalars(path, curve):
+            score_by_step[scalar.step] = scalar.value
+    return list(score_by_step.values())
 
 
 @component_entrypoint()
@@ -177,12 +166,14 @@ def tuning_report(
     paths = RunPaths(Path(data_root), run)
     num_trials = sum(len(numbers.split()) for numbers in shares)
     definition = study.read_definition(paths)
-    prepared = resolve_artifact(graph, PREPARED_GRAPH, data_root)
+    task = get_task(definition.base.task)
+    prepared = resolve_artifact(graph, task.prepared_kind, data_root)
     result = SearchResult(
         run=run,
-        dataset=files.read_manifest(prepared, PREPARED_GRAPH).text("dataset"),
+        dataset=files.read_manifest(prepared, task.prepared_kind).text("dataset"),
         trials=study.read_trials(paths, num_trials),
-        protocol=definition.base.evaluation.protocol,
+        names=task.names,
+        criterion=task.criterion(definition.base),
     )
     best = result.best
     if best is None:
@@ -202,16 +193,15 @@ def tuning_report(
     }
     out = write_results(paths, "", texts, summary=summary, page=page)
     outcome = Summary(
-        verdict=tuning_page.verdict(result), options=options, protocol=result.protocol
+        verdict=tuning_page.verdict(result), options=options, protocol=result.criterion.protocol
     )
     files.write_json(out / SUMMARY, outcome.model_dump())
     folder = study.trial_run(paths, best.number).model
     sha256 = set_metadata(model, folder, TRAINED_MODEL, data_root)
     files.copy_directory(folder, Path(model.path))
-    mrr = "valid_mrr" if result.protocol == "ogb" else f"valid_{result.protocol}_mrr"
     figures = {
-        f"best_{mrr}": best.value,
-        f"default_{mrr}": result.default_mrr,
+        f"best_{result.criterion.name}": best.value,
+        f"default_{result.criterion.name}": result.default_score,
         "trials": num_trials,
     }
     log_metrics(metrics, figures)

@@ -21,10 +21,11 @@ from citeflow.reporting import formatting, markdown, plots
 from citeflow.reporting.html import Section, Text, render_page
 from citeflow.reporting.plots import COLOURS, STYLE, Plot
 from citeflow.reporting.tables import Table
+from citeflow.tasks.names import Criterion, Names
 
 OVERFITTED = (
-    "The best of many trials looks better on the citations it was chosen by than it is; "
-    "its {}, on citations that no trial has seen, is in report.html."
+    "The best of many trials looks better on the {samples} it was chosen by than it is; "
+    "its {test}, on {samples} that no trial has seen, is in report.html."
 )
 OPTUNA_COLOURS = {"#1f77b4": "blue", "#d62728": "vermillion"}
 """Colours of Optuna's plots, and the page's in their place, which turn dark with it."""
@@ -37,24 +38,21 @@ class SearchResult:
     run: str
     dataset: str
     trials: Sequence[FrozenTrial]
-    protocol: str = "ogb"
-    """Protocol of the validation MRR that trials are compared by."""
-
-    @property
-    def score_name(self) -> str:
-        """Name of that MRR."""
-        return formatting.in_protocol("Validation MRR", self.protocol)
+    names: Names
+    """Words of the task."""
+    criterion: Criterion
+    """The validation score that trials are compared by."""
 
     @property
     def best(self) -> FrozenTrial | None:
-        """The complete trial with the highest validation MRR."""
-        complete = [trial for trial in self.trials if valid_mrr(trial) is not None]
-        return max(complete, key=lambda trial: (valid_mrr(trial), -trial.number), default=None)
+        """The complete trial with the highest validation score."""
+        complete = [trial for trial in self.trials if valid_score(trial) is not None]
+        return max(complete, key=lambda trial: (valid_score(trial), -trial.number), default=None)
 
     @property
-    def default_mrr(self) -> float | None:
-        """Validation MRR of the settings that the search started from."""
-        return next((valid_mrr(trial) for trial in self.trials if trial.number == 0), None)
+    def default_score(self) -> float | None:
+        """Validation score of the settings that the search started from."""
+        return next((valid_score(trial) for trial in self.trials if trial.number == 0), None)
 
     @property
     def keys(self) -> list[str]:
@@ -63,18 +61,18 @@ class SearchResult:
         return list(next((each for each in values if each), {}))
 
 
-def valid_mrr(trial: FrozenTrial) -> float | None:
-    """Return the validation MRR of a complete trial; a pruned one has none."""
+def valid_score(trial: FrozenTrial) -> float | None:
+    """Return the validation score of a complete trial; a pruned one has none."""
     return trial.value if trial.state == TrialState.COMPLETE else None
 
 
 def verdict(result: SearchResult) -> str:
     """Say in a sentence whether the best trial beats the settings that the search started from."""
     best = result.best
-    default = result.default_mrr
+    default = result.default_score
     if best is None or best.value is None:
         return "No trial has ended with a model."
-    name = result.score_name.replace("V", "v", 1)
+    name = result.criterion.label.replace("V", "v", 1)
     reached = f"{name} {formatting.score(best.value)}"
     if default is None:
         failed = "the default settings have not ended with a model"
@@ -90,19 +88,19 @@ def verdict(result: SearchResult) -> str:
 def build_table(result: SearchResult) -> Table:
     """Build a table of all trials, best first."""
     rows = []
-    ranked = sorted(result.trials, key=lambda trial: (-(valid_mrr(trial) or -1.0), trial.number))
+    ranked = sorted(result.trials, key=lambda trial: (-(valid_score(trial) or -1.0), trial.number))
     for trial in ranked:
-        mrr = valid_mrr(trial)
+        score = valid_score(trial)
         values = trial.user_attrs.get("values", {})
         cells = [
             "0 (default)" if trial.number == 0 else str(trial.number),
-            trial.state.name.lower() if mrr is None else formatting.score(mrr),
+            trial.state.name.lower() if score is None else formatting.score(score),
             *(_cell(values.get(key)) for key in result.keys),
             formatting.duration(trial.user_attrs.get("seconds")),
         ]
         rows.append(tuple(cells))
     return Table(
-        title="Trials", header=("Trial", result.score_name, *result.keys, "Time"), rows=rows
+        title="Trials", header=("Trial", result.criterion.label, *result.keys, "Time"), rows=rows
     )
 
 
@@ -110,14 +108,14 @@ def to_csv(result: SearchResult) -> str:
     """Format all trials as CSV, by number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "valid_mrr", "seconds", *result.keys])
+    writer.writerow(["trial", "state", result.names.score, "seconds", *result.keys])
     for trial in result.trials:
         values = trial.user_attrs.get("values", {})
         seconds = trial.user_attrs.get("seconds")
         row = [
             trial.number,
             trial.state.name.lower(),
-            valid_mrr(trial),
+            valid_score(trial),
             None if seconds is None else round(seconds, 1),
             *(values.get(key) for key in result.keys),
         ]
@@ -133,7 +131,7 @@ def render_markdown(result: SearchResult, options: str) -> str:
 
 def render_html(result: SearchResult, options: str) -> str:
     """Render the verdict, the options of the best trial, plots and table as a page."""
-    remark = OVERFITTED.format(formatting.in_protocol("test MRR", result.protocol))
+    remark = OVERFITTED.format(samples=result.names.samples, test=result.criterion.test_label)
     best = Text(title="The best settings", text=options, remark=remark)
     sections = [
         Section(rows=[[best]]),
@@ -155,36 +153,33 @@ def _figures(result: SearchResult) -> list[Plot]:
     study.add_trials(result.trials)
     figures = []
     if any(trial.intermediate_values for trial in result.trials):
-        title, caption = "Training curves", "Those that end early were pruned."
-        if result.protocol != "ogb":
-            caption = f"Validation MRR {formatting.AMONG['hard']}. {caption}"
+        title = "Training curves"
+        caption = f"{result.criterion.curve_label}. Those that end early were pruned."
         plot = optuna.visualization.matplotlib.plot_intermediate_values
         figures.append(_figure(title, caption, partial(plot, study)))
     if result.best is None:
         return figures
-    name = result.score_name
+    name = result.criterion.label
     caption = "Complete trials, and the best so far. Dashed: the settings it started from."
-    history = partial(_history, study, result)
+    history = partial(_history, study, name, result.default_score)
     figures.insert(0, _figure(f"{name} by trial", caption, history))
     complete = study.get_trials(states=[TrialState.COMPLETE])
     caption = "Complete trials; the darker, the later."
     for key in result.keys:
         # Optuna cannot scale the axis of a single value.
         if len({trial.params[key] for trial in complete if key in trial.params}) > 1:
-            figures.append(_figure(f"{name} by {key}", caption, partial(_slice, study, key, name)))
+            figures.append(_figure(f"{name} by {key}", caption, partial(_slice, study, name, key)))
     return figures
 
 
-def _history(study: optuna.Study, result: SearchResult) -> Axes:
-    axes: Axes = optuna.visualization.matplotlib.plot_optimization_history(
-        study, target_name=result.score_name
-    )
-    if result.default_mrr is not None:
-        axes.axhline(result.default_mrr, color=COLOURS["green"], linestyle="--", linewidth=1.4)
+def _history(study: optuna.Study, name: str, default_score: float | None) -> Axes:
+    axes: Axes = optuna.visualization.matplotlib.plot_optimization_history(study, target_name=name)
+    if default_score is not None:
+        axes.axhline(default_score, color=COLOURS["green"], linestyle="--", linewidth=1.4)
     return axes
 
 
-def _slice(study: optuna.Study, key: str, name: str) -> Axes:
+def _slice(study: optuna.Study, name: str, key: str) -> Axes:
     axes = optuna.visualization.matplotlib.plot_slice(study, [key], target_name=name)
     assert isinstance(axes, Axes)  # an array of them for several keys
     if axes.get_xscale() == "log":

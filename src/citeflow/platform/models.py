@@ -369,8 +369,10 @@ def _to_version(row: TableRow) -> Version:
         run=row.run_name,
         dataset=row.dataset,
         sha256=row.sha256,
-        graph=row.graph,
+        data=row.graph,
+        metric="MRR",
         scores=dict(row.scores),
+        decisive=PROTOCOL,
         created="",
     )
 

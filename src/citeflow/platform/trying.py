@@ -18,7 +18,7 @@ from citeflow.serving.problems import ProblemError
 from citeflow.serving.work import WorkQueue
 
 if TYPE_CHECKING:
-    from citeflow.serving.index import ServingIndex
+    from citeflow.serving.citation.index import ServingIndex
 
 MAX_OPEN = 3
 """Indices that are open at a time; of ogbl-citation2's size each takes 3 GB."""
@@ -113,7 +113,7 @@ class TryIt:
         return folder
 
     def _opened(self, folder: Path) -> "ServingIndex":
-        from citeflow.serving.index import ServingIndex
+        from citeflow.serving.citation.index import ServingIndex
 
         with self._opening:
             if folder not in self._open:

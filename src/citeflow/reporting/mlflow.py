@@ -12,7 +12,8 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ from citeflow.errors import (
     UnavailableError,
 )
 from citeflow.paths import RunPaths
-from citeflow.report import Curves, Report
+from citeflow.report import Curves, Report, RunReport
 from citeflow.reporting import formatting, mlflow_client, registered_models
+from citeflow.reporting.registered_models import Scores
 from citeflow.utils.logging import log, redact_url
 
 if TYPE_CHECKING:
@@ -48,8 +50,71 @@ MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """Everything that MLflow is told of a published run; each task reads its own."""
+
+    report: RunReport
+    headline: str
+    """The result in a sentence or two."""
+    model_type: str
+    prepared_kind: str
+    """Kind of the artifact that the model was trained on."""
+    facts: Mapping[str, object]
+    """Facts of that artifact."""
+    curves: Curves
+    validations: Sequence[str]
+    """Figures of `curves.evaluations` that become curves."""
+    figures: Mapping[str, float]
+    """Figures of the model by name, such as `test/mrr`."""
+    baselines: Mapping[str, float]
+    """The score of each."""
+    scores: Scores
+    """Scores by which versions of a model are compared."""
+
+
+def read_citations(out: Path, report: Path) -> Content:
+    """Read what MLflow is told of a run that predicts citations.
+
+    Args:
+        out: folder that it was published to.
+        report: its EvalReport.
+    """
+    content = Report.read(out)
+    figures = {
+        f"{split}/{name}": value
+        for split, part in (("test", content.test), ("valid", content.valid))
+        for name, value in part.figures().items()
+    }
+    figures |= {
+        f"{protocol}/{name}": value
+        for protocol, ranked in content.protocols.items()
+        if protocol != "ogb"
+        for name, value in ranked.figures().items()
+    }
+    mrr = {protocol: content.mrr(protocol) for protocol in ("ogb", *content.protocols)}
+    return Content(
+        report=content,
+        headline=formatting.headline(content),
+        model_type="link predictor",
+        prepared_kind="PreparedGraph",
+        facts=content.facts,
+        curves=Curves.read(report),
+        validations=("valid_mrr", "valid_accuracy", "valid_hard_mrr"),
+        figures=figures,
+        baselines={name: scores.mrr for name, scores in content.baselines.items()},
+        scores=Scores(metric="MRR", by_protocol=mrr, decisive="all"),
+    )
+
+
 def log_run(
-    report: Path, *, model: Path, run: RunPaths, out: Path, is_required: bool = True
+    report: Path,
+    *,
+    model: Path,
+    run: RunPaths,
+    out: Path,
+    read: Callable[[Path, Path], Content] = read_citations,
+    is_required: bool = True,
 ) -> None:
     """Log a published run to MLflow if MLFLOW_TRACKING_URI is set; once logged, it stays as it is.
 
@@ -58,6 +123,7 @@ def log_run(
         model: the TrainedModel.
         run: the run, by whose name it is logged.
         out: folder that it was published to.
+        read: reads what MLflow is told, from `out` and `report`.
         is_required: whether it is an error if MLflow is away. An experiment continues without it.
 
     Raises:
@@ -74,7 +140,8 @@ def log_run(
         with mlflow_client.connected(
             uri, failed="MLflow did not take the run", hint=hint
         ) as client:
-            run_id = _log(client, report, model=model, run=run, out=out)
+            digests = _digests(report, model, run.data_root)
+            run_id = _log(client, read(out, report), digests, report=report, run=run, out=out)
     except UnavailableError as error:
         if is_required:
             raise
@@ -84,15 +151,21 @@ def log_run(
         log("publish", "logged to MLflow", server=mlflow_client.public(uri), run=run_id)
 
 
-def _log(client: "MlflowClient", report: Path, *, model: Path, run: RunPaths, out: Path) -> str:
+def _log(
+    client: "MlflowClient",
+    content: Content,
+    digests: Mapping[str, str],
+    *,
+    report: Path,
+    run: RunPaths,
+    out: Path,
+) -> str:
     """Log what MLflow lacks of a run; return the id that it has there."""
     from mlflow.entities import Param, RunTag
 
-    content = Report.read(out)
-    curves = Curves.read(report)
-    digests = _digests(report, model, run.data_root)
+    curves = content.curves
     tags = _tags(run.name, content, digests)
-    params = _params(content)
+    params = _params(content.report)
     datasets = _datasets(content, digests)
 
     entry = _find_or_create(client, run.name, digests["TrainedModel"], start=_start(curves))
@@ -102,17 +175,25 @@ def _log(client: "MlflowClient", report: Path, *, model: Path, run: RunPaths, ou
         return run_id
     client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
     client.log_inputs(run_id, datasets)
-    model_id = _log_model(client, entry, run.name, out / "model", content.train.steps, tags, params)
+    model_id = _log_model(client, entry, run.name, out / "model", content, tags, params)
     evaluated = (report / "report.json").stat().st_mtime
     metrics = [
-        *_curve_metrics(curves),
+        *_curve_metrics(content),
         *_result_metrics(content, evaluated, run_id, model_id, datasets[0]),
     ]
     for first in range(0, len(metrics), METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[first : first + METRICS_PER_REQUEST])
     if not run.is_trial:
         registered_models.register(
-            client, content, run=run.name, model_id=model_id, digests=digests
+            client,
+            content.scores,
+            model_id=model_id,
+            tags={
+                **digests,
+                "citeflow.run": run.name,
+                "dataset": content.report.dataset,
+                registered_models.DATA: digests[content.prepared_kind],
+            },
         )
     for name in ("report.json", "report.html"):
         client.log_artifact(run_id, str(out / name))
@@ -161,7 +242,7 @@ def _log_model(
     entry: "Run",
     name: str,
     folder: Path,
-    step: int,
+    content: Content,
     tags: Mapping[str, str],
     params: Mapping[str, str],
 ) -> str:
@@ -180,7 +261,7 @@ def _log_model(
             source_run_id=run_id,
             tags=dict(tags),
             params=dict(params),
-            model_type="link predictor",
+            model_type=content.model_type,
         )
     )
     if model.status != LoggedModelStatus.READY:
@@ -188,32 +269,33 @@ def _log_model(
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     if not outputs or not outputs.model_outputs:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, content.report.train.steps)])
     return str(model.model_id)
 
 
 def _digests(report: Path, model: Path, data_root: Path) -> dict[str, str]:
-    """Return the sha256 of each artifact of the lineage; RawDataset only if the graph is there."""
+    """Return the sha256 of each artifact of the lineage; RawDataset only if the data are there."""
     trained = files.read_manifest(model, "TrainedModel")
-    graph = str(trained.inputs["PreparedGraph"])
+    kind = next(name for name in trained.inputs if name.startswith("Prepared"))
+    prepared = str(trained.inputs[kind])
     digests = {
-        "PreparedGraph": graph,
+        kind: prepared,
         "TrainedModel": trained.sha256,
         "EvalReport": files.read_manifest(report, "EvalReport").sha256,
     }
     for folder in sorted((data_root / "prepared").glob("*")):
         with contextlib.suppress(CorruptError, NotFoundError):
-            manifest = files.read_manifest(folder, "PreparedGraph")
-            if manifest.sha256 == graph:
+            manifest = files.read_manifest(folder, kind)
+            if manifest.sha256 == prepared:
                 return {"RawDataset": str(manifest.inputs["RawDataset"]), **digests}
     return digests
 
 
-def _tags(name: str, content: Report, digests: Mapping[str, str]) -> dict[str, str]:
-    version = content.versions["citeflow"]
+def _tags(name: str, content: Content, digests: Mapping[str, str]) -> dict[str, str]:
+    version = content.report.versions["citeflow"]
     kfp_run_id = os.environ.get(KFP_RUN_ID)
     tags = {
-        "mlflow.note.content": formatting.headline(content),
+        "mlflow.note.content": content.headline,
         "mlflow.source.name": f"citeflow {version}",
         "mlflow.source.type": "LOCAL",
         "citeflow.run": name,
@@ -224,19 +306,19 @@ def _tags(name: str, content: Report, digests: Mapping[str, str]) -> dict[str, s
     return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items()}
 
 
-def _params(content: Report) -> dict[str, str]:
+def _params(content: RunReport) -> dict[str, str]:
     values = {"dataset": content.dataset, "workers": content.train.workers}
     for section, settings in content.config.to_dict().items():
         values |= {f"{section}.{key}": value for key, value in settings.items()}
     return {name: redact_url(str(value))[:MAX_PARAM_LENGTH] for name, value in values.items()}
 
 
-def _datasets(content: Report, digests: Mapping[str, str]) -> "list[DatasetInput]":
+def _datasets(content: Content, digests: Mapping[str, str]) -> "list[DatasetInput]":
     """Describe the artifacts that the run read; the first one is what the model was measured on."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     facts = {name: value for name, value in content.facts.items() if not isinstance(value, dict)}
-    inputs = {"PreparedGraph": ("training, test", facts), "RawDataset": ("raw", {})}
+    inputs = {content.prepared_kind: ("training, test", facts), "RawDataset": ("raw", {})}
     datasets = []
     for kind, (context, profile) in inputs.items():
         if kind not in digests:
@@ -244,7 +326,7 @@ def _datasets(content: Report, digests: Mapping[str, str]) -> "list[DatasetInput
         # The field for the digest holds a part of it only.
         text = json.dumps({"sha256": digests[kind], **profile})
         dataset = Dataset(
-            name=f"{redact_url(content.dataset)} ({kind})",
+            name=f"{redact_url(content.report.dataset)} ({kind})",
             digest=digests[kind][:DIGEST_LENGTH],
             source_type="citeflow",
             source=text,
@@ -254,17 +336,13 @@ def _datasets(content: Report, digests: Mapping[str, str]) -> "list[DatasetInput
     return datasets
 
 
-def _curve_metrics(curves: Curves) -> "list[Metric]":
+def _curve_metrics(content: Content) -> "list[Metric]":
     """Return the points of all curves, at the steps and times of the training."""
     from mlflow.entities import Metric
 
     sources: list[tuple[str, Sequence[Mapping[str, float]]]] = [
-        ("loss", curves.history),
-        ("lr", curves.history),
-        ("positives_per_s", curves.history),
-        ("valid_mrr", curves.evaluations),
-        ("valid_accuracy", curves.evaluations),
-        ("valid_hard_mrr", curves.evaluations),
+        *((name, content.curves.history) for name in ("loss", "lr", "positives_per_s")),
+        *((name, content.curves.evaluations) for name in content.validations),
     ]
     return [
         Metric(f"train/{key}", entry[key], _ms(entry["wall_time"]), int(entry["step"]))
@@ -283,7 +361,7 @@ def thin(entries: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
 
 
 def _result_metrics(
-    content: Report, wall_time: float, run_id: str, model_id: str, dataset: "DatasetInput"
+    content: Content, wall_time: float, run_id: str, model_id: str, dataset: "DatasetInput"
 ) -> "list[Metric]":
     """Return the figures of the finished model, all at step 0, of which MLflow draws bars.
 
@@ -291,21 +369,10 @@ def _result_metrics(
     """
     from mlflow.entities import Metric
 
-    scores = {
-        f"{split}/{name}": value
-        for split, part in (("test", content.test), ("valid", content.valid))
-        for name, value in part.figures().items()
-    }
-    scores |= {
-        f"{protocol}/{name}": value
-        for protocol, ranked in content.protocols.items()
-        if protocol != "ogb"
-        for name, value in ranked.figures().items()
-    }
-    others = {f"baseline/{name}": scores.mrr for name, scores in content.baselines.items()}
-    train = content.train.model_dump(exclude={"workers"}, exclude_none=True)
+    others = {f"baseline/{name}": score for name, score in content.baselines.items()}
+    train = content.report.train.model_dump(exclude={"workers"}, exclude_none=True)
     others |= {f"total/{name}": value for name, value in train.items()}
-    for stage, cost in content.stages.items():
+    for stage, cost in content.report.stages.items():
         costs = cost.model_dump(exclude_none=True)
         others |= {f"stage/{stage}_{name}": value for name, value in costs.items()}
 
@@ -317,7 +384,7 @@ def _result_metrics(
         "dataset_digest": dataset.dataset.digest,
     }
     metrics = []
-    for values, of_model in ((scores, owner), (others, {})):
+    for values, of_model in ((content.figures, owner), (others, {})):
         for name, value in values.items():
             if math.isfinite(value):
                 # MLflow allows no @ in a name.

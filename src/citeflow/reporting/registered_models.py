@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from citeflow import files
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError
-from citeflow.report import Report
 from citeflow.reporting import mlflow_client
 from citeflow.utils.logging import log
 
@@ -33,8 +32,14 @@ CHAMPION = "champion"
 HISTORY = "citeflow.champions"
 """Tag of the registered model: the versions that were champion, the first one first."""
 
-SCORE = "mrr."
-"""Prefix of the tags with the test MRR of each protocol."""
+SCORE = "score."
+"""Prefix of the tags with the test score of each protocol."""
+
+DATA = "citeflow.data"
+METRIC = "citeflow.metric"
+DECISIVE = "citeflow.decisive"
+"""Tags with the digest of the prepared data, the label of the score, and the protocol that decides
+which version is better unless another is named."""
 
 CREATED_WITHIN_S = 60
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -43,6 +48,20 @@ URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d
 def default_name() -> str:
     """Return the name of the registered model that published models become versions of."""
     return os.environ.get(NAME_VARIABLE) or "citeflow"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Scores on the test by which models are compared."""
+
+    metric: str
+    """Label of the score, such as MRR."""
+
+    by_protocol: dict[str, float]
+    """One for each way of testing."""
+
+    decisive: str
+    """The protocol that decides unless another is named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +78,17 @@ class Version:
     sha256: str
     """Of the TrainedModel."""
 
-    graph: str
-    """sha256 of the PreparedGraph that it was trained and measured on."""
+    data: str
+    """sha256 of the prepared data that it was trained and measured on."""
+
+    metric: str
+    """Label of the scores, such as MRR."""
 
     scores: dict[str, float]
-    """Test MRR by protocol."""
+    """Test scores by protocol."""
+
+    decisive: str
+    """The protocol whose score decides unless another is named."""
 
     created: str
     """UTC, as ISO text."""
@@ -89,25 +114,23 @@ class Reference(NamedTuple):
 
 
 def register(
-    client: "MlflowClient", content: Report, *, run: str, model_id: str, digests: dict[str, str]
+    client: "MlflowClient", scores: Scores, *, model_id: str, tags: Mapping[str, str]
 ) -> None:
     """Add a version for a logged model; one of the same weights is told the newest figures.
 
     Args:
         client: of the server.
-        content: the report on it.
-        run: name of the run.
+        scores: those of the report on it.
         model_id: that of the LoggedModel.
-        digests: sha256 of TrainedModel, PreparedGraph and EvalReport.
+        tags: digests of its artifacts, TrainedModel among them, its run, dataset and DATA.
     """
     name = default_name()
-    sha256 = digests["TrainedModel"]
-    scores = {protocol: content.mrr(protocol) for protocol in ("ogb", *content.protocols)}
+    sha256 = tags["TrainedModel"]
     tags = {
-        **digests,
-        "citeflow.run": run,
-        "dataset": content.dataset,
-        **{f"{SCORE}{protocol}": repr(score) for protocol, score in scores.items()},
+        **tags,
+        METRIC: scores.metric,
+        DECISIVE: scores.decisive,
+        **{f"{SCORE}{protocol}": repr(each) for protocol, each in scores.by_protocol.items()},
     }
     if _create_model(client, name) and (found := _of_weights(client, name, sha256)):
         for key in [key for key, value in tags.items() if found[0].tags.get(key) != value]:
@@ -116,7 +139,7 @@ def register(
     created = client.create_model_version(
         name,
         source=f"models:/{model_id}",
-        tags=tags,
+        tags=dict(tags),
         model_id=model_id,
         await_creation_for=CREATED_WITHIN_S,
     )
@@ -133,7 +156,7 @@ def _create_model(client: "MlflowClient", name: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name, description="GraphSAGE link predictor of citeflow")
+        client.create_registered_model(name, description="Models of citeflow")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -221,7 +244,9 @@ def _read(found: "ModelVersion", aliases: dict[str, str]) -> Version:
             run=tags["citeflow.run"],
             dataset=tags["dataset"],
             sha256=tags["TrainedModel"],
-            graph=tags["PreparedGraph"],
+            data=tags[DATA],
+            metric=tags[METRIC],
+            decisive=tags[DECISIVE],
             scores={
                 key.removeprefix(SCORE): float(value)
                 for key, value in tags.items()
@@ -273,7 +298,7 @@ def promote(name: str, version: str, *, protocol: str, models: Path, force: bool
     Args:
         name: the registered model.
         version: number or alias of the version.
-        protocol: whose test MRR decides.
+        protocol: whose test score decides; empty takes the one that the version names.
         models: folder of downloaded models; its files are verified there first.
         force: do not ask which is better.
 
@@ -320,9 +345,15 @@ def _champion(client: "MlflowClient", name: str) -> Version | None:
 def check_better(wanted: Version, current: Version | None, protocol: str) -> None:
     """Check that a version may follow the champion.
 
+    Args:
+        wanted: the version.
+        current: the champion, if there is one.
+        protocol: whose test score decides; empty takes the one that the version names.
+
     Raises:
         DataError: it has no such score, it was measured on other data, or it is no better.
     """
+    protocol = protocol or wanted.decisive
     score = wanted.scores.get(protocol, math.nan)
     this = f"models:/{wanted.name}/{wanted.number}"
     if not math.isfinite(score):
@@ -330,13 +361,14 @@ def check_better(wanted: Version, current: Version | None, protocol: str) -> Non
         raise DataError(f"{this} has no score by", protocol, hint=f"it has {known}")
     if current is None:
         return
-    if wanted.graph != current.graph:
-        what = f"{this} was measured on another graph than the champion"
+    if wanted.data != current.data:
+        what = f"{this} was measured on other data than the champion"
         raise DataError(what, f"{wanted.dataset}, {current.dataset}", hint="--force promotes it")
     best = current.scores.get(protocol, math.nan)
     if not score > best:
         what = f"{this} is no better than the champion, version {current.number}"
-        raise DataError(what, f"{protocol} MRR {score:.4f}, {best:.4f}", hint="--force promotes it")
+        value = f"{protocol} {wanted.metric} {score:.4f}, {best:.4f}"
+        raise DataError(what, value, hint="--force promotes it")
 
 
 def resolve(uri: str, data_root: Path) -> Path:

@@ -22,6 +22,7 @@ from citeflow.serving.problems import ProblemError
 from citeflow.utils.logging import log
 
 MAX_BODY_BYTES = 1 << 20
+"""Of a request, where its task allows no more."""
 
 BODY_TIMEOUT_S = 10.0
 """Time for the whole body of a request to arrive."""
@@ -45,6 +46,7 @@ class Guard:
         metrics: RequestMetrics,
         admit: Callable[[Scope], Awaitable[None]] | None = None,
         is_streamed: Callable[[Scope], bool] = lambda scope: False,
+        max_body_bytes: Callable[[], int] = lambda: MAX_BODY_BYTES,
         name: str = "serve",
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
@@ -55,13 +57,15 @@ class Guard:
             metrics: where requests are counted.
             admit: raises a ProblemError where a request is refused before its body is read.
             is_streamed: tells the requests whose body the application reads and limits itself.
+            max_body_bytes: returns the size of any other body, by what is served.
             name: of the server in its log.
-            body_timeout_s: time for the whole body of any other request to arrive.
+            body_timeout_s: time for it to arrive as a whole.
         """
         self._app = app
         self._metrics = metrics
         self._admit = admit
         self._is_streamed = is_streamed
+        self._max_body_bytes = max_body_bytes
         self._name = name
         self._body_timeout_s = body_timeout_s
 
@@ -88,9 +92,8 @@ class Guard:
         try:
             if self._admit is not None:
                 await self._admit(scope)
-            body = _Body(Headers(scope=scope), receive, self._body_timeout_s)
-            is_streamed = self._is_streamed(scope)
-            await self._app(scope, receive if is_streamed else body, send_counted)
+            body = receive if self._is_streamed(scope) else self._body(scope, receive)
+            await self._app(scope, body, send_counted)
         except ClientDisconnect:  # nobody waits for an answer
             return
         except Exception as error:
@@ -102,6 +105,14 @@ class Guard:
                 await problem.response(request_id)(scope, receive, send_counted)
         finally:
             self._note(scope, request_id, sent, time.perf_counter() - began)
+
+    def _body(self, scope: Scope, receive: Receive) -> "_Body":
+        return _Body(
+            Headers(scope=scope),
+            receive,
+            max_bytes=self._max_body_bytes(),
+            timeout_s=self._body_timeout_s,
+        )
 
     def _note(self, scope: Scope, request_id: str, sent: dict[str, int], seconds: float) -> None:
         """Count the request, and print its line."""
@@ -128,9 +139,12 @@ class Guard:
 class _Body:
     """Receives the whole body of a request at once, within limits, when a route asks for it."""
 
-    def __init__(self, headers: Headers, receive: Receive, timeout_s: float) -> None:
+    def __init__(
+        self, headers: Headers, receive: Receive, *, max_bytes: int, timeout_s: float
+    ) -> None:
         self._headers = headers
         self._receive = receive
+        self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._is_read = False
 
@@ -145,7 +159,7 @@ class _Body:
         self._is_read = True
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and len(length) < 20:
-            _check_size(int(length))
+            self._check_size(int(length))
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._read()
@@ -163,19 +177,18 @@ class _Body:
             if message["type"] == "http.disconnect":
                 return message
             body += message.get("body", b"")
-            _check_size(len(body))
+            self._check_size(len(body))
             if not message.get("more_body"):
                 return {"type": "http.request", "body": bytes(body), "more_body": False}
 
-
-def _check_size(num_bytes: int) -> None:
-    if num_bytes > MAX_BODY_BYTES:
-        raise ProblemError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {MAX_BODY_BYTES:,} bytes",
-            hint="fewer queries at a time",
-            headers={"Connection": "close"},
-        )
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise ProblemError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body has more than {self._max_bytes:,} bytes",
+                hint="ask for less at a time",
+                headers={"Connection": "close"},
+            )
 
 
 def _request_id(headers: Headers) -> str:

@@ -1,124 +1,69 @@
-"""The Open Inference Protocol (V2): papers in, three tensors out.
+"""The Open Inference Protocol (V2): the parts that all tasks have.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
-
-Legend: B papers of a request, k predictions of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
-import numpy as np
 from pydantic import JsonValue
 
-from citeflow.errors import DataError
-from citeflow.evaluation.answers import Answer
-from citeflow.evaluation.queries import QueryPaper
 from citeflow.serving.problems import ProblemError
-from citeflow.serving.schema import MAX_QUERIES, InferRequest, Options, Tensor
-from citeflow.utils import records
+from citeflow.serving.served import Served, Tensors
 
 MODEL = "citeflow"
-
-INPUTS = ("paper", "references", "title", "abstract")
-"""Names of the inputs, BYTES [B]: ids of papers of the graph, or what is known of new ones;
-`references` are ids with commas between them."""
-
-OUTPUTS = {"id": "BYTES", "probability": "FP32", "logit": "FP32"}
-"""Names and types of the outputs, [B, k]."""
-
-NO_LOGIT = float(np.finfo(np.float32).min)
-"""Fills up the row of a paper that has fewer than k predictions, beside an empty id."""
+"""Name of the model that is served, whatever its task is."""
 
 
-def metadata(version: str) -> dict[str, JsonValue]:
+def check_model(model: str) -> None:
+    """Check that a request asks for the model that is served.
+
+    Raises:
+        ProblemError: it asks for another.
+    """
+    if model != MODEL:
+        raise ProblemError(HTTPStatus.NOT_FOUND, "no such model", hint=MODEL)
+
+
+def version(index: Served) -> str:
+    """Return the version of the model: the beginning of the digest of its index."""
+    return index.manifest.sha256[:12]
+
+
+def metadata(index: Served) -> dict[str, JsonValue]:
     """Describe the model."""
     return {
         "name": MODEL,
-        "versions": [version],
+        "versions": [version(index)],
         "platform": "citeflow",
-        "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in INPUTS],
-        "outputs": [
-            {"name": name, "datatype": datatype, "shape": [-1, -1]}
-            for name, datatype in OUTPUTS.items()
-        ],
+        "inputs": _describe(index.inputs),
+        "outputs": _describe(index.outputs),
     }
 
 
-def read_request(request: InferRequest) -> tuple[list[QueryPaper], Options]:
-    """Return the papers that are asked for, and which papers are listed for them.
-
-    Raises:
-        DataError, ConfigError: an input is none of those that the model has, or does not fit.
-    """
-    options = records.load(Options, request.parameters, name="parameters")
-    values = {tensor.name: _texts(tensor) for tensor in request.inputs}
-    unknown = [name for name in values if name not in INPUTS]
-    if unknown:
-        raise DataError("unknown input", unknown[0][:40], hint=f"one of {', '.join(INPUTS)}")
-    sizes = {len(texts) for texts in values.values()}
-    if len(values) < len(request.inputs) or len(sizes) > 1:
-        raise DataError("inputs must be given once each, and have one length", sorted(sizes))
-    size = sizes.pop()
-    if not 1 <= size <= MAX_QUERIES:
-        raise DataError("papers of a request", size, hint=f"1 to {MAX_QUERIES}")
-    return [_query({name: values[name][i] for name in values}) for i in range(size)], options
-
-
-def _texts(tensor: Tensor) -> list[str]:
-    """Return the elements of a tensor [B] or [B, 1].
-
-    Raises:
-        DataError: they are no text, or not as many as its shape says.
-    """
-    flat: list[object] = []
-    for each in tensor.data:
-        flat += each if isinstance(each, list) else [each]
-    size = tensor.shape[0]
-    if tensor.shape[1:] not in ([], [1]) or size != len(flat):
-        hint = f"[{len(flat)}]"
-        raise DataError(f"shape of input {tensor.name[:40]}", tensor.shape, hint=hint)
-    texts = [each for each in flat if isinstance(each, str)]
-    if len(texts) < len(flat):
-        raise DataError("an element is no text in input", tensor.name[:40])
-    return texts
-
-
-def _query(values: dict[str, str]) -> QueryPaper:
-    references = [each.strip() for each in values.pop("references", "").split(",")]
-    known = {**values, "references": [each for each in references if each]}
-    return records.load(QueryPaper, known, name="inputs", error=DataError)
+def _describe(tensors: Tensors) -> list[JsonValue]:
+    return [
+        {"name": name, "datatype": datatype, "shape": [*shape]}
+        for name, (datatype, shape) in tensors.items()
+    ]
 
 
 def response(
-    request: InferRequest, answers: Sequence[Answer], k: int, version: str
+    index: Served, columns: Mapping[str, Sequence[JsonValue]], shape: Sequence[int], *, id: str
 ) -> dict[str, JsonValue]:
-    """Return the tensors [B, k] of some answers.
+    """Return the output tensors of an answer.
 
-    Raises:
-        ProblemError: a paper has no answer, as the protocol knows none for a part of the papers.
+    Args:
+        index: that answered.
+        columns: elements of each of its outputs, row by row.
+        shape: of all of them.
+        id: of the request, which the answer repeats; empty for none.
     """
-    for number, answer in enumerate(answers):
-        if answer.error is not None:
-            problem = ProblemError.of(answer.error)
-            raise ProblemError(
-                HTTPStatus(problem.status), f"paper {number}: {problem.detail}", hint=problem.hint
-            )
-    rows = [
-        [(str(each.id), each.probability, each.logit) for each in answer.predictions]
-        for answer in answers
-    ]
-    filled = [[*row, *[("", 0.0, NO_LOGIT)] * (k - len(row))] for row in rows]
     outputs: list[JsonValue] = [
-        {
-            "name": name,
-            "datatype": datatype,
-            "shape": [len(answers), k],
-            "data": [each[column] for row in filled for each in row],
-        }
-        for column, (name, datatype) in enumerate(OUTPUTS.items())
+        {"name": name, "datatype": datatype, "shape": [*shape], "data": [*columns[name]]}
+        for name, (datatype, _) in index.outputs.items()
     ]
-    values: dict[str, JsonValue] = {"model_name": MODEL, "model_version": version}
-    if request.id:
-        values["id"] = request.id
+    values: dict[str, JsonValue] = {"model_name": MODEL, "model_version": version(index)}
+    if id:
+        values["id"] = id
     return {**values, "outputs": outputs}

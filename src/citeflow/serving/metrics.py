@@ -1,5 +1,7 @@
 """Counters of servers for Prometheus."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -35,7 +37,7 @@ class RequestMetrics:
 
 
 class ServerMetrics(RequestMetrics):
-    """Counters and gauges of a server of citations."""
+    """Counters and gauges of a server of predictions."""
 
     def __init__(self) -> None:
         """Make them, at 0."""
@@ -48,7 +50,7 @@ class ServerMetrics(RequestMetrics):
         )
         self.answers = Counter(
             "citeflow_serving_answers",
-            "Papers that citations were listed for.",
+            "Queries that were answered, or not.",
             ["method"],
             registry=registry,
         )
@@ -61,11 +63,18 @@ class ServerMetrics(RequestMetrics):
         self.index = Gauge(
             "citeflow_serving_index_info", "The index that answers.", ["version"], registry=registry
         )
-        self.papers = Gauge("citeflow_serving_papers", "Papers of the index.", registry=registry)
+        self.size = Gauge(
+            "citeflow_serving_size",
+            "Numbers of what the index holds, such as papers.",
+            ["of"],
+            registry=registry,
+        )
 
-    def loaded(self, version: str, num_papers: int) -> None:
-        """Note that an index answers from now on."""
+    def loaded(self, version: str, size: Mapping[str, int]) -> None:
+        """Note that an index answers from now on, and what it holds."""
         self.loads.labels("loaded").inc()
         self.index.clear()
         self.index.labels(version).set(1)
-        self.papers.set(num_papers)
+        self.size.clear()
+        for name, number in size.items():
+            self.size.labels(name).set(number)

@@ -7,15 +7,15 @@ one is freed with the last of them.
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 
 from citeflow import files
 from citeflow.artifacts import SERVING_INDEX
 from citeflow.errors import CiteflowError, CorruptError, NotFoundError, to_user_error
-from citeflow.serving.index import ServingIndex
 from citeflow.serving.metrics import ServerMetrics
-from citeflow.serving.problems import ProblemError
+from citeflow.serving.served import Served
+from citeflow.tasks import task_of
+from citeflow.tasks.base import Task
 from citeflow.utils.logging import log
 
 MAX_PAUSE_S = 60.0
@@ -31,6 +31,19 @@ class Source:
 
     watch_s: float | None = None
     """Seconds between two looks; None looks once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An index that was opened, and the task that it is of."""
+
+    task: Task
+    index: Served
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the index."""
+        return self.index.manifest.sha256
 
 
 class IndexHolder:
@@ -52,7 +65,8 @@ class IndexHolder:
         self._source = source
         self._metrics = metrics
         self._on_error = on_error
-        self._index: ServingIndex | None = None
+        self.loaded: Loaded | None = None
+        """The index that answers; None before one is open."""
         self._is_leaving = threading.Event()
         # A daemon: the process must be able to end while a large index is opened.
         self._thread = threading.Thread(target=self._run, name="index", daemon=True)
@@ -60,23 +74,7 @@ class IndexHolder:
     @property
     def is_ready(self) -> bool:
         """True while there is an index, and the server is not about to end."""
-        return self._index is not None and not self._is_leaving.is_set()
-
-    def get(self) -> ServingIndex:
-        """Return the index.
-
-        Raises:
-            ProblemError: it is not open yet.
-        """
-        index = self._index
-        if index is None:
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the index is not open yet",
-                hint="ask again when /v2/health/ready says so",
-                headers={"Retry-After": "1"},
-            )
-        return index
+        return self.loaded is not None and not self._is_leaving.is_set()
 
     def start(self) -> None:
         """Open the index in a thread."""
@@ -105,14 +103,14 @@ class IndexHolder:
                 folder = self._source.find()
                 if self._is_another(folder):
                     self._open(folder)
-                elif self._index is None and not is_waiting:
+                elif self.loaded is None and not is_waiting:
                     log("serve", "waiting for an index", path=folder)
                     is_waiting = True
                 pause_s, said = every_s, ""
             except Exception as error:
                 fault = _first_line(error)
                 if fault != said:  # once, and not at every look
-                    kept = "none" if self._index is None else self._index.manifest.sha256[:12]
+                    kept = "none" if self.loaded is None else self.loaded.sha256[:12]
                     log("serve", "index not taken", because=fault, kept=kept)
                     self._metrics.loads.labels("failed").inc()
                 pause_s = min(2 * pause_s, MAX_PAUSE_S) if fault == said else every_s
@@ -125,7 +123,7 @@ class IndexHolder:
             manifest = files.read_manifest(folder, SERVING_INDEX)
         except NotFoundError:  # not yet, or not any more
             return False
-        return self._index is None or manifest.sha256 != self._index.manifest.sha256
+        return self.loaded is None or manifest.sha256 != self.loaded.sha256
 
     def _open(self, folder: Path) -> None:
         """Open the index that a folder, or the link, leads to now.
@@ -134,14 +132,16 @@ class IndexHolder:
             CiteflowError: it is faulty.
         """
         actual = folder.resolve()
-        index = ServingIndex.open(actual)
+        task = task_of(actual, SERVING_INDEX)
+        index = task.open_index(actual)
         index.warm_up()
         # A folder that was replaced meanwhile might have given a part of either.
         if files.read_manifest(actual, SERVING_INDEX).sha256 != index.manifest.sha256:
             raise CorruptError("the index was replaced while it was opened", actual)
-        self._index = index
-        self._metrics.loaded(index.manifest.sha256[:12], index.graph.num_papers)
-        log("serve", "ready", papers=index.graph.num_papers, version=index.manifest.sha256[:12])
+        self.loaded = Loaded(task, index)
+        version = self.loaded.sha256[:12]
+        self._metrics.loaded(version, index.size)
+        log("serve", "ready", **index.size, version=version)
 
 
 def _first_line(error: Exception) -> str:

@@ -75,7 +75,7 @@ class WorkQueue:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_s)
         except TimeoutError:
             detail = f"no answer within {self._timeout_s:g} s"
-            hint = "fewer queries at a time, or without exact"
+            hint = "ask for less at a time"
             raise ProblemError(HTTPStatus.GATEWAY_TIMEOUT, detail, hint=hint) from None
         finally:
             stop.set()

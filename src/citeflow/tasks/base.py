@@ -5,7 +5,7 @@ and no task.
 A new task is a module that implements `Task`, and one line in `citeflow.tasks.TASKS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,12 +15,13 @@ from citeflow.artifacts import ClassificationMetrics
 from citeflow.config import Presets, TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import ComparedReport, TrainSummary
-from citeflow.tasks.names import Names
+from citeflow.tasks.names import Criterion, Names
 
 if TYPE_CHECKING:  # a launcher reads this module, and has no use for torch
     import torch
     from torch import nn
 
+    from citeflow.serving.served import Served, Service
     from citeflow.training.checkpoint import Progress
     from citeflow.training.distributed import Group
     from citeflow.training.resources import ResourceSummary
@@ -198,6 +199,10 @@ class Task(Protocol):
         """Models that are compared unless others are named: YAML of the settings of each."""
 
     @property
+    def search_space(self) -> str:
+        """Settings that `tune` searches unless others are named: YAML text."""
+
+    @property
     def prepared_kind(self) -> str:
         """Kind of the artifact that `preprocess` makes."""
 
@@ -251,3 +256,24 @@ class Task(Protocol):
 
     def results(self, folder: Path) -> Results:
         """Read an EvalReport, or a folder that `publish` made."""
+
+    def criterion(self, settings: TaskConfig) -> Criterion:
+        """Describe the validation score by which `tune` chooses settings."""
+
+    def validation_score(self, model: Path, *, data: Path, settings: TaskConfig) -> float:
+        """Return that score of a TrainedModel."""
+
+    def write_index(self, model: Path, folder: Path, *, find_data: Callable[[], Path]) -> Path:
+        """Make the ServingIndex of a TrainedModel, unless it is there already in one piece.
+
+        Args:
+            model: the TrainedModel.
+            folder: of the index, which is returned.
+            find_data: finds the prepared data of the model, where the index has a part of it.
+        """
+
+    def open_index(self, folder: Path) -> "Served":
+        """Verify a ServingIndex, and map it into memory."""
+
+    def service(self) -> "Service":
+        """Return routes and page of a server, the same at each call."""

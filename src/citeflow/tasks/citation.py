@@ -4,33 +4,49 @@ The modules that need torch or pyarrow are imported where they are used, so that
 command stay small.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from citeflow import config
-from citeflow.artifacts import ClassificationMetrics
+from citeflow import config, files
+from citeflow.artifacts import TRAINED_MODEL, ClassificationMetrics
 from citeflow.config import PRESETS, Config, TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import Curves, Report
-from citeflow.reporting import run_page
+from citeflow.reporting import formatting, run_page
 from citeflow.tasks.base import OpenTask, Settings
-from citeflow.tasks.names import Names
+from citeflow.tasks.names import Criterion, Names
+
+if TYPE_CHECKING:
+    from citeflow.serving.served import Served, Service
 
 BYTES_PER_CITATION = 120
 """Memory per citation: at the shape of ogbl-citation2, preprocess had 2.3 GB, evaluate 3.9 GB and
 two workers in one step 4.9 GB."""
+
+CURVES = {"ogb": "valid/mrr", "hard": "valid/hard_mrr", "all": "valid/hard_mrr"}
+"""Curve of a training by protocol: MRR among all papers is about that among the hard ones, and no
+validation tells how a training stands in `cold`."""
 
 
 class CitationTask:
     """GraphSAGE link prediction; the first implementation of `Task`."""
 
     name = Config.task
-    names = Names(score="valid_mrr", samples="citations")
+    names = Names(score="valid_mrr", metric="MRR", samples="citations")
     config = Config
     presets = PRESETS
     models = (
         "{structural: {}, dot: {model: {predictor: dot}}, "
         "features: {model: {predictor: dot, num_layers: 0}}}"
     )
+    search_space = """\
+train.lr: {low: 0.002, high: 0.1, log: true}
+train.num_negatives: {low: 64, high: 1024, log: true}
+model.dropout: {low: 0.0, high: 0.6}
+model.hidden_channels: [64, 128, 256]
+model.num_layers: {low: 1, high: 3}
+"""
     prepared_kind = "PreparedGraph"
     memory_hint = (
         "lower train.nodes_per_batch or model.hidden_channels, start fewer workers, or raise the "
@@ -101,6 +117,53 @@ class CitationTask:
     def results(self, folder: Path) -> "CitationResults":
         """Read a report of citations."""
         return CitationResults(folder)
+
+    def criterion(self, settings: TaskConfig) -> Criterion:
+        """Return the MRR of the protocol that the settings name."""
+        protocol = _protocol(settings)
+        is_usual = protocol == "ogb"
+        return Criterion(
+            name=self.names.score if is_usual else f"valid_{protocol}_mrr",
+            label=formatting.in_protocol("Validation MRR", protocol),
+            test_label=formatting.in_protocol("test MRR", protocol),
+            curve=CURVES.get(protocol, ""),
+            curve_label=formatting.in_protocol("Validation MRR", "ogb" if is_usual else "hard"),
+            protocol=protocol,
+        )
+
+    def validation_score(self, model: Path, *, data: Path, settings: TaskConfig) -> float:
+        """Return the MRR of the protocol that the settings name."""
+        protocol = _protocol(settings)
+        if protocol == "ogb":
+            return files.read_manifest(model, TRAINED_MODEL).number(self.names.score)
+        from citeflow.evaluation import protocols, trained_model
+        from citeflow.graph.prepared import PreparedGraph
+
+        trained = trained_model.load(model)
+        return protocols.validation_mrr(trained, PreparedGraph.open(data), protocol)
+
+    def write_index(self, model: Path, folder: Path, *, find_data: Callable[[], Path]) -> Path:
+        """Embed all papers, and copy what answers need of the graph."""
+        from citeflow.serving.citation.index import write_index
+
+        return write_index(model, find_data(), folder)
+
+    def open_index(self, folder: Path) -> "Served":
+        """Map a ServingIndex of papers into memory."""
+        from citeflow.serving.citation.index import ServingIndex
+
+        return ServingIndex.open(folder)
+
+    def service(self) -> "Service":
+        """Return the routes about papers."""
+        from citeflow.serving.citation.routes import SERVICE
+
+        return SERVICE
+
+
+def _protocol(settings: TaskConfig) -> str:
+    assert isinstance(settings, Config)
+    return settings.evaluation.protocol
 
 
 class CitationResults:

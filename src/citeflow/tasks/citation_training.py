@@ -60,7 +60,7 @@ seventh of a validation's time on hep-th, and less on larger graphs."""
 class OpenCitationTask:
     """A PreparedGraph, and the settings to train on it."""
 
-    names = Names(score=FIGURES[0], samples="citations")
+    names = Names(score=FIGURES[0], metric="MRR", samples="citations")
 
     def __init__(self, graph: PreparedGraph, config: Config, data_root: Path | None = None) -> None:
         self.graph = graph

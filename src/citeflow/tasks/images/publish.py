@@ -11,9 +11,13 @@ from citeflow import files
 from citeflow.paths import RunPaths
 from citeflow.report import REPORT, Curves, StageCost
 from citeflow.reporting import tensorboard
+from citeflow.reporting.mlflow import Content
 from citeflow.reporting.publish import MODEL, PAGE, check_output_folders
+from citeflow.reporting.registered_models import Scores
 from citeflow.tasks.images import page
+from citeflow.tasks.images.prepared import KIND as PREPARED
 from citeflow.tasks.images.report import ERROR_IMAGES, ERRORS, SAMPLES, Errors, ImageReport
+from citeflow.tasks.images.training import NAMES
 from citeflow.utils import records
 from citeflow.utils.logging import log
 from citeflow.utils.usage import StageMeter
@@ -66,16 +70,46 @@ def publish(report: Path, *, model: Path, run: RunPaths, out: Path) -> None:
     log("publish", "done", report=out / PAGE, logs=run.logs)
 
 
+def read_for_mlflow(out: Path, report: Path) -> Content:
+    """Read what MLflow is told of a run, from its published folder and its EvalReport."""
+    content = ImageReport.read(out)
+    figures = {
+        f"{split}/{name}": float(value)
+        for split, part in (("test", content.test), ("valid", content.valid))
+        for name, value in part.model_dump(exclude={"accuracy_ci"}).items()
+    }
+    return Content(
+        report=content,
+        headline=page.headline(content),
+        model_type="image classifier",
+        prepared_kind=PREPARED,
+        facts={
+            name: value
+            for name, value in content.facts.model_dump(mode="json").items()
+            if not isinstance(value, list)
+        },
+        curves=Curves.read(report),
+        validations=("valid_accuracy", "valid_loss"),
+        figures=figures,
+        baselines={_tag(name): value for name, value in content.baselines.items()},
+        scores=Scores(
+            metric=NAMES.metric, by_protocol={"test": content.test.accuracy}, decisive="test"
+        ),
+    )
+
+
 def _scalars(report: ImageReport, step: int) -> dict[int, dict[str, float]]:
     """Return values by step; a baseline is at both ends, so that it is drawn as a level line."""
-    baselines = {
-        f"baseline/{name.replace(' ', '_')}": value for name, value in report.baselines.items()
-    }
+    baselines = {f"baseline/{_tag(name)}": value for name, value in report.baselines.items()}
     test = {
         f"test/{name}": float(getattr(report.test, name))
         for name in ("accuracy", "loss", "macro_f1")
     }
     return {0: baselines, step: {**baselines, **test, **_hparam_metrics(report)}}
+
+
+def _tag(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 def _hparam_metrics(report: ImageReport) -> dict[str, float]:

@@ -88,6 +88,7 @@ class ImageReport(_Open):
         """Return the accuracy, by which models are compared."""
         return Compared(
             seed=self.config.train.seed,
+            epochs=self.config.train.epochs,
             valid=self.valid.accuracy,
             test=self.test.accuracy,
             second=self.test.macro_f1,

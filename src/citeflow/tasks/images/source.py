@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from citeflow import files
 from citeflow.data.raw_store import shown_path
 from citeflow.errors import DataError, NotFoundError
+from citeflow.tasks.images import pictures
 from citeflow.tasks.images.config import MAX_SIDE, ImageDataConfig
 from citeflow.tasks.images.idx import IdxFile, open_idx
 
@@ -27,21 +28,12 @@ TRAIN, TEST = "train", "test"
 SPLITS = (TRAIN, TEST)
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
-MAX_PIXELS = 64 << 20
-"""Of one image; a small file may claim any number."""
 MAX_CLASSES = 1000
 
 DESCRIPTION = {
     "idx": "train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz)",
     "classes": "a folder of PNG or JPEG files for each class",
 }
-
-ORIENTATION = 0x0112
-"""Tag of Exif: how a camera was held."""
-ON_ITS_SIDE = (5, 6, 7, 8)
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError)
-"""What Pillow raises on a damaged image, besides the errors for bombs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +197,7 @@ def _idx_blocks(parts: list[IdxFile], shape: tuple[int, int, int]) -> Iterator[n
             if block.shape[1:] == shape[:2]:
                 yield np.repeat(block[..., None], shape[2], axis=3)
             else:
-                yield np.stack([_pixels(Image.fromarray(each), shape) for each in block])
+                yield np.stack([pictures.pixels(Image.fromarray(each), shape) for each in block])
 
 
 def _read_classes(folder: Path, config: ImageDataConfig) -> ImageFiles:
@@ -220,8 +212,9 @@ def _read_classes(folder: Path, config: ImageDataConfig) -> ImageFiles:
     first_of_size: dict[tuple[int, ...], str] = {}
     has_colors = False
     for name in names:
-        with _opened(folder / name) as image, _decoding(folder / name):
-            first_of_size.setdefault(_size(image), name)
+        path = folder / name
+        with _quiet(), pictures.opened(path, path) as image, pictures.decoding(path):
+            first_of_size.setdefault(pictures.size(image), name)
             has_colors = has_colors or image.mode not in ("1", "L", "LA", "I;16", "I")
     if len(first_of_size) > 1 and not config.size:
         shown = [f"{name} {w} x {h}" for (h, w), name in list(first_of_size.items())[:2]]
@@ -258,64 +251,17 @@ def _shape(
 
 def _image_blocks(paths: list[Path], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     for path in paths:
-        with _opened(path) as image, _decoding(path):
-            image.load()
-            seen = ImageOps.exif_transpose(image) if image.format == "JPEG" else image
-            pixels = _pixels(seen, shape)
+        with _quiet(), pictures.opened(path, path) as image, pictures.decoding(path):
+            pixels = pictures.upright(image, shape)
         yield pixels[None]
 
 
 @contextlib.contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Name the image in which Pillow finds damage in the block; its warnings are ignored.
-
-    Raises:
-        DataError: the image is damaged, or has too many pixels.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError("image is too large", path, hint=f"at most {MAX_PIXELS:,} pixels") from None
-    except _BROKEN as error:
-        raise DataError("image is damaged", f"{path}: {error}") from None
-
-
-def _opened(path: Path) -> Image.Image:
-    """Open an image whose size is bearable; its pixels are not read yet.
-
-    Raises:
-        DataError: it is no PNG or JPEG, is damaged, or has too many pixels.
-    """
-    with _decoding(path):
-        try:
-            image = Image.open(path, formats=("PNG", "JPEG"))
-        except UnidentifiedImageError:
-            raise DataError("not a PNG or JPEG image", path) from None
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        value = f"{path}: {image.width} x {image.height}"
-        raise DataError("image is too large", value, hint=f"at most {MAX_PIXELS:,} pixels")
-    return image
-
-
-def _size(image: Image.Image) -> tuple[int, int]:
-    """Return height and width of an image as it is to be seen: cameras turn JPEG by a tag."""
-    is_turned = image.format == "JPEG" and image.getexif().get(ORIENTATION) in ON_ITS_SIDE
-    return image.size if is_turned else image.size[::-1]
-
-
-def _pixels(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the pixels [H, W, C] of an image, resized if it has another size."""
-    height, width, channels = shape
-    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, channels)
+def _quiet() -> Iterator[None]:
+    """Ignore Pillow's warnings in the block, such as those about metadata."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def write_names(folder: Path, classes: Iterable[str]) -> None:

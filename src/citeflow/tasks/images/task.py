@@ -4,19 +4,22 @@ The modules that need torch or Pillow are imported where they are used, so that 
 small.
 """
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from citeflow import files
-from citeflow.artifacts import ClassificationMetrics, write_preview
+from citeflow.artifacts import TRAINED_MODEL, ClassificationMetrics, write_preview
 from citeflow.config import Presets, TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import Curves
 from citeflow.tasks.base import OpenTask, Settings
 from citeflow.tasks.images.config import ImagesConfig, from_dict
-from citeflow.tasks.names import Names
-from citeflow.utils.logging import log
+from citeflow.tasks.names import Criterion, Names
+
+if TYPE_CHECKING:
+    from citeflow.serving.served import Served, Service
 
 WORKER_BYTES = 450 << 20
 """Private memory of a worker before its first batch: torch, its threads, the process group."""
@@ -35,7 +38,7 @@ class ImagesTask:
     """Image classification; the second implementation of `Task`."""
 
     name = ImagesConfig.task
-    names = Names(score="valid_accuracy", samples="images")
+    names = Names(score="valid_accuracy", metric="accuracy", samples="images")
     config = ImagesConfig
     presets: Presets = MappingProxyType({"default": {}})
     datasets = ("garments", "digits", "fashion-mnist", "mnist")
@@ -43,6 +46,12 @@ class ImagesTask:
         "{plain: {model: {architecture: plain}}, dropout: {model: {architecture: dropout}}, "
         "batch-norm: {model: {architecture: batch_norm}}, resnet: {model: {architecture: resnet}}}"
     )
+    search_space = """\
+train.lr: {low: 0.0005, high: 0.02, log: true}
+train.batch_size: [32, 64, 128]
+model.architecture: [plain, dropout, batch_norm, resnet]
+model.channels: [16, 32, 64]
+"""
     prepared_kind = "PreparedImages"
     memory_hint = (
         "lower train.batch_size or model.channels, start fewer workers, or raise the limit"
@@ -102,15 +111,50 @@ class ImagesTask:
     def log_to_mlflow(
         self, report: Path, *, model: Path, run: RunPaths, out: Path, is_required: bool
     ) -> None:
-        """Say that MLflow gets no copy yet."""
-        from citeflow.reporting import mlflow_client
+        """Log a published run to MLflow where that is set up."""
+        from citeflow.reporting import mlflow
+        from citeflow.tasks.images.publish import read_for_mlflow
 
-        if os.environ.get(mlflow_client.URI_VARIABLE):
-            log("publish", "MLflow takes no image runs yet", run=run.name, report=out)
+        mlflow.log_run(
+            report, model=model, run=run, out=out, read=read_for_mlflow, is_required=is_required
+        )
 
     def results(self, folder: Path) -> "ImageResults":
         """Read a report of images."""
         return ImageResults(folder)
+
+    def criterion(self, settings: TaskConfig) -> Criterion:
+        """Return the accuracy."""
+        label = f"Validation {self.names.metric}"
+        return Criterion(
+            name=self.names.score,
+            label=label,
+            test_label=f"test {self.names.metric}",
+            curve="valid/accuracy",
+            curve_label=label,
+        )
+
+    def validation_score(self, model: Path, *, data: Path, settings: TaskConfig) -> float:
+        """Return the best accuracy of the training."""
+        return files.read_manifest(model, TRAINED_MODEL).number(self.names.score)
+
+    def write_index(self, model: Path, folder: Path, *, find_data: Callable[[], Path]) -> Path:
+        """Copy what answers need of the model; none of them needs its images."""
+        from citeflow.serving.images.index import write_index
+
+        return write_index(model, folder)
+
+    def open_index(self, folder: Path) -> "Served":
+        """Read a ServingIndex of a classifier."""
+        from citeflow.serving.images.index import ImageIndex
+
+        return ImageIndex.open(folder)
+
+    def service(self) -> "Service":
+        """Return the routes about pictures."""
+        from citeflow.serving.images.routes import SERVICE
+
+        return SERVICE
 
 
 class ImageResults:

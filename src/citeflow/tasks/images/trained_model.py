@@ -38,6 +38,8 @@ class ImageModelDetails(Record):
 
     task: str = ImagesConfig.task
     config: ImagesConfig
+    dataset: str = ""
+    """Name of the dataset; empty in models of older versions."""
     shape: ImageShape
     classes: tuple[str, ...]
     train: TrainSummary
@@ -48,11 +50,17 @@ class ImageModelDetails(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedClassifier:
-    """A model that was read back, with how it came about."""
+class Classifier:
+    """A model that was read back."""
 
     model: ImageClassifier
     details: ImageModelDetails
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedClassifier(Classifier):
+    """A model that was read back, with how it came about."""
+
     manifest: files.Manifest
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]]
@@ -72,6 +80,7 @@ def save(
     facts = images.facts
     details = ImageModelDetails(
         config=config,
+        dataset=facts.dataset,
         shape=ImageShape(
             height=facts.height,
             width=facts.width,
@@ -139,6 +148,32 @@ def load(folder: Path, *, runs_code: bool = False) -> TrainedClassifier:
         CorruptError: a file does not match its digest, or is not what a training writes.
     """
     manifest = files.verify(folder, KIND)
+    classifier = load_classifier(folder, runs_code=runs_code)
+    try:
+        history, evaluations = _read_lines(folder / HISTORY), _read_lines(folder / EVALUATIONS)
+    except (LookupError, TypeError, ValueError):
+        raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
+    return TrainedClassifier(
+        model=classifier.model,
+        details=classifier.details,
+        manifest=manifest,
+        history=history,
+        evaluations=evaluations,
+        resources=_load(Resources, folder / RESOURCES),
+    )
+
+
+def load_classifier(folder: Path, *, runs_code: bool = False) -> Classifier:
+    """Read weights and details from a folder whose digests are right.
+
+    Args:
+        folder: its path.
+        runs_code: as `load`.
+
+    Raises:
+        ConfigError: the model has code of its own, which may not run here.
+        CorruptError: a file is not what a training writes.
+    """
     details = _load(ImageModelDetails, folder / DETAILS)
     network = None
     if not runs_code:
@@ -149,17 +184,9 @@ def load(folder: Path, *, runs_code: bool = False) -> TrainedClassifier:
     model = ImageClassifier(details.shape, details.config.model, network)
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-        history, evaluations = _read_lines(folder / HISTORY), _read_lines(folder / EVALUATIONS)
     except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError):
         raise CorruptError("not a model of citeflow", folder, hint=REPAIR) from None
-    return TrainedClassifier(
-        model=model.eval(),
-        details=details,
-        manifest=manifest,
-        history=history,
-        evaluations=evaluations,
-        resources=_load(Resources, folder / RESOURCES),
-    )
+    return Classifier(model=model.eval(), details=details)
 
 
 def _load(record: type[records.R], path: Path) -> records.R:

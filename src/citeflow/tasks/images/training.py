@@ -28,7 +28,7 @@ from citeflow.tasks.images.prepared import ImageFacts, PreparedImages
 from citeflow.tasks.names import Names
 from citeflow.training.distributed import Group
 
-NAMES = Names(score="valid_accuracy", samples="images")
+NAMES = Names(score="valid_accuracy", metric="accuracy", samples="images")
 LOSS = "valid_loss"
 
 ROWS_AT_A_TIME = 512

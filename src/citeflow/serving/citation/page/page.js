@@ -4,51 +4,13 @@
    #paper=ID, or any of title, abstract, references and date; k, since, cited and exact beside. */
 
 import { GROUPS, draw } from "./drawing.js";
+import { Problem, call, chance, count, facts, make, problemLine } from "./shared.js";
 
-const WAIT_MS = 30_000; // of any call
 const PAUSE_MS = 150; // after the last key, before a search
 const PATIENCE_MS = 200; // before it is said that an answer takes time
 const NEW = ["title", "abstract", "references", "date"];
 
 const $ = (id) => document.getElementById(id);
-
-// Calls
-
-class Problem extends Error {
-  constructor(message, hint = "") {
-    super(message);
-    this.hint = hint;
-  }
-}
-
-/** Call the server; a fault becomes a Problem, a call that a newer one replaces an AbortError. */
-async function call(path, { body, signal }) {
-  const limit = AbortSignal.timeout(WAIT_MS);
-  const request = { signal: AbortSignal.any([signal, limit]) };
-  if (body) {
-    request.method = "POST";
-    request.headers = { "Content-Type": "application/json" };
-    request.body = JSON.stringify(body);
-  }
-  try {
-    const answer = await fetch(path, request);
-    if (answer.ok) return await answer.json();
-    throw await problemOf(answer);
-  } catch (error) {
-    if (signal.aborted || error instanceof Problem) throw error;
-    const isSlow = error.name === "TimeoutError";
-    throw new Problem(
-      isSlow ? `no answer within ${WAIT_MS / 1000} s` : "the server does not answer",
-    );
-  }
-}
-
-async function problemOf(answer) {
-  const told = await answer.json().catch(() => ({})); // what is between may answer with a page
-  const wait = answer.headers.get("Retry-After");
-  const hint = told.hint ?? (wait ? `again in ${wait} s` : "");
-  return new Problem(told.detail || told.title || `HTTP ${answer.status}`, hint);
-}
 
 // State
 
@@ -172,17 +134,6 @@ function lead() {
   if (top < 0 || top > innerHeight * 0.6) $("result").scrollIntoView();
 }
 
-function problemLine(error, again) {
-  const line = make("p", { className: "problem card", role: "alert" }, [
-    error instanceof Problem ? error.message : "this page has a fault of its own",
-  ]);
-  if (error.hint) line.append(make("span", {}, [error.hint]));
-  line.append(
-    make("button", { type: "button", className: "plain", onclick: again }, ["Try again"]),
-  );
-  return line;
-}
-
 function render(asked, answer) {
   document.title = `${asked.label} · citeflow`;
   const titles = new Map(
@@ -240,16 +191,6 @@ function predictionItem(each, titles) {
     chance(each.probability),
     facts([each.title ? `id ${each.id}` : "", each.date, each.is_cited ? "cited already" : ""]),
     make("ul", { className: "reasons" }, reasons),
-  ]);
-}
-
-function chance(probability) {
-  const bar = make("b");
-  bar.style.width = `${100 * probability}%`;
-  const rounded = probability > 0.995 ? "> 0.99" : probability.toFixed(2);
-  return make("span", { className: "chance", title: `probability ${probability.toFixed(4)}` }, [
-    rounded,
-    make("i", { ariaHidden: "true" }, [bar]),
   ]);
 }
 
@@ -319,17 +260,6 @@ function drawingCard(asked, predictions, titles, items) {
 }
 
 // Pieces
-
-/** Make an element; text is never read as HTML. */
-function make(tag, properties = {}, children = []) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-const count = (number) => Number(number).toLocaleString("en");
-
-const facts = (words) => make("p", { className: "facts" }, [words.filter(Boolean).join(" · ")]);
 
 const paperLink = (id, title) => make("a", { href: linkToPaper(id) }, [title || String(id)]);
 

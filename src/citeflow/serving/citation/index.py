@@ -28,13 +28,21 @@ from citeflow.files import Manifest
 from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import TEXT_COMPONENTS, TEXT_WORDS, PreparedGraph, map_array
 from citeflow.graph.similar import Cells, make_cells
-from citeflow.serving import papers
-from citeflow.serving.papers import StoredPapers
+from citeflow.serving.citation import papers
+from citeflow.serving.citation.papers import StoredPapers
+from citeflow.serving.served import Tensors, is_made_of
 from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
 
 LAYOUT = 1
 """Number of the layout: an index of another one is made anew."""
+
+INPUTS = ("paper", "references", "title", "abstract")
+"""Names of the tensors that it takes, BYTES [B]: ids of papers of the graph, or what is known of
+new ones; `references` are ids with commas between them."""
+
+OUTPUTS = {"id": "BYTES", "probability": "FP32", "logit": "FP32"}
+"""Names and types of the tensors that it answers with, [B, k]."""
 
 ADJACENCIES = ("references", "citations", "neighbors", "similar")
 
@@ -78,6 +86,21 @@ class ServingIndex:
         )
         return cls(path=path, manifest=manifest, engine=engine, papers=names)
 
+    @property
+    def inputs(self) -> Tensors:
+        """Papers, by id or by what is known of them."""
+        return {name: ("BYTES", [-1]) for name in INPUTS}
+
+    @property
+    def outputs(self) -> Tensors:
+        """Predictions of each paper."""
+        return {name: (datatype, [-1, -1]) for name, datatype in OUTPUTS.items()}
+
+    @property
+    def size(self) -> dict[str, int]:
+        """The number of papers."""
+        return {"papers": self.graph.num_papers}
+
     def warm_up(self) -> None:
         """Answer a few queries, so that no user waits for what is computed once or read first."""
         references = self.graph.references
@@ -114,7 +137,7 @@ def write_index(model: Path, graph: Path, folder: Path) -> Path:
         "PreparedGraph": prepared.manifest.sha256,
         "layout": LAYOUT,
     }
-    if _is_made_of(folder, inputs):
+    if is_made_of(folder, inputs):
         log("index", "is there already", path=folder)
         return folder
     log("index", "embedding", papers=prepared.num_papers)
@@ -136,12 +159,6 @@ def write_index(model: Path, graph: Path, folder: Path) -> Path:
         }
         files.write_manifest(work, SERVING_INDEX, inputs=inputs, facts=facts)
     return folder
-
-
-def _is_made_of(folder: Path, inputs: dict[str, JsonValue]) -> bool:
-    if not (folder / files.MANIFEST).is_file():
-        return False
-    return files.verify(folder, SERVING_INDEX).inputs == inputs
 
 
 def _copy_graph(graph: PreparedGraph, work: Path) -> None:

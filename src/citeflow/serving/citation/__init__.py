@@ -1,0 +1,1 @@
+"""The citation task, served: the papers that a paper lacks."""

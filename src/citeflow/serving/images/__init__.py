@@ -1,0 +1,1 @@
+"""The image task, served: the classes of a picture."""

@@ -15,7 +15,7 @@ import torch
 from serving.conftest import picture, wait_until
 
 from citeflow.cli.main import main
-from citeflow.serving.server import Server
+from citeflow.serving.listening import Server
 
 TIMEOUT_S = 120
 CODE = "import sys; from citeflow.cli.main import main; sys.exit(main())"

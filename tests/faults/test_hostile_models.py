@@ -1,4 +1,4 @@
-"""Row F46: hostile code as one's own model. Each ends in one line, and nothing gets out.
+"""Row F47: hostile code as one's own model. Each ends in one line, and nothing gets out.
 
 A real worker runs each in a real sandbox, without torchrun above it, which would start it thrice.
 `test_own_model.py` has hostile files that are refused before anything runs, `models/test_own.py`
@@ -221,7 +221,7 @@ def leftovers(run):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.fault("F46", nightly=name not in FAST))
+        pytest.param(name, marks=pytest.mark.fault("F47", nightly=name not in FAST))
         for name in HOSTILE
     ],
 )

@@ -18,7 +18,7 @@ PROBLEM = sandbox.find_problem()
 pytestmark = [
     pytest.mark.skipif(bool(PROBLEM), reason=f"no sandbox here: {PROBLEM}"),
     pytest.mark.fault("F1", nightly=True),
-    pytest.mark.fault("F46", nightly=True),
+    pytest.mark.fault("F47", nightly=True),
 ]
 
 SETTINGS = ["train.epochs=7.5", "train.num_validations=2", "recovery.checkpoint_steps=10"]

@@ -14,5 +14,6 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     modulePreload: false,
+    license: { fileName: "licenses.txt" },
   },
 });

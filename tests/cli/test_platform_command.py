@@ -33,6 +33,16 @@ def test_user_add_prints_a_link_and_list_the_accounts(tmp_path, capsys):
     assert not any(each["has_password"] for each in accounts)
 
 
+def test_only_admin_is_neither_suspended_nor_removed(tmp_path, capsys):
+    run(capsys, "user", "add", "root", "--admin", "--size", "S", "--data", tmp_path)
+    for command in ("suspend", "rm"):
+        code, said = run(capsys, "user", command, "root", "--data", tmp_path)
+        assert (code, said.err) == (64, "error: root is the only admin\n")
+    assert (tmp_path / "users" / "root").is_dir()
+    code, listed = run(capsys, "user", "list", "--data", tmp_path)
+    assert not json.loads(listed.out)["suspended"]
+
+
 def test_user_with_a_bad_name_is_one_line(tmp_path, capsys):
     code, said = run(capsys, "user", "add", "../ann", "--data", tmp_path)
     assert code == 64

@@ -16,6 +16,7 @@ class FakeBackend:
         """Id and attempt of each start, in their order."""
         self.states = {}
         self.cancelled = []
+        self.suspended = set()
         self.logs = {}
 
     def sizes(self):
@@ -36,6 +37,12 @@ class FakeBackend:
 
     def remove_environment(self, user):
         files.delete_directory(self.folder(user))
+
+    def suspend(self, user):
+        self.suspended.add(user)
+
+    def wake(self, user):
+        self.suspended.discard(user)
 
     def folder(self, user):
         return self.root / "users" / user

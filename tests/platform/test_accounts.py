@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from sqlalchemy import update
 
-from citeflow.errors import ConfigError
+from citeflow.errors import ConfigError, UnavailableError
 from citeflow.platform import store
 from citeflow.platform.accounts import MAX_FAILURES, SESSION_S
 from citeflow.platform.store import Store
@@ -113,11 +113,51 @@ def test_suspended_user_is_out_and_starts_nothing(platform):
     assert platform.backend.started == [(run["id"], 1)]
 
 
+def test_environment_is_suspended_and_woken_with_its_user(platform):
+    admin, suspended = platform.client("root"), platform.backend.suspended
+    admin.patch(f"{API}/users/ann", json={"suspended": True})
+    assert suspended == {"ann"}
+    admin.patch(f"{API}/users/ann", json={"size": "L"})
+    assert suspended == {"ann"}
+    admin.patch(f"{API}/users/ann", json={"suspended": False})
+    assert suspended == set()
+
+
+def test_user_whose_environment_cannot_be_woken_stays_suspended(platform, monkeypatch):
+    admin = platform.client("root")
+    platform.submit("ann")
+    admin.patch(f"{API}/users/ann", json={"suspended": True})
+    monkeypatch.setattr(platform.backend, "wake", away)
+    assert admin.patch(f"{API}/users/ann", json={"suspended": False}).status_code == 503
+    assert platform.services.accounts.get("ann").suspended
+    platform.tick()
+    assert platform.backend.started == []
+
+
+@pytest.mark.parametrize("was_suspended", [False, True])
+def test_user_whose_environment_cannot_be_removed_stays(platform, monkeypatch, was_suspended):
+    admin = platform.client("root")
+    admin.patch(f"{API}/users/ann", json={"suspended": was_suspended})
+    with monkeypatch.context() as patched:
+        patched.setattr(platform.backend, "remove_environment", away)
+        assert admin.delete(f"{API}/users/ann").status_code == 503
+    assert platform.services.accounts.get("ann").suspended == was_suspended
+    assert admin.delete(f"{API}/users/ann").status_code == 204
+    assert not platform.backend.folder("ann").exists()
+
+
+def away(user):
+    raise UnavailableError("the cluster does not answer", user)
+
+
 def test_last_admin_stays(platform):
     admin = platform.client("root")
+    platform.backend.ensure_environment("root", platform.backend.whole)
     for change in ({"role": "user"}, {"suspended": True}):
         assert admin.patch(f"{API}/users/root", json=change).status_code == 409
     assert admin.delete(f"{API}/users/root").status_code == 409
+    assert platform.backend.folder("root").exists()
+    assert platform.backend.suspended == set()
     admin.patch(f"{API}/users/ann", json={"role": "admin"})
     assert admin.patch(f"{API}/users/root", json={"role": "user"}).status_code == 200
     assert admin.get(f"{API}/users").status_code == 403

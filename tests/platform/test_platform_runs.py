@@ -121,6 +121,34 @@ def test_files_outside_of_what_a_run_published_are_not_found(platform, succeed, 
     assert answer.status_code == 404
 
 
+@pytest.mark.parametrize("linked", ["report.html", "published", "run"])
+def test_link_that_leads_out_of_the_folder_of_a_run_is_not_found(platform, succeed, linked):
+    run = platform.submit("ann")
+    succeed(platform, run)
+    url, client = f"{API}/runs/{run['id']}", platform.client("ann")
+    folder = platform.backend.folder("ann") / "runs" / run["name"]
+    path = {"run": folder, "published": folder / "published"}.get(
+        linked, folder / "published" / linked
+    )
+    elsewhere = platform.backend.folder("bob") / "secret"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert (folder / "published" / "report.html").is_file()
+    for name in ("report.html", "files/report.html"):
+        assert client.get(f"{url}/{name}").status_code == 404
+
+
+def test_link_within_what_a_run_published_is_followed(platform, succeed):
+    run = platform.submit("ann")
+    succeed(platform, run)
+    folder = platform.backend.folder("ann") / "runs" / run["name"] / "published"
+    (folder / "index.html").symlink_to("report.html")
+    (folder / "ring").symlink_to("ring")
+    client, url = platform.client("ann"), f"{API}/runs/{run['id']}/files"
+    assert "<title>Report" in client.get(f"{url}/index.html").text
+    assert client.get(f"{url}/ring").status_code == 404
+
+
 def test_cancelled_run_resumes_as_another_attempt(platform):
     client = platform.client("ann")
     waiting, working = platform.submit("ann"), platform.submit("ann", workers=2)

@@ -1,5 +1,7 @@
 """`citeflow platform` and `citeflow user`: the page for those who use no terminal, its accounts."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +112,8 @@ def add(
     accounts = _open(data, database)
     from citeflow.platform.accounts import ADMIN, USER
 
-    token = accounts.add(name, role=ADMIN if admin else USER, size=size)
+    with _refusals():
+        token = accounts.add(name, role=ADMIN if admin else USER, size=size)
     if size:
         backend = _open_backend(data, cluster)
         backend.ensure_environment(name, backend.sizes()[size])
@@ -142,13 +145,12 @@ def list_(data: Path, database: str) -> None:
 @cluster
 def suspend(name: str, undo: bool, data: Path, database: str, cluster: Path | None) -> None:
     """Log a user out and start nothing more; on a cluster, jobs save a checkpoint and wait."""
-    _open(data, database).change(name, {"suspended": not undo})
-    if cluster:
-        environments = _open_cluster(cluster).environments
-        if undo:
-            environments.wake(name)
-        else:
-            environments.suspend(name)
+    accounts = _open(data, database)
+    from citeflow.platform.environments import Environments
+
+    environments = Environments(accounts.store, accounts, _open_backend(data, cluster))
+    with _refusals():
+        environments.change_user(name, {"suspended": not undo})
     emit({"name": name, "suspended": not undo})
 
 
@@ -163,7 +165,8 @@ def rm(name: str, force: bool, data: Path, database: str, cluster: Path | None) 
     accounts = _open(data, database)
     from citeflow.platform.environments import Environments
 
-    accounts.get(name)
+    with _refusals():
+        accounts.check_dispensable(name)
     backend = _open_backend(data, cluster)
     active = Environments(accounts.store, accounts, backend).num_active(name)
     if active and not (force and cluster):
@@ -175,6 +178,17 @@ def rm(name: str, force: bool, data: Path, database: str, cluster: Path | None) 
         backend.remove_environment(name)
     accounts.remove(name)
     emit({"name": name, "deleted": True})
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the server would answer into an error in a line."""
+    from citeflow.serving.problems import ProblemError
+
+    try:
+        yield
+    except ProblemError as problem:
+        raise ConfigError(problem.detail, hint=problem.hint) from None
 
 
 def _open(data: Path, database: str) -> "Accounts":

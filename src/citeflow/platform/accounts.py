@@ -263,6 +263,17 @@ class Accounts:
             if values.get("suspended"):
                 connection.execute(delete(store.sessions).where(store.sessions.c.user == name))
 
+    def check_dispensable(self, name: str) -> None:
+        """Check that an account may be removed.
+
+        Raises:
+            NotFoundError: there is none.
+            ProblemError: nobody would be left who can manage accounts.
+        """
+        with self.store.read() as connection:
+            if _get(connection, name).role == ADMIN:
+                _check_other_admin(connection, name)
+
     def remove(self, name: str) -> None:
         """Delete an account with all that is recorded of it.
 

@@ -102,6 +102,45 @@ class Environments:
         self.accounts.resize(account.name, None)
         self.backend.remove_environment(account.name)
 
+    def change_user(self, name: str, values: dict[str, object]) -> None:
+        """Change role, size or suspension of an account, and its environment with it.
+
+        Raises:
+            NotFoundError: there is no such account.
+            ProblemError: nobody would be left who can manage accounts.
+        """
+        if values.get("suspended") is False:  # before the queue starts what would be refused
+            self.accounts.get(name)
+            self.backend.wake(name)
+        self.accounts.change(name, values)
+        if values.get("suspended"):
+            self.backend.suspend(name)
+        if size := values.get("size"):
+            self.backend.ensure_environment(name, self.backend.sizes()[str(size)])
+
+    def remove_user(self, name: str) -> None:
+        """Delete an account with its environment, runs and files.
+
+        The environment goes first: where the place refuses, or does not answer, the account stays,
+        and it can be tried again. Nobody is logged in to it meanwhile, so that nothing new starts.
+
+        Raises:
+            NotFoundError: there is no such account.
+            ProblemError: runs are at work, or nobody would be left who can manage accounts.
+            ConfigError: the place refuses.
+        """
+        was_suspended = self.accounts.get(name).suspended
+        if self.num_active(name):
+            hint = "suspend the user, and wait until they have ended"
+            raise ProblemError(HTTPStatus.CONFLICT, "the user has runs at work", hint=hint)
+        self.accounts.change(name, {"suspended": True})
+        try:
+            self.backend.remove_environment(name)
+        except Exception:
+            self.accounts.change(name, {"suspended": was_suspended})
+            raise
+        self.accounts.remove(name)
+
     def used(self, user: str) -> Amounts:
         """Return what the runs of a user have at the moment, and the disk that the user takes."""
         sums = (func.sum(store.runs.c.workers), func.sum(store.runs.c.memory))

@@ -46,6 +46,17 @@ def test_environment_is_made_once_resized_and_removed(place):
     place.backend.remove_environment("alice")
 
 
+def test_environment_is_suspended_and_woken_and_a_repeat_changes_nothing(place):
+    for _ in range(2):
+        place.backend.suspend("alice")
+    expected = "ready" if isinstance(place, PLACES["local"]) else "suspended"
+    assert place.backend.environment("alice").state == expected
+    for _ in range(2):
+        place.backend.wake("alice")
+    assert place.backend.environment("alice").state == "ready"
+    place.backend.suspend("bob")  # who has none
+
+
 def test_sizes_grow(place):
     sizes = list(place.backend.sizes().values())
     assert [size.cores for size in sizes] == sorted(size.cores for size in sizes)

@@ -14,7 +14,7 @@ const PLACES = [
   ["/try", "Try it"],
 ] as const;
 
-/** What is around every page: the skip link, the places, and who is logged in. */
+/** What is around every page: the skip link, the places, who is logged in, and the licences. */
 export function Shell({ me, children }: { me: Me | null; children: ReactNode }) {
   return (
     <>
@@ -31,6 +31,9 @@ export function Shell({ me, children }: { me: Me | null; children: ReactNode }) 
       <main id="content" tabIndex={-1}>
         {children}
       </main>
+      <footer>
+        <a href="/licenses.txt">Licences</a>
+      </footer>
     </>
   );
 }

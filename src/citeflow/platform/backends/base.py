@@ -106,6 +106,15 @@ class Backend(Protocol):
     def remove_environment(self, user: str) -> None:
         """Delete the environment of a user with all of its files; repeated, it does nothing."""
 
+    def suspend(self, user: str) -> None:
+        """Let what is at work in the environment of a user wait, where the place can do that.
+
+        The queue starts nothing more for the user. Repeated, it does nothing; nor without one.
+        """
+
+    def wake(self, user: str) -> None:
+        """Take a suspension back; repeated, it does nothing."""
+
     def folder(self, user: str) -> Path:
         """Return the data root of a user, as this process sees it."""
 

@@ -112,6 +112,15 @@ class KubernetesBackend:
         """Delete the namespace of a user; the class of its volume decides about the files."""
         self._environments.remove(user)
 
+    def suspend(self, user: str) -> None:
+        """Let the jobs of a user save a checkpoint, end their pods and wait."""
+        if self._environments.standing(user).state != "absent":
+            self._environments.suspend(user)
+
+    def wake(self, user: str) -> None:
+        """Let the jobs of a user go on from their checkpoints."""
+        self._environments.wake(user)
+
     def folder(self, user: str) -> Path:
         """Return the volume of a user, where the platform sees it."""
         return Path(self._settings.volumes) / self._environments.namespace(user)

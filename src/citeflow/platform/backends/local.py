@@ -103,6 +103,12 @@ class LocalBackend:
         """Delete the folder of a user."""
         files.delete_directory(self.folder(user))
 
+    def suspend(self, user: str) -> None:
+        """Do nothing: what is at work here goes on to its end."""
+
+    def wake(self, user: str) -> None:
+        """Do nothing, as `suspend` does."""
+
     def folder(self, user: str) -> Path:
         """Return the data root of a user."""
         return self._root / "users" / user

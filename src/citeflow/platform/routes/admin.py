@@ -22,7 +22,6 @@ from citeflow.platform.schema import (
 )
 from citeflow.platform.services import Admin, Services, Shared
 from citeflow.serving.handlers import LimitedRoute
-from citeflow.serving.problems import ProblemError
 
 router = APIRouter(route_class=LimitedRoute, tags=["admin"])
 
@@ -54,9 +53,7 @@ def add_user(body: UserRequest, account: Admin, shared: Shared) -> UserLink:
 def change_user(name: str, body: UserChange, account: Admin, shared: Shared) -> UserBody:
     """Change role, quota or suspension of an account."""
     changes = {key: value for key, value in body.model_dump().items() if value is not None}
-    shared.accounts.change(name, changes)
-    if body.size is not None:
-        shared.backend.ensure_environment(name, shared.backend.sizes()[body.size])
+    shared.environments.change_user(name, changes)
     said = ", ".join(f"{key} {value}" for key, value in changes.items())
     shared.accounts.note(account.name, "change user", name, said)
     shared.queue.wake()
@@ -69,12 +66,7 @@ def change_user(name: str, body: UserChange, account: Admin, shared: Shared) -> 
 @router.delete("/users/{name}", status_code=HTTPStatus.NO_CONTENT)
 def remove_user(name: str, account: Admin, shared: Shared) -> None:
     """Delete an account with all of its runs and files."""
-    shared.accounts.get(name)
-    if shared.environments.num_active(name):
-        hint = "suspend the user, and wait until they have ended"
-        raise ProblemError(HTTPStatus.CONFLICT, "the user has runs at work", hint=hint)
-    shared.accounts.remove(name)
-    shared.backend.remove_environment(name)
+    shared.environments.remove_user(name)
     shared.accounts.note(account.name, "remove user", name, "done")
 
 

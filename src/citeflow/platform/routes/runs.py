@@ -173,11 +173,15 @@ def show_file(run_id: str, name: str, account: User, shared: Shared) -> Response
 
 
 def _file(shared: Shared, account: User, run_id: str, name: str, *, as_page: bool) -> Response:
-    folder = shared.runs.paths(shared.runs.row(account, run_id)).published.resolve()
+    paths = shared.runs.paths(shared.runs.row(account, run_id))
+    root = shared.backend.folder(account.name)
+    # Where it has to be once all links are followed: code of a user may have made some.
+    own = root.resolve() / paths.folder.relative_to(root)
     try:
+        folder = paths.published.resolve()
         path = (folder / name).resolve()
-        is_file = path.is_relative_to(folder) and path.is_file()
-    except (OSError, ValueError):  # such as a name that is too long, or has a null in it
+        is_file = folder.is_relative_to(own) and path.is_relative_to(folder) and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # such as a long name, a ring of links, a null
         is_file = False
     if not is_file:
         raise NotFoundError("no such file of the run", name[:100])

@@ -33,8 +33,9 @@ async def upload(
     upload_id = id_of(account.name, f"upload {key}" if key else "")
     try:
         made = await shared.uploads.receive(account, name, request.stream(), upload_id=upload_id)
-    except ProblemError as problem:
-        shared.accounts.note(account.name, "upload", name, f"refused: {problem.detail}")
+    except ProblemError:
+        # Not why: that may quote the file, which is nobody's business but the user's.
+        shared.accounts.note(account.name, "upload", name, "refused")
         raise
     shared.accounts.note(account.name, "upload", made.name, made.verdict.format)
     return made

@@ -30,15 +30,11 @@ def test_digits_are_recognized(classified):
     assert {"download", "preprocess", "train", "evaluate"} <= report.stages.keys()
 
 
-@pytest.mark.parametrize(
-    "command", [["index"], ["predict", "--paper", "3"], ["serve", "--port", "0"]]
-)
-def test_commands_of_citations_refuse_the_model(classified, capsys, command):
-    root = str(classified.data_root)
-    assert main([*command, "digits", "--data-root", root]) == ConfigError.exit_code
+def test_predict_refuses_the_model(classified, capsys):
+    command = ["predict", "--paper", "3", "digits", "--data-root", str(classified.data_root)]
+    assert main(command) == ConfigError.exit_code
     error = capsys.readouterr().err
     assert f"error: not a model of citations: {classified.model}\nhint: " in error
-    assert not classified.index.exists()
 
 
 def test_figures_are_those_of_scikit_learn():

@@ -286,8 +286,11 @@ def test_hostile_table(name, kind, tmp_path, canary, refused):
 ALLOWED = {
     ("src/citeflow/data/safe_pickle.py", "import pickle"),
     ("src/citeflow/data/safe_pickle.py", "torch.load"),
+    ("src/citeflow/models/own.py", "compile"),
+    ("src/citeflow/models/own.py", "exec"),
 }
-"""The only module that reads a pickle, with a list of the few names that it may hold."""
+"""The only module that reads a pickle, with a list of the few names that it may hold; and the one
+that runs a model of one's own, in the workers of its training alone."""
 
 RUNS = {"eval", "exec", "compile", "__import__"}
 UNSAFE = {

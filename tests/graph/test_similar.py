@@ -36,7 +36,7 @@ def by_all_pairs(x_NF, day_N, k):
 def test_similar_papers_are_found_in_the_memory_of_some_blocks():
     x_NF = topics(6 * module.BLOCK)
     tracemalloc.start()
-    similar_papers(x_NF, None, 3, seed=0)
+    similar_papers(x_NF, None, 3)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     block_bytes = module.BLOCK * len(x_NF) * 12  # distances in float32, and their order in int64

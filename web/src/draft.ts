@@ -76,9 +76,9 @@ export function submissionOf(draft: Draft, form: Form): Submission | null {
 export function nameProblem(name: string): string {
   const trimmed = name.trim();
   if (!trimmed || NAME.test(trimmed)) return "";
-  return /^[a-z0-9-]+$/.test(trimmed)
-    ? "a name begins and ends with a letter or digit"
-    : "only a to z in small letters, 0 to 9 and dashes can be in a name";
+  const others = [...new Set(trimmed.replace(/[a-z0-9-]/g, ""))];
+  if (!others.length) return "a name begins and ends with a letter or digit";
+  return `not allowed: ${others.map((each) => (each === " " ? "a space" : each)).join(", ")}`;
 }
 
 /** Return what the training takes its data from; nothing while that is not chosen. */

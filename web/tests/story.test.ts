@@ -68,7 +68,7 @@ async function train(page: Page, file: string, name: string, minutes: string): P
   const start = page.getByRole("button", { name: "Start the training" });
   const field = page.getByLabel(/Name of the run/);
   await field.fill("My run");
-  await page.getByText("Only a to z in small letters").waitFor();
+  await page.getByText("Not allowed: M, a space").waitFor();
   expect(await field.getAttribute("aria-invalid")).toBe("true");
   expect(await start.isDisabled()).toBe(true);
   await field.fill(name);

@@ -25,7 +25,7 @@ export function ModelsPage() {
   return (
     <Page
       title="Models"
-      headline="Each training that succeeds makes a version. An alias says which one counts; a deployed one answers questions."
+      headline="Each training that succeeds makes a version. An alias says which one counts. The deployed one answers questions, else the champion, else the newest."
     >
       <Loaded query={models} what="the models">
         {(all) =>

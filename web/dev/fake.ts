@@ -8,6 +8,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Plugin } from "vite";
 
 import type { Submission } from "../src/api/types";
+import { answering } from "../src/models.ts";
 import { TICK_MS, type FakeRun } from "./run.ts";
 import { formOf, SIZES, uploadOf, World, type Account } from "./world.ts";
 
@@ -143,8 +144,8 @@ const ROUTES: Record<string, Handler> = {
     modelOf(world, name).deployment = null;
   },
   "GET /try/*/papers": ({ query }) => ({ papers: papersOf(query.get("words") ?? "") }),
-  "POST /try/*/citations": ({ body }) => ({
-    version: 1,
+  "POST /try/*/citations": ({ world, body }, name) => ({
+    version: answering(modelOf(world, name))!.version,
     notes: body.paper ? [] : ["a new paper: no reference of it is known to the graph"],
     answers: TITLES.map((title, index) => ({
       id: 4210 + index,

@@ -8,3 +8,7 @@ export function bestOf({ values, better }: Comparison["rows"][number]): Set<numb
   const where = values.flatMap((value, index) => (value === best ? [index] : []));
   return new Set(where.length < known.length ? where : []);
 }
+
+/** Tell whether all runs are on the same data, by its name: only then their scores compare. */
+export const isOfOneDataset = (runs: Comparison["runs"]) =>
+  new Set(runs.map(({ task, dataset }) => `${task} ${dataset}`)).size <= 1;

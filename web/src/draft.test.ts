@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { Field, Form, Run, Upload } from "./api/types";
-import { draftOf, emptyDraft, limits, submissionOf } from "./draft";
+import { draftOf, emptyDraft, limits, nameProblem, submissionOf } from "./draft";
 
 const field = (name: string, part: Partial<Field>): Field => ({
   name,
@@ -56,6 +56,19 @@ test("submissionOf waits for an upload or an address", () => {
   expect(submissionOf({ ...draft, source: "upload", upload: "u1" }, FORM)?.dataset).toBe(
     "upload:u1",
   );
+});
+
+test.each(["", " ", "a", "run-2", " run-2 "])("nameProblem has nothing against %j", (name) =>
+  expect(nameProblem(name)).toBe(""),
+);
+
+test.each([
+  ["My run", "not allowed: M, a space"],
+  ["run_2", "not allowed: _"],
+  ["run-", "begins and ends"],
+])("nameProblem of %j says %s", (name, words) => {
+  expect(nameProblem(name)).toContain(words);
+  expect(submissionOf({ ...emptyDraft("citation"), name }, FORM)).not.toHaveProperty("name");
 });
 
 test.each([

@@ -8,6 +8,10 @@ export const MINUTES = "train.minutes";
 /** Begins the name of data that were uploaded; their id follows. */
 const UPLOADED = "upload:";
 
+/** Of the name of a run, which also names a folder and a pod. */
+export const MOST_LETTERS = 63;
+const NAME = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/;
+
 export interface Draft {
   task: Task;
   name: string;
@@ -51,7 +55,7 @@ export function draftOf(run: Run, uploads: Upload[]): Draft {
 
 const enteredAs = (value: Value) => (typeof value === "boolean" ? value : String(value ?? ""));
 
-/** Return what is sent, or null while the data are not chosen. */
+/** Return what is sent, or null while the data are not chosen; a name that is wrong is left out. */
 export function submissionOf(draft: Draft, form: Form): Submission | null {
   const dataset = datasetOf(draft, form);
   if (!dataset) return null;
@@ -61,10 +65,20 @@ export function submissionOf(draft: Draft, form: Form): Submission | null {
     workers: draft.workers,
     settings: settingsOf(draft.entered, form.fields),
   };
-  if (draft.name.trim()) submission.name = draft.name.trim();
+  const name = draft.name.trim();
+  if (name && !nameProblem(name)) submission.name = name;
   if (draft.model) submission.model = draft.model;
   if (draft.preset) submission.preset = draft.preset;
   return submission;
+}
+
+/** Say what is wrong with the name of a run; nothing where it is fine, or empty. */
+export function nameProblem(name: string): string {
+  const trimmed = name.trim();
+  if (!trimmed || NAME.test(trimmed)) return "";
+  const others = [...new Set(trimmed.replace(/[a-z0-9-]/g, ""))];
+  if (!others.length) return "a name begins and ends with a letter or digit";
+  return `not allowed: ${others.map((each) => (each === " " ? "a space" : each)).join(", ")}`;
 }
 
 /** Return what the training takes its data from; nothing while that is not chosen. */

@@ -15,6 +15,7 @@ const PAGES = {
   "/new": "New training",
   "/runs": "Runs",
   "/runs/r0001": "hepth-first",
+  "/runs/nowhere": "No such run",
   "/runs/compare?ids=r0002,r0004": "Compare",
   "/runs/compare": "Compare",
   "/models": "Models",

@@ -20,6 +20,7 @@ test("a new user sets up, trains, watches, compares, promotes and asks", async (
   await page.getByText("Yours: size M").waitFor();
 
   await page.getByRole("link", { name: "New training" }).first().click();
+  await chooseTooMuch(page);
   await train(page, "hepth.zip", "first", "10");
   await watch(page);
 
@@ -32,8 +33,8 @@ test("a new user sets up, trains, watches, compares, promotes and asks", async (
   await page.getByText("Succeeded").waitFor();
 
   await compare(page);
-  await promote(page);
-  await ask(page);
+  const best = await promote(page);
+  await ask(page, best);
   expect(found).toEqual([]);
 });
 
@@ -64,9 +65,25 @@ async function train(page: Page, file: string, name: string, minutes: string): P
   expect(await page.getByRole("radio", { name: new RegExp(file) }).isChecked()).toBe(true);
   await page.getByLabel("Workers").fill("2");
   await page.getByLabel("Minutes").fill(minutes);
-  await page.getByLabel(/Name of the run/).fill(name);
+  const start = page.getByRole("button", { name: "Start the training" });
+  const field = page.getByLabel(/Name of the run/);
+  await field.fill("My run");
+  await page.getByText("Not allowed: M, a space").waitFor();
+  expect(await field.getAttribute("aria-invalid")).toBe("true");
+  expect(await start.isDisabled()).toBe(true);
+  await field.fill(name);
+  await page.getByText("As a job on a cluster").click();
   await page.getByRole("region", { name: "The job as YAML" }).getByText("replicas: 2").waitFor();
-  await page.getByRole("button", { name: "Start the training" }).click();
+  await start.click();
+}
+
+/** Choose what is too large for the environment: it cannot be started, and the way out is shown. */
+async function chooseTooMuch(page: Page): Promise<void> {
+  await page.getByRole("radio", { name: /ogbl-citation2/ }).check();
+  const estimate = page.getByRole("complementary", { name: "What it needs" });
+  await estimate.getByRole("link", { name: "Go to your environment" }).waitFor();
+  const start = page.getByRole("button", { name: "Start the training" });
+  expect(await start.isDisabled()).toBe(true);
 }
 
 /** Watch the curve move, cancel, resume, and read the report. */
@@ -80,6 +97,7 @@ async function watch(page: Page): Promise<void> {
   );
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByText("Stopped").waitFor();
+  await page.getByText("You cancelled it. Resume goes on from its checkpoint.").waitFor();
   await page.getByRole("button", { name: "Resume" }).click();
   await page.getByText("Running").waitFor();
   await page.request.get("/dev/finish");
@@ -104,8 +122,8 @@ async function compare(page: Page): Promise<void> {
   await page.getByRole("rowheader", { name: "model.num_layers" }).waitFor();
 }
 
-/** Promote the better version, be refused the worse one, and deploy. */
-async function promote(page: Page): Promise<void> {
+/** Promote the better version, be refused the worse one, and deploy; return what was deployed. */
+async function promote(page: Page): Promise<number> {
   await page.getByRole("link", { name: "Models" }).click();
   const cells = page.getByRole("cell", { name: /^0\.\d{4}$/ });
   await cells.nth(1).waitFor();
@@ -114,16 +132,20 @@ async function promote(page: Page): Promise<void> {
   await page.getByRole("button", { name: `Promote version ${best}` }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Promote" }).click();
   await page.getByRole("cell", { name: "champion" }).waitFor();
+  const promoteBest = page.getByRole("button", { name: `Promote version ${best}` });
+  expect(await promoteBest.isDisabled()).toBe(true);
   await page.getByRole("button", { name: `Promote version ${3 - best}` }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Promote" }).click();
   await page.getByText(/Worse than champion: 0\.\d{4} against 0\.\d{4}/).waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("button", { name: `Deploy version ${best}` }).click();
   await page.getByRole("button", { name: `Deployed version ${best}` }).waitFor();
+  return best;
 }
 
-async function ask(page: Page): Promise<void> {
+async function ask(page: Page, version: number): Promise<void> {
   await page.getByRole("link", { name: "Try it" }).first().click();
+  await page.getByText(`Version ${version} of citation answers: it is deployed`).waitFor();
   const box = page.getByRole("combobox", { name: /Words of its title/ });
   await box.fill("brane");
   await page.getByRole("option", { name: /Branes and black holes/ }).waitFor();

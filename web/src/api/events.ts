@@ -34,13 +34,15 @@ export function useLiveRun(id: string, attempt = 0): LiveRun & { connection: Con
     let isOver = false;
     let retry: ReturnType<typeof setTimeout>;
     let pending: RunEvent[] = [];
-    const flush = setInterval(() => {
+    const flush = () => {
       if (!pending.length) return;
       dispatch(pending);
       pending = [];
-    }, BATCH_MS);
+    };
+    const flushing = setInterval(flush, BATCH_MS);
 
     const onError = () => {
+      flush();
       if (isOver) source.close();
       else if (source.readyState === EventSource.CLOSED) {
         retry = setTimeout(open, RETRY_MS);
@@ -65,7 +67,7 @@ export function useLiveRun(id: string, attempt = 0): LiveRun & { connection: Con
     return () => {
       source.close();
       clearTimeout(retry);
-      clearInterval(flush);
+      clearInterval(flushing);
     };
   }, [id, attempt]);
 

@@ -27,6 +27,8 @@ interface Props {
   fromZero?: boolean;
   /** Whether y is in bytes, whose ticks are powers of 2. */
   isBinary?: boolean;
+  /** What is said where there are no points. */
+  empty?: string;
 }
 
 /** Curves of one quantity. What the pointer is at, else the last values, stand in the legend. */
@@ -38,6 +40,7 @@ export function Chart({
   formatX,
   fromZero = false,
   isBinary = false,
+  empty = "No values.",
 }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(null);
@@ -92,7 +95,7 @@ export function Chart({
         </ul>
       </figcaption>
       {isEmpty ? (
-        <p className="remark">No values yet; they come while it trains.</p>
+        <p className="remark">{empty}</p>
       ) : (
         <div
           ref={host}

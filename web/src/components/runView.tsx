@@ -1,10 +1,11 @@
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { Link, useNavigate } from "react-router";
 
 import { address, post, remove } from "../api/client";
 import { hasEnded, useLiveRun, type Connection } from "../api/events";
 import { metricNames, type LiveRun } from "../api/liveRun";
+import * as queries from "../api/queries";
 import type { MetricsEvent, Run } from "../api/types";
 import {
   bytes,
@@ -27,6 +28,8 @@ import { Page } from "./page";
 import { ProblemNote } from "./problemNote";
 import { Ago } from "./time";
 
+const LOADING = "Loading…";
+
 interface Props {
   /** The run as it was asked for; its events bring what is newer. */
   known: Run;
@@ -40,6 +43,9 @@ export function RunView({ known, isAlone = false }: Props) {
   const live = useLiveRun(known.id, attempt);
   const run = live.run ?? known;
   const isOver = hasEnded(run.state);
+  const isLoading = isOver
+    ? live.connection === "connecting" || live.connection === "open"
+    : live.run === null;
   return (
     <Page
       title={run.name}
@@ -49,7 +55,7 @@ export function RunView({ known, isAlone = false }: Props) {
       }
     >
       <Status run={run} connection={live.connection} />
-      <Curves live={live} />
+      <Curves live={live} isLoading={isLoading} isOver={isOver} />
       {run.has_report && <Report run={run} />}
       <section className="section">
         <h2>Log</h2>
@@ -57,7 +63,9 @@ export function RunView({ known, isAlone = false }: Props) {
           {live.log.length ? (
             <LogView log={live.log} />
           ) : (
-            <p className="remark">{isOver ? "The run has written none." : "No line yet."}</p>
+            <p className="remark">
+              {isLoading ? LOADING : isOver ? "The run has written none." : "No line yet."}
+            </p>
           )}
         </div>
       </section>
@@ -79,7 +87,8 @@ function Actions({ run, isAlone, onResumed }: ActionsProps) {
   const change = useMutation({
     mutationFn: (verb: "cancel" | "resume") => post<Run>(`${path}/${verb}`),
     onSuccess: (changed, verb) => {
-      client.setQueryData(queryKeyOf(run), changed);
+      client.setQueryData(queries.run(run.id).queryKey, changed);
+      client.setQueryData(queries.wasCancelled(run.id).queryKey, verb === "cancel");
       client.invalidateQueries({ queryKey: ["runs"] });
       if (verb === "resume") onResumed();
     },
@@ -129,8 +138,6 @@ function Actions({ run, isAlone, onResumed }: ActionsProps) {
   );
 }
 
-const queryKeyOf = (run: Run) => ["run", run.id];
-
 const CONNECTIONS: Record<Connection, string> = {
   connecting: "Connecting…",
   open: "Live",
@@ -138,8 +145,14 @@ const CONNECTIONS: Record<Connection, string> = {
   ended: "",
 };
 
+const CANCELLED = "You cancelled it. Resume goes on from its checkpoint.";
+
 function Status({ run, connection }: { run: Run; connection: Connection }) {
   const { progress } = run;
+  const cancelled = useQuery(queries.wasCancelled(run.id));
+  // A run that never began has no checkpoint; what the server says of it is true.
+  const isCancelled = cancelled.data && run.state === "stopped" && run.started;
+  const detail = isCancelled ? CANCELLED : run.detail;
   const isRunning = run.state === "running" || run.state === "stopping";
   return (
     <section className="card status" aria-label="Status">
@@ -166,9 +179,7 @@ function Status({ run, connection }: { run: Run; connection: Connection }) {
         </div>
       </dl>
       {isRunning && progress && <ProgressLine progress={progress} />}
-      {run.detail && (
-        <p className={run.state === "failed" ? "wrong" : "remark"}>{sentence(run.detail)}</p>
-      )}
+      {detail && <p className={run.state === "failed" ? "wrong" : "remark"}>{sentence(detail)}</p>}
       {!hasEnded(run.state) && (
         <p className={`connection is-${connection}`} role="status">
           {CONNECTIONS[connection]}
@@ -209,7 +220,13 @@ function timeLeft({ progress }: Run): string {
 
 const CORES = "all workers";
 
-function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
+interface CurvesProps {
+  live: LiveRun;
+  isLoading: boolean;
+  isOver: boolean;
+}
+
+function Curves({ live: { metrics, resources }, isLoading, isOver }: CurvesProps) {
   const { losses, scores } = useMemo(() => metricNames(metrics), [metrics]);
   const loss = useMemo(() => seriesOf(metrics, losses, "loss"), [metrics, losses]);
   const quality = useMemo(() => seriesOf(metrics, scores, "score"), [metrics, scores]);
@@ -221,12 +238,31 @@ function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
     () => [{ name: CORES, points: resources.map(({ seconds, memory: y }) => point(seconds, y)) }],
     [resources],
   );
+  const empty = isLoading
+    ? LOADING
+    : isOver
+      ? "The run has written none."
+      : "No values yet; they come while it trains.";
   return (
     <section className="section">
       <h2>Curves</h2>
       <div className="grid">
-        <Chart title="Loss" along="step" series={loss} format={short} formatX={whole} />
-        <Chart title="Validation" along="step" series={quality} format={short} formatX={whole} />
+        <Chart
+          title="Loss"
+          along="step"
+          series={loss}
+          format={short}
+          formatX={whole}
+          empty={empty}
+        />
+        <Chart
+          title="Validation"
+          along="step"
+          series={quality}
+          format={short}
+          formatX={whole}
+          empty={empty}
+        />
         <Chart
           title="Cores in use"
           along="after"
@@ -234,6 +270,7 @@ function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
           format={short}
           formatX={duration}
           fromZero
+          empty={empty}
         />
         <Chart
           title="Memory"
@@ -243,6 +280,7 @@ function Curves({ live: { metrics, resources } }: { live: LiveRun }) {
           formatX={duration}
           fromZero
           isBinary
+          empty={empty}
         />
       </div>
     </section>

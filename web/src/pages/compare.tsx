@@ -9,8 +9,10 @@ import { Chart } from "../components/chart";
 import { Empty } from "../components/empty";
 import { Loaded } from "../components/loaded";
 import { Page } from "../components/page";
-import { bestOf } from "../comparison";
+import { bestOf, isOfOneDataset } from "../comparison";
 import { figureName, score, sentence, short, signed, whole } from "../format";
+
+const NONE: ReadonlySet<number> = new Set();
 
 /** Runs beside each other: what they reached, what they were made with, and their curves. */
 export function ComparePage() {
@@ -38,6 +40,11 @@ export function ComparePage() {
         <Loaded query={comparison} what="the comparison">
           {(made) => (
             <>
+              {!isOfOneDataset(made.runs) && (
+                <p className="remark">
+                  These runs are on different data: their scores cannot be compared.
+                </p>
+              )}
               <Metrics comparison={made} />
               <Settings comparison={made} />
               <Curves comparison={made} />
@@ -58,7 +65,8 @@ function Heads({ runs }: { runs: Run[] }) {
 }
 
 function Metrics({ comparison: { rows, runs } }: { comparison: Comparison }) {
-  const isPair = runs.length === 2;
+  const isComparable = isOfOneDataset(runs);
+  const isPair = isComparable && runs.length === 2;
   return (
     <div className="card table-card">
       <table>
@@ -85,7 +93,7 @@ function Metrics({ comparison: { rows, runs } }: { comparison: Comparison }) {
             {isPair && <td className="number">–</td>}
           </tr>
           {rows.map((row) => {
-            const best = bestOf(row);
+            const best = isComparable ? bestOf(row) : NONE;
             const [first, second] = row.values;
             return (
               <tr key={row.metric}>

@@ -15,8 +15,7 @@ import { ProblemNote } from "../components/problemNote";
 import { TextField } from "../components/textField";
 import { Ago } from "../components/time";
 import { score, sentence, short } from "../format";
-
-const CHAMPION = "champion";
+import { CHAMPION } from "../models";
 
 const pathOf = (model: Model) => `/models/${encodeURIComponent(model.name)}`;
 
@@ -26,7 +25,7 @@ export function ModelsPage() {
   return (
     <Page
       title="Models"
-      headline="Each training that succeeds makes a version. An alias says which one counts; a deployed one answers questions."
+      headline="Each training that succeeds makes a version. An alias says which one counts. The deployed one answers questions, else the champion, else the newest."
     >
       <Loaded query={models} what="the models">
         {(all) =>
@@ -89,16 +88,26 @@ function ModelCard({ model }: { model: Model }) {
 function DeploymentLine({ model }: { model: Model }) {
   const refresh = useRefresh();
   const { deployment } = model;
-  if (!deployment) return <span className="remark">Not deployed</span>;
+  const tryIt = (
+    <Link className="button plain small" to={`/try/${encodeURIComponent(model.name)}`}>
+      Try it
+    </Link>
+  );
+  if (!deployment) {
+    return (
+      <div className="deployment">
+        <span className="remark">Not deployed</span>
+        {tryIt}
+      </div>
+    );
+  }
   return (
     <div className="deployment">
       <span>
         Version {deployment.version}: <Badge kind={deployment.state} words={deployment.state} />
         <small>{sentence(deployment.detail) || speed(deployment)}</small>
       </span>
-      <Link className="button plain small" to={`/try/${encodeURIComponent(model.name)}`}>
-        Try it
-      </Link>
+      {tryIt}
       <Confirm
         isSmall
         action="Take down"
@@ -108,7 +117,7 @@ function DeploymentLine({ model }: { model: Model }) {
           await refresh();
         }}
       >
-        <p>It answers no questions from then on. Its versions stay.</p>
+        <p>It is served no longer. Its versions stay, and one of them answers in “Try it”.</p>
       </Confirm>
     </div>
   );
@@ -156,7 +165,12 @@ function VersionRow({ model, version, onPromote }: RowProps) {
       </td>
       <td className="number">
         <div className="actions">
-          <button type="button" className="plain small" onClick={onPromote}>
+          <button
+            type="button"
+            className="plain small"
+            disabled={version.aliases.includes(CHAMPION)}
+            onClick={onPromote}
+          >
             Promote <span className="unseen">version {version.version}</span>
           </button>
           <button

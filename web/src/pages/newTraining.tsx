@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState, type FormEvent } from "react";
-import { useNavigate } from "react-router";
+import { Link, useNavigate } from "react-router";
 
 import { post, Problem } from "../api/client";
 import * as queries from "../api/queries";
@@ -13,10 +13,21 @@ import { useDelayed } from "../components/paperSearch";
 import { ProblemNote } from "../components/problemNote";
 import { SettingField } from "../components/settingField";
 import { TextField } from "../components/textField";
-import { datasetOf, draftOf, emptyDraft, MINUTES, submissionOf, type Draft } from "../draft";
+import {
+  datasetOf,
+  draftOf,
+  emptyDraft,
+  MINUTES,
+  MOST_LETTERS,
+  nameProblem,
+  submissionOf,
+  type Draft,
+} from "../draft";
 import { bytes, count, duration, sentence } from "../format";
 
 const PAUSE_MS = 300; // after the last change, before the job is shown anew
+
+const ON_TOP = "Preparing and measuring come on top.";
 
 const TASKS: [Task, string, string][] = [
   ["citation", "Citations", "Find the citations that papers lack."],
@@ -25,14 +36,14 @@ const TASKS: [Task, string, string][] = [
 
 type Change = (part: Partial<Draft>) => void;
 
-/** Fill in a training, with the job that it makes beside it; `from` is a run to begin from. */
+/** Fill in a training, with what it needs beside it; `from` is a run to begin from. */
 export function NewTrainingPage({ from }: { from: string }) {
   const origin = useQuery({ ...queries.run(from), enabled: from !== "" });
   const uploads = useQuery({ ...queries.uploads, enabled: from !== "" });
   return (
     <Page
       title="New training"
-      headline="Choose the data; all the rest has a default. Beside it you see the job that will run."
+      headline="Choose the data; all the rest has a default. Beside it you see what the training needs."
     >
       {from ? (
         <Loaded query={origin} what="the run to begin from">
@@ -88,8 +99,10 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
   const problemOfSetting = (name: string) => problemOf(`settings.${name}`);
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (submission) start.mutate(submission);
+    if (canStart) start.mutate(submission);
   };
+  const wrongName = nameProblem(draft.name);
+  const canStart = submission !== null && !wrongName && preview.data?.fits !== false;
   const minutes = form.fields.find((field) => field.name === MINUTES);
 
   return (
@@ -118,7 +131,7 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
             />
             {minutes && (
               <Setting
-                field={minutes}
+                field={{ ...minutes, help: `${minutes.help} ${ON_TOP}` }}
                 draft={draft}
                 change={change}
                 problem={problemOfSetting(MINUTES)}
@@ -127,18 +140,19 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
           </div>
           <TextField
             label="Name of the run (may be empty)"
-            maxLength={60}
-            problem={problemOf("name")}
+            maxLength={MOST_LETTERS}
+            help="Small letters, digits and dashes."
+            problem={wrongName || problemOf("name")}
             value={draft.name}
             onText={(name) => change({ name })}
           />
         </fieldset>
         <SettingsPart form={form} draft={draft} change={change} problemOf={problemOfSetting} />
       </div>
-      <aside aria-label="The job">
+      <aside aria-label="What it needs">
         {!preview.isError && <Estimate preview={preview.data} isAsked={submission !== null} />}
         <ProblemNote error={error} />
-        <button type="submit" className="wide" disabled={!submission || start.isPending}>
+        <button type="submit" className="wide" disabled={!canStart || start.isPending}>
           {start.isPending ? "Submitting…" : "Start the training"}
         </button>
         {preview.data && <Job yaml={preview.data.yaml} />}
@@ -434,15 +448,21 @@ function Estimate({ preview, isAsked }: { preview: Preview | undefined; isAsked:
         {preview.fits ? "Fits your environment." : "Does not fit your environment."}
       </p>
       {preview.detail && <p className="remark">{sentence(preview.detail)}</p>}
+      {!preview.fits && (
+        <p className="remark">
+          <Link to="/environment">Go to your environment</Link>
+        </p>
+      )}
     </div>
   );
 }
 
+/** What would train it on a cluster; it may run on this machine, so it is folded. */
 function Job({ yaml }: { yaml: string }) {
   return (
-    <details className="card job" open>
+    <details className="card job">
       <summary>
-        <h2>The job</h2>
+        <h2>As a job on a cluster</h2>
       </summary>
       <CopyButton text={yaml} what="the job" />
       {/* What scrolls must be reachable by keyboard. */}

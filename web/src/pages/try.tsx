@@ -12,11 +12,12 @@ import { PaperSearch } from "../components/paperSearch";
 import { ProblemNote } from "../components/problemNote";
 import { TextField } from "../components/textField";
 import { count, probability, sentence } from "../format";
+import { answering } from "../models";
 
 const TOP = 10;
 const WAIT_MS = 300_000; // The first question to a model makes its index.
 
-/** Ask a deployed model which citations a paper lacks. */
+/** Ask a model which citations a paper lacks. */
 export function TryPage() {
   const { model } = useParams();
   const models = useQuery(queries.models);
@@ -27,12 +28,13 @@ export function TryPage() {
     >
       <Loaded query={models} what="the models">
         {(all) => {
-          const deployed = all.filter((each) => each.deployment);
-          const chosen = deployed.find((each) => each.name === model) ?? deployed[0];
-          if (!chosen) return <NothingDeployed hasModels={all.length > 0} />;
+          const able = all.filter((each) => each.versions.length > 0);
+          const chosen = able.find((each) => each.name === model) ?? able[0];
+          if (!chosen) return <NoModel />;
           return (
             <>
-              {deployed.length > 1 && <ModelChoice models={deployed} chosen={chosen} />}
+              {able.length > 1 && <ModelChoice models={able} chosen={chosen} />}
+              <WhoAnswers model={chosen} />
               <Asking key={chosen.name} model={chosen.name} />
             </>
           );
@@ -42,18 +44,26 @@ export function TryPage() {
   );
 }
 
-function NothingDeployed({ hasModels }: { hasModels: boolean }) {
+function NoModel() {
   return (
-    <Empty title="No model is deployed">
-      <p>
-        {hasModels
-          ? "Deploy a version of a model, and it answers here."
-          : "The first training that succeeds makes a model, which you can deploy."}
-      </p>
-      <Link className="button" to={hasModels ? "/models" : "/new"}>
-        {hasModels ? "Go to the models" : "New training"}
+    <Empty title="No model yet">
+      <p>The first training of citations that succeeds makes one, and it answers here.</p>
+      <Link className="button" to="/new">
+        New training
       </Link>
     </Empty>
+  );
+}
+
+function WhoAnswers({ model }: { model: Model }) {
+  const chosen = answering(model);
+  return (
+    chosen && (
+      <p className="remark">
+        Version {chosen.version} of {model.name} answers: {chosen.because}.{" "}
+        <Link to="/models">All versions</Link>
+      </p>
+    )
   );
 }
 
@@ -101,7 +111,8 @@ function Asking({ model }: { model: string }) {
       <section className="section" aria-label="Answer" aria-busy={ask.isPending}>
         <p className="remark" role="status">
           {ask.isPending && "Asking… The first question to a model takes a while."}
-          {ask.isSuccess && `${count(ask.data.answers.length, "paper")} found`}
+          {ask.isSuccess &&
+            `${count(ask.data.answers.length, "paper")} found by version ${ask.data.version}`}
         </p>
         <ProblemNote error={ask.error} again={() => ask.variables && ask.mutate(ask.variables)} />
         {ask.isSuccess && (

@@ -1,0 +1,23 @@
+/** Which version of a model counts, as the server has it. */
+
+import type { Model, Version } from "./api/types";
+
+export const CHAMPION = "champion";
+
+export interface Answering {
+  version: number;
+  /** Why it is this one. */
+  because: string;
+}
+
+/** Return the version that answers: the deployed one, else the champion, else the newest. */
+export function answering({ versions, deployment }: Model): Answering | null {
+  if (deployment) return { version: deployment.version, because: "it is deployed" };
+  const champion = versions.find((each) => each.aliases.includes(CHAMPION));
+  if (champion) return { version: champion.version, because: "it is the champion" };
+  const newest = newestOf(versions);
+  return newest === null ? null : { version: newest, because: "it is the newest" };
+}
+
+const newestOf = (versions: Version[]) =>
+  versions.length ? Math.max(...versions.map(({ version }) => version)) : null;

@@ -1,9 +1,8 @@
-"""RayJobs as the CRDs of KubeRay 1.6.2 and 1.7.0 have them.
+"""RayJobs as KubeRay 1.7.0's reference describes them.
 
 A CRD has a megabyte: the pods' own part of it is Kubernetes', and is checked as such. What is left
-are the fields that a job of citeflow's may have; both versions know all of them.
-Source: https://docs.ray.io/en/master/cluster/kubernetes/references.html (KubeRay v1.7.0), and
-ray-operator/apis/ray/v1/{rayjob,raycluster}_types.go of v1.6.2.
+are the fields that a job of citeflow's may have. That 1.6.2 knows them too follows from release
+notes alone. Source: https://docs.ray.io/en/master/cluster/kubernetes/references.html (v1.7.0).
 """
 
 import copy

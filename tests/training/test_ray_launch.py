@@ -8,6 +8,7 @@ from citeflow import config
 from citeflow.errors import ConfigError, MissingPackageError
 from citeflow.paths import RunPaths
 from citeflow.training import launch, ray_launch
+from citeflow.training.sandbox import TRUST_VARIABLE
 
 
 @pytest.fixture
@@ -20,8 +21,19 @@ def started(monkeypatch):
     return calls
 
 
-def train(tmp_path):
-    ray_launch.train_on_ray(tmp_path, RunPaths(tmp_path, "run"), config=config.load(), workers=3)
+def train(tmp_path, *overrides):
+    settings = config.load(overrides=list(overrides))
+    ray_launch.train_on_ray(tmp_path, RunPaths(tmp_path, "run"), config=settings, workers=3)
+
+
+def test_train_on_ray_refuses_code_that_nobody_trusts(started, tmp_path, monkeypatch):
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match="code of one's own has no sandbox on Ray"):
+        train(tmp_path, "model.code=encoder.py")
+    assert not started
+    monkeypatch.setenv(TRUST_VARIABLE, "1")
+    train(tmp_path, "model.code=encoder.py")
+    assert len(started) == 1
 
 
 def test_train_on_ray_starts_a_ray_with_a_token_of_its_own(started, tmp_path):

@@ -1,5 +1,6 @@
 """Each route, over HTTP."""
 
+import io
 import json
 import socket
 
@@ -108,23 +109,21 @@ def test_tensors_of_new_papers_are_filled_up_where_there_are_few_predictions(ser
     assert (ids[0] != "", ids[-1]) == (True, "")
 
 
-def test_a_request_keeps_its_id_and_has_a_line_in_the_log(server, capfd):
+def test_a_request_keeps_its_id_and_has_a_line_in_the_log(server, monkeypatch):
+    # not capfd: what is written while that is read is lost
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stdout", log)
     response = server.get("/v1/papers/p300", headers={"X-Request-ID": "mine-1"})
     assert response.headers["X-Request-ID"] == "mine-1"
     made = server.get("/v1/papers/nobody", headers={"X-Request-ID": "no good\tid"})
     assert made.json()["request_id"] == made.headers["X-Request-ID"] != "no good\tid"
     ids = {"mine-1", made.headers["X-Request-ID"]}
-    printed = []
 
     def lines():  # those of other requests may be among them
-        found = [json.loads(line) for line in "".join(printed).splitlines()]
+        found = [json.loads(line) for line in log.getvalue().splitlines()]
         return [each for each in found if each["request_id"] in ids]
 
-    def has_both():  # a line is written behind its answer
-        printed.append(capfd.readouterr().out)
-        return len(lines()) == 2
-
-    wait_until(has_both)
+    wait_until(lambda: len(lines()) == 2)  # a line is written behind its answer
     assert [(each["request_id"], each["status"], each["route"]) for each in lines()] == [
         ("mine-1", 200, "/v1/papers/{paper:path}"),
         (made.headers["X-Request-ID"], 404, "/v1/papers/{paper:path}"),

@@ -156,4 +156,5 @@ def test_an_index_of_another_task_brings_its_own_routes(index_folder, image_fold
         paths = server.get("/openapi.json").json()["paths"]
         assert "/v1/images:classify" in paths
         assert "/v1/citations" not in paths
-        assert 'citeflow_serving_size{of="papers"}' not in server.get("/metrics").text
+        size_of_papers = 'citeflow_serving_size{of="papers"}'  # it is set behind the swap
+        wait_until(lambda: size_of_papers not in server.get("/metrics").text)

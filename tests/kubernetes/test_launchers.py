@@ -334,6 +334,18 @@ def test_rayjob_pins_the_ray_of_its_image(checkout):
     assert f"\nray=={version} " in lock
 
 
+def test_rayjob_gives_ray_start_options_that_it_has_and_ports_of_their_own():
+    scripts = pytest.importorskip("ray.scripts.scripts", reason="Ray is not installed")
+    known = {name.removeprefix("--") for each in scripts.start.params for name in each.opts}
+    cluster = RAYJOB.render(JobSpec(gpus=1), identity())["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        given = group["rayStartParams"]
+        assert set(given) <= known
+        ports = [int(value) for name, value in given.items() if name.endswith("-port")]
+        assert len({*ports, 6379, 8265, 10001}) == len(ports) + 3  # which Ray takes itself
+        assert not any(10002 <= port <= 19999 for port in ports)  # those of its workers
+
+
 @pytest.mark.fault("F44")
 @pytest.mark.parametrize("runtime", ["citeflow", "torch-distributed"])
 def test_trainjob_of_eight_survives_the_loss_of_pod_0(kube, checkout, runtime):

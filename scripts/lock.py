@@ -60,7 +60,7 @@ def main() -> None:
     pins = {name: dev[name] for name in dev if name != "torch" and not name.startswith(GPU_NAMES)}
     step = {name: pins[name] for name in resolve(of_step, pins) if name in pins}
     of_serve = {name: pins[name] for name in resolve(serve, pins) if name in pins}
-    of_ray = resolve([*train, *extras["ray"]], pins)
+    of_ray = resolve([*train, *extras["kuberay"]], pins)
     of_train = resolve(train, step)
     of_torch = resolve([f"torch==={torch}"], step)
     gpu = {

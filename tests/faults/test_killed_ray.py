@@ -66,7 +66,7 @@ def actors(parent=None):
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.fault("F1", nightly=True)) for seed in range(5)]
+    "seed", [pytest.param(seed, marks=pytest.mark.fault("F1", nightly=True)) for seed in range(10)]
 )
 def test_killed_ranks_on_ray_change_no_bit(run, undisturbed, seed):
     # Each rank has a torchrun of its own here, which counts its own restarts.

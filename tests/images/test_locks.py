@@ -50,7 +50,7 @@ def wanted(project, image):
             for line in extras[extra]
         ],
         "serve": train + extras["serve"],
-        "ray": train + extras["ray"],
+        "ray": train + extras["kuberay"],
         "small": base
         + [
             line
@@ -102,7 +102,8 @@ def test_development_lock_agrees_with_pyproject_and_images(checkout, project, lo
     assert "://" not in text
     pins = dict(line.split("==") for line in text.splitlines()[1:])
     extras = dict(project["project"]["optional-dependencies"])
-    alone = extras.pop("ray")  # as large as all else but torch, and needed by one launcher
+    # As large as all else but torch, and needed by one launcher.
+    alone = [*extras.pop("ray"), *extras.pop("kuberay")]
     lines = [*project["project"]["dependencies"], *itertools.chain(*extras.values())]
     assert not {Requirement(line).name for line in alone} & set(pins)
     for requirement in map(Requirement, [*lines, *project["build-system"]["requires"]]):

@@ -109,7 +109,8 @@ def repeated(value, schema):
 
 def schema_errors(job):
     if job["kind"] == "RayJob":
-        return kuberay.schema_errors(job)
+        versions = [kuberay.schema_errors(job, version) for version in kuberay.VERSIONS]
+        return list(itertools.chain(*versions))
     found = list((SHARED / "schemas").glob(f"{job['kind'].lower()}.*.json"))
     if not found:
         pytest.skip("the schemas of the kinds are not here")
@@ -252,22 +253,42 @@ def test_job_and_torchrun_agree(case):
     assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
 
 
-def test_rayjob_fits_the_whole_crds_of_kuberay(case):
-    """Of as many versions as there are: `rayjob.v1-1.6.2.json`, `rayjob.v1-1.7.0.json`."""
-    found = list((SHARED / "schemas").glob("rayjob.*.json"))
-    if not found:
-        pytest.skip("the CRDs of KubeRay are not here; test_render_... knows the fields of a job's")
-    job = RAYJOB.render(*case)
-    for path in found:
-        schema = json.loads(path.read_text())["openAPIV3Schema"]
-        errors = jsonschema.Draft202012Validator(strict(schema)).iter_errors(job)
-        assert [error.message for error in errors] == [], path.name
+def test_operator_of_kuberay_refuses_no_rayjob(case):
+    refused = kuberay.refusals(RAYJOB.render(*case))
+    assert refused == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "versions", "refused"),
+    [
+        ("metadata.name", "9" * 48, (), "name"),
+        ("spec.submissionModes", "HTTPMode", kuberay.VERSIONS, None),
+        ("spec.activeDeadlineSeconds", 2**31, kuberay.VERSIONS, None),
+        ("spec.activeDeadlineSeconds", 0, (), "activeDeadlineSeconds"),
+        ("spec.rayClusterSpec.rayVersion", "2.51.1", (), "rayVersion"),
+        ("spec.rayClusterSpec.authOptions.mode", "tokens", kuberay.VERSIONS, None),
+        ("spec.rayClusterSpec.networkPolicy", {}, ("1.6.2",), None),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.minReplicas", 9, (), "replicas"),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.priority", 1, ("1.6.2",), None),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.resources", {}, (), "rayStartParams"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0, kuberay.VERSIONS, None),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.labels", "", (), "rayStartParams"),
+    ],
+)
+def test_kuberay_refuses_wrong_rayjobs(path, value, versions, refused):
+    job = RAYJOB.render(JobSpec(), identity())
+    *parents, last = path.split(".")
+    part = job
+    for name in parents:
+        part = part[int(name) if isinstance(part, list) else name]
+    part[last] = value
+    assert tuple(v for v in kuberay.VERSIONS if kuberay.schema_errors(job, v)) == versions
+    assert kuberay.refusals(job) == ([refused] if refused else [])
 
 
 def test_rayjob_asks_for_what_its_driver_needs(case):
     spec, place = case
     job = RAYJOB.render(spec, place)
-    assert len(job["metadata"]["name"]) <= 47  # KubeRay appends six letters, and then others
     driver = shlex.split(job["spec"]["entrypoint"])
     module, options = driver[3], driver_parser().parse_args(driver[4:])
     assert (driver[:3], module) == (["python3", "-P", "-m"], "citeflow.training.ray_driver")
@@ -311,6 +332,18 @@ def test_rayjob_pins_the_ray_of_its_image(checkout):
     lock = (checkout / "docker" / "ray" / "requirements.txt").read_text()
     version = RAYJOB.render(JobSpec(), identity())["spec"]["rayClusterSpec"]["rayVersion"]
     assert f"\nray=={version} " in lock
+
+
+def test_rayjob_gives_ray_start_options_that_it_has_and_ports_of_their_own():
+    scripts = pytest.importorskip("ray.scripts.scripts", reason="Ray is not installed")
+    known = {name.removeprefix("--") for each in scripts.start.params for name in each.opts}
+    cluster = RAYJOB.render(JobSpec(gpus=1), identity())["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        given = group["rayStartParams"]
+        assert set(given) <= known
+        ports = [int(value) for name, value in given.items() if name.endswith("-port")]
+        assert len({*ports, 6379, 8265, 10001}) == len(ports) + 3  # which Ray takes itself
+        assert not any(10002 <= port <= 19999 for port in ports)  # those of its workers
 
 
 @pytest.mark.fault("F44")

@@ -81,6 +81,13 @@ def test_steps_read_the_address_that_the_component_sets(checkout, objects):
     assert made in maps
 
 
+def test_server_has_no_sidecar_as_the_steps_have_none(objects):
+    """One would deny their requests wherever a mesh denies what no policy of its own allows."""
+    template = of_kind(objects, "Deployment")[NAME]["spec"]["template"]
+    for kind in ("labels", "annotations"):
+        assert template["metadata"][kind]["sidecar.istio.io/inject"] == "false"
+
+
 def test_policy_lets_pods_of_citeflow_in_and_two_servers_out(objects):
     spec = of_kind(objects, "NetworkPolicy")[NAME]["spec"]
     (rule,) = spec["ingress"]

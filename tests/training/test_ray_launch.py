@@ -36,7 +36,9 @@ def test_train_on_ray_refuses_code_that_nobody_trusts(started, tmp_path, monkeyp
     assert len(started) == 1
 
 
-def test_train_on_ray_starts_a_ray_with_a_token_of_its_own(started, tmp_path):
+@pytest.mark.parametrize("address", ["", "local"])
+def test_train_on_ray_starts_a_ray_with_a_token_of_its_own(started, tmp_path, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
     train(tmp_path)
     train(tmp_path)
     first, second = started

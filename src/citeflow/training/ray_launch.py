@@ -21,6 +21,9 @@ DRIVER = "citeflow.training.ray_driver"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Ray's own environment variable with the address of a cluster."""
 
+NO_ADDRESS = ("", "local")
+"""Addresses that join no cluster. Ray would start one for the second, without a token."""
+
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # or training would come after all else that the machine does
@@ -48,6 +51,7 @@ def train_on_ray(data: Path, run: RunPaths, *, config: TaskConfig, workers: int)
         hint = "--launcher local, or --trust-code if you trust the file"
         raise ConfigError("code of one's own has no sandbox on Ray", hint=hint)
     address = os.environ.get(ADDRESS_VARIABLE, "")
+    alone = address in NO_ADDRESS
     if "://" in address:
         hint = f"{ADDRESS_VARIABLE}=HOST:6379, or auto, on a node of the cluster"
         raise ConfigError("not an address of a Ray cluster from within", address, hint=hint)
@@ -59,9 +63,9 @@ def train_on_ray(data: Path, run: RunPaths, *, config: TaskConfig, workers: int)
             config=config,
             workers=workers,
             command=driver_command(
-                workers, f"--address={address}" if address else f"--here={folder}"
+                workers, f"--here={folder}" if alone else f"--address={address}"
             ),
-            variables={} if address else own_cluster(),
+            variables=own_cluster() if alone else {},
         )
 
 

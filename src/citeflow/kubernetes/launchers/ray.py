@@ -38,6 +38,14 @@ DASHBOARD_PORT = 8265
 AGENT_PORT = 52365
 """Where each node answers whether it is well."""
 
+AGENT_PORTS = {
+    "dashboard-agent-grpc-port": "8266",
+    "dashboard-agent-listen-port": str(AGENT_PORT),
+    "metrics-export-port": "8080",
+    "runtime-env-agent-port": "8267",
+}
+"""Ports that Ray would choose itself: it ends where a process has not said its own within 15 s."""
+
 HEAD = {"cpu": "500m", "memory": "2Gi"}
 SUBMITTER = {"cpu": "250m", "memory": "512Mi"}
 
@@ -72,7 +80,7 @@ class RayJob(Launcher):
         """Return the spec as plain values: KubeRay has models for Go only."""
         from citeflow.kubernetes import pod_template as pods
 
-        store = {"object-store-memory": str(OBJECT_STORE_BYTES)}
+        common = {"object-store-memory": str(OBJECT_STORE_BYTES), **AGENT_PORTS}
         gpus = {"num-gpus": str(spec.gpus)} if spec.gpus else {}
         head = self._container(spec, "head", HEAD)
         worker = self._container(spec, "worker", spec.requests)
@@ -100,7 +108,7 @@ class RayJob(Launcher):
                 "authOptions": {"mode": "token"},
                 "headGroupSpec": {
                     "rayStartParams": {
-                        **store,
+                        **common,
                         "num-cpus": "0",  # so that no worker is placed on it
                         "no-monitor": "true",  # of an autoscaler
                         "dashboard-host": "0.0.0.0",
@@ -114,7 +122,7 @@ class RayJob(Launcher):
                         "minReplicas": spec.workers,
                         "maxReplicas": spec.workers,
                         # One CPU, whatever the pod has: the driver asks for one on each of them.
-                        "rayStartParams": {**store, "num-cpus": "1", **gpus},
+                        "rayStartParams": {**common, "num-cpus": "1", **gpus},
                         "template": self._template(spec, identity, worker),
                     }
                 ],

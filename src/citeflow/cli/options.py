@@ -388,8 +388,12 @@ class LocalRun:
             UnavailableError: another pipeline runs under this name.
         """
         dataset = redact_url(self.dataset)
-        log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
-        with _resumable(run.name), local_runs.recorded(run, dataset):
+        with (
+            _resumable(run.name),
+            local_runs.recorded(run, dataset),
+            local_runs.output_kept(run),
+        ):
+            log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
             yield
 
 

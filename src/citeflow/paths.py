@@ -81,7 +81,7 @@ class RunPaths:
 
     @property
     def output_file(self) -> Path:
-        """What the pipelines of this machine have printed under this name, one after the other."""
+        """Log of the pipelines that this machine has run under this name, one after the other."""
         return self.folder / "output.log"
 
     @property

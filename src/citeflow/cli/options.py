@@ -381,20 +381,22 @@ class LocalRun:
         }
 
     @contextlib.contextmanager
-    def started(self, run: RunPaths) -> Iterator[None]:
+    def started(self, run: RunPaths, begin: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Log and record the pipeline that the block runs; say how to resume it if it is stopped.
+
+        Args:
+            run: its paths.
+            begin: called when no other pipeline can run under this name, before anything is logged.
 
         Raises:
             UnavailableError: another pipeline runs under this name.
         """
         dataset = redact_url(self.dataset)
-        with (
-            _resumable(run.name),
-            local_runs.recorded(run, dataset),
-            local_runs.output_kept(run),
-        ):
-            log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
-            yield
+        with _resumable(run.name), local_runs.recorded(run, dataset):
+            begin()
+            with local_runs.output_kept(run):
+                log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
+                yield
 
 
 local_run = grouped(

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from citeflow.cli import options
+from citeflow.cli import live, options
 from citeflow.cli.submit import timeout, wait_for_run
-from citeflow.errors import NotFoundError
+from citeflow.errors import ConfigError, NotFoundError
 from citeflow.kubeflow.client import KfpClient
 from citeflow.kubeflow.outcome import TERMINAL
 from citeflow.kubeflow.past_runs import ServerRuns, describe
 from citeflow.local_runs import LocalRuns
+from citeflow.paths import RunPaths
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
@@ -88,11 +89,19 @@ def list_(
 
 @runs.command(cls=options.RecordCommand)
 @run_argument
+@live.option
 @place
 @options.connection
-def show(run: str, place: Place, connection: options.Connection) -> None:
-    """Print all that is known of a run: state, times, settings, scores."""
+def show(run: str, with_page: bool, place: Place, connection: options.Connection) -> None:
+    """Print all that is known of a run: state, times, settings, scores.
+
+    With --local --open a page shows its curves, log and report too, until Ctrl-C.
+    """
+    if with_page and not place.local:
+        raise ConfigError("--open", run, hint="with --local; a server has its own page")
     emit(place.open(connection).show(run))
+    if with_page:
+        live.show(RunPaths(place.data_root, run))
 
 
 @runs.command(cls=options.RecordCommand)

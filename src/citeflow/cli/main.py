@@ -13,6 +13,7 @@ from click.shell_completion import shell_complete
 
 from citeflow import __version__, own_model
 from citeflow.cli import live, options
+from citeflow.cli.local_run import LocalRun, local_run
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
 from citeflow.paths import RunPaths
 from citeflow.tasks import get_task
@@ -162,14 +163,14 @@ def citeflow() -> None:
     "`citeflow serve --watch` follows.",
 )
 @live.option
-@options.local_run
+@local_run
 @options.settings
 def run(
     here: options.WorkersHere,
     out: Path | None,
     deploy: str,
     with_page: bool,
-    local: options.LocalRun,
+    local: LocalRun,
     settings: options.Settings,
 ) -> None:
     """Run the whole pipeline on this machine."""

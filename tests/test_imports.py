@@ -206,10 +206,11 @@ def test_training_works_without_kfp_and_kubernetes():
     assert run_without(("kfp", "kubernetes", "ray"), code).returncode == 0
 
 
-@pytest.mark.parametrize("package", ["kfp", "torch", "ray"])
+@pytest.mark.parametrize("package", ["kfp", "torch", "ray", "fastapi", "uvicorn"])
 def test_run_names_a_missing_package_before_it_begins(package, tmp_path):
     argv = ["run", "--data-root", str(tmp_path / "data")]
     argv += ["--launcher", "ray"] if package == "ray" else []
+    argv += ["--open"] if package in ("fastapi", "uvicorn") else []
     done = run_without((package,), f"from citeflow.cli.main import main; sys.exit(main({argv!r}))")
     assert done.returncode == 72
     assert done.stderr.startswith(f"error: package is not installed: {package}\nhint: pip install")

@@ -1,9 +1,11 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from citeflow import files
+from citeflow import files, local_runs
 from citeflow.cli.main import main
 from citeflow.errors import ConfigError, NotFoundError, StoppedError, UnavailableError
 from citeflow.local_runs import LocalRuns, recorded
@@ -110,6 +112,41 @@ def test_local_run_is_shown_archived_and_deleted(root, capsys):
     assert not RunPaths(root, "first").folder.exists()
     for name in ("first", "../runs", ".", "a/../b"):
         assert call("show", name)[0] == NotFoundError.exit_code
+
+
+def test_output_of_a_run_is_kept_beside_it(root, capsys):
+    run = RunPaths(root, "kept")
+    for line in ("first start", "second start \N{BULLET}"):
+        with local_runs.recorded(run, "synthetic"), local_runs.output_kept(run):
+            print(line, file=sys.stderr)
+    print("after it", file=sys.stderr)
+    assert capsys.readouterr().err.splitlines()[-1] == "after it"
+    kept = run.output_file.read_text().splitlines()
+    assert kept == ["first start", "second start \N{BULLET}"]
+
+
+def test_output_of_a_run_on_the_platform_is_kept_once(tmp_path):
+    """Its stderr is the file already."""
+    run = RunPaths(tmp_path, "once")
+    run.folder.mkdir(parents=True)
+    code = (
+        "import sys; from pathlib import Path; from citeflow import local_runs; "
+        "from citeflow.paths import RunPaths; "
+        f"run = RunPaths(Path({str(tmp_path)!r}), 'once')\n"
+        "with local_runs.output_kept(run): print('a line', file=sys.stderr)"
+    )
+    with run.output_file.open("ab") as output:
+        subprocess.run([sys.executable, "-c", code], stderr=output, check=True, timeout=120)
+    assert run.output_file.read_text() == "a line\n"
+
+
+def test_output_that_cannot_be_kept_ends_nothing(root, capsys):
+    run = RunPaths(root, "full")
+    run.folder.mkdir(parents=True)
+    run.output_file.symlink_to("/dev/full")
+    with local_runs.output_kept(run):
+        print("a line", file=sys.stderr)
+    assert capsys.readouterr().err == "a line\n"
 
 
 @pytest.mark.fault("F46")

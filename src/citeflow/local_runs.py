@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import RawIOBase, TextIOBase
 from pathlib import Path
+from typing import TextIO
 
 from citeflow import files
 from citeflow.artifacts import EVAL_REPORT
@@ -64,6 +67,49 @@ def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
                 _write_status(run, _ended(status, error))
             raise
         _write_status(run, _ended(status, None))
+
+
+@contextlib.contextmanager
+def output_kept(run: RunPaths) -> Iterator[None]:
+    """Append what the block prints on stderr to a file of the run too; a full disk ends nothing."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(run.output_file.open("ab", buffering=0))
+            if not _is_stderr(file):
+                stack.enter_context(contextlib.redirect_stderr(_Tee(sys.stderr, file)))
+        yield
+
+
+class _Tee(TextIOBase):
+    """A text stream whose lines a file gets as well."""
+
+    def __init__(self, stream: TextIO, file: RawIOBase) -> None:
+        self._stream = stream
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text.encode(errors="backslashreplace"))
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _is_stderr(file: RawIOBase) -> bool:
+    """Tell whether stderr is the file already, as in a run of the platform."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), os.fstat(file.fileno()))
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +225,7 @@ def _describe(run: RunPaths) -> dict[str, object]:
     finished = status.finished if status else _modified(run.report / REPORT)
     return {
         "name": run.name,
-        "state": _state(run, status, is_complete=results is not None),
+        "state": state_of(run, status, is_complete=results is not None),
         "created": created.isoformat(timespec="seconds") if created else None,
         "finished": finished.isoformat(timespec="seconds") if finished else None,
         "dataset": status.dataset if status else results.report.dataset if results else None,
@@ -199,7 +245,8 @@ def _trial_locks(run: RunPaths) -> list[Path]:
     return sorted(run.folder.glob(f"*/{run.lock_file.name}"))
 
 
-def _state(run: RunPaths, status: RunStatus | None, *, is_complete: bool) -> str:
+def state_of(run: RunPaths, status: RunStatus | None, *, is_complete: bool) -> str:
+    """Return the state of a run by its status and its locks; `is_complete` if it has a report."""
     if any(map(files.is_held, (run.pipeline_lock, run.lock_file, *_trial_locks(run)))):
         return RUNNING
     if status:

@@ -80,6 +80,11 @@ class RunPaths:
         return self.folder / "run.lock"
 
     @property
+    def output_file(self) -> Path:
+        """Log of the pipelines that this machine has run under this name, one after the other."""
+        return self.folder / "output.log"
+
+    @property
     def archived_file(self) -> Path:
         """There if the run is archived."""
         return self.folder / "archived.json"

@@ -55,6 +55,7 @@ def ran(monkeypatch):
         (["evaluate", "nowhere", "--graph", "nowhere"], 66, "nowhere"),
         (["publish", "nowhere", "--model", "nowhere", "--out", "out"], 66, "nowhere"),
         (["predict", "nowhere", "--paper", "7"], 66, "nowhere"),
+        (["runs", "show", "first", "--open"], 64, "--open"),
         (["scaling", "--workers", "1;2"], 64, "such as 1,2,4"),
         (["compare", "--models", "none.yaml"], 66, "none.yaml"),
         (["tune", "--set", "train.lr=0", "--space", "{train.lrr: [1]}"], 64, "train.lr"),

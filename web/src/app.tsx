@@ -24,16 +24,16 @@ import { TryPage } from "./pages/try";
 export function App() {
   return (
     <Routes>
-      <Route path="/live" element={<Open page={<LivePage />} />} />
+      <Route path="/live" element={<Open page={<LivePage />} isAlone />} />
       <Route path="/setup" element={<Open page={<SetUpPage />} />} />
       <Route path="*" element={<WithSession />} />
     </Routes>
   );
 }
 
-function Open({ page }: { page: React.ReactNode }) {
+function Open({ page, isAlone }: { page: React.ReactNode; isAlone?: boolean }) {
   return (
-    <Shell me={null}>
+    <Shell me={null} isAlone={isAlone}>
       <Boundary>{page}</Boundary>
     </Shell>
   );

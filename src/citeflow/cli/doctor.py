@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from citeflow.cli import options
+from citeflow.cli.connection import Connection, connection
 from citeflow.doctor import Finding, local, machine, show
 from citeflow.errors import ConfigError, MissingPackageError, UnavailableError
 from citeflow.kubernetes.launchers import AUTO, LAUNCHERS
@@ -33,14 +34,14 @@ from citeflow.utils.logging import emit
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
 @options.data_root
-@options.connection
+@connection
 def doctor(
     launcher: str,
     service_account: str,
     is_local: bool,
     as_json: bool,
     data_root: Path,
-    connection: options.Connection,
+    connection: Connection,
 ) -> None:
     """Name what this machine or the cluster lacks."""
     missing = []
@@ -63,7 +64,7 @@ def _report(finding: Finding, as_json: bool) -> list[str]:
 
 
 def _check_cluster(
-    launcher: str, service_account: str, connection: options.Connection
+    launcher: str, service_account: str, connection: Connection
 ) -> Iterator[Finding]:
     """Check the cluster, and Kubeflow Pipelines where there may be some."""
     try:

@@ -9,6 +9,7 @@ import yaml
 
 from citeflow import config, files, own_model
 from citeflow.cli import options
+from citeflow.cli.local_run import LocalRun, bring_files, local_run
 from citeflow.config import TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.tasks import TASKS, get_task
@@ -22,13 +23,13 @@ INSTALL_TUNE = "pip install '.[train,kfp,tune]' in a checkout of citeflow"
 @click.option("--workers", type=options.Numbers(), default="1,2", show_default=True)
 @click.option("--epochs", type=options.Numbers(), default="10", show_default=True)
 @options.output
-@options.local_run
+@local_run
 @options.settings
 def scaling(
     workers: list[float],
     epochs: list[float],
     out: Path | None,
-    local: options.LocalRun,
+    local: LocalRun,
     settings: options.Settings,
 ) -> None:
     """Train with several numbers of workers and of epochs."""
@@ -50,14 +51,14 @@ def scaling(
 @click.option("--seeds", type=options.Numbers(), default="0,1,2", show_default=True)
 @options.workers
 @options.output
-@options.local_run
+@local_run
 @options.settings
 def compare(
     models: str | None,
     seeds: list[float],
     workers: int,
     out: Path | None,
-    local: options.LocalRun,
+    local: LocalRun,
     settings: options.Settings,
 ) -> None:
     """Train several models with several seeds."""
@@ -70,7 +71,7 @@ def compare(
     _report_table(folder, "comparison", paths)
 
 
-def _with_digests(models: str | None, settings: TaskConfig, local: options.LocalRun) -> str:
+def _with_digests(models: str | None, settings: TaskConfig, local: LocalRun) -> str:
     """Bring the files that some models name; return the models with digests in place of paths."""
     values = records.parse_yaml(models or "", "models")
     is_changed = False
@@ -78,7 +79,7 @@ def _with_digests(models: str | None, settings: TaskConfig, local: options.Local
         part = changes.get("model") if isinstance(changes, dict) else None
         if isinstance(part, dict) and part.keys() & own_model.SUFFIXES.keys():
             named = config.changed(settings, {"model": part})
-            brought = options.bring_files(named, local.data_root, trust_code=local.trust_code)
+            brought = bring_files(named, local.data_root, trust_code=local.trust_code)
             part.update(own_model.names(brought))
             is_changed = True
     return yaml.safe_dump(values, sort_keys=False) if is_changed else models or ""
@@ -114,14 +115,14 @@ SPACES = "The space that is searched without --space:\n\n" + "\n".join(
     metavar="N",
     help="Training processes of each trial.",
 )
-@options.local_run
+@local_run
 @options.settings
 def tune(
     space: str,
     trials: int,
     parallel: int,
     workers: int,
-    local: options.LocalRun,
+    local: LocalRun,
     settings: options.Settings,
 ) -> None:
     """Search for better settings on this machine.
@@ -162,7 +163,7 @@ def _run_pipeline(
     own: Mapping[str, object],
     *,
     paths: RunPaths,
-    local: options.LocalRun,
+    local: LocalRun,
     settings: TaskConfig,
 ) -> None:
     """Check the parameters of an experiment's pipeline and run it on this machine.

@@ -12,9 +12,12 @@ import click
 from click.shell_completion import shell_complete
 
 from citeflow import __version__, own_model
-from citeflow.cli import options
+from citeflow.cli import live, options
+from citeflow.cli.local_run import LocalRun, local_run
 from citeflow.errors import CiteflowError, ConfigError, to_user_error
+from citeflow.paths import RunPaths
 from citeflow.tasks import get_task
+from citeflow.tasks.base import Results
 from citeflow.utils.logging import emit, log
 from citeflow.utils.signals import handle_signals
 
@@ -159,18 +162,22 @@ def citeflow() -> None:
     help="Make an index of the model, at serving/NAME/current below the data root, which "
     "`citeflow serve --watch` follows.",
 )
-@options.local_run
+@live.option
+@local_run
 @options.settings
 def run(
     here: options.WorkersHere,
     out: Path | None,
     deploy: str,
-    local: options.LocalRun,
+    with_page: bool,
+    local: LocalRun,
     settings: options.Settings,
 ) -> None:
     """Run the whole pipeline on this machine."""
     resolved = settings.resolve()
     options.require("kfp", "torch")
+    if with_page:
+        live.require()
     here.settle()
     from citeflow.kubeflow.local_runner import run_pipeline
     from citeflow.kubeflow.pipelines import PIPELINES
@@ -192,9 +199,19 @@ def run(
     }
     arguments = {**shared, **own}
     compiled = PIPELINES[resolved.task].compiled()
-    with local.started(paths):
-        run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)
-    results = get_task(resolved.task).results(folder)
+    page = live.not_opened()
+    if with_page:
+        page = live.opened(
+            paths, resolved, dataset=local.dataset, workers=here.workers, published=folder
+        )
+    with page as open_page:
+        with local.started(paths, open_page):
+            run_pipeline(compiled, arguments, scratch=paths.data_root, verbose=local.verbose)
+        _print_results(get_task(resolved.task).results(folder), folder, paths)
+
+
+def _print_results(results: Results, folder: Path, paths: RunPaths) -> None:
+    """Print the scores for people, and the paths of the results for programs."""
     print(f"\n{results.table()}", file=sys.stderr, flush=True)
     log("run", "done", page=folder / "report.html", tensorboard=f"--logdir {paths.logs.parent}")
     emit(

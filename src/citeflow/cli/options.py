@@ -1,11 +1,9 @@
 """Options that several commands share: their types, their decorators, and the records they fill."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,24 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from citeflow import config, local_runs, own_model, paths
-from citeflow.artifacts import TRAINED_MODEL
-from citeflow.config import CITATION, Config, TaskConfig
+from citeflow import config, paths
+from citeflow.config import Config, TaskConfig
 from citeflow.errors import (
     INSTALL,
     ConfigError,
     MissingPackageError,
     NotFoundError,
-    StoppedError,
-    TrainingError,
 )
-from citeflow.files import termination_message
 from citeflow.kubernetes.launchers import LAUNCHERS_HERE, LOCAL
-from citeflow.paths import RunPaths
-from citeflow.tasks import TASKS, dataset_names, get_task, load_settings, task_of
-from citeflow.training import sandbox
-from citeflow.utils.logging import log, redact_url
-from citeflow.utils.signals import handle_signals
+from citeflow.tasks import TASKS, dataset_names, load_settings
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any, Any]
@@ -38,7 +28,6 @@ else:  # click's class is generic for type checkers, and in its newest versions 
     ParamType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Tc = TypeVar("Tc", bound=TaskConfig)
 
 DATA_ROOT_VARIABLE = "CITEFLOW_DATA_ROOT"
 DEFAULT_DATA_ROOT = "citeflow-data"
@@ -346,153 +335,6 @@ namespace = click.option(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalRun:
-    """A pipeline that runs on this machine."""
-
-    dataset: str
-    run_name: str | None
-    verbose: bool
-    data_root: Path
-    trust_code: bool = False
-
-    def paths(self) -> RunPaths:
-        """Return the paths of the run; make a name from dataset and time if there is none."""
-        suffix = time.strftime("%Y%m%d-%H%M%S")
-        return RunPaths(self.data_root, self.run_name or paths.make_name(self.dataset, suffix))
-
-    def arguments(self, run: RunPaths, settings: TaskConfig) -> dict[str, str]:
-        """Return the parameters that all pipelines have.
-
-        Raises:
-            ConfigError: the dataset is one of another task, or a file of one's own is not right.
-            NotFoundError: there is no such file.
-        """
-        of_task = get_task(settings.task).datasets
-        if self.dataset in dataset_names() and self.dataset not in of_task:
-            hint = f"--dataset {', '.join(of_task)}, a folder or a URL"
-            raise ConfigError(f"not a dataset of the task {settings.task}", self.dataset, hint=hint)
-        settings = bring_files(settings, self.data_root, trust_code=self.trust_code)
-        return {
-            "dataset": self.dataset,
-            "settings": config.to_yaml(settings),
-            "run_name": run.name,
-            "data_root": str(run.data_root),
-        }
-
-    @contextlib.contextmanager
-    def started(self, run: RunPaths) -> Iterator[None]:
-        """Log and record the pipeline that the block runs; say how to resume it if it is stopped.
-
-        Raises:
-            UnavailableError: another pipeline runs under this name.
-        """
-        dataset = redact_url(self.dataset)
-        log("run", "starts", name=run.name, dataset=dataset, data_root=run.data_root)
-        with _resumable(run.name), local_runs.recorded(run, dataset):
-            yield
-
-
-local_run = grouped(
-    "local",
-    LocalRun,
-    click.option(
-        "--dataset",
-        type=Dataset(),
-        default="synthetic",
-        show_default=True,
-        help="Name of a dataset, a file, a folder, an archive or a URL.",
-    ),
-    click.option("--run-name", type=RunName(), help="By default dataset, date and time."),
-    click.option("--verbose", is_flag=True, help="Show everything that kfp and the stages print."),
-    data_root,
-    trust_code,
-)
-
-
-def bring_files(settings: Tc, data_root: Path, *, trust_code: bool) -> Tc:
-    """Copy the files of a model of one's own below the data root, if the settings name some.
-
-    Raises:
-        ConfigError: one is not right, or there is no sandbox for code.
-        NotFoundError: there is no such file.
-    """
-    if trust_code:
-        os.environ[sandbox.TRUST_VARIABLE] = "1"
-    sandbox.require(settings)
-    return own_model.bring(settings, data_root)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Connection:
-    """A server of Kubeflow Pipelines, and the credentials for it."""
-
-    host: str
-    namespace: str
-    token_file: Path | None
-    ssl_ca_cert: Path | None
-
-    def connect(self) -> Any:
-        """Return a KfpClient.
-
-        Raises:
-            ConfigError: the host holds a secret, or the server refuses us.
-            MissingPackageError: kfp is not installed.
-            UnavailableError: the server does not answer.
-        """
-        from citeflow.kubeflow.connection import connect
-
-        shown = redact_url(self.host)
-        if shown.rstrip("/") != self.host.rstrip("/"):
-            what = "no user, password or query in --host"
-            raise ConfigError(what, shown, hint="--token-file FILE")
-        return connect(**dataclasses.asdict(self))
-
-
-connection = grouped(
-    "connection",
-    Connection,
-    click.option(
-        "--host",
-        default="",
-        metavar="URL",
-        help="Of the server's API or UI; by default $KF_PIPELINES_ENDPOINT, or as kfp finds it.",
-    ),
-    click.option(
-        "--namespace",
-        default="",
-        metavar="NS",
-        help="Of your profile, or of the pods; by default kubeflow.",
-    ),
-    click.option(
-        "--token-file",
-        type=FILE,
-        metavar="FILE",
-        help="Bearer token; read again when it changes.",
-    ),
-    click.option(
-        "--ssl-ca-cert",
-        type=FILE,
-        metavar="FILE",
-        help="Certificate authority of the server, PEM.",
-    ),
-)
-
-
-@contextlib.contextmanager
-def _resumable(run_name: str) -> Iterator[None]:
-    """Run a pipeline that a signal ends, its steps first; say how to resume one that ends early."""
-    try:
-        with handle_signals(termination_message.write):
-            yield
-    except StoppedError as error:
-        hint = f"the same command with --run-name {run_name} resumes it"
-        raise StoppedError(error.what, error.value, hint=hint, exit_code=error.exit_code) from None
-    except TrainingError:
-        log("run", "can be resumed", add=f"--run-name {run_name}")
-        raise
-
-
 def require(*packages: str, hint: str = INSTALL) -> None:
     """Check before any work that packages are installed, without importing them.
 
@@ -502,43 +344,3 @@ def require(*packages: str, hint: str = INSTALL) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError("package is not installed", package, hint=hint)
-
-
-def find_model(run: str, data_root: Path) -> Path:
-    """Return the TrainedModel of a run.
-
-    Args:
-        run: the --out folder of a run, a model, the name of a run below the data root, or a model
-            of MLflow's registry such as models:/citeflow@champion, which is downloaded.
-        data_root: the folder of all runs.
-
-    Raises:
-        NotFoundError: there is none.
-        UnavailableError: MLflow does not answer.
-    """
-    if run.startswith("models:/"):
-        from citeflow.reporting import registered_models
-
-        return registered_models.resolve(run, data_root)
-    folder = Path(run).expanduser().absolute()
-    named = data_root / "runs" / run
-    for path in (folder / "model", folder, named / "model"):
-        if (path / "model.json").is_file():
-            return path
-    hint = "name the --out folder of a run, its model, or a run below the --data-root"
-    raise NotFoundError("no model here", folder, hint=hint)
-
-
-def find_citation_model(run: str, data_root: Path) -> Path:
-    """Return the TrainedModel of a run that predicts citations.
-
-    The arguments and errors are those of `find_model`, and:
-
-    Raises:
-        ConfigError: it is one of another task.
-    """
-    model = find_model(run, data_root)
-    if (task := task_of(model, TRAINED_MODEL).name) != CITATION:
-        hint = f"`citeflow serve` answers with a model of {task}"
-        raise ConfigError("not a model of citations", model, hint=hint)
-    return model

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from citeflow.cli import options
+from citeflow.cli.trained_model import find_citation_model
 from citeflow.errors import ConfigError, DataError
 from citeflow.utils import records
 from citeflow.utils.logging import emit, log
@@ -118,7 +119,7 @@ def predict(
     MLflow's registry such as models:/citeflow@champion. The paper is one of the graph (--paper), or
     a new one, of which any of --text, --references and --features is enough.
     """
-    model = options.find_citation_model(run, data_root)
+    model = find_citation_model(run, data_root)
     options.require("torch")
     from citeflow.evaluation.answers import Wanted
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from citeflow.cli import options
+from citeflow.cli import live, options
+from citeflow.cli.connection import Connection, connection
 from citeflow.cli.submit import timeout, wait_for_run
-from citeflow.errors import NotFoundError
+from citeflow.errors import ConfigError, NotFoundError
 from citeflow.kubeflow.client import KfpClient
 from citeflow.kubeflow.outcome import TERMINAL
 from citeflow.kubeflow.past_runs import ServerRuns, describe
 from citeflow.local_runs import LocalRuns
+from citeflow.paths import RunPaths
 from citeflow.utils.logging import emit, log
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Place:
     local: bool
     data_root: Path
 
-    def open(self, connection: options.Connection) -> PastRuns:
+    def open(self, connection: Connection) -> PastRuns:
         """Return the runs of this machine, or of the server that answers."""
         return LocalRuns(self.data_root) if self.local else ServerRuns(connection.connect())
 
@@ -76,9 +78,9 @@ def runs() -> None:
 )
 @click.option("--archived", is_flag=True, help="Those that are archived, not the others.")
 @place
-@options.connection
+@connection
 def list_(
-    experiment: str, limit: int, archived: bool, place: Place, connection: options.Connection
+    experiment: str, limit: int, archived: bool, place: Place, connection: Connection
 ) -> None:
     """Print one JSON object per run, the newest first."""
     past_runs = place.open(connection)
@@ -88,19 +90,27 @@ def list_(
 
 @runs.command(cls=options.RecordCommand)
 @run_argument
+@live.option
 @place
-@options.connection
-def show(run: str, place: Place, connection: options.Connection) -> None:
-    """Print all that is known of a run: state, times, settings, scores."""
+@connection
+def show(run: str, with_page: bool, place: Place, connection: Connection) -> None:
+    """Print all that is known of a run: state, times, settings, scores.
+
+    With --local --open a page shows its curves, log and report too, until Ctrl-C.
+    """
+    if with_page and not place.local:
+        raise ConfigError("--open", run, hint="with --local; a server has its own page")
     emit(place.open(connection).show(run))
+    if with_page:
+        live.show(RunPaths(place.data_root, run))
 
 
 @runs.command(cls=options.RecordCommand)
 @run_argument
 @click.option("--undo", is_flag=True, help="Put it back among the others.")
 @place
-@options.connection
-def archive(run: str, undo: bool, place: Place, connection: options.Connection) -> None:
+@connection
+def archive(run: str, undo: bool, place: Place, connection: Connection) -> None:
     """Leave a run out of the list; nothing of it is deleted."""
     emit(place.open(connection).archive(run, undo=undo))
 
@@ -108,8 +118,8 @@ def archive(run: str, undo: bool, place: Place, connection: options.Connection) 
 @runs.command(cls=options.RecordCommand)
 @run_argument
 @place
-@options.connection
-def rm(run: str, place: Place, connection: options.Connection) -> None:
+@connection
+def rm(run: str, place: Place, connection: Connection) -> None:
     """Delete a run that is archived, for good.
 
     On a server that is its record: the model and the report stay on the volume. With --local it is
@@ -121,8 +131,8 @@ def rm(run: str, place: Place, connection: options.Connection) -> None:
 @runs.command(cls=options.RecordCommand)
 @run_argument
 @timeout
-@options.connection
-def watch(run: str, timeout_minutes: int, connection: options.Connection) -> None:
+@connection
+def watch(run: str, timeout_minutes: int, connection: Connection) -> None:
     """Wait for a run to end; exit code 75 if it failed."""
     client = connection.connect()
     found = client.get_run(run)
@@ -133,8 +143,8 @@ def watch(run: str, timeout_minutes: int, connection: options.Connection) -> Non
 @run_argument
 @click.option("--follow", is_flag=True, help="Until the run has ended.")
 @click.option("--step", default="", metavar="STEP", help="Only of this stage, such as train.")
-@options.connection
-def logs(run: str, follow: bool, step: str, connection: options.Connection) -> None:
+@connection
+def logs(run: str, follow: bool, step: str, connection: Connection) -> None:
     """Print what the pods of a run wrote."""
     client = connection.connect()
     run_id = client.get_run(run).run_id
@@ -151,8 +161,8 @@ def logs(run: str, follow: bool, step: str, connection: options.Connection) -> N
 
 @runs.command(cls=options.RecordCommand)
 @run_argument
-@options.connection
-def cancel(run: str, connection: options.Connection) -> None:
+@connection
+def cancel(run: str, connection: Connection) -> None:
     """End a run and delete the jobs that it started."""
     client = connection.connect()
     found = client.get_run(run)

@@ -10,6 +10,7 @@ import click
 from citeflow import files
 from citeflow.artifacts import SERVING_INDEX, TRAINED_MODEL
 from citeflow.cli import options
+from citeflow.cli.trained_model import find_model
 from citeflow.errors import NotFoundError
 from citeflow.tasks import task_of
 from citeflow.utils.logging import emit
@@ -41,7 +42,7 @@ def index(run: str, out: Path | None, data_root: Path) -> None:
     RUN is the --out folder of a run, a model, or the name of a run below the data root. The graph
     of a model of citations has to lie below the data root; the index needs neither of them.
     """
-    model = options.find_model(run, data_root)
+    model = find_model(run, data_root)
     options.require("torch", hint=INSTALL)
     folder = _write(model, out or _folder_of(model), data_root)
     manifest = files.read_manifest(folder, SERVING_INDEX)
@@ -184,7 +185,7 @@ def _find_source(source: str, data_root: Path, *, watch: bool) -> tuple[Path, bo
     if files.is_whole(folder, SERVING_INDEX):
         return folder, False
     try:
-        return options.find_model(source, data_root), True
+        return find_model(source, data_root), True
     except NotFoundError:
         if watch and _may_come(source, folder):
             return folder, False

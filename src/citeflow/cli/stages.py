@@ -13,6 +13,7 @@ from citeflow.artifacts import (
     resolve_artifact,
 )
 from citeflow.cli import options
+from citeflow.cli.local_run import bring_files
 from citeflow.tasks import get_task, task_of
 from citeflow.utils.logging import emit
 
@@ -77,7 +78,7 @@ def train(
     kind = get_task(resolved.task).prepared_kind
     prepared = LocalArtifact.open(graph, kind, data_root)
     options.require("torch")
-    resolved = options.bring_files(resolved, data_root, trust_code=trust_code)
+    resolved = bring_files(resolved, data_root, trust_code=trust_code)
     here.settle()
     model = LocalArtifact()
     from citeflow import stages

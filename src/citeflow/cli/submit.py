@@ -7,6 +7,7 @@ import click
 import yaml
 
 from citeflow.cli import options
+from citeflow.cli.connection import Connection, connection
 from citeflow.config import CITATION
 from citeflow.errors import ConfigError
 from citeflow.kubeflow.client import KfpClient
@@ -164,14 +165,14 @@ mode_options = options.grouped(
 
 
 @click.command(cls=options.RecordCommand)
-@options.connection
+@connection
 @parameter_options
 @run_options
 @package_options
 @options.settings
 @mode_options
 def submit(
-    connection: options.Connection,
+    connection: Connection,
     parameters: ParameterOptions,
     run: RunOptions,
     package: Package,

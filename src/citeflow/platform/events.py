@@ -10,14 +10,16 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Protocol
 
 from pydantic import BaseModel
+from starlette.responses import Response, StreamingResponse
 
 from citeflow.errors import NotFoundError
-from citeflow.platform.accounts import Account
-from citeflow.platform.queue import ENDED
-from citeflow.platform.runs import Runs
-from citeflow.platform.store import TableRow
+from citeflow.platform.phases import ENDED
+from citeflow.platform.records import Records
+from citeflow.platform.schema import RunBody
 from citeflow.utils.logging import log
 
 EVERY_S = 1.0
@@ -27,6 +29,8 @@ ALIVE_S = 15.0
 """Seconds after which a comment keeps a silent connection open."""
 
 READERS = 4
+
+IsAllowed = Callable[[], bool]
 
 _CURSOR = re.compile(r"(\d{1,9})-(\d{1,9})-(\d{1,9})")
 
@@ -66,10 +70,44 @@ class _Feed:
     reader: asyncio.Task[None] | None = None
 
 
+class Row(Protocol):
+    """A run, as far as its events need it."""
+
+    @property
+    def id(self) -> str:
+        """Of the run."""
+
+    @property
+    def phase(self) -> str:
+        """One of `phases`."""
+
+
+class Watchable(Protocol):
+    """Runs that can be watched: those of a platform, or the one of `citeflow run --open`.
+
+    An account is whatever tells them who asks.
+    """
+
+    def row(self, account: Any, run_id: str) -> Any:
+        """Return the Row of a run.
+
+        Raises:
+            NotFoundError: the account has no such run.
+        """
+
+    def get(self, account: Any, run_id: str) -> RunBody:
+        """Describe a run; the errors are those of `row`."""
+
+    def records(self, row: Any) -> Records:
+        """Return the records of a run, with what is new."""
+
+
 class Feeds:
     """The runs that are watched."""
 
-    def __init__(self, runs: Runs, *, every_s: float = EVERY_S, alive_s: float = ALIVE_S) -> None:
+    def __init__(
+        self, runs: Watchable, *, every_s: float = EVERY_S, alive_s: float = ALIVE_S
+    ) -> None:
         """Read nothing before somebody watches."""
         self._runs = runs
         self._every_s = every_s
@@ -89,7 +127,20 @@ class Feeds:
                 feed.reader.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def is_complete(self, row: TableRow, cursor: Cursor) -> bool:
+    async def respond(
+        self, account: Any, row: Row, cursor: Cursor, *, is_again: bool, is_allowed: IsAllowed
+    ) -> Response:
+        """Answer a client that watches a run; `is_again` if it has been there before."""
+        has_all = await asyncio.to_thread(self.is_complete, row, cursor)
+        if is_again and has_all:
+            return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser then asks no more
+        return StreamingResponse(
+            self.stream(account, row, cursor, is_allowed),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    def is_complete(self, row: Row, cursor: Cursor) -> bool:
         """Tell whether a client has everything of a run that has ended."""
         if row.phase != ENDED:
             return False
@@ -101,11 +152,7 @@ class Feeds:
         )
 
     async def stream(
-        self,
-        account: Account,
-        row: TableRow,
-        cursor: Cursor,
-        is_allowed: Callable[[], bool],
+        self, account: Any, row: Row, cursor: Cursor, is_allowed: IsAllowed
     ) -> AsyncIterator[str]:
         """Yield the events of a run behind a cursor until it has ended.
 
@@ -149,7 +196,7 @@ class Feeds:
                 return True
         return False
 
-    def _watch(self, account: Account, row: TableRow) -> _Feed:
+    def _watch(self, account: Any, row: Row) -> _Feed:
         feed = self._feeds.get(row.id)
         if feed is None or feed.has_ended or feed.is_gone:  # such as before it was resumed
             feed = self._feeds[row.id] = _Feed()
@@ -166,7 +213,7 @@ class Feeds:
         if self._feeds.get(run_id) is feed:
             del self._feeds[run_id]
 
-    async def _read(self, account: Account, run_id: str, feed: _Feed) -> None:
+    async def _read(self, account: Any, run_id: str, feed: _Feed) -> None:
         loop = asyncio.get_running_loop()
         while not (feed.has_ended or feed.is_gone):
             try:
@@ -179,7 +226,7 @@ class Feeds:
                 feed.changed.notify_all()
             await asyncio.sleep(self._every_s)
 
-    def _look(self, account: Account, run_id: str, feed: _Feed) -> None:
+    def _look(self, account: Any, run_id: str, feed: _Feed) -> None:
         row = self._runs.row(account, run_id)
         body = self._runs.get(account, run_id)
         records = self._runs.records(row)  # after the state: then an ended run is complete

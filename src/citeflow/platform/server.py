@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from citeflow import files
 from citeflow.errors import ConfigError
-from citeflow.platform.app import create_app, is_loopback
+from citeflow.platform.app import create_app
 from citeflow.platform.backends.base import Backend
+from citeflow.platform.gate import is_loopback
 from citeflow.platform.services import Services
 from citeflow.platform.store import Store
 from citeflow.serving.listening import Address, Server, make_config

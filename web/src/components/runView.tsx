@@ -54,9 +54,9 @@ export function RunView({ known, isAlone = false }: Props) {
         <Actions run={run} isAlone={isAlone} onResumed={() => setAttempt((old) => old + 1)} />
       }
     >
-      <Status run={run} connection={live.connection} />
+      <Status run={run} connection={live.connection} isAlone={isAlone} />
       <Curves live={live} isLoading={isLoading} isOver={isOver} />
-      {run.has_report && <Report run={run} />}
+      {run.has_report && <Report run={run} isAlone={isAlone} />}
       <section className="section">
         <h2>Log</h2>
         <div className="card">
@@ -147,7 +147,15 @@ const CONNECTIONS: Record<Connection, string> = {
 
 const CANCELLED = "You cancelled it. Resume goes on from its checkpoint.";
 
-function Status({ run, connection }: { run: Run; connection: Connection }) {
+const ALONE_LOST = "The connection is lost. Has the command been ended?";
+
+interface StatusProps {
+  run: Run;
+  connection: Connection;
+  isAlone: boolean;
+}
+
+function Status({ run, connection, isAlone }: StatusProps) {
   const { progress } = run;
   const cancelled = useQuery(queries.wasCancelled(run.id));
   // A run that never began has no checkpoint; what the server says of it is true.
@@ -172,7 +180,7 @@ function Status({ run, connection }: { run: Run; connection: Connection }) {
           <dd>{isRunning ? timeLeft(run) : run.started ? duration(took(run)) : "–"}</dd>
         </div>
         <div>
-          <dt>Submitted</dt>
+          <dt>{isAlone ? "Started" : "Submitted"}</dt>
           <dd>
             <Ago iso={run.created} />
           </dd>
@@ -182,10 +190,20 @@ function Status({ run, connection }: { run: Run; connection: Connection }) {
       {detail && <p className={run.state === "failed" ? "wrong" : "remark"}>{sentence(detail)}</p>}
       {!hasEnded(run.state) && (
         <p className={`connection is-${connection}`} role="status">
-          {CONNECTIONS[connection]}
+          {isAlone && connection === "lost" ? ALONE_LOST : CONNECTIONS[connection]}
         </p>
       )}
+      {isAlone && hasEnded(run.state) && <Afterwards run={run} />}
     </section>
+  );
+}
+
+/** How to see the page again: its server ends with the command. */
+function Afterwards({ run }: { run: Run }) {
+  return (
+    <p className="remark">
+      The run has ended; <code>citeflow runs show --local --open {run.name}</code> shows it again.
+    </p>
   );
 }
 
@@ -301,15 +319,17 @@ function seriesOf(metrics: MetricsEvent[], names: string[], otherwise: string): 
 }
 
 /** The report of a run; the frame is sandboxed, for its text comes from data of any origin. */
-function Report({ run }: { run: Run }) {
+function Report({ run, isAlone }: { run: Run; isAlone: boolean }) {
   const url = address(`/runs/${encodeURIComponent(run.id)}/report.html`);
   return (
     <section className="section">
       <div className="card-head">
         <h2>Report</h2>
-        <a href={url} target="_blank" rel="noreferrer">
-          Open it alone
-        </a>
+        {!isAlone && (
+          <a href={url} target="_blank" rel="noreferrer">
+            Open it alone
+          </a>
+        )}
       </div>
       <iframe className="report" sandbox="" src={url} title={`Report of ${run.name}`} />
     </section>

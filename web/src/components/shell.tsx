@@ -14,18 +14,35 @@ const PLACES = [
   ["/try", "Try it"],
 ] as const;
 
+const BRAND = (
+  <>
+    <img src="/icon.svg" alt="" width="26" height="26" />
+    citeflow
+  </>
+);
+
+interface Props {
+  me: Me | null;
+  /** Whether there is no other page. */
+  isAlone?: boolean;
+  children: ReactNode;
+}
+
 /** What is around every page: the skip link, the places, who is logged in, and the licences. */
-export function Shell({ me, children }: { me: Me | null; children: ReactNode }) {
+export function Shell({ me, isAlone = false, children }: Props) {
   return (
     <>
       <a className="skip" href="#content">
         Skip to the content
       </a>
       <header className="top">
-        <Link className="brand" to="/">
-          <img src="/icon.svg" alt="" width="26" height="26" />
-          citeflow
-        </Link>
+        {isAlone ? (
+          <span className="brand">{BRAND}</span>
+        ) : (
+          <Link className="brand" to="/">
+            {BRAND}
+          </Link>
+        )}
         {me && <Places me={me} />}
       </header>
       <main id="content" tabIndex={-1}>

@@ -1,4 +1,4 @@
-import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useSearchParams } from "react-router";
 
 import * as queries from "../api/queries";
@@ -6,32 +6,24 @@ import { Empty } from "../components/empty";
 import { Loaded } from "../components/loaded";
 import { RunView } from "../components/runView";
 
-/** The one run of `citeflow run --open`, which needs no log-in; `?run=` names it where it is known. */
+/** The one run of `citeflow run --open`, which needs no log-in; `?run=` names it. */
 export function LivePage() {
   const [words] = useSearchParams();
   const id = words.get("run") ?? "";
-  const all = useInfiniteQuery({ ...queries.runs("", 1), enabled: id === "" });
-  const one = useQuery({ ...queries.run(id), enabled: id !== "" });
-  if (id) {
+  // Asked for once: the events bring what is newer, and the server ends with the command.
+  const one = useQuery({ ...queries.run(id), enabled: id !== "", staleTime: Infinity });
+  if (!id) {
     return (
-      <Loaded query={one} what="the run">
-        {(run) => <RunView known={run} isAlone />}
-      </Loaded>
+      <Empty title="No run is named">
+        <p>
+          Open the address that <code>citeflow run --open</code> has printed.
+        </p>
+      </Empty>
     );
   }
   return (
-    <Loaded query={all} what="the run">
-      {([run]) =>
-        run ? (
-          <RunView key={run.id} known={run} isAlone />
-        ) : (
-          <Empty title="Nothing runs here yet">
-            <p>
-              The page shows the run as soon as <code>citeflow run</code> has begun it.
-            </p>
-          </Empty>
-        )
-      }
+    <Loaded query={one} what="the run">
+      {(run) => <RunView known={run} isAlone />}
     </Loaded>
   );
 }

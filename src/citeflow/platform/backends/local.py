@@ -27,12 +27,12 @@ from citeflow.platform.backends.base import (
     Submitted,
     paths_of,
 )
+from citeflow.platform.tails import Tails
 from citeflow.utils.progress import LINE_EVERY_VARIABLE
 from citeflow.utils.system import memory_limit, num_cores
 
 CITEFLOW = (sys.executable, "-P", "-m", "citeflow")
 
-OUTPUT = "output.log"
 SETTINGS = "settings.yaml"
 STOPPED = "stop.json"
 """The attempt that was asked to stop: a second signal would end it at once."""
@@ -71,7 +71,7 @@ class LocalBackend:
         self._program = program
         self._lock = threading.Lock()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
-        self._tails: dict[Path, tuple[int, int]] = {}
+        self._tails = Tails()
 
     def sizes(self) -> Mapping[str, Resources]:
         """Return a quarter of the machine, half of it, and all."""
@@ -123,7 +123,7 @@ class LocalBackend:
             paths = paths_of(self, run)
             paths.folder.mkdir(parents=True, exist_ok=True)
             files.write_text(paths.folder / SETTINGS, run.settings)
-            with (paths.folder / OUTPUT).open("ab") as output:
+            with paths.output_file.open("ab") as output:
                 self._children[key] = subprocess.Popen(
                     self._command(run, paths),
                     stdin=subprocess.DEVNULL,
@@ -136,7 +136,8 @@ class LocalBackend:
 
     def state(self, run: Submitted) -> RunState:
         """Return how the attempt stands, by its lock and by what the pipeline has recorded."""
-        folder = paths_of(self, run).folder
+        paths = paths_of(self, run)
+        folder = paths.folder
         with self._lock:
             self._reap()
             is_coming = (run.id, run.attempt) in self._children
@@ -148,9 +149,9 @@ class LocalBackend:
         started = datetime.fromtimestamp(attempt.started, UTC)
         if is_alive:
             return RunState(phase="running", started=started)
-        status = local_runs.read_status(paths_of(self, run))
+        status = local_runs.read_status(paths)
         if status is None or (status.finished and status.finished < started):
-            return _of_output(folder / OUTPUT, started)
+            return _of_output(paths.output_file, started)
         return _of_status(status, started)
 
     def cancel(self, run: Submitted) -> None:
@@ -176,20 +177,7 @@ class LocalBackend:
 
     def lines(self, run: Submitted, after: int) -> Sequence[str]:
         """Return lines of the output; a last line that is not whole yet is left out."""
-        path = paths_of(self, run).folder / OUTPUT
-        count, offset = self._tails.get(path, (0, 0))
-        if after != count:
-            count, offset = 0, 0
-        try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                text = file.read()
-        except FileNotFoundError:
-            return []
-        whole = text[: text.rfind(b"\n") + 1]
-        lines = whole.decode(errors="replace").splitlines()
-        self._tails[path] = (count + len(lines), offset + len(whole))
-        return lines[after - count :]
+        return self._tails.lines(paths_of(self, run).output_file, after)
 
     def job(self, run: Submitted) -> str:
         """Return what `citeflow launch --dry-run` would print of the run for a cluster."""

@@ -6,11 +6,12 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response
 
 from citeflow.errors import NotFoundError
 from citeflow.platform import forms
 from citeflow.platform.events import Cursor
+from citeflow.platform.gate import SANDBOX
 from citeflow.platform.schema import (
     Comparison,
     FormBody,
@@ -26,12 +27,6 @@ from citeflow.platform.services import COOKIE, Key, Shared, User
 from citeflow.serving.handlers import LimitedRoute
 
 router = APIRouter(route_class=LimitedRoute, tags=["runs"])
-
-SANDBOX = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data:; font-src data:; frame-ancestors 'self'"
-)
-"""Of what a run has written: it may draw itself, and reaches neither the session nor a server."""
 
 EVENTS: dict[int | str, dict[str, object]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -130,18 +125,13 @@ async def watch_run(
     """Stream a run: events `run`, `log`, `metrics` and `resources`, until it has ended."""
     row = await asyncio.to_thread(shared.runs.row, account, run_id)
     cursor = Cursor.parse(last or after)
-    has_all = await asyncio.to_thread(shared.feeds.is_complete, row, cursor)
-    if last and has_all:
-        return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser then asks no more
     token = request.cookies.get(COOKIE, "")
 
     def is_allowed() -> bool:
         return shared.accounts.of_session(token) is not None
 
-    return StreamingResponse(
-        shared.feeds.stream(account, row, cursor, is_allowed),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    return await shared.feeds.respond(
+        account, row, cursor, is_again=bool(last), is_allowed=is_allowed
     )
 
 

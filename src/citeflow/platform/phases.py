@@ -1,0 +1,3 @@
+"""Phases of a run, as the server keeps them."""
+
+QUEUED, STARTED, ENDED = "queued", "started", "ended"

@@ -336,7 +336,7 @@ class Runs:
         score = self._score(row, state.phase)
         spark: list[float] = []
         with contextlib.suppress(CiteflowError, OSError, ImportError):
-            spark = self.records(row).spark()
+            spark = [each for each in self.records(row).spark() if math.isfinite(each)]
         values = {"score": score.model_dump() if score else None, "spark": spark}
         with self.store.write() as connection:
             connection.execute(update(store.runs).where(store.runs.c.id == row.id).values(**values))
@@ -487,7 +487,8 @@ class Runs:
         with contextlib.suppress(CiteflowError, OSError):
             results = get_task(row.task).results(self.paths(row).report)
             compared = results.report.compared()
-            return Score(name=compared.names[1], value=compared.test)
+            if math.isfinite(compared.test):
+                return Score(name=compared.names[1], value=compared.test)
         return None
 
     def _figures(self, row: TableRow) -> dict[str, float]:

@@ -43,6 +43,8 @@ def test_name_is_taken_once_by_each_user(platform):
         ({"dataset": "http://169.254.169.254/latest"}, "dataset"),
         ({"dataset": "garments"}, "dataset"),
         ({"model": "upload:1"}, "model"),
+        ({"name": "Bad Name"}, "name"),
+        ({"name": "../up"}, "name"),
         ({"workers": 0}, "workers"),
         ({"task": "poetry"}, "task"),
         ({"owner": "bob"}, "owner"),
@@ -162,6 +164,7 @@ def test_cancelled_run_resumes_as_another_attempt(platform):
     assert platform.backend.cancelled == [waiting["id"]]
     stopped = get(client, waiting)
     assert (stopped["state"], stopped["can"]["resume"]) == ("stopped", True)
+    assert stopped["detail"] == "you cancelled it. Resume goes on from its checkpoint"
     client.post(f"{API}/runs/{waiting['id']}/resume")
     platform.tick()
     assert platform.backend.started == [(waiting["id"], 1), (working["id"], 2)]
@@ -178,6 +181,33 @@ def test_failed_run_says_why(platform):
     platform.tick()
     failed = get(platform.client("ann"), run)
     assert (failed["state"], failed["detail"]) == ("failed", "not a date: 3.13.2020")
+
+
+def test_run_that_was_stopped_by_nobodys_wish_says_what_happened(platform):
+    run = platform.submit("ann")
+    platform.tick()
+    platform.backend.end(run["id"], "stopped", detail="its process was killed")
+    assert get(platform.client("ann"), run)["detail"] == "its process was killed"
+    platform.tick()
+    assert get(platform.client("ann"), run)["detail"] == "its process was killed"
+
+
+def test_folders_of_the_server_are_not_shown(platform):
+    client, run = platform.client("ann"), platform.submit("ann")
+    platform.tick()
+    root = platform.backend.folder("ann")
+    platform.backend.logs[run["id"]] = [
+        f"12:00:00 download reads={root}/uploads/1/a.csv",
+        f"12:00:01 run data={root} of={root.parent}/others",
+    ]
+    platform.backend.end(run["id"], "failed", detail=f"no such file: {root}/uploads/1/a.csv")
+    platform.tick()
+    assert get(client, run)["detail"] == "no such file: uploads/1/a.csv"
+    lines = client.get(f"{API}/runs/{run['id']}/logs").json()["lines"]
+    assert [each["line"] for each in lines] == [
+        "12:00:00 download reads=uploads/1/a.csv",
+        f"12:00:01 run data=. of={root.parent}/others",
+    ]
 
 
 def test_run_noted_and_not_started_by_a_server_that_was_killed_starts(platform):

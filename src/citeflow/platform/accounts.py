@@ -98,10 +98,9 @@ class Accounts:
         One that has never been used gets another link, so that a request may be repeated.
 
         Raises:
-            ConfigError: it is no name.
-            ProblemError: somebody uses this account.
+            ProblemError: it is no name, or somebody uses this account.
         """
-        paths.check_name(name)
+        check_name(name)
         with self.store.write() as connection:
             row = _find(connection, name)
             if row is not None and (row.password or row.subject):
@@ -140,7 +139,7 @@ class Accounts:
                 hint = "ask for another one; the server prints that of the first account"
                 raise ProblemError(HTTPStatus.FORBIDDEN, "the link does not work", hint=hint)
             if row.user is None:
-                paths.check_name(name)
+                check_name(name)
                 if _find(connection, name):
                     raise ProblemError(HTTPStatus.CONFLICT, f"there is a user {name} already")
                 connection.execute(
@@ -304,6 +303,19 @@ class Accounts:
             query = query.where(store.audit.c.id < before)
         with self.store.read() as connection:
             return connection.execute(query).all()
+
+
+def check_name(name: str) -> None:
+    """Check the name of a user, or of a run: both name a folder and a pod.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    try:
+        paths.check_name(name)
+    except ConfigError as error:
+        detail, status = f"not a name: {name}", HTTPStatus.UNPROCESSABLE_ENTITY
+        raise ProblemError(status, detail, hint=error.hint, field="name") from None
 
 
 def check_role(role: str) -> None:

@@ -105,14 +105,14 @@ def make_platform(accounts_folder, open_store, tmp_path):
     """Return a function that opens a platform with these users."""
     opened = []
 
-    def make(*, static=None, cores=4):
+    def make(*, static=None, cores=4, oidc=None):
         folder, sessions = accounts_folder
         root = tmp_path / str(len(opened))
         store = open_store(root, folder)
         backend = FakeBackend(root, cores=cores)
         for name in ("ann", "bob"):
             backend.ensure_environment(name, backend.whole)
-        services = Services.of(store, backend, URL)
+        services = Services.of(store, backend, URL, oidc)
         app = create_app(services, static=static or tmp_path / "static")
         opened.append(services)
         return Running(services=services, backend=backend, app=app, sessions=sessions)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citeflow import __version__
-from citeflow.platform.routes import admin, environment, models, runs, session, uploads
+from citeflow.platform.routes import admin, environment, models, oidc, runs, session, uploads
 from citeflow.platform.services import Services
 from citeflow.serving.guard import Guard
 from citeflow.serving.handlers import ERRORS, HANDLERS
@@ -69,7 +69,7 @@ def create_app(services: Services, *, static: Path = STATIC) -> FastAPI:
     metrics = RequestMetrics("citeflow_platform")
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    for module in (session, environment, runs, uploads, models, admin):
+    for module in (session, oidc, environment, runs, uploads, models, admin):
         app.include_router(module.router, prefix=PREFIX)
     _add_health(app, metrics)
     _add_page(app, static)

@@ -1,6 +1,7 @@
 """The server process of the platform."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from citeflow import files
@@ -12,13 +13,22 @@ from citeflow.platform.store import Store
 from citeflow.serving.listening import Address, Server, make_config
 from citeflow.utils.logging import emit, log
 
+if TYPE_CHECKING:
+    from citeflow.platform.oidc import Provider
+
 LOCK = "platform.lock"
 EVERYWHERE = ("", "0.0.0.0", "::")
 """Hosts to listen at that are no name."""
 
 
 def serve(
-    data: Path, address: Address, backend: Backend, *, url: str = "", database: str = ""
+    data: Path,
+    address: Address,
+    backend: Backend,
+    *,
+    url: str = "",
+    database: str = "",
+    oidc: "Provider | None" = None,
 ) -> None:
     """Answer requests until a signal ends the process; runs go on.
 
@@ -28,6 +38,7 @@ def serve(
         backend: where runs take place.
         url: where people reach the server; by default the address.
         database: URL of the database; by default one in `data`.
+        oidc: identity provider through which people log in too.
 
     Raises:
         ConfigError: the URL is none.
@@ -47,7 +58,7 @@ def serve(
         if reached.startswith("http://") and not is_loopback(urlsplit(reached).hostname or ""):
             log("platform", "passwords cross the network in the clear", hint="--url https://...")
         store = Store(database) if database else Store.of_folder(data)
-        services = Services.of(store, backend, reached)
+        services = Services.of(store, backend, reached, oidc)
         facts = {"url": reached}
         if services.accounts.need_first():
             facts["setup"] = f"{reached}/setup?token={services.accounts.first_link()}"

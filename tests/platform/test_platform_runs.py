@@ -1,8 +1,15 @@
 """Runs: submitted once, cancelled, resumed, compared, promoted, deleted."""
 
+import gc
+import time
+import weakref
+
 import pytest
 
+from citeflow.platform.trying import IDLE_S
+
 API = "/api/v1"
+WAIT_S = 60
 
 
 def get(client, run):
@@ -288,6 +295,36 @@ def test_try_it_answers_with_reasons(platform, succeed, trained):
     deployment = client.get(f"{API}/models").json()["models"][0]["deployment"]
     assert deployment["version"] == 1
     assert 0 < deployment["p50"] <= deployment["p99"]
+
+
+def test_model_that_nobody_asks_is_closed_and_the_next_question_opens_it(platform, succeed):
+    client, trying = platform.client("ann"), platform.services.trying
+    succeed(platform, platform.submit("ann"))
+    body = {"paper": "p300", "top": 3}
+    first = client.post(f"{API}/try/synthetic/citations", json=body).json()
+    (opened,) = trying._open.values()
+    engine = weakref.ref(opened.index.engine)
+    trying.close_idle()
+    assert trying.num_open == 1
+    opened.asked -= IDLE_S
+    del opened
+    trying.close_idle()
+    gc.collect()
+    assert (trying.num_open, engine()) == (0, None)  # its memory is given back
+    assert client.post(f"{API}/try/synthetic/citations", json=body).json() == first
+    assert trying.num_open == 1
+
+
+def test_models_are_closed_by_the_server_itself(platform, succeed):
+    client, trying = platform.client("ann"), platform.services.trying
+    succeed(platform, platform.submit("ann"))
+    assert client.get(f"{API}/try/synthetic/papers?words=p300").status_code == 200
+    trying._idle_s = 0.01
+    with client:  # as a server that starts
+        deadline = time.monotonic() + WAIT_S
+        while trying.num_open:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_environment_is_not_smaller_than_what_is_at_work(platform):

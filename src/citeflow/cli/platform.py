@@ -73,7 +73,15 @@ cluster = click.option(
     metavar="FILE",
     help="Settings of an identity provider through which people log in too (docs/platform.md).",
 )
-def platform(
+@click.option(
+    "--idle",
+    type=click.FloatRange(0.01, 10_000),
+    default=1.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Without a question, after which a model gives its memory back; the next one wakes it.",
+)
+def platform(  # noqa: PLR0913 - an option each
     data: Path,
     database: str,
     cluster: Path | None,
@@ -81,6 +89,7 @@ def platform(
     port: int,
     url: str,
     oidc: Path | None,
+    idle: float,
 ) -> None:
     """Serve a page on which people train, watch, compare and try models.
 
@@ -99,7 +108,8 @@ def platform(
         provider = load(oidc)
     backend = _open_backend(data, cluster)
     address = Address(host=host, port=port)
-    server.serve(data, address, backend, url=url, database=database, oidc=provider)
+    idle_s = 3_600 * idle
+    server.serve(data, address, backend, url=url, database=database, oidc=provider, idle_s=idle_s)
 
 
 @click.group(no_args_is_help=False)

@@ -1,5 +1,6 @@
 """The application: the API below /api/v1, and the page at every other path."""
 
+import asyncio
 import contextlib
 import gzip
 import ipaddress
@@ -50,7 +51,9 @@ def create_app(services: Services, *, static: Path = STATIC) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.queue.start()
+        tending = asyncio.create_task(services.trying.tend())
         yield
+        tending.cancel()
         services.feeds.close()
         services.trying.close()
         services.queue.close()

@@ -10,6 +10,7 @@ from citeflow.platform.app import create_app, is_loopback
 from citeflow.platform.backends.base import Backend
 from citeflow.platform.services import Services
 from citeflow.platform.store import Store
+from citeflow.platform.trying import IDLE_S
 from citeflow.serving.listening import Address, Server, make_config
 from citeflow.utils.logging import emit, log
 
@@ -29,6 +30,7 @@ def serve(
     url: str = "",
     database: str = "",
     oidc: "Provider | None" = None,
+    idle_s: float = IDLE_S,
 ) -> None:
     """Answer requests until a signal ends the process; runs go on.
 
@@ -39,6 +41,7 @@ def serve(
         url: where people reach the server; by default the address.
         database: URL of the database; by default one in `data`.
         oidc: identity provider through which people log in too.
+        idle_s: time without a question after which a model gives its memory back.
 
     Raises:
         ConfigError: the URL is none.
@@ -58,7 +61,7 @@ def serve(
         if reached.startswith("http://") and not is_loopback(urlsplit(reached).hostname or ""):
             log("platform", "passwords cross the network in the clear", hint="--url https://...")
         store = Store(database) if database else Store.of_folder(data)
-        services = Services.of(store, backend, reached, oidc)
+        services = Services.of(store, backend, reached, oidc, idle_s)
         facts = {"url": reached}
         if services.accounts.need_first():
             facts["setup"] = f"{reached}/setup?token={services.accounts.first_link()}"

@@ -18,7 +18,7 @@ from citeflow.platform.models import Models, Seconds
 from citeflow.platform.queue import Queue
 from citeflow.platform.runs import Runs
 from citeflow.platform.store import Store, TableRow
-from citeflow.platform.trying import TryIt
+from citeflow.platform.trying import IDLE_S, TryIt
 from citeflow.platform.uploads import INSPECTIONS_AT_A_TIME, Uploads
 from citeflow.serving.problems import ProblemError
 
@@ -59,6 +59,7 @@ class Services:
         backend: Backend,
         url: str,
         oidc: "Provider | None" = None,
+        idle_s: float = IDLE_S,
     ) -> "Services":
         """Put the parts together over a database and a backend."""
         accounts = Accounts(store)
@@ -90,7 +91,7 @@ class Services:
             feeds=Feeds(runs),
             models=models,
             seconds=seconds,
-            trying=TryIt(models, seconds),
+            trying=TryIt(models, seconds, idle_s=idle_s),
             oidc=oidc,
             identities=identities,
             gateway=gateway,

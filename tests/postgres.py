@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534
-WAIT_S = 120
+WAIT_S = 600
 
 
 def programs():

@@ -4,8 +4,9 @@ import base64
 import hmac
 import json
 
-from fakes.identity_provider import new_key
 from joserfc import jwt
+
+from fakes.identity_provider import new_key
 
 
 def encoded(values):

@@ -497,8 +497,3 @@ def test_secret_comes_from_the_environment_or_a_file(tmp_path):
     (tmp_path / "secret").write_text("t\n")
     path.write_text(f"{path.read_text()}secret_file: {tmp_path / 'secret'}\n")
     assert load(path, {oidc.SECRET: "s"})._secret == "t"
-
-
-def test_password_of_others_still_opens_theirs(platform):
-    body = {"name": "ann", "password": PASSWORD}
-    assert platform.client().post(f"{API}/session", json=body).status_code == 200

@@ -93,27 +93,6 @@ class SessionRequest(Record):
     password: StrictStr = Field(max_length=MAX_PASSWORD)
 
 
-class OidcRequest(Record):
-    """A wish to log in through the identity provider."""
-
-    next: StrictStr = Field("/", max_length=2_000)
-    """Path of the page that is opened afterwards."""
-
-
-class OidcStart(BaseModel):
-    """The provider's page on which somebody logs in."""
-
-    url: str
-
-
-class OidcAnswer(Record):
-    """The words with which the provider has sent somebody back."""
-
-    code: StrictStr = Field("", max_length=4_000)
-    state: StrictStr = Field("", max_length=200)
-    error: StrictStr = Field("", max_length=200)
-
-
 class PasswordRequest(Record):
     """A change of one's own password; it ends all other sessions."""
 
@@ -127,14 +106,6 @@ class Me(BaseModel):
     name: str
     role: Role
     environment: EnvironmentBody | None
-
-
-class OidcSession(BaseModel):
-    """A log-in through the identity provider."""
-
-    me: Me
-    next: str
-    """Path of the page that is opened now."""
 
 
 class FormField(BaseModel):

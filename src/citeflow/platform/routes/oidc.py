@@ -10,13 +10,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, StrictStr
 
 from citeflow.errors import CiteflowError
 from citeflow.platform.routes.session import me_of
-from citeflow.platform.schema import OidcAnswer, OidcRequest, OidcSession, OidcStart
+from citeflow.platform.schema import Me
 from citeflow.platform.services import Services, Shared, address
 from citeflow.serving.handlers import LimitedRoute
 from citeflow.serving.problems import ProblemError
+from citeflow.utils.records import Record
 
 if TYPE_CHECKING:
     from citeflow.platform.oidc import Provider
@@ -33,6 +35,35 @@ UNKNOWN = "(unknown)"
 """Name in the audit of somebody whom no token has named; no account can have it."""
 
 _PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
+
+
+class OidcRequest(Record):
+    """A wish to log in through the identity provider."""
+
+    next: StrictStr = Field("/", max_length=2_000)
+    """Path of the page that is opened afterwards."""
+
+
+class OidcStart(BaseModel):
+    """The provider's page on which somebody logs in."""
+
+    url: str
+
+
+class OidcAnswer(Record):
+    """The words with which the provider has sent somebody back."""
+
+    code: StrictStr = Field("", max_length=4_000)
+    state: StrictStr = Field("", max_length=200)
+    error: StrictStr = Field("", max_length=200)
+
+
+class OidcSession(BaseModel):
+    """A log-in through the identity provider."""
+
+    me: Me
+    next: str
+    """Path of the page that is opened now."""
 
 
 @router.post("/login")

@@ -1,14 +1,6 @@
 """Studies that train nothing, and a database."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
-from pathlib import Path
-
+import postgres as postgres_server
 import pytest
 
 from citeflow.config import Config
@@ -47,56 +39,9 @@ def states(run):
     return lambda trials: [each.state.name.lower() for each in study.read_trials(run, trials)]
 
 
-def postgres_programs():
-    """Folder of PostgreSQL's programs, which Debian keeps out of PATH; None where it is missing."""
-    folders = [
-        *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
-        Path(shutil.which("initdb") or "/").parent,
-    ]
-    programs = ("initdb", "postgres", "pg_isready")
-    return next(
-        (each for each in folders if all((each / name).exists() for name in programs)), None
-    )
-
-
 @pytest.fixture
 def postgres(monkeypatch):
-    """A PostgreSQL server of this test, on loopback."""
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    user = []
-    if os.geteuid() == 0:  # initdb refuses root
-        if shutil.which("setpriv") is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no setpriv")
-        user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    # Not tmp_path: its parents are closed to other users.
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="postgres-") as folder:
-        if user:
-            os.chown(folder, 65534, 65534)
-        data = Path(folder, "data")
-        begin = [programs / "initdb", "-D", data, "-U", "u", "--auth", "trust", "--no-sync"]
-        subprocess.run([*user, *begin], check=True, timeout=120, **quiet)
-        options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
-        serve = [*user, programs / "postgres", "-D", data, *options]
-        process = subprocess.Popen(serve, **quiet)
-        try:
-            ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-            deadline = time.monotonic() + 120
-            while subprocess.run(ready, timeout=60).returncode:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            url = f"postgresql+psycopg://u@127.0.0.1:{port}/postgres"
-            monkeypatch.setenv(STORAGE_VARIABLE, url)
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)  # which does not wait for clients
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    """A PostgreSQL server of this test, for its studies."""
+    with postgres_server.serving() as url:
+        monkeypatch.setenv(STORAGE_VARIABLE, url)
+        yield

@@ -1,23 +1,24 @@
 """A platform over a backend without processes, and clients of its users."""
 
+import itertools
+import os
 import shutil
-import time
 from dataclasses import dataclass
 
+import postgres
 import pytest
 from fakes.platform_backend import FakeBackend
+from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
 from citeflow.platform.app import create_app
 from citeflow.platform.services import COOKIE, Services
 from citeflow.platform.store import Store
-from citeflow.serving.citation.index import write_index
 
 URL = "http://127.0.0.1:8080"
 API = "/api/v1"
 PASSWORD = "correct horse battery"
 SUBMISSION = {"dataset": "synthetic", "settings": {"train.minutes": 0.5}}
-WAIT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,51 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def accounts_folder(tmp_path_factory):
+def postgres_url():
+    """The URL of a Postgres of this machine."""
+    with postgres.serving() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def open_store(request):
+    """Return a function that opens the database of a folder, or a copy of another folder's.
+
+    With CITEFLOW_TEST_POSTGRES=1 it is one of a Postgres, else SQLite.
+    """
+    if not os.environ.get("CITEFLOW_TEST_POSTGRES"):
+
+        def open_sqlite(folder, template=None):
+            if template:
+                shutil.copytree(template, folder)
+            return Store.of_folder(folder)
+
+        yield open_sqlite
+        return
+
+    server = create_engine(request.getfixturevalue("postgres_url"), isolation_level="AUTOCOMMIT")
+    numbers = itertools.count()
+    names = {}
+
+    def open_postgres(folder, template=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder not in names:
+            names[folder] = f"platform{next(numbers)}"
+            source = f"TEMPLATE {names[template]}" if template else ""
+            with server.connect() as connection:
+                connection.exec_driver_sql(f"CREATE DATABASE {names[folder]} {source}")
+        url = server.url.set(database=names[folder])
+        return Store(url.render_as_string(hide_password=False))
+
+    yield open_postgres
+    server.dispose()
+
+
+@pytest.fixture(scope="session")
+def accounts_folder(tmp_path_factory, open_store):
     """A database with the users ann and bob and the admin root, who are logged in."""
     folder = tmp_path_factory.mktemp("accounts")
-    store = Store.of_folder(folder)
+    store = open_store(folder)
     accounts = Services.of(store, FakeBackend(folder), URL).accounts
     sessions = {"root": accounts.open(accounts.first_link(), "root", PASSWORD)}
     for name in ("ann", "bob"):
@@ -59,19 +101,18 @@ def accounts_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def make_platform(accounts_folder, tmp_path):
+def make_platform(accounts_folder, open_store, tmp_path):
     """Return a function that opens a platform with these users."""
     opened = []
 
-    def make(*, static=None, cores=4):
+    def make(*, static=None, cores=4, oidc=None):
         folder, sessions = accounts_folder
         root = tmp_path / str(len(opened))
-        shutil.copytree(folder, root)
-        store = Store.of_folder(root)
+        store = open_store(root, folder)
         backend = FakeBackend(root, cores=cores)
         for name in ("ann", "bob"):
             backend.ensure_environment(name, backend.whole)
-        services = Services.of(store, backend, URL)
+        services = Services.of(store, backend, URL, oidc)
         app = create_app(services, static=static or tmp_path / "static")
         opened.append(services)
         return Running(services=services, backend=backend, app=app, sessions=sessions)
@@ -91,6 +132,8 @@ def platform(make_platform):
 @pytest.fixture(scope="session")
 def finished_run(trained, tmp_path_factory):
     """The folder of a run with its model, report, index and page, and its logs."""
+    from citeflow.serving.citation.index import write_index  # torch, which other tests do without
+
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(trained.run.folder, folder / "run")
     shutil.copytree(trained.run.logs, folder / "logs")
@@ -114,10 +157,3 @@ def succeed(finished_run):
         platform.tick()
 
     return finish
-
-
-def wait_until(is_true):
-    end = time.monotonic() + WAIT_S
-    while not is_true():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -1,14 +1,11 @@
 """Log-in, links, sessions, roles and the audit."""
 
-import sqlite3
-
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from citeflow.errors import ConfigError, UnavailableError
 from citeflow.platform import store
 from citeflow.platform.accounts import MAX_FAILURES, SESSION_S
-from citeflow.platform.store import Store
 
 API = "/api/v1"
 PASSWORD = "correct horse battery"
@@ -56,10 +53,12 @@ def test_session_ends_with_its_time(platform):
     assert client.get(f"{API}/me").status_code == 401
 
 
-def test_secrets_are_stored_as_digests(platform, tmp_path):
+def test_secrets_are_stored_as_digests(platform):
     link = platform.client("root").post(f"{API}/users", json={"name": "eve"}).json()["link"]
     token = link.partition("token=")[2]
-    dump = "\n".join(sqlite3.connect(tmp_path / "0" / "platform.db").iterdump())
+    with platform.services.store.read() as connection:
+        tables = [connection.execute(select(table)).all() for table in store.METADATA.sorted_tables]
+    dump = str(tables)
     assert "$argon2id$" in dump
     for secret in (token, PASSWORD, *platform.sessions.values()):
         assert secret not in dump
@@ -187,9 +186,10 @@ def test_audit_has_who_did_what(platform):
     assert platform.client("root").get(f"{API}/audit?before=1").json() == {"entries": []}
 
 
-def test_store_of_a_newer_version_is_refused(tmp_path):
-    Store.of_folder(tmp_path).close()
-    with sqlite3.connect(tmp_path / "platform.db") as connection:
-        connection.execute("update schema_version set number = 99")
+def test_store_of_a_newer_version_is_refused(tmp_path, open_store):
+    opened = open_store(tmp_path / "0")
+    with opened.write() as connection:
+        connection.execute(update(store.versions).values(number=99))
+    opened.close()
     with pytest.raises(ConfigError, match="newer citeflow"):
-        Store.of_folder(tmp_path)
+        open_store(tmp_path / "0")

@@ -51,13 +51,13 @@ from citeflow.platform.services import Services
 from citeflow.platform.store import Store
 root, program = Path(sys.argv[1]), sys.argv[2]
 backend = LocalBackend(root, program=(sys.executable, program))
-services = Services.of(Store.of_folder(root), backend, "http://127.0.0.1:1")
+services = Services.of(Store(sys.argv[3]), backend, "http://127.0.0.1:1")
 print("ready", flush=True)
 while True:
     services.queue.tick()
     time.sleep(0.02)
 """
-WAIT_S = 120
+WAIT_S = 600
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def make_backend(tmp_path, program):
 
     yield make
     end = time.monotonic() + WAIT_S
-    while children := psutil.Process().children():
+    while children := [each for backend in made for each in backend._children.values()]:
         assert time.monotonic() < end, children
         for child in children:
             child.kill()
@@ -182,15 +182,15 @@ def test_status_is_that_of_local_runs():
     assert set(RunStatus.model_fields) == {"dataset", "state", "created", "finished", "error"}
 
 
-def test_killed_server_loses_no_run_and_starts_none_twice(tmp_path, program):
+def test_killed_server_loses_no_run_and_starts_none_twice(tmp_path, program, open_store):
     from citeflow.platform.accounts import Account
     from citeflow.platform.schema import Submission
     from citeflow.platform.services import Services
-    from citeflow.platform.store import Store
 
     root = tmp_path / "data"
     backend = LocalBackend(root, program=(sys.executable, str(program)))
-    services = Services.of(Store.of_folder(root), backend, "http://127.0.0.1:1")
+    store = open_store(root)
+    services = Services.of(store, backend, "http://127.0.0.1:1")
     users = ["ann", "bob", "eve"]
     accounts = {}
     for user in users:
@@ -204,7 +204,7 @@ def test_killed_server_loses_no_run_and_starts_none_twice(tmp_path, program):
         for user in users
     ]
     choice = random.Random(0)
-    command = [sys.executable, "-c", SERVER, str(root), str(program)]
+    command = [sys.executable, "-c", SERVER, str(root), str(program), store.url]
 
     def ended():
         listed = [services.runs.get(accounts[run.owner], run.id) for run in runs]
@@ -213,19 +213,20 @@ def test_killed_server_loses_no_run_and_starts_none_twice(tmp_path, program):
     deadline = time.monotonic() + WAIT_S
     while ended() < len(runs):
         assert time.monotonic() < deadline, ended()
-        server = subprocess.Popen(command, stdout=subprocess.PIPE)
-        server.stdout.readline()
-        before = ended()
-        while ended() < min(len(runs), before + choice.randint(1, 4)):
-            assert time.monotonic() < deadline, ended()
-            time.sleep(0.01)
-        server.kill()
-        server.wait()
-        server.stdout.close()
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+            try:
+                server.stdout.readline()
+                before = ended()
+                while ended() < min(len(runs), before + choice.randint(1, 4)):
+                    assert time.monotonic() < deadline, ended()
+                    time.sleep(0.01)
+            finally:
+                server.kill()
     for each in runs:
         folder = backend.folder(each.owner) / "runs" / each.name
         assert (folder / "starts").read_text() == "start\n"
     services.queue.tick()
+    store.close()
     # A run has ended when its record says so; its process may take a moment more.
     left = [process for process in psutil.process_iter() if str(program) in _command(process)]
     assert not psutil.wait_procs(left, timeout=WAIT_S)[1]

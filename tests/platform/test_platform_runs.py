@@ -1,8 +1,15 @@
 """Runs: submitted once, cancelled, resumed, compared, promoted, deleted."""
 
+import gc
+import time
+import weakref
+
 import pytest
 
+from citeflow.platform.trying import IDLE_S
+
 API = "/api/v1"
+WAIT_S = 60
 
 
 def get(client, run):
@@ -43,6 +50,8 @@ def test_name_is_taken_once_by_each_user(platform):
         ({"dataset": "http://169.254.169.254/latest"}, "dataset"),
         ({"dataset": "garments"}, "dataset"),
         ({"model": "upload:1"}, "model"),
+        ({"name": "Bad Name"}, "name"),
+        ({"name": "../up"}, "name"),
         ({"workers": 0}, "workers"),
         ({"task": "poetry"}, "task"),
         ({"owner": "bob"}, "owner"),
@@ -162,6 +171,7 @@ def test_cancelled_run_resumes_as_another_attempt(platform):
     assert platform.backend.cancelled == [waiting["id"]]
     stopped = get(client, waiting)
     assert (stopped["state"], stopped["can"]["resume"]) == ("stopped", True)
+    assert stopped["detail"] == "you cancelled it. Resume goes on from its checkpoint"
     client.post(f"{API}/runs/{waiting['id']}/resume")
     platform.tick()
     assert platform.backend.started == [(waiting["id"], 1), (working["id"], 2)]
@@ -178,6 +188,33 @@ def test_failed_run_says_why(platform):
     platform.tick()
     failed = get(platform.client("ann"), run)
     assert (failed["state"], failed["detail"]) == ("failed", "not a date: 3.13.2020")
+
+
+def test_run_that_was_stopped_by_nobodys_wish_says_what_happened(platform):
+    run = platform.submit("ann")
+    platform.tick()
+    platform.backend.end(run["id"], "stopped", detail="its process was killed")
+    assert get(platform.client("ann"), run)["detail"] == "its process was killed"
+    platform.tick()
+    assert get(platform.client("ann"), run)["detail"] == "its process was killed"
+
+
+def test_folders_of_the_server_are_not_shown(platform):
+    client, run = platform.client("ann"), platform.submit("ann")
+    platform.tick()
+    root = platform.backend.folder("ann")
+    platform.backend.logs[run["id"]] = [
+        f"12:00:00 download reads={root}/uploads/1/a.csv",
+        f"12:00:01 run data={root} of={root.parent}/others",
+    ]
+    platform.backend.end(run["id"], "failed", detail=f"no such file: {root}/uploads/1/a.csv")
+    platform.tick()
+    assert get(client, run)["detail"] == "no such file: uploads/1/a.csv"
+    lines = client.get(f"{API}/runs/{run['id']}/logs").json()["lines"]
+    assert [each["line"] for each in lines] == [
+        "12:00:00 download reads=uploads/1/a.csv",
+        f"12:00:01 run data=. of={root.parent}/others",
+    ]
 
 
 def test_run_noted_and_not_started_by_a_server_that_was_killed_starts(platform):
@@ -258,6 +295,36 @@ def test_try_it_answers_with_reasons(platform, succeed, trained):
     deployment = client.get(f"{API}/models").json()["models"][0]["deployment"]
     assert deployment["version"] == 1
     assert 0 < deployment["p50"] <= deployment["p99"]
+
+
+def test_model_that_nobody_asks_is_closed_and_the_next_question_opens_it(platform, succeed):
+    client, trying = platform.client("ann"), platform.services.trying
+    succeed(platform, platform.submit("ann"))
+    body = {"paper": "p300", "top": 3}
+    first = client.post(f"{API}/try/synthetic/citations", json=body).json()
+    (opened,) = trying._open.values()
+    engine = weakref.ref(opened.index.engine)
+    trying.close_idle()
+    assert trying.num_open == 1
+    opened.asked -= IDLE_S
+    del opened
+    trying.close_idle()
+    gc.collect()
+    assert (trying.num_open, engine()) == (0, None)  # its memory is given back
+    assert client.post(f"{API}/try/synthetic/citations", json=body).json() == first
+    assert trying.num_open == 1
+
+
+def test_models_are_closed_by_the_server_itself(platform, succeed):
+    client, trying = platform.client("ann"), platform.services.trying
+    succeed(platform, platform.submit("ann"))
+    assert client.get(f"{API}/try/synthetic/papers?words=p300").status_code == 200
+    trying._idle_s = 0.01
+    with client:  # as a server that starts
+        deadline = time.monotonic() + WAIT_S
+        while trying.num_open:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_environment_is_not_smaller_than_what_is_at_work(platform):

@@ -9,6 +9,8 @@ TABLE = {
     "GET /setup": (200, 200, 200, 200),
     "POST /setup": (403, 403, 403, 403, {"token": "x", "name": "eve", "password": "0123456789"}),
     "POST /session": (401, 401, 401, 401, {"name": "ann", "password": "wrong"}),
+    "POST /oidc/login": (404, 404, 404, 404, {}),  # there is no provider
+    "POST /oidc/session": (404, 404, 404, 404, {"code": "x", "state": "x"}),
     "GET /me": (401, 200, 200, 200),
     "POST /password": (401, 403, 403, 403, {"old": "wrong", "new": "0123456789"}),
     "GET /sizes": (401, 200, 200, 200),
@@ -47,21 +49,45 @@ TABLE = {
 COLUMNS = ("", "bob", "ann", "root")
 
 
-def routes(app):
-    """Return all routes of the API, those of included routers too."""
-    included = [route.original_router for route in app.routes if hasattr(route, "original_router")]
-    own = [route for route in app.routes if getattr(route, "path", "").startswith("/api/v1")]
-    found = [*own, *(route for router in included for route in router.routes)]
-    return {
-        f"{method} {route.path.removeprefix('/api/v1')}"
-        for route in found
-        if route.path != app.openapi_url
-        for method in route.methods
-    }
+PREFIX = "/api/v1"
+METHODS = {"get", "post", "put", "patch", "delete"}
+OUTSIDE = {"GET /health", "GET /metrics", "GET /{path}", "GET /api/v1/openapi.json"}
+"""Routes that the document leaves out: they know nothing of users."""
 
 
-def test_each_route_has_a_row(platform):
-    assert routes(platform.app) == set(TABLE)
+def described(app):
+    """Return all routes of the OpenAPI document."""
+    paths = app.openapi()["paths"]
+    return {f"{method.upper()} {path}" for path in paths for method in METHODS & {*paths[path]}}
+
+
+def served(app):
+    """Return all routes that are served, those of included routers too."""
+    found = [(route.path, route.methods) for route in app.routes if hasattr(route, "methods")]
+    for each in app.routes:
+        if hasattr(each, "original_router"):
+            routes = each.original_router.routes
+            found += [(f"{PREFIX}{route.path}", route.methods) for route in routes]
+    return {f"{method} {as_described(path)}" for path, methods in found for method in methods}
+
+
+def as_described(path):
+    return path.replace(":path}", "}")
+
+
+def test_each_route_of_the_document_has_a_row(platform):
+    """Prints the table, too: `pytest -s`."""
+    rows = [route.split() for route in TABLE]
+    found = described(platform.app)
+    assert {f"{method} {PREFIX}{as_described(path)}" for method, path in rows} == found
+    print(f"\n{'route':40} nobody other  own admin")
+    for route, row in TABLE.items():
+        print(f"{route:40} {row[0]:6} {row[1]:5} {row[2]:4} {row[3]:5}")
+
+
+def test_no_route_is_left_out_of_the_document(platform):
+    left_out = served(platform.app) - described(platform.app)
+    assert {route for route in left_out if not route.startswith("HEAD ")} == OUTSIDE
 
 
 @pytest.mark.parametrize("column", range(4), ids=["anonymous", "other", "user", "admin"])

@@ -188,7 +188,7 @@ const OPEN: Record<string, (call: Omit<Call, "account">) => unknown> = {
   "GET /setup": ({ world, query }) => ({
     first_user: world.accounts.size === 0,
     name: world.links.get(query.get("token") ?? "") ?? "",
-    oidc: false,
+    oidc: "",
     version: "0.1.0",
   }),
   "POST /setup": ({ world, body, response }) => {

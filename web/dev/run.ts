@@ -68,7 +68,7 @@ export class FakeRun {
     const { run } = this;
     if (run.state === "queued") this.begin();
     else if (run.state === "stopping")
-      this.end("stopped", "a checkpoint is kept; resume goes on from it");
+      this.end("stopped", "you cancelled it. Resume goes on from its checkpoint");
     else if (run.state === "running") this.train();
   }
 

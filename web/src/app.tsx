@@ -14,18 +14,20 @@ import { LogInPage } from "./pages/login";
 import { ModelsPage } from "./pages/models";
 import { NewTrainingPage } from "./pages/newTraining";
 import { NotFoundPage } from "./pages/notFound";
+import { OidcPage } from "./pages/oidc";
 import { PasswordPage } from "./pages/password";
 import { RunPage } from "./pages/run";
 import { RunsPage } from "./pages/runs";
 import { SetUpPage } from "./pages/setup";
 import { TryPage } from "./pages/try";
 
-/** The pages by their addresses: those of one's own session, and the two that need none. */
+/** The pages by their addresses: those of one's own session, and the three that need none. */
 export function App() {
   return (
     <Routes>
       <Route path="/live" element={<Open page={<LivePage />} isAlone />} />
       <Route path="/setup" element={<Open page={<SetUpPage />} />} />
+      <Route path="/oidc" element={<Open page={<OidcPage />} />} />
       <Route path="*" element={<WithSession />} />
     </Routes>
   );

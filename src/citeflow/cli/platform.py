@@ -65,8 +65,31 @@ cluster = click.option(
     metavar="URL",
     help="Where people reach it, such as https://citeflow.lab.org; by default host and port.",
 )
-def platform(
-    data: Path, database: str, cluster: Path | None, host: str, port: int, url: str
+@click.option(
+    "--oidc",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="CITEFLOW_PLATFORM_OIDC",
+    show_envvar=True,
+    metavar="FILE",
+    help="Settings of an identity provider through which people log in too (docs/platform.md).",
+)
+@click.option(
+    "--idle",
+    type=click.FloatRange(0.01, 10_000),
+    default=1.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Without a question, after which a model gives its memory back; the next one wakes it.",
+)
+def platform(  # noqa: PLR0913 - an option each
+    data: Path,
+    database: str,
+    cluster: Path | None,
+    host: str,
+    port: int,
+    url: str,
+    oidc: Path | None,
+    idle: float,
 ) -> None:
     """Serve a page on which people train, watch, compare and try models.
 
@@ -77,9 +100,16 @@ def platform(
     from citeflow.platform import server
     from citeflow.serving.listening import Address
 
+    provider = None
+    if oidc is not None:
+        options.require("joserfc", hint=INSTALL)
+        from citeflow.platform.oidc import load
+
+        provider = load(oidc)
     backend = _open_backend(data, cluster)
     address = Address(host=host, port=port)
-    server.serve(data, address, backend, url=url, database=database)
+    idle_s = 3_600 * idle
+    server.serve(data, address, backend, url=url, database=database, oidc=provider, idle_s=idle_s)
 
 
 @click.group(no_args_is_help=False)
@@ -133,6 +163,7 @@ def list_(data: Path, database: str) -> None:
                 "size": row.size,
                 "suspended": row.suspended,
                 "has_password": row.password is not None,
+                "has_identity": row.subject is not None,
             }
         )
 

@@ -98,10 +98,9 @@ class Accounts:
         One that has never been used gets another link, so that a request may be repeated.
 
         Raises:
-            ConfigError: it is no name.
-            ProblemError: somebody uses this account.
+            ProblemError: it is no name, or somebody uses this account.
         """
-        paths.check_name(name)
+        check_name(name)
         with self.store.write() as connection:
             row = _find(connection, name)
             if row is not None and (row.password or row.subject):
@@ -140,7 +139,7 @@ class Accounts:
                 hint = "ask for another one; the server prints that of the first account"
                 raise ProblemError(HTTPStatus.FORBIDDEN, "the link does not work", hint=hint)
             if row.user is None:
-                paths.check_name(name)
+                check_name(name)
                 if _find(connection, name):
                     raise ProblemError(HTTPStatus.CONFLICT, f"there is a user {name} already")
                 connection.execute(
@@ -165,20 +164,36 @@ class Accounts:
             row = _find(connection, name)
         is_right = _verify(row.password if row and row.password else _NOBODY, password)
         if not is_right or row is None or row.suspended:
-            with self.store.write() as connection:
-                old = store.failures.c.time < store.now() - WINDOW_S
-                connection.execute(delete(store.failures).where(old))
-                failed = [
-                    {"subject": f"{kind} {subject}", "time": store.now()}
-                    for kind, subject in subjects.items()
-                ]
-                connection.execute(insert(store.failures), failed)
+            self.count_failure(**subjects)
             if is_right and row is not None:
                 raise ProblemError(HTTPStatus.FORBIDDEN, "the account is suspended")
             raise ProblemError(HTTPStatus.UNAUTHORIZED, WRONG)
         with self.store.write() as connection:
             of_pair = store.failures.c.subject == f"pair {subjects['pair']}"
             connection.execute(delete(store.failures).where(of_pair))
+            return _make_session(connection, name)
+
+    def check_failures(self, **subjects: str) -> None:
+        """Check that few log-ins have failed of late, by the kinds of MAX_FAILURES.
+
+        Raises:
+            ProblemError: too many have.
+        """
+        with self.store.read() as connection:
+            _check_failures(connection, subjects)
+
+    def count_failure(self, **subjects: str) -> None:
+        """Note that a log-in has failed, by the kinds of MAX_FAILURES."""
+        now = store.now()
+        failed = [{"subject": f"{kind} {each}", "time": now} for kind, each in subjects.items()]
+        with self.store.write() as connection:
+            old = store.failures.c.time < now - WINDOW_S
+            connection.execute(delete(store.failures).where(old))
+            connection.execute(insert(store.failures), failed)
+
+    def begin_session(self, name: str) -> str:
+        """Return the token of a new session of somebody who has proved to be this user."""
+        with self.store.write() as connection:
             return _make_session(connection, name)
 
     def of_session(self, token: str) -> Account | None:
@@ -212,10 +227,13 @@ class Accounts:
         """Change a password and end all sessions; return the token of a new one.
 
         Raises:
-            ProblemError: the old one is wrong.
+            ProblemError: the old one is wrong, or there is none.
         """
         with self.store.read() as connection:
             row = _find(connection, name)
+        if row is not None and row.password is None:
+            detail = "the account has no password: the identity provider opens it"
+            raise ProblemError(HTTPStatus.CONFLICT, detail)
         if row is None or not _verify(row.password or _NOBODY, old):
             raise ProblemError(HTTPStatus.FORBIDDEN, "the old password is wrong", field="old")
         hashed = _hash(new)
@@ -306,6 +324,19 @@ class Accounts:
             return connection.execute(query).all()
 
 
+def check_name(name: str) -> None:
+    """Check the name of a user, or of a run: both name a folder and a pod.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    try:
+        paths.check_name(name)
+    except ConfigError as error:
+        detail, status = f"not a name: {name}", HTTPStatus.UNPROCESSABLE_ENTITY
+        raise ProblemError(status, detail, hint=error.hint, field="name") from None
+
+
 def check_role(role: str) -> None:
     """Check the name of a role.
 
@@ -387,7 +418,7 @@ def _check_other_admin(connection: Connection, name: str) -> None:
         (store.users.c.role == ADMIN)
         & (store.users.c.name != name)
         & store.users.c.suspended.is_(False)
-        & store.users.c.password.is_not(None)
+        & (store.users.c.password.is_not(None) | store.users.c.subject.is_not(None))
     )
     if not connection.execute(select(func.count()).where(others)).scalar():
         raise ProblemError(HTTPStatus.CONFLICT, f"{name} is the only admin")

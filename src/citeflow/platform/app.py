@@ -1,5 +1,6 @@
 """The application: the API below /api/v1, and the page at every other path."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from starlette.types import Scope
 from citeflow import __version__
 from citeflow.platform.gate import Gate, protect
 from citeflow.platform.page import STATIC, add_page
-from citeflow.platform.routes import admin, environment, models, runs, session, uploads
+from citeflow.platform.routes import admin, environment, models, oidc, runs, session, uploads
 from citeflow.platform.services import Services
 from citeflow.serving.handlers import ERRORS
 from citeflow.serving.metrics import RequestMetrics
@@ -30,7 +31,9 @@ def create_app(services: Services, *, static: Path = STATIC) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.queue.start()
+        tending = asyncio.create_task(services.trying.tend())
         yield
+        tending.cancel()
         services.feeds.close()
         services.trying.close()
         services.queue.close()
@@ -47,7 +50,7 @@ def create_app(services: Services, *, static: Path = STATIC) -> FastAPI:
     )
     app.state.services = services
     metrics = RequestMetrics("citeflow_platform")
-    for module in (session, environment, runs, uploads, models, admin):
+    for module in (session, oidc, environment, runs, uploads, models, admin):
         app.include_router(module.router, prefix=PREFIX)
     _add_health(app, metrics)
     add_page(app, static)

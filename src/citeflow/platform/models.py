@@ -5,6 +5,7 @@ version may follow the champion is that of `citeflow models promote`. Where MLfl
 are published there as well.
 """
 
+import math
 import re
 import subprocess
 import sys
@@ -76,7 +77,7 @@ class Models:
             "dataset": report.dataset,
             "sha256": manifest.sha256,
             "graph": str(manifest.inputs.get("PreparedGraph", "")),
-            "scores": {name: report.mrr(name) for name in ("ogb", *report.protocols)},
+            "scores": _scores(report),
             "created": store.now(),
         }
         of_model = (store.model_versions.c.user == row.user) & (
@@ -333,6 +334,12 @@ def make_index(run: RunPaths) -> None:
     if done.returncode:
         errors = re.findall(r"^error: (.+)$", done.stderr, re.MULTILINE)
         raise CiteflowError(errors[-1] if errors else "no index", run.name)
+
+
+def _scores(report: Report) -> dict[str, float]:
+    """Return the test MRR by protocol, of those that had a source: JSON knows no NaN."""
+    found = {name: report.mrr(name) for name in ("ogb", *report.protocols)}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _row(connection: Connection, user: str, model: str, number: int) -> TableRow:

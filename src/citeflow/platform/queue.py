@@ -26,6 +26,7 @@ TICK_S = 1.0
 """Seconds between two looks at the runs that are at work."""
 
 CANCELLED = "cancelled before it began"
+STOPPED = "you cancelled it. Resume goes on from its checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,12 @@ def submitted(row: TableRow) -> Submitted:
         memory=row.memory,
         attempt=row.attempt,
     )
+
+
+def detail_of(row: TableRow, state: RunState) -> str:
+    """Return why a run stands as it does: a place knows the signal, and not whose wish it was."""
+    is_wish = row.is_cancelled and state.phase == "stopped" and state.detail != CANCELLED
+    return STOPPED if is_wish else state.detail
 
 
 class Queue:
@@ -252,7 +259,7 @@ class Queue:
         values = {
             "phase": ENDED,
             "state": state.phase,
-            "detail": state.detail[:1_000],
+            "detail": detail_of(row, state)[:1_000],
             "started": state.started.timestamp() if state.started else row.started,
             "ended": state.ended.timestamp() if state.ended else store.now(),
             "is_cancelled": False,

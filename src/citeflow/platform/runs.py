@@ -28,10 +28,19 @@ from citeflow.errors import (
 )
 from citeflow.paths import RunPaths
 from citeflow.platform import forms, preview, store
-from citeflow.platform.accounts import Account
+from citeflow.platform.accounts import Account, check_name
 from citeflow.platform.backends.base import Backend, RunState, Submitted, paths_of
 from citeflow.platform.environments import Environments
-from citeflow.platform.queue import CANCELLED, ENDED, QUEUED, STARTED, Queue, order, submitted
+from citeflow.platform.queue import (
+    CANCELLED,
+    ENDED,
+    QUEUED,
+    STARTED,
+    Queue,
+    detail_of,
+    order,
+    submitted,
+)
 from citeflow.platform.records import OpenRecords, Records
 from citeflow.platform.schema import (
     Can,
@@ -225,8 +234,11 @@ class Runs:
         """Return the records of a run, with what is new."""
         run = submitted(row)
 
+        def lines(after: int) -> Sequence[str]:
+            return [self._without_root(row.user, each) for each in self.backend.lines(run, after)]
+
         def make() -> Records:
-            return Records(paths_of(self.backend, run), lambda n: self.backend.lines(run, n))
+            return Records(paths_of(self.backend, run), lines)
 
         found = self.opened.get(row.id, make)
         found.update()
@@ -336,7 +348,7 @@ class Runs:
         score = self._score(row, state.phase)
         spark: list[float] = []
         with contextlib.suppress(CiteflowError, OSError, ImportError):
-            spark = self.records(row).spark()
+            spark = [each for each in self.records(row).spark() if math.isfinite(each)]
         values = {"score": score.model_dump() if score else None, "spark": spark}
         with self.store.write() as connection:
             connection.execute(update(store.runs).where(store.runs.c.id == row.id).values(**values))
@@ -344,6 +356,7 @@ class Runs:
     def describe(self, row: TableRow, positions: Mapping[str, int]) -> RunBody:
         """Describe a run; `positions` has the places of runs in the queue."""
         state, detail, started, ended = self._state(row)
+        detail = self._without_root(row.user, detail)
         is_live = state in ("running", "stopping")
         records = None
         if is_live:
@@ -393,9 +406,17 @@ class Runs:
         except UnavailableError as error:
             return "running", f"{error.what}: {error.value}", started, None
         if found.phase in ("succeeded", "failed", "stopped"):
-            return found.phase, found.detail, found.started, found.ended
+            return found.phase, detail_of(row, found), found.started, found.ended
         detail = found.detail or ("starting" if found.phase != "running" else "")
         return "stopping" if row.is_cancelled else "running", detail, found.started, None
+
+    def _without_root(self, user: str, text: str) -> str:
+        """Shorten the paths of a text to those below the data root of a user.
+
+        The server's own folders are nobody's business.
+        """
+        root = str(self.backend.folder(user))
+        return text.replace(f"{root}/", "").replace(root, ".") if root in text else text
 
     def _why_waiting(self, row: TableRow) -> str:
         with self.store.read() as connection:
@@ -418,7 +439,7 @@ class Runs:
 
     def _plan(self, account: Account, wanted: Submission) -> Plan:
         if wanted.name:
-            paths.check_name(wanted.name)
+            check_name(wanted.name)
         if wanted.model not in ("", forms.MODEL):
             detail = "no such model"
             raise ProblemError(
@@ -487,7 +508,8 @@ class Runs:
         with contextlib.suppress(CiteflowError, OSError):
             results = get_task(row.task).results(self.paths(row).report)
             compared = results.report.compared()
-            return Score(name=compared.names[1], value=compared.test)
+            if math.isfinite(compared.test):
+                return Score(name=compared.names[1], value=compared.test)
         return None
 
     def _figures(self, row: TableRow) -> dict[str, float]:

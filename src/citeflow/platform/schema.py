@@ -16,6 +16,9 @@ TaskName = Literal["citation", "images"]
 State = Literal["queued", "running", "stopping", "stopped", "succeeded", "failed"]
 Kind = Literal["dataset"]
 
+MAX_INTEGER = 2**31 - 1
+"""Of the database."""
+
 MAX_NAME = 63
 MIN_PASSWORD = 10
 MAX_PASSWORD = 1_000
@@ -69,7 +72,8 @@ class SetupBody(BaseModel):
     """Nobody has an account yet: the link that the server has printed makes the first one."""
     name: str = ""
     """Of the account that the token of the link belongs to; empty where it may be chosen."""
-    oidc: bool
+    oidc: str
+    """Name of the identity provider through which people log in; empty where there is none."""
     version: str
 
 
@@ -382,7 +386,7 @@ class ModelList(BaseModel):
 class AliasRequest(Record):
     """A version that an alias is to name."""
 
-    version: StrictInt = Field(ge=1)
+    version: StrictInt = Field(ge=1, le=MAX_INTEGER)
     force: StrictBool = False
     """Also where it is no better than the one that the alias names."""
 
@@ -390,7 +394,7 @@ class AliasRequest(Record):
 class DeploymentRequest(Record):
     """A version that is to answer."""
 
-    version: StrictInt = Field(ge=1)
+    version: StrictInt = Field(ge=1, le=MAX_INTEGER)
 
 
 class PaperBody(BaseModel):

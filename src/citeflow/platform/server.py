@@ -1,6 +1,7 @@
 """The server process of the platform."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from citeflow import files
@@ -10,8 +11,12 @@ from citeflow.platform.backends.base import Backend
 from citeflow.platform.gate import is_loopback
 from citeflow.platform.services import Services
 from citeflow.platform.store import Store
+from citeflow.platform.trying import IDLE_S
 from citeflow.serving.listening import Address, Server, make_config
 from citeflow.utils.logging import emit, log
+
+if TYPE_CHECKING:
+    from citeflow.platform.oidc import Provider
 
 LOCK = "platform.lock"
 EVERYWHERE = ("", "0.0.0.0", "::")
@@ -19,7 +24,14 @@ EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 def serve(
-    data: Path, address: Address, backend: Backend, *, url: str = "", database: str = ""
+    data: Path,
+    address: Address,
+    backend: Backend,
+    *,
+    url: str = "",
+    database: str = "",
+    oidc: "Provider | None" = None,
+    idle_s: float = IDLE_S,
 ) -> None:
     """Answer requests until a signal ends the process; runs go on.
 
@@ -29,6 +41,8 @@ def serve(
         backend: where runs take place.
         url: where people reach the server; by default the address.
         database: URL of the database; by default one in `data`.
+        oidc: identity provider through which people log in too.
+        idle_s: time without a question after which a model gives its memory back.
 
     Raises:
         ConfigError: the URL is none.
@@ -48,7 +62,7 @@ def serve(
         if reached.startswith("http://") and not is_loopback(urlsplit(reached).hostname or ""):
             log("platform", "passwords cross the network in the clear", hint="--url https://...")
         store = Store(database) if database else Store.of_folder(data)
-        services = Services.of(store, backend, reached)
+        services = Services.of(store, backend, reached, oidc, idle_s)
         facts = {"url": reached}
         if services.accounts.need_first():
             facts["setup"] = f"{reached}/setup?token={services.accounts.first_link()}"

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Header, Request, Response
@@ -12,13 +12,18 @@ from citeflow.platform.accounts import Account, Accounts
 from citeflow.platform.backends.base import Backend, RunState
 from citeflow.platform.environments import Environments
 from citeflow.platform.events import Feeds
+from citeflow.platform.gateway import Gateway
+from citeflow.platform.identities import Identities
 from citeflow.platform.models import Models, Seconds
 from citeflow.platform.queue import Queue
 from citeflow.platform.runs import Runs
 from citeflow.platform.store import Store, TableRow
-from citeflow.platform.trying import TryIt
+from citeflow.platform.trying import IDLE_S, TryIt
 from citeflow.platform.uploads import INSPECTIONS_AT_A_TIME, Uploads
 from citeflow.serving.problems import ProblemError
+
+if TYPE_CHECKING:
+    from citeflow.platform.oidc import Provider
 
 COOKIE = "citeflow_session"
 
@@ -43,9 +48,19 @@ class Services:
     models: Models
     seconds: Seconds
     trying: TryIt
+    oidc: "Provider | None"
+    identities: Identities
+    gateway: Gateway | None
 
     @classmethod
-    def of(cls, store: Store, backend: Backend, url: str) -> "Services":
+    def of(
+        cls,
+        store: Store,
+        backend: Backend,
+        url: str,
+        oidc: "Provider | None" = None,
+        idle_s: float = IDLE_S,
+    ) -> "Services":
         """Put the parts together over a database and a backend."""
         accounts = Accounts(store)
         environments = Environments(store, accounts, backend)
@@ -57,6 +72,10 @@ class Services:
             runs.ended(row, state)
 
         queue = Queue(store, backend, ended)
+        identities = Identities(store, may_create=bool(oidc and oidc.settings.create_users))
+        gateway = None
+        if oidc is not None and oidc.settings.gateway_client_id:
+            gateway = Gateway(oidc, identities, accounts)
         turns = asyncio.Semaphore(INSPECTIONS_AT_A_TIME)
         uploads = Uploads(store, backend, environments, turns)
         runs = Runs(store, backend, queue, environments, uploads)
@@ -72,13 +91,33 @@ class Services:
             feeds=Feeds(runs),
             models=models,
             seconds=seconds,
-            trying=TryIt(models, seconds),
+            trying=TryIt(models, seconds, idle_s=idle_s),
+            oidc=oidc,
+            identities=identities,
+            gateway=gateway,
         )
 
     @property
     def is_secure(self) -> bool:
         """True if browsers reach it by https alone."""
         return urlsplit(self.url).scheme == "https"
+
+    @property
+    def oidc_name(self) -> str:
+        """Name of the identity provider through which people log in; empty where there is none."""
+        return self.oidc.settings.name if self.oidc and self.oidc.settings.client_id else ""
+
+    def who_asks(self, request: Request) -> Account | None:
+        """Return who asks, by what a gateway says, else by a session; None where nobody does.
+
+        Raises:
+            ProblemError: what the gateway says is not proved.
+        """
+        if self.gateway is not None:
+            account = self.gateway.account(request.headers, address(request))
+            if account is not None:
+                return account
+        return self.accounts.of_session(request.cookies.get(COOKIE, ""))
 
     def set_cookie(self, response: Response, token: str) -> None:
         """Log a browser in; an empty token logs it out."""
@@ -108,7 +147,7 @@ def logged_in(request: Request, shared: Shared) -> Account:
     Raises:
         ProblemError: nobody is logged in.
     """
-    account = shared.accounts.of_session(request.cookies.get(COOKIE, ""))
+    account = shared.who_asks(request)
     if account is None:
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "not logged in")
     return account

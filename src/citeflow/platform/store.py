@@ -23,6 +23,7 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    TypeDecorator,
     UniqueConstraint,
     create_engine,
     event,
@@ -48,9 +49,20 @@ TableRow = Row[tuple[Any, ...]]
 """A row of one of the tables, with their columns as attributes."""
 
 
+class Text(TypeDecorator[str]):
+    """Text without the null character, which Postgres does not store."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
+        """Return the text as it is stored."""
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if value else value
+
+
 def _user(**options: object) -> Column[str]:
     key = ForeignKey("users.name", ondelete="CASCADE")
-    return Column("user", String(63), key, nullable=False, **options)  # type: ignore[arg-type]
+    return Column("user", Text(63), key, nullable=False, **options)  # type: ignore[arg-type]
 
 
 versions = Table("schema_version", METADATA, Column("number", Integer, nullable=False))
@@ -58,29 +70,29 @@ versions = Table("schema_version", METADATA, Column("number", Integer, nullable=
 users = Table(
     "users",
     METADATA,
-    Column("name", String(63), primary_key=True),
-    Column("role", String(10), nullable=False),
-    Column("password", String(200)),  # argon2id; none before the first log-in
-    Column("subject", String(300), unique=True),  # of the identity provider
+    Column("name", Text(63), primary_key=True),
+    Column("role", Text(10), nullable=False),
+    Column("password", Text(200)),  # argon2id; none before the first log-in
+    Column("subject", Text(300), unique=True),  # of the identity provider
     Column("created", Float, nullable=False),
     Column("last_seen", Float),
     Column("suspended", Boolean, nullable=False, default=False),
-    Column("size", String(1)),  # of the environment; none where there is none
+    Column("size", Text(1)),  # of the environment; none where there is none
     Column("last_turn", Integer, nullable=False, default=0),  # newest turn of a run
 )
 
 links = Table(
     "links",
     METADATA,
-    Column("digest", String(64), primary_key=True),
-    Column("user", String(63)),  # none for the first account
+    Column("digest", Text(64), primary_key=True),
+    Column("user", Text(63)),  # none for the first account
     Column("expires", Float, nullable=False),
 )
 
 sessions = Table(
     "sessions",
     METADATA,
-    Column("digest", String(64), primary_key=True),
+    Column("digest", Text(64), primary_key=True),
     _user(index=True),
     Column("created", Float, nullable=False),
     Column("seen", Float, nullable=False),
@@ -89,33 +101,33 @@ sessions = Table(
 failures = Table(
     "failures",
     METADATA,
-    Column("subject", String(200), nullable=False, index=True),
+    Column("subject", Text(200), nullable=False, index=True),
     Column("time", Float, nullable=False),
 )
 
 runs = Table(
     "runs",
     METADATA,
-    Column("id", String(32), primary_key=True),
+    Column("id", Text(32), primary_key=True),
     _user(index=True),
-    Column("name", String(63), nullable=False),
-    Column("task", String(20), nullable=False),
-    Column("dataset", String(2_000), nullable=False),  # as it was given
-    Column("model", String(200), nullable=False),
-    Column("source", String(4_000), nullable=False),  # as the backend gets it
+    Column("name", Text(63), nullable=False),
+    Column("task", Text(20), nullable=False),
+    Column("dataset", Text(2_000), nullable=False),  # as it was given
+    Column("model", Text(200), nullable=False),
+    Column("source", Text(4_000), nullable=False),  # as the backend gets it
     Column("settings", JSON, nullable=False),  # those that were given
-    Column("yaml", String, nullable=False),  # all settings
+    Column("yaml", Text, nullable=False),  # all settings
     Column("workers", Integer, nullable=False),
     Column("memory", BigInteger, nullable=False),
     Column("created", Float, nullable=False),
     # queued, started (which says no more than that its backend has been, or will be, told), ended
-    Column("phase", String(10), nullable=False, index=True),
+    Column("phase", Text(10), nullable=False, index=True),
     Column("attempt", Integer, nullable=False),
     Column("place", Integer, nullable=False),  # in the queue
     Column("turn", Integer),  # in the order of all starts
     Column("is_cancelled", Boolean, nullable=False, default=False),
-    Column("state", String(10)),  # of the backend, when it ended
-    Column("detail", String(1_000), nullable=False, default=""),
+    Column("state", Text(10)),  # of the backend, when it ended
+    Column("detail", Text(1_000), nullable=False, default=""),
     Column("started", Float),
     Column("ended", Float),
     Column("score", JSON),  # name and value, when it has ended
@@ -126,10 +138,10 @@ runs = Table(
 uploads = Table(
     "uploads",
     METADATA,
-    Column("id", String(32), primary_key=True),
+    Column("id", Text(32), primary_key=True),
     _user(index=True),
-    Column("name", String(200), nullable=False),
-    Column("kind", String(10), nullable=False),
+    Column("name", Text(200), nullable=False),
+    Column("kind", Text(10), nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("created", Float, nullable=False),
     Column("verdict", JSON, nullable=False),
@@ -139,13 +151,13 @@ model_versions = Table(
     "model_versions",
     METADATA,
     _user(primary_key=True),
-    Column("model", String(63), primary_key=True),
+    Column("model", Text(63), primary_key=True),
     Column("version", Integer, primary_key=True),
-    Column("run", String(32), nullable=False, unique=True),
-    Column("run_name", String(63), nullable=False),
-    Column("dataset", String(2_000), nullable=False),
-    Column("sha256", String(64), nullable=False),
-    Column("graph", String(64), nullable=False),
+    Column("run", Text(32), nullable=False, unique=True),
+    Column("run_name", Text(63), nullable=False),
+    Column("dataset", Text(2_000), nullable=False),
+    Column("sha256", Text(64), nullable=False),
+    Column("graph", Text(64), nullable=False),
     Column("scores", JSON, nullable=False),
     Column("created", Float, nullable=False),
 )
@@ -154,8 +166,8 @@ aliases = Table(
     "aliases",
     METADATA,
     _user(primary_key=True),
-    Column("model", String(63), primary_key=True),
-    Column("alias", String(63), primary_key=True),
+    Column("model", Text(63), primary_key=True),
+    Column("alias", Text(63), primary_key=True),
     Column("version", Integer, nullable=False),
 )
 
@@ -163,7 +175,7 @@ deployments = Table(
     "deployments",
     METADATA,
     _user(primary_key=True),
-    Column("model", String(63), primary_key=True),
+    Column("model", Text(63), primary_key=True),
     Column("version", Integer, nullable=False),
 )
 
@@ -172,10 +184,10 @@ audit = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("time", Float, nullable=False),
-    Column("user", String(63), nullable=False),
-    Column("action", String(40), nullable=False),
-    Column("object", String(300), nullable=False),
-    Column("outcome", String(300), nullable=False),
+    Column("user", Text(63), nullable=False),
+    Column("action", Text(40), nullable=False),
+    Column("object", Text(300), nullable=False),
+    Column("outcome", Text(300), nullable=False),
 )
 
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (METADATA.create_all,)
@@ -193,12 +205,8 @@ class Store:
             UnavailableError: it does not answer.
         """
         self._engine = _engine(url)
-        try:
-            with self.write() as connection:
-                _migrate(connection)
-        except OperationalError as error:
-            reason = str(error.orig).splitlines()[0]
-            raise UnavailableError("the database does not answer", reason) from None
+        with self.write() as connection:
+            _migrate(connection)
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Store":
@@ -208,18 +216,42 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Read in one transaction."""
-        with self._engine.connect() as connection:
+        """Read in one transaction.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        with self._begin(is_write=False) as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """Change something in a transaction that no other one overlaps."""
-        opened = self._engine.connect().execution_options(is_write=True)
-        with opened as connection, connection.begin():
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+        """Change something in a transaction that no other one overlaps.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        with self._begin(is_write=True) as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def _begin(self, *, is_write: bool) -> Iterator[Connection]:
+        with contextlib.ExitStack() as opened:
+            try:
+                connection = opened.enter_context(self._engine.connect())
+                connection = connection.execution_options(is_write=is_write)
+                opened.enter_context(connection.begin())
+                if is_write and connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+            except OperationalError as error:
+                reason = str(error.orig).partition("\n")[0]
+                raise UnavailableError("the database does not answer", reason) from None
+            yield connection
+
+    @property
+    def url(self) -> str:
+        """URL of the database, with its password."""
+        return self._engine.url.render_as_string(hide_password=False)
 
     def close(self) -> None:
         """Close all connections."""

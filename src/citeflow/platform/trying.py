@@ -1,10 +1,15 @@
-"""Try a model: the index of a version is opened when somebody asks, and a few are kept open."""
+"""Try a model: the index of a version is opened when somebody asks, and a few are kept open.
+
+One that nobody asks for some time is closed, which gives its memory back; the next question opens
+it again.
+"""
 
 import asyncio
 import re
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +21,7 @@ from citeflow.platform.models import Models, Seconds
 from citeflow.platform.schema import Citation, CitationsBody, CitationsRequest, PaperBody, PaperList
 from citeflow.serving.problems import ProblemError
 from citeflow.serving.work import WorkQueue
+from citeflow.utils.logging import log
 
 if TYPE_CHECKING:
     from citeflow.serving.citation.index import ServingIndex
@@ -26,6 +32,12 @@ MAX_OPEN = 3
 WAIT_S = 120.0
 """Longest wait for an index that is made."""
 
+IDLE_S = 3_600.0
+"""Time without a question after which an index is closed, where nobody says otherwise."""
+
+TEND_S = 30.0
+"""Longest time between two looks for indices that nobody asks."""
+
 LOOK_S = 0.5
 MAX_FOUND = 20
 
@@ -33,25 +45,56 @@ THREADS = 2
 MAX_WAITING = 8
 
 
+@dataclass(slots=True)
+class _Open:
+    """An index that is open."""
+
+    index: "ServingIndex"
+    asked: float
+    """Monotonic time of the last question."""
+
+
 class TryIt:
     """Answers from the newest indices that were asked for."""
 
-    def __init__(self, models: Models, seconds: Seconds) -> None:
+    def __init__(self, models: Models, seconds: Seconds, *, idle_s: float = IDLE_S) -> None:
         """Open nothing yet.
 
         Args:
             models: where the indices are.
             seconds: gets the time of each answer.
+            idle_s: time without a question after which an index is closed.
         """
         self._models = models
         self._seconds = seconds
-        self._open: OrderedDict[Path, ServingIndex] = OrderedDict()
+        self._idle_s = idle_s
+        self._open: OrderedDict[Path, _Open] = OrderedDict()
         self._opening = threading.Lock()
         self._work = WorkQueue(threads=THREADS, max_waiting=MAX_WAITING, timeout_s=WAIT_S)
 
     def close(self) -> None:
         """End the threads."""
         self._work.close()
+
+    @property
+    def num_open(self) -> int:
+        """Number of indices that are in memory."""
+        return len(self._open)
+
+    async def tend(self) -> None:
+        """Close the indices that nobody asks, now and then, until the task is cancelled."""
+        while True:
+            await asyncio.sleep(min(TEND_S, self._idle_s))
+            await asyncio.to_thread(self.close_idle)
+
+    def close_idle(self) -> None:
+        """Close the indices that nobody has asked for some time; answers that are made go on."""
+        with self._opening:
+            since = time.monotonic() - self._idle_s
+            idle = [folder for folder, each in self._open.items() if each.asked <= since]
+            for folder in idle:
+                del self._open[folder]
+                log("platform", "closes a model that nobody asks", index=folder)
 
     async def papers(self, account: Account, model: str, words: str) -> PaperList:
         """Find papers by id, or by words of the title.
@@ -116,12 +159,15 @@ class TryIt:
         from citeflow.serving.citation.index import ServingIndex
 
         with self._opening:
+            now = time.monotonic()
             if folder not in self._open:
-                self._open[folder] = ServingIndex.open(folder)
+                self._open[folder] = _Open(ServingIndex.open(folder), now)
+            found = self._open[folder]
+            found.asked = now
             self._open.move_to_end(folder)
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
-            return self._open[folder]
+            return found.index
 
 
 def _body(found: Answer, version: int) -> CitationsBody:

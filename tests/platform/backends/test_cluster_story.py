@@ -11,7 +11,6 @@ from citeflow.platform.app import create_app
 from citeflow.platform.backends.base import paths_of
 from citeflow.platform.queue import submitted
 from citeflow.platform.services import Services
-from citeflow.platform.store import Store
 
 URL = "http://127.0.0.1:8080"
 API = "/api/v1"
@@ -27,8 +26,8 @@ def place(request, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def services(place, tmp_path):
-    services = Services.of(Store.of_folder(tmp_path / "own"), place.backend, URL)
+def services(place, tmp_path, open_store):
+    services = Services.of(open_store(tmp_path / "own"), place.backend, URL)
     yield services
     services.feeds.close()
     services.trying.close()

@@ -92,6 +92,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/oidc/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin Log In
+         * @description Begin a log-in, and return the address of the provider's page.
+         */
+        post: operations["begin_log_in_api_v1_oidc_login_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/oidc/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Finish Log In
+         * @description Log in with what the provider has sent back.
+         */
+        post: operations["finish_log_in_api_v1_oidc_session_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sizes": {
         parameters: {
             query?: never;
@@ -954,6 +994,56 @@ export interface components {
             models: components["schemas"]["ModelBody"][];
         };
         /**
+         * OidcAnswer
+         * @description The words with which the provider has sent somebody back.
+         */
+        OidcAnswer: {
+            /**
+             * Code
+             * @default
+             */
+            code: string;
+            /**
+             * State
+             * @default
+             */
+            state: string;
+            /**
+             * Error
+             * @default
+             */
+            error: string;
+        };
+        /**
+         * OidcRequest
+         * @description A wish to log in through the identity provider.
+         */
+        OidcRequest: {
+            /**
+             * Next
+             * @description Path of the page that is opened afterwards.
+             * @default /
+             */
+            next: string;
+        };
+        /**
+         * OidcSession
+         * @description A log-in through the identity provider.
+         */
+        OidcSession: {
+            me: components["schemas"]["Me"];
+            /** Next */
+            next: string;
+        };
+        /**
+         * OidcStart
+         * @description The provider's page on which somebody logs in.
+         */
+        OidcStart: {
+            /** Url */
+            url: string;
+        };
+        /**
          * PaperBody
          * @description A paper of the graph.
          */
@@ -1123,7 +1213,7 @@ export interface components {
              */
             name: string;
             /** Oidc */
-            oidc: boolean;
+            oidc: string;
             /** Version */
             version: string;
         };
@@ -1647,6 +1737,118 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** Type */
+                        type: string;
+                        /** Title */
+                        title: string;
+                        /** Status */
+                        status: number;
+                        /** Detail */
+                        detail: string;
+                        /** Error */
+                        error: string;
+                        /**
+                         * Hint
+                         * @default
+                         */
+                        hint: string;
+                        /**
+                         * Field
+                         * @default
+                         */
+                        field: string;
+                        /** Request Id */
+                        request_id: string;
+                    };
+                };
+            };
+        };
+    };
+    begin_log_in_api_v1_oidc_login_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OidcRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OidcStart"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        /** Type */
+                        type: string;
+                        /** Title */
+                        title: string;
+                        /** Status */
+                        status: number;
+                        /** Detail */
+                        detail: string;
+                        /** Error */
+                        error: string;
+                        /**
+                         * Hint
+                         * @default
+                         */
+                        hint: string;
+                        /**
+                         * Field
+                         * @default
+                         */
+                        field: string;
+                        /** Request Id */
+                        request_id: string;
+                    };
+                };
+            };
+        };
+    };
+    finish_log_in_api_v1_oidc_session_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OidcAnswer"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OidcSession"];
+                };
             };
             /** @description An error */
             default: {

@@ -113,15 +113,6 @@ export const run = (id: string) =>
     queryFn: () => get<api.Run>(`/runs/${encodeURIComponent(id)}`),
   });
 
-/** Whether somebody cancelled the run in this window and did not resume it; the page notes it. */
-export const wasCancelled = (id: string) =>
-  queryOptions({
-    queryKey: ["cancelled", id],
-    queryFn: () => false,
-    staleTime: Infinity,
-    gcTime: Infinity,
-  });
-
 export const comparison = (ids: string[]) =>
   queryOptions({
     queryKey: ["comparison", ids],

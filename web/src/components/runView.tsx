@@ -1,4 +1,4 @@
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { Link, useNavigate } from "react-router";
 
@@ -88,7 +88,6 @@ function Actions({ run, isAlone, onResumed }: ActionsProps) {
     mutationFn: (verb: "cancel" | "resume") => post<Run>(`${path}/${verb}`),
     onSuccess: (changed, verb) => {
       client.setQueryData(queries.run(run.id).queryKey, changed);
-      client.setQueryData(queries.wasCancelled(run.id).queryKey, verb === "cancel");
       client.invalidateQueries({ queryKey: ["runs"] });
       if (verb === "resume") onResumed();
     },
@@ -145,8 +144,6 @@ const CONNECTIONS: Record<Connection, string> = {
   ended: "",
 };
 
-const CANCELLED = "You cancelled it. Resume goes on from its checkpoint.";
-
 const ALONE_LOST = "The connection is lost. Has the command been ended?";
 
 interface StatusProps {
@@ -156,11 +153,7 @@ interface StatusProps {
 }
 
 function Status({ run, connection, isAlone }: StatusProps) {
-  const { progress } = run;
-  const cancelled = useQuery(queries.wasCancelled(run.id));
-  // A run that never began has no checkpoint; what the server says of it is true.
-  const isCancelled = cancelled.data && run.state === "stopped" && run.started;
-  const detail = isCancelled ? CANCELLED : run.detail;
+  const { detail, progress } = run;
   const isRunning = run.state === "running" || run.state === "stopping";
   return (
     <section className="card status" aria-label="Status">

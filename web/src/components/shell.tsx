@@ -86,8 +86,9 @@ function Account({ me }: { me: Me }) {
   const leaving = useMutation({
     mutationFn: () => remove("/session"),
     onSettled: () => {
-      client.clear();
+      // What is on the page watches the entry of `me`: with it gone, nothing would change.
       client.setQueryData(queries.me.queryKey, null);
+      client.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== queries.me.queryKey[0] });
     },
   });
   return (

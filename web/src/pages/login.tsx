@@ -1,7 +1,8 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState, type FormEvent } from "react";
+import { useLocation } from "react-router";
 
-import { address, post } from "../api/client";
+import { post } from "../api/client";
 import * as queries from "../api/queries";
 import type { Me } from "../api/types";
 import { Page } from "../components/page";
@@ -50,11 +51,7 @@ export function LogInPage() {
           <button type="submit" className="wide" disabled={logIn.isPending}>
             {logIn.isPending ? "Logging in…" : "Log in"}
           </button>
-          {setup.data?.oidc && (
-            <a className="button plain wide" href={address("/oidc/login")}>
-              Log in with your organisation
-            </a>
-          )}
+          {setup.data?.oidc && <LogInElsewhere provider={setup.data.oidc} />}
         </form>
         <p className="remark">
           No account yet, or the password is lost? An admin of this server makes you a link to set
@@ -63,6 +60,28 @@ export function LogInPage() {
         {setup.data && <p className="remark">citeflow {setup.data.version}</p>}
       </Page>
     </div>
+  );
+}
+
+/** Go to the page of the identity provider, which sends people back to `OidcPage`. */
+function LogInElsewhere({ provider }: { provider: string }) {
+  const { pathname, search } = useLocation();
+  const begin = useMutation({
+    mutationFn: () => post<{ url: string }>("/oidc/login", { next: pathname + search }),
+    onSuccess: ({ url }) => window.location.assign(url),
+  });
+  return (
+    <>
+      <ProblemNote error={begin.error} />
+      <button
+        type="button"
+        className="plain wide"
+        disabled={begin.isPending || begin.isSuccess}
+        onClick={() => begin.mutate()}
+      >
+        Log in with {provider}
+      </button>
+    </>
   );
 }
 

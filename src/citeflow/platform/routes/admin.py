@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from citeflow.platform import store
 from citeflow.platform.runs import to_time
 from citeflow.platform.schema import (
+    MAX_INTEGER,
     AuditBody,
     AuditEntry,
     UserBody,
@@ -74,7 +75,7 @@ def remove_user(name: str, account: Admin, shared: Shared) -> None:
 def show_audit(
     _: Admin,
     shared: Shared,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
 ) -> AuditBody:
     """Return entries of the audit, the newest first; `before` is the id of one."""
     rows = shared.accounts.entries(before, ENTRIES)

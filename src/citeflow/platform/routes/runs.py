@@ -1,6 +1,7 @@
 """Runs: their form, submission, state, live view, results and comparison."""
 
 import asyncio
+import contextlib
 import mimetypes
 from http import HTTPStatus
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import FileResponse, Response
 
-from citeflow.errors import NotFoundError
+from citeflow.errors import NotFoundError, UnavailableError
 from citeflow.platform import forms
 from citeflow.platform.events import Cursor
 from citeflow.platform.gate import SANDBOX
@@ -23,8 +24,9 @@ from citeflow.platform.schema import (
     Submission,
     TaskName,
 )
-from citeflow.platform.services import COOKIE, Key, Shared, User
+from citeflow.platform.services import Key, Shared, User
 from citeflow.serving.handlers import LimitedRoute
+from citeflow.serving.problems import ProblemError
 
 router = APIRouter(route_class=LimitedRoute, tags=["runs"])
 
@@ -125,10 +127,11 @@ async def watch_run(
     """Stream a run: events `run`, `log`, `metrics` and `resources`, until it has ended."""
     row = await asyncio.to_thread(shared.runs.row, account, run_id)
     cursor = Cursor.parse(last or after)
-    token = request.cookies.get(COOKIE, "")
 
     def is_allowed() -> bool:
-        return shared.accounts.of_session(token) is not None
+        with contextlib.suppress(ProblemError, UnavailableError):
+            return shared.who_asks(request) is not None
+        return False
 
     return await shared.feeds.respond(
         account, row, cursor, is_again=bool(last), is_allowed=is_allowed

@@ -20,7 +20,7 @@ def show_setup(shared: Shared, token: str = "") -> SetupBody:
     return SetupBody(
         first_user=shared.accounts.need_first(),
         name=shared.accounts.link_owner(token) if token else "",
-        oidc=False,
+        oidc=shared.oidc_name,
         version=__version__,
     )
 
@@ -54,7 +54,7 @@ def log_out(request: Request, response: Response, shared: Shared) -> None:
 @router.get("/me")
 def show_me(account: User, shared: Shared) -> Me:
     """Return who asks."""
-    return _me(shared, account)
+    return me_of(shared, account)
 
 
 @router.post("/password", status_code=HTTPStatus.NO_CONTENT)
@@ -72,10 +72,11 @@ def _logged_in(shared: Services, response: Response, token: str, outcome: str) -
     assert account is not None
     shared.set_cookie(response, token)
     shared.accounts.note(account.name, "log in", account.name, outcome)
-    return _me(shared, account)
+    return me_of(shared, account)
 
 
-def _me(shared: Services, account: Account) -> Me:
+def me_of(shared: Services, account: Account) -> Me:
+    """Describe who asks."""
     return Me.model_validate(
         {
             "name": account.name,

@@ -1,0 +1,132 @@
+"""Submissions: what a user asks for is checked before a run goes into the queue."""
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from citeflow import paths
+from citeflow.config import TaskConfig
+from citeflow.errors import ConfigError
+from citeflow.platform import forms, preview
+from citeflow.platform.accounts import Account
+from citeflow.platform.backends.base import Backend
+from citeflow.platform.environments import Environments
+from citeflow.platform.schema import Submission
+from citeflow.platform.uploads import Uploads
+from citeflow.serving.problems import ProblemError
+from citeflow.tasks import get_task
+from citeflow.utils.logging import redact_url
+
+UPLOAD = "upload:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A submission that was checked."""
+
+    settings: TaskConfig
+    source: str
+    """The dataset as a backend gets it."""
+
+    label: str
+    """The dataset as people call it, without secrets."""
+
+    memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submissions:
+    """Checks submissions against settings, uploads and quotas."""
+
+    backend: Backend
+    environments: Environments
+    uploads: Uploads
+
+    def plan(self, account: Account, wanted: Submission) -> Plan:
+        """Check a submission, but for whether it fits.
+
+        Raises:
+            ProblemError: a field is wrong.
+            ConfigError: the name is no name of a run.
+            NotFoundError: the user has no such upload.
+        """
+        if wanted.name:
+            paths.check_name(wanted.name)
+        if wanted.model not in ("", forms.MODEL):
+            detail = "no such model"
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, detail, hint=forms.MODEL, field="model"
+            )
+        settings = _read_settings(wanted)
+        source, label, counts = self._source(account, wanted)
+        memory = preview.memory(settings, wanted.workers, wanted.dataset, counts)
+        return Plan(settings=settings, source=source, label=label, memory=memory)
+
+    def _source(
+        self, account: Account, wanted: Submission
+    ) -> tuple[str, str, tuple[int, int] | None]:
+        """Return a dataset as a backend gets it, as people call it, and papers and citations."""
+        dataset = wanted.dataset
+        if dataset.startswith(UPLOAD):
+            upload = self.uploads.get(account, dataset.removeprefix(UPLOAD))
+            counts = (upload.verdict.papers or 0, upload.verdict.citations or 0)
+            return str(self.uploads.path(account, upload)), upload.name, counts
+        if dataset in get_task(wanted.task).datasets:
+            return dataset, dataset, None
+        if not re.match(r"https?://", dataset):
+            hint = f"{', '.join(get_task(wanted.task).datasets)}, an upload, or the URL of a file"
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "no such dataset", hint=hint, field="dataset"
+            )
+        check_url(dataset)
+        return dataset, redact_url(dataset), None
+
+    def objection(self, account: Account, workers: int, memory: int | None) -> str:
+        """Say why a run can never start within the quota of its user; "" where it can."""
+        if account.size is None:
+            return "no environment yet: choose its size first"
+        quota = self.backend.sizes()[account.size]
+        if workers > quota.cores:
+            return f"{workers} workers need as many cores; the environment has {quota.cores}"
+        if memory is not None and memory > quota.memory:
+            return f"it needs {_gib(memory)} of memory; the environment has {_gib(quota.memory)}"
+        if self.environments.disk(account.name) > quota.disk:
+            return f"your files take more than the {_gib(quota.disk)} of the environment"
+        return ""
+
+
+def check_url(url: str) -> None:
+    """Check that a URL leads to another machine: the server would fetch what only it may see.
+
+    Raises:
+        ProblemError: it leads here, or to an address that only this machine has.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"no such server: {host}", field="dataset"
+        ) from None
+    for address in found:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
+            detail = f"not a server that data may come from: {host}"
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="dataset")
+
+
+def _read_settings(wanted: Submission) -> TaskConfig:
+    try:
+        return forms.read_settings(wanted.task, wanted.preset, wanted.settings)
+    except ConfigError as error:
+        problem = ProblemError.of(error)
+        named = [name for name in (error.what, error.value) if name in wanted.settings]
+        problem.field = ".".join(["settings", *named[:1]])
+        raise problem from None
+
+
+def _gib(amount: int) -> str:
+    return f"{amount / 2**30:.1f} GiB"

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from citeflow.errors import CorruptError, NotFoundError
+from citeflow.paths import RunPaths
+from citeflow.platform.beneath import check_plain
 from citeflow.platform.records import Records
 from citeflow.platform.schema import ComparedRow, ComparedSetting, Series
 from citeflow.platform.store import TableRow
@@ -24,10 +25,11 @@ HELP = {
 LOWER_IS_BETTER = ("loss",)
 
 
-def figures(row: TableRow, report: Path) -> dict[str, float]:
+def figures(row: TableRow, run: RunPaths) -> dict[str, float]:
     """Return the figures of a run that has succeeded, from its report; none where it is gone."""
     try:
-        found = get_task(row.task).results(report).test()
+        check_plain(run.data_root, run.report)
+        found = get_task(row.task).results(run.report).test()
     except (NotFoundError, CorruptError):
         return {}
     return {

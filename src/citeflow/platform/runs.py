@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from citeflow import config, paths
-from citeflow.config import CITATION
+from citeflow import config, own_model, paths
+from citeflow.config import CITATION, TaskConfig
 from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
 from citeflow.paths import RunPaths
 from citeflow.platform import comparison, forms, preview, store
 from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend, RunState, Submitted, paths_of
+from citeflow.platform.beneath import check_plain, leads_beneath
 from citeflow.platform.environments import Environments
 from citeflow.platform.queue import CANCELLED, ENDED, QUEUED, STARTED, Queue, order, submitted
 from citeflow.platform.records import OpenRecords, Records
@@ -27,7 +28,7 @@ from citeflow.platform.store import Store, TableRow
 from citeflow.platform.submissions import Submissions
 from citeflow.platform.uploads import Uploads
 from citeflow.serving.problems import ProblemError
-from citeflow.tasks import get_task
+from citeflow.tasks import get_task, load_settings
 
 MAX_WAITING = 100
 """Runs of one user in the queue."""
@@ -95,7 +96,7 @@ class Runs:
             "name": wanted.name or paths.make_name(planned.label, suffix),
             "task": wanted.task,
             "dataset": planned.label,
-            "model": wanted.model or forms.MODEL,
+            "model": ", ".join(each.name for each in planned.own.values())[:200] or forms.MODEL,
             "source": planned.source,
             "settings": wanted.settings,
             "yaml": config.to_yaml(planned.settings),
@@ -115,6 +116,8 @@ class Runs:
             if counted >= MAX_WAITING:
                 detail = f"{MAX_WAITING} of your runs are waiting already"
                 raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, detail)
+            # Here, where no deletion of another run can take the files away.
+            self._submissions.bring(account, planned)
             place = 1 + (connection.execute(select(func.max(store.runs.c.place))).scalar() or 0)
             try:
                 connection.execute(insert(store.runs).values(**values, place=place))
@@ -251,6 +254,7 @@ class Runs:
             # First the files: a run that is listed can be deleted again.
             self.backend.delete(submitted(row))
             connection.execute(delete(store.runs).where(store.runs.c.id == row.id))
+            self._delete_own_files(connection, row)
         self.opened.forget(row.id)
 
     def compare(self, account: Account, ids: Sequence[str]) -> Comparison:
@@ -379,11 +383,28 @@ class Runs:
                 detail = f"its model, version {version.version} of {version.model}, is {what}"
                 raise ProblemError(HTTPStatus.CONFLICT, detail)
 
+    def _delete_own_files(self, connection: Connection, row: TableRow) -> None:
+        """Delete the files of a model of one's own that no run of the user names any more."""
+        root = self.backend.folder(row.user)
+        files_of_run = own_model.paths(_settings(row), root)
+        if not files_of_run or not leads_beneath(root, root / own_model.FOLDER):
+            return
+        others = select(store.runs).where(store.runs.c.user == row.user)
+        named = {
+            path
+            for other in connection.execute(others)
+            for path in own_model.paths(_settings(other), root)
+        }
+        for path in files_of_run - named:
+            path.unlink(missing_ok=True)
+
     def _score(self, row: TableRow, phase: str) -> Score | None:
         if phase != "succeeded":
             return None
         with contextlib.suppress(CiteflowError, OSError):
-            results = get_task(row.task).results(self.paths(row).report)
+            run = self.paths(row)
+            check_plain(run.data_root, run.report)
+            results = get_task(row.task).results(run.report)
             compared = results.report.compared()
             return Score(name=compared.names[1], value=compared.test)
         return None
@@ -391,7 +412,7 @@ class Runs:
     def _figures(self, row: TableRow) -> dict[str, float]:
         if self._state(row)[0] != "succeeded":
             return {}
-        return comparison.figures(row, self.paths(row).report)
+        return comparison.figures(row, self.paths(row))
 
     @property
     def _submissions(self) -> Submissions:
@@ -401,6 +422,10 @@ class Runs:
 def id_of(user: str, key: str) -> str:
     """Return an id: that which follows from a key, so that a repeat has the same, or a new one."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{user}\n{key}").hex if key else uuid.uuid4().hex
+
+
+def _settings(row: TableRow) -> TaskConfig:
+    return load_settings(row.task, text=row.yaml)
 
 
 def to_time(seconds: float) -> datetime:

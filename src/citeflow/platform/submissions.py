@@ -3,24 +3,34 @@
 import ipaddress
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from citeflow import paths
+from citeflow import config, own_model, paths
 from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError
 from citeflow.platform import forms, preview
 from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend
+from citeflow.platform.beneath import leads_beneath
 from citeflow.platform.environments import Environments
 from citeflow.platform.schema import Submission
+from citeflow.platform.upload_bodies import UploadBody
 from citeflow.platform.uploads import Uploads
 from citeflow.serving.problems import ProblemError
 from citeflow.tasks import get_task
 from citeflow.utils.logging import redact_url
 
 UPLOAD = "upload:"
+
+CODE_SHARE = 0.75
+"""Of the memory that goes with the cores of a run in its environment: for code, whose needs nobody
+can estimate. The rest is for what stands around the training."""
+
+LEAST_GIB = 1.0
+"""Memory of a sandbox at the least."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +45,9 @@ class Plan:
     """The dataset as people call it, without secrets."""
 
     memory: int | None
+
+    own: Mapping[str, UploadBody]
+    """Files of a model of the user's own, by `code` and `weights`; settings hold their sha256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +73,61 @@ class Submissions:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, detail, hint=forms.MODEL, field="model"
             )
-        settings = _read_settings(wanted)
+        own = self._own(account, wanted)
+        digests = {name: upload.verdict.sha256 for name, upload in own.items()}
+        settings = config.changed(_read_settings(wanted), {"model": digests})
         source, label, counts = self._source(account, wanted)
         memory = preview.memory(settings, wanted.workers, wanted.dataset, counts)
-        return Plan(settings=settings, source=source, label=label, memory=memory)
+        if "code" in own:
+            memory = max(memory or 0, self._memory_of_code(account, wanted.workers))
+            limits = {"memory_gib": max(LEAST_GIB, memory / 2**30)}
+            settings = config.changed(settings, {"sandbox": limits})
+        return Plan(settings=settings, source=source, label=label, memory=memory, own=own)
+
+    def bring(self, account: Account, planned: Plan) -> None:
+        """Put the files of a model of one's own where the run looks for them, by their sha256.
+
+        Raises:
+            ConfigError: a file is no longer what was uploaded.
+        """
+        if not planned.own:
+            return
+        root = self.backend.folder(account.name)
+        if not leads_beneath(root, root / own_model.FOLDER):
+            raise ConfigError("the folder of models leads elsewhere", own_model.FOLDER)
+        named = {
+            name: str(self.uploads.path(account, upload).relative_to(root))
+            for name, upload in planned.own.items()
+        }
+        brought = own_model.settle(config.changed(planned.settings, {"model": named}), root)
+        if own_model.names(brought) != own_model.names(planned.settings):
+            raise ConfigError("not the file that was uploaded", ", ".join(named.values()))
+
+    def _own(self, account: Account, wanted: Submission) -> dict[str, UploadBody]:
+        """Return the uploads that the settings of a submission name."""
+        found = {}
+        for setting, kind in forms.OWN.items():
+            value = wanted.settings.get(setting, "")
+            if _is_own(setting, value):
+                found[kind] = self._upload(account, str(value), kind, f"settings.{setting}")
+        return found
+
+    def _upload(self, account: Account, value: str, kind: str, field: str) -> UploadBody:
+        upload = self.uploads.get(account, value.removeprefix(UPLOAD))
+        if upload.kind != kind:
+            detail = f"not {kind}, but {upload.verdict.format}: {upload.name}"
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field=field)
+        return upload
+
+    def _memory_of_code(self, account: Account, workers: int) -> int:
+        """Return the memory that a run with code may have, in bytes, if code can run at all."""
+        if problem := self.backend.code_problem():
+            detail, field = f"code cannot run here: {problem}", "settings.model.code"
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field=field)
+        if account.size is None:
+            return 0
+        quota = self.backend.sizes()[account.size]
+        return int(CODE_SHARE * quota.memory * min(1.0, workers / quota.cores))
 
     def _source(
         self, account: Account, wanted: Submission
@@ -71,7 +135,7 @@ class Submissions:
         """Return a dataset as a backend gets it, as people call it, and papers and citations."""
         dataset = wanted.dataset
         if dataset.startswith(UPLOAD):
-            upload = self.uploads.get(account, dataset.removeprefix(UPLOAD))
+            upload = self._upload(account, dataset, "dataset", "dataset")
             counts = (upload.verdict.papers or 0, upload.verdict.citations or 0)
             return str(self.uploads.path(account, upload)), upload.name, counts
         if dataset in get_task(wanted.task).datasets:
@@ -120,12 +184,17 @@ def check_url(url: str) -> None:
 
 def _read_settings(wanted: Submission) -> TaskConfig:
     try:
-        return forms.read_settings(wanted.task, wanted.preset, wanted.settings)
+        given = {name: value for name, value in wanted.settings.items() if not _is_own(name, value)}
+        return forms.read_settings(wanted.task, wanted.preset, given)
     except ConfigError as error:
         problem = ProblemError.of(error)
         named = [name for name in (error.what, error.value) if name in wanted.settings]
         problem.field = ".".join(["settings", *named[:1]])
         raise problem from None
+
+
+def _is_own(name: str, value: object) -> bool:
+    return name in forms.OWN and isinstance(value, str) and value.startswith(UPLOAD)
 
 
 def _gib(amount: int) -> str:

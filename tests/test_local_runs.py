@@ -1,6 +1,5 @@
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -125,28 +124,20 @@ def test_output_of_a_run_is_kept_beside_it(root, capsys):
     assert kept == ["first start", "second start \N{BULLET}"]
 
 
-def test_output_of_a_run_on_the_platform_is_kept_once(tmp_path):
-    """Its stderr is the file already."""
-    run = RunPaths(tmp_path, "once")
+@pytest.mark.parametrize("planted", ["link", "pipe", "folder"])
+def test_output_that_cannot_be_kept_ends_nothing(root, capsys, planted):
+    run, other = RunPaths(root, "planted"), root / "other"
     run.folder.mkdir(parents=True)
-    code = (
-        "import sys; from pathlib import Path; from citeflow import local_runs; "
-        "from citeflow.paths import RunPaths; "
-        f"run = RunPaths(Path({str(tmp_path)!r}), 'once')\n"
-        "with local_runs.output_kept(run): print('a line', file=sys.stderr)"
-    )
-    with run.output_file.open("ab") as output:
-        subprocess.run([sys.executable, "-c", code], stderr=output, check=True, timeout=120)
-    assert run.output_file.read_text() == "a line\n"
-
-
-def test_output_that_cannot_be_kept_ends_nothing(root, capsys):
-    run = RunPaths(root, "full")
-    run.folder.mkdir(parents=True)
-    run.output_file.symlink_to("/dev/full")
+    other.touch()
+    if planted == "link":
+        run.output_file.symlink_to(other)
+    elif planted == "pipe":
+        os.mkfifo(run.output_file)
+    else:
+        run.output_file.mkdir()
     with local_runs.output_kept(run):
         print("a line", file=sys.stderr)
-    assert capsys.readouterr().err == "a line\n"
+    assert (capsys.readouterr().err, other.read_text()) == ("a line\n", "")
 
 
 @pytest.mark.fault("F46")

@@ -1,7 +1,9 @@
 """The runs of this machine: recorded as they go, listed, archived and deleted afterwards."""
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,13 +73,24 @@ def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_kept(run: RunPaths) -> Iterator[None]:
-    """Append what the block prints on stderr to a file of the run too; a full disk ends nothing."""
+    """Append what the block prints on stderr to a file of the run too; a full disk ends nothing.
+
+    Code of one's own may have left anything under that name before it was killed.
+    """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            file = stack.enter_context(run.output_file.open("ab", buffering=0))
-            if not _is_stderr(file):
-                stack.enter_context(contextlib.redirect_stderr(_Tee(sys.stderr, file)))
+            file = stack.enter_context(open(run.output_file, "ab", 0, opener=_open_plain))
+            stack.enter_context(contextlib.redirect_stderr(_Tee(sys.stderr, file)))
         yield
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Open what is a file: no link, and no pipe, which would wait for a reader."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file", path)
+    return descriptor
 
 
 class _Tee(TextIOBase):
@@ -103,13 +116,6 @@ class _Tee(TextIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
-
-
-def _is_stderr(file: RawIOBase) -> bool:
-    """Tell whether stderr is the file already, as in a run of the platform."""
-    with contextlib.suppress(OSError):
-        return os.path.samestat(os.fstat(sys.stderr.fileno()), os.fstat(file.fileno()))
-    return False
 
 
 @dataclass(frozen=True, slots=True)

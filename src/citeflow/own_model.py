@@ -106,6 +106,11 @@ def open_files(settings: TaskConfig, data_root: Path | None) -> OwnFiles:
     return OwnFiles(**found)
 
 
+def paths(settings: TaskConfig, data_root: Path) -> set[Path]:
+    """Return where the files lie whose digests the settings hold."""
+    return {_path(data_root, name, digest) for name, digest in names(settings).items()}
+
+
 def decisive(settings: TaskConfig) -> str:
     """Return the digest of the settings that decide what model comes out.
 
@@ -172,6 +177,43 @@ def is_evaluated(model: Path, report: Path) -> bool:
     return bool(made_of == files.read_manifest(model, TRAINED_MODEL).sha256)
 
 
+def read_code(content: bytes, given: str = "") -> str:
+    """Return source code as text; nothing is said of what it does.
+
+    Args:
+        content: of a file.
+        given: its name, for messages.
+
+    Raises:
+        ConfigError: it is no text in UTF-8, or an empty one.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"{given}: byte {error.start}".removeprefix(": ")
+        raise ConfigError("model.code is no text in UTF-8", where) from None
+    if not text.strip() or "\0" in text:
+        raise ConfigError("model.code holds no Python code", given)
+    return text
+
+
+def read_weights(content: bytes) -> list[tuple[str, list[int], str]]:
+    """Return name, shape and type of each tensor; whether they fit, and values, the model judges.
+
+    Raises:
+        ConfigError: header or offsets are not those of a safetensors file.
+    """
+    import safetensors
+
+    try:
+        found = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        hint = "as safetensors.torch.save_file writes it; pickles are never read"
+        reason = str(error).splitlines()[0]
+        raise ConfigError("model.weights is no safetensors file", reason, hint=hint) from None
+    return [(name, list(entry["shape"]), str(entry["dtype"])) for name, entry in found]
+
+
 def _with_digests(settings: C, data_root: Path, *, trusted: bool) -> C:
     changes: dict[str, str] = {}
     for name, value in names(settings).items():
@@ -195,9 +237,9 @@ def _take(name: str, path: Path, given: str, data_root: Path) -> str:
     """Check a file, and copy it to where its digest says; return the digest."""
     content = _read(name, path, given)
     if name == "code":
-        _check_code(content, given)
+        read_code(content, given)
     else:
-        _check_weights(content, given)
+        read_weights(content)
     digest = hashlib.sha256(content).hexdigest()
     target = _path(data_root, name, digest)
     if not target.is_file():
@@ -226,25 +268,3 @@ def _read(name: str, path: Path, given: str) -> bytes:
         limit = f"at most {MAX_BYTES[name] >> 10:,} KiB"
         raise ConfigError(f"{setting} is too large", given, hint=limit)
     return content
-
-
-def _check_code(content: bytes, given: str) -> None:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = f"{given}: byte {error.start}"
-        raise ConfigError("model.code is no text in UTF-8", where) from None
-    if not text.strip() or "\0" in text:
-        raise ConfigError("model.code holds no Python code", given)
-
-
-def _check_weights(content: bytes, given: str) -> None:
-    """Check header and offsets; names, shapes and values are the model's to judge."""
-    import safetensors
-
-    try:
-        safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        hint = "as safetensors.torch.save_file writes it; pickles are never read"
-        reason = str(error).splitlines()[0]
-        raise ConfigError("model.weights is no safetensors file", reason, hint=hint) from None

@@ -18,6 +18,7 @@ class FakeBackend:
         self.cancelled = []
         self.suspended = set()
         self.logs = {}
+        self.problem = ""
 
     def sizes(self):
         return {
@@ -28,6 +29,9 @@ class FakeBackend:
 
     def capacity(self):
         return self.whole
+
+    def code_problem(self):
+        return self.problem
 
     def ensure_environment(self, user, size):
         self.folder(user).mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ def test_killed_process_is_stopped_and_a_refused_one_has_failed(backend):
     end = time.monotonic() + WAIT_S
     while not backend.lines(run("long"), 0):
         assert time.monotonic() < end
-    attempt = detached.read_attempt(paths_of(backend, run()).folder)
+    attempt = detached.read_attempt(backend.process_folder(run()))
     os.kill(attempt.pid, signal.SIGKILL)
     assert wait_for(backend, run("long"), "stopped").detail == "its process was killed"
     backend.start(run("bad", name="second"))
@@ -171,7 +171,7 @@ def test_runs_get_cores_of_their_own(backend):
         backend.start(run("long", name=name))
         wait_for(backend, run("long", name=name), "running")
     cores = [
-        detached.read_attempt(paths_of(backend, run(name=name)).folder).cores
+        detached.read_attempt(backend.process_folder(run(name=name))).cores
         for name in ("first", "second")
     ]
     assert len(set(cores)) == 2 or cores == [(), ()]

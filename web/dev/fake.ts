@@ -105,6 +105,11 @@ const ROUTES: Record<string, Handler> = {
       throw new Refusal(422, `not a data set: ${name}: a program`, { hint });
     }
     const made = uploadOf(name, bytes, world.uploads.length);
+    if (query.get("kind") === "model" && made.kind === "dataset") {
+      const hint = "weights come as safetensors: safetensors.torch.save_file writes them";
+      const what = "a zip, as torch.save writes it";
+      throw new Refusal(422, `neither weights nor code, and never read: ${what}`, { hint });
+    }
     world.uploads.unshift(made);
     return made;
   },

@@ -52,7 +52,12 @@ export class World {
     world.open("grace", "user", "citations", "S");
     world.open("linus", "user", null, null);
     world.accounts.get("linus")!.last_seen = null;
-    world.uploads.push(uploadOf("hepth.zip", 6_210_400, world.uploads.length));
+    for (const [name, bytes] of [
+      ["hepth.zip", 6_210_400],
+      ["gcn.py", 912],
+      ["first.safetensors", 1_184_000],
+    ] as const)
+      world.uploads.push(uploadOf(name, bytes, world.uploads.length));
     const day = 86_400_000;
     world.finished("hepth-first", "hepth.zip", 0.71, Date.now() - 3 * day, {});
     world.finished("synthetic-deep", "synthetic", 0.79, Date.now() - day, {
@@ -62,6 +67,9 @@ export class World {
     world.finished("synthetic-wide", "synthetic", 0.83, Date.now() - day / 12, {
       "model.hidden_channels": 256,
       "train.lr": 0.02,
+    });
+    world.finished("own-gcn", "synthetic", 0.74, Date.now() - day / 24, {
+      "model.code": "upload:u2",
     });
     world.models[0]!.versions.at(-1)!.aliases.push("champion");
     world.models[0]!.deployment = {
@@ -94,6 +102,10 @@ export class World {
     const run = new FakeRun(this.submitted, submission, owner, clock, reached);
     const file = this.uploads.find((each) => submission.dataset === `upload:${each.id}`);
     if (file) run.run.dataset = file.name;
+    const model = this.uploads.find((each) =>
+      Object.values(submission.settings).includes(`upload:${each.id}`),
+    );
+    if (model) run.run.model = model.name;
     this.runs.unshift(run);
     return run;
   }
@@ -154,6 +166,7 @@ export class World {
       scores: { ogb: score },
       score,
       aliases: [],
+      has_code: "model.code" in run.settings,
     });
   }
 
@@ -197,22 +210,45 @@ export class World {
   }
 }
 
-export function uploadOf(name: string, bytes: number, n: number): Upload {
-  const verdict = {
+const VERDICTS: Record<Upload["kind"], Upload["verdict"]> = {
+  dataset: {
     format: "citation folder",
     summary: "27,770 papers, 352,807 citations, with titles, abstracts and dates",
     warnings: ["12 citations of papers that are not in the list are dropped"],
     papers: 27_770,
     citations: 352_807,
-  };
-  return {
-    id: `u${n + 1}`,
-    name,
-    kind: "dataset",
-    bytes,
-    created: new Date().toISOString(),
-    verdict,
-  };
+    sha256: "",
+    tensors: [],
+  },
+  weights: {
+    format: "weights (safetensors)",
+    summary: "18 tensors, 296,065 parameters",
+    warnings: [],
+    sha256: "3f".repeat(32),
+    parameters: 296_065,
+    tensors: Array.from({ length: 18 }, (_, n) => ({
+      name: `encoder.layers.${n}.weight`,
+      shape: [128, 128],
+      type: "F32",
+    })),
+  },
+  code: {
+    format: "code (Python)",
+    summary: "24 lines with build(settings)",
+    warnings: [],
+    sha256: "a7".repeat(32),
+    tensors: [],
+  },
+};
+
+export function uploadOf(name: string, bytes: number, n: number): Upload {
+  const kind = name.endsWith(".py")
+    ? "code"
+    : name.endsWith(".safetensors")
+      ? "weights"
+      : "dataset";
+  const created = new Date().toISOString();
+  return { id: `u${n + 1}`, name, kind, bytes, created, verdict: VERDICTS[kind] };
 }
 
 const LIMITS = {
@@ -228,6 +264,7 @@ export function formOf(task: Task): Form {
   return {
     task,
     max_workers: 4,
+    code_problem: isCitation ? "" : "bubblewrap is not installed",
     presets: isCitation ? ["default", "seed", "board"] : ["default"],
     datasets: isCitation
       ? [

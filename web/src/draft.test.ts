@@ -20,6 +20,7 @@ const FORM: Form = {
   max_workers: 4,
   presets: [],
   models: [],
+  code_problem: "",
   datasets: [{ name: "synthetic", help: "" }],
   fields: [
     field("train.lr", { default: 0.01, exclusive_minimum: 0 }),
@@ -58,6 +59,25 @@ test("submissionOf waits for an upload or an address", () => {
   );
 });
 
+test("submissionOf names the file of a model, and waits for it", () => {
+  const own = { ...emptyDraft("citation"), own: "code", code: "u2", weights: "u3" } as const;
+  expect(submissionOf(own, FORM)?.settings).toEqual({ "model.code": "upload:u2" });
+  expect(submissionOf({ ...own, own: "weights" }, FORM)?.settings).toEqual({
+    "model.weights": "upload:u3",
+  });
+  expect(submissionOf({ ...own, own: "" }, FORM)?.settings).toEqual({});
+  expect(submissionOf({ ...own, code: "" }, FORM)).toBeNull();
+  expect(submissionOf(own, { ...FORM, code_problem: "no sandbox" })).toBeNull();
+});
+
+test("draftOf chooses the file of a model that is still there", () => {
+  const settings = { "model.code": "upload:u2", "train.lr": 0.5 };
+  const run = { task: "citation", dataset: "synthetic", workers: 1, settings } as unknown as Run;
+  const kept = draftOf(run, [{ id: "u2", kind: "code" } as Upload]);
+  expect(submissionOf(kept, FORM)?.settings).toEqual(settings);
+  expect(submissionOf(draftOf(run, []), FORM)).toBeNull();
+});
+
 test.each(["", " ", "a", "run-2", " run-2 "])("nameProblem has nothing against %j", (name) =>
   expect(nameProblem(name)).toBe(""),
 );
@@ -77,7 +97,10 @@ test.each([
   ["ogbl-citation2", "ogbl-citation2"],
 ])("draftOf makes the submission of a run on %s again", (dataset, submitted) => {
   const run = { task: "citation", dataset, workers: 2, settings: { "train.lr": 0.5 } } as unknown;
-  const uploads = [{ id: "u1", name: "hepth.zip" } as Upload];
+  const uploads = [
+    { id: "u0", name: "hepth.zip", kind: "code" } as Upload,
+    { id: "u1", name: "hepth.zip", kind: "dataset" } as Upload,
+  ];
   const made = submissionOf(draftOf(run as Run, uploads), FORM);
   expect(made).toEqual({ ...(run as Run), dataset: submitted });
 });

@@ -5,7 +5,10 @@ import type { Field, Form, Run, Submission, Task, Upload, Value } from "./api/ty
 /** The setting that has a place of its own beside the workers. */
 export const MINUTES = "train.minutes";
 
-/** Begins the name of data that were uploaded; their id follows. */
+/** Settings that name a file of a model of one's own. */
+export const OWN = ["model.weights", "model.code"];
+
+/** Begins the name of what was uploaded; its id follows. */
 const UPLOADED = "upload:";
 
 /** Of the name of a run, which also names a folder and a pod. */
@@ -21,6 +24,10 @@ export interface Draft {
   upload: string;
   url: string;
   model: string;
+  /** What the user brings of the model; nothing for the built-in one. */
+  own: "" | "weights" | "code";
+  weights: string;
+  code: string;
   preset: string;
   workers: number;
   /** What was entered, by the name of the setting; a setting without an entry has its default. */
@@ -36,6 +43,9 @@ export function emptyDraft(task: Task): Draft {
     upload: "",
     url: "",
     model: "",
+    own: "",
+    weights: "",
+    code: "",
     preset: "",
     workers: 1,
     entered: {},
@@ -45,9 +55,15 @@ export function emptyDraft(task: Task): Draft {
 /** Fill in what a run was made with, to train again; a run names an upload by the file's name. */
 export function draftOf(run: Run, uploads: Upload[]): Draft {
   const draft = { ...emptyDraft(run.task), workers: run.workers };
-  const entered = Object.entries(run.settings).map(([name, value]) => [name, enteredAs(value)]);
-  draft.entered = Object.fromEntries(entered);
-  const upload = uploads.find((each) => each.name === run.dataset);
+  const others = Object.entries(run.settings).filter(([name]) => !OWN.includes(name));
+  draft.entered = Object.fromEntries(others.map(([name, value]) => [name, enteredAs(value)]));
+  for (const own of ["weights", "code"] as const) {
+    const given = run.settings[`model.${own}`];
+    if (given === undefined) continue;
+    draft.own = own;
+    draft[own] = uploads.find((each) => UPLOADED + each.id === given)?.id ?? "";
+  }
+  const upload = uploads.find((each) => each.kind === "dataset" && each.name === run.dataset);
   if (upload) return { ...draft, source: "upload", upload: upload.id };
   if (run.dataset.includes("://")) return { ...draft, source: "url", url: run.dataset };
   return { ...draft, named: run.dataset };
@@ -55,19 +71,21 @@ export function draftOf(run: Run, uploads: Upload[]): Draft {
 
 const enteredAs = (value: Value) => (typeof value === "boolean" ? value : String(value ?? ""));
 
-/** Return what is sent, or null while the data are not chosen; a name that is wrong is left out. */
+/** Return what is sent, or null while data or model are missing; a wrong name is left out. */
 export function submissionOf(draft: Draft, form: Form): Submission | null {
   const dataset = datasetOf(draft, form);
-  if (!dataset) return null;
+  const own = draft.own && draft[draft.own];
+  if (!dataset || (draft.own && !own) || (draft.own === "code" && form.code_problem)) return null;
   const submission: Submission = {
     task: draft.task,
     dataset,
     workers: draft.workers,
     settings: settingsOf(draft.entered, form.fields),
   };
+  if (draft.own) submission.settings[`model.${draft.own}`] = UPLOADED + own;
   const name = draft.name.trim();
   if (name && !nameProblem(name)) submission.name = name;
-  if (draft.model) submission.model = draft.model;
+  if (draft.model && !draft.own) submission.model = draft.model;
   if (draft.preset) submission.preset = draft.preset;
   return submission;
 }

@@ -10,8 +10,12 @@ export interface Answering {
   because: string;
 }
 
-/** Return the version that answers: the deployed one, else the champion, else the newest. */
-export function answering({ versions, deployment }: Model): Answering | null {
+/**
+ * Return the version that answers: the deployed one, else the champion, else the newest; none with
+ * code of its own, which only a training runs.
+ */
+export function answering({ versions: all, deployment }: Model): Answering | null {
+  const versions = all.filter((each) => !each.has_code);
   if (deployment) return { version: deployment.version, because: "it is deployed" };
   const champion = versions.find((each) => each.aliases.includes(CHAMPION));
   if (champion) return { version: champion.version, because: "it is the champion" };

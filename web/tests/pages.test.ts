@@ -103,6 +103,71 @@ test("a setting out of its range is told beside it", async () => {
   await page.getByText("model.num_layers is at most 10: 99.").first().waitFor();
 });
 
+test.each(VIEWS)("a model of one's own is taken or refused, in $scheme", async (view) => {
+  const page = await stage.open("populated", view);
+  const found = complaints(page, stage.base);
+  await page.goto("/new");
+  await page.getByRole("radio", { name: "Built in" }).focus();
+  await page.keyboard.press("ArrowRight");
+  expect(await page.getByRole("radio", { name: "Your weights" }).isChecked()).toBe(true);
+  const start = page.getByRole("button", { name: "Start the training" });
+  expect(await start.isDisabled()).toBe(true);
+  await page.getByRole("radio", { name: /first.safetensors/ }).check();
+  await page.getByText("encoder.layers.0.weight [128, 128] F32").waitFor();
+  await expectAccessible(page);
+  const zone = page.getByLabel(/Drop a file here/);
+  await zone.setInputFiles(file("model.pt"));
+  await page.getByText("Neither weights nor code, and never read: a zip").waitFor();
+  await zone.setInputFiles(file("net.py"));
+  await page.getByRole("radio", { name: /net.py/ }).waitFor();
+  expect(await page.getByRole("radio", { name: "Your code" }).isChecked()).toBe(true);
+  expect(await page.getByRole("radio", { name: /net.py/ }).isChecked()).toBe(true);
+  expect(await page.getByRole("radio", { name: /first.safetensors/ }).count()).toBe(0);
+  await expectAccessible(page);
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  expect(width).toBe(view.width);
+  await page.getByRole("button", { name: "Delete" }).first().press("Enter");
+  await page.getByText("Runs that were made with it keep a copy.").waitFor();
+  await page.keyboard.press("Escape");
+  const sent = page.waitForRequest((each) => each.url().endsWith("/api/v1/runs"));
+  await start.press("Enter");
+  expect((await sent).postDataJSON().settings).toMatchObject({ "model.code": "upload:u4" });
+  expect(found).toEqual([]);
+});
+
+test("code that cannot run is told before it is sent", async () => {
+  const page = await stage.open("populated");
+  await page.goto("/new");
+  await page.getByRole("radio", { name: /Images/ }).check();
+  await page.getByRole("radio", { name: "Your code" }).check();
+  await page.getByText("Code cannot run here: bubblewrap is not installed.").waitFor();
+  await expectAccessible(page);
+  expect(await page.getByRole("button", { name: "Start the training" }).isDisabled()).toBe(true);
+});
+
+test("a model with code of its own is neither deployed nor asked", async () => {
+  const page = await stage.open("populated");
+  await page.goto("/models");
+  await page.getByText("Your own code: it can be neither deployed nor asked.").waitFor();
+  expect(await page.getByRole("button", { name: /Deploy version 4/ }).count()).toBe(0);
+  expect(await page.getByRole("button", { name: /Deploy version 2/ }).count()).toBe(1);
+  await expectAccessible(page);
+  const answer = await (await page.request.get("/api/v1/models")).json();
+  for (const { versions } of answer.models) for (const each of versions) each.has_code = true;
+  answer.models[0].deployment = null;
+  await page.route("**/api/v1/models", (route) => route.fulfill({ json: answer }));
+  await page.goto("/try");
+  await page.getByRole("heading", { name: "citation cannot be asked" }).waitFor();
+  expect(await page.getByRole("button", { name: "Find citations" }).count()).toBe(0);
+  await expectAccessible(page);
+});
+
+const file = (name: string) => ({
+  name,
+  mimeType: "application/octet-stream",
+  buffer: Buffer.from("content"),
+});
+
 test("a stream that breaks off goes on after its last event", async () => {
   const page = await stage.open("populated");
   const asked: string[] = [];

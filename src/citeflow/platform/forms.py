@@ -43,8 +43,11 @@ DATASETS = {
 }
 """Help by dataset."""
 
-REFUSED = (*(f"model.{name}" for name in own_model.SUFFIXES), "sandbox.")
-"""Begins of settings that nobody gives here: files of the server's machine, code, its limits."""
+OWN = {f"model.{name}": name for name in own_model.SUFFIXES}
+"""Settings that name a file, by which kind of upload they take."""
+
+REFUSED = (*OWN, "sandbox.")
+"""Begins of settings that no field of the form has: files, the limits of code."""
 
 LABELS = {"lr": "learning rate", "aggr": "aggregation"}
 """Labels of settings whose names are abbreviations."""
@@ -58,12 +61,13 @@ LIMITS = {
 """Fields of the form, and how pydantic calls them."""
 
 
-def form(task: TaskName, max_workers: int) -> FormBody:
+def form(task: TaskName, max_workers: int, code_problem: str = "") -> FormBody:
     """Return the form of a task.
 
     Args:
         task: its name.
         max_workers: by the quota of the user.
+        code_problem: why code of one's own cannot run.
     """
     chosen = get_task(task)
     fields = list(_fields(task, chosen.config))
@@ -76,6 +80,7 @@ def form(task: TaskName, max_workers: int) -> FormBody:
         models=[Choice(name=MODEL, help="citeflow's own model, as the settings describe it.")],
         presets=list(chosen.presets),
         max_workers=max_workers,
+        code_problem=code_problem,
     )
 
 
@@ -87,7 +92,7 @@ def read_settings(task: str, preset: str, given: Mapping[str, Value]) -> TaskCon
     """
     for name in given:
         if name.startswith(REFUSED):
-            hint = "runs of the platform train citeflow's own models"
+            hint = "of a model of your own, `upload:ID`" if name in OWN else ""
             raise ConfigError("no setting of a run here", name, hint=hint)
     return load_settings(task, preset=preset, text=_as_yaml(given))
 

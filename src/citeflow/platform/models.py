@@ -26,6 +26,7 @@ from citeflow.paths import RunPaths
 from citeflow.platform import store
 from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend, RunState, paths_of
+from citeflow.platform.beneath import check_plain
 from citeflow.platform.queue import submitted
 from citeflow.platform.schema import DeploymentBody, ModelBody, VersionBody
 from citeflow.platform.store import Store, TableRow
@@ -47,6 +48,9 @@ INDEX_S = 3_600.0
 
 ALIASES = (CHAMPION, CANDIDATE)
 
+CODE = "model.code"
+"""Setting of a run whose model has code of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Models:
@@ -65,10 +69,12 @@ class Models:
             return
         run = paths_of(self.backend, submitted(row))
         try:
+            for folder in (run.report, run.model):
+                check_plain(run.data_root, folder)
             report = Report.read(run.report)
             manifest = files.read_manifest(run.model, TRAINED_MODEL)
         except (CiteflowError, OSError):
-            return  # of a run whose files were deleted by hand
+            return  # of a run whose files were deleted by hand, or made by hostile code
         values = {
             "user": row.user,
             "model": model_name(row.dataset),
@@ -106,6 +112,7 @@ class Models:
             deployed = connection.execute(
                 select(store.deployments).where(store.deployments.c.user == account.name)
             ).all()
+            coded = _coded(connection, account.name)
         versions: dict[str, list[VersionBody]] = {}
         for row in rows:
             named = [
@@ -113,7 +120,8 @@ class Models:
                 for each in aliases
                 if (each.model, each.version) == (row.model, row.version)
             ]
-            versions.setdefault(row.model, []).append(_version_body(row, named))
+            body = _version_body(row, named, has_code=row.run in coded)
+            versions.setdefault(row.model, []).append(body)
         deployment_of = {each.model: each.version for each in deployed}
         return [
             ModelBody(
@@ -168,36 +176,40 @@ class Models:
     def chosen(self, account: Account, model: str) -> TableRow:
         """Return the version that answers: the deployed one, else the champion, else the newest.
 
+        Versions with code of their own are passed over.
+
         Raises:
             NotFoundError: the user has no such model.
+            ProblemError: all of its versions have code of their own.
         """
+        of_model = _of_model(store.model_versions, account.name, model)
+        of_deployment = _of_model(store.deployments, account.name, model)
+        of_alias = _of_alias(account.name, model, CHAMPION)
         with self.store.read() as connection:
-            of_model = _of_model(store.deployments, account.name, model)
-            number = connection.execute(
-                select(store.deployments.c.version).where(of_model)
-            ).scalar()
-            if number is None:
-                of_alias = _of_alias(account.name, model, CHAMPION)
-                number = connection.execute(
-                    select(store.aliases.c.version).where(of_alias)
-                ).scalar()
-            if number is None:
-                own = _of_model(store.model_versions, account.name, model)
-                newest = select(func.max(store.model_versions.c.version)).where(own)
-                number = connection.execute(newest).scalar()
-            if number is None:
+            rows = connection.execute(select(store.model_versions).where(of_model)).all()
+            if not rows:
                 raise NotFoundError("no such model", model)
-            return _row(connection, account.name, model, number)
+            coded = _coded(connection, account.name)
+            deployed = select(store.deployments.c.version).where(of_deployment)
+            champion = select(store.aliases.c.version).where(of_alias)
+            wanted = [connection.execute(query).scalar() for query in (deployed, champion)]
+        able = {row.version: row for row in rows if row.run not in coded}
+        if not able:
+            raise _cannot_answer()
+        return next((able[each] for each in wanted if each in able), able[max(able)])
 
     def deploy(self, account: Account, model: str, number: int) -> None:
         """Let a version answer: its index is made, and put where `citeflow serve --watch` looks.
 
         Raises:
             NotFoundError: there is no such version.
+            ProblemError: it has code of its own.
         """
         of_model = _of_model(store.deployments, account.name, model)
         with self.store.write() as connection:
             row = _row(connection, account.name, model, number)
+            if row.run in _coded(connection, account.name):
+                raise _cannot_answer()
             connection.execute(delete(store.deployments).where(of_model))
             connection.execute(
                 insert(store.deployments).values(user=account.name, model=model, version=number)
@@ -275,6 +287,7 @@ class Models:
     def _make(self, row: TableRow) -> None:
         run = self._run(row)
         try:
+            check_plain(run.data_root, run.model)
             make_index(run)
             with self.store.read() as connection:
                 of_model = _of_model(store.deployments, row.user, row.model)
@@ -342,6 +355,18 @@ def _scores(report: Report) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
+def _coded(connection: Connection, user: str) -> set[str]:
+    """Return the ids of the runs of a user whose models have code of their own."""
+    columns = (store.runs.c.id, store.runs.c.settings)
+    rows = connection.execute(select(*columns).where(store.runs.c.user == user))
+    return {row.id for row in rows if CODE in row.settings}
+
+
+def _cannot_answer() -> ProblemError:
+    detail = "a model with code of its own cannot be asked: only its training runs the code"
+    return ProblemError(HTTPStatus.CONFLICT, detail)
+
+
 def _row(connection: Connection, user: str, model: str, number: int) -> TableRow:
     of_version = _of_model(store.model_versions, user, model) & (
         store.model_versions.c.version == number
@@ -384,7 +409,7 @@ def _to_version(row: TableRow) -> Version:
     )
 
 
-def _version_body(row: TableRow, aliases: Sequence[str]) -> VersionBody:
+def _version_body(row: TableRow, aliases: Sequence[str], *, has_code: bool) -> VersionBody:
     scores: Mapping[str, float] = row.scores
     return VersionBody.model_validate(
         {
@@ -396,5 +421,6 @@ def _version_body(row: TableRow, aliases: Sequence[str]) -> VersionBody:
             "scores": scores,
             "score": scores.get(PROTOCOL),
             "aliases": sorted(aliases),
+            "has_code": has_code,
         }
     )

@@ -36,7 +36,7 @@ from joserfc.jws import JWSRegistry
 from urllib3.exceptions import HTTPError
 
 from citeflow.errors import ConfigError, NotFoundError, UnavailableError
-from citeflow.platform.app import is_loopback
+from citeflow.platform.gate import is_loopback
 from citeflow.platform.identities import Identity
 from citeflow.serving.problems import ProblemError
 from citeflow.utils import records

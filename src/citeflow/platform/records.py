@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citeflow.paths import RunPaths
+from citeflow.platform.beneath import open_beneath
 from citeflow.platform.schema import (
     LogLine,
     MetricsEvent,
@@ -28,6 +29,13 @@ MAX_OPEN = 200
 """Runs whose records are kept in memory."""
 
 MAX_SPARK = 40
+
+MAX_KEPT = 200_000
+"""Lines of a log, and events, beyond which no more are read: code may write without an end."""
+
+MAX_VALUES = 100
+MAX_LETTERS = 100
+"""Of an event, and of the name of a value."""
 
 TRAIN = "train/"
 VALID = "valid/"
@@ -69,8 +77,9 @@ class Records:
     def update(self) -> None:
         """Read what is new."""
         with self._lock:
-            for text in self._lines(len(self.log)):
-                self._add_line(text)
+            if len(self.log) < MAX_KEPT:
+                for text in self._lines(len(self.log)):
+                    self._add_line(text)
             from citeflow.reporting import event_files
 
             for path in event_files.training_files(self._paths.logs):
@@ -104,9 +113,12 @@ class Records:
     def _new(self, path: Path) -> "list[Event]":
         from citeflow.reporting import event_files
 
+        if len(self.metrics) + len(self.resources) > MAX_KEPT:
+            return []
         try:
-            events, self._files[path] = event_files.read_new(path, self._files.get(path, 0))
-        except FileNotFoundError:  # of a run that has been started afresh
+            with open_beneath(self._paths.data_root, path) as file:
+                events, self._files[path] = event_files.read_new(file, self._files.get(path, 0))
+        except FileNotFoundError:  # of a run that has been started afresh, or no plain file
             return []
         if self._began is None and events:
             self._began = events[0].wall_time
@@ -117,14 +129,16 @@ class Records:
         return round(max(0.0, wall_time - (self._began or wall_time)), 3)
 
     def _add_metrics(self, event: "Event") -> None:
-        values = {_name(each.tag): each.simple_value for each in event.summary.value}
+        found = event.summary.value[:MAX_VALUES]
+        values = {_name(each.tag)[:MAX_LETTERS]: each.simple_value for each in found}
         if values:
             seconds = self._seconds(event)
             self.metrics.append(MetricsEvent(step=event.step, seconds=seconds, values=values))
 
     def _add_resources(self, rank: int, event: "Event") -> None:
         values = {
-            each.tag.removeprefix(RESOURCES): each.simple_value for each in event.summary.value
+            each.tag.removeprefix(RESOURCES): each.simple_value
+            for each in event.summary.value[:MAX_VALUES]
         }
         if not values:
             return

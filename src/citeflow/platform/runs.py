@@ -1,10 +1,7 @@
 """Runs: submitted, described, cancelled, resumed, compared and deleted, each by its own user."""
 
 import contextlib
-import ipaddress
 import math
-import re
-import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,24 +9,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from citeflow import config, paths
+from citeflow import config, own_model, paths
 from citeflow.config import CITATION, TaskConfig
-from citeflow.errors import (
-    CiteflowError,
-    ConfigError,
-    CorruptError,
-    NotFoundError,
-    UnavailableError,
-)
+from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
 from citeflow.paths import RunPaths
-from citeflow.platform import forms, preview, store
-from citeflow.platform.accounts import Account, check_name
+from citeflow.platform import comparison, forms, preview, store
+from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend, RunState, Submitted, paths_of
+from citeflow.platform.beneath import check_plain, leads_beneath
 from citeflow.platform.environments import Environments
 from citeflow.platform.queue import (
     CANCELLED,
@@ -42,55 +33,17 @@ from citeflow.platform.queue import (
     submitted,
 )
 from citeflow.platform.records import OpenRecords, Records
-from citeflow.platform.schema import (
-    Can,
-    ComparedRow,
-    ComparedSetting,
-    Comparison,
-    PreviewBody,
-    RunBody,
-    Score,
-    Series,
-    Submission,
-)
+from citeflow.platform.schema import Can, Comparison, PreviewBody, RunBody, Score, Submission
 from citeflow.platform.store import Store, TableRow
+from citeflow.platform.submissions import Submissions
 from citeflow.platform.uploads import Uploads
-from citeflow.reporting.formatting import METRICS
 from citeflow.serving.problems import ProblemError
-from citeflow.tasks import get_task
-from citeflow.utils.logging import redact_url
-
-UPLOAD = "upload:"
+from citeflow.tasks import get_task, load_settings
 
 MAX_WAITING = 100
 """Runs of one user in the queue."""
 
 MAX_COMPARED = 20
-
-HELP = {
-    "mrr": "Mean of one over the rank of the citation that was left out; 1 is the best.",
-    "hits@1": "Share of citations that were ranked first.",
-    "hits@3": "Share of citations among the first three.",
-    "hits@10": "Share of citations among the first ten.",
-    "accuracy": "Share that was told right.",
-    "auc": "Chance that a citation scores higher than a pair that is none.",
-    "loss": "Mean loss on the test.",
-}
-LOWER_IS_BETTER = ("loss",)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A submission that was checked."""
-
-    settings: TaskConfig
-    source: str
-    """The dataset as a backend gets it."""
-
-    label: str
-    """The dataset as people call it, without secrets."""
-
-    memory: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +59,8 @@ class Runs:
 
     def preview(self, account: Account, wanted: Submission) -> PreviewBody:
         """Say what a submission would start, and whether it fits the quota."""
-        planned = self._plan(account, wanted)
-        detail = self._objection(account, wanted.workers, planned.memory)
+        planned = self._submissions.plan(account, wanted)
+        detail = self._submissions.objection(account, wanted.workers, planned.memory)
         if not detail and planned.memory is None:
             detail = "the memory is not known before the data has been read"
         run = Submitted(
@@ -126,7 +79,7 @@ class Runs:
             yaml=self.backend.job(run),
             memory=planned.memory,
             seconds=preview.seconds(planned.settings),
-            fits=not self._objection(account, wanted.workers, planned.memory),
+            fits=not self._submissions.objection(account, wanted.workers, planned.memory),
             detail=detail,
         )
 
@@ -142,8 +95,8 @@ class Runs:
             ProblemError: it does not fit the quota, or a run has its name.
             ConfigError: a setting is wrong.
         """
-        planned = self._plan(account, wanted)
-        if objection := self._objection(account, wanted.workers, planned.memory):
+        planned = self._submissions.plan(account, wanted)
+        if objection := self._submissions.objection(account, wanted.workers, planned.memory):
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, objection)
         run_id = id_of(account.name, key)
         suffix = f"{time.strftime('%Y%m%d-%H%M%S')}-{run_id[:4]}"
@@ -153,7 +106,7 @@ class Runs:
             "name": wanted.name or paths.make_name(planned.label, suffix),
             "task": wanted.task,
             "dataset": planned.label,
-            "model": wanted.model or forms.MODEL,
+            "model": ", ".join(each.name for each in planned.own.values())[:200] or forms.MODEL,
             "source": planned.source,
             "settings": wanted.settings,
             "yaml": config.to_yaml(planned.settings),
@@ -173,6 +126,8 @@ class Runs:
             if counted >= MAX_WAITING:
                 detail = f"{MAX_WAITING} of your runs are waiting already"
                 raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, detail)
+            # Here, where no deletion of another run can take the files away.
+            self._submissions.bring(account, planned)
             place = 1 + (connection.execute(select(func.max(store.runs.c.place))).scalar() or 0)
             try:
                 connection.execute(insert(store.runs).values(**values, place=place))
@@ -312,6 +267,7 @@ class Runs:
             # First the files: a run that is listed can be deleted again.
             self.backend.delete(submitted(row))
             connection.execute(delete(store.runs).where(store.runs.c.id == row.id))
+            self._delete_own_files(connection, row)
         self.opened.forget(row.id)
 
     def compare(self, account: Account, ids: Sequence[str]) -> Comparison:
@@ -326,21 +282,13 @@ class Runs:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="ids")
         rows = [self.row(account, each) for each in ids]
         positions = self._positions(rows)
-        figures = [self._figures(row) for row in rows]
-        names = dict.fromkeys(name for each in figures for name in each)
         return Comparison(
             runs=[self.describe(row, positions) for row in rows],
-            rows=[
-                ComparedRow(
-                    metric=METRICS.get(name, name),
-                    help=HELP.get(name, ""),
-                    values=[each.get(name) for each in figures],
-                    better="lower" if name in LOWER_IS_BETTER else "higher",
-                )
-                for name in names
+            rows=comparison.table([self._figures(row) for row in rows]),
+            settings=comparison.differences(rows),
+            series=[
+                series for row in rows for series in comparison.series(row.id, self.records(row))
             ],
-            settings=_differences(rows),
-            series=[series for row in rows for series in _series(row.id, self.records(row))],
         )
 
     def ended(self, row: TableRow, state: RunState) -> None:
@@ -437,51 +385,6 @@ class Runs:
             ordered = order(self.queue.standing(connection))
         return {run_id: place for place, run_id in enumerate(ordered, 1)}
 
-    def _plan(self, account: Account, wanted: Submission) -> Plan:
-        if wanted.name:
-            check_name(wanted.name)
-        if wanted.model not in ("", forms.MODEL):
-            detail = "no such model"
-            raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, detail, hint=forms.MODEL, field="model"
-            )
-        settings = _read_settings(wanted)
-        source, label, counts = self._source(account, wanted)
-        memory = preview.memory(settings, wanted.workers, wanted.dataset, counts)
-        return Plan(settings=settings, source=source, label=label, memory=memory)
-
-    def _source(
-        self, account: Account, wanted: Submission
-    ) -> tuple[str, str, tuple[int, int] | None]:
-        """Return a dataset as a backend gets it, as people call it, and papers and citations."""
-        dataset = wanted.dataset
-        if dataset.startswith(UPLOAD):
-            upload = self.uploads.get(account, dataset.removeprefix(UPLOAD))
-            counts = (upload.verdict.papers or 0, upload.verdict.citations or 0)
-            return str(self.uploads.path(account, upload)), upload.name, counts
-        if dataset in get_task(wanted.task).datasets:
-            return dataset, dataset, None
-        if not re.match(r"https?://", dataset):
-            hint = f"{', '.join(get_task(wanted.task).datasets)}, an upload, or the URL of a file"
-            raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "no such dataset", hint=hint, field="dataset"
-            )
-        check_url(dataset)
-        return dataset, redact_url(dataset), None
-
-    def _objection(self, account: Account, workers: int, memory: int | None) -> str:
-        """Say why a run can never start within the quota of its user; "" where it can."""
-        if account.size is None:
-            return "no environment yet: choose its size first"
-        quota = self.backend.sizes()[account.size]
-        if workers > quota.cores:
-            return f"{workers} workers need as many cores; the environment has {quota.cores}"
-        if memory is not None and memory > quota.memory:
-            return f"it needs {_gib(memory)} of memory; the environment has {_gib(quota.memory)}"
-        if self.environments.disk(account.name) > quota.disk:
-            return f"your files take more than the {_gib(quota.disk)} of the environment"
-        return ""
-
     def _repeated(self, before: TableRow, values: Mapping[str, object]) -> RunBody:
         same = ("user", "task", "dataset", "source", "settings", "workers", "yaml")
         if any(getattr(before, name) != values[name] for name in same):
@@ -502,11 +405,28 @@ class Runs:
                 detail = f"its model, version {version.version} of {version.model}, is {what}"
                 raise ProblemError(HTTPStatus.CONFLICT, detail)
 
+    def _delete_own_files(self, connection: Connection, row: TableRow) -> None:
+        """Delete the files of a model of one's own that no run of the user names any more."""
+        root = self.backend.folder(row.user)
+        files_of_run = own_model.paths(_settings(row), root)
+        if not files_of_run or not leads_beneath(root, root / own_model.FOLDER):
+            return
+        others = select(store.runs).where(store.runs.c.user == row.user)
+        named = {
+            path
+            for other in connection.execute(others)
+            for path in own_model.paths(_settings(other), root)
+        }
+        for path in files_of_run - named:
+            path.unlink(missing_ok=True)
+
     def _score(self, row: TableRow, phase: str) -> Score | None:
         if phase != "succeeded":
             return None
         with contextlib.suppress(CiteflowError, OSError):
-            results = get_task(row.task).results(self.paths(row).report)
+            run = self.paths(row)
+            check_plain(run.data_root, run.report)
+            results = get_task(row.task).results(run.report)
             compared = results.report.compared()
             if math.isfinite(compared.test):
                 return Score(name=compared.names[1], value=compared.test)
@@ -515,15 +435,11 @@ class Runs:
     def _figures(self, row: TableRow) -> dict[str, float]:
         if self._state(row)[0] != "succeeded":
             return {}
-        try:
-            found = get_task(row.task).results(self.paths(row).report).test()
-        except (NotFoundError, CorruptError):
-            return {}
-        return {
-            name: value
-            for name, value in found.items()
-            if isinstance(value, float) and math.isfinite(value)
-        }
+        return comparison.figures(row, self.paths(row))
+
+    @property
+    def _submissions(self) -> Submissions:
+        return Submissions(self.backend, self.environments, self.uploads)
 
 
 def id_of(user: str, key: str) -> str:
@@ -531,74 +447,10 @@ def id_of(user: str, key: str) -> str:
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{user}\n{key}").hex if key else uuid.uuid4().hex
 
 
+def _settings(row: TableRow) -> TaskConfig:
+    return load_settings(row.task, text=row.yaml)
+
+
 def to_time(seconds: float) -> datetime:
     """Return seconds since 1970 as a time."""
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def check_url(url: str) -> None:
-    """Check that a URL leads to another machine: the server would fetch what only it may see.
-
-    Raises:
-        ProblemError: it leads here, or to an address that only this machine has.
-    """
-    host = urlsplit(url).hostname or ""
-    try:
-        found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        raise ProblemError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"no such server: {host}", field="dataset"
-        ) from None
-    for address in found:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
-            detail = f"not a server that data may come from: {host}"
-            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="dataset")
-
-
-def _read_settings(wanted: Submission) -> TaskConfig:
-    try:
-        return forms.read_settings(wanted.task, wanted.preset, wanted.settings)
-    except ConfigError as error:
-        problem = ProblemError.of(error)
-        named = [name for name in (error.what, error.value) if name in wanted.settings]
-        problem.field = ".".join(["settings", *named[:1]])
-        raise problem from None
-
-
-def _differences(rows: Sequence[TableRow]) -> list[ComparedSetting]:
-    """Return the settings that differ between runs, those that are no settings of the task too."""
-    from citeflow.tasks import load_settings
-
-    flat = []
-    for row in rows:
-        sections = load_settings(row.task, text=row.yaml).to_dict()
-        values: dict[str, Any] = {"dataset": row.dataset, "workers": row.workers}
-        for section, settings in sections.items():
-            values |= {f"{section}.{key}": value for key, value in settings.items()}
-        flat.append(values)
-    names = dict.fromkeys(name for values in flat for name in values)
-    columns = {name: [values.get(name) for values in flat] for name in names}
-    return [
-        ComparedSetting(name=name, values=values)
-        for name, values in columns.items()
-        if any(value != values[0] for value in values)
-    ]
-
-
-def _series(run_id: str, records: Records) -> list[Series]:
-    current = records.current()
-    names = dict.fromkeys(name for event in current for name in event.values)
-    return [
-        Series(
-            run=run_id,
-            metric=name,
-            points=[(event.step, event.values[name]) for event in current if name in event.values],
-        )
-        for name in names
-        if name == "loss" or name.startswith("validation ")
-    ]
-
-
-def _gib(amount: int) -> str:
-    return f"{amount / 2**30:.1f} GiB"

@@ -14,7 +14,6 @@ Role = Literal["user", "admin"]
 Size = Literal["S", "M", "L"]
 TaskName = Literal["citation", "images"]
 State = Literal["queued", "running", "stopping", "stopped", "succeeded", "failed"]
-Kind = Literal["dataset"]
 
 MAX_INTEGER = 2**31 - 1
 """Of the database."""
@@ -143,6 +142,8 @@ class FormBody(BaseModel):
     presets: list[str]
     max_workers: int
     """By the quota of the user; 1 without an environment."""
+    code_problem: str
+    """Why code of one's own cannot run here; empty where it can."""
 
 
 class Submission(Record):
@@ -158,7 +159,8 @@ class Submission(Record):
     preset: StrictStr = Field("default", max_length=40)
     workers: StrictInt = Field(1, ge=1, le=1_024)
     settings: dict[str, Value] = Field(default_factory=dict, max_length=200)
-    """Values by full name, over those of the preset."""
+    """Values by full name, over those of the preset; `model.weights` and `model.code` are
+    `upload:ID`."""
 
 
 class PreviewBody(BaseModel):
@@ -316,33 +318,6 @@ class Comparison(BaseModel):
     series: list[Series]
 
 
-class Verdict(BaseModel):
-    """The content of an upload, as it was found to be."""
-
-    format: str
-    summary: str
-    warnings: list[str]
-    papers: int | None = None
-    citations: int | None = None
-
-
-class UploadBody(BaseModel):
-    """A file of a user that was found to be good; one that is not is refused with the reason."""
-
-    id: str
-    name: str
-    kind: Kind
-    bytes: int
-    created: datetime
-    verdict: Verdict
-
-
-class UploadList(BaseModel):
-    """Uploads, the newest first."""
-
-    uploads: list[UploadBody]
-
-
 class VersionBody(BaseModel):
     """A trained model."""
 
@@ -356,6 +331,8 @@ class VersionBody(BaseModel):
     """Test MRR by protocol."""
     score: float | None
     aliases: list[str]
+    has_code: bool
+    """It has code of its own: only its training runs that, so that nobody can ask or deploy it."""
 
 
 class DeploymentBody(BaseModel):

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+LOOK_BYTES = 4 << 20
+"""Most of a file that is read at a time."""
+
 
 class Tails:
     """The places up to which files were read."""
@@ -22,7 +25,7 @@ class Tails:
         try:
             with path.open("rb") as file:
                 file.seek(offset)
-                text = file.read()
+                text = file.read(LOOK_BYTES)
         except FileNotFoundError:
             return []
         whole = text[: text.rfind(b"\n") + 1]

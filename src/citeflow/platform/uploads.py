@@ -1,7 +1,7 @@
-"""Uploads: datasets of users, streamed to the disk and looked at by a confined process.
+"""Uploads: datasets and models of users, streamed to the disk and looked at by a confined process.
 
-A file is known by its content: `citeflow inspect` says what it is, and refuses with a line what is
-none of the formats that citeflow reads. Nothing of a file that is refused stays.
+A file is known by its content: `citeflow inspect` says what data are, `model_file` what a model is,
+and they refuse with a line what citeflow does not read. Nothing of a file that is refused stays.
 """
 
 import asyncio
@@ -24,16 +24,19 @@ from sqlalchemy import Row, delete, insert, select
 
 from citeflow import files
 from citeflow.errors import NotFoundError
-from citeflow.platform import confined, store
+from citeflow.platform import confined, model_file, store
 from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend
 from citeflow.platform.environments import Environments, size_of
-from citeflow.platform.schema import UploadBody, Verdict
 from citeflow.platform.store import Store
+from citeflow.platform.upload_bodies import Offer, UploadBody, Verdict
 from citeflow.serving.problems import ProblemError
 
 MAX_BYTES = 2 << 30
 """Of an upload; what is larger comes by URL."""
+
+MAX_MODEL_BYTES = 50 << 20
+"""Of a model."""
 
 MAX_UPLOADS = 200
 """Of one user."""
@@ -42,8 +45,12 @@ STALL_S = 60.0
 """Longest pause within a body."""
 
 INSPECT_S = 600.0
+MODEL_S = 60.0
+"""Longest time to look at data, and at a model."""
+
 MEMORY = 6 << 30
-"""Address space of the process that looks at a file; torch is not imported there."""
+MODEL_MEMORY = 2 << 30
+"""Address space of the process that looks at data, and at a model; it does not import torch."""
 
 EXPANSION = 50
 """Bytes that a file may become while it is looked at, by its own; a zip bomb becomes more."""
@@ -67,7 +74,13 @@ class Uploads:
     _turns: asyncio.Semaphore
 
     async def receive(
-        self, account: Account, name: str, body: AsyncIterator[bytes], *, upload_id: str
+        self,
+        account: Account,
+        name: str,
+        body: AsyncIterator[bytes],
+        *,
+        offer: Offer = "dataset",
+        upload_id: str,
     ) -> UploadBody:
         """Take an upload.
 
@@ -75,28 +88,29 @@ class Uploads:
             account: whose it is.
             name: of the file.
             body: its content.
+            offer: what it has to be.
             upload_id: one that is there already is a repeat, whose body is not read.
 
         Raises:
-            ProblemError: it is too large, too slow, or no dataset.
+            ProblemError: it is too large, too slow, or not what it has to be.
         """
         with contextlib.suppress(NotFoundError):
             return await asyncio.to_thread(self.get, account, upload_id)
         check_name(name)
-        room = await asyncio.to_thread(self._room, account)
+        room = await asyncio.to_thread(self._room, account, offer)
         folder = self._folder(account) / upload_id
         with files.scratch_directory(self._folder(account)) as work:
             path = work / name
             size = await self._save(path, body, room)
             async with self._turns:
-                verdict = await asyncio.to_thread(inspect, path, work)
+                verdict = await asyncio.to_thread(inspect, path, work, offer)
             with files.new_directory(folder) as made:
                 os.link(path, made / name)
         values = {
             "id": upload_id,
             "user": account.name,
             "name": name,
-            "kind": "dataset",
+            "kind": _kind(offer, verdict),
             "bytes": size,
             "created": store.now(),
             "verdict": verdict.model_dump(),
@@ -146,13 +160,14 @@ class Uploads:
     def _folder(self, account: Account) -> Path:
         return self.backend.folder(account.name) / "uploads"
 
-    def _room(self, account: Account) -> int:
+    def _room(self, account: Account, offer: Offer) -> int:
         """Return how many bytes an upload of the user may have."""
         quota = self.environments.quota(account)
         if len(self.list(account)) >= MAX_UPLOADS:
             detail = f"there are {MAX_UPLOADS} uploads of yours already"
             raise ProblemError(HTTPStatus.CONFLICT, detail, hint="delete some first")
-        return min(MAX_BYTES, quota.disk - self.environments.disk(account.name))
+        most = MAX_BYTES if offer == "dataset" else MAX_MODEL_BYTES
+        return min(most, quota.disk - self.environments.disk(account.name))
 
     async def _save(self, path: Path, body: AsyncIterator[bytes], room: int) -> int:
         size = 0
@@ -191,24 +206,29 @@ def check_name(name: str) -> None:
         )
 
 
-def inspect(path: Path, work: Path) -> Verdict:
+def inspect(path: Path, work: Path, offer: Offer = "dataset") -> Verdict:
     """Look at a file in a confined process.
 
     Args:
         path: the file.
         work: a folder for what has to be unpacked; it may grow by some times the file.
+        offer: what it has to be.
 
     Raises:
-        ProblemError: it is no dataset, or takes too much time, memory or disk.
+        ProblemError: it is not that, or takes too much time, memory or disk.
     """
     size = path.stat().st_size
     most = max(LEAST_BYTES, EXPANSION * size)
     scratch = work / "scratch"
     scratch.mkdir()
+    is_data = offer == "dataset"
+    seconds = INSPECT_S if is_data else MODEL_S
     command = [
         *(sys.executable, "-P", "-m", confined.MODULE),
-        *(str(MEMORY), str(int(INSPECT_S)), str(most)),
-        *(sys.executable, "-P", "-m", "citeflow", "inspect", str(path)),
+        *(str(MEMORY if is_data else MODEL_MEMORY), str(int(seconds)), str(most)),
+        *(sys.executable, "-P", "-m"),
+        *(("citeflow", "inspect") if is_data else (model_file.MODULE,)),
+        str(path),
     ]
     child = subprocess.Popen(
         command,
@@ -220,18 +240,20 @@ def inspect(path: Path, work: Path) -> Verdict:
         start_new_session=True,
     )
     try:
-        output, errors = _wait(child, scratch, most)
+        output, errors = _wait(child, scratch, most, seconds)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
     if child.returncode:
         raise _refusal(errors, str(work))
-    return _verdict(output)
+    return _verdict(output) if is_data else _verdict_on_model(output)
 
 
-def _wait(child: "subprocess.Popen[bytes]", scratch: Path, most: int) -> tuple[str, str]:
-    deadline = time.monotonic() + INSPECT_S
+def _wait(
+    child: "subprocess.Popen[bytes]", scratch: Path, most: int, seconds: float
+) -> tuple[str, str]:
+    deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             output, errors = child.communicate(timeout=LOOK_S)
@@ -271,11 +293,24 @@ def _verdict(output: str) -> Verdict:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "it cannot be read") from None
 
 
+def _verdict_on_model(output: str) -> Verdict:
+    try:
+        return Verdict.model_validate_json(output)
+    except ValidationError:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "it cannot be read") from None
+
+
+def _kind(offer: Offer, verdict: Verdict) -> str:
+    if offer == "dataset":
+        return offer
+    return "code" if verdict.parameters is None else "weights"
+
+
 def _too_large(room: int) -> ProblemError:
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the file has more than the {max(0, room):,} bytes that it may have",
-        hint="delete what you no longer need, or name a URL",
+        hint="delete what you no longer need; data may come by URL, too",
         headers={"Connection": "close"},
     )
 

@@ -5,13 +5,16 @@ with the clock, so that a pod whose clock is behind would write a file that is r
 a name is always above its predecessors'.
 """
 
+import contextlib
 import io
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -22,6 +25,8 @@ RECORD_HEAD = 12
 """Bytes of a record before its content: the length and its check sum."""
 RECORD_FOOT = 4
 """Bytes behind it: the check sum of the content."""
+MAX_READ = 16 << 20
+"""Bytes of a file that are read at a time; no record is longer."""
 _NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.citeflow\.(\w+)")
 
 
@@ -92,23 +97,28 @@ def read_scalars(path: Path, tag: str) -> list[Scalar]:
     ]
 
 
-def read_new(path: Path, offset: int) -> tuple[list[Event], int]:
-    """Read the events behind an offset of a file that may still grow.
+def read_new(file: BinaryIO, offset: int) -> tuple[list[Event], int]:
+    """Read events behind an offset of a file that may still grow, some megabytes at a time.
+
+    What is no event is passed over.
 
     Returns:
         The events that are whole, and the offset behind them.
     """
     events = []
-    with path.open("rb") as file:
-        file.seek(offset)
-        content = file.read()
+    file.seek(offset)
+    content = file.read(MAX_READ)
     at = 0
     while len(content) - at >= RECORD_HEAD:
         (length,) = struct.unpack_from("<Q", content, at)
         end = at + RECORD_HEAD + length + RECORD_FOOT
+        if end - at > MAX_READ:
+            at = len(content)
+            break
         if end > len(content):
             break
-        events.append(Event.FromString(content[at + RECORD_HEAD : end - RECORD_FOOT]))
+        with contextlib.suppress(DecodeError):
+            events.append(Event.FromString(content[at + RECORD_HEAD : end - RECORD_FOOT]))
         at = end
     return events, offset + at
 

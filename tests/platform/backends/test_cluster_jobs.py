@@ -1,6 +1,7 @@
 """Jobs that do a whole run: what they ask of the cluster, and what their ends stand for."""
 
 import dataclasses
+import os
 
 import kubernetes_validate
 import pytest
@@ -8,9 +9,10 @@ import yaml
 from places import SMALL, Jobs, submitted
 
 from citeflow.cli.main import run as run_command
-from citeflow.errors import UnavailableError
+from citeflow.errors import CorruptError, UnavailableError
 from citeflow.kubernetes.job_spec import quantity
 from citeflow.platform.backends import cluster_jobs
+from citeflow.training.sandbox import TRUST_VARIABLE
 
 
 @pytest.fixture
@@ -159,3 +161,48 @@ def test_log_that_may_not_be_read_delays_no_end(place):
     place.kube.fail(99, status=403, verb="list", resource="pods")
     assert place.backend.state(run).phase == "succeeded"
     assert place.backend.lines(run, 0) == []
+
+
+def test_pod_of_a_run_with_code_is_what_confines_it(place):
+    def variables(settings):
+        job = yaml.safe_load(place.backend.job(submitted(settings=settings)))
+        pod = job["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        return {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+
+    assert place.backend.code_problem() == ""
+    code = f"model: {{code: {'a' * 64}}}\n"
+    assert variables(code)[TRUST_VARIABLE] == "1"
+    for settings in ("train: {minutes: 1}\n", f"model: {{weights: {'a' * 64}}}\n"):
+        assert TRUST_VARIABLE not in variables(settings)
+
+
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_log_that_a_pod_has_replaced_is_neither_read_nor_written(place, tmp_path, what):
+    run = submitted()
+    place.backend.start(run)
+    place.work(run)
+    assert len(place.backend.lines(run, 0)) == 3
+    log = place.backend.folder("alice") / "runs" / run.name / "pods.log"
+    secret = tmp_path / "secret"
+    secret.write_text("kept")
+    log.unlink()
+    if what == "link":
+        log.symlink_to(secret)
+    else:
+        os.mkfifo(log)
+    place.work(run)
+    with pytest.raises(CorruptError, match=r"no plain file: pods\.log"):
+        place.backend.lines(run, 0)
+    assert secret.read_text() == "kept"
+
+
+def test_logs_that_lead_elsewhere_are_not_deleted(place, tmp_path):
+    run = submitted()
+    place.backend.start(run)
+    theirs = tmp_path / "citeflow-user-bob" / "logs"
+    (theirs / run.name).mkdir(parents=True)
+    (place.backend.folder("alice") / "logs").symlink_to(theirs)
+    with pytest.raises(CorruptError, match="the logs of the run lead elsewhere: first"):
+        place.backend.delete(run)
+    assert (theirs / run.name).is_dir()

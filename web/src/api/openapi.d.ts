@@ -423,7 +423,7 @@ export interface paths {
         put?: never;
         /**
          * Upload
-         * @description Take a file, which is the body, and say what it is; one that is no dataset is refused.
+         * @description Take a file, which is the body, and say what it is; one of another kind is refused.
          */
         post: operations["upload_api_v1_uploads_post"];
         delete?: never;
@@ -891,6 +891,8 @@ export interface components {
             presets: string[];
             /** Max Workers */
             max_workers: number;
+            /** Code Problem */
+            code_problem: string;
         };
         /**
          * FormField
@@ -1290,11 +1292,24 @@ export interface components {
             workers: number;
             /**
              * Settings
-             * @description Values by full name, over those of the preset.
+             * @description Values by full name, over those of the preset; `model.weights` and `model.code` are
+             *     `upload:ID`.
              */
             settings?: {
                 [key: string]: boolean | number | string;
             };
+        };
+        /**
+         * TensorBody
+         * @description A tensor of weights.
+         */
+        TensorBody: {
+            /** Name */
+            name: string;
+            /** Shape */
+            shape: number[];
+            /** Type */
+            type: string;
         };
         /**
          * UploadBody
@@ -1307,9 +1322,9 @@ export interface components {
             name: string;
             /**
              * Kind
-             * @constant
+             * @enum {string}
              */
-            kind: "dataset";
+            kind: "dataset" | "weights" | "code";
             /** Bytes */
             bytes: number;
             /**
@@ -1413,6 +1428,18 @@ export interface components {
             papers?: number | null;
             /** Citations */
             citations?: number | null;
+            /**
+             * Sha256
+             * @default
+             */
+            sha256: string;
+            /** Parameters */
+            parameters?: number | null;
+            /**
+             * Tensors
+             * @default []
+             */
+            tensors: components["schemas"]["TensorBody"][];
         };
         /**
          * VersionBody
@@ -1440,6 +1467,8 @@ export interface components {
             score: number | null;
             /** Aliases */
             aliases: string[];
+            /** Has Code */
+            has_code: boolean;
         };
     };
     responses: never;
@@ -2873,7 +2902,7 @@ export interface operations {
         parameters: {
             query: {
                 name: string;
-                kind?: "dataset";
+                kind?: "dataset" | "model";
             };
             header?: {
                 "Idempotency-Key"?: string;

@@ -11,16 +11,20 @@ import { ProblemNote } from "./problemNote";
 import { Ago } from "./time";
 
 interface Props {
+  kind: Upload["kind"];
   /** What can be given, in words. */
   help: string;
   chosen: string;
   onChoose: (id: string) => void;
+  /** Takes what was given, whose kind may be another one; by default it is chosen. */
+  onMade?: (made: Upload) => void;
 }
 
 /** A place for a file, with how far it is and the verdict on it; below, what was given before. */
-export function DropZone({ help, chosen, onChoose }: Props) {
+export function DropZone({ kind, help, chosen, onChoose, onMade }: Props) {
   const client = useQueryClient();
   const uploads = useQuery(queries.uploads);
+  const known = uploads.data?.filter((each) => each.kind === kind) ?? [];
   const [share, setShare] = useState(0);
   const [isOver, setOver] = useState(false);
   const stop = useRef<AbortController>(null);
@@ -34,7 +38,7 @@ export function DropZone({ help, chosen, onChoose }: Props) {
       setShare(0);
       return upload<Upload>(
         "/uploads",
-        { name: file.name, kind: "dataset" },
+        { name: file.name, kind: kind === "dataset" ? kind : "model" },
         file,
         setShare,
         stop.current.signal,
@@ -42,7 +46,8 @@ export function DropZone({ help, chosen, onChoose }: Props) {
     },
     onSuccess: async (made) => {
       await refresh();
-      onChoose(made.id);
+      if (onMade) onMade(made);
+      else onChoose(made.id);
     },
   });
   const send = (files: FileList | null) => {
@@ -89,9 +94,9 @@ export function DropZone({ help, chosen, onChoose }: Props) {
         </div>
       )}
       <ProblemNote error={sending.error ?? uploads.error} />
-      {uploads.data && uploads.data.length > 0 && (
+      {known.length > 0 && (
         <ul className="choices">
-          {uploads.data.map((each) => (
+          {known.map((each) => (
             <li key={each.id}>
               <UploadChoice
                 upload={each}
@@ -117,11 +122,16 @@ interface ChoiceProps {
   onRemoved: () => Promise<void>;
 }
 
-function UploadChoice({ upload: { id, name, ...file }, isChosen, ...on }: ChoiceProps) {
+function UploadChoice({ upload: { id, name, kind, ...file }, isChosen, ...on }: ChoiceProps) {
   return (
     <div className="choice">
       <label>
-        <input type="radio" name="upload" checked={isChosen} onChange={() => on.onChoose(id)} />
+        <input
+          type="radio"
+          name={`upload of ${kind}`}
+          checked={isChosen}
+          onChange={() => on.onChoose(id)}
+        />
         <span>
           <b>{name}</b>
           <span className="verdict">{sentence(file.verdict.summary)}</span>
@@ -134,6 +144,7 @@ function UploadChoice({ upload: { id, name, ...file }, isChosen, ...on }: Choice
             {file.verdict.format && `${file.verdict.format} · `}
             {bytes(file.bytes)} · <Ago iso={file.created} />
           </small>
+          {isChosen && file.verdict.tensors.length > 0 && <Tensors {...file.verdict} />}
         </span>
       </label>
       <Confirm
@@ -145,8 +156,24 @@ function UploadChoice({ upload: { id, name, ...file }, isChosen, ...on }: Choice
           await on.onRemoved();
         }}
       >
-        <p>Runs that were made with it stay; they cannot be resumed.</p>
+        <p>
+          {kind === "dataset"
+            ? "Runs that were made with it stay; they cannot be resumed."
+            : "Runs that were made with it keep a copy."}
+        </p>
       </Confirm>
     </div>
+  );
+}
+
+const MOST_TENSORS = 12;
+
+function Tensors({ tensors }: Pick<Upload["verdict"], "tensors">) {
+  const shown = tensors.slice(0, MOST_TENSORS);
+  return (
+    <small className="tensors">
+      {shown.map(({ name, shape, type }) => `${name} [${shape.join(", ")}] ${type}`).join("\n")}
+      {tensors.length > shown.length && "\n…"}
+    </small>
   );
 }

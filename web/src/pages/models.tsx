@@ -15,7 +15,7 @@ import { ProblemNote } from "../components/problemNote";
 import { TextField } from "../components/textField";
 import { Ago } from "../components/time";
 import { score, sentence, short } from "../format";
-import { CHAMPION } from "../models";
+import { answering, CHAMPION } from "../models";
 
 const pathOf = (model: Model) => `/models/${encodeURIComponent(model.name)}`;
 
@@ -88,7 +88,7 @@ function ModelCard({ model }: { model: Model }) {
 function DeploymentLine({ model }: { model: Model }) {
   const refresh = useRefresh();
   const { deployment } = model;
-  const tryIt = (
+  const tryIt = answering(model) && (
     <Link className="button plain small" to={`/try/${encodeURIComponent(model.name)}`}>
       Try it
     </Link>
@@ -154,6 +154,7 @@ function VersionRow({ model, version, onPromote }: RowProps) {
       <td data-label="Made by">
         <Link to={`/runs/${version.run}`}>{version.run_name}</Link>
         <small>{version.dataset}</small>
+        {version.has_code && <small>Your own code: it can be neither deployed nor asked.</small>}
       </td>
       <td className="number" data-label="Score">
         {version.score === null ? "–" : score(version.score)}
@@ -173,15 +174,17 @@ function VersionRow({ model, version, onPromote }: RowProps) {
           >
             Promote <span className="unseen">version {version.version}</span>
           </button>
-          <button
-            type="button"
-            className="plain small"
-            disabled={isDeployed || deploy.isPending}
-            onClick={() => deploy.mutate()}
-          >
-            {isDeployed ? "Deployed" : "Deploy"}{" "}
-            <span className="unseen">version {version.version}</span>
-          </button>
+          {!version.has_code && (
+            <button
+              type="button"
+              className="plain small"
+              disabled={isDeployed || deploy.isPending}
+              onClick={() => deploy.mutate()}
+            >
+              {isDeployed ? "Deployed" : "Deploy"}{" "}
+              <span className="unseen">version {version.version}</span>
+            </button>
+          )}
         </div>
         <ProblemNote error={deploy.error} />
       </td>

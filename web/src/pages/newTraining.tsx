@@ -4,10 +4,12 @@ import { Link, useNavigate } from "react-router";
 
 import { post, Problem } from "../api/client";
 import * as queries from "../api/queries";
-import type { Field, Form, Option, Preview, Run, Submission, Task } from "../api/types";
+import type { Field, Form, Preview, Run, Submission, Task } from "../api/types";
 import { CopyButton } from "../components/copyButton";
 import { DropZone } from "../components/dropZone";
 import { Loaded } from "../components/loaded";
+import { ModelPart } from "../components/modelPart";
+import { Options, Segments, Wrong } from "../components/options";
 import { Page } from "../components/page";
 import { useDelayed } from "../components/paperSearch";
 import { ProblemNote } from "../components/problemNote";
@@ -20,6 +22,7 @@ import {
   MINUTES,
   MOST_LETTERS,
   nameProblem,
+  OWN,
   submissionOf,
   type Draft,
 } from "../draft";
@@ -110,9 +113,12 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
       <div>
         <TaskPart draft={draft} setDraft={setDraft} />
         <DataPart form={form} draft={draft} change={change} problem={problemOf("dataset")} />
-        {form.models.length > 1 && (
-          <ModelPart form={form} draft={draft} change={change} problem={problemOf("model")} />
-        )}
+        <ModelPart
+          form={form}
+          draft={draft}
+          change={change}
+          problem={problemOf("model") ?? OWN.map(problemOfSetting).find(Boolean)}
+        />
         <fieldset className="card">
           <legend>
             <h2>Workers and time</h2>
@@ -219,19 +225,13 @@ function DataPart({ form, draft, change, problem }: PartProps) {
       <legend>
         <h2>Data</h2>
       </legend>
-      <div className="segments" role="radiogroup" aria-label="Where the data come from">
-        {SOURCES.map(([source, words]) => (
-          <label key={source}>
-            <input
-              type="radio"
-              name="source"
-              checked={draft.source === source}
-              onChange={() => change({ source })}
-            />
-            {words}
-          </label>
-        ))}
-      </div>
+      <Segments
+        name="source"
+        label="Where the data come from"
+        segments={SOURCES}
+        chosen={draft.source}
+        onChoose={(source) => change({ source })}
+      />
       {draft.source === "named" && (
         <Options
           name="dataset"
@@ -242,6 +242,7 @@ function DataPart({ form, draft, change, problem }: PartProps) {
       )}
       {draft.source === "upload" && (
         <DropZone
+          kind="dataset"
           help={
             form.task === "images"
               ? "A zip or tar of IDX files, or with one folder of images per class."
@@ -265,55 +266,6 @@ function DataPart({ form, draft, change, problem }: PartProps) {
       <Wrong problem={problem} />
     </fieldset>
   );
-}
-
-function ModelPart({ form, draft, change, problem }: PartProps) {
-  return (
-    <fieldset className="card">
-      <legend>
-        <h2>Model</h2>
-      </legend>
-      <Options
-        name="model"
-        options={form.models}
-        chosen={draft.model || form.models[0]?.name}
-        onChoose={(model) => change({ model })}
-      />
-      <Wrong problem={problem} />
-    </fieldset>
-  );
-}
-
-interface OptionsProps {
-  name: string;
-  options: Option[];
-  chosen: string | undefined;
-  onChoose: (name: string) => void;
-}
-
-function Options({ name: group, options, chosen, onChoose }: OptionsProps) {
-  return (
-    <div className="options">
-      {options.map(({ name, help }) => (
-        <label key={name} className="option">
-          <input
-            type="radio"
-            name={group}
-            checked={chosen === name}
-            onChange={() => onChoose(name)}
-          />
-          <span>
-            <b>{name}</b>
-            <small>{help}</small>
-          </span>
-        </label>
-      ))}
-    </div>
-  );
-}
-
-function Wrong({ problem }: { problem: string | undefined }) {
-  return problem && <p className="wrong">{sentence(problem)}.</p>;
 }
 
 interface SettingsProps extends Omit<PartProps, "problem"> {
@@ -423,7 +375,7 @@ function Estimate({ preview, isAsked }: { preview: Preview | undefined; isAsked:
     return (
       <div className="card estimate" role="status">
         <p className="remark">
-          {isAsked ? "Working out what it needs…" : "Choose the data to see what it needs."}
+          {isAsked ? "Working out what it needs…" : "Choose data and model to see what it needs."}
         </p>
       </div>
     );

@@ -31,11 +31,16 @@ export function TryPage() {
           const able = all.filter((each) => each.versions.length > 0);
           const chosen = able.find((each) => each.name === model) ?? able[0];
           if (!chosen) return <NoModel />;
+          const canAnswer = answering(chosen) !== null;
           return (
             <>
               {able.length > 1 && <ModelChoice models={able} chosen={chosen} />}
               <WhoAnswers model={chosen} />
-              <Asking key={chosen.name} model={chosen.name} />
+              {canAnswer ? (
+                <Asking key={chosen.name} model={chosen.name} />
+              ) : (
+                <CodeAlone model={chosen} />
+              )}
             </>
           );
         }}
@@ -50,6 +55,20 @@ function NoModel() {
       <p>The first training of citations that succeeds makes one, and it answers here.</p>
       <Link className="button" to="/new">
         New training
+      </Link>
+    </Empty>
+  );
+}
+
+function CodeAlone({ model }: { model: Model }) {
+  return (
+    <Empty title={`${model.name} cannot be asked`}>
+      <p>
+        All of its versions have code of your own, which only their trainings run. A version with
+        the built-in model, or with your weights alone, answers here.
+      </p>
+      <Link className="button" to="/models">
+        All versions
       </Link>
     </Empty>
   );

@@ -97,6 +97,9 @@ class Backend(Protocol):
     def capacity(self) -> Resources | None:
         """Return all that runs may use together; None where the place has a queue of its own."""
 
+    def code_problem(self) -> str:
+        """Say why a run cannot have code of its user's own; "" where it can."""
+
     def ensure_environment(self, user: str, size: Resources) -> None:
         """Make the environment of a user, or change its size; repeated, it changes nothing."""
 

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import yaml
 
+from citeflow import own_model
 from citeflow.files import sha256_of_json
 from citeflow.kubernetes import objects
 from citeflow.kubernetes import pod_template as pods
@@ -24,6 +25,8 @@ from citeflow.kubernetes.launchers.base import to_plain
 from citeflow.kubernetes.profiles import Environments, is_queued
 from citeflow.kubernetes.reaper import STEP_CONTAINER
 from citeflow.platform.backends.base import RunState, Submitted
+from citeflow.tasks import load_settings
+from citeflow.training.sandbox import TRUST_VARIABLE
 from citeflow.utils.progress import LINE_EVERY_VARIABLE
 
 CANCELLED = "citeflow.org/cancelled"
@@ -108,6 +111,10 @@ class JobRuns:
         """Return the label of the pods of all attempts."""
         return log_id(run)
 
+    def code_problem(self) -> str:
+        """Return "": the pod of a run is its user's own, and has no rights."""
+        return ""
+
     def render(self, run: Submitted, dataset: str, settings: str) -> str:
         """Return the Job of an attempt as YAML."""
         return yaml.safe_dump(self.job(run, dataset, settings), sort_keys=False)
@@ -152,7 +159,10 @@ class JobRuns:
     def _pod(self, spec: JobSpec, run: Submitted, dataset: str, settings: str) -> KubeObject:
         pod = pods.pod_spec(spec)
         pod.restart_policy = "Never"
-        line_every = {"name": LINE_EVERY_VARIABLE, "value": str(LINE_EVERY_S)}
+        variables = {LINE_EVERY_VARIABLE: str(LINE_EVERY_S)}
+        if own_model.has_code(load_settings(run.task, text=run.settings)):
+            variables[TRUST_VARIABLE] = "1"  # the pod is what confines it
+        environment = [{"name": name, "value": value} for name, value in variables.items()]
         pod.containers = [
             {
                 "name": STEP_CONTAINER,
@@ -166,7 +176,7 @@ class JobRuns:
                     f"--workers={run.workers}",
                     f"--config={settings}",
                 ],
-                "env": [*pods.environment(spec), line_every],
+                "env": [*pods.environment(spec), *environment],
                 "resources": pods.resources(spec),
                 "volumeMounts": pods.volume_mounts(spec),
                 "securityContext": pods.container_security_context(),

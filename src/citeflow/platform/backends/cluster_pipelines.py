@@ -29,6 +29,7 @@ from citeflow.kubernetes.environment_objects import ENVIRONMENT, LABELS
 from citeflow.kubernetes.identity import RUN_ID
 from citeflow.kubernetes.job_spec import MOUNT
 from citeflow.kubernetes.job_status import KubeObject, summarize
+from citeflow.kubernetes.launchers import LAUNCHERS
 from citeflow.kubernetes.objects import Kind
 from citeflow.kubernetes.profiles import Environments
 from citeflow.kubernetes.reaper import delete_jobs_of_run
@@ -149,6 +150,13 @@ class PipelineRuns:
                 return ""
             self._ids[attempt] = str(found.run_id)
         return self._ids[attempt]
+
+    def code_problem(self) -> str:
+        """Say that nothing starts jobs on the cluster: a step of a pipeline runs no code itself."""
+        client = self.environments.client
+        if any(client.serves(launcher) for launcher in LAUNCHERS.values()):
+            return ""
+        return f"the cluster has no {' or '.join(each.kind for each in LAUNCHERS.values())}"
 
     def render(self, run: Submitted, dataset: str, settings: str) -> str:
         """Return the job that the step which trains will launch, where the cluster has its kind."""

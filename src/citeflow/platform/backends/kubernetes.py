@@ -23,6 +23,7 @@ from citeflow.platform.backends.base import (
 from citeflow.platform.backends.cluster_jobs import JobRuns
 from citeflow.platform.backends.cluster_pipelines import PipelineRuns
 from citeflow.platform.backends.pod_log import PodLog
+from citeflow.platform.beneath import leads_beneath
 from citeflow.utils import records
 from citeflow.utils.records import Str
 
@@ -67,6 +68,9 @@ class Runs(Protocol):
     def render(self, run: Submitted, dataset: str, settings: str) -> str:
         """Return the job that trains the attempt as YAML."""
 
+    def code_problem(self) -> str:
+        """Say why a run cannot have code of its user's own; "" where it can."""
+
 
 class KubernetesBackend:
     """Runs on a cluster."""
@@ -92,6 +96,13 @@ class KubernetesBackend:
 
     def capacity(self) -> None:
         """Return None: pods wait for their nodes, and jobs in Kueue's queue where there is one."""
+
+    def code_problem(self) -> str:
+        """Say why no pod of a user can run code; "" where one can."""
+        try:
+            return self._runs.code_problem()
+        except UnavailableError as error:
+            return f"{error.what}: {error.value}"
 
     def ensure_environment(self, user: str, size: Resources) -> None:
         """Make the namespace of a user, or change its quota."""
@@ -138,7 +149,8 @@ class KubernetesBackend:
         """Return how the attempt stands; the rest of its log is kept before its end is told."""
         state = self._runs.state(run)
         if state.phase in ENDED:
-            with contextlib.suppress(ConfigError):  # a log that may not be read delays no end
+            # A log that may not be read, or is none, delays no end.
+            with contextlib.suppress(ConfigError, CorruptError):
                 self._collect(run, has_ended=True)
         return state
 
@@ -148,10 +160,12 @@ class KubernetesBackend:
 
     def delete(self, run: Submitted) -> None:
         """Delete the files of a run, and what the cluster has of it."""
+        folder, logs = self._own(run), paths_of(self, run).logs
+        if not leads_beneath(self.folder(run.user), logs):
+            raise CorruptError("the logs of the run lead elsewhere", run.name)
         self._runs.delete(run)
-        paths = paths_of(self, run)
-        files.delete_directory(paths.logs)
-        files.delete_directory(self._own(run))
+        files.delete_directory(logs)
+        files.delete_directory(folder)
 
     def lines(self, run: Submitted, after: int) -> Sequence[str]:
         """Return lines of the log, after a look at what the pods have written."""
@@ -185,7 +199,7 @@ class KubernetesBackend:
             CorruptError: a link leads out of the volume of the user.
         """
         folder = paths_of(self, run).folder
-        if not folder.resolve().is_relative_to(self.folder(run.user).resolve()):
+        if not leads_beneath(self.folder(run.user), folder):
             raise CorruptError("the folder of the run leads elsewhere", run.name)
         return folder
 

@@ -1,4 +1,8 @@
-"""Runs on this machine: each a process `citeflow run` that goes on when the server ends."""
+"""Runs on this machine: each a process `citeflow run` that goes on when the server ends.
+
+What the server itself goes by (settings, process, output) lies outside of the run's own folder, in
+which code of one's own may write.
+"""
 
 import contextlib
 import os
@@ -14,10 +18,10 @@ from pathlib import Path
 
 import psutil
 
+import citeflow
 from citeflow import files, local_runs
 from citeflow.errors import NotFoundError
 from citeflow.local_runs import RunStatus
-from citeflow.paths import RunPaths
 from citeflow.platform.backends import detached
 from citeflow.platform.backends.base import (
     EnvironmentState,
@@ -28,11 +32,16 @@ from citeflow.platform.backends.base import (
     paths_of,
 )
 from citeflow.platform.tails import Tails
+from citeflow.training import sandbox
 from citeflow.utils.progress import LINE_EVERY_VARIABLE
 from citeflow.utils.system import memory_limit, num_cores
 
 CITEFLOW = (sys.executable, "-P", "-m", "citeflow")
 
+FOLDER = "processes"
+"""Folder below a user's own that has one for each run."""
+
+OUTPUT = "output.log"
 SETTINGS = "settings.yaml"
 STOPPED = "stop.json"
 """The attempt that was asked to stop: a second signal would end it at once."""
@@ -91,6 +100,14 @@ class LocalBackend:
             disk=shutil.disk_usage(self._root).total,
         )
 
+    def code_problem(self) -> str:
+        """Say why there is no sandbox, or why it would show the files of all users; "" else."""
+        readable = [Path(sys.prefix), Path(sys.base_prefix), Path(citeflow.__file__).parents[1]]
+        for each in (*readable, *map(Path, sandbox.SYSTEM)):
+            if self._root.resolve().is_relative_to(each.resolve()):
+                return f"the platform's --data lies in {each}, which code could read"
+        return sandbox.find_problem()
+
     def ensure_environment(self, user: str, size: Resources) -> None:
         """Make the folder of a user; the queue sees to the rest."""
         self.folder(user).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -122,10 +139,12 @@ class LocalBackend:
                 return
             paths = paths_of(self, run)
             paths.folder.mkdir(parents=True, exist_ok=True)
-            files.write_text(paths.folder / SETTINGS, run.settings)
-            with paths.output_file.open("ab") as output:
+            folder = self.process_folder(run)
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write_text(folder / SETTINGS, run.settings)
+            with (folder / OUTPUT).open("ab") as output:
                 self._children[key] = subprocess.Popen(
-                    self._command(run, paths),
+                    self._command(run, folder),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=output,
@@ -136,8 +155,7 @@ class LocalBackend:
 
     def state(self, run: Submitted) -> RunState:
         """Return how the attempt stands, by its lock and by what the pipeline has recorded."""
-        paths = paths_of(self, run)
-        folder = paths.folder
+        folder = self.process_folder(run)
         with self._lock:
             self._reap()
             is_coming = (run.id, run.attempt) in self._children
@@ -149,14 +167,14 @@ class LocalBackend:
         started = datetime.fromtimestamp(attempt.started, UTC)
         if is_alive:
             return RunState(phase="running", started=started)
-        status = local_runs.read_status(paths)
+        status = local_runs.read_status(paths_of(self, run))
         if status is None or (status.finished and status.finished < started):
-            return _of_output(paths.output_file, started)
+            return _of_output(folder / OUTPUT, started)
         return _of_status(status, started)
 
     def cancel(self, run: Submitted) -> None:
         """Send the signal upon which a pipeline stops, once."""
-        folder = paths_of(self, run).folder
+        folder = self.process_folder(run)
         attempt = detached.read_attempt(folder)
         if attempt is None or attempt.attempt != run.attempt or not detached.is_alive(folder):
             return
@@ -170,14 +188,15 @@ class LocalBackend:
                 process.send_signal(signal.SIGTERM)
 
     def delete(self, run: Submitted) -> None:
-        """Delete the folder of a run and its logs."""
+        """Delete the folders of a run and its logs."""
         paths = paths_of(self, run)
         files.delete_directory(paths.logs)
         files.delete_directory(paths.folder)
+        files.delete_directory(self.process_folder(run))
 
     def lines(self, run: Submitted, after: int) -> Sequence[str]:
         """Return lines of the output; a last line that is not whole yet is left out."""
-        return self._tails.lines(paths_of(self, run).output_file, after)
+        return self._tails.lines(self.process_folder(run) / OUTPUT, after)
 
     def job(self, run: Submitted) -> str:
         """Return what `citeflow launch --dry-run` would print of the run for a cluster."""
@@ -185,8 +204,11 @@ class LocalBackend:
 
         return render(run, self.folder(run.user))
 
-    def _command(self, run: Submitted, paths: RunPaths) -> list[str]:
-        folder = paths.folder
+    def process_folder(self, run: Submitted) -> Path:
+        """Return the folder of settings, process and output of a run."""
+        return self.folder(run.user) / FOLDER / run.name
+
+    def _command(self, run: Submitted, folder: Path) -> list[str]:
         return [
             *(sys.executable, "-P", "-m", detached.MODULE, str(folder), str(run.attempt)),
             ",".join(map(str, self._free_cores(run))),
@@ -205,7 +227,7 @@ class LocalBackend:
         if num_cores() != len(cores):
             return []
         taken: set[int] = set()
-        for lock in self._root.glob(f"users/*/runs/*/{detached.LOCK}"):
+        for lock in self._root.glob(f"users/*/{FOLDER}/*/{detached.LOCK}"):
             attempt = detached.read_attempt(lock.parent)
             if attempt is not None and files.is_held(lock):
                 taken.update(attempt.cores)
@@ -228,7 +250,9 @@ def _part(whole: Resources, parts: int) -> Resources:
 
 
 def _environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
+    # Nobody has read the code of the users, whatever the one who started the server trusts.
+    dropped = (SECRET, sandbox.TRUST_VARIABLE)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**inherited, LINE_EVERY_VARIABLE: str(LINE_EVERY_S)}
 
 

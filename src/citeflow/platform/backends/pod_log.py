@@ -5,10 +5,14 @@ what lies behind that was written by a server that was killed, and is read again
 """
 
 import contextlib
+import errno
+import os
 import re
+import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from kubernetes import client as k8s
 from pydantic import Field
@@ -28,6 +32,8 @@ LOG = "pods.log"
 POSITIONS = "pods.json"
 LOCK = "pods.lock"
 LOCK_WAIT_S = 5.0
+MAX_POSITIONS = 1 << 20
+"""Bytes of the positions."""
 
 _OF_REPLICA = re.compile(r"([a-z0-9-]+) \| ")
 """Begin of a line of a worker that the step which launched it has printed too."""
@@ -70,8 +76,10 @@ class PodLog:
 
         Raises:
             UnavailableError: the cluster does not answer, or another process collects.
+            CorruptError: the log is no plain file.
         """
         pods = client.pods(f"{RUN_ID}={run_id},app.kubernetes.io/part-of=citeflow")
+        _open(self.folder / LOCK).close()
         with files.exclusive(self.folder / LOCK, wait_s=LOCK_WAIT_S):
             before = self._positions()
             collected = _Collected(client=client, before=before)
@@ -82,8 +90,7 @@ class PodLog:
             after = collected.positions((attempt,) if has_ended else ())
             if after == before:
                 return
-            self._cut(before.num_bytes)
-            files.save_chunks(self.folder / LOG, [collected.text()], append=True)
+            self._append(before.num_bytes, collected.text())
             files.write_json(self.folder / POSITIONS, after.model_dump(mode="json"))
 
     def lines(self, after: int, known: tuple[int, int] = (0, 0)) -> tuple[list[str], int]:
@@ -92,26 +99,36 @@ class PodLog:
         Args:
             after: number of lines that are left out.
             known: a number of lines, and the offset where they end; those are not read again.
+
+        Raises:
+            CorruptError: the log is no plain file.
         """
         count, offset = known if known[0] <= after else (0, 0)
         end = self._positions().num_bytes
         if end <= offset:
             return [], offset
-        with (self.folder / LOG).open("rb") as file:
+        with _open(self.folder / LOG) as file:
             file.seek(offset)
             text = file.read(end - offset).decode(errors="replace")
         return text.removesuffix("\n").split("\n")[after - count :], end
 
     def _positions(self) -> Positions:
         try:
-            return records.load(Positions, files.read_json(self.folder / POSITIONS))
+            found = files.read_plain_json(self.folder / POSITIONS, MAX_POSITIONS)
+            return records.load(Positions, found)
         except (NotFoundError, CorruptError):
             return Positions()
 
-    def _cut(self, num_bytes: int) -> None:
-        """Remove what was appended and not written down."""
-        with contextlib.suppress(FileNotFoundError), (self.folder / LOG).open("rb+") as file:
+    def _append(self, num_bytes: int, text: bytes) -> None:
+        """Write text behind some bytes of the log; what was appended and not written down goes.
+
+        Raises:
+            CorruptError: the log is no plain file.
+        """
+        with _open(self.folder / LOG) as file:
             file.truncate(num_bytes)
+            file.seek(num_bytes)
+            file.write(text)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -160,6 +177,26 @@ class _Collected:
             replicas=tuple(sorted({*known.replicas, *self._replicas})),
             complete=(*known.complete, *complete),
         )
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a file to read and write, which is made where it is missing.
+
+    Raises:
+        CorruptError: pods of the user have put a link, a pipe or a folder in its place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+        raise CorruptError("no plain file", path.name) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise CorruptError("no plain file", path.name)
+    return os.fdopen(handle, "r+b")
 
 
 def _is_step(pod: PodStatus) -> bool:

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import mimetypes
+import os
+from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, BinaryIO
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response, StreamingResponse
 
 from citeflow.errors import NotFoundError, UnavailableError
 from citeflow.platform import forms
+from citeflow.platform.beneath import open_beneath
 from citeflow.platform.events import Cursor
 from citeflow.platform.gate import SANDBOX
 from citeflow.platform.schema import (
@@ -42,6 +46,7 @@ ANY_FILE: dict[int | str, dict[str, object]] = {
 }
 
 MAX_LINES = 5_000
+CHUNK = 1 << 20
 
 
 @router.get("/form/{task}")
@@ -49,7 +54,7 @@ def show_form(task: TaskName, account: User, shared: Shared) -> FormBody:
     """Return everything that can be chosen for a run."""
     sizes = shared.backend.sizes()
     workers = sizes[account.size].cores if account.size is not None else 1
-    return forms.form(task, workers)
+    return forms.form(task, workers, shared.backend.code_problem())
 
 
 @router.post("/runs/preview")
@@ -173,13 +178,24 @@ def _file(shared: Shared, account: User, run_id: str, name: str, *, as_page: boo
     try:
         folder = paths.published.resolve()
         path = (folder / name).resolve()
-        is_file = folder.is_relative_to(own) and path.is_relative_to(folder) and path.is_file()
+        if not (folder.is_relative_to(own) and path.is_relative_to(folder)):
+            raise FileNotFoundError(name)
+        file = open_beneath(root.resolve(), path)  # and code may make another one now
     except (OSError, RuntimeError, ValueError):  # such as a long name, a ring of links, a null
-        is_file = False
-    if not is_file:
-        raise NotFoundError("no such file of the run", name[:100])
-    headers = {"Content-Security-Policy": SANDBOX, "Cache-Control": "no-store"}
+        raise NotFoundError("no such file of the run", name[:100]) from None
+    headers = {
+        "Content-Security-Policy": SANDBOX,
+        "Cache-Control": "no-store",
+        "Content-Length": str(os.fstat(file.fileno()).st_size),
+    }
     if as_page:
-        return FileResponse(path, headers=headers, media_type="text/html")
+        return StreamingResponse(_chunks(file), headers=headers, media_type="text/html")
+    headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(path.name)}"
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return FileResponse(path, headers=headers, media_type=media_type, filename=path.name)
+    return StreamingResponse(_chunks(file), headers=headers, media_type=media_type)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK):
+            yield chunk

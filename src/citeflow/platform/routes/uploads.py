@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from citeflow.platform.runs import id_of
-from citeflow.platform.schema import Kind, UploadBody, UploadList
 from citeflow.platform.services import Key, Shared, User
+from citeflow.platform.upload_bodies import Offer, UploadBody, UploadList
 from citeflow.serving.problems import ProblemError
 
 router = APIRouter(tags=["uploads"])
@@ -26,13 +26,15 @@ async def upload(
     account: User,
     shared: Shared,
     name: Annotated[str, Query(max_length=200)],
-    kind: Kind = "dataset",
+    kind: Offer = "dataset",
     key: Key = "",
 ) -> UploadBody:
-    """Take a file, which is the body, and say what it is; one that is no dataset is refused."""
+    """Take a file, which is the body, and say what it is; one of another kind is refused."""
     upload_id = id_of(account.name, f"upload {key}" if key else "")
     try:
-        made = await shared.uploads.receive(account, name, request.stream(), upload_id=upload_id)
+        made = await shared.uploads.receive(
+            account, name, request.stream(), offer=kind, upload_id=upload_id
+        )
     except ProblemError:
         # Not why: that may quote the file, which is nobody's business but the user's.
         shared.accounts.note(account.name, "upload", name, "refused")

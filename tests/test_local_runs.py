@@ -1,6 +1,6 @@
 import json
+import os
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -125,27 +125,28 @@ def test_output_of_a_run_is_kept_beside_it(root, capsys):
     assert kept == ["first start", "second start \N{BULLET}"]
 
 
-def test_output_of_a_run_on_the_platform_is_kept_once(tmp_path):
-    """Its stderr is the file already."""
-    run = RunPaths(tmp_path, "once")
+def test_output_of_a_run_on_the_platform_is_kept_by_it_alone(root, monkeypatch):
+    run = RunPaths(root, "once")
     run.folder.mkdir(parents=True)
-    code = (
-        "import sys; from pathlib import Path; from citeflow import local_runs; "
-        "from citeflow.paths import RunPaths; "
-        f"run = RunPaths(Path({str(tmp_path)!r}), 'once')\n"
-        "with local_runs.output_kept(run): print('a line', file=sys.stderr)"
-    )
-    with run.output_file.open("ab") as output:
-        subprocess.run([sys.executable, "-c", code], stderr=output, check=True, timeout=120)
-    assert run.output_file.read_text() == "a line\n"
-
-
-def test_output_that_cannot_be_kept_ends_nothing(root, capsys):
-    run = RunPaths(root, "full")
-    run.folder.mkdir(parents=True)
-    run.output_file.symlink_to("/dev/full")
+    monkeypatch.setenv(local_runs.KEPT_VARIABLE, "1")
     with local_runs.output_kept(run):
         print("a line", file=sys.stderr)
+    assert not run.output_file.exists()
+
+
+@pytest.mark.parametrize("trap", ["link", "pipe"])
+def test_output_is_appended_to_nothing_that_code_has_put_there(root, tmp_path, capsys, trap):
+    run = RunPaths(root, "trap")
+    run.folder.mkdir(parents=True)
+    other = tmp_path / "other"
+    other.write_text("")
+    if trap == "link":
+        run.output_file.symlink_to(other)
+    else:
+        os.mkfifo(run.output_file)
+    with local_runs.output_kept(run):
+        print("a line", file=sys.stderr)
+    assert other.read_text() == ""
     assert capsys.readouterr().err == "a line\n"
 
 

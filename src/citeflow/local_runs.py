@@ -28,6 +28,9 @@ STOPPED = "STOPPED"
 INCOMPLETE = "INCOMPLETE"
 """Without a report, and not made by a pipeline that would have recorded its end."""
 
+KEPT_VARIABLE = "CITEFLOW_OUTPUT_KEPT"
+"""Environment variable that is set where somebody else keeps what a pipeline prints."""
+
 NAMED = "`citeflow runs list --local` names them, below --data-root"
 
 
@@ -73,11 +76,17 @@ def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
 def output_kept(run: RunPaths) -> Iterator[None]:
     """Append what the block prints on stderr to a file of the run too; a full disk ends nothing."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            file = stack.enter_context(run.output_file.open("ab", buffering=0))
-            if not _is_stderr(file):
+        if KEPT_VARIABLE not in os.environ:
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(_open_output(run.output_file))
                 stack.enter_context(contextlib.redirect_stderr(_Tee(sys.stderr, file)))
         yield
+
+
+def _open_output(path: Path) -> RawIOBase:
+    """Open a file to append to, and nothing else that code of one's own may have put there."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
 
 
 class _Tee(TextIOBase):
@@ -103,13 +112,6 @@ class _Tee(TextIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
-
-
-def _is_stderr(file: RawIOBase) -> bool:
-    """Tell whether stderr is the file already, as in a run of the platform."""
-    with contextlib.suppress(OSError):
-        return os.path.samestat(os.fstat(sys.stderr.fileno()), os.fstat(file.fileno()))
-    return False
 
 
 @dataclass(frozen=True, slots=True)

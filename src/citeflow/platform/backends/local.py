@@ -229,7 +229,8 @@ def _part(whole: Resources, parts: int) -> Resources:
 
 def _environment() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
-    return {**inherited, LINE_EVERY_VARIABLE: str(LINE_EVERY_S)}
+    more = {LINE_EVERY_VARIABLE: str(LINE_EVERY_S), local_runs.KEPT_VARIABLE: "1"}
+    return {**inherited, **more}
 
 
 def _of_status(status: RunStatus, started: datetime) -> RunState:

@@ -125,20 +125,29 @@ def test_output_of_a_run_is_kept_beside_it(root, capsys):
     assert kept == ["first start", "second start \N{BULLET}"]
 
 
-@pytest.mark.parametrize("planted", ["link", "pipe", "folder"])
-def test_output_that_cannot_be_kept_ends_nothing(root, capsys, planted):
-    run, other = RunPaths(root, "planted"), root / "other"
+def test_output_of_a_run_on_the_platform_is_kept_by_it_alone(root, monkeypatch):
+    run = RunPaths(root, "once")
     run.folder.mkdir(parents=True)
-    other.touch()
-    if planted == "link":
-        run.output_file.symlink_to(other)
-    elif planted == "pipe":
-        os.mkfifo(run.output_file)
-    else:
-        run.output_file.mkdir()
+    monkeypatch.setenv(local_runs.KEPT_VARIABLE, "1")
     with local_runs.output_kept(run):
         print("a line", file=sys.stderr)
-    assert (capsys.readouterr().err, other.read_text()) == ("a line\n", "")
+    assert not run.output_file.exists()
+
+
+@pytest.mark.parametrize("trap", ["link", "pipe"])
+def test_output_is_appended_to_nothing_that_code_has_put_there(root, tmp_path, capsys, trap):
+    run = RunPaths(root, "trap")
+    run.folder.mkdir(parents=True)
+    other = tmp_path / "other"
+    other.write_text("")
+    if trap == "link":
+        run.output_file.symlink_to(other)
+    else:
+        os.mkfifo(run.output_file)
+    with local_runs.output_kept(run):
+        print("a line", file=sys.stderr)
+    assert other.read_text() == ""
+    assert capsys.readouterr().err == "a line\n"
 
 
 @pytest.mark.fault("F46")

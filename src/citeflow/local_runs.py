@@ -1,9 +1,7 @@
 """The runs of this machine: recorded as they go, listed, archived and deleted afterwards."""
 
 import contextlib
-import errno
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +27,9 @@ STOPPED = "STOPPED"
 """Ended by a signal; the same command resumes it."""
 INCOMPLETE = "INCOMPLETE"
 """Without a report, and not made by a pipeline that would have recorded its end."""
+
+KEPT_VARIABLE = "CITEFLOW_OUTPUT_KEPT"
+"""Environment variable that is set where somebody else keeps what a pipeline prints."""
 
 NAMED = "`citeflow runs list --local` names them, below --data-root"
 
@@ -73,24 +74,19 @@ def recorded(run: RunPaths, dataset: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_kept(run: RunPaths) -> Iterator[None]:
-    """Append what the block prints on stderr to a file of the run too; a full disk ends nothing.
-
-    Code of one's own may have left anything under that name before it was killed.
-    """
+    """Append what the block prints on stderr to a file of the run too; a full disk ends nothing."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            file = stack.enter_context(open(run.output_file, "ab", 0, opener=_open_plain))
-            stack.enter_context(contextlib.redirect_stderr(_Tee(sys.stderr, file)))
+        if KEPT_VARIABLE not in os.environ:
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(_open_output(run.output_file))
+                stack.enter_context(contextlib.redirect_stderr(_Tee(sys.stderr, file)))
         yield
 
 
-def _open_plain(path: str, flags: int) -> int:
-    """Open what is a file: no link, and no pipe, which would wait for a reader."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a file", path)
-    return descriptor
+def _open_output(path: Path) -> RawIOBase:
+    """Open a file to append to, and nothing else that code of one's own may have put there."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
 
 
 class _Tee(TextIOBase):

@@ -149,7 +149,8 @@ def test_state_is_that_of_the_records(run, live):
     with local_runs.recorded(run, "synthetic"):
         shutil.copy(run.status_file, run.folder / "killed.json")
     shutil.copy(run.folder / "killed.json", run.status_file)
-    assert found() == ("stopped", "its process was killed")
+    how = "the same command with --run-name first resumes it"
+    assert found() == ("stopped", f"its process was killed; {how}")
 
 
 def test_trial_of_an_experiment_has_an_id_without_a_slash(run, tmp_path):

@@ -55,6 +55,16 @@ describe.each(VIEWS)("in $scheme at $width px", (view) => {
   });
 });
 
+test("the page of one run leads nowhere else and says how to see it again", async () => {
+  const page = await stage.open("populated");
+  await page.goto("/live?run=r0001");
+  await page.getByText("citeflow runs show --local --open hepth-first").waitFor();
+  expect(await page.getByRole("link", { name: "citeflow" }).count()).toBe(0);
+  expect(await page.getByRole("link", { name: "Open it alone" }).count()).toBe(0);
+  await page.goto("/live");
+  await page.getByRole("heading", { name: "No run is named" }).waitFor();
+});
+
 test("a wrong password is told, and a right one leads to where one wanted to", async () => {
   const page = await stage.open("populated");
   await page.request.delete("/api/v1/session");

@@ -78,12 +78,7 @@ def not_opened() -> Iterator[Callable[[], None]]:
 
 
 def show(run: RunPaths) -> None:
-    """Serve the page of a run until Ctrl-C.
-
-    Raises:
-        MissingPackageError: a package for it is not installed.
-    """
-    require()
+    """Serve the page of a run until Ctrl-C."""
     from citeflow.platform.live.shown import of_records
     from citeflow.platform.live.view import View
 

@@ -100,6 +100,8 @@ def show(run: str, with_page: bool, place: Place, connection: Connection) -> Non
     """
     if with_page and not place.local:
         raise ConfigError("--open", run, hint="with --local; a server has its own page")
+    if with_page:
+        live.require()
     emit(place.open(connection).show(run))
     if with_page:
         live.show(RunPaths(place.data_root, run))

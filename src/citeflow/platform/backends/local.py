@@ -253,7 +253,8 @@ def _environment() -> dict[str, str]:
     # Nobody has read the code of the users, whatever the one who started the server trusts.
     dropped = (SECRET, sandbox.TRUST_VARIABLE)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return {**inherited, LINE_EVERY_VARIABLE: str(LINE_EVERY_S)}
+    more = {LINE_EVERY_VARIABLE: str(LINE_EVERY_S), local_runs.KEPT_VARIABLE: "1"}
+    return {**inherited, **more}
 
 
 def _of_status(status: RunStatus, started: datetime) -> RunState:

@@ -86,12 +86,12 @@ class LiveRun:
             task=shown.task,
             owner="",
             state=STATES[found],
-            detail=_detail(status, found),
+            detail=_detail(status, found, paths),
             created=created,
             started=started,
             ended=(status.finished if status else created) if is_over else None,
             queue_position=None,
-            score=self._result() if is_over else _newest(spark),
+            score=self._result() if found == local_runs.SUCCEEDED else _newest(spark),
             spark=spark,
             progress=None if is_over else self._records.progress,
             workers=shown.workers,
@@ -117,12 +117,16 @@ def _newest(spark: list[float]) -> Score | None:
     return Score(name="validation score", value=spark[-1]) if spark else None
 
 
-def _detail(status: RunStatus | None, found: str) -> str:
+def _detail(status: RunStatus | None, found: str, paths: RunPaths) -> str:
+    """Return why a run has ended, and how it goes on where it does."""
     if status is None or found == local_runs.RUNNING:
         return ""
+    reason = status.error.partition("\n")[0].removeprefix("error: ")
     if status.state == local_runs.RUNNING:
-        return "its process was killed"
-    return status.error.partition("\n")[0].removeprefix("error: ")
+        reason = "its process was killed"
+    if found != local_runs.STOPPED:
+        return reason
+    return f"{reason}; the same command with --run-name {paths.name} resumes it"
 
 
 def _modified(paths: RunPaths) -> datetime:

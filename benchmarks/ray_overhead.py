@@ -3,8 +3,9 @@
     python benchmarks/ray_overhead.py [--rounds 3]
 
 Trains 400 synthetic papers with two workers, by either launcher in turn, and prints one JSON
-object: for each the medians of the seconds and of the largest memory of all processes together
-(each page counted once), how many different models there were, and the load of the machine.
+object: for each the medians of the seconds, of the CPU seconds and of the largest memory of all
+processes together (each page counted once), how many different models there were, and the load of
+the machine. Other work of the machine changes the seconds, and hardly the others.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -43,30 +45,51 @@ EVERY_S = 0.5
 LAUNCHERS: dict[str, Callable[..., Path]] = {"local": train_locally, "ray": train_on_ray}
 
 
-@contextlib.contextmanager
-def peak_memory(peak: list[int]) -> Iterator[None]:
-    """Append to a list the largest sum of the proportional memory of all child processes."""
-    done = threading.Event()
-    peak.append(0)
+@dataclass
+class Usage:
+    """What the trainings by a launcher took."""
 
-    def look() -> None:
-        while not done.wait(EVERY_S):
-            peak[-1] = max(peak[-1], sum(map(memory, psutil.Process().children(recursive=True))))
+    seconds: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+    """Bytes."""
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        """Append what the child processes take during a block."""
+        done = threading.Event()
+        peak = 0
+        cpu_s: dict[int, float] = {}
 
+        def look() -> None:
+            nonlocal peak
+            while not done.wait(EVERY_S):
+                now = 0
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        now += int(process.memory_full_info().pss)
+                        cpu_s[process.pid] = sum(process.cpu_times()[:2])
+                peak = max(peak, now)
 
-def memory(process: psutil.Process) -> int:
-    """Return the bytes of a process, those that it shares in equal parts."""
-    with contextlib.suppress(psutil.Error):
-        return int(process.memory_full_info().pss)
-    return 0
+        thread = threading.Thread(target=look)
+        began = time.monotonic()
+        thread.start()
+        try:
+            yield
+        finally:
+            self.seconds.append(time.monotonic() - began)
+            done.set()
+            thread.join()
+        self.peaks.append(peak)
+        self.cpu_s.append(sum(cpu_s.values()))
+
+    def medians(self) -> dict[str, float]:
+        """Return the median of each."""
+        return {
+            "seconds": round(statistics.median(self.seconds), 1),
+            "cpu_s": round(statistics.median(self.cpu_s), 1),
+            "peak_mib": round(statistics.median(self.peaks) / 2**20),
+        }
 
 
 def main() -> None:
@@ -75,8 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="trainings by each launcher")
     rounds = parser.parse_args().rounds
     settings = config.load(overrides=SETTINGS)
-    seconds: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
-    peaks: dict[str, list[int]] = {name: [] for name in LAUNCHERS}
+    usage = {name: Usage() for name in LAUNCHERS}
     digests = set()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -85,18 +107,10 @@ def main() -> None:
         for number in range(rounds):
             for name, train in LAUNCHERS.items():
                 run = RunPaths(root, f"{name}-{number}")
-                began = time.monotonic()
-                with peak_memory(peaks[name]):
+                with usage[name].measured():
                     model = train(graph, run, config=settings, workers=WORKERS)
-                seconds[name].append(time.monotonic() - began)
                 digests.add(files.sha256_of_file(model / "model.safetensors"))
-    found = {
-        name: {
-            "seconds": round(statistics.median(seconds[name]), 1),
-            "peak_mib": round(statistics.median(peaks[name]) / 2**20),
-        }
-        for name in LAUNCHERS
-    }
+    found = {name: each.medians() for name, each in usage.items()}
     load = round(os.getloadavg()[1], 1)
     print(json.dumps({**found, "rounds": rounds, "models": len(digests), "load": load}))
 

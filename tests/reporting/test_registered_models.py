@@ -59,13 +59,17 @@ def call(capsys, *arguments):
 
 
 def test_each_model_is_one_version_however_often_it_is_published(registry, capsys):
+    """Twenty times in all, in turns."""
     from mlflow import MlflowClient
 
-    for name in ("a", "bb", "a", "ccc", "bb", "a"):
-        registry.publish(name, 0.5)
+    names = ["a", "bb", "ccc", "dddd", "eeeee"]
+    for step in range(4):
+        for name in names[step:] + names[:step]:
+            registry.publish(name, 0.5)
     _, versions, _ = call(capsys, "list")
-    assert [(each["number"], each["run"]) for each in versions] == [(3, "ccc"), (2, "bb"), (1, "a")]
-    assert [each["aliases"] for each in versions] == [["candidate"], [], []]
+    found = [(each["number"], each["run"]) for each in versions]
+    assert found == [(5, "eeeee"), (4, "dddd"), (3, "ccc"), (2, "bb"), (1, "a")]
+    assert [each["aliases"] for each in versions] == [["candidate"], [], [], [], []]
     assert versions[0]["scores"]["all"] == 0.5
     # Somebody else's version under the same name hides none of ours.
     client = MlflowClient()
@@ -124,12 +128,15 @@ def test_server_follows_the_alias(registry, trained, capsys, tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([*command, *data_root], stdout=log, stderr=log)
     try:
-        first = served_model(tmp_path / "log", process, "", 120)
-        registry.publish("bb", 0.6)
-        call(capsys, "promote", *data_root)
-        promoted = time.monotonic()
-        assert served_model(tmp_path / "log", process, first, 120) != first
-        print(f"followed within {time.monotonic() - promoted:.1f} s")
+        served, seconds = [served_model(tmp_path / "log", process, "", 120)], []
+        for name, mrr in (("bb", 0.6), ("ccc", 0.7), ("dddd", 0.8)):
+            registry.publish(name, mrr)
+            call(capsys, "promote", *data_root)
+            promoted = time.monotonic()
+            served.append(served_model(tmp_path / "log", process, served[-1], 120))
+            seconds.append(round(time.monotonic() - promoted, 1))
+        assert len(set(served)) == 4
+        print("followed within seconds:", *seconds)
     finally:
         process.terminate()
         assert process.wait(60) == 0

@@ -188,3 +188,21 @@ def test_progress_is_read_from_the_log(tmp_path):
     lines.append("12:01:09 evaluate ranking seconds=60 done=10 of=40 left=1 h 02 min")
     records.update()
     assert (records.progress.fraction, records.progress.seconds_left) == (0.25, 3_720)
+
+
+def test_progress_without_counts_says_what_is_done_and_for_how_long(tmp_path):
+    lines = ["23:59:50 preprocess reading path=/data/raw"]
+    records = Records(RunPaths(tmp_path, "first"), lambda after: lines[after:])
+
+    def progress_after(line):
+        lines.append(line)
+        records.update()
+        progress = records.progress
+        return progress.doing, progress.seconds, progress.step, progress.fraction
+
+    finding = "00:00:10 preprocess finding similar papers seconds=5 done=40 of=80 left=5 s"
+    assert progress_after(finding) == ("finding similar papers", 20, 40, 0.5)
+    at_work = "00:00:12 preprocess at work seconds=22"
+    assert progress_after(at_work) == ("finding similar papers", 22, 40, 0.5)
+    assert progress_after("00:00:15 preprocess ordered") == ("ordered", 25, None, None)
+    assert progress_after("00:01:00 evaluate embedding the papers seconds=6")[1] == 0

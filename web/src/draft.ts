@@ -5,6 +5,12 @@ import type { Field, Form, Run, Submission, Task, Upload, Value } from "./api/ty
 /** The setting that has a place of its own beside the workers. */
 export const MINUTES = "train.minutes";
 
+/** What a form begins with instead of the defaults: a first training is over in minutes. */
+const START: Record<Task, Draft["start"]> = {
+  citation: { [MINUTES]: "1", "synthetic.num_papers": "5000" },
+  images: { [MINUTES]: "1" },
+};
+
 /** Begins the name of data that were uploaded; their id follows. */
 const UPLOADED = "upload:";
 
@@ -23,7 +29,9 @@ export interface Draft {
   model: string;
   preset: string;
   workers: number;
-  /** What was entered, by the name of the setting; a setting without an entry has its default. */
+  /** What the settings begin with instead of their defaults. */
+  start: Record<string, string>;
+  /** What was entered, by the name of the setting; a setting without an entry begins as it is. */
   entered: Record<string, string | boolean>;
 }
 
@@ -38,13 +46,14 @@ export function emptyDraft(task: Task): Draft {
     model: "",
     preset: "",
     workers: 1,
+    start: START[task],
     entered: {},
   };
 }
 
 /** Fill in what a run was made with, to train again; a run names an upload by the file's name. */
 export function draftOf(run: Run, uploads: Upload[]): Draft {
-  const draft = { ...emptyDraft(run.task), workers: run.workers };
+  const draft: Draft = { ...emptyDraft(run.task), workers: run.workers, start: {} };
   const entered = Object.entries(run.settings).map(([name, value]) => [name, enteredAs(value)]);
   draft.entered = Object.fromEntries(entered);
   const upload = uploads.find((each) => each.name === run.dataset);
@@ -55,6 +64,25 @@ export function draftOf(run: Run, uploads: Upload[]): Draft {
 
 const enteredAs = (value: Value) => (typeof value === "boolean" ? value : String(value ?? ""));
 
+/** Return a form whose defaults are those of a preset. */
+export function withPreset(form: Form, name: string): Form {
+  const settings = form.presets.find((each) => each.name === name)?.settings ?? {};
+  const fields = form.fields.map((field) => ({
+    ...field,
+    default: settings[field.name] ?? field.default,
+  }));
+  return { ...form, fields };
+}
+
+/** Return a form as it is shown: its settings begin with some values instead of their defaults. */
+export function withStart(form: Form, start: Draft["start"]): Form {
+  const fields = form.fields.map((field) => ({
+    ...field,
+    default: start[field.name] ?? field.default,
+  }));
+  return { ...form, fields };
+}
+
 /** Return what is sent, or null while the data are not chosen; a name that is wrong is left out. */
 export function submissionOf(draft: Draft, form: Form): Submission | null {
   const dataset = datasetOf(draft, form);
@@ -63,7 +91,7 @@ export function submissionOf(draft: Draft, form: Form): Submission | null {
     task: draft.task,
     dataset,
     workers: draft.workers,
-    settings: settingsOf(draft.entered, form.fields),
+    settings: settingsOf({ ...draft.start, ...draft.entered }, fieldsFor(form, dataset)),
   };
   const name = draft.name.trim();
   if (name && !nameProblem(name)) submission.name = name;
@@ -86,6 +114,12 @@ export function datasetOf(draft: Draft, form: Form): string {
   if (draft.source === "upload") return draft.upload && UPLOADED + draft.upload;
   if (draft.source === "url") return draft.url.trim();
   return draft.named || (form.datasets[0]?.name ?? "");
+}
+
+/** Return the fields without those that describe another dataset, which is made on the spot. */
+export function fieldsFor(form: Form, dataset: string): Field[] {
+  const others = new Set(form.datasets.map(({ name }) => name).filter((name) => name !== dataset));
+  return form.fields.filter(({ group }) => !others.has(group));
 }
 
 /** Return the settings that differ from their defaults. */

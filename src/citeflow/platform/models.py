@@ -157,9 +157,11 @@ class Models:
                 try:
                     check_better(wanted, current, PROTOCOL)
                 except DataError as error:
+                    said = f"{error.what}: {error.value}"
+                    said = said.replace(f"models:/{model}/{number}", f"version {number}")
                     raise ProblemError(
                         HTTPStatus.CONFLICT,
-                        f"{error.what}: {error.value}",
+                        said.replace(f"{PROTOCOL} MRR", "test MRR"),
                         hint="force promotes it all the same",
                     ) from None
             _set_alias(connection, account.name, model, alias, number)

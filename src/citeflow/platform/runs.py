@@ -146,7 +146,7 @@ class Runs:
             "dataset": planned.label,
             "model": wanted.model or forms.MODEL,
             "source": planned.source,
-            "settings": wanted.settings,
+            "settings": forms.given_settings(wanted),
             "yaml": config.to_yaml(planned.settings),
             "workers": wanted.workers,
             "memory": planned.memory or 0,
@@ -352,7 +352,7 @@ class Runs:
         score, spark = row.score, row.spark or []
         if records is not None:
             spark = records.spark()
-            score = {"name": "validation score", "value": spark[-1]} if spark else None
+            score = {"name": records.score_name(), "value": spark[-1]} if spark else None
         has_ended = state in ("stopped", "succeeded", "failed")
         return RunBody(
             id=row.id,

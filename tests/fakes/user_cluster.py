@@ -58,9 +58,10 @@ class Node(Kubelet):
 
     def _step(self):
         super()._step()
-        if self._synced != self.store.version:
+        standing = (self.store.version, len(self.store.objects))
+        if standing != self._synced:
             self._controllers.sync()
-            self._synced = self.store.version
+            self._synced = standing
 
     def _inside(self, pod, argv):
         namespace = pod["metadata"]["namespace"]

@@ -7,7 +7,7 @@ import pytest
 
 from citeflow import files
 from citeflow.paths import RunPaths
-from citeflow.platform.events import Cursor
+from citeflow.platform.events import AT_A_TIME, Cursor
 from citeflow.platform.records import Records
 from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog
@@ -120,6 +120,39 @@ def test_live_stream_tells_of_each_change(platform, finished_run):
     assert [data["n"] for _, kind, data in seen if kind == "log"] == [1, 2]
     ids = [event_id for event_id, _, _ in seen if event_id]
     assert len(ids) == len(set(ids))
+
+
+def test_each_of_many_streams_gets_all_of_a_run(platform):
+    import asyncio
+
+    from citeflow.platform.accounts import Account
+
+    run = platform.submit("ann")
+    platform.tick()
+
+    def change():
+        platform.backend.logs[run["id"]] = LOG[:2]
+        platform.backend.end(run["id"], "stopped")
+        platform.tick()
+
+    async def watch(feeds):
+        account = Account(name="ann", role="user", size="M")
+        row = platform.services.runs.row(account, run["id"])
+        texts = [text async for text in feeds.stream(account, row, Cursor(), lambda: True)]
+        return events("".join(texts))
+
+    async def watch_all():
+        feeds = type(platform.services.feeds)(platform.services.runs, every_s=0.01)
+        watching = [asyncio.create_task(watch(feeds)) for _ in range(2 * AT_A_TIME + 5)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(change)
+        found = await asyncio.gather(*watching)
+        feeds.close()
+        return found
+
+    for seen in asyncio.run(asyncio.wait_for(watch_all(), 60)):
+        assert [data["n"] for _, kind, data in seen if kind == "log"] == [1, 2]
+        assert [data["state"] for _, kind, data in seen if kind == "run"][-1] == "stopped"
 
 
 def test_stream_ends_where_the_session_has(platform):

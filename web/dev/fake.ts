@@ -121,7 +121,7 @@ const ROUTES: Record<string, Handler> = {
     const version = versions.find((each) => each.version === body.version)!;
     const holder = versions.find((each) => each.aliases.includes(alias));
     if (!body.force && holder && (holder.score ?? 0) > (version.score ?? 0)) {
-      const figures = `${version.score?.toFixed(4)}, ${holder.score?.toFixed(4)}`;
+      const figures = `${version.score?.toFixed(4)} against ${holder.score?.toFixed(4)}`;
       const than = `no better than the champion, version ${holder.version}`;
       const detail = `version ${version.version} is ${than}: test MRR ${figures}`;
       throw new Refusal(409, detail, { hint: "force promotes it all the same" });

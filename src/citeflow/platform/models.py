@@ -157,12 +157,10 @@ class Models:
                 try:
                     check_better(wanted, current, PROTOCOL)
                 except DataError as error:
-                    said = f"{error.what}: {error.value}"
-                    said = said.replace(f"models:/{model}/{number}", f"version {number}")
                     raise ProblemError(
                         HTTPStatus.CONFLICT,
-                        said.replace(f"{PROTOCOL} MRR", "test MRR"),
-                        hint="force promotes it all the same",
+                        _refusal(error, model, number),
+                        hint="compare both runs; force promotes it all the same",
                     ) from None
             _set_alias(connection, account.name, model, alias, number)
 
@@ -335,6 +333,13 @@ def make_index(run: RunPaths) -> None:
     if done.returncode:
         errors = re.findall(r"^error: (.+)$", done.stderr, re.MULTILINE)
         raise CiteflowError(errors[-1] if errors else "no index", run.name)
+
+
+def _refusal(error: DataError, model: str, number: int) -> str:
+    """Say in words of the page why a version cannot be the champion."""
+    what = error.what.replace(f"models:/{model}/{number}", f"version {number}")
+    own, _, best = str(error.value).replace(f"{PROTOCOL} MRR", "test MRR").rpartition(", ")
+    return f"{what}: {own} against {best}"
 
 
 def _row(connection: Connection, user: str, model: str, number: int) -> TableRow:

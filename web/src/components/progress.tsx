@@ -63,6 +63,7 @@ function Doing({ progress }: { progress: NonNullable<Run["progress"]> }) {
 export function doingOf({ stage, doing, step = null, steps = null }: NonNullable<Run["progress"]>) {
   const name = nameOf(stage);
   const of = steps === null ? "" : ` of ${whole(steps)}`;
+  if (doing === "done") return `${name} is done; the next stage begins`;
   if (step === null) return doing ? `${name}: ${doing}` : name;
   const counted = `${whole(step)}${of}`;
   return stage === "train" ? `${name}: step ${counted}` : `${name}: ${doing}, ${counted}`;

@@ -24,7 +24,7 @@ export function ModelsPage() {
   return (
     <Page
       title="Models"
-      headline="Each training of citations that succeeds makes a version of the model of its data. Promote the one that others shall rely on; deploy one to have it answer."
+      headline="Each training of citations that succeeds makes a version of the model of its data. Promote the one that others shall rely on; deploy one to have it answer. The candidate is the newest."
     >
       <Loaded query={models} what="the models">
         {(all) =>
@@ -125,6 +125,7 @@ function DeploymentLine({ model }: { model: Model }) {
 
 /** Write how fast a deployment answers; the figures are seconds. */
 function speed({ state, p50, p99 }: Deployment): string {
+  if (state === "preparing") return "Its index is being made.";
   if (state !== "ready") return "";
   if (p50 === null || p99 === null) return "It was asked nothing yet.";
   return `Answers in ${short(1000 * p50)} ms, 99 of 100 within ${short(1000 * p99)} ms.`;

@@ -28,13 +28,15 @@ export async function makeStage(url = ""): Promise<Stage> {
   if (url) return stageOf(url, () => Promise.resolve());
   const server = await preview({ preview: { port: 0, host: "127.0.0.1" }, logLevel: "error" });
   const base = server.resolvedUrls!.local[0]!.replace(/\/$/, "");
-  const prepare = async (page: Page, world: string) => {
-    await page.request.get(`/dev/${world}`);
-    if (world === "populated") {
-      await page.request.post("/api/v1/session", { data: { name: "ada", password: "citations" } });
-    }
-  };
-  return stageOf(base, prepare, () => closed(server));
+  return stageOf(base, enter, () => closed(server));
+}
+
+/** Let the server of dev/ begin anew, and log in where it has users. */
+async function enter(page: Page, world: string): Promise<void> {
+  await page.request.get(`/dev/${world}`);
+  if (world === "populated") {
+    await page.request.post("/api/v1/session", { data: { name: "ada", password: "citations" } });
+  }
 }
 
 async function stageOf(

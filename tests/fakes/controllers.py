@@ -25,7 +25,7 @@ class Controllers:
         self.kube = kube
         self.binds = True
         self.starts = True
-        """Whether pods of Jobs find a node."""
+        """Whether pods of Jobs start by themselves; else a kubelet starts and ends them."""
         self._lock = threading.RLock()
         kube.on_request(self._on_request)
 
@@ -94,14 +94,22 @@ class Controllers:
         alive = [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
         if job["spec"].get("suspend"):
             for pod in alive:
-                self.kube.remove("pods", namespace, pod["metadata"]["name"])
+                self._delete(pod)
             if not is_true(job, "Suspended"):
                 self._set(job, "jobs", {"status": {"startTime": None}})
                 self._condition(job, "Suspended")
         elif job["spec"]["activeDeadlineSeconds"] <= 1:
             for pod in alive:
-                self.end_pod(pod, 143)
-            self._condition(job, "Failed", "DeadlineExceeded")
+                if self.starts:
+                    self.end_pod(pod, 143)
+                else:
+                    self._delete(pod)
+            if self.starts or not alive:
+                self._condition(job, "Failed", "DeadlineExceeded")
+        elif end := outcome(job, pods):
+            if end[0] == "Complete":
+                self._set(job, "jobs", {"status": {"completionTime": timestamp()}})
+            self._condition(job, *end)
         elif not alive:
             template = job["spec"]["template"]
             labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": name}
@@ -115,6 +123,12 @@ class Controllers:
                 self.start_pod(made)
                 if template["spec"]["containers"][0].get("command", [""])[0] == "mkdir":
                     self.finish(job, 0)  # at once
+
+    def _delete(self, pod):
+        """Delete a pod as a controller does: its container gets time to end."""
+        meta = pod["metadata"]
+        with contextlib.suppress(ApiError):
+            self.kube.store.delete_pod(("pods", meta["namespace"], meta["name"]))
 
     def start_pod(self, pod):
         self._pod(pod, RUNNING, {"running": {"startedAt": timestamp()}})
@@ -162,6 +176,24 @@ class Controllers:
     def _set(self, thing, plural, change):
         meta = thing["metadata"]
         self.kube.patch(plural, meta.get("namespace", ""), meta["name"], change)
+
+
+def outcome(job, pods):
+    """Return the condition that ends a Job, and its reason; None while it goes on."""
+    failures = 0
+    rules = job["spec"].get("podFailurePolicy", {}).get("rules", ())
+    retried = [rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule]
+    for pod in pods:
+        if pod["status"]["phase"] == "Succeeded":
+            return "Complete", ""
+        if pod["status"]["phase"] == "Failed":
+            code = container_status(pod)["state"]["terminated"]["exitCode"]
+            if any(code not in codes for codes in retried):
+                return "Failed", "PodFailurePolicy"
+            failures += 1
+    if failures > job["spec"].get("backoffLimit", 6):
+        return "Failed", "BackoffLimitExceeded"
+    return None
 
 
 def ended(job):

@@ -62,6 +62,8 @@ class TrainingOperator:
         self.grace = grace
         self.cleans_all = cleans_all
         """Whether a job that reached its limits loses all its pods, as up to v1.9.3."""
+        self.pause = 0.02
+        """Longest seconds between two looks."""
         self.places = float("inf")
         """How many pods find a node."""
         self.refusal = ""
@@ -99,7 +101,7 @@ class TrainingOperator:
                 self._step()
                 with self.store.changed:
                     if not self._closing:
-                        self.store.changed.wait(0.02)
+                        self.store.changed.wait(self.pause)
         except Exception as error:
             self._error = error
 
@@ -353,6 +355,7 @@ class TrainingOperator:
             return
         if self.real:
             argv, environment = command_of(pod, lambda text: localized(text, container))
+            argv = self._inside(pod, argv)
             container.process = Process(argv, {**environment, **self._given(pod)}, container.uid)
         elif self.script:
             container.steps = iter(self.script(pod))
@@ -360,6 +363,10 @@ class TrainingOperator:
     def _given(self, pod):
         """Return what the environment of a container has besides that of its pod's spec."""
         return {}
+
+    def _inside(self, pod, argv):
+        """Return the command that runs a container's in its place."""
+        return argv
 
     def finish(self, name, exit_code, reason="", message=""):
         """End a container; it starts again where its restart policy says so."""

@@ -7,7 +7,7 @@ import pytest
 
 from citeflow import files
 from citeflow.paths import RunPaths
-from citeflow.platform.events import Cursor
+from citeflow.platform.events import AT_A_TIME, Cursor
 from citeflow.platform.records import Records
 from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog
@@ -122,6 +122,39 @@ def test_live_stream_tells_of_each_change(platform, finished_run):
     assert len(ids) == len(set(ids))
 
 
+def test_each_of_many_streams_gets_all_of_a_run(platform):
+    import asyncio
+
+    from citeflow.platform.accounts import Account
+
+    run = platform.submit("ann")
+    platform.tick()
+
+    def change():
+        platform.backend.logs[run["id"]] = LOG[:2]
+        platform.backend.end(run["id"], "stopped")
+        platform.tick()
+
+    async def watch(feeds):
+        account = Account(name="ann", role="user", size="M")
+        row = platform.services.runs.row(account, run["id"])
+        texts = [text async for text in feeds.stream(account, row, Cursor(), lambda: True)]
+        return events("".join(texts))
+
+    async def watch_all():
+        feeds = type(platform.services.feeds)(platform.services.runs, every_s=0.01)
+        watching = [asyncio.create_task(watch(feeds)) for _ in range(2 * AT_A_TIME + 5)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(change)
+        found = await asyncio.gather(*watching)
+        feeds.close()
+        return found
+
+    for seen in asyncio.run(asyncio.wait_for(watch_all(), 60)):
+        assert [data["n"] for _, kind, data in seen if kind == "log"] == [1, 2]
+        assert [data["state"] for _, kind, data in seen if kind == "run"][-1] == "stopped"
+
+
 def test_stream_ends_where_the_session_has(platform):
     import asyncio
 
@@ -188,3 +221,21 @@ def test_progress_is_read_from_the_log(tmp_path):
     lines.append("12:01:09 evaluate ranking seconds=60 done=10 of=40 left=1 h 02 min")
     records.update()
     assert (records.progress.fraction, records.progress.seconds_left) == (0.25, 3_720)
+
+
+def test_progress_without_counts_says_what_is_done_and_for_how_long(tmp_path):
+    lines = ["23:59:50 preprocess reading path=/data/raw"]
+    records = Records(RunPaths(tmp_path, "first"), lambda after: lines[after:])
+
+    def progress_after(line):
+        lines.append(line)
+        records.update()
+        progress = records.progress
+        return progress.doing, progress.seconds, progress.step, progress.fraction
+
+    finding = "00:00:10 preprocess finding similar papers seconds=5 done=40 of=80 left=5 s"
+    assert progress_after(finding) == ("finding similar papers", 20, 40, 0.5)
+    at_work = "00:00:12 preprocess at work seconds=22"
+    assert progress_after(at_work) == ("finding similar papers", 22, 40, 0.5)
+    assert progress_after("00:00:15 preprocess ordered") == ("ordered", 25, None, None)
+    assert progress_after("00:01:00 evaluate embedding the papers seconds=6")[1] == 0

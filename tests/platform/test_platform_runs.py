@@ -269,7 +269,9 @@ def test_champion_moves_to_a_better_version_only(platform, succeed):
     refused = client.put(champion, json={"version": 2})  # it is as good
     score = f"{model['versions'][0]['score']:.4f}"
     assert refused.status_code == 409
-    assert refused.json()["detail"].count(score) == 2
+    detail = refused.json()["detail"]
+    assert detail.startswith("version 2 is no better than the champion, version 1: test MRR")
+    assert detail.count(score) == 2
     forced = client.put(champion, json={"version": 2, "force": True}).json()
     assert forced["versions"][0]["aliases"] == ["candidate", "champion"]
     run = forced["versions"][0]["run"]
@@ -282,6 +284,10 @@ def test_try_it_answers_with_reasons(platform, succeed, trained):
     succeed(platform, platform.submit("ann"))
     found = client.get(f"{API}/try/synthetic/papers?words=on p300").json()["papers"]
     assert found[0]["id"] == "p300"
+    examples = client.get(f"{API}/try/synthetic/papers").json()["papers"]
+    years = [each["year"] for each in examples]
+    assert len(years) == 5
+    assert years == sorted(years, reverse=True)
     body = {"paper": "p300", "top": 3}
     answer = client.post(f"{API}/try/synthetic/citations", json=body).json()
     assert len(answer["answers"]) == 3

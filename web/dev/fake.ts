@@ -101,8 +101,9 @@ const ROUTES: Record<string, Handler> = {
   "POST /uploads": ({ world, query, bytes }) => {
     const name = query.get("name")!;
     if (name.endsWith(".exe")) {
-      const hint = "a zip, a tar, or a file of a format that docs/data.md lists";
-      throw new Refusal(422, `not a data set: ${name}: a program`, { hint });
+      const hint = "it reads OpenAlex works, GraphML, or a zip of tables";
+      const detail = `${name} is no dataset that citeflow knows: it begins with b'MZ'`;
+      throw new Refusal(422, detail, { hint });
     }
     const made = uploadOf(name, bytes, world.uploads.length);
     if (query.get("kind") === "model" && made.kind === "dataset") {
@@ -126,9 +127,9 @@ const ROUTES: Record<string, Handler> = {
     const holder = versions.find((each) => each.aliases.includes(alias));
     if (!body.force && holder && (holder.score ?? 0) > (version.score ?? 0)) {
       const figures = `${version.score?.toFixed(4)} against ${holder.score?.toFixed(4)}`;
-      throw new Refusal(409, `worse than ${alias}: ${figures} test MRR`, {
-        hint: "compare both runs; an alias moves to a version that is better",
-      });
+      const than = `no better than the champion, version ${holder.version}`;
+      const detail = `version ${version.version} is ${than}: test MRR ${figures}`;
+      throw new Refusal(409, detail, { hint: "force promotes it all the same" });
     }
     for (const each of versions) each.aliases = each.aliases.filter((one) => one !== alias);
     version.aliases.push(alias);
@@ -151,7 +152,9 @@ const ROUTES: Record<string, Handler> = {
   "GET /try/*/papers": ({ query }) => ({ papers: papersOf(query.get("words") ?? "") }),
   "POST /try/*/citations": ({ world, body }, name) => ({
     version: answering(modelOf(world, name))!.version,
-    notes: body.paper ? [] : ["a new paper: no reference of it is known to the graph"],
+    notes: body.paper
+      ? []
+      : ["no references: the model is out of its depth, it has text and popularity alone"],
     answers: TITLES.map((title, index) => ({
       id: 4210 + index,
       title,

@@ -74,7 +74,8 @@ export class FakeRun {
 
   private begin(): void {
     this.run.started ??= this.now();
-    this.change({ state: "running", queue_position: null, detail: "" });
+    const progress = { stage: "preprocess", doing: "finding similar papers", seconds: 5 };
+    this.change({ state: "running", queue_position: null, detail: "", progress });
     this.log(null, `run ${this.run.name} of ${this.run.dataset}`);
     this.log(null, "preprocess: 20,000 papers, 198,310 citations");
   }
@@ -107,6 +108,8 @@ export class FakeRun {
     this.add("resources", this.resources(seconds, noise));
     const progress = {
       stage: "train",
+      doing: "training",
+      seconds,
       step,
       steps: total * STEPS_A_TICK,
       fraction: share,

@@ -259,13 +259,25 @@ const LIMITS = {
   choices: [],
 };
 
+const PRESETS: Form["presets"] = [
+  {
+    name: "seed",
+    help: "The student model, to compare with.",
+    settings: { "model.hidden_channels": 256, "train.loss": "bce" },
+  },
+  { name: "board", help: "For the leaderboard.", settings: { "train.epochs": 50 } },
+];
+
 export function formOf(task: Task): Form {
   const isCitation = task === "citation";
   return {
     task,
     max_workers: 4,
     code_problem: isCitation ? "" : "bubblewrap is not installed",
-    presets: isCitation ? ["default", "seed", "board"] : ["default"],
+    presets: [
+      { name: "default", help: "What is best for most data.", settings: {} },
+      ...(isCitation ? PRESETS : []),
+    ],
     datasets: isCitation
       ? [
           {
@@ -363,6 +375,17 @@ export function formOf(task: Task): Form {
         default: 2,
         minimum: 0,
         maximum: 10,
+        advanced: false,
+      },
+      {
+        ...LIMITS,
+        name: "synthetic.num_papers",
+        label: "Number of papers",
+        help: "Number of papers; ogbl-citation2 has 2,927,963.",
+        group: "synthetic",
+        type: "integer",
+        default: 20000,
+        minimum: 100,
         advanced: false,
       },
       {

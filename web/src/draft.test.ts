@@ -1,7 +1,15 @@
 import { expect, test } from "vitest";
 
 import type { Field, Form, Run, Upload } from "./api/types";
-import { draftOf, emptyDraft, limits, nameProblem, submissionOf } from "./draft";
+import {
+  draftOf,
+  emptyDraft,
+  limits,
+  nameProblem,
+  submissionOf,
+  withPreset,
+  withStart,
+} from "./draft";
 
 const field = (name: string, part: Partial<Field>): Field => ({
   name,
@@ -111,3 +119,28 @@ test.each([
   [{ exclusive_minimum: 0, maximum: null }, "over 0"],
   [{}, ""],
 ])("limits of %j are %s", (part, words) => expect(limits(field("a", part))).toBe(words));
+
+test("a form begins with a small graph and a minute, which are sent", () => {
+  const fields = [
+    field("train.minutes", { group: "train" }),
+    field("synthetic.num_papers", { group: "synthetic", default: 20_000 }),
+  ];
+  const form = { ...FORM, fields };
+  const draft = emptyDraft("citation");
+  const small = { "train.minutes": 1, "synthetic.num_papers": 5000 };
+  expect(submissionOf(draft, form)?.settings).toEqual(small);
+  expect(withStart(form, draft.start).fields.map((each) => each.default)).toEqual(["1", "5000"]);
+  const upload = { ...draft, source: "upload" as const, upload: "u1" };
+  expect(submissionOf(upload, form)?.settings).toEqual({ "train.minutes": 1 });
+});
+
+test("a preset changes the defaults, so that only what differs from it is sent", () => {
+  const presets = [{ name: "fast", help: "", settings: { "train.lr": 0.1 } }];
+  const form = withPreset({ ...FORM, presets }, "fast");
+  expect(form.fields[0]?.default).toBe(0.1);
+  const draft = { ...emptyDraft("citation"), preset: "fast", entered: { "train.lr": "0.01" } };
+  expect(submissionOf(draft, form)).toMatchObject({
+    preset: "fast",
+    settings: { "train.lr": 0.01 },
+  });
+});

@@ -8,6 +8,12 @@ export const MINUTES = "train.minutes";
 /** Settings that name a file of a model of one's own. */
 export const OWN = ["model.weights", "model.code"];
 
+/** What a form begins with instead of the defaults: a first training is over in minutes. */
+const START: Record<Task, Draft["start"]> = {
+  citation: { [MINUTES]: "1", "synthetic.num_papers": "5000" },
+  images: { [MINUTES]: "1" },
+};
+
 /** Begins the name of what was uploaded; its id follows. */
 const UPLOADED = "upload:";
 
@@ -30,7 +36,9 @@ export interface Draft {
   code: string;
   preset: string;
   workers: number;
-  /** What was entered, by the name of the setting; a setting without an entry has its default. */
+  /** What the settings begin with instead of their defaults. */
+  start: Record<string, string>;
+  /** What was entered, by the name of the setting; a setting without an entry begins as it is. */
   entered: Record<string, string | boolean>;
 }
 
@@ -48,13 +56,14 @@ export function emptyDraft(task: Task): Draft {
     code: "",
     preset: "",
     workers: 1,
+    start: START[task],
     entered: {},
   };
 }
 
 /** Fill in what a run was made with, to train again; a run names an upload by the file's name. */
 export function draftOf(run: Run, uploads: Upload[]): Draft {
-  const draft = { ...emptyDraft(run.task), workers: run.workers };
+  const draft: Draft = { ...emptyDraft(run.task), workers: run.workers, start: {} };
   const others = Object.entries(run.settings).filter(([name]) => !OWN.includes(name));
   draft.entered = Object.fromEntries(others.map(([name, value]) => [name, enteredAs(value)]));
   for (const own of ["weights", "code"] as const) {
@@ -71,6 +80,25 @@ export function draftOf(run: Run, uploads: Upload[]): Draft {
 
 const enteredAs = (value: Value) => (typeof value === "boolean" ? value : String(value ?? ""));
 
+/** Return a form whose defaults are those of a preset. */
+export function withPreset(form: Form, name: string): Form {
+  const settings = form.presets.find((each) => each.name === name)?.settings ?? {};
+  const fields = form.fields.map((field) => ({
+    ...field,
+    default: settings[field.name] ?? field.default,
+  }));
+  return { ...form, fields };
+}
+
+/** Return a form as it is shown: its settings begin with some values instead of their defaults. */
+export function withStart(form: Form, start: Draft["start"]): Form {
+  const fields = form.fields.map((field) => ({
+    ...field,
+    default: start[field.name] ?? field.default,
+  }));
+  return { ...form, fields };
+}
+
 /** Return what is sent, or null while data or model are missing; a wrong name is left out. */
 export function submissionOf(draft: Draft, form: Form): Submission | null {
   const dataset = datasetOf(draft, form);
@@ -80,7 +108,7 @@ export function submissionOf(draft: Draft, form: Form): Submission | null {
     task: draft.task,
     dataset,
     workers: draft.workers,
-    settings: settingsOf(draft.entered, form.fields),
+    settings: settingsOf({ ...draft.start, ...draft.entered }, fieldsFor(form, dataset)),
   };
   if (draft.own) submission.settings[`model.${draft.own}`] = UPLOADED + own;
   const name = draft.name.trim();
@@ -104,6 +132,12 @@ export function datasetOf(draft: Draft, form: Form): string {
   if (draft.source === "upload") return draft.upload && UPLOADED + draft.upload;
   if (draft.source === "url") return draft.url.trim();
   return draft.named || (form.datasets[0]?.name ?? "");
+}
+
+/** Return the fields without those that describe another dataset, which is made on the spot. */
+export function fieldsFor(form: Form, dataset: string): Field[] {
+  const others = new Set(form.datasets.map(({ name }) => name).filter((name) => name !== dataset));
+  return form.fields.filter(({ group }) => !others.has(group));
 }
 
 /** Return the settings that differ from their defaults. */

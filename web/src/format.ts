@@ -102,3 +102,13 @@ export function sentence(text: string): string {
 export function figureName(name: string): string {
   return name.replaceAll("_", " ").replace(/\b(mrr|auc)\b/g, (word) => word.toUpperCase());
 }
+
+const SCORES: [string, string][] = [
+  ["mrr", "1 is the best: what was left out always comes first"],
+  ["accuracy", "share that it tells right"],
+];
+
+/** Say what a score means; nothing of one that is not known here. */
+export function scoreHelp(name: string): string {
+  return SCORES.find(([end]) => name.toLowerCase().endsWith(end))?.[1] ?? "";
+}

@@ -1,4 +1,4 @@
-/** Chromium on the built page, which the fake server hands out with the real one's policy. */
+/** Chromium on the built page, which the fake server hands out with the real one's policy, or a real. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -23,16 +23,38 @@ interface Options {
   scheme?: "light" | "dark";
 }
 
-export async function makeStage(): Promise<Stage> {
+/** @param url of a server that runs; without one, that of dev/ is started. */
+export async function makeStage(url = ""): Promise<Stage> {
+  if (url) return stageOf(url, () => Promise.resolve());
   const server = await preview({ preview: { port: 0, host: "127.0.0.1" }, logLevel: "error" });
   const base = server.resolvedUrls!.local[0]!.replace(/\/$/, "");
+  return stageOf(base, enter, () => closed(server));
+}
+
+/** Let the server of dev/ begin anew, and log in where it has users. */
+async function enter(page: Page, world: string): Promise<void> {
+  await page.request.get(`/dev/${world}`);
+  if (world === "populated") {
+    await page.request.post("/api/v1/session", { data: { name: "ada", password: "citations" } });
+  }
+}
+
+async function stageOf(
+  base: string,
+  prepare: (page: Page, world: string) => Promise<void>,
+  end = () => Promise.resolve(),
+): Promise<Stage> {
   const browser = await launch();
   return {
     base,
-    open: (world, options = {}) => open(browser, base, world, options),
+    open: async (world, options = {}) => {
+      const page = await open(browser, base, options);
+      await prepare(page, world);
+      return page;
+    },
     close: async () => {
       await browser.close();
-      await closed(server);
+      await end();
     },
   };
 }
@@ -52,7 +74,6 @@ async function closed(server: PreviewServer): Promise<void> {
 async function open(
   browser: Browser,
   base: string,
-  world: string,
   { width = 1280, height = 900, scheme = "light" }: Options,
 ): Promise<Page> {
   const context = await browser.newContext({
@@ -63,10 +84,6 @@ async function open(
   });
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
-  await page.request.get(`/dev/${world}`);
-  if (world === "populated") {
-    await page.request.post("/api/v1/session", { data: { name: "ada", password: "citations" } });
-  }
   return page;
 }
 

@@ -1,5 +1,6 @@
 /** Each page by axe, in light and dark, wide and narrow; by keyboard; and where something fails. */
 
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { complaints, expectAccessible, makeStage, type Stage } from "./browser";
@@ -78,7 +79,7 @@ test("a wrong password is told, and a right one leads to where one wanted to", a
   await page.getByRole("heading", { level: 1, name: "Models" }).waitFor();
 });
 
-test("the keyboard reaches the content first, and a dialog gives the focus back", async () => {
+test("the keyboard reaches the content first", async () => {
   const page = await stage.open("populated");
   await page.goto("/environment");
   await page.getByRole("button", { name: "Remove" }).waitFor();
@@ -88,13 +89,123 @@ test("the keyboard reaches the content first, and a dialog gives the focus back"
   );
   await page.keyboard.press("Enter");
   expect(await page.evaluate(() => document.activeElement?.id)).toBe("content");
-  const remove = page.getByRole("button", { name: "Remove" });
-  await remove.press("Enter");
+});
+
+const DIALOGS = [
+  ["/environment", "Remove"],
+  ["/runs/r0001", "Delete"],
+  ["/models", "Promote version 2"],
+  ["/models", "Take down"],
+  ["/admin", "Add a user"],
+] as const;
+
+describe.each(VIEWS)("in $scheme at $width px", (view) => {
+  test.each(DIALOGS)(
+    "the dialog of %s behind %s satisfies axe, keeps the focus and gives it back",
+    async (path, name) => {
+      const page = await stage.open("populated", view);
+      await page.goto(path);
+      const opener = page.getByRole("button", { name }).first();
+      await opener.press("Enter");
+      await page.getByRole("dialog").waitFor();
+      await expectAccessible(page);
+      for (let times = 0; times < 8; times++) {
+        await page.keyboard.press("Tab");
+        expect(await page.evaluate(isOutsideOfDialog)).toBe(false);
+      }
+      await page.keyboard.press("Escape");
+      await page.getByRole("dialog").waitFor({ state: "detached" });
+      expect(await opener.evaluate((element) => element === document.activeElement)).toBe(true);
+    },
+  );
+});
+
+/** Tell whether something of the page behind a dialog has the focus; the browser's own may. */
+function isOutsideOfDialog(): boolean {
+  const at = document.activeElement;
+  return at !== null && at !== document.body && !document.querySelector("dialog")?.contains(at);
+}
+
+test("the keyboard alone does the story, and what has the focus is seen", async () => {
+  const page = await stage.open("empty");
+  await page.goto("/setup?token=first");
+  await reach(page, "textbox", "Name");
+  await page.keyboard.type("ada");
+  await reach(page, "textbox", "New password");
+  await page.keyboard.type("a few good words");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Environment" }).waitFor();
+  await reach(page, "radio", /Small/);
+  await page.keyboard.press("ArrowDown");
+  await reach(page, "button", "Take size M");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "New training" }).waitFor();
+  await reach(page, "button", "Start the training");
+  await page.keyboard.press("Enter");
+  await page.getByText("Running", { exact: true }).waitFor();
+  await reach(page, "button", "Cancel");
+  await page.keyboard.press("Enter");
+  await page.getByText("Stopped").waitFor();
+  await reach(page, "button", "Resume");
+  await page.keyboard.press("Enter");
+  await page.getByText("Running", { exact: true }).waitFor();
+  await page.request.get("/dev/finish");
+  await page.getByText("Succeeded").waitFor();
+  await reach(page, "link", "Promote");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Models" }).waitFor();
+  await reach(page, "button", "Promote version 1");
+  await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
+  await reach(page, "button", "Promote");
+  await page.keyboard.press("Enter");
+  await page.getByRole("cell", { name: "champion" }).waitFor();
+  await page.goto("/try");
+  await page.getByText("For example").waitFor();
+  await reach(page, "button", "Black holes as strings");
+  await page.keyboard.press("Enter");
+  await page
+    .getByText(/Cited together with/)
+    .first()
+    .waitFor();
   await expectAccessible(page);
-  await page.keyboard.press("Escape");
-  await page.getByRole("dialog").waitFor({ state: "detached" });
-  expect(await remove.evaluate((element) => element === document.activeElement)).toBe(true);
+});
+
+/** Press Tab until something has the focus, and check that its outline, or its label's, is seen. */
+async function reach(
+  page: Page,
+  role: "button" | "link" | "radio" | "textbox",
+  name: string | RegExp,
+): Promise<void> {
+  const found = page.getByRole(role, { name, exact: true });
+  const wanted = (await page.getByRole("dialog").count())
+    ? page.getByRole("dialog").getByRole(role, { name, exact: true })
+    : found;
+  await wanted.waitFor();
+  for (let times = 0; times < 80; times++) {
+    if (await wanted.evaluate((element) => element === document.activeElement)) break;
+    await page.keyboard.press("Tab");
+  }
+  const isSeen = await wanted.evaluate((element) => {
+    const shown = [element, element.closest("label")].filter((each) => each !== null);
+    const hasFocus = element === document.activeElement;
+    return hasFocus && shown.some((each) => getComputedStyle(each).outlineStyle !== "none");
+  });
+  expect([String(name), isSeen]).toEqual([String(name), true]);
+}
+
+test("the log of a run shows the lines of one rank alone", async () => {
+  const page = await stage.open("populated");
+  const made = await page.request.post("/api/v1/runs", {
+    data: { task: "citation", dataset: "synthetic", workers: 2, settings: { "train.minutes": 1 } },
+  });
+  const { id } = await made.json();
+  await page.request.get("/dev/finish");
+  await page.goto(`/runs/${id}`);
+  await page.getByRole("radio", { name: "rank 1" }).check();
+  const log = await page.getByRole("log").textContent();
+  expect(log).toContain("rank 1:");
+  expect(log).not.toContain("rank 0:");
 });
 
 test("a link moves the focus to the heading of its page", async () => {
@@ -108,6 +219,7 @@ test("a link moves the focus to the heading of its page", async () => {
 test("a setting out of its range is told beside it", async () => {
   const page = await stage.open("populated");
   await page.goto("/new");
+  await page.getByText("Settings", { exact: true }).click();
   await page.getByLabel("Layers").fill("99");
   await page.getByLabel("Layers").and(page.locator("[aria-invalid=true]")).waitFor();
   await page.getByText("model.num_layers is at most 10: 99.").first().waitFor();

@@ -32,6 +32,10 @@ READERS = 4
 
 IsAllowed = Callable[[], bool]
 
+AT_A_TIME = 20
+PAUSE_S = 0.01
+"""Streams that are woken together, and the pause behind them, in which other calls are answered."""
+
 _CURSOR = re.compile(r"(\d{1,9})-(\d{1,9})-(\d{1,9})")
 
 
@@ -65,8 +69,8 @@ class _Feed:
     log: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     resources: list[str] = field(default_factory=list)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    watchers: int = 0
+    watchers: set[asyncio.Event] = field(default_factory=set)
+    """Of each stream, set when there may be more for it."""
     reader: asyncio.Task[None] | None = None
 
 
@@ -162,11 +166,13 @@ class Feeds:
             cursor: what the client has.
             is_allowed: asked now and then whether the session still holds.
         """
-        feed = self._watch(account, row)
+        woken = asyncio.Event()
+        feed = self._watch(account, row, woken)
         version = 0
         yield "retry: 2000\n\n"
         try:
             while not (feed.is_gone or self._is_leaving):
+                woken.clear()
                 parts = list(_news(feed, cursor))
                 if feed.version != version and feed.run:
                     version = feed.version
@@ -176,36 +182,30 @@ class Feeds:
                     continue
                 if feed.has_ended:
                     return
-                if not await self._wait(feed, version, cursor):
+                if not await self._wait(woken):
                     if not await asyncio.to_thread(is_allowed):
                         return
                     yield ": alive\n\n"
         finally:
-            self._leave(row.id, feed)
+            self._leave(row.id, feed, woken)
 
-    async def _wait(self, feed: _Feed, version: int, cursor: Cursor) -> bool:
-        """Wait for something new; return False where nothing came for some time."""
-
-        def is_new() -> bool:
-            is_over = self._is_leaving or feed.is_gone or feed.has_ended
-            return is_over or feed.version != version or _has_news(feed, cursor)
-
+    async def _wait(self, woken: asyncio.Event) -> bool:
+        """Wait to be woken; return False where nothing came for some time."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._alive_s), feed.changed:
-                await feed.changed.wait_for(is_new)
-                return True
+            async with asyncio.timeout(self._alive_s):
+                return await woken.wait()
         return False
 
-    def _watch(self, account: Any, row: Row) -> _Feed:
+    def _watch(self, account: Any, row: Row, woken: asyncio.Event) -> _Feed:
         feed = self._feeds.get(row.id)
         if feed is None or feed.has_ended or feed.is_gone:  # such as before it was resumed
             feed = self._feeds[row.id] = _Feed()
             feed.reader = asyncio.create_task(self._read(account, row.id, feed))
-        feed.watchers += 1
+        feed.watchers.add(woken)
         return feed
 
-    def _leave(self, run_id: str, feed: _Feed) -> None:
-        feed.watchers -= 1
+    def _leave(self, run_id: str, feed: _Feed, woken: asyncio.Event) -> None:
+        feed.watchers.discard(woken)
         if feed.watchers:
             return
         if feed.reader is not None:
@@ -216,17 +216,20 @@ class Feeds:
     async def _read(self, account: Any, run_id: str, feed: _Feed) -> None:
         loop = asyncio.get_running_loop()
         while not (feed.has_ended or feed.is_gone):
+            is_new = False
             try:
-                await loop.run_in_executor(self._pool, self._look, account, run_id, feed)
+                is_new = await loop.run_in_executor(self._pool, self._look, account, run_id, feed)
             except NotFoundError:  # the run was deleted
                 feed.is_gone = True
             except Exception as error:  # such as a cluster that is away: the next look may do
                 log("platform", "could not read a run", run=run_id, because=repr(error))
-            async with feed.changed:
-                feed.changed.notify_all()
+            if is_new or feed.is_gone or self._is_leaving:
+                await _wake(feed)
             await asyncio.sleep(self._every_s)
 
-    def _look(self, account: Any, run_id: str, feed: _Feed) -> None:
+    def _look(self, account: Any, run_id: str, feed: _Feed) -> bool:
+        """Read what is new of a run; return whether anything is."""
+        before = _standing(feed)
         row = self._runs.row(account, run_id)
         body = self._runs.get(account, run_id)
         records = self._runs.records(row)  # after the state: then an ended run is complete
@@ -238,18 +241,25 @@ class Feeds:
         _extend(feed.metrics, records.metrics)
         _extend(feed.resources, records.resources)
         feed.has_ended = row.phase == ENDED
+        return _standing(feed) != before
+
+
+async def _wake(feed: _Feed) -> None:
+    """Wake all streams of a run, some at a time, as threads wait while the loop is at work."""
+    watchers = list(feed.watchers)
+    for first in range(0, len(watchers), AT_A_TIME):
+        for woken in watchers[first : first + AT_A_TIME]:
+            woken.set()
+        await asyncio.sleep(PAUSE_S)
+
+
+def _standing(feed: _Feed) -> tuple[int | bool, ...]:
+    sizes = (len(feed.log), len(feed.metrics), len(feed.resources))
+    return (feed.version, feed.has_ended, *sizes)
 
 
 def _extend(texts: list[str], items: Sequence[BaseModel]) -> None:
     texts += [item.model_dump_json() for item in items[len(texts) :]]
-
-
-def _has_news(feed: _Feed, cursor: Cursor) -> bool:
-    return (
-        len(feed.log) > cursor.log
-        or len(feed.metrics) > cursor.metrics
-        or len(feed.resources) > cursor.resources
-    )
 
 
 def _news(feed: _Feed, cursor: Cursor) -> list[str]:

@@ -8,7 +8,15 @@ from pydantic.fields import FieldInfo
 from citeflow import own_model
 from citeflow.config import TaskConfig
 from citeflow.errors import ConfigError
-from citeflow.platform.schema import Choice, FormBody, FormField, TaskName, Value
+from citeflow.platform.schema import (
+    Choice,
+    FormBody,
+    FormField,
+    Preset,
+    Submission,
+    TaskName,
+    Value,
+)
 from citeflow.tasks import get_task, load_settings
 
 FIRST = {
@@ -46,6 +54,13 @@ DATASETS = {
 OWN = {f"model.{name}": name for name in own_model.SUFFIXES}
 """Settings that name a file, by which kind of upload they take."""
 
+PRESETS = {
+    "default": "What is best for most data.",
+    "seed": "The student model that citeflow grew out of, to compare with: it scores far lower.",
+    "board": "For ogbl-citation2's leaderboard: five times the epochs, and no dropout.",
+}
+"""Help by preset."""
+
 REFUSED = (*OWN, "sandbox.")
 """Begins of settings that no field of the form has: files, the limits of code."""
 
@@ -78,10 +93,18 @@ def form(task: TaskName, max_workers: int, code_problem: str = "") -> FormBody:
         fields=[*first, *(each for each in fields if each.advanced)],
         datasets=[Choice(name=name, help=DATASETS.get(name, "")) for name in chosen.datasets],
         models=[Choice(name=MODEL, help="citeflow's own model, as the settings describe it.")],
-        presets=list(chosen.presets),
+        presets=[
+            Preset(name=name, help=PRESETS[name], settings=_flat(settings))
+            for name, settings in chosen.presets.items()
+        ],
         max_workers=max_workers,
         code_problem=code_problem,
     )
+
+
+def given_settings(wanted: Submission) -> dict[str, Value]:
+    """Return the settings that a submission gives, those of its preset too."""
+    return {**_flat(get_task(wanted.task).presets[wanted.preset]), **wanted.settings}
 
 
 def read_settings(task: str, preset: str, given: Mapping[str, Value]) -> TaskConfig:
@@ -95,6 +118,16 @@ def read_settings(task: str, preset: str, given: Mapping[str, Value]) -> TaskCon
             hint = "of a model of your own, `upload:ID`" if name in OWN else ""
             raise ConfigError("no setting of a run here", name, hint=hint)
     return load_settings(task, preset=preset, text=_as_yaml(given))
+
+
+def _flat(sections: Mapping[str, Mapping[str, object]]) -> dict[str, Value]:
+    """Return values by full name, such as `train.minutes`."""
+    return {
+        f"{section}.{key}": value
+        for section, settings in sections.items()
+        for key, value in settings.items()
+        if isinstance(value, bool | int | float | str)
+    }
 
 
 def _as_yaml(given: Mapping[str, Value]) -> str:

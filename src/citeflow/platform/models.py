@@ -168,8 +168,8 @@ class Models:
                 except DataError as error:
                     raise ProblemError(
                         HTTPStatus.CONFLICT,
-                        f"{error.what}: {error.value}",
-                        hint="force promotes it all the same",
+                        _refusal(error, model, number),
+                        hint="compare both runs; force promotes it all the same",
                     ) from None
             _set_alias(connection, account.name, model, alias, number)
 
@@ -365,6 +365,13 @@ def _coded(connection: Connection, user: str) -> set[str]:
 def _cannot_answer() -> ProblemError:
     detail = "a model with code of its own cannot be asked: only its training runs the code"
     return ProblemError(HTTPStatus.CONFLICT, detail)
+
+
+def _refusal(error: DataError, model: str, number: int) -> str:
+    """Say in words of the page why a version cannot be the champion."""
+    what = error.what.replace(f"models:/{model}/{number}", f"version {number}")
+    own, _, best = str(error.value).replace(f"{PROTOCOL} MRR", "test MRR").rpartition(", ")
+    return f"{what}: {own} against {best}"
 
 
 def _row(connection: Connection, user: str, model: str, number: int) -> TableRow:

@@ -42,13 +42,19 @@ VALID = "valid/"
 RESOURCES = "resources/"
 GIB = 2**30
 
-_LINE = re.compile(r"\d\d:\d\d:\d\d ([a-z]+)(?:\[rank (\d+)\])? (.*)")
+_LINE = re.compile(r"(\d\d):(\d\d):(\d\d) ([a-z]+)(?:\[rank (\d+)\])? (.*)")
+_WORDS = re.compile(r"[^=]*?(?= \w+=|$)")
 _STEP = re.compile(r"\bstep=([\d,]+)")
 _OF = re.compile(r"\bof=([\d,]+)")
 _DONE = re.compile(r"\bdone=([\d,]+)(%?)")
 _LEFT = re.compile(r"\bleft=(.+)$")
 _TIME = re.compile(r"([\d.]+) (s|min|h)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+AT_WORK = "at work"
+"""Words of a line that says no more than that."""
+
+DAY_S = 86_400
 
 STAGES = ("download", "preprocess", "train", "evaluate", "publish", "index")
 
@@ -73,6 +79,7 @@ class Records:
         self.resources: list[ResourcesEvent] = []
         self.log: list[LogLine] = []
         self.progress: ProgressBody | None = None
+        self._stage_began = 0
 
     def update(self) -> None:
         """Read what is new."""
@@ -94,12 +101,15 @@ class Records:
 
     def spark(self) -> list[float]:
         """Return the scores of the validations; where there are many, some of them."""
-        names = [name for event in self.metrics for name in event.values if _is_score(name)]
-        if not names:
-            return []
-        values = [event.values[names[0]] for event in self.current() if names[0] in event.values]
+        name = self.score_name()
+        values = [event.values[name] for event in self.current() if name in event.values]
         stride = max(1, -(-len(values) // MAX_SPARK))
         return values[::-1][::stride][::-1]
+
+    def score_name(self) -> str:
+        """Return the name of these scores; empty before the first."""
+        names = (name for event in self.metrics for name in event.values if _is_score(name))
+        return next(names, "")
 
     def current(self) -> list[MetricsEvent]:
         """Return the metrics without those that a resumed training has replaced."""
@@ -159,10 +169,19 @@ class Records:
 
     def _add_line(self, text: str) -> None:
         match = _LINE.match(text)
-        rank = int(match[2]) if match and match[2] else None
+        rank = int(match[5]) if match and match[5] else None
         self.log.append(LogLine(rank=rank, n=len(self.log) + 1, line=text))
-        if match and match[1] in STAGES:
-            self.progress = _progress(match[1], match[3], self.progress)
+        if match and match[4] == "run":  # an attempt begins
+            self.progress = None
+        elif match and match[4] in STAGES:
+            self._add_progress(match[4], _second_of_day(*match.groups()[:3]), match[6])
+
+    def _add_progress(self, stage: str, now: int, text: str) -> None:
+        if self.progress is None or self.progress.stage != stage:
+            self.progress = ProgressBody(stage=stage)
+            self._stage_began = now
+        changes = {"seconds": float((now - self._stage_began) % DAY_S)}
+        self.progress = _progress(text, self.progress.model_copy(update=changes))
 
 
 @dataclass(slots=True)
@@ -206,25 +225,40 @@ def _is_score(name: str) -> bool:
     return name in ("validation mrr", "validation accuracy")
 
 
-def _progress(stage: str, text: str, before: ProgressBody | None) -> ProgressBody:
-    """Read how far a stage is from a line of it; what the line does not say stays."""
-    known = before if before is not None and before.stage == stage else ProgressBody(stage=stage)
-    changes: dict[str, object] = {}
+def _progress(text: str, before: ProgressBody) -> ProgressBody:
+    """Read how far a stage is from a line of it.
+
+    What the line does not say stays in a training, and elsewhere while the same is counted.
+    """
+    words = _WORDS.match(text)
+    doing = words[0].strip() if words else ""
+    if doing in ("", AT_WORK):
+        return before
+    changes: dict[str, object] = {"doing": doing}
+    if doing != before.doing and before.stage != "train":
+        changes |= dict.fromkeys(("step", "steps", "fraction", "seconds_left"))
     if match := _STEP.search(text):
         changes["step"] = _int(match[1])
     if match := _OF.search(text):
         changes["steps"] = _int(match[1])
     if match := _DONE.search(text):
-        if match[2]:
-            changes["fraction"] = _int(match[1]) / 100
-        elif steps := changes.get("steps"):
-            changes |= {"step": _int(match[1]), "fraction": _int(match[1]) / int(str(steps))}
+        changes |= _share(_int(match[1]), changes.get("steps"), is_percent=bool(match[2]))
     if match := _LEFT.search(text):
         times = _TIME.findall(match[1])
         changes["seconds_left"] = (
             sum(float(amount) * _SECONDS[unit] for amount, unit in times) if times else None
         )
-    return known.model_copy(update=changes)
+    return before.model_copy(update=changes)
+
+
+def _share(done: int, steps: object, *, is_percent: bool) -> dict[str, object]:
+    if is_percent:
+        return {"fraction": done / 100}
+    return {"step": done, "fraction": done / int(str(steps))} if steps else {}
+
+
+def _second_of_day(hours: str, minutes: str, seconds: str) -> int:
+    return 3600 * int(hours) + 60 * int(minutes) + int(seconds)
 
 
 def _int(text: str) -> int:

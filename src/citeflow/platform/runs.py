@@ -108,7 +108,7 @@ class Runs:
             "dataset": planned.label,
             "model": ", ".join(each.name for each in planned.own.values())[:200] or forms.MODEL,
             "source": planned.source,
-            "settings": wanted.settings,
+            "settings": forms.given_settings(wanted),
             "yaml": config.to_yaml(planned.settings),
             "workers": wanted.workers,
             "memory": planned.memory or 0,
@@ -313,7 +313,7 @@ class Runs:
         score, spark = row.score, row.spark or []
         if records is not None:
             spark = records.spark()
-            score = {"name": "validation score", "value": spark[-1]} if spark else None
+            score = {"name": records.score_name(), "value": spark[-1]} if spark else None
         has_ended = state in ("stopped", "succeeded", "failed")
         return RunBody(
             id=row.id,

@@ -132,6 +132,12 @@ class Choice(BaseModel):
     help: str
 
 
+class Preset(Choice):
+    """Settings under one name, over the defaults."""
+
+    settings: dict[str, Value]
+
+
 class FormBody(BaseModel):
     """Everything that can be chosen for a run."""
 
@@ -139,7 +145,7 @@ class FormBody(BaseModel):
     fields: list[FormField]
     datasets: list[Choice]
     models: list[Choice]
-    presets: list[str]
+    presets: list[Preset]
     max_workers: int
     """By the quota of the user; 1 without an environment."""
     code_problem: str
@@ -188,12 +194,17 @@ class ProgressBody(BaseModel):
     """The progress of a run."""
 
     stage: str
+    doing: str = ""
+    """Newest words of its log."""
+    seconds: float = 0.0
+    """Since the first line of the stage."""
     step: int | None = None
     steps: int | None = None
-    """Null where the end is a time."""
+    """Null where the end is a time, or nothing is counted."""
     fraction: float | None = None
-    """Of the stage, in 0..1."""
+    """Of what is counted, in 0..1."""
     seconds_left: float | None = None
+    """Of what is counted."""
 
 
 class Can(BaseModel):

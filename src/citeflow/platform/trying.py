@@ -41,6 +41,10 @@ TEND_S = 30.0
 LOOK_S = 0.5
 MAX_FOUND = 20
 
+NUM_EXAMPLES = 5
+MOST_LOOKED_AT = 500
+"""Papers that examples are chosen from."""
+
 THREADS = 2
 MAX_WAITING = 8
 
@@ -97,7 +101,7 @@ class TryIt:
                 log("platform", "closes a model that nobody asks", index=folder)
 
     async def papers(self, account: Account, model: str, words: str) -> PaperList:
-        """Find papers by id, or by words of the title.
+        """Find papers by id, or by words of the title; without words, return some to begin with.
 
         Raises:
             NotFoundError: the user has no such model.
@@ -108,7 +112,7 @@ class TryIt:
 
         def find(_: threading.Event) -> PaperList:
             index = self._opened(folder)
-            rows = index.papers.search(words, MAX_FOUND)
+            rows = index.papers.search(words, MAX_FOUND) if words.strip() else _examples(index)
             return PaperList(papers=[_paper(index, each) for each in rows])
 
         return await self._work.run(find)
@@ -168,6 +172,13 @@ class TryIt:
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
             return found.index
+
+
+def _examples(index: "ServingIndex") -> list[int]:
+    """Return some of the newest papers: they are those that most likely lack citations."""
+    num_papers = index.engine.num_papers
+    some = range(0, num_papers, max(1, num_papers // MOST_LOOKED_AT))
+    return sorted(some, key=lambda row: index.engine.date(row) or "", reverse=True)[:NUM_EXAMPLES]
 
 
 def _body(found: Answer, version: int) -> CitationsBody:

@@ -28,8 +28,8 @@ export function address(path: string, words: Words = {}): string {
   return PREFIX + path + (given.length ? `?${query}` : "");
 }
 
-export function get<T>(path: string, words: Words = {}, signal?: AbortSignal): Promise<T> {
-  return call<T>("GET", address(path, words), { signal });
+export function get<T>(path: string, words: Words = {}, more: More = {}): Promise<T> {
+  return call<T>("GET", address(path, words), more);
 }
 
 interface More {

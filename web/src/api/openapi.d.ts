@@ -525,7 +525,7 @@ export interface paths {
         };
         /**
          * Find Papers
-         * @description Find papers of the graph by id, or by words of the title.
+         * @description Find papers of the graph by id or by words of the title, or some to begin with.
          */
         get: operations["find_papers_api_v1_try__model__papers_get"];
         put?: never;
@@ -888,7 +888,7 @@ export interface components {
             /** Models */
             models: components["schemas"]["Choice"][];
             /** Presets */
-            presets: string[];
+            presets: components["schemas"]["Preset"][];
             /** Max Workers */
             max_workers: number;
             /** Code Problem */
@@ -1076,6 +1076,20 @@ export interface components {
             new: string;
         };
         /**
+         * Preset
+         * @description Settings under one name, over the defaults.
+         */
+        Preset: {
+            /** Name */
+            name: string;
+            /** Help */
+            help: string;
+            /** Settings */
+            settings: {
+                [key: string]: boolean | number | string;
+            };
+        };
+        /**
          * PreviewBody
          * @description The run that a submission would start.
          */
@@ -1098,6 +1112,16 @@ export interface components {
         ProgressBody: {
             /** Stage */
             stage: string;
+            /**
+             * Doing
+             * @default
+             */
+            doing: string;
+            /**
+             * Seconds
+             * @default 0
+             */
+            seconds: number;
             /** Step */
             step?: number | null;
             /** Steps */

@@ -14,6 +14,7 @@ import type * as api from "./types";
 
 const RUNS_EVERY_MS = 3000;
 const STATE_EVERY_MS = 5000;
+const INDEX_WAIT_MS = 300_000; // The first question to a model makes its index.
 
 /** The session may end at any call; then the page is that for logging in. */
 const onError = (error: Error) => {
@@ -126,14 +127,16 @@ export const models = queryOptions({
   refetchInterval: STATE_EVERY_MS,
 });
 
+/** The papers that a search finds; without words, some to begin with. */
 export const papers = (model: string, words: string) =>
   queryOptions({
     queryKey: ["papers", model, words],
     queryFn: async ({ signal }) => {
       const path = `/try/${encodeURIComponent(model)}/papers`;
-      return (await get<{ papers: api.Paper[] }>(path, { words }, signal)).papers;
+      const more = { signal, wait: INDEX_WAIT_MS };
+      return (await get<{ papers: api.Paper[] }>(path, { words }, more)).papers;
     },
-    enabled: words !== "",
+    staleTime: words ? 0 : Infinity,
     placeholderData: keepPreviousData,
   });
 

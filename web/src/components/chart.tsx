@@ -16,6 +16,8 @@ export interface Series {
 
 interface Props {
   title: string;
+  /** What the quantity is, in a sentence. */
+  help?: string;
   /** What x is, as "step". */
   along: string;
   series: Series[];
@@ -34,6 +36,7 @@ interface Props {
 /** Curves of one quantity. What the pointer is at, else the last values, stand in the legend. */
 export function Chart({
   title,
+  help,
   along,
   series,
   format,
@@ -94,6 +97,7 @@ export function Chart({
           {!isEmpty && <li className="at">{`${along} ${formatX(xAt(data, at))}`}</li>}
         </ul>
       </figcaption>
+      {help && <p className="chart-help">{help}</p>}
       {isEmpty ? (
         <p className="remark">{empty}</p>
       ) : (

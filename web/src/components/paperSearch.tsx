@@ -22,6 +22,7 @@ export function PaperSearch({
   const words = useDelayed(text.trim(), PAUSE_MS);
   const found = useQuery(queries.papers(model, words));
   const papers = words ? (found.data ?? []) : [];
+  const examples = words ? [] : (found.data ?? []);
   const isShown = isOpen && papers.length > 0;
 
   const choose = (paper: Paper) => {
@@ -45,6 +46,7 @@ export function PaperSearch({
     }
   };
   const said = () => {
+    if (found.isFetching && !found.data) return words ? "" : "Making the model ready…";
     if (!words || found.isFetching) return "";
     return papers.length ? `${papers.length} found` : `No paper found for “${words}”`;
   };
@@ -95,7 +97,22 @@ export function PaperSearch({
       <p className="remark" role="status">
         {said()}
       </p>
-      <ProblemNote error={found.error} />
+      {examples.length > 0 && (
+        <div className="examples">
+          <span className="remark">For example</span>
+          {examples.map((paper) => (
+            <button
+              key={paper.id}
+              type="button"
+              className="plain small"
+              onClick={() => choose(paper)}
+            >
+              {paper.title || paper.id}
+            </button>
+          ))}
+        </div>
+      )}
+      <ProblemNote error={found.error} again={() => found.refetch()} />
     </div>
   );
 }

@@ -1,3 +1,4 @@
+import { useQuery } from "@tanstack/react-query";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { Link, useNavigate } from "react-router";
@@ -12,8 +13,8 @@ import {
   count,
   duration,
   figureName,
-  percent,
   score,
+  scoreHelp,
   sentence,
   short,
   whole,
@@ -23,10 +24,10 @@ import { StateBadge } from "./badge";
 import { Chart, type Series } from "./chart";
 import { Confirm } from "./confirm";
 import { LogView } from "./logView";
-import { Bar } from "./meter";
 import { Page } from "./page";
 import { ProblemNote } from "./problemNote";
-import { Ago } from "./time";
+import { Progress } from "./progress";
+import { Ago, Lasting } from "./time";
 
 const LOADING = "Loading…";
 
@@ -81,6 +82,8 @@ interface ActionsProps {
 }
 
 function Actions({ run, isAlone, onResumed }: ActionsProps) {
+  const models = useQuery({ ...queries.models, enabled: run.can.promote && !isAlone });
+  const model = models.data?.find(({ versions }) => versions.some((each) => each.run === run.id));
   const client = useQueryClient();
   const navigate = useNavigate();
   const path = `/runs/${encodeURIComponent(run.id)}`;
@@ -115,8 +118,13 @@ function Actions({ run, isAlone, onResumed }: ActionsProps) {
         </Link>
       )}
       {run.can.promote && !isAlone && (
-        <Link className="button" to="/models">
+        <Link className="button plain" to="/models">
           Promote
+        </Link>
+      )}
+      {model && (
+        <Link className="button" to={`/try/${encodeURIComponent(model.name)}`}>
+          Try its model
         </Link>
       )}
       {run.can.delete && (
@@ -166,11 +174,16 @@ function Status({ run, connection, isAlone }: StatusProps) {
         </div>
         <div>
           <dt>{run.score ? sentence(figureName(run.score.name)) : "Score"}</dt>
-          <dd className="strong">{run.score ? score(run.score.value) : "–"}</dd>
+          <dd className="strong">
+            {run.score ? score(run.score.value) : "–"}
+            {run.score && <small>{scoreHelp(run.score.name)}</small>}
+          </dd>
         </div>
         <div>
-          <dt>{isRunning ? "Time left" : "Took"}</dt>
-          <dd>{isRunning ? timeLeft(run) : run.started ? duration(took(run)) : "–"}</dd>
+          <dt>{isRunning ? "Running for" : "Took"}</dt>
+          <dd>
+            {run.started ? isRunning ? <Lasting since={run.started} /> : duration(took(run)) : "–"}
+          </dd>
         </div>
         <div>
           <dt>{isAlone ? "Started" : "Submitted"}</dt>
@@ -179,7 +192,7 @@ function Status({ run, connection, isAlone }: StatusProps) {
           </dd>
         </div>
       </dl>
-      {isRunning && progress && <ProgressLine progress={progress} />}
+      {isRunning && run.started && <Progress progress={progress} />}
       {detail && <p className={run.state === "failed" ? "wrong" : "remark"}>{sentence(detail)}</p>}
       {!hasEnded(run.state) && (
         <p className={`connection is-${connection}`} role="status">
@@ -198,35 +211,6 @@ function Afterwards({ run }: { run: Run }) {
       The run has ended; <code>citeflow runs show --local --open {run.name}</code> shows it again.
     </p>
   );
-}
-
-function ProgressLine({ progress }: { progress: NonNullable<Run["progress"]> }) {
-  const { stage, step = null, steps = null, fraction = null } = progress;
-  const of = steps === null ? "" : ` of ${whole(steps)}`;
-  return (
-    <div className="progress">
-      <span>
-        {sentence(stage)}
-        {step !== null && ` · step ${whole(step)}${of}`}
-      </span>
-      {fraction !== null && (
-        <>
-          <span>{percent(fraction)}</span>
-          <Bar
-            label="Progress"
-            share={fraction}
-            words={`${stage}, ${percent(fraction)}`}
-            as="progressbar"
-          />
-        </>
-      )}
-    </div>
-  );
-}
-
-function timeLeft({ progress }: Run): string {
-  const seconds = progress?.seconds_left;
-  return seconds === null || seconds === undefined ? "not known yet" : duration(seconds);
 }
 
 const CORES = "all workers";
@@ -254,12 +238,21 @@ function Curves({ live: { metrics, resources }, isLoading, isOver }: CurvesProps
     : isOver
       ? "The run has written none."
       : "No values yet; they come while it trains.";
+  if (!metrics.length && !resources.length) {
+    return (
+      <section className="section">
+        <h2>Curves</h2>
+        <p className="card remark">{empty}</p>
+      </section>
+    );
+  }
   return (
     <section className="section">
       <h2>Curves</h2>
       <div className="grid">
         <Chart
           title="Loss"
+          help="How far off the model is on what it learns from: it should fall."
           along="step"
           series={loss}
           format={short}
@@ -268,6 +261,7 @@ function Curves({ live: { metrics, resources }, isLoading, isOver }: CurvesProps
         />
         <Chart
           title="Validation"
+          help="How well it does on what was kept back: it should rise; 1 is the best."
           along="step"
           series={quality}
           format={short}

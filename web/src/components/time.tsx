@@ -1,4 +1,6 @@
-import { ago, fullDate } from "../format";
+import { useEffect, useState } from "react";
+
+import { ago, duration, fullDate } from "../format";
 
 /** How long ago something was; the exact time is in its title. */
 export function Ago({ iso }: { iso: string }) {
@@ -7,4 +9,14 @@ export function Ago({ iso }: { iso: string }) {
       {ago(iso)}
     </time>
   );
+}
+
+/** For how long something has lasted, counted on each second. */
+export function Lasting({ since }: { since: string }) {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return <time dateTime={since}>{duration((now - Date.parse(since)) / 1000)}</time>;
 }

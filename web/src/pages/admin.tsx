@@ -9,6 +9,7 @@ import { Confirm } from "../components/confirm";
 import { CopyButton } from "../components/copyButton";
 import { Dialog } from "../components/dialog";
 import { Loaded } from "../components/loaded";
+import { Older } from "../components/older";
 import { Page } from "../components/page";
 import { ProblemNote } from "../components/problemNote";
 import { TextField } from "../components/textField";
@@ -274,18 +275,7 @@ function Audit() {
           </table>
         </div>
       )}
-      {audit.hasNextPage && (
-        <div className="actions start">
-          <button
-            type="button"
-            className="plain"
-            disabled={audit.isFetchingNextPage}
-            onClick={() => audit.fetchNextPage()}
-          >
-            Show older ones
-          </button>
-        </div>
-      )}
+      <Older query={audit} />
     </section>
   );
 }

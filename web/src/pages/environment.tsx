@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState, type FormEvent } from "react";
-import { Link } from "react-router";
+import { Link, useNavigate } from "react-router";
 
 import { put, remove } from "../api/client";
 import * as queries from "../api/queries";
@@ -105,10 +105,14 @@ function Mine({ environment }: { environment: Environment }) {
 
 function SizeForm({ sizes, mine }: { sizes: Size[]; mine: Environment | null }) {
   const client = useQueryClient();
+  const navigate = useNavigate();
   const [chosen, setChosen] = useState<SizeName>(mine?.size ?? "S");
   const take = useMutation({
     mutationFn: () => put<Environment>("/environment", { size: chosen }),
-    onSuccess: () => refresh(client),
+    onSuccess: async () => {
+      await refresh(client);
+      if (!mine) navigate("/new");
+    },
   });
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -124,7 +128,7 @@ function SizeForm({ sizes, mine }: { sizes: Size[]; mine: Environment | null }) 
         <p className="remark">
           {mine
             ? "Running trainings go on; the new size counts for the next."
-            : "Small is enough for a first training. You can change it at any time."}
+            : "Small is enough for a first training, which comes next. You can change it at any time."}
         </p>
         <div className="size-cards">
           {sizes.map((size) => (

@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useState, type FormEvent } from "react";
+import { useState } from "react";
 import { Link } from "react-router";
 
 import { Problem, put, remove } from "../api/client";
@@ -12,7 +12,6 @@ import { Empty } from "../components/empty";
 import { Loaded } from "../components/loaded";
 import { Page } from "../components/page";
 import { ProblemNote } from "../components/problemNote";
-import { TextField } from "../components/textField";
 import { Ago } from "../components/time";
 import { score, sentence, short } from "../format";
 import { answering, CHAMPION } from "../models";
@@ -25,7 +24,7 @@ export function ModelsPage() {
   return (
     <Page
       title="Models"
-      headline="Each training that succeeds makes a version. An alias says which one counts. The deployed one answers questions, else the champion, else the newest."
+      headline="Each training of citations that succeeds makes a version of the model of its data. Promote the one that others shall rely on; deploy one to have it answer. The candidate is the newest."
     >
       <Loaded query={models} what="the models">
         {(all) =>
@@ -59,9 +58,9 @@ function ModelCard({ model }: { model: Model }) {
             <th scope="col">Version</th>
             <th scope="col">Made by</th>
             <th scope="col" className="number">
-              Score
+              Test MRR
             </th>
-            <th scope="col">Aliases</th>
+            <th scope="col">Known as</th>
             <th scope="col">
               <span className="unseen">Actions</span>
             </th>
@@ -96,7 +95,7 @@ function DeploymentLine({ model }: { model: Model }) {
   if (!deployment) {
     return (
       <div className="deployment">
-        <span className="remark">Not deployed</span>
+        <span className="remark">None deployed</span>
         {tryIt}
       </div>
     );
@@ -104,7 +103,8 @@ function DeploymentLine({ model }: { model: Model }) {
   return (
     <div className="deployment">
       <span>
-        Version {deployment.version}: <Badge kind={deployment.state} words={deployment.state} />
+        Version {deployment.version}:{" "}
+        <Badge kind={deployment.state} words={sentence(deployment.state)} />
         <small>{sentence(deployment.detail) || speed(deployment)}</small>
       </span>
       {tryIt}
@@ -125,6 +125,7 @@ function DeploymentLine({ model }: { model: Model }) {
 
 /** Write how fast a deployment answers; the figures are seconds. */
 function speed({ state, p50, p99 }: Deployment): string {
+  if (state === "preparing") return "Its index is being made.";
   if (state !== "ready") return "";
   if (p50 === null || p99 === null) return "It was asked nothing yet.";
   return `Answers in ${short(1000 * p50)} ms, 99 of 100 within ${short(1000 * p99)} ms.`;
@@ -156,10 +157,10 @@ function VersionRow({ model, version, onPromote }: RowProps) {
         <small>{version.dataset}</small>
         {version.has_code && <small>Your own code: it can be neither deployed nor asked.</small>}
       </td>
-      <td className="number" data-label="Score">
+      <td className="number" data-label="Test MRR">
         {version.score === null ? "–" : score(version.score)}
       </td>
-      <td data-label="Aliases">
+      <td data-label="Known as">
         {version.aliases.map((alias) => (
           <Badge key={alias} kind={`alias ${alias}`} words={alias} />
         ))}
@@ -198,69 +199,53 @@ interface DialogProps {
   onClose: () => void;
 }
 
-/** Move an alias; a version that is worse than the one that has it is refused, with both figures. */
+/** Make a version the champion; one that is no better than the present one is refused first. */
 function PromoteDialog({ model, version, onClose }: DialogProps) {
   const refresh = useRefresh();
-  const [alias, setAlias] = useState(CHAMPION);
-  const holder = model.versions.find((each) => each.aliases.includes(alias));
+  const holder = model.versions.find((each) => each.aliases.includes(CHAMPION));
   const move = useMutation({
-    mutationFn: (force: boolean) => {
-      const path = `${pathOf(model)}/aliases/${encodeURIComponent(alias)}`;
-      return put(path, { version: version.version, force });
-    },
+    mutationFn: (force: boolean) =>
+      put(`${pathOf(model)}/aliases/${CHAMPION}`, { version: version.version, force }),
     onSuccess: async () => {
       await refresh();
       onClose();
     },
   });
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    move.mutate(false);
-  };
   const isRefused = move.error instanceof Problem && move.error.status === 409;
   return (
-    <Dialog title={`Promote version ${version.version} of ${model.name}`} onClose={onClose}>
-      <form onSubmit={submit}>
-        <TextField
-          label="Alias"
-          required
-          pattern="[a-z][a-z0-9_\-]*"
-          help={`“${CHAMPION}” is what others rely on. ${holderWords(holder, version)}`}
-          value={alias}
-          onText={(text) => {
-            setAlias(text);
-            move.reset();
-          }}
-        />
-        <ProblemNote error={move.error} />
-        <div className="actions">
-          <button type="button" className="plain" onClick={onClose}>
-            Leave it
+    <Dialog
+      title={`Make version ${version.version} of ${model.name} the champion?`}
+      onClose={onClose}
+    >
+      <p>
+        The champion is the version that others rely on. It answers where none is deployed.{" "}
+        {holderWords(holder, version)}
+      </p>
+      <ProblemNote error={move.error} />
+      <div className="actions">
+        <button type="button" className="plain" onClick={onClose}>
+          Leave it
+        </button>
+        {isRefused ? (
+          <button type="button" className="danger" onClick={() => move.mutate(true)}>
+            Promote it all the same
           </button>
-          {isRefused ? (
-            <button type="button" className="danger" onClick={() => move.mutate(true)}>
-              Promote it all the same
-            </button>
-          ) : (
-            <button type="submit" disabled={move.isPending || holder?.version === version.version}>
-              Promote
-            </button>
-          )}
-        </div>
-      </form>
+        ) : (
+          <button type="button" disabled={move.isPending} onClick={() => move.mutate(false)}>
+            Promote
+          </button>
+        )}
+      </div>
     </Dialog>
   );
 }
 
 function holderWords(holder: Version | undefined, version: Version): string {
-  if (!holder) return "No version has this alias.";
-  if (holder.version === version.version) return "This version has it already.";
+  if (!holder) return "There is none yet.";
   const figures = [holder, version].map(({ score: value }) =>
-    value === null ? "?" : score(value),
+    value === null ? "not known" : score(value),
   );
-  return sentence(
-    `version ${holder.version} has it: ${figures[0]}, against ${figures[1]} of this one.`,
-  );
+  return `Now it is version ${holder.version}, with ${figures[0]}; this one has ${figures[1]}.`;
 }
 
 function useRefresh(): () => Promise<void> {

@@ -1,10 +1,10 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useMemo, useState, type FormEvent } from "react";
+import { useCallback, useMemo, useState, type FormEvent } from "react";
 import { Link, useNavigate } from "react-router";
 
 import { post, Problem } from "../api/client";
 import * as queries from "../api/queries";
-import type { Field, Form, Preview, Run, Submission, Task } from "../api/types";
+import type { Form, Preview, Run, Submission, Task } from "../api/types";
 import { CopyButton } from "../components/copyButton";
 import { DropZone } from "../components/dropZone";
 import { Loaded } from "../components/loaded";
@@ -13,7 +13,7 @@ import { Options, Segments, Wrong } from "../components/options";
 import { Page } from "../components/page";
 import { useDelayed } from "../components/paperSearch";
 import { ProblemNote } from "../components/problemNote";
-import { SettingField } from "../components/settingField";
+import { Fields, Setting, SettingsPart, type Change } from "../components/settingsPart";
 import { TextField } from "../components/textField";
 import {
   datasetOf,
@@ -24,20 +24,21 @@ import {
   nameProblem,
   OWN,
   submissionOf,
+  withPreset,
+  withStart,
   type Draft,
 } from "../draft";
-import { bytes, count, duration, sentence } from "../format";
+import { bytes, duration, sentence } from "../format";
 
 const PAUSE_MS = 300; // after the last change, before the job is shown anew
 
-const ON_TOP = "Preparing and measuring come on top.";
+const MINUTES_HELP =
+  "How long to train; preparing and measuring come on top. 0 trains for the `epochs` of the settings.";
 
 const TASKS: [Task, string, string][] = [
   ["citation", "Citations", "Find the citations that papers lack."],
   ["images", "Images", "Tell what is on small images."],
 ];
-
-type Change = (part: Partial<Draft>) => void;
 
 /** Fill in a training, with what it needs beside it; `from` is a run to begin from. */
 export function NewTrainingPage({ from }: { from: string }) {
@@ -46,7 +47,7 @@ export function NewTrainingPage({ from }: { from: string }) {
   return (
     <Page
       title="New training"
-      headline="Choose the data; all the rest has a default. Beside it you see what the training needs."
+      headline="Choose the data; all the rest may stay as it is. The first choice is good for a first try: it needs no file."
     >
       {from ? (
         <Loaded query={origin} what="the run to begin from">
@@ -65,7 +66,9 @@ export function NewTrainingPage({ from }: { from: string }) {
 
 function Filling({ start }: { start: Draft }) {
   const [draft, setDraft] = useState(start);
-  const form = useQuery(queries.form(draft.task));
+  const { preset } = draft;
+  const select = useCallback((form: Form) => withPreset(form, preset), [preset]);
+  const form = useQuery({ ...queries.form(draft.task), select });
   const change: Change = (part) => setDraft((old) => ({ ...old, ...part }));
   return (
     <Loaded query={form} what="the form">
@@ -81,10 +84,11 @@ interface FormProps {
   setDraft: (draft: Draft) => void;
 }
 
-function TrainingForm({ form, draft, change, setDraft }: FormProps) {
+function TrainingForm({ form: asked, draft, change, setDraft }: FormProps) {
+  const form = withStart(asked, draft.start);
   const navigate = useNavigate();
   const client = useQueryClient();
-  const submission = useMemo(() => submissionOf(draft, form), [draft, form]);
+  const submission = useMemo(() => submissionOf(draft, asked), [draft, asked]);
   // A repeat of the same submission, as by a second click, starts no second run.
   // oxlint-disable-next-line react/exhaustive-deps
   const key = useMemo(newKey, [submission]);
@@ -112,7 +116,13 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
     <form className="with-aside" onSubmit={submit}>
       <div>
         <TaskPart draft={draft} setDraft={setDraft} />
-        <DataPart form={form} draft={draft} change={change} problem={problemOf("dataset")} />
+        <DataPart
+          form={form}
+          draft={draft}
+          change={change}
+          problem={problemOf("dataset")}
+          problemOf={problemOfSetting}
+        />
         <ModelPart
           form={form}
           draft={draft}
@@ -137,7 +147,7 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
             />
             {minutes && (
               <Setting
-                field={{ ...minutes, help: `${minutes.help} ${ON_TOP}` }}
+                field={{ ...minutes, help: MINUTES_HELP }}
                 draft={draft}
                 change={change}
                 problem={problemOfSetting(MINUTES)}
@@ -145,7 +155,7 @@ function TrainingForm({ form, draft, change, setDraft }: FormProps) {
             )}
           </div>
           <TextField
-            label="Name of the run (may be empty)"
+            label="Name of the run, if you want one"
             maxLength={MOST_LETTERS}
             help="Small letters, digits and dashes."
             problem={wrongName || problemOf("name")}
@@ -219,7 +229,13 @@ interface PartProps {
   problem: string | undefined;
 }
 
-function DataPart({ form, draft, change, problem }: PartProps) {
+interface DataProps extends PartProps {
+  problemOf: (name: string) => string | undefined;
+}
+
+function DataPart({ form, draft, change, problem, problemOf }: DataProps) {
+  const chosen = datasetOf(draft, form);
+  const own = form.fields.filter(({ group, advanced }) => group === chosen && !advanced);
   return (
     <fieldset className="card">
       <legend>
@@ -233,12 +249,15 @@ function DataPart({ form, draft, change, problem }: PartProps) {
         onChoose={(source) => change({ source })}
       />
       {draft.source === "named" && (
-        <Options
-          name="dataset"
-          options={form.datasets}
-          chosen={draft.named || form.datasets[0]?.name}
-          onChoose={(named) => change({ named })}
-        />
+        <>
+          <Options
+            name="dataset"
+            options={form.datasets}
+            chosen={draft.named || form.datasets[0]?.name}
+            onChoose={(named) => change({ named })}
+          />
+          <Fields fields={own} draft={draft} change={change} problemOf={problemOf} />
+        </>
       )}
       {draft.source === "upload" && (
         <DropZone
@@ -268,108 +287,6 @@ function DataPart({ form, draft, change, problem }: PartProps) {
   );
 }
 
-interface SettingsProps extends Omit<PartProps, "problem"> {
-  problemOf: (name: string) => string | undefined;
-}
-
-function SettingsPart({ form, draft, change, problemOf }: SettingsProps) {
-  const chosen = datasetOf(draft, form);
-  // Some groups describe a dataset that is made on the spot.
-  const others = new Set(form.datasets.map(({ name }) => name).filter((name) => name !== chosen));
-  const fields = form.fields.filter(({ name, group }) => name !== MINUTES && !others.has(group));
-  // What is wrong must be seen.
-  const isPlain = (field: Field) => !field.advanced || problemOf(field.name) !== undefined;
-  const plain = fields.filter(isPlain);
-  const shared = { draft, change, problemOf };
-  const reset = () => {
-    const minutes = draft.entered[MINUTES];
-    change({ entered: minutes === undefined ? {} : { [MINUTES]: minutes } });
-  };
-  const changed = Object.keys(draft.entered).filter((name) => name !== MINUTES).length;
-  return (
-    <section className="card">
-      <div className="card-head">
-        <h2>Settings</h2>
-        {changed > 0 && (
-          <button type="button" className="plain small" onClick={reset}>
-            Undo {count(changed, "change")}
-          </button>
-        )}
-      </div>
-      {form.presets.length > 0 && (
-        <div className="field">
-          <label htmlFor="preset">Preset, which the settings below change</label>
-          <select
-            id="preset"
-            value={draft.preset}
-            onChange={(event) => change({ preset: event.target.value })}
-          >
-            {form.presets.map((preset) => (
-              <option key={preset} value={preset === "default" ? "" : preset}>
-                {preset}
-              </option>
-            ))}
-          </select>
-        </div>
-      )}
-      <Groups fields={plain} {...shared} />
-      {fields.length > plain.length && (
-        <details className="group">
-          <summary>{count(fields.length - plain.length, "advanced setting")}</summary>
-          <Groups fields={fields.filter((field) => !isPlain(field))} {...shared} />
-        </details>
-      )}
-    </section>
-  );
-}
-
-interface GroupsProps extends Omit<SettingsProps, "form"> {
-  fields: Field[];
-}
-
-function Groups({ fields, draft, change, problemOf }: GroupsProps) {
-  const groups = [...new Set(fields.map((field) => field.group))];
-  return groups.map((group) => (
-    <div key={group} className="group">
-      <h3>{sentence(group)}</h3>
-      <div className="fields">
-        {fields
-          .filter((field) => field.group === group)
-          .map((field) => (
-            <Setting
-              key={field.name}
-              field={field}
-              draft={draft}
-              change={change}
-              problem={problemOf(field.name)}
-            />
-          ))}
-      </div>
-    </div>
-  ));
-}
-
-interface SettingProps {
-  field: Field;
-  draft: Draft;
-  change: Change;
-  problem: string | undefined;
-}
-
-function Setting({ field, draft, change, problem }: SettingProps) {
-  return (
-    <SettingField
-      field={field}
-      entered={draft.entered[field.name]}
-      problem={problem}
-      onChange={(entered) => {
-        const { [field.name]: _, ...others } = draft.entered;
-        change({ entered: entered === undefined ? others : { ...others, [field.name]: entered } });
-      }}
-    />
-  );
-}
-
 function Estimate({ preview, isAsked }: { preview: Preview | undefined; isAsked: boolean }) {
   if (!isAsked || !preview) {
     return (
@@ -388,7 +305,7 @@ function Estimate({ preview, isAsked }: { preview: Preview | undefined; isAsked:
           <dd>{preview.memory === null ? "not known" : bytes(preview.memory)}</dd>
         </div>
         <div>
-          <dt>Time</dt>
+          <dt>Training time</dt>
           <dd>
             {preview.seconds === null
               ? "until its epochs are done"

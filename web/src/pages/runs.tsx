@@ -8,7 +8,9 @@ import { StateBadge, STATES } from "../components/badge";
 import { Empty } from "../components/empty";
 import { Loaded } from "../components/loaded";
 import { Bar } from "../components/meter";
+import { Older } from "../components/older";
 import { Page } from "../components/page";
+import { doingOf } from "../components/progress";
 import { Sparkline } from "../components/sparkline";
 import { Ago } from "../components/time";
 import { duration, figureName, percent, score } from "../format";
@@ -67,18 +69,7 @@ export function RunsPage() {
                   </button>
                 </p>
               )}
-              {runs.hasNextPage && (
-                <div className="actions start">
-                  <button
-                    type="button"
-                    className="plain"
-                    disabled={runs.isFetchingNextPage}
-                    onClick={() => runs.fetchNextPage()}
-                  >
-                    Show older ones
-                  </button>
-                </div>
-              )}
+              <Older query={runs} />
             </>
           );
         }}
@@ -196,13 +187,18 @@ function Row({ run, isChosen, isFull, toggle }: RowProps) {
       </th>
       <td>
         <StateBadge run={run} />
-        {run.state === "running" && typeof run.progress?.fraction === "number" && (
-          <Bar
-            label={`Progress of ${run.name}`}
-            share={run.progress.fraction}
-            words={`${run.progress.stage}, ${percent(run.progress.fraction)}`}
-            as="progressbar"
-          />
+        {run.state === "running" && run.progress && (
+          <>
+            <small>{doingOf(run.progress)}</small>
+            {typeof run.progress.fraction === "number" && (
+              <Bar
+                label={`Progress of ${run.name}`}
+                share={run.progress.fraction}
+                words={percent(run.progress.fraction)}
+                as="progressbar"
+              />
+            )}
+          </>
         )}
       </td>
       <td className="number">

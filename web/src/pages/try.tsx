@@ -114,7 +114,7 @@ function Asking({ model }: { model: string }) {
       post<Found>(`/try/${encodeURIComponent(model)}/citations`, question, { wait: WAIT_MS }),
   });
   const askFor = ({ id, title }: Paper) =>
-    ask.mutate({ label: title || String(id), question: { paper: String(id), top: TOP } });
+    ask.mutate({ label: title || `Paper ${id}`, question: { paper: String(id), top: TOP } });
   return (
     <>
       <div className="grid">
@@ -131,7 +131,7 @@ function Asking({ model }: { model: string }) {
         <p className="remark" role="status">
           {ask.isPending && "Asking… The first question to a model takes a while."}
           {ask.isSuccess &&
-            `${count(ask.data.answers.length, "paper")} found by version ${ask.data.version}`}
+            `${count(ask.data.answers.length, "paper")} found by version ${ask.data.version}; the number on the right is the probability that it should be cited`}
         </p>
         <ProblemNote error={ask.error} again={() => ask.variables && ask.mutate(ask.variables)} />
         {ask.isSuccess && (
@@ -224,7 +224,7 @@ function Answers({ label, found: { answers, notes }, onChoose }: AnswersProps) {
             <span className="rank">{index + 1}</span>
             <h3>
               <button type="button" className="link" onClick={() => onChoose(answer)}>
-                {answer.title || answer.id}
+                {answer.title || `Paper ${answer.id}`}
               </button>
             </h3>
             <Chance value={answer.probability} />

@@ -55,7 +55,7 @@ def undeploy_model(model: str, account: User, shared: Shared) -> None:
 async def find_papers(
     model: str, account: User, shared: Shared, words: Annotated[str, Query(max_length=1_000)] = ""
 ) -> PaperList:
-    """Find papers of the graph by id, or by words of the title."""
+    """Find papers of the graph by id or by words of the title, or some to begin with."""
     return await shared.trying.papers(account, model, words)
 
 

@@ -4,6 +4,7 @@ The curves are read from the event files of TensorBoard, which a training writes
 the progress from the lines of its log.
 """
 
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -97,7 +98,8 @@ class Records:
         names = [name for event in self.metrics for name in event.values if _is_score(name)]
         if not names:
             return []
-        values = [event.values[names[0]] for event in self.current() if names[0] in event.values]
+        found = (event.values.get(names[0], math.nan) for event in self.current())
+        values = [value for value in found if math.isfinite(value)]
         stride = max(1, -(-len(values) // MAX_SPARK))
         return values[::-1][::stride][::-1]
 

@@ -14,6 +14,7 @@ import pytest
 from fakes.platform_backend import FakeBackend
 from starlette.testclient import TestClient
 
+from citeflow.errors import CorruptError
 from citeflow.platform.app import create_app
 from citeflow.platform.backends.base import paths_of
 from citeflow.platform.backends.local import LocalBackend
@@ -27,6 +28,7 @@ API = "/api/v1"
 URL = "http://127.0.0.1:8080"
 PASSWORD = "correct horse battery"
 SECRET = "hunter2-b7e1"
+CODE = b"def build(settings):\n    return None\n"
 WAIT_S = 900
 PROBLEM = sandbox.find_problem()
 
@@ -246,3 +248,29 @@ def test_report_of_a_run_that_is_none_is_not_read(platform, succeed, what):
     assert (found["state"], found["score"]) == ("succeeded", None)
     assert client.get(f"{API}/models").json() == {"models": []}
     assert client.get(f"{API}/runs/compare?ids={run['id']}").json()["rows"] == []
+
+
+def test_folders_of_a_user_that_lead_to_another_are_left_alone(platform):
+    """On a cluster, code of a user may write anywhere on the user's own volume."""
+    client = platform.client("ann")
+    made = client.post(f"{API}/uploads?name=m.py&kind=model", content=CODE).json()
+    ann, bob = platform.backend.folder("ann"), platform.backend.folder("bob")
+    for name in ("own", "serving", "uploads"):
+        (bob / name / "synthetic").mkdir(parents=True)
+    for name in ("own", "serving"):
+        (ann / name).symlink_to(bob / name)
+    body = {"dataset": "synthetic", "settings": {"model.code": f"upload:{made['id']}"}}
+    answer = client.post(f"{API}/runs", json=body)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "the folder of models leads elsewhere: own",
+    )
+    with pytest.raises(CorruptError, match="the folder of the service leads elsewhere"):
+        platform.services.models._service("ann", "synthetic")
+    (ann / "uploads").rename(ann / "before")
+    (ann / "uploads").symlink_to(bob / "uploads")
+    answer = client.post(f"{API}/uploads?name=m.py&kind=model", content=CODE)
+    assert answer.json()["detail"].startswith("the folder of uploads leads elsewhere")
+    left = sorted(path.relative_to(bob).as_posix() for path in bob.rglob("*"))
+    names = ("own", "serving", "uploads")
+    assert left == [each for name in names for each in (name, f"{name}/synthetic")]

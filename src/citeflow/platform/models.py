@@ -21,12 +21,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from citeflow import files
 from citeflow.artifacts import SERVING_INDEX, TRAINED_MODEL
 from citeflow.config import CITATION
-from citeflow.errors import CiteflowError, DataError, NotFoundError, UnavailableError
+from citeflow.errors import CiteflowError, CorruptError, DataError, NotFoundError, UnavailableError
 from citeflow.paths import RunPaths
 from citeflow.platform import store
 from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend, RunState, paths_of
-from citeflow.platform.beneath import check_plain
+from citeflow.platform.beneath import check_plain, leads_beneath
 from citeflow.platform.queue import submitted
 from citeflow.platform.schema import DeploymentBody, ModelBody, VersionBody
 from citeflow.platform.store import Store, TableRow
@@ -73,6 +73,7 @@ class Models:
                 check_plain(run.data_root, folder)
             report = Report.read(run.report)
             manifest = files.read_manifest(run.model, TRAINED_MODEL)
+            scores = _scores(report)
         except (CiteflowError, OSError):
             return  # of a run whose files were deleted by hand, or made by hostile code
         values = {
@@ -83,7 +84,7 @@ class Models:
             "dataset": report.dataset,
             "sha256": manifest.sha256,
             "graph": str(manifest.inputs.get("PreparedGraph", "")),
-            "scores": _scores(report),
+            "scores": scores,
             "created": store.now(),
         }
         of_model = (store.model_versions.c.user == row.user) & (
@@ -227,7 +228,7 @@ class Models:
         with self.store.write() as connection:
             if not connection.execute(delete(store.deployments).where(of_model)).rowcount:
                 raise NotFoundError("not deployed", model)
-        files.delete_directory(service_folder(self.backend.folder(account.name), model))
+        files.delete_directory(self._service(account.name, model))
 
     def index(self, row: TableRow) -> Path | None:
         """Return the index of a version; None while it is made.
@@ -261,12 +262,24 @@ class Models:
         )
 
     def _is_served(self, account: Account, row: TableRow) -> bool:
-        link = service_folder(self.backend.folder(account.name), row.model) / CURRENT
         try:
+            link = self._service(account.name, row.model) / CURRENT
             manifest = files.read_manifest(link, SERVING_INDEX)
         except (CiteflowError, OSError):
             return False
         return bool(manifest.inputs.get("TrainedModel") == row.sha256)
+
+    def _service(self, user: str, model: str) -> Path:
+        """Return the folder of what is deployed.
+
+        Raises:
+            CorruptError: pods of the user have put a link in its place.
+        """
+        root = self.backend.folder(user)
+        folder = service_folder(root, model)
+        if not leads_beneath(root, folder):
+            raise CorruptError("the folder of the service leads elsewhere", model)
+        return folder
 
     def _run(self, row: TableRow) -> RunPaths:
         return RunPaths(self.backend.folder(row.user), row.run_name)
@@ -295,7 +308,7 @@ class Models:
                     select(store.deployments.c.version).where(of_model)
                 ).scalar()
             if deployed == row.version:
-                deploy(run.index, service_folder(run.data_root, row.model))
+                deploy(run.index, self._service(row.user, row.model))
         except CiteflowError as error:
             self._failed[str(run.index)] = f"{error.what}: {error.value}"
         except OSError as error:

@@ -4,6 +4,7 @@ The curves are read from the event files of TensorBoard, which a training writes
 the progress from the lines of its log.
 """
 
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -102,7 +103,8 @@ class Records:
     def spark(self) -> list[float]:
         """Return the scores of the validations; where there are many, some of them."""
         name = self.score_name()
-        values = [event.values[name] for event in self.current() if name in event.values]
+        found = (event.values.get(name, math.nan) for event in self.current())
+        values = [value for value in found if math.isfinite(value)]
         stride = max(1, -(-len(values) // MAX_SPARK))
         return values[::-1][::stride][::-1]
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from citeflow import config, own_model, paths
-from citeflow.config import CITATION, TaskConfig
+from citeflow.config import CITATION
 from citeflow.errors import CiteflowError, NotFoundError, UnavailableError
 from citeflow.paths import RunPaths
 from citeflow.platform import comparison, forms, preview, store
@@ -408,17 +408,15 @@ class Runs:
     def _delete_own_files(self, connection: Connection, row: TableRow) -> None:
         """Delete the files of a model of one's own that no run of the user names any more."""
         root = self.backend.folder(row.user)
-        files_of_run = own_model.paths(_settings(row), root)
-        if not files_of_run or not leads_beneath(root, root / own_model.FOLDER):
+        if not forms.OWN.keys() & row.settings.keys():
             return
-        others = select(store.runs).where(store.runs.c.user == row.user)
-        named = {
-            path
-            for other in connection.execute(others)
-            for path in own_model.paths(_settings(other), root)
-        }
-        for path in files_of_run - named:
-            path.unlink(missing_ok=True)
+        if not leads_beneath(root, root / own_model.FOLDER):
+            return
+        others = select(store.runs.c.yaml).where(store.runs.c.user == row.user)
+        texts = [other.yaml for other in connection.execute(others)]
+        for path in own_model.paths(load_settings(row.task, text=row.yaml), root):
+            if not any(path.stem in text for text in texts):
+                path.unlink(missing_ok=True)
 
     def _score(self, row: TableRow, phase: str) -> Score | None:
         if phase != "succeeded":
@@ -445,10 +443,6 @@ class Runs:
 def id_of(user: str, key: str) -> str:
     """Return an id: that which follows from a key, so that a repeat has the same, or a new one."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{user}\n{key}").hex if key else uuid.uuid4().hex
-
-
-def _settings(row: TableRow) -> TaskConfig:
-    return load_settings(row.task, text=row.yaml)
 
 
 def to_time(seconds: float) -> datetime:

@@ -23,10 +23,11 @@ from pydantic import ValidationError
 from sqlalchemy import Row, delete, insert, select
 
 from citeflow import files
-from citeflow.errors import NotFoundError
+from citeflow.errors import CorruptError, NotFoundError
 from citeflow.platform import confined, model_file, store
 from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend
+from citeflow.platform.beneath import leads_beneath
 from citeflow.platform.environments import Environments, size_of
 from citeflow.platform.store import Store
 from citeflow.platform.upload_bodies import Offer, UploadBody, Verdict
@@ -158,7 +159,11 @@ class Uploads:
             connection.execute(insert(store.uploads).values(**values))
 
     def _folder(self, account: Account) -> Path:
-        return self.backend.folder(account.name) / "uploads"
+        root = self.backend.folder(account.name)
+        folder = root / "uploads"
+        if not leads_beneath(root, folder):  # on a cluster, pods of the user may have moved it
+            raise CorruptError("the folder of uploads leads elsewhere", folder.name)
+        return folder
 
     def _room(self, account: Account, offer: Offer) -> int:
         """Return how many bytes an upload of the user may have."""

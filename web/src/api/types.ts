@@ -20,7 +20,6 @@ export type Form = Schemas["FormBody"];
 export type Task = Form["task"];
 export type Field = Schemas["FormField"];
 export type Value = Field["default"];
-export type Option = Schemas["Choice"];
 export type Submission = Given<Schemas["Submission"], "task" | "dataset" | "workers" | "settings">;
 export type Preview = Schemas["PreviewBody"];
 

@@ -1,18 +1,18 @@
-import type { Option } from "../api/types";
 import { sentence } from "../format";
 
-interface OptionsProps {
+interface OptionsProps<T> {
   name: string;
-  options: Option[];
-  chosen: string | undefined;
-  onChoose: (name: string) => void;
+  options: { name: T; label?: string; help: string }[];
+  chosen: T | undefined;
+  onChoose: (name: T) => void;
 }
 
 /** Options with a sentence each, of which one is chosen. */
-export function Options({ name: group, options, chosen, onChoose }: OptionsProps) {
+export function Options<T extends string>(props: OptionsProps<T>) {
+  const { name: group, options, chosen, onChoose } = props;
   return (
     <div className="options">
-      {options.map(({ name, help }) => (
+      {options.map(({ name, label, help }) => (
         <label key={name} className="option">
           <input
             type="radio"
@@ -21,7 +21,7 @@ export function Options({ name: group, options, chosen, onChoose }: OptionsProps
             onChange={() => onChoose(name)}
           />
           <span>
-            <b>{name}</b>
+            <b>{label ?? name}</b>
             <small>{help}</small>
           </span>
         </label>

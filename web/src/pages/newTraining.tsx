@@ -35,9 +35,9 @@ const PAUSE_MS = 300; // after the last change, before the job is shown anew
 const MINUTES_HELP =
   "How long to train; preparing and measuring come on top. 0 trains for the `epochs` of the settings.";
 
-const TASKS: [Task, string, string][] = [
-  ["citation", "Citations", "Find the citations that papers lack."],
-  ["images", "Images", "Tell what is on small images."],
+const TASKS: { name: Task; label: string; help: string }[] = [
+  { name: "citation", label: "Citations", help: "Find the citations that papers lack." },
+  { name: "images", label: "Images", help: "Tell what is on small images." },
 ];
 
 /** Fill in a training, with what it needs beside it; `from` is a run to begin from. */
@@ -196,22 +196,12 @@ function TaskPart({ draft, setDraft }: Pick<FormProps, "draft" | "setDraft">) {
       <legend>
         <h2>Task</h2>
       </legend>
-      <div className="options">
-        {TASKS.map(([task, name, help]) => (
-          <label key={task} className="option">
-            <input
-              type="radio"
-              name="task"
-              checked={draft.task === task}
-              onChange={() => setDraft({ ...emptyDraft(task), workers: draft.workers })}
-            />
-            <span>
-              <b>{name}</b>
-              <small>{help}</small>
-            </span>
-          </label>
-        ))}
-      </div>
+      <Options
+        name="task"
+        options={TASKS}
+        chosen={draft.task}
+        onChoose={(task) => setDraft({ ...emptyDraft(task), workers: draft.workers })}
+      />
     </fieldset>
   );
 }

@@ -131,7 +131,7 @@ def test_run_is_shown_while_it_runs_and_to_its_end(tmp_path):
     assert lines[0].partition(" ")[2].startswith("run starts name=tiny")
     assert any("train[rank 0]" in line for line in lines)
     assert not any("token" in line for line in lines)
-    assert not viewer.is_running()
+    assert not viewer.is_running() or viewer.status() == psutil.STATUS_ZOMBIE
     assert is_refused(first)
 
 

@@ -255,7 +255,7 @@ def test_answer_without_the_state_of_this_browser_is_refused(platform, idp):
         refused(platform, given, 401, "another log-in", client)
     stranger = platform.client()
     given = stranger.post(f"{API}/oidc/session", json=answer)
-    refused(platform, given, 401, "no log-in has begun in this browser", stranger)
+    refused(platform, given, 401, "no log-in was started in this browser", stranger)
     assert client.post(f"{API}/oidc/session", json=answer).status_code == 200  # it still may
 
 
@@ -292,7 +292,7 @@ def test_cookie_that_the_server_has_not_sealed_is_refused(platform, idp, sealed)
     headers = {"Cookie": f"citeflow_oidc={sealed}".encode()}
     client.cookies.clear()
     given = client.post(f"{API}/oidc/session", json=answer, headers=headers)
-    refused(platform, given, 401, "no log-in has begun", client)
+    refused(platform, given, 401, "no log-in was started", client)
 
 
 def test_log_in_ends_with_its_time(platform, idp, monkeypatch):

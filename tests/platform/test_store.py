@@ -145,7 +145,10 @@ def test_model_without_a_score_of_a_protocol_is_registered(open_services, monkey
         services.accounts.open(services.accounts.add("ann", size="M"), "", "0123456789")
     )
     scores = {"ogb": 0.5, "cold": math.nan}
-    report = SimpleNamespace(dataset="x", protocols=scores, mrr=scores.get)
+    compared = SimpleNamespace(names=("valid_mrr", "test_mrr"), test=math.nan)
+    report = SimpleNamespace(
+        dataset="x", protocols=scores, mrr=scores.get, compared=lambda: compared
+    )
     manifest = SimpleNamespace(sha256="1", inputs={})
     monkeypatch.setattr(models.Report, "read", lambda path: report)
     monkeypatch.setattr(models.files, "read_manifest", lambda path, kind: manifest)

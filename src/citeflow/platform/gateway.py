@@ -1,4 +1,4 @@
-"""Who asks behind Kubeflow's gateway, by the token that the gateway has got from the provider.
+"""Users behind Kubeflow's gateway, by the token that the gateway has got from the provider.
 
 The gateway also names the user in `kubeflow-userid`, but any pod of the mesh can send that header.
 So it counts for nothing without a token that the provider has signed for the gateway's own client.

@@ -67,7 +67,7 @@ class Identities:
             hint = "an admin makes it"
             raise ProblemError(HTTPStatus.FORBIDDEN, f"there is no account {name}", hint=hint)
         if row is not None and (row.password or row.subject):
-            # Whoever may choose a name at the provider would get what is another's.
+            # Who may choose a name at the provider would get what is another's.
             hint = "log in with its password" if row.password else "it is somebody else's there"
             detail = f"the account {name} is in use already"
             raise ProblemError(HTTPStatus.FORBIDDEN, detail, hint=hint)

@@ -124,7 +124,7 @@ class OidcSettings(Record):
 
 
 class _Pending(Record):
-    """A log-in that has begun."""
+    """A log-in that goes on at the provider."""
 
     state: str
     nonce: str
@@ -250,7 +250,7 @@ class Provider:
         try:
             text = jwe.decrypt_compact(sealed, self._seal, list(SEALED.values())).plaintext or b""
         except (JoseError, ValueError):
-            _refuse("no log-in has begun in this browser")
+            _refuse("no log-in was started in this browser")
         pending = _Pending.model_validate_json(text)
         if pending.ends < time.time():
             _refuse("the log-in took too long")

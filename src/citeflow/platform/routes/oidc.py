@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 router = APIRouter(route_class=LimitedRoute, prefix="/oidc", tags=["session"])
 
 COOKIE = "citeflow_oidc"
-"""Has what belongs to a log-in that has begun."""
+"""Has what belongs to a log-in that goes on at the provider."""
 
 COOKIE_PATH = "/api/v1/oidc"
 COOKIE_S = 600

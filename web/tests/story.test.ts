@@ -176,7 +176,7 @@ async function watchCancelAndResume(page: Page): Promise<void> {
   await look(page, "training");
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByText("Stopped").waitFor();
-  await page.getByText("You cancelled it. Resume goes on from its checkpoint.").waitFor();
+  await page.getByText("You cancelled it. Resume goes on from its checkpoint").waitFor();
   await look(page, "stopped");
   await page.getByRole("button", { name: "Resume" }).click();
   await page.getByText("Running", { exact: true }).waitFor();

@@ -110,7 +110,7 @@ def here(folder):
 
 
 def end_runs(folder):
-    for run in folder.glob("data/users/*/runs/*"):
+    for run in folder.glob("data/users/*/processes/*"):
         attempt = detached.read_attempt(run)
         if attempt is not None and detached.is_alive(run):
             os.killpg(attempt.pid, signal.SIGKILL)

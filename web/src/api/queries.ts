@@ -137,7 +137,8 @@ export const papers = (model: string, words: string) =>
       return (await get<{ papers: api.Paper[] }>(path, { words }, more)).papers;
     },
     staleTime: words ? 0 : Infinity,
-    placeholderData: keepPreviousData,
+    // Until the new ones are there: those of fewer letters, but no examples, which nobody has sought.
+    placeholderData: (before, query) => (words && query?.queryKey[2] ? before : undefined),
   });
 
 export const users = queryOptions({

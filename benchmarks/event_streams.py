@@ -24,6 +24,7 @@ import psutil
 import requests
 
 from citeflow.platform.backends import detached
+from citeflow.platform.backends.local import FOLDER
 from citeflow.reporting.tensorboard import RunLog
 
 CITEFLOW = [sys.executable, "-P", "-m", "citeflow"]
@@ -109,7 +110,7 @@ def begin(session: requests.Session, facts: dict[str, str], data: Path) -> dict[
 
 def stop(data: Path, run: dict[str, str], *, is_final: bool) -> None:
     """Stop the processes of the run, or end them."""
-    folder = data / "users" / run["owner"] / "runs" / run["name"]
+    folder = data / "users" / run["owner"] / FOLDER / run["name"]
     end = time.monotonic() + READY_S
     while (attempt := detached.read_attempt(folder)) is None:
         assert time.monotonic() < end

@@ -28,7 +28,9 @@ class Tails:
                 text = file.read(LOOK_BYTES)
         except FileNotFoundError:
             return []
-        whole = text[: text.rfind(b"\n") + 1]
+        # A line that is longer than what is read at a time is cut, or nothing came behind it.
+        is_cut = len(text) == LOOK_BYTES and b"\n" not in text
+        whole = text if is_cut else text[: text.rfind(b"\n") + 1]
         lines = whole.decode(errors="replace").splitlines()
         self._places[path] = (count + len(lines), offset + len(whole))
         return lines[after - count :]

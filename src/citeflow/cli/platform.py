@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,24 +48,40 @@ cluster = click.option(
 )
 
 
-@click.command()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """Where the server listens, and where people reach it."""
+
+    host: str
+    port: int
+    url: str
+
+
+where = options.grouped(
+    "where",
+    Where,
+    click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen."),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65_535),
+        default=8080,
+        show_default=True,
+        help="0 takes any that is free.",
+    ),
+    click.option(
+        "--url",
+        default="",
+        metavar="URL",
+        help="Where people reach it, such as https://citeflow.lab.org; by default host and port.",
+    ),
+)
+
+
+@click.command(cls=options.RecordCommand)
 @data
 @database
 @cluster
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=8080,
-    show_default=True,
-    help="0 takes any that is free.",
-)
-@click.option(
-    "--url",
-    default="",
-    metavar="URL",
-    help="Where people reach it, such as https://citeflow.lab.org; by default host and port.",
-)
+@where
 @click.option(
     "--oidc",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -81,13 +98,11 @@ cluster = click.option(
     metavar="HOURS",
     help="Without a question, after which a model gives its memory back; the next one wakes it.",
 )
-def platform(  # noqa: PLR0913 - an option each
+def platform(
     data: Path,
     database: str,
     cluster: Path | None,
-    host: str,
-    port: int,
-    url: str,
+    where: Where,
     oidc: Path | None,
     idle: float,
 ) -> None:
@@ -107,9 +122,15 @@ def platform(  # noqa: PLR0913 - an option each
 
         provider = load(oidc)
     backend = _open_backend(data, cluster)
-    address = Address(host=host, port=port)
-    idle_s = 3_600 * idle
-    server.serve(data, address, backend, url=url, database=database, oidc=provider, idle_s=idle_s)
+    server.serve(
+        data,
+        Address(host=where.host, port=where.port),
+        backend,
+        url=where.url,
+        database=database,
+        oidc=provider,
+        idle_s=3_600 * idle,
+    )
 
 
 @click.group(no_args_is_help=False)

@@ -21,7 +21,9 @@ from citeflow.platform.schema import (
     ProgressBody,
     RankResources,
     ResourcesEvent,
+    Score,
 )
+from citeflow.tasks import get_task
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -107,6 +109,11 @@ class Records:
         values = [value for value in found if math.isfinite(value)]
         stride = max(1, -(-len(values) // MAX_SPARK))
         return values[::-1][::stride][::-1]
+
+    def newest_score(self) -> Score | None:
+        """Return the last of these scores."""
+        spark = self.spark()
+        return Score(name=self.score_name(), value=spark[-1]) if spark else None
 
     def score_name(self) -> str:
         """Return the name of these scores; empty before the first."""
@@ -257,6 +264,18 @@ def _share(done: int, steps: object, *, is_percent: bool) -> dict[str, object]:
     if is_percent:
         return {"fraction": done / 100}
     return {"step": done, "fraction": done / int(str(steps))} if steps else {}
+
+
+def result_of(task: str, report: Path) -> Score | None:
+    """Return the test score of a report; None where there was nothing to measure.
+
+    Raises:
+        CiteflowError: there is no report, or it cannot be read.
+    """
+    compared = get_task(task).results(report).report.compared()
+    if not math.isfinite(compared.test):
+        return None
+    return Score(name=compared.names[1], value=compared.test)
 
 
 def _second_of_day(hours: str, minutes: str, seconds: str) -> int:

@@ -22,23 +22,15 @@ from citeflow.platform.accounts import Account
 from citeflow.platform.backends.base import Backend, RunState, Submitted, paths_of
 from citeflow.platform.beneath import check_plain, leads_beneath
 from citeflow.platform.environments import Environments
-from citeflow.platform.queue import (
-    CANCELLED,
-    ENDED,
-    QUEUED,
-    STARTED,
-    Queue,
-    detail_of,
-    order,
-    submitted,
-)
-from citeflow.platform.records import OpenRecords, Records
+from citeflow.platform.phases import ENDED, QUEUED, STARTED
+from citeflow.platform.queue import CANCELLED, Queue, detail_of, order, submitted
+from citeflow.platform.records import OpenRecords, Records, result_of
 from citeflow.platform.schema import Can, Comparison, PreviewBody, RunBody, Score, Submission
 from citeflow.platform.store import Store, TableRow
 from citeflow.platform.submissions import Submissions
 from citeflow.platform.uploads import Uploads
 from citeflow.serving.problems import ProblemError
-from citeflow.tasks import get_task, load_settings
+from citeflow.tasks import load_settings
 
 MAX_WAITING = 100
 """Runs of one user in the queue."""
@@ -424,10 +416,7 @@ class Runs:
         with contextlib.suppress(CiteflowError, OSError):
             run = self.paths(row)
             check_plain(run.data_root, run.report)
-            results = get_task(row.task).results(run.report)
-            compared = results.report.compared()
-            if math.isfinite(compared.test):
-                return Score(name=compared.names[1], value=compared.test)
+            return result_of(row.task, run.report)
         return None
 
     def _figures(self, row: TableRow) -> dict[str, float]:

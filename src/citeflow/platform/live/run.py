@@ -11,10 +11,9 @@ from citeflow.paths import RunPaths
 from citeflow.platform.forms import MODEL
 from citeflow.platform.live.shown import Shown
 from citeflow.platform.phases import ENDED, STARTED
-from citeflow.platform.records import Records
+from citeflow.platform.records import Records, result_of
 from citeflow.platform.schema import Can, RunBody, Score, State
 from citeflow.platform.tails import Tails
-from citeflow.tasks import get_task
 
 STATES: dict[str, State] = {
     local_runs.RUNNING: "running",
@@ -79,7 +78,6 @@ class LiveRun:
         found = self._state(status)
         created = status.created if status else _modified(paths)
         started = datetime.fromtimestamp(shown.started, UTC) if shown.started else created
-        spark = self._records.spark()
         return RunBody(
             id=run_id,
             name=shown.name,
@@ -91,8 +89,8 @@ class LiveRun:
             started=started,
             ended=(status.finished if status else created) if is_over else None,
             queue_position=None,
-            score=self._result() if found == local_runs.SUCCEEDED else _newest(spark),
-            spark=spark,
+            score=self._score(found),
+            spark=self._records.spark(),
             progress=None if is_over else self._records.progress,
             workers=shown.workers,
             dataset=shown.dataset,
@@ -106,15 +104,12 @@ class LiveRun:
         report = self.shown.paths.report
         return local_runs.state_of(self.shown.paths, status, is_complete=report.is_dir())
 
-    def _result(self) -> Score | None:
+    def _score(self, found: str) -> Score | None:
+        if found != local_runs.SUCCEEDED:
+            return self._records.newest_score()
         with contextlib.suppress(CiteflowError, OSError):
-            compared = get_task(self.shown.task).results(self.shown.paths.report).report.compared()
-            return Score(name=compared.names[1], value=compared.test)
+            return result_of(self.shown.task, self.shown.paths.report)
         return None
-
-
-def _newest(spark: list[float]) -> Score | None:
-    return Score(name="validation score", value=spark[-1]) if spark else None
 
 
 def _detail(status: RunStatus | None, found: str, paths: RunPaths) -> str:

@@ -14,7 +14,7 @@ from citeflow.errors import UnavailableError
 from citeflow.platform import store
 from citeflow.platform.accounts import Account, Accounts
 from citeflow.platform.backends.base import Backend, EnvironmentState, Resources
-from citeflow.platform.queue import ENDED, STARTED
+from citeflow.platform.phases import ENDED, STARTED
 from citeflow.platform.schema import Amounts, EnvironmentBody, Link, SizeBody
 from citeflow.platform.store import Store
 from citeflow.serving.problems import ProblemError

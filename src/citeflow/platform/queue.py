@@ -16,9 +16,7 @@ from sqlalchemy import Connection, func, select, update
 from citeflow.errors import CiteflowError, UnavailableError
 from citeflow.platform import store
 from citeflow.platform.backends.base import Backend, Resources, RunState, Submitted
-from citeflow.platform.phases import ENDED as ENDED
-from citeflow.platform.phases import QUEUED as QUEUED
-from citeflow.platform.phases import STARTED as STARTED
+from citeflow.platform.phases import ENDED, QUEUED, STARTED
 from citeflow.platform.store import Store, TableRow
 from citeflow.utils.logging import log
 

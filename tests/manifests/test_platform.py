@@ -82,7 +82,8 @@ def test_admission_confines_the_account_to_namespaces_of_users(objects):
 def test_container_is_told_what_its_command_accepts(objects, container):
     assert container["command"] == ["tini", "--", "python3", "-m", "citeflow", platform.name]
     told = platform.make_context(platform.name, list(container["args"])).params
-    assert (told["host"], told["port"]) == ("0.0.0.0", container["ports"][0]["containerPort"])
+    where = told["where"]
+    assert (where.host, where.port) == ("0.0.0.0", container["ports"][0]["containerPort"])
     assert {"name": "http", "port": 80, "targetPort": "http"} in objects[
         "Service", "citeflow-platform"
     ]["spec"]["ports"]

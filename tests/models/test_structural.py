@@ -13,7 +13,7 @@ from small_graphs import csrs, random_citations, random_days
 
 from citeflow.graph.csr import Csr, build_csr
 from citeflow.graph.source import Source
-from citeflow.models import structural as module
+from citeflow.models import path_sums
 from citeflow.models.meta_paths import BASELINE_PATHS, PATHS
 from citeflow.models.structural import BASELINES, StructuralFeatures
 
@@ -151,7 +151,7 @@ def test_candidates_equal_enumerated_paths(seed, dated):
 @pytest.mark.parametrize("factor", [0, 10**9], ids=["forward", "backward"])
 def test_last_hop_has_the_same_sums_from_either_side(factor, monkeypatch):
     is_cited_NN = random_citations(NUM_PAPERS, 0.25, seed=12)
-    monkeypatch.setattr(module, "HUB_FACTOR", factor)
+    monkeypatch.setattr(path_sums, "HUB_FACTOR", factor)
     candidate_PK = np.random.default_rng(3).integers(0, NUM_PAPERS, (NUM_PAPERS, 6))
     candidate_PK[:, 4] = candidate_PK[:, 1]
     source_P = np.arange(NUM_PAPERS)
@@ -195,7 +195,9 @@ def test_shared_candidates_are_seen_without_the_batch():
     candidate_K = np.flatnonzero(~is_cited_NN[0])[1:]
     whole = make_features(is_cited_NN)
     fewer = make_features(without(is_cited_NN, 0, targets))
-    fewer._weights = whole._weights  # degrees of papers between are those of the whole graph
+    fewer._sums._weights = (
+        whole._sums._weights
+    )  # degrees of papers between are those of the whole graph
     _, shared_SKD = whole.for_batch(source_1, np.zeros(3, dtype=int), targets, candidate_K)
     expected_KD = fewer.for_candidates(source_1, candidate_K[None])[0]
     np.testing.assert_allclose(shared_SKD[0], expected_KD, **CLOSE)
@@ -217,7 +219,9 @@ def test_hidden_source_is_seen_without_any_reference(seed):
     for i, (s, target) in enumerate(zip(source_S, targets, strict=True)):
         unknown = slice(None) if s == 3 else target
         fewer = make_features(without(is_cited_NN, s, unknown), day_N)
-        fewer._weights = whole._weights  # degrees of papers between are those of the whole graph
+        fewer._sums._weights = (
+            whole._sums._weights
+        )  # degrees of papers between are those of the whole graph
         uncited_K = ~is_cited_NN[s, candidate_K]
         expected_KD = fewer.for_candidates(source_S[i : i + 1], candidate_K[None])[0]
         np.testing.assert_allclose(shared_SKD[i, uncited_K], expected_KD[uncited_K], **CLOSE)

@@ -202,13 +202,13 @@ def structural_without(is_cited_NN, edge_2P, config):
         for each in (without(is_cited_NN, edge_2P), is_cited_NN)
     )
     for path in whole.paths:
-        structural._weights |= {
-            (hop, path.weight): whole._weight(hop, path.weight) for hop in path.hops
+        structural._sums._weights |= {
+            (hop, path.weight): whole._sums._weight(hop, path.weight) for hop in path.hops
         }
     # A citation in return still counts as a reference of the candidate.
-    known_N = whole._degree("references").copy()
+    known_N = whole._sums.degree("references").copy()
     np.subtract.at(known_N, edge_2P[0], 1)
-    structural._degrees["references"] = known_N
+    structural._sums._degrees["references"] = known_N
     return structural
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models.structural import BASELINES, StructuralFeatures, Sums
+from citeflow.models.path_sums import Sums
+from citeflow.models.structural import BASELINES, StructuralFeatures
 
 NAMES = (*BASELINES, "recency", "cosine", "bm25")
 """All of them; those that a graph has no data for are left out."""

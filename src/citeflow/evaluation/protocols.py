@@ -39,7 +39,7 @@ from citeflow.graph.prepared import PreparedGraph
 from citeflow.graph.time_slices import time_slices
 from citeflow.graph.views import without_later_citations, without_references
 from citeflow.models.meta_paths import BASELINE_PATHS
-from citeflow.models.structural import Sums
+from citeflow.models.path_sums import Sums
 from citeflow.report import ProtocolScores, RankScores
 from citeflow.utils.progress import log_progress
 

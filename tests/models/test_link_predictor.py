@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from citeflow.config import ModelConfig
+from citeflow.models import tensors
 from citeflow.models.decoders import InnerProductDecoder, MLPDecoder, StructuralHead
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.predictors import PREDICTORS
@@ -101,3 +102,21 @@ def test_link_predictor_uses_structural_features_if_registered(name):
     assert model.uses_structural_features == (name == "structural")
     assert torch.equal(*joint) != model.uses_structural_features
     assert model.uses_structural_features or joint[0] is score_SK
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_score_pairs_equals_scores_of_candidates(name, monkeypatch):
+    monkeypatch.setattr(tensors, "BLOCK", 24)
+    model = LinkPredictor(5, 4, ModelConfig(hidden_channels=6, predictor=name), scaled=True)
+    h_BH = torch.randn(7, 6, requires_grad=True)
+    source_S, source_index_P = torch.tensor([2, 5, 6]), torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
+    target_P = torch.tensor([5, 3, 5, 0, 1, 1, 2, 4, 6])
+    weight_P = torch.randn(len(target_P))
+    found_P = model.score_pairs(h_BH[source_S], source_index_P, h_BH, target_P)
+    expected_P = model.score_embeddings(h_BH[source_S], h_BH)[source_index_P, target_P]
+    torch.testing.assert_close(found_P, expected_P)
+    weights = [h_BH, *model.predictor.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad(found_P @ weight_P, weights),
+        torch.autograd.grad(expected_P @ weight_P, weights),
+    )

@@ -8,6 +8,7 @@ import pytest
 from small_graphs import csrs, random_citations
 
 from citeflow.graph.csr import Csr
+from citeflow.models import path_counts
 from citeflow.models.path_counts import InvertedIndex, extend, intersect, start
 
 SOURCE_S = np.array([4, 0, 4, 11])
@@ -61,8 +62,10 @@ def to_pairs(lists):
     return list(zip(row_E.tolist(), papers.tolist(), strict=True))
 
 
+@pytest.mark.parametrize("table", [1, 25, 10**6], ids=["each", "some", "all"])
 @pytest.mark.parametrize("seed", range(3))
-def test_intersect_equals_sets_of_pairs(seed):
+def test_intersect_equals_sets_of_pairs(seed, table, monkeypatch):
+    monkeypatch.setattr(path_counts, "TABLE", table)
     rng = np.random.default_rng(seed)
     lists = [random_lists(rng, rng.integers(0, 6, 5)) for _ in range(2)]
     queries = [random_lists(rng, rng.integers(0, 9, 5)) for _ in range(3)]

@@ -1,12 +1,12 @@
 """The link predictor: an encoder of papers, a decoder of pairs, and a head for structural features.
 
-Legend: H hidden channels, S sources, K candidates, D structural features.
+Legend: H hidden channels, S sources, K candidates, P pairs, B papers, D structural features.
 """
 
 from torch import Tensor, nn
 
 from citeflow.config import ModelConfig
-from citeflow.models.decoders import StructuralHead
+from citeflow.models.decoders import Decoder, StructuralHead
 from citeflow.models.own import OwnEncoder
 from citeflow.models.predictors import PREDICTORS
 from citeflow.models.sage import GraphSAGE
@@ -37,7 +37,7 @@ class LinkPredictor(nn.Module):
         self.config = config
         predictor = PREDICTORS[config.predictor]
         self.encoder = encoder or GraphSAGE(num_features, config)
-        self.predictor = predictor.load_decoder()(config.hidden_channels, scaled=scaled)
+        self.predictor: Decoder = predictor.load_decoder()(config.hidden_channels, scaled=scaled)
         self.head = StructuralHead(num_structural) if predictor.uses_structural_features else None
 
     @property
@@ -57,6 +57,22 @@ class LinkPredictor(nn.Module):
         """
         score_SK: Tensor = self.predictor(source_SH, target_SKH)
         return score_SK
+
+    def score_pairs(
+        self, source_SH: Tensor, source_index_P: Tensor, h_BH: Tensor, target_P: Tensor
+    ) -> Tensor:
+        """Score some pairs by their embeddings alone.
+
+        Args:
+            source_SH: embeddings of the sources.
+            source_index_P: row of `source_SH` of each pair.
+            h_BH: embeddings of the candidates.
+            target_P: row of `h_BH` of each pair.
+
+        Returns:
+            Logits [P].
+        """
+        return self.predictor.pairs(source_SH, source_index_P, h_BH, target_P)
 
     def add_structural_score(self, score: Tensor, structural_D: Tensor) -> Tensor:
         """Join scores of embeddings, of any shape, with the pairs' structural features [..., D]."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from citeflow.models.tensors import blocks_of_rows
+
 NEGLIGIBLE = -50.0
 """Scores this far below the best add nothing to a float32 sum, and exp is slow where it
 underflows."""
@@ -20,15 +22,24 @@ class _MaskedLogSumExp(torch.autograd.Function):
     """Log of the sum of e^score over what is not masked.
 
     torch.logsumexp keeps the scores for its backward pass and computes the exponentials again; here
-    they are computed once, for both.
+    they are computed once, for both, and all that is done to some rows is done while they are in
+    the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, score_SK: Tensor, mask_SK: Tensor) -> Tensor:
-        exp_SK = score_SK.masked_fill(mask_SK, -torch.inf)
-        max_S1 = exp_SK.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(exp_SK.dtype).min)
-        exp_SK.sub_(max_S1).clamp_(min=NEGLIGIBLE).exp_()
-        sum_S1 = exp_SK.sum(dim=1, keepdim=True)
+        lowest = torch.finfo(score_SK.dtype).min
+        exp_SK = torch.empty_like(score_SK)
+        max_S1 = score_SK.new_empty(len(score_SK), 1)
+        sum_S1 = torch.empty_like(max_S1)
+        for rows in blocks_of_rows(len(score_SK), score_SK):
+            exp, most = exp_SK[rows], max_S1[rows]
+            # masked_fill takes many times as long: it branches at each value of the mask.
+            torch.add(score_SK[rows], mask_SK[rows].to(exp.dtype), alpha=lowest, out=exp)
+            torch.amax(exp, dim=1, keepdim=True, out=most)
+            most.clamp_(min=lowest)
+            exp.sub_(most).clamp_(min=NEGLIGIBLE).exp_()
+            torch.sum(exp, dim=1, keepdim=True, out=sum_S1[rows])
         ctx.save_for_backward(exp_SK, sum_S1)
         return (sum_S1.log() + max_S1).squeeze(1)
 

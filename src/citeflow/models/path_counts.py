@@ -8,7 +8,6 @@ Legend: N papers, S sources, S1 = S + 1, P pairs, E papers on walks, L papers lo
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,8 @@ PaperLists = tuple[np.ndarray, np.ndarray]
 Hits = tuple[np.ndarray, np.ndarray]
 """Positions in a list of papers that was looked up, and what each of them was found to be."""
 
-NO_PAPERS = np.empty(0, dtype=np.int32)
+TABLE = 1 << 20
+"""Entries, 4 MB, of the table that papers of several sources are found in at once, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,9 @@ def intersect(
 ) -> tuple[np.ndarray, list[Hits]]:
     """Find the papers of some lists in others, source by source.
 
-    A table of N papers is filled with the papers of one source, read, and cleared again: a hash
-    join whose hash is the paper itself.
+    A table is filled with the papers of some sources, read, and cleared again: a hash join whose
+    hash is the paper itself. It has a row for each of these sources, and a column for each paper
+    that is in any list.
 
     Args:
         lists: papers to find; they are numbered through all lists.
@@ -85,40 +86,61 @@ def intersect(
         source lists the same paper. For each query, the positions of the papers that were found,
         with the representatives of these.
     """
-    is_listed_N = np.zeros(num_papers, dtype=bool)
-    number_N = np.empty(num_papers, dtype=np.int32)
-    paper_E = np.concatenate([papers for _, papers in lists], dtype=np.intp)
-    number_E = np.arange(len(paper_E), dtype=np.int32)
-    representative_E = np.empty(len(paper_E), dtype=np.int32)
-    hits: list[list[Hits]] = [[(NO_PAPERS, NO_PAPERS)] for _ in queries]
-    first_of_list = np.cumsum([0] + [len(papers) for _, papers in lists[:-1]])
-    list_parts = _parts(
-        [first + ptr_S1 for first, (ptr_S1, _) in zip(first_of_list, lists, strict=True)]
-    )
-    query_parts = _parts([ptr_S1 for ptr_S1, _ in queries])
-    for listed, queried in zip(list_parts, query_parts, strict=True):
-        for part in listed:
-            number_N[paper_E[part]] = number_E[part]
-            is_listed_N[paper_E[part]] = True
-        for part in listed:
-            representative_E[part] = number_N.take(paper_E[part])
-        for part, (_, paper_L), hit in zip(queried, queries, hits, strict=True):
-            position = np.flatnonzero(is_listed_N.take(paper_L[part])) + part.start
-            hit.append((position, number_N[paper_L[position]]))
-        for part in listed:
-            is_listed_N[paper_E[part]] = False
+    column_N, num_columns = _columns(lists, num_papers)
+    num_sources = len(lists[0][0]) - 1
+    num_rows = min(max(1, TABLE // max(1, num_columns)), num_sources)
+    number_T = np.full(num_rows * num_columns, -1, dtype=np.int32)
+    first_of_list = np.cumsum([0] + [len(papers) for _, papers in lists])
+    representative_E = np.empty(first_of_list[-1], dtype=np.int32)
+    hits: list[list[Hits]] = [[] for _ in queries]
+    for first in range(0, num_sources, num_rows or 1):
+        rows = slice(first, min(first + num_rows, num_sources))
+        filled = []
+        for each, number in zip(lists, first_of_list.tolist(), strict=False):
+            begin, column_L, row_L = _part(each, rows, column_N)
+            entry_L = row_L * num_columns + column_L
+            part = slice(number + begin, number + begin + len(entry_L))
+            number_T[entry_L] = np.arange(part.start, part.stop, dtype=np.int32)
+            filled.append((part, entry_L))
+        for part, entry_L in filled:
+            representative_E[part] = number_T.take(entry_L)
+        for each, hit in zip(queries, hits, strict=True):
+            begin, column_L, row_L = _part(each, rows, column_N)
+            known = np.flatnonzero(column_L >= 0)
+            number_L = number_T.take(row_L[known] * num_columns + column_L[known])
+            found = np.flatnonzero(number_L >= 0)
+            hit.append((known[found] + begin, number_L[found]))
+        for _, entry_L in filled:
+            number_T[entry_L] = -1
     return representative_E, [_concatenate(hit) for hit in hits]
 
 
+def _columns(lists: list[PaperLists], num_papers: int) -> tuple[np.ndarray, int]:
+    """Number the papers that are in any list, int32 [N], -1 for the others; and count them."""
+    is_listed_N = np.zeros(num_papers, dtype=bool)
+    for _, paper_E in lists:
+        is_listed_N[paper_E] = True
+    listed = np.flatnonzero(is_listed_N)
+    column_N = np.full(num_papers, -1, dtype=np.int32)
+    column_N[listed] = np.arange(len(listed), dtype=np.int32)
+    return column_N, len(listed)
+
+
+def _part(
+    papers: PaperLists, rows: slice, column_N: np.ndarray
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Offset of the papers of some sources in a list, their columns, and their rows."""
+    ptr_S1, paper_E = papers
+    ptr = ptr_S1[rows.start : rows.stop + 1]
+    row_L = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    return int(ptr[0]), column_N.take(paper_E[ptr[0] : ptr[-1]]), row_L
+
+
 def _concatenate(parts: list[Hits]) -> Hits:
+    if not parts:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
     first, second = zip(*parts, strict=True)
     return np.concatenate(first), np.concatenate(second)
-
-
-def _parts(ptrs: list[np.ndarray]) -> Iterator[tuple[slice, ...]]:
-    """The part of a source in each list, source by source."""
-    slices = [map(slice, ptr_S1[:-1].tolist(), ptr_S1[1:].tolist()) for ptr_S1 in ptrs]
-    return zip(*slices, strict=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from citeflow.models.decoders import Decoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +33,9 @@ class Predictor:
         """Return how many of these negatives a step can take."""
         return min(num_negatives, self.max_negatives or num_negatives)
 
-    def load_decoder(self) -> "type[Module]":
+    def load_decoder(self) -> "type[Decoder]":
         """Import the class of the decoder."""
-        decoder: type[Module] = pkgutil.resolve_name(self.decoder)
+        decoder: type[Decoder] = pkgutil.resolve_name(self.decoder)
         return decoder
 
 

@@ -5,6 +5,7 @@ Legend: N papers, B papers of a subgraph, F features.
 
 import functools
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ RANDOM_FEATURES = 64
 
 STATISTICS_SAMPLE = 65_536
 """Papers, or up to twice as many, that mean and deviation of the features are taken from."""
+
+BLOCK = 1 << 17
+"""Values, 512 KB, that are computed with at a time where they shall stay in a core's cache."""
 
 SMALLEST_DEVIATION = 1e-30
 """Below it, one over the deviation comes near the largest float32."""
@@ -51,6 +55,16 @@ def gather_features(x_NF: np.ndarray | None, paper_B: np.ndarray) -> Tensor:
     if x_NF is None:
         return torch.ones(len(paper_B), 1)
     return torch.from_numpy(np.ascontiguousarray(x_NF[paper_B]))
+
+
+def blocks_of_rows(num_rows: int, like: Tensor) -> Iterator[slice]:
+    """Yield slices of some rows, as wide as those of an array, that fit into a core's cache.
+
+    A GPU, which has no such cache, computes them all at once.
+    """
+    size = num_rows if like.is_cuda else BLOCK // max(1, like.size(-1))
+    for first in range(0, num_rows, max(1, size)):
+        yield slice(first, first + max(1, size))
 
 
 def to_sparse_tensor(adj: Csr, num_columns: int) -> Tensor:

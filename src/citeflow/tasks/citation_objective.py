@@ -95,11 +95,11 @@ class Objective(nn.Module):
         """Compute the loss of a batch."""
         h_BH = self.predictor.encoder(batch.x_BF, batch.adj_BB)
         source_SH = h_BH.index_select(0, batch.source_S)
-        source_PH = source_SH.index_select(0, batch.source_index_P)
-        target_P1H = h_BH.index_select(0, batch.target_P)[:, None, :]
         negative_KH = h_BH.index_select(0, batch.negative_K)
         negative_SK = self.predictor.score_embeddings(source_SH, negative_KH)
-        positive_P = self.predictor.score_embeddings(source_PH, target_P1H).squeeze(1)
+        positive_P = self.predictor.score_pairs(
+            source_SH, batch.source_index_P, h_BH, batch.target_P
+        )
         mask_SK = batch.false_negative_mask_SK
         loss = self.loss.function(positive_P, negative_SK, mask_SK, batch.source_index_P)
         if batch.structural is not None:

@@ -87,8 +87,12 @@ def best_ranks(is_cited_NN, seen_NN, x_NF, rule, source):
     )
 
 
+@pytest.mark.parametrize("dense_share", [0, 10**6], ids=["sorted", "dense"])
 @pytest.mark.parametrize("time_cut", [False, True])
-def test_hard_candidates_have_the_best_ranks_by_any_heuristic(is_cited_NN, held_out, time_cut):
+def test_hard_candidates_have_the_best_ranks_by_any_heuristic(
+    is_cited_NN, held_out, time_cut, dense_share, monkeypatch
+):
+    monkeypatch.setattr(candidates, "DENSE_SHARE", dense_share)
     x_NF = np.random.default_rng(2).normal(size=(NUM_PAPERS, 5)).astype(np.float32)
     day_N = np.random.default_rng(3).integers(0, 8, NUM_PAPERS).astype(np.int32)
     rule, chosen = choose(is_cited_NN, held_out, x_NF, day_N=day_N, time_cut=time_cut)

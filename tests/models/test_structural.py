@@ -275,6 +275,26 @@ def test_paths_that_are_walked_to_their_ends_equal_searched_ones(dated, candidat
         np.testing.assert_allclose(found[name], score_SK, rtol=1e-6)
 
 
+@pytest.mark.parametrize("walk", [1, 60])
+def test_sources_are_computed_alike_in_any_groups(walk, monkeypatch):
+    is_cited_NN = random_citations(NUM_PAPERS, 0.3, seed=8)
+    structural = make_features(is_cited_NN, random_years(NUM_PAPERS, seed=8))
+    source_P, target_P = np.nonzero(is_cited_NN)
+    source_S, index_P = np.unique(source_P, return_inverse=True)
+    arguments = source_S, index_P, target_P, np.arange(5)
+    is_hidden_S = source_S % 3 == 0
+    candidate_SK = np.tile([4, 0, 7], (len(source_S), 1))
+
+    def features():
+        batch = structural.for_batch(*arguments, is_hidden_S=is_hidden_S)
+        return *batch, structural.for_candidates(source_S, candidate_SK)
+
+    at_once = features()
+    monkeypatch.setattr(path_sums, "WALK", walk)
+    for found, expected in zip(features(), at_once, strict=True):
+        np.testing.assert_allclose(found, expected, **CLOSE)
+
+
 def with_row(csr, row):
     """Append a row, whose paper no other row has."""
     return Csr(

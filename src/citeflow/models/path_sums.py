@@ -32,6 +32,11 @@ HUB_FACTOR = 8
 """Estimate of how many more papers the next hop leads to from a paper on a walk, which is often a
 hub, than from a random candidate."""
 
+WALK = 1 << 22
+"""Papers that the walks of the sources that are computed at once lead to, at most, those that lead
+to their candidates included: 0.3 GB. A source that alone has more of them is computed alone; a hub
+among its references adds all papers that cite the hub."""
+
 Walks = dict[Prefix, Walk]
 Sums = dict[str, np.ndarray]
 
@@ -96,6 +101,22 @@ class PathSums:
                 weight_N = self._weight(hop, path.weight)
                 walks[key] = extend(before, self.graphs[hop], weight_N, source_S)
         return walks
+
+    def groups(
+        self, paths: Sequence[MetaPath], source_S: np.ndarray, candidates: Csr
+    ) -> list[slice]:
+        """Divide sources into consecutive ones whose walks fit into `WALK`."""
+        size_S = np.zeros(len(source_S), dtype=np.int64)
+        hops = dict.fromkeys(path.hops[:2] for path in paths if len(path.hops) > 2)
+        for first, second in hops:
+            reached = rows_of(self.graphs[first], source_S)
+            size_S += _sum_rows(self.degree(second).take(reached.col_E), reached.rowptr_N1)
+        for last in dict.fromkeys(path.last for path in paths):
+            size_P = self.degree(REVERSE[last]).take(candidates.col_E)
+            size_S += _sum_rows(size_P, candidates.rowptr_N1)
+        group_S = np.cumsum(size_S) // WALK
+        bounds = [0, *(np.flatnonzero(np.diff(group_S)) + 1).tolist(), len(source_S)]
+        return [slice(first, end) for first, end in itertools.pairwise(bounds)]
 
     def own(self, paths: Sequence[MetaPath], walks: Walks, candidates: Csr) -> Sums:
         """Sum over the paths to each source's own candidates, float64 [P] for each path.
@@ -262,6 +283,13 @@ def _paper_weight(degree_N: np.ndarray, weight: str) -> np.ndarray:
     else:
         weight_N = 1 / np.maximum(degree_N, 1)
     return weight_N
+
+
+def _sum_rows(value_E: np.ndarray, rowptr_S1: np.ndarray) -> np.ndarray:
+    """Add up the values of each row, int64 [S]."""
+    total_E1 = np.zeros(len(value_E) + 1, dtype=np.int64)
+    np.cumsum(value_E, out=total_E1[1:])
+    return np.diff(total_E1[rowptr_S1])
 
 
 def _row_of(position_H: np.ndarray, ptr: np.ndarray) -> np.ndarray:

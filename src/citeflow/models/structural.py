@@ -9,7 +9,7 @@ does not leave.
 Legend: N papers, S sources, P pairs, K candidates, D structural features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,10 +125,17 @@ class StructuralFeatures:
         known_S = self._sums.degree("references").take(source_S) - np.bincount(
             missing[0], minlength=len(source_S)
         )
-        walks = self._sums.walk(self.paths, source_S, excluded_edges=missing)
         order_P = np.argsort(source_index_P, kind="stable")
         ptr_S1 = np.searchsorted(source_index_P[order_P], np.arange(len(source_S) + 1))
-        sums = self._sums.own(self.paths, walks, Csr(ptr_S1, target_P[order_P]))
+        own = Csr(ptr_S1, target_P[order_P])
+        parts = []
+        for rows in self._sums.groups(self.paths, source_S, own):
+            is_of_rows = (missing[0] >= rows.start) & (missing[0] < rows.stop)
+            excluded = missing[0][is_of_rows] - rows.start, missing[1][is_of_rows]
+            walks = self._sums.walk(self.paths, source_S[rows], excluded_edges=excluded)
+            shared_part = self._sums.shared(walks, candidate_K, rows.stop - rows.start)
+            parts.append((self._sums.own(self.paths, walks, _slice(own, rows)), shared_part))
+        sums, shared = (_concatenate(each) for each in zip(*parts, strict=True))
         undo_P = np.argsort(order_P)
         own_PD = self._features(
             {name: sum_P[undo_P] for name, sum_P in sums.items()},
@@ -136,7 +143,6 @@ class StructuralFeatures:
             target_P,
             num_own=1,
         )
-        shared = self._sums.shared(walks, candidate_K, len(source_S))
         sources = self._sources(source_S[:, None], known_S[:, None])
         shared_SKD = self._features(shared, sources, candidate_K[None, :], num_own=0)
         return own_PD, shared_SKD
@@ -219,7 +225,11 @@ class StructuralFeatures:
         self, paths: Sequence[MetaPath], source_P: np.ndarray, candidate_PK: np.ndarray
     ) -> Sums:
         """Sum over the paths to each source's own candidates, float64 [P * K] for each path."""
-        return self._sums.own(paths, self._sums.walk(paths, source_P), _to_csr(candidate_PK))
+        candidates = _to_csr(candidate_PK)
+        return _concatenate(
+            self._sums.own(paths, self._sums.walk(paths, source_P[rows]), _slice(candidates, rows))
+            for rows in self._sums.groups(paths, source_P, candidates)
+        )
 
     def ends(self, paths: Sequence[MetaPath], source_S: np.ndarray) -> PathEnds:
         """Walk all paths from some sources to their ends, whatever papers these are."""
@@ -280,6 +290,23 @@ class StructuralFeatures:
             day=None if self._day_N is None else self._day_N.take(source),
             unit_SF=None if self._cosine is None else self._cosine.unit_rows(source.ravel()),
         )
+
+
+def _concatenate(parts: Iterable[Sums]) -> Sums:
+    """Join the sums of groups of sources."""
+    first, *others = parts
+    if not others:
+        return first
+    return {
+        name: np.concatenate([sum_P, *(each[name] for each in others)])
+        for name, sum_P in first.items()
+    }
+
+
+def _slice(csr: Csr, rows: slice) -> Csr:
+    """Take consecutive rows."""
+    ptr = csr.rowptr_N1[rows.start : rows.stop + 1]
+    return Csr(ptr - ptr[0], csr.col_E[ptr[0] : ptr[-1]])
 
 
 def _to_csr(candidate_PK: np.ndarray) -> Csr:

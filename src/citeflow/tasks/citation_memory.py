@@ -17,7 +17,7 @@ from citeflow.config import Config
 from citeflow.evaluation import calibration, inference, scoring
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.models import tensors
+from citeflow.models import path_sums, tensors
 from citeflow.models.losses import LOSSES
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
@@ -125,6 +125,10 @@ class _Shape(GraphShape):
         """True where paths of three hops are counted; walks of one hop are nothing beside them."""
         return self.predictor.uses_structural_features and self.config.model.structural_hops > 2
 
+    def papers_at_once(self, num_sources: float, walk: float) -> float:
+        """Papers on the walks of the sources that are computed at once."""
+        return self.walks * min(num_sources * walk, path_sums.WALK + walk)
+
 
 def estimate(graph: GraphShape, *, config: Config, workers: int) -> int:
     """Return the bytes that all processes of one machine need at their peak, to about a fifth."""
@@ -175,9 +179,9 @@ def _step(shape: _Shape, workers: int) -> float:
         scores = predictor.activations_per_pair * pairs * model.hidden_channels * FLOAT
     structural = 0.0
     if predictor.uses_structural_features:
-        paths = 400.0 * train.num_negatives
-        paths += BATCH_WALK * shape.walk_of_source * shape.walks
-        structural = citation_objective.STRUCTURAL_SOURCES * paths
+        num_sources = citation_objective.STRUCTURAL_SOURCES
+        structural = 400.0 * num_sources * train.num_negatives
+        structural += BATCH_WALK * shape.papers_at_once(num_sources, shape.walk_of_source)
     activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
     dense = FLOAT * (4 * papers * shape.num_features + activations)
     return dense + scores + structural + 100 * FOLDS * citations
@@ -200,14 +204,14 @@ def _scoring(shape: _Shape) -> float:
         return 0
     data = shape.config.data
     pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
-    walks = SCORED_WALK * shape.walk_of_held_out * shape.walks * pairs / data.eval_negatives
-    return pairs * (100 + 100 * shape.degree) + walks
+    walks = shape.papers_at_once(pairs / data.eval_negatives, shape.walk_of_held_out)
+    return pairs * (100 + 100 * shape.degree) + SCORED_WALK * walks
 
 
 def _calibration(shape: _Shape) -> float:
-    """Path counts from all sources at once, on rank 0."""
+    """Path counts on rank 0."""
     is_calibrated = LOSSES[shape.config.train.loss].is_softmax
     if not is_calibrated or not shape.predictor.uses_structural_features:
         return 0
     sources = min(calibration.MAX_CITATIONS, shape.config.data.holdout * shape.num_papers)
-    return SCORED_WALK * sources * shape.walk_of_held_out * shape.walks
+    return SCORED_WALK * shape.papers_at_once(sources, shape.walk_of_held_out)

@@ -17,6 +17,7 @@ from citeflow.files import replacing
 from citeflow.paths import RunPaths
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
+from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.lease import acquire
 from citeflow.training.trainer import Trainer
 
@@ -227,9 +228,13 @@ class SavingTrainer(Trainer):
 
 def take_steps(training, steps):
     """Count steps, and save after each."""
+    # With a thread of its own: the one of before may be that of a parent process.
+    training.writer = CheckpointWriter(training.run.checkpoints, INPUTS, training.lease)
     for _ in range(steps):
         training.progress.step += 1
         training.save()
+        training.writer.wait()
+    training.writer.close()
 
 
 def copied(source: Path, target: Path) -> Path:

@@ -113,7 +113,10 @@ def run_sections(
     return [
         Section(
             title="The run",
-            rows=[[dataset, training], [tables.stages(report)] if report.stages else []],
+            rows=[
+                [dataset, training],
+                [table for table in (tables.goodput(report), tables.stages(report)) if table.rows],
+            ],
             notes=remarks,
         ),
         Section(

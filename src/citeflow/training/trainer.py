@@ -17,7 +17,7 @@ from citeflow.paths import RunPaths
 from citeflow.report import TrainSummary
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.tasks.base import Batch, OpenTask, Trainable
-from citeflow.training import checkpoint
+from citeflow.training import checkpoint, goodput
 from citeflow.training.checkpoint import Progress, SavedState
 from citeflow.training.distributed import Group
 from citeflow.training.lease import Lease
@@ -94,6 +94,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.resume(start.state)
+        self.goodput = goodput.resume(self.progress, run, group)
         # No loss depends on a buffer that changes in training, such as the running mean of batch
         # norm: a task that validates by them takes those of rank 0.
         self.ddp = DistributedDataParallel(
@@ -147,10 +148,13 @@ class Trainer:
             if share < 1:
                 self._rebuild_buckets(batches.peek())
                 self._start_clock()
+            self.goodput.switch("steps")
             with self.preemption.deferred():
                 while share < 1:
                     self._validate_if_due(share)
-                    loss, stop = self.train_step(batches.take(self.progress.step), share)
+                    with self.goodput.measure("waiting"):
+                        batch = batches.take(self.progress.step)
+                    loss, stop = self.train_step(batch, share)
                     share = self._share_done()
                     self._record(loss)
                     if self.progress.step % self.checkpoint_steps == 0:
@@ -158,6 +162,7 @@ class Trainer:
                     if stop:
                         self._stop()
                 self.save()
+            self.goodput.switch("validation")
             batches.close()
             with self.preemption.immediate():
                 if not self._is_validated:
@@ -223,12 +228,13 @@ class Trainer:
         """
         if self._saved == self.progress.key:
             return
-        weights = self.model.state_dict().values()
-        self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
-        if self.group.is_main:
-            self.lease.assert_held()
-        if self.group.broadcast_object(self._write_checkpoint):
-            self._saved = self.progress.key
+        with self.goodput.measure("checkpoint"):
+            weights = self.model.state_dict().values()
+            self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
+            if self.group.is_main:
+                self.lease.assert_held()
+            if self.group.broadcast_object(self._write_checkpoint):
+                self._saved = self.progress.key
 
     def load_best(self) -> None:
         """Load the model with the best validation score."""
@@ -253,6 +259,7 @@ class Trainer:
     def finished(self, resources: ResourceSummary) -> FinishedTraining:
         """Return what the model's files say of the training."""
         progress = self.progress
+        self.goodput.switch("validation")
         used = {name: resources.train.get(name) for name in ("cpu_cores", "peak_memory_bytes")}
         summary = TrainSummary(
             workers=self.group.world_size,
@@ -262,6 +269,9 @@ class Trainer:
             seconds=progress.seconds,
             positives_per_s=progress.samples / max(progress.seconds, 1e-9),
             parameters=self.num_parameters,
+            goodput=goodput.ratio(progress.spent),
+            wall_seconds=sum(progress.spent.values()),
+            losses=goodput.losses(progress.spent),
             **used,
         )
         return FinishedTraining(
@@ -305,7 +315,7 @@ class Trainer:
         if due > self.progress.validations_due:
             self.save()
             self.progress.validations_due = due
-            with self.preemption.immediate():
+            with self.preemption.immediate(), self.goodput.measure("validation"):
                 self.validate()
             self.save()
 

@@ -110,13 +110,11 @@ def run_sections(
         training: how the model was trained.
         remarks: on the dataset.
     """
+    costs = [tables.goodput(report), tables.stages(report)]
     return [
         Section(
             title="The run",
-            rows=[
-                [dataset, training],
-                [table for table in (tables.goodput(report), tables.stages(report)) if table.rows],
-            ],
+            rows=[[dataset, training], *([table] for table in costs if table.rows)],
             notes=remarks,
         ),
         Section(

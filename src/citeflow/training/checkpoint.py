@@ -74,6 +74,12 @@ class Progress(Record):
     evaluations: list[dict[str, Number]] = Field(default_factory=list)
     """Records of validations."""
 
+    spent: dict[str, float] = Field(default_factory=dict)
+    """Seconds of wall time by the causes of `training.goodput`."""
+
+    spent_at: float = 0.0
+    """End of the time that `spent` accounts for, in seconds since 1970; 0 before there is any."""
+
     @property
     def key(self) -> tuple[int, int]:
         """Step and number of validations: checkpoints with the same key are the same."""

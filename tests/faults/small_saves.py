@@ -18,6 +18,7 @@ from citeflow.paths import RunPaths
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
 from citeflow.training.checkpoint_writer import CheckpointWriter
+from citeflow.training.goodput import CAUSES, Goodput
 from citeflow.training.lease import acquire
 from citeflow.training.trainer import Trainer
 
@@ -219,7 +220,8 @@ class SavingTrainer(Trainer):
         self.model = torch.nn.Linear(30, 20)
         self.optimizer = torch.optim.Adam(self.model.parameters())
         self.best = {}
-        self.progress = Progress()
+        self.progress = Progress(spent=dict.fromkeys(CAUSES, 0.0))
+        self.goodput = Goodput(self.progress, "steps")
         self.inputs = INPUTS
         self.group = SingleRank()
         self.lease = acquire(self.run.leases, launch=launch, step=0)

@@ -191,9 +191,15 @@ def check_tables(drawn):
         stored = outcome(lambda: run_both(folder, Path(name), chosen))
         assert not directly or directly.startswith("error: ")
         assert not stored or stored.startswith("error: ")
-        # An importer may read what the folder does not, such as columns between blanks.
+        # An importer may read what the folder does not, such as columns between blanks, and has
+        # its own words for a line with too many values.
         is_foreign = "has no column" in directly
-        assert stored == directly or not directly or is_foreign
+        ragged = " values expected"
+        assert (
+            stored.partition(ragged)[0] == directly.partition(ragged)[0]
+            or not directly
+            or is_foreign
+        )
     OUTCOMES["refused" if directly else "unsplit" if stored else "prepared"] += 1
     if FUZZ_S:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < LIMIT_BYTES

@@ -37,9 +37,8 @@ def save(folder, step, seed=None):
     optimizer.step()
     progress = Progress(step=step, seconds=float(step), history=[{"step": step, "loss": 0.5}])
     best = {name: value.clone() for name, value in model.state_dict().items()}
-    checkpoint.save(
-        folder, model=model, optimizer=optimizer, best=best, progress=progress, inputs=INPUTS
-    )
+    state = checkpoint.capture(model=model, optimizer=optimizer, best=best, progress=progress)
+    checkpoint.write(folder, state, INPUTS)
 
 
 def read(folder):

@@ -18,6 +18,7 @@ from citeflow.paths import RunPaths
 from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, lease, trainer
+from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.preemption import PreemptionHandler
 from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
 from citeflow.training.trainer import ResumePoint, Trainer
@@ -203,6 +204,7 @@ def test_save_writes_no_weights_that_are_not_finite(begin):
     run = begin(checkpoint_steps=1)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.save()
+    assert run.writer.wait()
     run.train_step(run.trainable.make_batch(1), 0.0)
     next(run.model.parameters()).data.fill_(math.inf)
     with pytest.raises(TrainingError, match="weights are not finite"):
@@ -324,9 +326,10 @@ def test_resume_shows_every_validation_once(begin, is_saved):
         run.fit()
     if is_saved:
         run.run_log = None
-        run.progress.validations_due = 2
-        run.validate()
+        run.writer = CheckpointWriter(run.run.checkpoints, run.inputs, run.lease)
+        run.validate(due=2)
         run.save()
+        assert run.writer.wait()
     else:
         log = RunLog(run.run.logs, purge_step=3)
         log.evaluation({"step": 2, "wall_time": 1e9, SCORE: 0.5})

@@ -31,10 +31,13 @@ CONDITIONS = json.loads((FOLDER / "job-conditions.json").read_text())
 BACKOFF = (10.0, 300.0)
 """The kubelet's first and longest pause before it starts a container again, in seconds."""
 
+RELIST_S = 1.0
+"""Time in which the kubelet notices the end of a container."""
+
 
 @dataclass(kw_only=True)
 class Backoff:
-    """Pauses before the starts of one container, as recorded: none, 10 s, 20 s, ... 300 s.
+    """Pauses before the starts of one container, as recorded: 1 s, 10 s, 20 s, ... 300 s.
 
     A container that ran for twice the longest pause begins anew.
     """
@@ -47,7 +50,7 @@ class Backoff:
     def pause(self, finished):
         """Return the seconds between an end and the next start."""
         if not self.next_pause or finished - self.started > 2 * self.longest:
-            pause, self.next_pause = 0.0, self.first
+            pause, self.next_pause = min(RELIST_S, self.first), self.first
         else:
             pause, self.next_pause = self.next_pause, min(2 * self.next_pause, self.longest)
         self.started = finished + pause
@@ -431,9 +434,10 @@ class TrainingOperator:
         is_final = pod["spec"].get("restartPolicy") == "Never"
         if exit_code and not is_final and "deletionTimestamp" not in pod["metadata"]:
             now = time.monotonic()
+            is_first = not container.backoff.next_pause
             pause = container.backoff.pause(now)
             container.restart_at = now + pause
-            if pause:
+            if not is_first:
                 where = f"pod={name}_{container.namespace}({container.uid})"
                 message = f"back-off {pause:g}s restarting failed container={state['name']} {where}"
                 waiting = {"reason": "CrashLoopBackOff", "message": message}

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from clusters import NAMESPACE, connect
 from fakes.kube_api import KubeApi, container_status
-from fakes.operator import TrainingOperator
+from fakes.operator import BACKOFF, Backoff, TrainingOperator
 from faults import disturbed_worker
-from faults.disturbed_training import Fault
+from faults.disturbed_training import BETWEEN_CHECKPOINTS, Fault
 
 from citeflow import config, files
 from citeflow.kubernetes import launch, watcher
@@ -34,7 +34,7 @@ POD_START_S = 1.0
 """From a new pod to its container, on a node that has the image, as recorded."""
 
 PAUSE = Fault(what="pause", attempt=None, rank=None, seconds=STEP_S)
-DRAINED_STEPS = 40
+FEW_STEPS = 40
 STOPPED = re.compile(r"error=training was asked to stop value=step (\d+)$")
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -82,13 +82,13 @@ def runs(pod):
 class Trained:
     """A training that has succeeded, and what its workers noted."""
 
-    def __init__(self, prepared, root, during=None, *, steps=STEPS, validations=4):
+    def __init__(self, prepared, root, during=None, *changes, steps=STEPS, validations=4):
         events = root / "events.jsonl"
         run = RunPaths(root, "run")
         spec = JobSpec(volumes={"graph": str(prepared.data_root), "runs": str(root)})
         request = JobRequest(launcher="pytorchjob", spec=spec, run_id="a-run")
-        changes = [f"train.epochs={steps / 8}", f"train.num_validations={validations}"]
-        settings = config.load(overrides=[*prepared.settings, *changes])
+        size = [f"train.epochs={steps / 8}", f"train.num_validations={validations}"]
+        settings = config.load(overrides=[*prepared.settings, *size, *changes])
 
         def sleep(seconds):
             time.sleep(0.2)
@@ -122,6 +122,17 @@ class Trained:
             for first, second in pairs
             if first["pid"] != second["pid"]
         ]
+
+
+def test_pauses_of_the_kubelet_are_those_that_were_recorded():
+    first, longest = BACKOFF
+    backoff = Backoff(first=first, longest=longest)
+    now, pauses = 1_000.0, []
+    for _ in range(8):
+        pauses.append(backoff.pause(now))
+        now += pauses[-1] + 5
+    assert pauses == [1, 10, 20, 40, 80, 160, 300, 300]
+    assert backoff.pause(now + 601) == 1
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +176,41 @@ def test_drained_pods_save_their_step_and_repeat_none(prepared, tmp_path, victim
     drained = []
 
     def drain(kube, operator):
-        noted = (tmp_path / "events.jsonl").read_text()
-        if drained or noted.count("fired") < DRAINED_STEPS // 2:
+        if drained or not is_half_done(tmp_path):
             return
         for pod in kube.list("pods"):
             if pod["metadata"]["name"].endswith(tuple(victims)):
                 operator.delete_pod(NAMESPACE, pod["metadata"]["name"])
                 drained.append(pod["metadata"]["uid"])
 
-    trained = Trained(prepared, tmp_path, drain, steps=DRAINED_STEPS, validations=1)
+    trained = Trained(prepared, tmp_path, drain, steps=FEW_STEPS, validations=1)
     assert len(drained) == len(victims)
     stopped = [int(found[1]) for found in map(STOPPED.search, trained.log) if found]
     assert stopped == 2 * stopped[:1]
     assert trained.starts == [0, stopped[0]]
-    assert len(trained.steps) == DRAINED_STEPS
+    assert len(trained.steps) == FEW_STEPS
+
+
+@pytest.mark.fault("F33", nightly=True)
+def test_node_that_starts_again_resumes_from_the_checkpoint(prepared, tmp_path):
+    killed = []
+
+    def reset(kube, operator):
+        if killed or not is_half_done(tmp_path):
+            return
+        with operator.store.changed:
+            for container in operator.containers.values():
+                container.process.kill()
+                killed.append(container.pod)
+
+    changes = [f"recovery.checkpoint_steps={BETWEEN_CHECKPOINTS}"]
+    trained = Trained(prepared, tmp_path, reset, *changes, steps=FEW_STEPS, validations=1)
+    assert (len(killed), trained.restarts) == (2, 2)
+    (start,) = trained.starts[1:]
+    assert start in range(BETWEEN_CHECKPOINTS, FEW_STEPS, BETWEEN_CHECKPOINTS)
+    assert 0 < len(trained.steps) - FEW_STEPS <= BETWEEN_CHECKPOINTS + 1
+
+
+def is_half_done(root):
+    noted = [json.loads(line) for line in (root / "events.jsonl").read_text().splitlines()]
+    return any(line["event"] == "fired" and line["step"] >= FEW_STEPS // 2 for line in noted)

@@ -31,6 +31,9 @@ LOOK_S = 0.5
 GONE_S = 5.0
 """A standby that has not been at the store for so long is taken for lost."""
 
+STILL_S = 30.0
+"""Time for a worker to end when it was told that another one is lost; then it is killed."""
+
 POLL_S = 0.02
 
 MAX_LOST_UNMET = 3
@@ -235,6 +238,7 @@ class Watch:
         self._store.set_timeout(timedelta(seconds=STORE_TIMEOUT_S))
         self._looked_at = 0.0
         self._told: int | None = None
+        self._told_at = 0.0
 
     def generation(self) -> int:
         """Return the number of groups so far."""
@@ -260,11 +264,16 @@ class Watch:
     def _look(self, start: int) -> None:
         self._store.add(_beat(self._seat.rank), 1)
         key = _key(self._seat.rank)
-        if self._told == start or not self._store.check([key]):
+        if self._told == start:
+            if time.monotonic() - self._told_at > STILL_S:
+                self._child.send(signal.SIGKILL)
+            return
+        if not self._store.check([key]):
             return
         generation, _, worker = self._store.get(key).decode().partition("/")
         if int(worker) == start and self._store.check([_broken(int(generation) + 1)]):
             self._told = start
+            self._told_at = time.monotonic()
             self._child.send(signal.SIGUSR1)
 
 

@@ -40,7 +40,7 @@ def save(folder, step, seed=None):
     progress = Progress(step=step, seconds=float(step), history=[{"step": step, "loss": 0.5}])
     best = {name: value.clone() for name, value in model.state_dict().items()}
     state = checkpoint.capture(model=model, optimizer=optimizer, best=best, progress=progress)
-    checkpoint.write(folder, state, INPUTS)
+    checkpoint.write(folder, state.to_bytes(), INPUTS)
 
 
 def read(folder):

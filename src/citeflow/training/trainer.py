@@ -18,7 +18,7 @@ from citeflow.report import TrainSummary
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.tasks.base import Batch, OpenTask, Trainable
 from citeflow.training import checkpoint, goodput
-from citeflow.training.checkpoint import Progress, SavedState
+from citeflow.training.checkpoint import Progress, SavedState, Snapshot
 from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.distributed import Group
 from citeflow.training.handover import Handover
@@ -263,7 +263,7 @@ class Trainer:
         for buffer, value in zip(self.model.buffers(), self._buffers_before, strict=False):
             buffer.copy_(value)
         if self.progress.step:
-            handover.leave(self._capture())
+            handover.leave(self._capture().to_bytes())
 
     def load_best(self) -> None:
         """Load the model with the best validation score."""
@@ -405,7 +405,7 @@ class Trainer:
             "wall_time": time.time(),
         }
 
-    def _capture(self) -> SavedState:
+    def _capture(self) -> Snapshot:
         return checkpoint.capture(
             model=self.model, optimizer=self.optimizer, best=self.best, progress=self.progress
         )

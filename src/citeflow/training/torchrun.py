@@ -92,6 +92,7 @@ def run_torchrun(
     Raises:
         SystemExit: it was stopped, has lost the others, or one of its workers has failed.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; it comes from above as SIGTERM
     logging.getLogger(api.__name__).addFilter(_without_traceback)
     try:
         elastic_launch(config, stand_by)(work, handovers)
@@ -110,6 +111,7 @@ def run_torchrun(
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments: argparse.Namespace = run.parse_args(argv)  # type: ignore[no-untyped-call]
     arguments.start_method = "fork"
+    arguments.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"
     if arguments.standalone:  # as torchrun itself does
         arguments.rdzv_backend = "c10d"
         arguments.rdzv_endpoint = "localhost:0"

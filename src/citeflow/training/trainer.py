@@ -209,9 +209,10 @@ class Trainer:
         self.optimizer.step()
         progress.step += 1
         progress.samples += round(samples)
+        self._buffers_before = []
         if self._changes_buffers:
+            self._is_settled = self.group.is_main  # the buffers of the others are not yet the same
             self.group.broadcast_buffers_in_step(self.model)
-            self._buffers_before = []
         self._is_settled = True
         return total_loss / self.group.world_size, stop > 0
 
@@ -260,8 +261,8 @@ class Trainer:
         """Hand over the state after the last step, if it is whole, to those that come next."""
         if not self._is_settled:
             return
-        for buffer, value in zip(self.model.buffers(), self._buffers_before, strict=False):
-            buffer.copy_(value)
+        if self._buffers_before:
+            self._restore_buffers()
         if self.progress.step:
             handover.leave(self._capture().to_bytes())
 
@@ -334,12 +335,19 @@ class Trainer:
 
         Buffers that the forward pass has changed, as batch norm does, are put back.
         """
-        before = [buffer.clone() for buffer in self.model.buffers()]
+        self._buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         self._forward_backward(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self.model.buffers(), before, strict=True):
-            self._changes_buffers |= not torch.equal(buffer, value)
+        pairs = zip(self.model.buffers(), self._buffers_before, strict=True)
+        is_changed = not all(torch.equal(buffer, value) for buffer, value in pairs)
+        (self._changes_buffers,) = (bool(total) for total in self.group.all_reduce(is_changed))
+        self._restore_buffers()
+
+    def _restore_buffers(self) -> None:
+        """Undo what a forward pass has done whose step is not taken."""
+        for buffer, value in zip(self.model.buffers(), self._buffers_before, strict=True):
             buffer.copy_(value)
+        self._buffers_before = []
 
     def _validate_if_due(self, share: float) -> None:
         due = int(share * self.settings.num_validations)

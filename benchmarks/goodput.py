@@ -15,6 +15,7 @@ follows from the mean loss per kill.
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -43,6 +44,7 @@ from citeflow.artifacts import TRAINED_MODEL
 from citeflow.data.datasets import download_dataset
 from citeflow.graph.preparation import prepare
 from citeflow.paths import RunPaths
+from citeflow.report import TrainSummary
 from citeflow.reporting.plots import COLOURS, STYLE
 from citeflow.utils.system import METRICS_PORT_VARIABLE
 
@@ -124,25 +126,19 @@ def _train(
             log.seek(0)
             raise SystemExit(log.read())
     wall_s = time.monotonic() - began
-    facts = files.read_manifest(run.model, TRAINED_MODEL).facts
-    losses = facts["losses"]
-    assert isinstance(losses, dict)
-    before = [kill["restart_s"] for kill in kills]
-    restarts = [
-        after - value
-        for value, after in zip(before, [*before[1:], losses["restart"]], strict=True)
-        if after > value
-    ]
+    train = TrainSummary.model_validate(files.read_manifest(run.model, TRAINED_MODEL).facts)
+    told = [*(kill["restart_s"] for kill in kills), train.losses["restart"]]
+    restarts = [after - before for before, after in itertools.pairwise(told) if after > before]
     return {
         "per_hour": per_hour,
         "wall_s": wall_s,
-        "goodput": facts["goodput"],
-        "run_wall_s": facts["wall_seconds"],
-        "losses": losses,
+        "goodput": train.goodput,
+        "run_wall_s": train.wall_seconds,
+        "losses": train.losses,
         "kills": len(kills),
         "restart_s_p50": statistics.median(restarts) if restarts else None,
         "restart_s_max": max(restarts, default=None),
-        "steps": facts["steps"],
+        "steps": train.steps,
         "redone_steps": _redone_steps(run, kills),
         "model_sha256": files.sha256_of_file(run.model / "model.safetensors"),
     }

@@ -8,13 +8,15 @@ Prints one JSON object: for each number of kills per hour the time of the whole 
 that the run itself reports and what the rest was lost to, the undisturbed time over the disturbed
 one, the restarts' time and the steps that were done again, and whether the model is the same to
 the bit. Trains by epochs, as a training by minutes ends by the clock. A kill that finds no worker,
-as they are about to start again, waits for one. The plot has the measured points, and the line that
-follows from the mean loss per kill.
+as they are about to start again, waits for one, and the next one comes an interval later. The plot
+has what was measured, at the rate of kills that came of it, and the line that follows from the mean
+loss per kill.
 """
 
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -43,6 +45,7 @@ from citeflow.artifacts import TRAINED_MODEL
 from citeflow.data.datasets import download_dataset
 from citeflow.graph.preparation import prepare
 from citeflow.paths import RunPaths
+from citeflow.report import TrainSummary
 from citeflow.reporting.plots import COLOURS, STYLE
 from citeflow.utils.system import METRICS_PORT_VARIABLE
 
@@ -124,25 +127,19 @@ def _train(
             log.seek(0)
             raise SystemExit(log.read())
     wall_s = time.monotonic() - began
-    facts = files.read_manifest(run.model, TRAINED_MODEL).facts
-    losses = facts["losses"]
-    assert isinstance(losses, dict)
-    before = [kill["restart_s"] for kill in kills]
-    restarts = [
-        after - value
-        for value, after in zip(before, [*before[1:], losses["restart"]], strict=True)
-        if after > value
-    ]
+    train = TrainSummary.model_validate(files.read_manifest(run.model, TRAINED_MODEL).facts)
+    told = [*(kill["restart_s"] for kill in kills), train.losses["restart"]]
+    restarts = [after - before for before, after in itertools.pairwise(told) if after > before]
     return {
         "per_hour": per_hour,
         "wall_s": wall_s,
-        "goodput": facts["goodput"],
-        "run_wall_s": facts["wall_seconds"],
-        "losses": losses,
+        "goodput": train.goodput,
+        "run_wall_s": train.wall_seconds,
+        "losses": train.losses,
         "kills": len(kills),
         "restart_s_p50": statistics.median(restarts) if restarts else None,
         "restart_s_max": max(restarts, default=None),
-        "steps": facts["steps"],
+        "steps": train.steps,
         "redone_steps": _redone_steps(run, kills),
         "model_sha256": files.sha256_of_file(run.model / "model.safetensors"),
     }
@@ -170,7 +167,7 @@ def _kill_at_interval(
             with contextlib.suppress(psutil.NoSuchProcess):
                 chosen.choice(workers).kill()
                 yield told
-            due += 3600 / per_hour
+            due = time.monotonic() + 3600 / per_hour
 
 
 def workers_of(launcher: int) -> list[psutil.Process]:
@@ -209,30 +206,33 @@ def _redone_steps(run: RunPaths, kills: list[dict[str, float]]) -> int:
 
 
 def draw(results: dict[str, Any]) -> str:
-    """Draw the share of the undisturbed goodput over the kills per hour, as a standalone SVG."""
-    whole, *runs = results["runs"]
+    """Draw the share of the time that kills leave over their number per hour, as an SVG file.
+
+    The time is that from the first step on, which is nearly all of a long training.
+    """
+    lost_s = results["lost_s_per_kill"]
     rates = np.geomspace(1, 240, 100)
-    line = 1 - rates * results["lost_s_per_kill"] / 3600
+    measured = []
+    for run in results["runs"]:
+        if run["kills"]:
+            since_s = run["run_wall_s"] - run["losses"]["start"]
+            lost = sum(run["losses"][cause] for cause in OF_KILLS)
+            measured.append((3600 * run["kills"] / since_s, 1 - lost / since_s))
     with matplotlib.style.context(["default", STYLE, {"figure.facecolor": "white"}]):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.subplots()
-        label = f"computed: {results['lost_s_per_kill']:.2f} s lost per kill, their mean"
-        axes.plot(rates, line, color=COLOURS["sky"], label=label)
-        axes.plot(
-            [run["per_hour"] for run in runs],
-            [run["goodput"] / whole["goodput"] for run in runs],
-            color=COLOURS["blue"],
-            marker="o",
-            linestyle="none",
-            label="measured: goodput by the run's own account",
-        )
+        label = f"computed from the mean, {lost_s:.2f} s per kill"
+        line = 1 - rates * lost_s / 3600
+        axes.plot(rates, np.maximum(line, 0), color=COLOURS["sky"], label=label)
+        look: dict[str, Any] = {"color": COLOURS["blue"], "marker": "o", "linestyle": "none"}
+        axes.plot(*zip(*measured, strict=True), label="measured", **look)
         axes.set(xscale="log", xlim=(0.9, 270), xlabel="Workers killed per hour")
         axes.set(ylabel="Goodput, undisturbed = 100 %")
         axes.xaxis.set_major_locator(FixedLocator([1, 4, 15, 60, 240]))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_ylim(max(0.0, 1 - 1.6 * (1 - line[-1])), 1 + 0.1 * (1 - line[-1]))
+        axes.set_ylim(max(0.0, line[-1] - 0.05), 1.01)
         axes.legend(loc="lower left")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

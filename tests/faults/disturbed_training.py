@@ -97,6 +97,15 @@ class Training:
         return [files.read_json(path)["step"] for path in leases]
 
     @property
+    def losses(self):
+        """The seconds that went into no step of the model, by cause, from its own record."""
+        train = files.read_json(self.run_dir / "model" / "model.json")["train"]
+        assert train["goodput"] * train["wall_seconds"] == pytest.approx(
+            train["wall_seconds"] - sum(train["losses"].values())
+        )
+        return train["losses"]
+
+    @property
     def checkpoints(self):
         """Steps of the checkpoints, each verified; any other file in their folder is a failure."""
         folders = sorted((self.run_dir / "checkpoints").iterdir())

@@ -55,6 +55,8 @@ def test_kills_within_steps_change_nothing(run, undisturbed, seed):
         (other,) = run.events("left", attempt=kill["attempt"])
         assert other["rank"] != kill["rank"]
         assert run.starts[kill["attempt"]] - kill["step"] in (0, 1)
+    assert run.losses["restart"] > 0
+    assert undisturbed.losses["restart"] == undisturbed.losses["redone"] == 0
     run.require_as(undisturbed)
     run.require_tidy()
 
@@ -69,6 +71,7 @@ def test_kill_of_both_workers_and_kill_at_an_evaluation(run, undisturbed):
     assert len(run.events("fired", what="kill")) == 3
     assert [event["code"] for event in run.events("left", attempt=2)] == [LOST_PEER]
     assert run.starts == [0, 20, 30]
+    assert run.losses["redone"] > 0
     run.require_as(undisturbed)
 
 

@@ -72,19 +72,15 @@ class Killer:
         """Steps that were done again, and seconds to the next step, for each kill of one rank."""
         fired = self.run.events("fired")
         redone, seconds = [], []
-        ends = [kill["at"] for kill in self.kills[1:]] + [float("inf")]
-        for kill, end in zip(self.kills, ends, strict=True):
-            before = [line["step"] for line in fired if line["at"] < kill["at"]]
+        times = [0.0, *(kill["at"] for kill in self.kills), float("inf")]
+        for kill, begin, end in zip(self.kills, times, times[2:], strict=False):
+            before = [line for line in fired if begin < line["at"] < kill["at"]]
+            workers = {line["pid"] for line in before}
             after = [line for line in fired if kill["at"] < line["at"] < end]
             # The one that is left may begin another step before it notices.
-            starts = [line for line in after if line["attempt"] > fired[len(before) - 1]["attempt"]]
-            if (
-                len(kill["names"]) == 1
-                and kill["names"][0].startswith("rank")
-                and before
-                and starts
-            ):
-                redone.append(max(0, max(before) - starts[0]["step"]))
+            starts = [line for line in after if line["pid"] not in workers]
+            if kill["names"] in RANKS and before and starts:
+                redone.append(max(0, before[-1]["step"] - starts[0]["step"]))
                 seconds.append(round(starts[0]["at"] - kill["at"], 2))
         return {"kills": len(self.kills), "redone": redone, "seconds": seconds}
 

@@ -68,7 +68,7 @@ def save(folder, model, optimizer, best, **changes):
     state = checkpoint.capture(
         model=model, optimizer=optimizer, best=best, progress=given["progress"]
     )
-    checkpoint.write(folder, state, given["inputs"])
+    checkpoint.write(folder, state.to_bytes(), given["inputs"])
 
 
 def save_at(folder, *steps):

@@ -3,10 +3,11 @@
 import threading
 
 import pytest
+import torch
 
 from citeflow import files
 from citeflow.training import checkpoint, lease
-from citeflow.training.checkpoint import SavedState
+from citeflow.training.checkpoint import Snapshot
 from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.lease import LeaseLost
 
@@ -22,14 +23,15 @@ def writer(tmp_path):
 
 
 def state(step):
-    return SavedState(step=step, progress=b"{}", tensors=b"tensors")
+    tensors = {"model.weight": torch.full((2,), float(step))}
+    return Snapshot(step=step, validations=0, progress=b"{}", tensors=tensors)
 
 
 def test_wait_returns_when_the_state_is_on_the_disk(writer, tmp_path):
     writer.submit(state(3))
     assert writer.wait()
     found = checkpoint.read(tmp_path / "checkpoints", INPUTS)
-    assert (found.step, found.tensors) == (3, b"tensors")
+    assert (found.step, found) == (3, state(3).to_bytes())
 
 
 def test_submit_to_a_slow_disk_keeps_the_newest_state_alone(writer, tmp_path, monkeypatch):

@@ -15,11 +15,13 @@ from toy_task import SAMPLES_PER_STEP, OpenToyTask
 from citeflow.config import TrainConfig
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.paths import RunPaths
+from citeflow.report import Resources, StageCost
 from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, lease, trainer
 from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.preemption import PreemptionHandler
+from citeflow.training.resources import ResourceSummary
 from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
 from citeflow.training.trainer import ResumePoint, Trainer
 
@@ -242,6 +244,26 @@ def test_resume_counts_the_seconds_of_all_starts(begin):
     resumed.fit()
     assert 0 < before < 60
     assert 3600 <= resumed.progress.seconds < 3660
+
+
+def test_goodput_accounts_for_all_starts(begin):
+    with pytest.raises(StoppedError):
+        begin(preemption=StopAfter(3)).fit()
+    resumed = begin()
+    first = dict(resumed.progress.spent)
+    assert first["steps"] > 0
+    resumed.fit()
+    train = resumed.finished(
+        ResourceSummary(train={}, cost=StageCost(), series=Resources())
+    ).summary
+    spent = resumed.progress.spent
+    assert all(spent[cause] >= first[cause] for cause in first)
+    assert train.wall_seconds == pytest.approx(sum(spent.values()))
+    assert train.goodput == pytest.approx(spent["steps"] / train.wall_seconds)
+    assert spent.keys() == {"steps", *train.losses}
+    assert spent["steps"] > first["steps"]
+    assert spent["validation"] > first["validation"]
+    assert spent["checkpoint"] > first["checkpoint"]
 
 
 def test_fit_by_minutes_ignores_the_epochs(begin):

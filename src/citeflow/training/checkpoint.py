@@ -74,6 +74,12 @@ class Progress(Record):
     evaluations: list[dict[str, Number]] = Field(default_factory=list)
     """Records of validations."""
 
+    spent: dict[str, float] = Field(default_factory=dict)
+    """Seconds of wall time by the causes of `training.goodput`."""
+
+    spent_at: float = 0.0
+    """End of the time that `spent` accounts for, in seconds since 1970; 0 before there is any."""
+
     @property
     def key(self) -> tuple[int, int]:
         """Step and number of validations: checkpoints with the same key are the same."""
@@ -97,24 +103,45 @@ class SavedState:
     """Model, optimizer and best model, as safetensors."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A copy of the state of a training, which may go on meanwhile."""
+
+    step: int
+    validations: int
+    progress: bytes
+    tensors: dict[str, Tensor]
+
+    def to_bytes(self) -> SavedState:
+        """Write it as bytes, for which a step should not have to wait."""
+        return SavedState(
+            step=self.step,
+            validations=self.validations,
+            progress=self.progress,
+            tensors=safetensors.torch.save(self.tensors),
+        )
+
+
 def capture(
     *,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     best: dict[str, Tensor],
     progress: Progress,
-) -> SavedState:
-    """Copy the state of a training, which may go on meanwhile."""
+) -> Snapshot:
+    """Copy the state of a training."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return SavedState(
+    return Snapshot(
         step=progress.step,
         validations=len(progress.evaluations),
         progress=progress.model_dump_json(by_alias=True).encode(),
-        tensors=safetensors.torch.save(plain),
+        tensors={
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in tensors.items()
+        },
     )
 
 

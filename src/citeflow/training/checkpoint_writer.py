@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from citeflow.training import checkpoint
-from citeflow.training.checkpoint import SavedState
+from citeflow.training.checkpoint import Snapshot
 from citeflow.training.lease import Lease
 from citeflow.utils.logging import log
 
 
 class CheckpointWriter:
-    """Writes the newest state that it was given, one after the other; rank 0 has one."""
+    """Writes the newest state that it was given; rank 0 uses it."""
 
     def __init__(self, folder: Path, inputs: Mapping[str, JsonValue], lease: Lease) -> None:
         """Start the thread.
@@ -28,12 +28,12 @@ class CheckpointWriter:
         self._inputs = inputs
         self._lease = lease
         self._lock = threading.Lock()
-        self._pending: SavedState | None = None
+        self._pending: Snapshot | None = None
         self._written = True
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
         self._last: Future[None] | None = None
 
-    def submit(self, state: SavedState) -> None:
+    def submit(self, state: Snapshot) -> None:
         """Write a state soon; one that still waits for a slow disk is not written any more.
 
         Raises:
@@ -72,7 +72,7 @@ class CheckpointWriter:
             return
         self._lease.assert_held()
         try:
-            checkpoint.write(self._folder, state, self._inputs)
+            checkpoint.write(self._folder, state.to_bytes(), self._inputs)
         except OSError as error:
             self._written = False
             log(

@@ -77,91 +77,81 @@ class Seat:
         Raises:
             SystemExit: another one does not come.
         """
-        store = self.connect()
+        return Meeting(self).form_group()
+
+
+class Meeting:
+    """A worker that waits for the others.
+
+    The generation of a worker is the number of groups that were formed before it came. Those of one
+    generation form the next group. Who comes after that takes the place of one that is lost, which
+    breaks the group.
+    """
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._store = seat.connect()
+        self._members = [_key(rank) for rank in range(seat.world_size)]
+        self._beats: dict[int, int] = {}
+        self._seen = dict.fromkeys(range(seat.world_size), time.monotonic())
+        self._looked_at = 0.0
+        self._deadline = time.monotonic() + GROUP_TIMEOUT_S
+
+    def form_group(self) -> Store:
+        """Wait for a group of which no member is lost before all of them know it.
+
+        Raises:
+            SystemExit: a standby is lost, or it takes too long.
+        """
+        store, rank = self._store, self._seat.rank
         generation = store.add(GENERATION, 0)
-        deadline = time.monotonic() + GROUP_TIMEOUT_S
-        others = Presence(store, self.world_size)
         while True:
-            store.set(_key(self.rank), _token(generation, self.start))
+            store.set(_key(rank), _token(generation, self._seat.start))
             if generation:
                 store.set(_broken(generation), "")
             group = f"group-{generation + 1}"
-            if self.rank == 0:
-                members = self._gather(store, generation, others, deadline)
+            if rank == 0:
+                self._wait(lambda: self._is_complete(generation))  # noqa: B023
+                members = " ".join(self._tokens())
                 # In this order: whoever comes between the two lines joins the generation after it.
                 store.add(GENERATION, 1)
-                store.set(group, " ".join(members))
+                store.set(group, members)
             else:
-                others.wait(lambda: store.check([group]), deadline)  # noqa: B023
-                members = store.get(group).decode().split()
+                self._wait(lambda: store.check([group]))  # noqa: B023
             generation += 1
-            if self._all_present(store, generation, members, others, deadline):
+            known = f"known-{generation}"
+            store.add(known, 1)
+            tokens = store.get(group).decode().split()
+            everybody = self._seat.world_size
+            self._wait(lambda: self._tokens() != tokens or store.add(known, 0) == everybody)  # noqa: B023
+            if self._tokens() == tokens:
                 return PrefixStore(group, store)
 
-    def _gather(
-        self, store: TCPStore, generation: int, others: "Presence", deadline: float
-    ) -> list[str]:
-        """Wait for all ranks to be in the same generation; return their tokens."""
-        keys = [_key(rank) for rank in range(self.world_size)]
-        tokens: list[str] = []
+    def _tokens(self) -> list[str]:
+        return [token.decode() for token in self._store.multi_get(self._members)]
 
-        def is_complete() -> bool:
-            if store.check(keys):
-                tokens[:] = [token.decode() for token in store.multi_get(keys)]
-            return bool(tokens) and all(token.startswith(f"{generation}/") for token in tokens)
+    def _is_complete(self, generation: int) -> bool:
+        if not self._store.check(self._members):
+            return False
+        return all(token.startswith(f"{generation}/") for token in self._tokens())
 
-        others.wait(is_complete, deadline)
-        return tokens
-
-    def _all_present(
-        self,
-        store: TCPStore,
-        generation: int,
-        members: list[str],
-        others: "Presence",
-        deadline: float,
-    ) -> bool:
-        """Wait until all members know the group; return False if one of them was lost meanwhile."""
-        key = f"present-{generation}"
-        store.add(key, 1)
-        keys = [_key(rank) for rank in range(self.world_size)]
-        is_broken = False
-
-        def is_settled() -> bool:
-            nonlocal is_broken
-            is_broken = [token.decode() for token in store.multi_get(keys)] != members
-            return is_broken or store.add(key, 0) == self.world_size
-
-        others.wait(is_settled, deadline)
-        return not is_broken
-
-
-class Presence:
-    """The standbys of all ranks, as a worker that waits sees them."""
-
-    def __init__(self, store: TCPStore, world_size: int) -> None:
-        self._store = store
-        self._beats: dict[int, int] = {}
-        self._seen = dict.fromkeys(range(world_size), time.monotonic())
-        self._looked_at = 0.0
-
-    def wait(self, is_over: Callable[[], bool], deadline: float) -> None:
+    def _wait(self, is_over: Callable[[], bool]) -> None:
         """Wait for a condition.
 
         Raises:
-            SystemExit: a standby is lost, or the deadline has passed.
+            SystemExit: a standby is lost, or it takes too long.
         """
         while not is_over():
             now = time.monotonic()
             if now - self._looked_at > LOOK_S:
                 self._looked_at = now
-                self._look(now)
-            if now > deadline:
+                self._look_for_standbys(now)
+            if now > self._deadline:
                 log("train", "has waited in vain for other workers", seconds=GROUP_TIMEOUT_S)
                 raise SystemExit(1)
             time.sleep(POLL_S)
 
-    def _look(self, now: float) -> None:
+    def _look_for_standbys(self, now: float) -> None:
         for rank in self._seen:
             beats = self._store.add(_beat(rank), 0)
             if beats != self._beats.get(rank):

@@ -17,8 +17,8 @@ from citeflow.paths import RunPaths
 from citeflow.report import TrainSummary
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.tasks.base import Batch, OpenTask, Trainable
-from citeflow.training import checkpoint
-from citeflow.training.checkpoint import Progress, SavedState
+from citeflow.training import checkpoint, goodput
+from citeflow.training.checkpoint import Progress, SavedState, Snapshot
 from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.distributed import Group
 from citeflow.training.handover import Handover
@@ -100,6 +100,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.resume(start.state)
+        self.goodput = goodput.resume(self.progress, run, group)
         # No loss depends on a buffer that changes in training, such as the running mean of batch
         # norm: a task that validates by them takes those of rank 0.
         self.ddp = DistributedDataParallel(
@@ -157,10 +158,13 @@ class Trainer:
             if share < 1:
                 self._rebuild_buckets(batches.peek())
                 self._start_clock()
+            self.goodput.switch("steps")
             with self.preemption.deferred():
                 while share < 1:
                     self._validate_if_due(share)
-                    loss, stop = self.train_step(batches.take(self.progress.step), share)
+                    with self.goodput.measure("waiting"):
+                        batch = batches.take(self.progress.step)
+                    loss, stop = self.train_step(batch, share)
                     share = self._share_done()
                     self._record(loss)
                     if self.progress.step % self.checkpoint_steps == 0:
@@ -168,6 +172,7 @@ class Trainer:
                     if stop:
                         self._stop()
                 self.save()
+            self.goodput.switch("validation")
             batches.close()
             with self.preemption.immediate():
                 if not self._is_validated:
@@ -244,10 +249,11 @@ class Trainer:
         """Have a checkpoint written if there is anything new, while the training goes on."""
         if self._saved == self.progress.key:
             return
-        weights = self.model.state_dict().values()
-        self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
-        if self.group.is_main:
-            self.writer.submit(self._capture())
+        with self.goodput.measure("checkpoint"):
+            weights = self.model.state_dict().values()
+            self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
+            if self.group.is_main:
+                self.writer.submit(self._capture())
         self._saved = self.progress.key
 
     def leave(self, handover: Handover) -> None:
@@ -257,7 +263,7 @@ class Trainer:
         for buffer, value in zip(self.model.buffers(), self._buffers_before, strict=False):
             buffer.copy_(value)
         if self.progress.step:
-            handover.leave(self._capture())
+            handover.leave(self._capture().to_bytes())
 
     def load_best(self) -> None:
         """Load the model with the best validation score."""
@@ -283,6 +289,7 @@ class Trainer:
     def finished(self, resources: ResourceSummary) -> FinishedTraining:
         """Return what the model's files say of the training."""
         progress = self.progress
+        self.goodput.switch("validation")
         used = {name: resources.train.get(name) for name in ("cpu_cores", "peak_memory_bytes")}
         summary = TrainSummary(
             workers=self.group.world_size,
@@ -292,6 +299,9 @@ class Trainer:
             seconds=progress.seconds,
             positives_per_s=progress.samples / max(progress.seconds, 1e-9),
             parameters=self.num_parameters,
+            goodput=goodput.ratio(progress.spent),
+            wall_seconds=sum(progress.spent.values()),
+            losses=goodput.losses(progress.spent),
             **used,
         )
         return FinishedTraining(
@@ -335,7 +345,7 @@ class Trainer:
         due = int(share * self.settings.num_validations)
         if due > self.progress.validations_due:
             self.save()
-            with self.preemption.immediate():
+            with self.preemption.immediate(), self.goodput.measure("validation"):
                 self.validate(due)
             self.save()
 
@@ -395,14 +405,15 @@ class Trainer:
             "wall_time": time.time(),
         }
 
-    def _capture(self) -> SavedState:
+    def _capture(self) -> Snapshot:
         return checkpoint.capture(
             model=self.model, optimizer=self.optimizer, best=self.best, progress=self.progress
         )
 
     def _wait_until_saved(self) -> bool:
         """Wait until the last checkpoint is on the disk; return whether it could be written."""
-        return self.group.broadcast_object(self.writer.wait)
+        with self.goodput.measure("checkpoint"):
+            return self.group.broadcast_object(self.writer.wait)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):

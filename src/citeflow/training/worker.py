@@ -209,9 +209,10 @@ def resume_point(
     """
     run = job.paths
     left = handover.find() if handover else None
-    keys = group.all_gather_object((left.step, left.validations) if left else (0, 0))
+    keys = [(0, 0)]
+    if handover is not None:
+        keys = group.all_gather_object((left.step, left.validations) if left else (0, 0))
     newest = max(keys)
-    source = keys.index(newest)
 
     def acquire() -> ResumePoint | None:
         if run.model.exists() and files.verify(run.model, MODEL).inputs == inputs:
@@ -234,7 +235,7 @@ def resume_point(
     start = group.broadcast_object(acquire)
     if start is None or not start.is_handed_over:
         return start
-    state = group.broadcast_object(lambda: left, source=source)
+    state = group.broadcast_object(lambda: left, source=keys.index(newest))
     assert state is not None
     return replace(start, state=state)
 

@@ -29,13 +29,13 @@ METRICS_PORT = 9464
 JOIN_TIMEOUT_S = 900
 """Longest wait for the other pods: above the kubelet's longest pause between restarts, 300 s."""
 
-KEEP_ALIVE_S = 2
-"""Time between two signs of life of a pod's torchrun."""
+KEEP_ALIVE_S = 5
+"""Time between two signs of life of a pod's torchrun. Each is a write to a state that all of them
+share, so that signs in quick succession get into each other's way where there are many pods."""
 
-LOST_SIGNS = 3
-"""Signs of life that a torchrun may miss before the others give up its place to a new pod. By
-torch's own default of three in 15 s, each loss of a pod costs up to that. Nodes whose clocks differ
-by more than the product lose each other."""
+LOST_SIGNS = 2
+"""Signs of life that a torchrun may miss before its place is free for a new pod, which waits until
+then. Nodes whose clocks differ by more than the product lose each other."""
 
 TERMINATION_GRACE_S = 60
 """Time between SIGTERM and SIGKILL; torchrun gives its workers 30 s of it to save."""

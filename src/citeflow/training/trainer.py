@@ -167,6 +167,9 @@ class Trainer:
                     loss, stop = self.train_step(batch, share)
                     share = self._share_done()
                     self._record(loss)
+                    if self._changes_buffers:
+                        self.group.broadcast_buffers_in_step(self.model)
+                        self._is_settled = True
                     if self.progress.step % self.checkpoint_steps == 0:
                         self.save()
                     if stop:
@@ -210,10 +213,8 @@ class Trainer:
         progress.step += 1
         progress.samples += round(samples)
         self._buffers_before = []
-        if self._changes_buffers:
-            self._is_settled = self.group.is_main  # the buffers of the others are not yet the same
-            self.group.broadcast_buffers_in_step(self.model)
-        self._is_settled = True
+        # Of buffers, those of rank 0 count; the others have yet to get them.
+        self._is_settled = self.group.is_main or not self._changes_buffers
         return total_loss / self.group.world_size, stop > 0
 
     def validate(self, due: int) -> None:

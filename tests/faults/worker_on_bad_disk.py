@@ -1,4 +1,7 @@
-"""The disturbed worker, on a volume that is read-only, full or slow while a file says so."""
+"""The disturbed worker, on a volume that is read-only, full or slow while a file says so.
+
+Rank 0 of the first attempt makes the file at one step, and removes it at another.
+"""
 
 import functools
 import io
@@ -7,6 +10,7 @@ import os
 import time
 from pathlib import Path
 
+from citeflow.training.trainer import Trainer
 from faults import disturbed_worker
 
 VARIABLE = "WORKER_ON_BAD_DISK"
@@ -17,9 +21,20 @@ WRITES = os.O_WRONLY | os.O_RDWR
 class Volume:
     """Folders, and a file that says what is wrong with them; without it nothing is."""
 
-    def __init__(self, file, folders):
-        self.file = file
+    def __init__(self, file, folders, trouble, steps):
+        self.file = Path(file)
         self.folders = tuple(map(Path, folders))
+        self.planned = trouble
+        self.begin, self.end = steps
+
+    def keep(self, trainer):
+        """Begin or end the trouble at its steps."""
+        if not trainer.group.is_main or trainer.lease.number > 1:
+            return
+        if trainer.progress.step == self.begin:
+            self.file.write_text(json.dumps(self.planned))
+        elif trainer.progress.step == self.end:
+            self.file.unlink()
 
     def trouble(self):
         """Return the number of the error that writes meet, and the seconds of each fsync."""
@@ -65,6 +80,7 @@ class Volume:
 
 
 os_open, io_open, os_fsync = os.open, io.open, os.fsync
+preload = disturbed_worker.preload
 
 
 def main():
@@ -72,6 +88,13 @@ def main():
     for name in CHANGES:
         setattr(os, name, volume.changing(getattr(os, name)))
     os.open, io.open, os.fsync = volume.open, volume.io_open, volume.fsync
+    take_step = Trainer.train_step
+
+    def train_step(trainer, *args):
+        volume.keep(trainer)
+        return take_step(trainer, *args)
+
+    Trainer.train_step = train_step
     disturbed_worker.main()
 
 

@@ -109,7 +109,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train once, and say what it cost."""
     port = _free_port()
-    command = [sys.executable, "-c", "from citeflow.cli.main import main; main()", "train"]
+    command = [sys.executable, "-m", "citeflow", "train"]
     command += [str(graph), "--run-name", run.name, "--data-root", str(run.data_root)]
     command += ["--workers", str(options.workers)]
     for setting in (f"train.epochs={options.epochs}", *options.overrides):

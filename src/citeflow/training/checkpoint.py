@@ -152,8 +152,8 @@ def write(folder: Path, state: SavedState, inputs: Mapping[str, JsonValue]) -> N
         OSError: it could not be written; those before are untouched.
     """
     with files.new_directory(folder / f"step-{state.step:08d}") as work:
-        (work / TENSORS).write_bytes(state.tensors)
-        (work / PROGRESS).write_bytes(state.progress)
+        files.write_bytes(work / TENSORS, state.tensors)
+        files.write_bytes(work / PROGRESS, state.progress)
         files.write_manifest(work, KIND, inputs=inputs, facts={"step": state.step})
     _delete_old(folder)
 

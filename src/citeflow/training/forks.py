@@ -100,7 +100,7 @@ def await_orphans(timeout_s: float) -> None:
 def close_listeners() -> None:
     """Close the TCP ports that this process listens on because its parent does.
 
-    A forked process that outlives its parent would keep the port from whoever comes next.
+    A forked process that outlives its parent would keep the port from the next process.
     """
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN:

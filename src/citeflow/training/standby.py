@@ -113,7 +113,7 @@ class Meeting:
             if rank == 0:
                 self._wait(lambda: self._is_complete(generation))  # noqa: B023
                 members = " ".join(self._tokens())
-                # In this order: whoever comes between the two lines joins the generation after it.
+                # In this order: who comes between the two lines joins the generation after it.
                 store.add(GENERATION, 1)
                 store.set(group, members)
             else:

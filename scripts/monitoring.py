@@ -88,6 +88,17 @@ PANELS = (
         maximum=1,
     ),
     Panel(
+        title="Goodput",
+        unit="percentunit",
+        queries={"{{run}}": of_run(f"citeflow_train_goodput_ratio{CHOSEN}")},
+        maximum=1,
+    ),
+    Panel(
+        title="Time lost",
+        unit="s",
+        queries={"{{run}} {{cause}}": f"max by (run, cause) (citeflow_train_lost_seconds{CHOSEN})"},
+    ),
+    Panel(
         title="Restarts within 30 minutes",
         unit="none",
         queries={"{{run}}": at(RESTARTS, CHOSEN)},

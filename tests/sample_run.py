@@ -68,6 +68,16 @@ def sample_report() -> Report:
                 "parameters": 66_310,
                 "cpu_cores": 1.87,
                 "peak_memory_bytes": 3_120_000_000,
+                "goodput": 0.864,
+                "wall_seconds": 334.7,
+                "losses": {
+                    "start": 8.2,
+                    "restart": 9.6,
+                    "redone": 4.3,
+                    "checkpoint": 1.9,
+                    "validation": 21.1,
+                    "waiting": 0.4,
+                },
             },
             "stages": {
                 "download": _cost(0.31, 181_000_000, 0.9, 41_000_000.0),

@@ -124,6 +124,13 @@ class TrainSummary(_Open):
     """Mean cores in use by all ranks."""
     peak_memory_bytes: float | None = None
     """Highest memory of all ranks; pages that those of one machine share count once."""
+    goodput: float | None = None
+    """Share of the wall time that went into steps which are in the model."""
+    wall_seconds: float | None = None
+    """From the launch to the model, over all starts of the workers; what lay between two launches
+    is left out."""
+    losses: dict[str, float] = Field(default_factory=dict)
+    """Seconds of it that went into no such step, by the causes of `formatting.LOSSES`."""
 
 
 class StageCost(_Open):

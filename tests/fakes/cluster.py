@@ -43,7 +43,7 @@ class Kubelet(TrainingOperator):
     """The operators, and one node of two cores: it runs the pods of steps too."""
 
     def __init__(self, kube, folder, given):
-        super().__init__(kube, real=True, restart_delay=0.3, grace=20.0)
+        super().__init__(kube, real=True, backoff=(0.3, 0.3), grace=20.0)
         self.folder = folder
         self.given = given
         """Environment of each pod that is none of a job."""

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,35 @@ CONDITIONS = json.loads((FOLDER / "job-conditions.json").read_text())
 (UNSCHEDULABLE,) = RECORDED["unschedulable"]["status"]["conditions"]
 
 
+BACKOFF = (10.0, 300.0)
+"""The kubelet's first and longest pause before it starts a container again, in seconds."""
+
+RELIST_S = 1.0
+"""Time in which the kubelet notices the end of a container."""
+
+
+@dataclass(kw_only=True)
+class Backoff:
+    """Pauses before the starts of one container, as recorded: 1 s, 10 s, 20 s, ... 300 s.
+
+    A container that ran for twice the longest pause begins anew.
+    """
+
+    first: float
+    longest: float
+    next_pause: float = 0.0
+    started: float = 0.0
+
+    def pause(self, finished):
+        """Return the seconds between an end and the next start."""
+        if not self.next_pause or finished - self.started > 2 * self.longest:
+            pause, self.next_pause = min(RELIST_S, self.first), self.first
+        else:
+            pause, self.next_pause = self.next_pause, min(2 * self.next_pause, self.longest)
+        self.started = finished + pause
+        return pause
+
+
 @dataclass(kw_only=True)
 class Container:
     """The one container of a pod."""
@@ -36,6 +66,8 @@ class Container:
     uid: str
     job: str
     port: int
+    backoff: Backoff
+    created: float = field(default_factory=time.monotonic)
     process: Process | None = None
     steps: object = field(default_factory=lambda: iter(()))
     wake: float = 0.0
@@ -48,17 +80,27 @@ class TrainingOperator:
 
     Pods wait for `start` and `finish`, or are `real` and run their command, or do what `script`
     yields for a pod: a str is logged, a float waits so many seconds, an int ends the container with
-    this exit code, a function is called.
+    this exit code, a function is called. `backoff` has the bounds of the pauses before a container
+    starts again; `pod_start` are the seconds from a pod to its first container.
     """
 
     def __init__(
-        self, kube, *, real=False, script=None, restart_delay=0.05, grace=5.0, cleans_all=False
+        self,
+        kube,
+        *,
+        real=False,
+        script=None,
+        backoff=BACKOFF,
+        pod_start=0.0,
+        grace=5.0,
+        cleans_all=False,
     ):
         self.kube = kube
         self.store = kube.store
         self.real = real
         self.script = script
-        self.restart_delay = restart_delay
+        self.backoff = backoff
+        self.pod_start = pod_start
         self.grace = grace
         self.cleans_all = cleans_all
         """Whether a job that reached its limits loses all its pods, as up to v1.9.3."""
@@ -69,6 +111,8 @@ class TrainingOperator:
         self.refusal = ""
         """The API server's words on every new pod, if it refuses them."""
         self.containers = {}
+        self.restarts = Counter()
+        """How often the container of each pod was started again."""
         self._ports = {}
         self._closing = False
         self._error = None
@@ -284,8 +328,14 @@ class TrainingOperator:
             pod = self.store.create("pods", meta["namespace"], pod)
             port = self._ports.setdefault(meta["uid"], free_port())
             uid = pod["metadata"]["uid"]
+            first, longest = self.backoff
             self.containers[uid] = Container(
-                namespace=meta["namespace"], pod=name, uid=uid, job=meta["name"], port=port
+                namespace=meta["namespace"],
+                pod=name,
+                uid=uid,
+                job=meta["name"],
+                port=port,
+                backoff=Backoff(first=first, longest=longest),
             )
             if self._has_place(pod):
                 self.hold(name, "ContainerCreating")
@@ -346,7 +396,11 @@ class TrainingOperator:
     def start(self, name):
         """Start a container, for the first time or again."""
         container, state = self._find(name)
-        state["restartCount"] += container.restart_at is not None
+        if container.restart_at is not None:
+            state["restartCount"] += 1
+            self.restarts[name] += 1
+            if "terminated" in state["state"]:
+                state["lastState"] = state["state"]
         container.restart_at = None
         state |= {"state": {"running": {"startedAt": timestamp()}}, "ready": True}
         self._write(container, state, "Running")
@@ -355,7 +409,7 @@ class TrainingOperator:
             return
         if self.real:
             argv, environment = command_of(pod, lambda text: localized(text, container))
-            argv = self._inside(pod, argv)
+            argv = self._inside(pod, hosting(argv, is_host=name.endswith("-0")))
             container.process = Process(argv, {**environment, **self._given(pod)}, container.uid)
         elif self.script:
             container.steps = iter(self.script(pod))
@@ -379,11 +433,17 @@ class TrainingOperator:
         state["ready"] = False
         is_final = pod["spec"].get("restartPolicy") == "Never"
         if exit_code and not is_final and "deletionTimestamp" not in pod["metadata"]:
-            container.restart_at = time.monotonic() + self.restart_delay
-            where = f"pod={name}_{container.namespace}({container.uid})"
-            message = f"back-off 10s restarting failed container={state['name']} {where}"
-            waiting = {"reason": "CrashLoopBackOff", "message": message}
-            state |= {"state": {"waiting": waiting}, "lastState": {"terminated": end}}
+            now = time.monotonic()
+            is_first = not container.backoff.next_pause
+            pause = container.backoff.pause(now)
+            container.restart_at = now + pause
+            if not is_first:
+                where = f"pod={name}_{container.namespace}({container.uid})"
+                message = f"back-off {pause:g}s restarting failed container={state['name']} {where}"
+                waiting = {"reason": "CrashLoopBackOff", "message": message}
+                state |= {"state": {"waiting": waiting}, "lastState": {"terminated": end}}
+            else:
+                state["state"] = {"terminated": end}
             self._write(container, state, "Running")
         else:
             state["state"] = {"terminated": end}
@@ -427,7 +487,8 @@ class TrainingOperator:
             if self._has_place(pod):
                 self.hold(container.pod, "ContainerCreating")
         elif pod["status"]["phase"] == "Pending" and (self.real or self.script):
-            self.start(container.pod)
+            if time.monotonic() >= container.created + self.pod_start:
+                self.start(container.pod)
         elif container.restart_at is not None:
             if time.monotonic() >= container.restart_at:
                 self.start(container.pod)
@@ -515,6 +576,12 @@ def localized(text, container):
     """Replace the names of pods and the fixed port: there is only localhost here."""
     hosts = rf"\b{re.escape(container.job)}-(worker|node-0)-\d+(\.[-a-z0-9.]+)?\b"
     return re.sub(r"(?<![\w.])23456\b", str(container.port), re.sub(hosts, "127.0.0.1", text))
+
+
+def hosting(argv, *, is_host):
+    """Tell torchrun whether it hosts the store: all pods have the address of pod 0 here."""
+    conf = "--rdzv-conf="
+    return [f"{word},is_host={is_host}" if word.startswith(conf) else word for word in argv]
 
 
 def free_port():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ SETTINGS = [
     f"recovery.checkpoint_steps={BETWEEN_CHECKPOINTS}",
 ]
 PATIENCE_S = 180
+NAMES = r"citeflow|torchrun|(standby|rank) \d+"
 TESTS = str(Path(__file__).resolve().parents[1])
 
 
@@ -95,6 +97,15 @@ class Training:
         return [files.read_json(path)["step"] for path in leases]
 
     @property
+    def losses(self):
+        """The seconds that went into no step of the model, by cause, from its own record."""
+        train = files.read_json(self.run_dir / "model" / "model.json")["train"]
+        assert train["goodput"] * train["wall_seconds"] == pytest.approx(
+            train["wall_seconds"] - sum(train["losses"].values())
+        )
+        return train["losses"]
+
+    @property
     def checkpoints(self):
         """Steps of the checkpoints, each verified; any other file in their folder is a failure."""
         folders = sorted((self.run_dir / "checkpoints").iterdir())
@@ -153,12 +164,15 @@ class Meanwhile(threading.Thread):
 
 
 def family(pid=None):
-    """Return torchrun, child of a process (by default of this one), and its workers by rank."""
-    parent, found = psutil.Process(pid), {}
-    for process in parent.children(recursive=True):
+    """Return the processes of a training below one (by default this one), by their names."""
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            rank = process.environ().get("RANK")
-            is_torchrun = process.ppid() == parent.pid
-            if disturbed_worker.__name__ in process.cmdline() and (rank or is_torchrun):
-                found[-1 if is_torchrun else int(rank)] = process
-    return [found[rank] for rank in sorted(found)]
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found[process.name()] = process
+    return {name: found[name] for name in sorted(found) if re.fullmatch(NAMES, name)}
+
+
+def ranks(pid=None):
+    """Return the workers that run at the moment, in the order of their ranks."""
+    return [process for name, process in family(pid).items() if name.startswith("rank ")]

@@ -117,6 +117,9 @@ class Disturbance:
         Objective.forward = spoiled
 
 
+preload = worker.preload
+
+
 def main():
     disturbance = Disturbance(**json.loads(os.environ[VARIABLE]))
     for point in POINTS:

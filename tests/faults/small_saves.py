@@ -17,6 +17,8 @@ from citeflow.files import replacing
 from citeflow.paths import RunPaths
 from citeflow.training import checkpoint
 from citeflow.training.checkpoint import Progress
+from citeflow.training.checkpoint_writer import CheckpointWriter
+from citeflow.training.goodput import CAUSES, Goodput
 from citeflow.training.lease import acquire
 from citeflow.training.trainer import Trainer
 
@@ -37,9 +39,8 @@ def save(folder, step, seed=None):
     optimizer.step()
     progress = Progress(step=step, seconds=float(step), history=[{"step": step, "loss": 0.5}])
     best = {name: value.clone() for name, value in model.state_dict().items()}
-    checkpoint.save(
-        folder, model=model, optimizer=optimizer, best=best, progress=progress, inputs=INPUTS
-    )
+    state = checkpoint.capture(model=model, optimizer=optimizer, best=best, progress=progress)
+    checkpoint.write(folder, state.to_bytes(), INPUTS)
 
 
 def read(folder):
@@ -219,7 +220,8 @@ class SavingTrainer(Trainer):
         self.model = torch.nn.Linear(30, 20)
         self.optimizer = torch.optim.Adam(self.model.parameters())
         self.best = {}
-        self.progress = Progress()
+        self.progress = Progress(spent=dict.fromkeys(CAUSES, 0.0))
+        self.goodput = Goodput(self.progress, "steps")
         self.inputs = INPUTS
         self.group = SingleRank()
         self.lease = acquire(self.run.leases, launch=launch, step=0)
@@ -228,9 +230,13 @@ class SavingTrainer(Trainer):
 
 def take_steps(training, steps):
     """Count steps, and save after each."""
+    # With a thread of its own: the one of before may be that of a parent process.
+    training.writer = CheckpointWriter(training.run.checkpoints, INPUTS, training.lease)
     for _ in range(steps):
         training.progress.step += 1
         training.save()
+        training.writer.wait()
+    training.writer.close()
 
 
 def copied(source: Path, target: Path) -> Path:

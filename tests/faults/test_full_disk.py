@@ -146,16 +146,16 @@ def test_training_whose_disk_is_full_for_a_while_ends_with_the_same_model(
     overrides = [*prepared.settings, "recovery.checkpoint_steps=2", "train.epochs=2"]
     settings = config.load(overrides=overrides)
     whole = train_alone(prepared.graph, RunPaths(tmp_path, "whole"), settings)
-    real, refused = files.save_tensors, []
+    real, refused = files.write_manifest, []
 
-    def save_tensors(path, tensors):
+    def write_manifest(path, *args, **kwargs):
         if len(refused) < 4 and "checkpoints" in str(path):
             refused.append(path)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        real(path, tensors)
+        real(path, *args, **kwargs)
 
     capsys.readouterr()
-    monkeypatch.setattr(files, "save_tensors", save_tensors)
+    monkeypatch.setattr(files, "write_manifest", write_manifest)
     model = train_alone(prepared.graph, RunPaths(tmp_path, "full"), settings)
     assert capsys.readouterr().err.count(WARNING) == len(refused) == 4
     assert (model / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -9,7 +9,7 @@ from faults.disturbed_training import STEPS, Fault, Training
 TIMEOUT_S = 5
 MARGIN_S = 10
 SHUT_DOWN_S = 30
-"""What torchrun gives a worker between SIGTERM and SIGKILL."""
+"""What a standby gives a worker that stands still, between SIGUSR1 and SIGKILL."""
 
 RESTART_S = 20
 SLOW_STEP_S = TIMEOUT_S / 10
@@ -31,8 +31,8 @@ def test_still_worker_is_lost_after_the_timeout_and_slow_one_is_not(
         again = max(event["at"] for event in run.events("began", attempt=attempt + 1))
         assert TIMEOUT_S <= left["at"] - fired["at"] < TIMEOUT_S + MARGIN_S
         assert again - fired["at"] < TIMEOUT_S + SHUT_DOWN_S + RESTART_S
-    assert run.starts == [0, 10, 20]
-    assert len(run.events("fired", what="pause")) == STEPS - 20
+    assert run.starts == [0, 15, 25]
+    assert len(run.events("fired", what="pause")) == STEPS - 25
     run.require_as(undisturbed)
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from citeflow.errors import StoppedError
-from faults.disturbed_training import Fault, family
+from faults.disturbed_training import Fault, family, ranks
 
 LATEST_END_S = 20
 
@@ -57,7 +57,7 @@ def stop(run, phase):
 
     def ask():
         run.wait_for("fired", number=before + phase.number)
-        processes.extend(family())
+        processes.extend(family().values())
         time.sleep(phase.then_s)
         asked.append(time.monotonic())
         for _ in range(phase.signals):
@@ -67,7 +67,7 @@ def stop(run, phase):
     with pytest.raises(StoppedError) as caught:
         run.launch(*phase.faults, meanwhile=ask)
     assert time.monotonic() - asked[0] - 0.3 * phase.signals < LATEST_END_S
-    assert len(processes) == 3
+    assert len(processes) == 6
     assert not any(map(psutil.Process.is_running, processes))
     assert caught.value.exit_code == 143
     assert not (run.run_dir / "model").exists()
@@ -99,11 +99,11 @@ def test_stopped_workers_save_the_same_step_and_continue_without_the_launcher(ru
     ]
 
     def ask():
-        for attempt, (_, ranks) in enumerate(stops, start=1):
+        for attempt, (_, asked) in enumerate(stops, start=1):
             run.wait_for("fired", number=2, attempt=attempt)
-            _, *workers = family()
+            workers = ranks()
             began = time.monotonic()
-            for rank in ranks:
+            for rank in asked:
                 workers[rank].terminate()
             left = run.wait_for("left", number=2, attempt=attempt)
             assert {event["code"] for event in left} == {143}

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from citeflow.training.checkpoint import MAX_KEPT
-from faults.disturbed_training import Fault, Training, family
+from faults.disturbed_training import Fault, Training, family, ranks
 
 STORM_S = 180
 STEP_S = 1.5
@@ -47,16 +47,16 @@ class Storm:
             time.sleep(0.1)
 
     def strike(self):
-        while len(found := family()) < 3 and not self.is_over():
+        while len(workers := ranks()) < 2 and not self.is_over():
             time.sleep(0.1)
         if self.is_over():
             return
-        torchrun, *workers = found
-        self.held.append([resources_of(torchrun), resources_of(psutil.Process())])
+        above = [process for name, process in family().items() if not name.startswith("rank ")]
+        self.held.append([resources_of(each) for each in (*above, psutil.Process())])
         self.folders.append(len(list((self.run.run_dir / "checkpoints").glob("*"))))
         self.chosen.choice(workers).kill()
         self.kills.append(time.monotonic())
-        psutil.wait_procs(workers)
+        psutil.wait_procs(workers, timeout=STORM_S)
 
 
 def resources_of(process):

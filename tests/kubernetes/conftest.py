@@ -20,7 +20,7 @@ def kube():
 @pytest.fixture
 def operator(kube):
     """The operator and the kubelet; pods wait for `start` and `finish`."""
-    with TrainingOperator(kube, restart_delay=0.02) as operator:
+    with TrainingOperator(kube, backoff=(0.1, 0.1)) as operator:
         yield operator
 
 

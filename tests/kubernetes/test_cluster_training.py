@@ -64,7 +64,7 @@ def train(root, graph):
 
         with (
             KubeApi() as kube,
-            TrainingOperator(kube, real=True, restart_delay=0.2, grace=20) as operator,
+            TrainingOperator(kube, real=True, backoff=(0.2, 0.2), grace=20) as operator,
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr(launch, "connect", lambda **_: connect(kube.url, sleep=sleep))

@@ -128,7 +128,7 @@ def test_train_on_cluster_says_what_a_killed_training_needs(
         name = pod["metadata"]["name"]
         return [lambda: operator.finish(name, 137, "OOMKilled")]
 
-    with TrainingOperator(kube, script=script, restart_delay=0.3) as operator:
+    with TrainingOperator(kube, script=script, backoff=(0.3, 0.3)) as operator:
         match = r"out of memory: limit 220 MiB, needs about \d{3} MiB"
         with pytest.raises(TrainingError, match=match) as caught:
             launch.train_on_cluster(graph, run, config=CONFIG, request=request)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+from datetime import timedelta
 
 import jsonschema
 import kuberay
@@ -20,12 +21,20 @@ from fakes.operator import TrainingOperator
 from hypothesis import given
 from hypothesis import strategies as st
 from manifests.pod_security import violations
+from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+from torch.distributed.elastic.rendezvous.utils import _parse_rendezvous_config
 
 from citeflow.errors import ConfigError
 from citeflow.kubernetes.identity import RUN_ID, Owner
 from citeflow.kubernetes.job_spec import JobSpec
 from citeflow.kubernetes.job_status import SPEC_SHA256
-from citeflow.kubernetes.pod_template import RENDEZVOUS_PORT
+from citeflow.kubernetes.pod_template import (
+    JOIN_TIMEOUT_S,
+    KEEP_ALIVE_S,
+    LOST_SIGNS,
+    RENDEZVOUS_PORT,
+)
 from citeflow.training.ray_launch import driver_parser
 
 STEP = Owner(name="citation-x7k2q-2104", uid="c0ffee00-1111-2222-3333-444455556666")
@@ -253,6 +262,17 @@ def test_job_and_torchrun_agree(case):
     assert flags_of(job)["rdzv-endpoint"] == f"{host}:{RENDEZVOUS_PORT}"
 
 
+def test_torch_reads_the_settings_of_the_rendezvous(tmp_path):
+    conf = flags_of(PYTORCHJOB.render(JobSpec(), identity()))["rdzv-conf"]
+    given = _parse_rendezvous_config(conf) | {"store_type": "file"}
+    endpoint = str(tmp_path / "store")
+    handler = get_rendezvous_handler(RendezvousParameters("c10d", endpoint, "job", 2, 2, **given))
+    settings = handler.settings
+    assert settings.timeout.join == timedelta(seconds=JOIN_TIMEOUT_S)
+    assert settings.keep_alive_interval == timedelta(seconds=KEEP_ALIVE_S)
+    assert settings.keep_alive_max_attempt == LOST_SIGNS
+
+
 def test_operator_of_kuberay_refuses_no_rayjob(case):
     refused = kuberay.refusals(RAYJOB.render(*case))
     assert refused == []
@@ -352,7 +372,7 @@ def test_trainjob_of_eight_survives_the_loss_of_pod_0(kube, checkout, runtime):
     """When pod 0 is lost, the containers of the seven others end, and start again."""
     path = checkout / "manifests" / "trainer" / "runtime.yaml"
     kube.put(yaml.safe_load(path.read_text()))
-    operator = TrainingOperator(kube, restart_delay=0)
+    operator = TrainingOperator(kube, backoff=(0, 0))
     job = TRAINJOB.render(JobSpec(workers=8, runtime=runtime), identity())
     kube.put(job)
     operator.settle()

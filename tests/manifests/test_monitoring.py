@@ -13,10 +13,10 @@ from citeflow.training.prometheus import metric_texts
 
 METRICS = metric_texts(OpenCitationTask.names)
 PROMTOOL = shutil.which("promtool")
-LABELS = {"namespace", "pod", "run", "rank"}
+LABELS = {"namespace", "pod", "run", "rank", "cause"}
 """What serve_metrics and the PodMonitor give."""
 
-UNITS = {"none", "cps", "percentunit", "bytes", "Bps"}
+UNITS = {"none", "cps", "percentunit", "bytes", "Bps", "s"}
 """Of those that Grafana knows, the ones that fit: citations are counts per second."""
 
 SERIES = """

@@ -1,3 +1,5 @@
+import pytest
+
 from citeflow.report import Curves
 from citeflow.reporting import markdown, tables
 from citeflow.reporting.html import render_report
@@ -11,7 +13,8 @@ def test_summary_rows_have_as_many_cells_as_the_header(report):
         title, _, rest = block.partition("\n\n")
         widths[title] = {line.count("|") for line in rest.strip().splitlines()}
     assert list(widths) == [
-        "Scores", "Against the baselines", "Protocols", "Methods by protocol", "Training", "Stages"
+        "Scores", "Against the baselines", "Protocols", "Methods by protocol", "Training",
+        "Wall time of the training", "Stages",
     ]  # fmt: skip
     assert all(len(counts) == 1 for counts in widths.values())
 
@@ -21,6 +24,16 @@ def test_summary_escapes_a_hostile_name(report):
     first = markdown.summary(hostile).splitlines()[0]
     assert first.startswith("# a&#124;b &#35; &lt;b&gt;&#42;c&#42;")
     assert not set("<>*[]`|") & set(first)
+
+
+def test_goodput_table_adds_up_and_is_empty_for_an_older_report(report):
+    table = tables.goodput(report)
+    assert table.rows[0] == ("Steps that count", "4 min 49 s", "86.4 %")
+    assert ("Restarts", "9.6 s", "2.9 %") in table.rows
+    assert sum(float(share.split()[0]) for *_, share in table.rows) == pytest.approx(100, abs=0.4)
+    older = {"goodput": None, "wall_seconds": None, "losses": {}}
+    train = report.train.model_copy(update=older)
+    assert tables.goodput(report.model_copy(update={"train": train})).rows == []
 
 
 def test_table_is_aligned(report):

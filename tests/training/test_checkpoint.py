@@ -65,7 +65,10 @@ def saved(tmp_path):
 
 def save(folder, model, optimizer, best, **changes):
     given = {"progress": PROGRESS, "inputs": INPUTS, **changes}
-    checkpoint.save(folder, model=model, optimizer=optimizer, best=best, **given)
+    state = checkpoint.capture(
+        model=model, optimizer=optimizer, best=best, progress=given["progress"]
+    )
+    checkpoint.write(folder, state.to_bytes(), given["inputs"])
 
 
 def save_at(folder, *steps):

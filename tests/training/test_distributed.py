@@ -16,7 +16,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("num_gpus", [0, 1])
 def test_init_group_uses_the_cpu_where_gpus_are_too_few(monkeypatch, num_gpus):
     calls = []
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"RANK": 1, "WORLD_SIZE": 4, "LOCAL_RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
     dist = distributed.dist
@@ -27,7 +28,10 @@ def test_init_group_uses_the_cpu_where_gpus_are_too_few(monkeypatch, num_gpus):
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
     with distributed.init_group(step_timeout_s=7) as group:
         assert group == Group(1, 4, CPU, local_world_size=2)
-    default = (("gloo",), {"timeout": timedelta(seconds=300)})
+    default = (
+        ("gloo",),
+        {"timeout": timedelta(seconds=300), "store": None, "rank": 1, "world_size": 4},
+    )
     assert calls == [default, timedelta(seconds=7), "left"]
 
 

@@ -260,7 +260,8 @@ def test_job_file_comes_back_with_a_launch_of_its_own(prepared, tmp_path):
         written.append(read_job(job.paths.job_file))
     assert written[0].launch != written[1].launch
     assert {each.sha256 for each in written} == {job.sha256}
-    assert written[0].model_copy(update={"launch": ""}) == job
+    assert written[0].launched_at <= written[1].launched_at
+    assert written[0].model_copy(update={"launch": "", "launched_at": 0.0}) == job
     assert job.recovery == prepared.config.recovery
 
 

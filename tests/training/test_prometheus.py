@@ -49,6 +49,18 @@ def test_serve_metrics_has_names_types_and_labels(port):
         pass
 
 
+def test_serve_metrics_has_a_series_for_each_cause(port):
+    lost = {"start": 5.0, "restart": 2.5, "redone": math.nan}
+    with serve(port, lambda: {"citeflow_train_lost_seconds": lost}):
+        (family,) = scrape(port)
+    assert family.type == "gauge"
+    assert {entry.labels["cause"]: entry.value for entry in family.samples} == {
+        "start": 5,
+        "restart": 2.5,
+    }
+    assert all(LABELS.items() <= entry.labels.items() for entry in family.samples)
+
+
 def test_serve_metrics_reads_at_each_scrape_and_leaves_out_nan(
     group, tmp_path, port, monkeypatch, capsys
 ):

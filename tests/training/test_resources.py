@@ -195,11 +195,18 @@ def test_monitor_survives_figures_that_are_gone(group, run, capsys):
 PROGRESS = Progress(step=3, samples=9, history=[{"loss": 0.5}], evaluations=[{"valid_r2": 0.25}])
 STEPS = {"citeflow_train_step": 3, "citeflow_train_points_total": 9}
 SCORES = {"citeflow_train_valid_r2": 0.25, "citeflow_train_loss": 0.5}
+SPENT = {"steps": 9.0, "start": 1.0}
+ACCOUNT = {"citeflow_train_goodput_ratio": 0.9, "citeflow_train_lost_seconds": {"start": 1.0}}
 
 
 @pytest.mark.parametrize(
     ("progress", "known"),
-    [(None, {}), (Progress(step=3, samples=9), STEPS), (PROGRESS, STEPS | SCORES)],
+    [
+        (None, {}),
+        (Progress(step=3, samples=9), STEPS),
+        (PROGRESS, STEPS | SCORES),
+        (Progress(step=3, samples=9, spent=SPENT), STEPS | ACCOUNT),
+    ],
 )
 def test_monitor_has_the_metrics_of_its_task_once_they_are_known(group, run, progress, known):
     with ResourceMonitor(group, run, NAMES, step=0) as monitor:

@@ -15,10 +15,13 @@ from toy_task import SAMPLES_PER_STEP, OpenToyTask
 from citeflow.config import TrainConfig
 from citeflow.errors import StoppedError, TrainingError
 from citeflow.paths import RunPaths
+from citeflow.report import Resources, StageCost
 from citeflow.reporting import event_files
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.training import checkpoint, lease, trainer
+from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.preemption import PreemptionHandler
+from citeflow.training.resources import ResourceSummary
 from citeflow.training.schedule import WARM_UP_STEPS, learning_rate
 from citeflow.training.trainer import ResumePoint, Trainer
 
@@ -203,6 +206,7 @@ def test_save_writes_no_weights_that_are_not_finite(begin):
     run = begin(checkpoint_steps=1)
     run.train_step(run.trainable.make_batch(0), 0.0)
     run.save()
+    assert run.writer.wait()
     run.train_step(run.trainable.make_batch(1), 0.0)
     next(run.model.parameters()).data.fill_(math.inf)
     with pytest.raises(TrainingError, match="weights are not finite"):
@@ -240,6 +244,26 @@ def test_resume_counts_the_seconds_of_all_starts(begin):
     resumed.fit()
     assert 0 < before < 60
     assert 3600 <= resumed.progress.seconds < 3660
+
+
+def test_goodput_accounts_for_all_starts(begin):
+    with pytest.raises(StoppedError):
+        begin(preemption=StopAfter(3)).fit()
+    resumed = begin()
+    first = dict(resumed.progress.spent)
+    assert first["steps"] > 0
+    resumed.fit()
+    train = resumed.finished(
+        ResourceSummary(train={}, cost=StageCost(), series=Resources())
+    ).summary
+    spent = resumed.progress.spent
+    assert all(spent[cause] >= first[cause] for cause in first)
+    assert train.wall_seconds == pytest.approx(sum(spent.values()))
+    assert train.goodput == pytest.approx(spent["steps"] / train.wall_seconds)
+    assert spent.keys() == {"steps", *train.losses}
+    assert spent["steps"] > first["steps"]
+    assert spent["validation"] > first["validation"]
+    assert spent["checkpoint"] > first["checkpoint"]
 
 
 def test_fit_by_minutes_ignores_the_epochs(begin):
@@ -324,9 +348,10 @@ def test_resume_shows_every_validation_once(begin, is_saved):
         run.fit()
     if is_saved:
         run.run_log = None
-        run.progress.validations_due = 2
-        run.validate()
+        run.writer = CheckpointWriter(run.run.checkpoints, run.inputs, run.lease)
+        run.validate(due=2)
         run.save()
+        assert run.writer.wait()
     else:
         log = RunLog(run.run.logs, purge_step=3)
         log.evaluation({"step": 2, "wall_time": 1e9, SCORE: 0.5})

@@ -14,6 +14,7 @@ from citeflow.paths import RunPaths
 from citeflow.tasks import TASKS
 from citeflow.training import worker
 from citeflow.training.launch import WorkerJob, write_job
+from citeflow.training.preemption import LOST_PEER, PeerLost
 from citeflow.training.worker import report_errors
 
 
@@ -128,16 +129,17 @@ def test_report_errors_survives_a_full_disk(tmp_path, signal_handlers, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "told", "exit_code"),
     [
-        (RuntimeError("[gloo/pair.cc:1] Connection closed by peer\nmore"), "lost another worker"),
-        (worker.LeaseLost("attempt 2 has taken over"), "leaves the run to another"),
+        (RuntimeError("[gloo/pair.cc:1] Closed by peer\nmore"), "lost another worker", LOST_PEER),
+        (PeerLost(LOST_PEER), "lost another worker", LOST_PEER),
+        (worker.LeaseLost("attempt 2 has taken over"), "leaves the run to another", 1),
     ],
 )
 def test_report_errors_logs_one_line_where_others_go_on(
-    tmp_path, signal_handlers, capsys, error, told
+    tmp_path, signal_handlers, capsys, error, told, exit_code
 ):
-    assert ended(error, tmp_path) == 1
+    assert ended(error, tmp_path) == exit_code
     captured = capsys.readouterr().err
     assert told in captured
     assert captured.count("\n") == 1

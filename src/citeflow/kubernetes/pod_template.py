@@ -29,6 +29,14 @@ METRICS_PORT = 9464
 JOIN_TIMEOUT_S = 900
 """Longest wait for the other pods: above the kubelet's longest pause between restarts, 300 s."""
 
+KEEP_ALIVE_S = 5
+"""Time between two signs of life of a pod's torchrun. Each is a write to a state that all of them
+share, so that signs in quick succession get into each other's way where there are many pods."""
+
+LOST_SIGNS = 2
+"""Signs of life that a torchrun may miss before its place is free for a new pod, which waits until
+then. Nodes whose clocks differ by more than the product lose each other."""
+
 TERMINATION_GRACE_S = 60
 """Time between SIGTERM and SIGKILL; torchrun gives its workers 30 s of it to save."""
 
@@ -80,12 +88,22 @@ def torchrun(spec: JobSpec, identity: JobIdentity, host: str) -> list[str]:
         "--rdzv-backend=c10d",
         f"--rdzv-endpoint={host}:{RENDEZVOUS_PORT}",
         f"--rdzv-id={identity.name}",
-        f"--rdzv-conf=join_timeout={JOIN_TIMEOUT_S},read_timeout={JOIN_TIMEOUT_S}",
+        f"--rdzv-conf={_rendezvous()}",
         "--local-addr=$(POD_IP)",
         "-m",
         "citeflow.training.worker",
         identity.job_file,
     ]
+
+
+def _rendezvous() -> str:
+    conf = {
+        "join_timeout": JOIN_TIMEOUT_S,
+        "read_timeout": JOIN_TIMEOUT_S,
+        "keep_alive_interval": KEEP_ALIVE_S,
+        "keep_alive_max_attempt": LOST_SIGNS,
+    }
+    return ",".join(f"{name}={value}" for name, value in conf.items())
 
 
 def environment(spec: JobSpec) -> list[KubeObject]:

@@ -56,6 +56,16 @@ RANK_METRICS = {
 }
 """Labels of the shares in `report.RankScores`."""
 
+LOSSES = {
+    "start": "Start",
+    "restart": "Restarts",
+    "redone": "Steps done again",
+    "checkpoint": "Checkpoints",
+    "validation": "Validation",
+    "waiting": "Waiting for batches",
+}
+"""Labels of what a training's wall time is lost to, by the names in `report.TrainSummary`."""
+
 STAGES = ("download", "preprocess", "train", "evaluate", "publish")
 
 

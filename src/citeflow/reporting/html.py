@@ -110,10 +110,11 @@ def run_sections(
         training: how the model was trained.
         remarks: on the dataset.
     """
+    costs = [tables.goodput(report), tables.stages(report)]
     return [
         Section(
             title="The run",
-            rows=[[dataset, training], [tables.stages(report)] if report.stages else []],
+            rows=[[dataset, training], *([table] for table in costs if table.rows)],
             notes=remarks,
         ),
         Section(

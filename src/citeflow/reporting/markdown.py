@@ -17,6 +17,7 @@ def summary(report: Report) -> str:
         tables.protocols(report),
         tables.methods(report),
         tables.training(report),
+        tables.goodput(report),
         tables.stages(report),
     ]
     title = f"# {escape(report.dataset)}\n\n{formatting.headline(report)}\n"

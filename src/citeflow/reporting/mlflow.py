@@ -370,8 +370,10 @@ def _result_metrics(
     from mlflow.entities import Metric
 
     others = {f"baseline/{name}": score for name, score in content.baselines.items()}
-    train = content.report.train.model_dump(exclude={"workers"}, exclude_none=True)
-    others |= {f"total/{name}": value for name, value in train.items()}
+    train = content.report.train
+    totals = train.model_dump(exclude={"workers", "losses"}, exclude_none=True)
+    others |= {f"total/{name}": value for name, value in totals.items()}
+    others |= {f"lost/{cause}_seconds": value for cause, value in train.losses.items()}
     for stage, cost in content.report.stages.items():
         costs = cost.model_dump(exclude_none=True)
         others |= {f"stage/{stage}_{name}": value for name, value in costs.items()}

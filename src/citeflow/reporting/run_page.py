@@ -19,6 +19,7 @@ TRAIN_METRICS = {
     "seconds": "train_seconds",
     "parameters": "parameters",
     "cpu_cores": "cpu_cores",
+    "goodput": "goodput",
 }
 """Facts of a TrainedModel, and their names on the page, besides the two that a task names."""
 

@@ -23,6 +23,12 @@ COSTS = (
     "Cores: mean number in use. Read and written: disk. Received: over the network, by all of the "
     "pod or machine."
 )
+GOODPUT = "Steps that count"
+WALL_TIME = (
+    "From the launch to the model, over all starts of the workers. The share of the steps that "
+    "count is the goodput, or effective training time ratio; waits for other workers within a "
+    "step are in it."
+)
 SPLITS = {
     "date": "by date, newest papers held out",
     "random": "random",
@@ -224,6 +230,26 @@ def training(report: RunReport, samples: str = "citations") -> Table:
     if train.peak_memory_bytes is not None:
         rows.append(("Peak memory of all workers", formatting.memory(train.peak_memory_bytes)))
     return Table(title="Training", header=("Fact", "Value"), rows=rows)
+
+
+def goodput(report: RunReport) -> Table:
+    """Tabulate what the wall time of the training went into; without rows in an older report."""
+    train = report.train
+    wall_s = train.wall_seconds or 0.0
+    counted = {GOODPUT: wall_s - sum(train.losses.values())}
+    lost = {formatting.LOSSES.get(cause, cause): s for cause, s in train.losses.items()}
+    rows = [
+        (label, formatting.duration(seconds), f"{100 * seconds / wall_s:.1f} %")
+        for label, seconds in (counted | lost).items()
+        if wall_s and (seconds or label in counted)
+    ]
+    return Table(
+        title="Wall time of the training",
+        header=("Went into", "Time", "Share"),
+        rows=rows,
+        remark=WALL_TIME,
+        strong=frozenset({GOODPUT}),
+    )
 
 
 COST_COLUMNS: dict[str, Callable[[StageCost], str]] = {

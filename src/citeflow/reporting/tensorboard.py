@@ -262,6 +262,7 @@ def _card(report: Report) -> str:
         tables.methods(report),
         tables.dataset(report),
         tables.training(report),
+        tables.goodput(report),
         tables.stages(report),
         settings,
         tables.versions(report),

@@ -74,6 +74,12 @@ class Progress(Record):
     evaluations: list[dict[str, Number]] = Field(default_factory=list)
     """Records of validations."""
 
+    spent: dict[str, float] = Field(default_factory=dict)
+    """Seconds of wall time by the causes of `training.goodput`."""
+
+    spent_at: float = 0.0
+    """End of the time that `spent` accounts for, in seconds since 1970; 0 before there is any."""
+
     @property
     def key(self) -> tuple[int, int]:
         """Step and number of validations: checkpoints with the same key are the same."""
@@ -82,10 +88,13 @@ class Progress(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedState:
-    """A checkpoint as bytes, which rank 0 reads and sends to the other ranks."""
+    """The state of a training as bytes: what a checkpoint holds, and one rank sends to others."""
 
     step: int = 0
     """Step to resume from."""
+
+    validations: int = 0
+    """Validations that were made."""
 
     progress: bytes = b""
     """JSON of a Progress; empty for a fresh start."""
@@ -94,29 +103,64 @@ class SavedState:
     """Model, optimizer and best model, as safetensors."""
 
 
-def save(
-    folder: Path,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A copy of the state of a training, which may go on meanwhile."""
+
+    step: int
+    validations: int
+    progress: bytes
+    tensors: dict[str, Tensor]
+
+    def to_bytes(self) -> SavedState:
+        """Write it as bytes, for which a step should not have to wait."""
+        return SavedState(
+            step=self.step,
+            validations=self.validations,
+            progress=self.progress,
+            tensors=safetensors.torch.save(self.tensors),
+        )
+
+
+def capture(
     *,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     best: dict[str, Tensor],
     progress: Progress,
-    inputs: Mapping[str, JsonValue],
-) -> None:
+) -> Snapshot:
+    """Copy the state of a training."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    return Snapshot(
+        step=progress.step,
+        validations=len(progress.evaluations),
+        progress=progress.model_dump_json(by_alias=True).encode(),
+        tensors={
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in tensors.items()
+        },
+    )
+
+
+def write(folder: Path, state: SavedState, inputs: Mapping[str, JsonValue]) -> None:
     """Write the checkpoint of a step, then delete those that are no longer needed.
 
     Raises:
         OSError: it could not be written; those before are untouched.
     """
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    with files.new_directory(folder / f"step-{progress.step:08d}") as work:
-        files.save_tensors(work / TENSORS, tensors)
-        files.write_text(work / PROGRESS, progress.model_dump_json(by_alias=True))
-        files.write_manifest(work, KIND, inputs=inputs, facts={"step": progress.step})
+    with files.new_directory(folder / f"step-{state.step:08d}") as work:
+        files.write_bytes(work / TENSORS, state.tensors)
+        files.write_bytes(work / PROGRESS, state.progress)
+        files.write_manifest(work, KIND, inputs=inputs, facts={"step": state.step})
     _delete_old(folder)
+
+
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint, whole or not; 0 if there is none."""
+    return max((_step(path) for path in _newest_first(folder)), default=0)
 
 
 def read(folder: Path, inputs: Mapping[str, JsonValue]) -> SavedState:
@@ -178,7 +222,7 @@ def restore(
 def _read(path: Path) -> tuple[dict[str, JsonValue], SavedState]:
     """Return the inputs that a checkpoint was made from, and its content."""
     manifest = files.verify(path, KIND)
-    step = int(path.name.removeprefix("step-"))
+    step = _step(path)
     if manifest.files.keys() != {PROGRESS, TENSORS} or manifest.facts != {"step": step}:
         raise CorruptError("not a checkpoint of citeflow", path)
     progress = (path / PROGRESS).read_bytes()
@@ -238,6 +282,10 @@ def _newest_first(folder: Path) -> list[Path]:
     names = sorted(files.names_in(folder), reverse=True)
     paths = [folder / name for name in names if _NAME.fullmatch(name)]
     return [path for path in paths if not path.is_file()]
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import Store
 
 from citeflow.errors import CiteflowError, error_from_dict, error_to_dict, to_user_error
 from citeflow.training.shared_memory import shared_array, unshare
@@ -71,21 +72,21 @@ class Group:
         dist.broadcast(tensor, src=0, group=self.step_group)
         return tensor.item()
 
-    def broadcast_object(self, make: Callable[[], T]) -> T:
-        """Return on every rank what `make` returns on rank 0, where alone it is called.
+    def broadcast_object(self, make: Callable[[], T], *, source: int = 0) -> T:
+        """Return on every rank what `make` returns on one of them, where alone it is called.
 
         So no two ranks act on different views of a disk.
 
         Raises:
-            CiteflowError: `make` failed on rank 0; raised on every rank, so that none waits for it.
+            CiteflowError: `make` failed there; raised on every rank, so that none waits for it.
         """
         message: list[object] = [None, None]
-        if self.is_main:
+        if self.rank == source:
             try:
                 message[0] = make()
             except (CiteflowError, OSError) as error:
                 message[1] = error_to_dict(to_user_error(error))
-        dist.broadcast_object_list(message, src=0)
+        dist.broadcast_object_list(message, src=source)
         result, error_record = message
         if error_record is not None:
             raise error_from_dict(cast(dict[str, object], error_record))
@@ -109,6 +110,16 @@ class Group:
         )
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
+
+    def broadcast_buffers_in_step(self, model: nn.Module) -> None:
+        """Do the same after a step, with its timeout: any rank may have to hand over its state."""
+        buffers = list(model.buffers())
+        # float64 holds every float32, and any count of batches that there will be.
+        values = torch.cat([buffer.double().flatten() for buffer in buffers])
+        dist.broadcast(values, src=0, group=self.step_group)
+        parts = torch.split(values, [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
 
     def rows(self, num_rows: int) -> range:
         """Return the rows of a large array that this rank computes."""
@@ -156,7 +167,9 @@ def _rows_of_rank(rank: int, world_size: int, num_rows: int) -> range:
 
 
 @contextlib.contextmanager
-def init_group(step_timeout_s: float = GROUP_TIMEOUT_S) -> Iterator[Group]:
+def init_group(
+    step_timeout_s: float = GROUP_TIMEOUT_S, store: Store | None = None
+) -> Iterator[Group]:
     """Join the ranks that torchrun started, and leave them at the end of the block.
 
     With a GPU for every rank of this machine they use those and nccl, else the CPU and gloo. Arrays
@@ -164,6 +177,7 @@ def init_group(step_timeout_s: float = GROUP_TIMEOUT_S) -> Iterator[Group]:
 
     Args:
         step_timeout_s: longest wait for another rank within a step.
+        store: where the ranks meet; None for the one that torchrun's variables name.
     """
     local_world_size = int(os.environ["LOCAL_WORLD_SIZE"])
     on_gpu = torch.cuda.device_count() >= local_world_size
@@ -171,7 +185,13 @@ def init_group(step_timeout_s: float = GROUP_TIMEOUT_S) -> Iterator[Group]:
     if on_gpu:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=GROUP_TIMEOUT_S))
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(seconds=GROUP_TIMEOUT_S),
+    )
     try:
         # A rank that hangs in a step is noticed within seconds, while one that reads a cold disk or
         # computes its share of a validation may take minutes: two timeouts take two groups.

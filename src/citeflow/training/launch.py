@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -78,6 +79,9 @@ class WorkerJob(Record):
     launch: str = ""
     """Token of the command that started the workers; every launch has one of its own."""
 
+    launched_at: float = 0.0
+    """When that command did so, in seconds since 1970; 0 where it is not known."""
+
     config: dict[str, JsonValue]
     """All settings by section and key, which the task reads into its own record."""
 
@@ -100,7 +104,7 @@ class WorkerJob(Record):
     @property
     def sha256(self) -> str:
         """Digest of everything but the launch: what two launches of one training share."""
-        return files.sha256_of_json(self.model_dump(mode="json", exclude={"launch"}))
+        return files.sha256_of_json(self.model_dump(mode="json", exclude={"launch", "launched_at"}))
 
 
 def make_job(data: Path, run: RunPaths, config: TaskConfig) -> WorkerJob:
@@ -115,8 +119,9 @@ def make_job(data: Path, run: RunPaths, config: TaskConfig) -> WorkerJob:
 
 
 def write_job(job: WorkerJob) -> None:
-    """Write job.json, with a launch token of its own."""
-    launched = job.model_copy(update={"launch": secrets.token_hex(8)})
+    """Write job.json, with a launch token of its own, and the time."""
+    launch = {"launch": secrets.token_hex(8), "launched_at": time.time()}
+    launched = job.model_copy(update=launch)
     files.write_json(job.paths.job_file, launched.model_dump(mode="json"))
 
 

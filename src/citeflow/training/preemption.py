@@ -9,6 +9,13 @@ from pathlib import Path
 from citeflow.errors import StoppedError
 from citeflow.utils.signals import stop_with_parent as stop_with_parent
 
+LOST_PEER = 79
+"""Exit code of a worker that ends because another one is lost."""
+
+
+class PeerLost(SystemExit):
+    """Another worker is lost, says the standby; no library on the way may catch it."""
+
 
 class PreemptionHandler:
     """Handles requests to stop: at once, or, while steps are taken, when all ranks agree on it.
@@ -22,6 +29,7 @@ class PreemptionHandler:
         self._deferred = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+        signal.signal(signal.SIGUSR1, self._handle_lost_peer)
 
     @property
     def requested(self) -> bool:
@@ -61,10 +69,15 @@ class PreemptionHandler:
         if not is_repeated and not self._deferred:
             sys.exit(StoppedError.exit_code)
 
+    def _handle_lost_peer(self, *_: object) -> None:
+        # Within a step, the next collective fails by itself.
+        if not self._deferred:
+            raise PeerLost(LOST_PEER)
+
 
 def ignore_signals() -> None:
     """Ignore requests to stop from here on: the work is done, only the process has to end."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -27,6 +27,12 @@ USAGE_METRICS = {
 """Metrics of the process and its container, by the field of Usage."""
 
 
+Value = float | Mapping[str, float]
+"""Value of a metric; where it has one for each cause, by their names."""
+
+CAUSE = "cause"
+"""Label of a metric with a value for each."""
+
 VOLUME_METRICS = {
     "citeflow_volume_size_bytes": "Size of the volume that the run is on.",
     "citeflow_volume_free_bytes": "Free bytes of this volume.",
@@ -43,13 +49,15 @@ def metric_texts(names: Names) -> dict[str, str]:
         "citeflow_train_loss": "Mean loss of all ranks at the last recorded step; on rank 0 only.",
         f"citeflow_train_{names.score}": "Score of the last validation.",
         f"citeflow_train_{samples}_total": f"{samples.title()} trained on, by all ranks.",
+        "citeflow_train_goodput_ratio": "Share of the wall time in steps that count; on rank 0.",
+        "citeflow_train_lost_seconds": "Wall time in no such step, by cause; on rank 0.",
     }
 
 
 @contextlib.contextmanager
 def serve_metrics(
     port: str,
-    values: Callable[[], Mapping[str, float]],
+    values: Callable[[], Mapping[str, Value]],
     *,
     texts: Mapping[str, str],
     labels: Mapping[str, str],
@@ -85,7 +93,7 @@ class _MetricsCollector(Collector):
 
     def __init__(
         self,
-        values: Callable[[], Mapping[str, float]],
+        values: Callable[[], Mapping[str, Value]],
         texts: Mapping[str, str],
         labels: Mapping[str, str],
     ) -> None:
@@ -96,8 +104,12 @@ class _MetricsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics whose value is known."""
         for name, value in self._values().items():
-            if math.isfinite(value):
-                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                family = kind(name, self._texts[name], labels=tuple(self._labels))
-                family.add_metric(list(self._labels.values()), value)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            has_causes = isinstance(value, Mapping)
+            labels = (*self._labels, CAUSE) if has_causes else tuple(self._labels)
+            family = kind(name, self._texts[name], labels=labels)
+            for cause, each in value.items() if isinstance(value, Mapping) else [("", value)]:
+                if math.isfinite(each):
+                    family.add_metric([*self._labels.values(), cause][: len(labels)], each)
+            if family.samples:
                 yield family

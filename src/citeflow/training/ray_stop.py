@@ -17,7 +17,9 @@ WAIT_S = 45
 def main() -> None:
     """Ask each torchrun of this pod to end, and wait until it has."""
     found = [process for process in psutil.process_iter() if _is_torchrun(process)]
-    for process in found:
+    pids = {process.pid for process in found}
+    # Those that it has forked have the same command line, and hear of it from their parents.
+    for process in (process for process in found if process.ppid() not in pids):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(found, timeout=WAIT_S)

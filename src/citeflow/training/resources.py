@@ -21,9 +21,10 @@ from citeflow.paths import RunPaths
 from citeflow.report import Resources, StageCost
 from citeflow.reporting.tensorboard import ResourceLog
 from citeflow.tasks.names import Names
+from citeflow.training import goodput
 from citeflow.training.checkpoint import Progress
 from citeflow.training.distributed import Group
-from citeflow.training.prometheus import USAGE_METRICS, metric_texts, serve_metrics
+from citeflow.training.prometheus import USAGE_METRICS, Value, metric_texts, serve_metrics
 from citeflow.training.resource_series import summarize
 from citeflow.utils.logging import log
 from citeflow.utils.system import METRICS_PORT_VARIABLE
@@ -259,10 +260,10 @@ class ResourceMonitor(contextlib.ExitStack):
         }
         return ResourceSummary(train=_finite(train), cost=StageCost(**_finite(cost)), series=series)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Value]:
         """Return the current value of each metric that is known by now."""
         usage = self._sampler.now()
-        values = self._volume_metrics()
+        values: dict[str, Value] = {**self._volume_metrics()}
         if usage:
             values |= {name: getattr(usage, field) for name, (field, _) in USAGE_METRICS.items()}
         progress = self._progress
@@ -275,6 +276,10 @@ class ResourceMonitor(contextlib.ExitStack):
             values[f"citeflow_train_{score}"] = progress.evaluations[-1][score]
         if progress.history and self._group.is_main:
             values["citeflow_train_loss"] = progress.history[-1]["loss"]
+        if progress.spent and self._group.is_main:
+            spent = dict(progress.spent)  # the thread of the steps goes on
+            values["citeflow_train_goodput_ratio"] = goodput.ratio(spent)
+            values["citeflow_train_lost_seconds"] = goodput.losses(spent)
         return values
 
     def _volume_metrics(self) -> dict[str, float]:

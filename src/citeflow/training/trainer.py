@@ -17,9 +17,11 @@ from citeflow.paths import RunPaths
 from citeflow.report import TrainSummary
 from citeflow.reporting.tensorboard import RunLog
 from citeflow.tasks.base import Batch, OpenTask, Trainable
-from citeflow.training import checkpoint
-from citeflow.training.checkpoint import Progress, SavedState
+from citeflow.training import checkpoint, goodput
+from citeflow.training.checkpoint import Progress, SavedState, Snapshot
+from citeflow.training.checkpoint_writer import CheckpointWriter
 from citeflow.training.distributed import Group
+from citeflow.training.handover import Handover
 from citeflow.training.lease import Lease
 from citeflow.training.preemption import PreemptionHandler
 from citeflow.training.resources import ResourceSummary
@@ -38,13 +40,16 @@ LOWER_LR = "lower train.lr, or set train.max_grad_norm"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumePoint:
-    """The state that rank 0 found on the disk, from which every rank continues."""
+    """The state from which every rank continues: that of a checkpoint, or one handed over."""
 
     lease: Lease
     inputs: dict[str, JsonValue]
     """Digests of what the run is made from; a checkpoint of anything else is refused."""
 
     state: SavedState
+
+    is_handed_over: bool = False
+    """True if the state is newer than all checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,10 +95,12 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.lr)
         self.lease = start.lease
         self.inputs = start.inputs
+        self.writer = CheckpointWriter(run.checkpoints, start.inputs, start.lease)
         self.checkpoint_steps = checkpoint_steps
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.resume(start.state)
+        self.goodput = goodput.resume(self.progress, run, group)
         # No loss depends on a buffer that changes in training, such as the running mean of batch
         # norm: a task that validates by them takes those of rank 0.
         self.ddp = DistributedDataParallel(
@@ -104,7 +111,10 @@ class Trainer:
         self.run_log: RunLog | None = None
         self._activity = "training"
         self._share = 0.0
-        self._saved = self.progress.key if self.progress.step else None
+        self._saved = self.progress.key if self.progress.step and not start.is_handed_over else None
+        self._is_settled = True
+        self._changes_buffers = False
+        self._buffers_before: list[Tensor] = []
         self._started_at = 0.0
         self._recorded_at = 0.0
         self._recorded_samples = 0
@@ -138,6 +148,7 @@ class Trainer:
             if self.group.is_main:
                 self.run_log = _open_run_log(self.run, self.progress)
                 stack.callback(self.run_log.close)
+            stack.callback(self.writer.close)
             batches = Prefetcher(self.trainable, self.progress.step)
             stack.callback(batches.close)
             batches.wait()
@@ -147,22 +158,30 @@ class Trainer:
             if share < 1:
                 self._rebuild_buckets(batches.peek())
                 self._start_clock()
+            self.goodput.switch("steps")
             with self.preemption.deferred():
                 while share < 1:
                     self._validate_if_due(share)
-                    loss, stop = self.train_step(batches.take(self.progress.step), share)
+                    with self.goodput.measure("waiting"):
+                        batch = batches.take(self.progress.step)
+                    loss, stop = self.train_step(batch, share)
                     share = self._share_done()
                     self._record(loss)
+                    if self._changes_buffers:
+                        self.group.broadcast_buffers_in_step(self.model)
+                        self._is_settled = True
                     if self.progress.step % self.checkpoint_steps == 0:
                         self.save()
                     if stop:
                         self._stop()
                 self.save()
+            self.goodput.switch("validation")
             batches.close()
             with self.preemption.immediate():
                 if not self._is_validated:
-                    self.validate()
+                    self.validate(self.settings.num_validations)
             self.save()
+            self._wait_until_saved()
 
     def train_step(self, batch: Batch, share: float) -> tuple[float, bool]:
         """Take one optimizer step.
@@ -175,6 +194,8 @@ class Trainer:
             The mean loss of all ranks, and whether one of them was asked to stop.
         """
         progress = self.progress
+        if self._changes_buffers:
+            self._buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         local_loss = self._forward_backward(batch)
         total_loss, samples, stop = self.group.all_reduce_in_step(
             local_loss.item(), batch.num_samples, self.preemption.requested
@@ -187,13 +208,21 @@ class Trainer:
         self._check_finite("gradient is", norm.item())
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings.lr, progress.step, share)
+        self._is_settled = False
         self.optimizer.step()
         progress.step += 1
         progress.samples += round(samples)
+        self._buffers_before = []
+        # Of buffers, those of rank 0 count; the others have yet to get them.
+        self._is_settled = self.group.is_main or not self._changes_buffers
         return total_loss / self.group.world_size, stop > 0
 
-    def validate(self) -> None:
-        """Measure the score, the ranks sharing the work, and keep the model if it is the best."""
+    def validate(self, due: int) -> None:
+        """Measure the score, the ranks sharing the work, and keep the model if it is the best.
+
+        Args:
+            due: validations that are due so far.
+        """
         progress = self.progress
         name = self.names.score
         self._activity = "validating"
@@ -203,10 +232,13 @@ class Trainer:
         self._check_finite("scores are", sum(totals))
         figures = {each: total / count_of_all for each, total in zip(sums, totals, strict=True)}
         score = figures[name]
+        self._is_settled = False
         progress.evaluations.append({**self._position(), **figures})
         if score > progress.best_score:
             progress.best_score = score
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        progress.validations_due = due
+        self._is_settled = True
         if self.group.is_main:
             latest = progress.evaluations[-1]
             loss = {"loss": progress.history[-1]["loss"]} if progress.history else {}
@@ -216,22 +248,28 @@ class Trainer:
             self.run_log.evaluation(progress.evaluations[-1])
 
     def save(self) -> None:
-        """Write a checkpoint if there is anything new; no rank continues before it is on the disk.
-
-        A write that fails is logged, and ends nothing: earlier checkpoints are whole, and the next
-        write may find room.
-        """
+        """Have a checkpoint written if there is anything new, while the training goes on."""
         if self._saved == self.progress.key:
             return
-        weights = self.model.state_dict().values()
-        self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
-        if self.group.is_main:
-            self.lease.assert_held()
-        if self.group.broadcast_object(self._write_checkpoint):
-            self._saved = self.progress.key
+        with self.goodput.measure("checkpoint"):
+            weights = self.model.state_dict().values()
+            self._check_finite("weights are", sum(float(value.abs().max()) for value in weights))
+            if self.group.is_main:
+                self.writer.submit(self._capture())
+        self._saved = self.progress.key
+
+    def leave(self, handover: Handover) -> None:
+        """Hand over the state after the last step, if it is whole, to those that come next."""
+        if not self._is_settled:
+            return
+        if self._buffers_before:
+            self._restore_buffers()
+        if self.progress.step:
+            handover.leave(self._capture().to_bytes())
 
     def load_best(self) -> None:
         """Load the model with the best validation score."""
+        self._is_settled = False  # the state of the last step is in the checkpoint, and gone here
         self.model.load_state_dict(self.best)
         self._activity = "finishing"
 
@@ -253,6 +291,7 @@ class Trainer:
     def finished(self, resources: ResourceSummary) -> FinishedTraining:
         """Return what the model's files say of the training."""
         progress = self.progress
+        self.goodput.switch("validation")
         used = {name: resources.train.get(name) for name in ("cpu_cores", "peak_memory_bytes")}
         summary = TrainSummary(
             workers=self.group.world_size,
@@ -262,6 +301,9 @@ class Trainer:
             seconds=progress.seconds,
             positives_per_s=progress.samples / max(progress.seconds, 1e-9),
             parameters=self.num_parameters,
+            goodput=goodput.ratio(progress.spent),
+            wall_seconds=sum(progress.spent.values()),
+            losses=goodput.losses(progress.spent),
             **used,
         )
         return FinishedTraining(
@@ -294,19 +336,26 @@ class Trainer:
 
         Buffers that the forward pass has changed, as batch norm does, are put back.
         """
-        before = [buffer.clone() for buffer in self.model.buffers()]
+        self._buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         self._forward_backward(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self.model.buffers(), before, strict=True):
+        pairs = zip(self.model.buffers(), self._buffers_before, strict=True)
+        is_changed = not all(torch.equal(buffer, value) for buffer, value in pairs)
+        (self._changes_buffers,) = (bool(total) for total in self.group.all_reduce(is_changed))
+        self._restore_buffers()
+
+    def _restore_buffers(self) -> None:
+        """Undo what a forward pass has done whose step is not taken."""
+        for buffer, value in zip(self.model.buffers(), self._buffers_before, strict=True):
             buffer.copy_(value)
+        self._buffers_before = []
 
     def _validate_if_due(self, share: float) -> None:
         due = int(share * self.settings.num_validations)
         if due > self.progress.validations_due:
             self.save()
-            self.progress.validations_due = due
-            with self.preemption.immediate():
-                self.validate()
+            with self.preemption.immediate(), self.goodput.measure("validation"):
+                self.validate(due)
             self.save()
 
     @property
@@ -316,7 +365,7 @@ class Trainer:
 
     def _stop(self) -> None:
         self.save()
-        suffix = "" if self._saved == self.progress.key else ", not saved"
+        suffix = "" if self._wait_until_saved() else ", not saved"
         step = f"step {self.progress.step}{suffix}"
         raise StoppedError("training was asked to stop", step, hint="run it again")
 
@@ -343,7 +392,7 @@ class Trainer:
         progress = self.progress
         passed = progress.seconds - self._recorded_at
         interval = max(RECORD_EVERY_S, RECORD_SHARE * progress.seconds)
-        if not self.group.is_main or (progress.history and passed < interval):
+        if progress.history and passed < interval:
             return
         record = {
             **self._position(),
@@ -365,26 +414,15 @@ class Trainer:
             "wall_time": time.time(),
         }
 
-    def _write_checkpoint(self) -> bool:
-        try:
-            checkpoint.save(
-                self.run.checkpoints,
-                model=self.model,
-                optimizer=self.optimizer,
-                best=self.best,
-                progress=self.progress,
-                inputs=self.inputs,
-            )
-        except OSError as error:
-            log(
-                "train",
-                "could not save a checkpoint",
-                step=self.progress.step,
-                why=error.strerror,
-                path=error.filename,
-            )
-            return False
-        return True
+    def _capture(self) -> Snapshot:
+        return checkpoint.capture(
+            model=self.model, optimizer=self.optimizer, best=self.best, progress=self.progress
+        )
+
+    def _wait_until_saved(self) -> bool:
+        """Wait until the last checkpoint is on the disk; return whether it could be written."""
+        with self.goodput.measure("checkpoint"):
+            return self.group.broadcast_object(self.writer.wait)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):

@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch.distributed as dist
@@ -20,10 +21,14 @@ from citeflow.errors import CiteflowError, error_to_dict, to_user_error
 from citeflow.paths import RunPaths
 from citeflow.tasks import get_task
 from citeflow.training import checkpoint, lease
+from citeflow.training.checkpoint import SavedState
 from citeflow.training.distributed import Group, init_group, is_lost_peer
+from citeflow.training.handover import Handover
 from citeflow.training.launch import WorkerJob, check_memory_budget, make_job, read_job
 from citeflow.training.lease import LeaseLost
 from citeflow.training.preemption import (
+    LOST_PEER,
+    PeerLost,
     PreemptionHandler,
     ignore_signals,
     is_torchrun,
@@ -31,6 +36,7 @@ from citeflow.training.preemption import (
 )
 from citeflow.training.progress_report import report_progress
 from citeflow.training.resources import ResourceMonitor
+from citeflow.training.standby import seat
 from citeflow.training.trainer import ResumePoint, Trainer
 from citeflow.utils.logging import log
 from citeflow.utils.system import bind_to_cores, memory_limit
@@ -53,17 +59,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     with report_errors(job_file.with_name(ERROR_FILE)):
         job = parse_job(argv)
         bind_to_cores(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        with init_group(job.recovery.step_timeout_s) as group:
-            train(job, group)
+        here = seat()
+        store = here.meet() if here else None
+        with init_group(job.recovery.step_timeout_s, store) as group:
+            train(job, group, here.handover if here else None)
         if group.is_main:
             evaluate_own_model(job)
 
 
-def train(job: WorkerJob, group: Group) -> None:
-    """Train as one of the ranks, from where an earlier start has ended."""
+def preload(argv: Sequence[str] | None = None) -> None:
+    """Import what a worker needs, before it is forked, and open its data once.
+
+    What is wrong with them is left for the worker to report.
+    """
+    with contextlib.suppress(Exception):
+        job = parse_job(argv)
+        get_task(job.task).open(job.data, job.config, data_root=job.data_root)
+
+
+def train(job: WorkerJob, group: Group, handover: Handover | None = None) -> None:
+    """Train as one of the ranks, from where an earlier start has ended.
+
+    Args:
+        job: what to train.
+        group: the process group.
+        handover: where the state is left for the next start of the workers.
+    """
     preemption = PreemptionHandler()
     task = get_task(job.task).open(job.data, job.config, data_root=job.data_root)
-    start = resume_point(group, job, task.inputs(group.world_size))
+    start = resume_point(group, job, task.inputs(group.world_size), handover)
     if start is None:
         return
     if group.is_local_main:
@@ -78,7 +102,7 @@ def train(job: WorkerJob, group: Group) -> None:
             checkpoint_steps=job.recovery.checkpoint_steps,
         )
         with report_progress(trainer):
-            with monitor.fitting(trainer.progress):
+            with monitor.fitting(trainer.progress), _handing_over(trainer, handover):
                 trainer.fit()
             trainer.load_best()
             if group.is_local_main and not group.is_main:
@@ -92,6 +116,17 @@ def train(job: WorkerJob, group: Group) -> None:
         trainer.trainable.save(job.paths.model, trainer.finished(resources))
     # The operator takes a job for complete when its first worker has ended.
     group.barrier()
+
+
+@contextlib.contextmanager
+def _handing_over(trainer: Trainer, handover: Handover | None) -> Iterator[None]:
+    """Leave the state where the block ends early, which it does when another worker is lost."""
+    try:
+        yield
+    except BaseException:
+        if handover is not None:
+            trainer.leave(handover)
+        raise
 
 
 def evaluate_own_model(job: WorkerJob) -> None:
@@ -142,36 +177,67 @@ def report_errors(file: Path) -> Iterator[None]:
     except LeaseLost as error:
         log("train", "leaves the run to another", why=error)
         sys.exit(1)
+    except PeerLost:
+        log("train", "has lost another worker", why="its standby says so")
+        raise
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
-        log("train", "has lost another worker", why=str(error).splitlines()[0])
-        sys.exit(1)
+        log("train", "has lost another worker", why=_reason(error))
+        sys.exit(LOST_PEER)
     finally:
         ignore_signals()
 
 
-def resume_point(group: Group, job: WorkerJob, inputs: dict[str, JsonValue]) -> ResumePoint | None:
-    """Let rank 0 acquire the run and read its newest checkpoint, for all ranks.
+def _reason(error: RuntimeError) -> str:
+    """Return what an error of gloo says, without the advice that follows."""
+    return str(error).partition("\n")[0].partition(". This is typically")[0]
+
+
+def resume_point(
+    group: Group,
+    job: WorkerJob,
+    inputs: dict[str, JsonValue],
+    handover: Handover | None = None,
+) -> ResumePoint | None:
+    """Let rank 0 acquire the run, and find the newest state for all ranks.
+
+    That is one that a rank has handed over, or that of the newest checkpoint, which rank 0 reads.
 
     Returns:
         What to resume from; None where the model is there already.
     """
     run = job.paths
+    left = handover.find() if handover else None
+    keys = [(0, 0)]
+    if handover is not None:
+        keys = group.all_gather_object((left.step, left.validations) if left else (0, 0))
+    newest = max(keys)
 
     def acquire() -> ResumePoint | None:
         if run.model.exists() and files.verify(run.model, MODEL).inputs == inputs:
             log("train", "already done", path=run.model)
             return None
-        state = checkpoint.read(run.checkpoints, inputs)
+        is_handed_over = newest[0] >= max(1, checkpoint.newest_step(run.checkpoints))
+        if is_handed_over:
+            state = SavedState(step=newest[0], validations=newest[1])
+        else:
+            state = checkpoint.read(run.checkpoints, inputs)
         acquired = lease.acquire(run.leases, launch=job.launch, step=state.step)
         files.delete_unfinished(run.checkpoints)
         for path in (run.model, run.error_file):
             files.delete_unfinished(run.folder, path.name)
         files.delete_unfinished(run.leases, older_s=ABANDONED_S)
-        return ResumePoint(lease=acquired, inputs=inputs, state=state)
+        return ResumePoint(
+            lease=acquired, inputs=inputs, state=state, is_handed_over=is_handed_over
+        )
 
-    return group.broadcast_object(acquire)
+    start = group.broadcast_object(acquire)
+    if start is None or not start.is_handed_over:
+        return start
+    state = group.broadcast_object(lambda: left, source=keys.index(newest))
+    assert state is not None
+    return replace(start, state=state)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -113,12 +114,18 @@ def no_orphans() -> Iterator[None]:
     try:
         yield
     finally:
-        left = set(psutil.Process().children(recursive=True)) - before
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=GRACE_S)
+        deadline = time.monotonic() + GRACE_S
+        # Again, as one that was not yet killed may have started another meanwhile.
+        while (left := _left_since(before)) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=deadline - time.monotonic())
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _left_since(before: set[psutil.Process]) -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True)) - before
 
 
 def terminate_children() -> None:

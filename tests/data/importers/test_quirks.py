@@ -159,6 +159,7 @@ def test_pickles_are_refused_with_the_reason_and_never_loaded(tmp_path):
         (json.dumps(WORK) + '\n{"id": "W2", "refer', "line 2: not JSON", "cut short"),
         (json.dumps([WORK, WORK], indent=1)[:-30], "cut short", ""),
         ("source,target\na,b\nb,c,d\n", "line 3: 2 values expected: 'b,c,d'", ""),
+        (b"source,target\na,b\nb,c,\xe3", "line 3: not UTF-8", "iconv"),
         (gzip.compress(b"source,target\n" + b"a,b\n" * 9, mtime=0)[:-6], "cannot be read",
          "copy or download"),
     ],

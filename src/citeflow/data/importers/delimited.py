@@ -172,9 +172,11 @@ def _checked(file: SourceFile, opened: BinaryIO) -> Iterator[bytes]:
     """Yield UTF-8 that is valid: pyarrow cannot hand over a row that is not to a handler."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     num_lines = 1
-    while chunk := opened.read(1 << 20):
+    chunk = b"\n"
+    while chunk:
+        chunk = opened.read(1 << 20)
         try:
-            decoder.decode(chunk)
+            decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             lines = error.object.split(b"\n")
             before = error.object.count(b"\n", 0, error.start)

@@ -131,6 +131,7 @@ def text_tables(report: ImageReport) -> list[Table]:
         baseline_table(report),
         class_table(report),
         tables.training(report, SAMPLES),
+        tables.goodput(report),
         tables.stages(report),
     ]
 

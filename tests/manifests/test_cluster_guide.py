@@ -99,6 +99,7 @@ def test_debugging_shows_what_was_recorded(checkout):
 
 
 def test_guide_example_schedules_the_pods_of_trainjobs_together(folder, tmp_path, blocks):
-    said = {**blocks[-1], "resources": [folder / "trainer"]}
+    (example,) = (each for each in blocks if each.get("resources") == ["../manifests/trainer"])
+    said = {**example, "resources": [folder / "trainer"]}
     (runtime,) = render_text(tmp_path, said)
     assert runtime["spec"]["podGroupPolicy"]["coscheduling"]["scheduleTimeoutSeconds"] == 600

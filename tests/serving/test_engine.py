@@ -76,9 +76,12 @@ def test_answers_do_not_depend_on_the_threads_that_compute_them(index):
     alone = [index.engine.answer(query, wanted) for query in queries]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            assert (
-                list(pool.map(lambda query: index.engine.answer(query, wanted), queries)) == alone
-            )
+            answers = pool.map(lambda query: index.engine.answer(query, wanted), queries)
+            for found, answer in zip(answers, alone, strict=True):
+                assert ids(found) == ids(answer)
+                # The last bit of a product follows the alignment of its operands on some machines.
+                logits = ([each.logit for each in a.predictions] for a in (found, answer))
+                np.testing.assert_allclose(*logits, atol=1e-5)
 
 
 def test_text_of_a_new_paper_is_read_as_when_the_graph_was_prepared(text_index):

@@ -54,6 +54,8 @@ class Child:
             set_process_name(name)
             _end_with(work)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if self.is_asked_to_end:  # when there was no child that could have been told
+            self.send(signal.SIGTERM)
 
     def wait(self, look: Callable[[], object] = lambda: None) -> int:
         """Wait for the end of the process; return its exit code, or minus the signal that ended it.

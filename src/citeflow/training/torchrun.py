@@ -44,7 +44,6 @@ LEASES = "attempts"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run torchrun with the arguments of the command line, until the training has ended."""
-    child = Child()
     adopt_orphans()
     set_process_name("citeflow")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -59,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     def torchrun() -> None:
         run_torchrun(config, module.main, handovers)
 
-    sys.exit(keep_running(child, torchrun, leases=Path(sys.argv[1]).with_name(LEASES)))
+    # Until here, a signal ends this process as any other.
+    sys.exit(keep_running(Child(), torchrun, leases=Path(sys.argv[1]).with_name(LEASES)))
 
 
 def keep_running(child: Child, torchrun: Callable[[], None], *, leases: Path) -> int:

@@ -8,6 +8,7 @@ this process, starts torchrun again, `torchrun` the standbys, and a `standby` it
 """
 
 import argparse
+import contextlib
 import importlib
 import logging
 import signal
@@ -72,16 +73,23 @@ def keep_running(child: Child, torchrun: Callable[[], None], *, leases: Path) ->
     """
     in_vain = 0
     while True:
-        before = len(files.names_in(leases))
+        before = _count(leases)
         child.start(torchrun, name="torchrun")
         exit_code = child.wait()
         await_orphans(GRACE_S)  # whose state is handed over, or saved
-        has_met = len(files.names_in(leases)) > before
+        has_met = _count(leases) > before
         in_vain = 0 if has_met else in_vain + 1
         is_lost = exit_code < 0 or exit_code == LOST or (exit_code == 1 and has_met)
         if child.is_asked_to_end or not is_lost or in_vain == MAX_LOST_IN_VAIN:
             return exit_code if exit_code >= 0 else 128 - exit_code
         log("train", "torchrun is lost and starts again", exit_code=exit_code)
+
+
+def _count(leases: Path) -> int:
+    """Count the starts of the workers; 0 where the volume does not answer."""
+    with contextlib.suppress(OSError):
+        return len(files.names_in(leases))
+    return 0
 
 
 def run_torchrun(

@@ -66,7 +66,11 @@ class ImageClassifier(nn.Module):
         self.register_buffer("mean_C", torch.zeros(shape.channels))
         self.register_buffer("deviation_C", torch.ones(shape.channels))
         make = _residual_network if architecture.is_residual else _two_convolutions
-        self.network = network or make(shape, config, architecture)
+        # A CPU takes two thirds of the time for convolutions whose channels lie side by side. A
+        # module of one's own may count on the usual order.
+        self.network = network or make(shape, config, architecture).to(
+            memory_format=torch.channels_last
+        )
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return the logits [B, K] of images, uint8."""

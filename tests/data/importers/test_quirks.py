@@ -291,3 +291,12 @@ def test_arxiv_metadata_gives_dates_and_text_to_lists_of_references(tmp_path):
     days = [str(np.datetime64(int(day), "D")) for day in graph.day_N]
     assert days == ["2007-04-02", "2007-04-03", "2007-04-04"]
     assert graph.title_N.tolist() == ["Paper 0", "Paper 1", "Paper 2"]
+
+
+def test_columns_beyond_those_of_konect_are_named_by_number(tmp_path):
+    path = write_file(tmp_path, "% asym positive\n1 2 1 978303600 5\n2 3 1 978303601 6\n", "out.x")
+    notes = Notes()
+    found = registry.recognize(path)
+    *_, last = found.importer.read(found.source, notes)
+    assert (found.importer.name, last.batch.num_rows) == ("konect", 2)
+    assert list(notes.ignored)[-1] == "out.x: column 5"

@@ -41,7 +41,8 @@ def read(source: Source, notes: Notes) -> Stream:
             notes.remark("the edges have no direction; they are read as the file has them")
         if (table := delimited.look(file)) is None:
             raise DataError(f"{file.path}: no edges", "two columns of numbers are expected")
-        names = COLUMNS[: table.width]
+        more = (f"column {number}" for number in range(len(COLUMNS) + 1, table.width + 1))
+        names = (*COLUMNS, *more)[: table.width]
         yield from edges.read_file(
             file, Layout(table=table, names=names, has_header=False, citing=0, cited=1), notes
         )

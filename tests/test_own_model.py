@@ -132,11 +132,16 @@ def test_decisive_follows_the_content_of_a_file(tmp_path):
     assert len(digests) == 3
 
 
-def test_decisive_is_that_of_earlier_versions_where_no_file_is_named():
+def test_decisive_is_that_of_earlier_versions_where_later_settings_change_nothing():
     plain = load_settings()
     values = plain.model_dump(include={"model", "train"})
-    del values["model"]["code"], values["model"]["weights"]
+    del values["model"]["code"], values["model"]["weights"], values["train"]["precision"]
     assert own_model.decisive(plain) == files.sha256_of_json(values)
+
+
+def test_decisive_follows_the_precision():
+    other = load_settings(overrides=["train.precision=bfloat16"])
+    assert own_model.decisive(other) != own_model.decisive(load_settings())
 
 
 def test_bring_takes_weights(tmp_path):

@@ -114,12 +114,15 @@ def paths(settings: TaskConfig, data_root: Path) -> set[Path]:
 def decisive(settings: TaskConfig) -> str:
     """Return the digest of the settings that decide what model comes out.
 
-    A setting of this module that is not used does not count: runs of earlier versions stay valid.
+    Settings that came later do not count where they change nothing: runs of earlier versions stay
+    valid.
     """
     values = settings.model_dump(include={"model", "train"})
     for name in SUFFIXES:
         if not values["model"].get(name):
             values["model"].pop(name, None)
+    if values["train"].get("precision") == "float32":
+        del values["train"]["precision"]
     return files.sha256_of_json(values)
 
 

@@ -260,6 +260,27 @@ def test_objective_gradient_equals_finite_differences(predictor, loss, aggregati
     assert all(parameter.grad.any() for parameter in model.parameters() if parameter.numel() > 1)
 
 
+@pytest.mark.parametrize("aggregation", ["mean", "add", "max"])
+@pytest.mark.parametrize("loss", ["info_nce", "bce"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_objective_of_bfloat16_is_nearly_that_of_float32(predictor, loss, aggregation):
+    graph = graph_of(citations())
+    config = config_of(predictor, loss, aggr=aggregation, hidden_channels=32)
+    model, (_, batch) = model_of(config, graph), batch_of(graph, config)
+    losses, gradients = [], []
+    for is_less in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_less):
+            found = Objective(model, loss)(batch)
+        model.zero_grad()
+        found.backward()
+        losses.append(found.item())
+        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
+        assert {found.dtype, gradients[-1].dtype} == {torch.float32}
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.995
+    assert not torch.equal(*gradients)
+
+
 @torch.no_grad()
 def slope(compute, batch, parameter, direction, step=1e-6):
     """Central difference of the loss along a direction of one parameter."""

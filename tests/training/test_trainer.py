@@ -161,6 +161,16 @@ def test_train_step_is_that_of_plain_pytorch(begin):
     assert is_same(weights(run.model), weights(plain.model))
 
 
+def test_train_step_multiplies_in_the_precision_of_the_settings(begin):
+    run, plain = begin(precision="bfloat16"), begin(name="plain")
+    found, expected = (
+        each.train_step(each.trainable.make_batch(0), 0.0)[0] for each in (run, plain)
+    )
+    assert found == pytest.approx(expected, rel=0.02)
+    assert found != expected
+    assert {value.dtype for value in run.model.state_dict().values()} == {torch.float32}
+
+
 def test_train_step_changes_no_weights_on_a_bad_loss(begin):
     run = begin()
     with torch.no_grad():

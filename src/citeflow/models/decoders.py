@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from citeflow.models.sage import mlp
-from citeflow.models.tensors import blocks_of_rows
+from citeflow.models.tensors import at_least_float32, blocks_of_rows
 
 HEAD_CHANNELS = 32
 """Hidden channels of the head for structural features."""
@@ -81,7 +81,7 @@ class InnerProductDecoder(Decoder):
     ) -> Tensor:
         """Score some pairs, [P]."""
         dot_P: Tensor = _PairDots.apply(  # type: ignore[no-untyped-call]
-            source_SH, source_index_P, h_BH, target_P
+            at_least_float32(source_SH), source_index_P, at_least_float32(h_BH), target_P
         )
         return dot_P * self._scale
 

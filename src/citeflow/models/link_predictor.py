@@ -10,10 +10,14 @@ from citeflow.models.decoders import Decoder, StructuralHead
 from citeflow.models.own import OwnEncoder
 from citeflow.models.predictors import PREDICTORS
 from citeflow.models.sage import GraphSAGE
+from citeflow.models.tensors import at_least_float32
 
 
 class LinkPredictor(nn.Module):
-    """GraphSAGE, or an encoder of one's own, with the decoder that `model.predictor` names."""
+    """GraphSAGE, or an encoder of one's own, with the decoder that `model.predictor` names.
+
+    Logits are float32, also where autocast multiplies matrices in less.
+    """
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class LinkPredictor(nn.Module):
             Logits [S, K].
         """
         score_SK: Tensor = self.predictor(source_SH, target_SKH)
-        return score_SK
+        return at_least_float32(score_SK)
 
     def score_pairs(
         self, source_SH: Tensor, source_index_P: Tensor, h_BH: Tensor, target_P: Tensor
@@ -72,11 +76,11 @@ class LinkPredictor(nn.Module):
         Returns:
             Logits [P].
         """
-        return self.predictor.pairs(source_SH, source_index_P, h_BH, target_P)
+        return at_least_float32(self.predictor.pairs(source_SH, source_index_P, h_BH, target_P))
 
     def add_structural_score(self, score: Tensor, structural_D: Tensor) -> Tensor:
         """Join scores of embeddings, of any shape, with the pairs' structural features [..., D]."""
         if self.head is None:
             return score
         joint_score: Tensor = self.head(score, structural_D)
-        return joint_score
+        return at_least_float32(joint_score)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from citeflow.config import ModelConfig
+from citeflow.models.tensors import at_least_float32
 
 with warnings.catch_warnings():
     # It uses torch.jit, which torch calls deprecated: where warnings are errors, a step would end.
@@ -45,14 +46,16 @@ class SymmetricSAGEConv(SAGEConv):  # type: ignore[misc]
         Returns:
             [B, H].
         """
+        x_CH = at_least_float32(x[0])
         total_BH: Tensor
-        if self.aggr not in ("mean", "add"):
-            total_BH = super().message_and_aggregate(adj_t, x)
-            return total_BH
-        total_BH = _SymmetricSpMM.apply(x[0], adj_t)  # type: ignore[no-untyped-call]
-        if self.aggr == "add":
-            return total_BH
-        return total_BH / adj_t.crow_indices().diff().clamp(min=1)[:, None]
+        with torch.autocast(x_CH.device.type, enabled=False):  # sparse products know float32 only
+            if self.aggr not in ("mean", "add"):
+                total_BH = super().message_and_aggregate(adj_t, (x_CH, x[1]))
+                return total_BH
+            total_BH = _SymmetricSpMM.apply(x_CH, adj_t)  # type: ignore[no-untyped-call]
+            if self.aggr == "add":
+                return total_BH
+            return total_BH / adj_t.crow_indices().diff().clamp(min=1)[:, None]
 
 
 class GraphSAGE(nn.Module):

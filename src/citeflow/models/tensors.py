@@ -31,6 +31,11 @@ warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)")
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert what autocast has computed in less than float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def encoder_input(
     x_NF: np.ndarray | None, num_papers: int, config: ModelConfig
 ) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import JsonValue
 
 from citeflow.artifacts import ClassificationMetrics
-from citeflow.config import Presets, TaskConfig
+from citeflow.config import Precision, Presets, TaskConfig
 from citeflow.paths import RunPaths
 from citeflow.report import ComparedReport, TrainSummary
 from citeflow.tasks.names import Criterion, Names
@@ -48,6 +48,10 @@ class TrainSettings(Protocol):
     @property
     def max_grad_norm(self) -> float:
         """Gradients are clipped to this norm; 0 does not clip."""
+
+    @property
+    def precision(self) -> Precision:
+        """Type in which a step multiplies matrices."""
 
     @property
     def seed(self) -> int:

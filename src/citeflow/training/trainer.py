@@ -135,6 +135,8 @@ class Trainer:
                 threads=torch.get_num_threads(),
                 device=str(self.group.device),
             )
+            if self.settings.precision == "bfloat16" and not _multiplies_bfloat16():
+                log("train", "this processor has no instructions for bfloat16; float32 is faster")
 
     def fit(self) -> None:
         """Train to the end; `best` then holds the model with the best validation score.
@@ -321,7 +323,10 @@ class Trainer:
         seed = (self.settings.seed, self.progress.step, self.group.rank)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         self.optimizer.zero_grad(set_to_none=True)
-        loss: Tensor = self.ddp(batch.to(self.group.device))
+        with torch.autocast(
+            self.group.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+        ):
+            loss: Tensor = self.ddp(batch.to(self.group.device))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -455,6 +460,14 @@ class Prefetcher:
     def close(self) -> None:
         """Wait for the thread to end."""
         self._thread.shutdown(cancel_futures=True)
+
+
+def _multiplies_bfloat16() -> bool:
+    """True for a GPU, and for a processor with AVX512-BF16, AMX or Arm's BF16."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return any(value for name, value in capabilities.items() if name.endswith("bf16"))
 
 
 def _open_run_log(run: RunPaths, progress: Progress) -> RunLog:

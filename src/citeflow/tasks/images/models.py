@@ -65,12 +65,14 @@ class ImageClassifier(nn.Module):
         architecture = ARCHITECTURES[config.architecture]
         self.register_buffer("mean_C", torch.zeros(shape.channels))
         self.register_buffer("deviation_C", torch.ones(shape.channels))
-        make = _residual_network if architecture.is_residual else _two_convolutions
-        # A CPU takes two thirds of the time for convolutions whose channels lie side by side. A
-        # module of one's own may count on the usual order.
-        self.network = network or make(shape, config, architecture).to(
-            memory_format=torch.channels_last
-        )
+        if network is None:
+            make = _residual_network if architecture.is_residual else _two_convolutions
+            # A CPU takes two thirds of the time for convolutions whose channels lie side by side.
+            # A module of one's own may count on the usual order.
+            network = nn.utils.convert_conv2d_weight_memory_format(
+                make(shape, config, architecture), torch.channels_last
+            )
+        self.network: nn.Module = network
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return the logits [B, K] of images, uint8."""

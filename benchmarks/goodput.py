@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import random
-import re
 import socket
 import statistics
 import subprocess
@@ -38,6 +37,7 @@ import psutil
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, PercentFormatter
 from prometheus_client.parser import text_string_to_metric_families
+from ranks import workers_of
 
 from citeflow import config as settings
 from citeflow import files
@@ -168,16 +168,6 @@ def _kill_at_interval(
                 chosen.choice(workers).kill()
                 yield told
             due = time.monotonic() + 3600 / per_hour
-
-
-def workers_of(launcher: int) -> list[psutil.Process]:
-    """Return the ranks below a process, by their names."""
-    found = []
-    for process in psutil.Process(launcher).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if re.fullmatch(r"rank \d+", process.name()):
-                found.append(process)
-    return found
 
 
 def _scrape(port: int) -> dict[str, float]:

@@ -11,8 +11,8 @@ that Linux reports).
 """
 
 import argparse
+import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
+from ranks import workers_of
 
 from citeflow import files
 from citeflow.artifacts import TRAINED_MODEL
@@ -67,13 +70,7 @@ def _train(
         "train.num_validations=1",
         *options.overrides,
     ]
-    command = [
-        sys.executable,
-        "-c",
-        "from citeflow.cli.main import main; main()",
-        "train",
-        str(graph),
-    ]
+    command = [sys.executable, "-m", "citeflow", "train", str(graph)]
     command += ["--run-name", name, "--data-root", str(root), "--workers", str(workers)]
     for setting in settings:
         command += ["--set", setting]
@@ -95,34 +92,13 @@ def _peak_memory(process: "subprocess.Popen[bytes]") -> float:
     """Highest mean of the workers' proportional set sizes while a training lasts, in bytes."""
     peak = 0.0
     while process.poll() is None:
-        sizes = [size for pid in _workers_of(process.pid) if (size := _proportional_size(pid))]
+        sizes = []
+        for worker in workers_of(process.pid):
+            with contextlib.suppress(psutil.Error):
+                sizes.append(worker.memory_full_info().pss)
         peak = max(peak, sum(sizes) / max(1, len(sizes)))
         time.sleep(SAMPLE_EVERY_S)
     return peak
-
-
-def _workers_of(launcher: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            parents[int(entry)] = _parent_of(int(entry))
-    torchrun = [pid for pid, parent in parents.items() if parent == launcher]
-    return [pid for pid, parent in parents.items() if parent in torchrun]
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _proportional_size(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def _summary(graphs: list[Path], runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Rows F1, F4 and F9: ten kills in a training, at random over ranks, torchrun and both at once,
 while it starts, takes steps, validates or saves."""
 
+import contextlib
 import json
 import random
 import time
 
+import psutil
 import pytest
 
 from faults.disturbed_training import PATIENCE_S, Fault, family
@@ -64,9 +66,13 @@ class Killer:
             time.sleep(0.02)
         if self.is_over():
             return
+        is_any_killed = False
         for name in names:
-            found[name].kill()
-        self.kills.append({"at": time.monotonic(), "names": names})
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                found[name].kill()
+                is_any_killed = True
+        if is_any_killed:
+            self.kills.append({"at": time.monotonic(), "names": names})
 
     def summary(self):
         """Steps that were done again, and seconds to the next step, for each kill of one rank."""

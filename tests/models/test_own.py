@@ -55,6 +55,14 @@ def with_output(text):
     return ENCODER.replace("return self.norm(", f"y = self.norm(self.linear(x)); return {text} #(")
 
 
+def test_encoder_takes_products_with_the_adjacency_in_float32_always():
+    x, adj = example_of_papers(SETTINGS).inputs
+    encoder = own.OwnEncoder(build(ENCODER), SETTINGS.num_features).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(x, adj)
+    assert torch.equal(found, encoder(x, adj))
+
+
 def test_build_returns_a_module_whose_state_is_untouched():
     network = build(ENCODER)
     assert network.training

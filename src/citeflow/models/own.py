@@ -79,7 +79,8 @@ class OwnEncoder(nn.Module):
             x_BF: their features.
             adj_BB: their adjacency, sparse CSR and symmetric, of ones.
         """
-        with reported("forward"):
+        # Products with a sparse adjacency know float32 only.
+        with reported("forward"), torch.autocast(x_BF.device.type, enabled=False):
             h_BH: Tensor = self.network((x_BF - self.mean_F) * self.scale_F, adj_BB)
         return h_BH
 

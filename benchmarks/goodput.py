@@ -1,10 +1,10 @@
 """Measure what kills cost a training: undisturbed, and with a random worker killed at an interval.
 
-    python benchmarks/goodput.py DATASET [--per-hour 240 60] [--epochs 6] [--workers 2] [--seed 0]
-        [--plot FILE.svg] [--set SECTION.KEY=VALUE]
+    python benchmarks/goodput.py DATASET [--per-hour 240 60] [--rounds 1] [--epochs 6] [--workers 2]
+        [--seed 0] [--plot FILE.svg] [--set SECTION.KEY=VALUE]
     python benchmarks/goodput.py --from RESULTS.json --plot FILE.svg
 
-Prints one JSON object: for each number of kills per hour the time of the whole command, the goodput
+Prints one JSON object: for each round and number of kills per hour the time of the whole command, the goodput
 that the run itself reports and what the rest was lost to, the undisturbed time over the disturbed
 one, the restarts' time and the steps that were done again, and whether the model is the same to
 the bit. Trains by epochs, as a training by minutes ends by the clock. A kill that finds no worker,
@@ -71,9 +71,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("dataset", nargs="?", default="synthetic", help="name, folder or file")
     parser.add_argument("--per-hour", type=float, nargs="*", default=[240, 60], help="kills")
+    parser.add_argument("--rounds", type=int, default=1, help="trainings of each kind")
     parser.add_argument("--epochs", type=float, default=6, help="length of each training")
     parser.add_argument("--workers", type=int, default=2, help="of each training")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of the rank")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the choice of the rank in the first round"
+    )
     parser.add_argument("--plot", type=Path, help="SVG file to write")
     parser.add_argument("--from", type=Path, dest="results", help="draw these results again")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
@@ -86,13 +89,16 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     raw = download_dataset(options.dataset, data_root=root, config=config)
     graph = prepare(raw, data_root=root, config=config.data)
     runs = []
-    for per_hour in (0.0, *options.per_hour):
-        runs.append(_train(graph, per_hour, options, RunPaths(root, f"kills-{per_hour:g}")))
-        print(json.dumps(runs[-1]), file=sys.stderr)
-    whole = runs[0]
-    for run in runs[1:]:
-        run["of_undisturbed_speed"] = whole["wall_s"] / run["wall_s"]
-        run["is_same_model"] = run["model_sha256"] == whole["model_sha256"]
+    for number in range(options.rounds):
+        for per_hour in (0.0, *options.per_hour):
+            paths = RunPaths(root, f"kills-{per_hour:g}-{number}")
+            run = _train(graph, per_hour, options, paths, seed=options.seed + number)
+            if not per_hour:
+                whole = run
+            run["of_undisturbed_speed"] = whole["wall_s"] / run["wall_s"]
+            run["is_same_model"] = run["model_sha256"] == whole["model_sha256"]
+            print(json.dumps(run), file=sys.stderr)
+            runs.append(run)
     kills = sum(run["kills"] for run in runs)
     lost_s = sum(run["losses"][cause] for run in runs for cause in OF_KILLS)
     return {
@@ -105,7 +111,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
 
 
 def _train(
-    graph: Path, per_hour: float, options: argparse.Namespace, run: RunPaths
+    graph: Path, per_hour: float, options: argparse.Namespace, run: RunPaths, seed: int
 ) -> dict[str, Any]:
     """Train once, and say what it cost."""
     port = _free_port()
@@ -122,7 +128,7 @@ def _train(
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
-        kills = list(_kill_at_interval(process, port, per_hour, options.seed))
+        kills = list(_kill_at_interval(process, port, per_hour, seed))
         if process.wait():
             log.seek(0)
             raise SystemExit(log.read())
@@ -132,6 +138,7 @@ def _train(
     restarts = [after - before for before, after in itertools.pairwise(told) if after > before]
     return {
         "per_hour": per_hour,
+        "seed": seed,
         "wall_s": wall_s,
         "goodput": train.goodput,
         "run_wall_s": train.wall_seconds,

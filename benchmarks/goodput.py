@@ -4,13 +4,13 @@
         [--seed 0] [--plot FILE.svg] [--set SECTION.KEY=VALUE]
     python benchmarks/goodput.py --from RESULTS.json --plot FILE.svg
 
-Prints one JSON object: for each round and number of kills per hour the time of the whole command, the goodput
-that the run itself reports and what the rest was lost to, the undisturbed time over the disturbed
-one, the restarts' time and the steps that were done again, and whether the model is the same to
-the bit. Trains by epochs, as a training by minutes ends by the clock. A kill that finds no worker,
-as they are about to start again, waits for one, and the next one comes an interval later. The plot
-has what was measured, at the rate of kills that came of it, and the line that follows from the mean
-loss per kill.
+Prints one JSON object: for each round and number of kills per hour the time of the whole command,
+the goodput that the run itself reports and what the rest was lost to, the undisturbed time of the
+round over the disturbed one, the restarts' time and the steps that were done again, and whether the
+model is the same to the bit. Trains by epochs, as a training by minutes ends by the clock. A kill
+that finds no worker, as they are about to start again, waits for one, and the next one comes an
+interval later. The plot has what was measured, at the rate of kills that came of it, and the line
+that follows from the mean loss per kill.
 """
 
 import argparse
@@ -74,9 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="trainings of each kind")
     parser.add_argument("--epochs", type=float, default=6, help="length of each training")
     parser.add_argument("--workers", type=int, default=2, help="of each training")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the choice of the rank in the first round"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of the ranks in the first round")
     parser.add_argument("--plot", type=Path, help="SVG file to write")
     parser.add_argument("--from", type=Path, dest="results", help="draw these results again")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")

@@ -15,6 +15,7 @@ import pytest
 from citeflow import config
 from citeflow.training import launch
 from citeflow.training.preemption import LOST_PEER
+from citeflow.utils.system import TORCHRUN_VARIABLES
 from faults import disturbed_worker
 from faults.disturbed_training import PATIENCE_S, Fault, Training
 
@@ -52,7 +53,7 @@ class Nodes:
         own = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": self.interface}
         self.running[node] = subprocess.Popen(
             [*self.prefixes[node], *command],
-            env={**os.environ, **launch.OWN_STORE, **own},
+            env={**os.environ, **TORCHRUN_VARIABLES, **own},
             start_new_session=True,
         )
 

@@ -17,6 +17,7 @@ from citeflow.utils.system import (
     MALLOC_TUNABLES_VARIABLE,
     METRICS_PORT_VARIABLE,
     SAFE_PATH,
+    TORCHRUN_VARIABLES,
     malloc_tunables,
 )
 
@@ -116,10 +117,7 @@ def environment(spec: JobSpec) -> list[KubeObject]:
         "PYTHONUNBUFFERED": "1",
         **SAFE_PATH,
         "OMP_NUM_THREADS": str(threads),
-        # torch 2.13's agents share a store by default. One that joins later then waits for an
-        # address that the others, who know it, never write again. Without sharing, every round
-        # of the rendezvous makes a store of its own.
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        **TORCHRUN_VARIABLES,
         MALLOC_TUNABLES_VARIABLE: malloc_tunables(),
         METRICS_PORT_VARIABLE: str(METRICS_PORT),
     }

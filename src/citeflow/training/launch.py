@@ -35,7 +35,13 @@ from citeflow.utils import records
 from citeflow.utils.logging import log, printable
 from citeflow.utils.records import Record
 from citeflow.utils.signals import receivers
-from citeflow.utils.system import ignored_variables, memory_limit, oom_kills, worker_environment
+from citeflow.utils.system import (
+    TORCHRUN_VARIABLES,
+    ignored_variables,
+    memory_limit,
+    oom_kills,
+    worker_environment,
+)
 
 TORCHRUN = "citeflow.training.torchrun"
 WORKER = "citeflow.training.worker"
@@ -55,10 +61,6 @@ OUTPUT_S = 10
 """Time for the last output of a sandbox to be printed."""
 
 MIB = 2**20
-
-# Every start of the workers gets a rendezvous store of its own. In the one that torchrun shares by
-# default, they find addresses of workers that have died.
-OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 class WorkerJob(Record):
@@ -176,7 +178,7 @@ def train_locally(
         command = [*(command or torchrun_command(workers)), str(run.job_file)]
         if ignored := ignored_variables(os.environ):
             log("train", "ignored by workers on this machine", variables=" ".join(ignored))
-        common = {**worker_environment(os.environ, workers), **OWN_STORE}
+        common = {**worker_environment(os.environ, workers), **TORCHRUN_VARIABLES}
         environment = {**common, **(variables or {})}
         sandbox = of_training(config, data=job.data, run=job.paths, own_files=own_files)
         try:

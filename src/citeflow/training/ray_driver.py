@@ -37,7 +37,6 @@ from citeflow.errors import (
 from citeflow.training.launch import (
     GRACE_S,
     LOOPBACK,
-    OWN_STORE,
     TORCHRUN,
     is_final,
     read_error,
@@ -46,7 +45,12 @@ from citeflow.training.launch import (
 from citeflow.training.ray_launch import driver_parser
 from citeflow.utils.logging import log
 from citeflow.utils.signals import stop_with_parent
-from citeflow.utils.system import MALLOC_TUNABLES_VARIABLE, SAFE_PATH, malloc_tunables
+from citeflow.utils.system import (
+    MALLOC_TUNABLES_VARIABLE,
+    SAFE_PATH,
+    TORCHRUN_VARIABLES,
+    malloc_tunables,
+)
 
 OBJECT_STORE_BYTES = 75 * 2**20
 """The least that Ray takes. Lines of text are all that goes through it."""
@@ -146,7 +150,7 @@ def torchrun_environment() -> dict[str, str]:
     tunables = os.environ.pop(MALLOC_TUNABLES_VARIABLE, malloc_tunables())
     for name in SAFE_PATH:
         os.environ.pop(name, None)
-    return {MALLOC_TUNABLES_VARIABLE: tunables, **SAFE_PATH, **OWN_STORE}
+    return {MALLOC_TUNABLES_VARIABLE: tunables, **SAFE_PATH, **TORCHRUN_VARIABLES}
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from citeflow.errors import CiteflowError, ConfigError, DataError, TrainingError
 from citeflow.own_model import OwnFiles
 from citeflow.paths import RunPaths
 from citeflow.utils.logging import log, printable
+from citeflow.utils.system import TORCHRUN_VARIABLES
 
 PROGRAM = "bwrap"
 PACKAGE = "bubblewrap"
@@ -56,7 +57,7 @@ VARIABLES = {
     "OMP_NUM_THREADS",
     "PYTHONHASHSEED",
     "PYTHONSAFEPATH",
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
+    *TORCHRUN_VARIABLES,
 }
 """Environment variables that workers get there, if they are set."""
 

@@ -37,6 +37,16 @@ MALLOC_TUNABLES_VARIABLE = "GLIBC_TUNABLES"
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Environment variables that name the network interface of the ranks."""
 
+TORCHRUN_VARIABLES = {
+    # Its agents share a store by default. One that joins later then waits for an address that the
+    # others, who know it, never write again, or finds that of a worker that has died. Without
+    # sharing, every round of the rendezvous makes a store of its own.
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    # Else each connection that a lost worker leaves is a page of C++ frames in the log.
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
+"""Environment variables of torchrun and all below it."""
+
 _IGNORED = re.compile(
     r"PET_.*|TORCHELASTIC_.*|MASTER_(ADDR|PORT)|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))"
     r"|(GLOO|NCCL|TP)_SOCKET_IFNAME|PYTHONWARNINGS"

@@ -101,6 +101,17 @@ def test_restore_brings_back_model_optimizer_best_and_progress(saved):
     assert is_same(weights(model), weights(before))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool, torch.bfloat16])
+def test_state_is_safetensors_of_whatever_type(dtype):
+    model = torch.nn.Module()
+    model.register_buffer("count", torch.ones(3, 2).to(dtype).T)
+    state = checkpoint.capture(
+        model=model, optimizer=build()[1], best={}, progress=PROGRESS
+    ).to_bytes()
+    expected = {"model.count": model.count.contiguous()}
+    assert state.tensors == safetensors.torch.save(expected)
+
+
 def test_restore_of_a_fresh_start_changes_nothing(tmp_path):
     model, optimizer, progress, best = restore(tmp_path / "none", seed=1)
     assert (progress, best) == (Progress(), {})

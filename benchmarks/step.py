@@ -72,7 +72,10 @@ class Steps:
     def compute(self, batch: Batch) -> None:
         """Forward, backward, update."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.objective(batch).backward()
+        is_less = self.config.train.precision == "bfloat16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_less):
+            loss = self.objective(batch)
+        loss.backward()
         self.optimizer.step()
 
 

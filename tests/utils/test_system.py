@@ -10,6 +10,7 @@ import pytest
 from citeflow.utils import system
 from citeflow.utils.system import (
     MALLOC_TUNABLES,
+    TORCHRUN_VARIABLES,
     bind_to_cores,
     ignored_variables,
     memory_limit,
@@ -95,7 +96,7 @@ def test_worker_environment_shares_the_cores(monkeypatch, cores, workers, thread
     monkeypatch.setattr(system, "num_cores", lambda: cores)
     environment = worker_environment({"OMP_NUM_THREADS": "99", "HOME": "/home"}, workers)
     assert environment["OMP_NUM_THREADS"] == threads
-    names = {"HOME", "OMP_NUM_THREADS", "GLIBC_TUNABLES", "PYTHONSAFEPATH"}
+    names = {"HOME", "OMP_NUM_THREADS", "GLIBC_TUNABLES", "PYTHONSAFEPATH", *TORCHRUN_VARIABLES}
     assert environment.keys() == names | {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}
     assert (environment["HOME"], environment["PYTHONSAFEPATH"]) == ("/home", "1")
     tunables = dict(each.split("=") for each in environment["GLIBC_TUNABLES"].split(":"))

@@ -35,13 +35,7 @@ from citeflow.utils import records
 from citeflow.utils.logging import log, printable
 from citeflow.utils.records import Record
 from citeflow.utils.signals import receivers
-from citeflow.utils.system import (
-    TORCHRUN_VARIABLES,
-    ignored_variables,
-    memory_limit,
-    oom_kills,
-    worker_environment,
-)
+from citeflow.utils.system import ignored_variables, memory_limit, oom_kills, worker_environment
 
 TORCHRUN = "citeflow.training.torchrun"
 WORKER = "citeflow.training.worker"
@@ -178,7 +172,7 @@ def train_locally(
         command = [*(command or torchrun_command(workers)), str(run.job_file)]
         if ignored := ignored_variables(os.environ):
             log("train", "ignored by workers on this machine", variables=" ".join(ignored))
-        common = {**worker_environment(os.environ, workers), **TORCHRUN_VARIABLES}
+        common = worker_environment(os.environ, workers)
         environment = {**common, **(variables or {})}
         sandbox = of_training(config, data=job.data, run=job.paths, own_files=own_files)
         try:

@@ -44,6 +44,10 @@ TORCHRUN_VARIABLES = {
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     # Else each connection that a lost worker leaves is a page of C++ frames in the log.
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # By default oneDNN and torch each keep what was compiled for 1,024 shapes, a MB or so apiece.
+    # Those of citations are new in every step; those of a convolutional network are some fifty.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "64",
 }
 """Environment variables of torchrun and all below it."""
 
@@ -76,6 +80,7 @@ def worker_environment(inherited: Mapping[str, str], workers: int) -> dict[str, 
         MALLOC_TUNABLES_VARIABLE: malloc_tunables(),
         **{name: value for name, value in inherited.items() if not _IGNORED.fullmatch(name)},
         **SAFE_PATH,
+        **TORCHRUN_VARIABLES,
         **dict.fromkeys(INTERFACE_VARIABLES if loopback else (), loopback),
         "OMP_NUM_THREADS": str(threads),
     }

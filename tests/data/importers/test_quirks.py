@@ -300,3 +300,24 @@ def test_columns_beyond_those_of_konect_are_named_by_number(tmp_path):
     *_, last = found.importer.read(found.source, notes)
     assert (found.importer.name, last.batch.num_rows) == ("konect", 2)
     assert list(notes.ignored)[-1] == "out.x: column 5"
+
+
+@pytest.mark.parametrize("value", ["1e40", "nan", "word"])
+def test_feature_of_planetoid_that_is_no_number_is_named_by_its_line(tmp_path, value):
+    foreign.write(tmp_path / "cora", "Planetoid")
+    path = tmp_path / "cora" / "cora.content"
+    lines = path.read_text().split("\n")
+    lines[2] = lines[2].replace("\t0\t", f"\t{value}\t", 1)
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=rf"cora.content, line 3: 5 numbers expected: .*{value}"):
+        read(tmp_path / "cora", tmp_path)
+
+
+def test_feature_of_an_array_beyond_float32_is_refused(tmp_path):
+    path = tmp_path / "graph.npz"
+    x_NF = np.ones((4, 2))
+    x_NF[2, 1] = 1e300
+    edges = np.array([[1, 2, 3], [0, 1, 2]])
+    np.savez(path, edge_index=edges, features=x_NF)
+    with pytest.raises(DataError, match="not a finite number"):
+        read(path, tmp_path)

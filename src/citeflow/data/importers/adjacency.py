@@ -73,7 +73,9 @@ def read(source: Source, notes: Notes) -> Stream:
             yield base.papers(pa.array(np.arange(num_papers)).cast(pa.string()), date=dates)
         x_NF = _take(arrays, FEATURES, (num_papers, None))
         if has_rows and x_NF is not None:
-            yield base.Features(x_NF.astype(np.float32))
+            with np.errstate(over="ignore"):  # one that is not finite is found when it is read
+                x_NF = x_NF.astype(np.float32)
+            yield base.Features(x_NF)
     for start in range(0, edge_2E.shape[1], BATCH_ROWS):
         citing, cited = (
             pa.array(row).cast(pa.string()) for row in edge_2E[:, start : start + BATCH_ROWS]

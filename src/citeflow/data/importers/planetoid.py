@@ -72,7 +72,11 @@ def _content(file: SourceFile) -> Iterator[tuple[list[str], np.ndarray]]:
             try:
                 if len(values) != width:
                     raise ValueError(f"{len(values)} values")
-                rows.append(np.array(values[1:-1], np.float32))
+                with np.errstate(over="ignore"):
+                    x_F = np.array(values[1:-1], np.float32)
+                if not np.isfinite(x_F).all():
+                    raise ValueError(values[1 + int(np.argmin(np.isfinite(x_F)))].strip())
+                rows.append(x_F)
             except ValueError as error:
                 what = f"{file.path}, line {number}: {width - 2} numbers expected"
                 raise DataError(what, error) from None

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from citeflow.data.tables import (
     as_integers,
     as_numbers,
     open_table,
+    parquet_batches,
     read_all,
     read_batches,
 )
@@ -157,3 +160,22 @@ def test_quote_gives_one_short_line():
     assert quote("a\nb") == r"'a\nb'"
     assert len(quote("x" * 500)) == 60
     assert quote(None) == "nothing"
+
+
+def test_parquet_with_a_changed_byte_behind_its_data_is_read_whole_or_refused(tmp_path):
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"citing": ["a", "b"] * 20, "cited": ["c"] * 40}), path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:-4], "little")
+    found = Counter()
+    for position in range(len(content) - 8 - size, len(content) - 8):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        try:
+            names = pq.read_schema(path).names
+            rows = sum(len(each) for each in parquet_batches(path, names, batch_rows=7))
+        except (pa.ArrowException, OSError):
+            rows = -1
+        found[rows] += 1
+    assert found.keys() == {-1, 40}

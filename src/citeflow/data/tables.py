@@ -192,10 +192,8 @@ def read_all(table: TableFile) -> pa.Table:
     """Read a whole table; known columns of CSV are text, others get the type of their values."""
     with reading(table.path):
         if table.is_parquet:
-            data = pa.concat_tables(
-                [pq.ParquetFile(part).read() for part in table.parts], promote_options="permissive"
-            )
-            data.validate(full=True)  # Arrow does not check by itself that text is UTF-8
+            parts = [_read_parquet(part) for part in table.parts]
+            data = pa.concat_tables(parts, promote_options="permissive")
             return data.rename_columns(table.names)
     with reading(table.path, table.dialect):
         named = [name for name in table.names if name]
@@ -208,15 +206,45 @@ def read_batches(table: TableFile, columns: Sequence[str]) -> Iterator[pa.Record
     """Yield some known columns in batches, in order; memory does not grow with the table."""
     with reading(table.path, table.dialect):
         for part in table.parts if table.is_parquet else ():
-            file = pq.ParquetFile(part)
-            originals = [file.schema_arrow.names[table.names.index(name)] for name in columns]
-            for batch in file.iter_batches(BATCH_ROWS, columns=originals):
-                batch.validate(full=True)
-                yield batch.select(originals).rename_columns(columns)
+            names = pq.read_schema(part).names
+            originals = [names[table.names.index(name)] for name in columns]
+            for batch in parquet_batches(part, originals, batch_rows=BATCH_ROWS):
+                yield batch.rename_columns(columns)
         if not table.is_parquet:
             yield from pyarrow.csv.open_csv(
                 _arrow_input(table.path), **_csv_options(table, columns)
             )
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    file = pq.ParquetFile(path)
+    data = file.read()
+    data.validate(full=True)  # Arrow does not check by itself that text is UTF-8
+    _require_rows(file, data.num_rows)
+    return data
+
+
+def parquet_batches(
+    path: Path, columns: Sequence[str], *, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of a Parquet file in batches, in order.
+
+    Raises:
+        ArrowException, OSError: it is damaged.
+    """
+    file = pq.ParquetFile(path)
+    num_rows = 0
+    for batch in file.iter_batches(batch_rows, columns=list(columns)):
+        batch.validate(full=True)
+        num_rows += batch.num_rows
+        yield batch.select(columns)
+    _require_rows(file, num_rows)
+
+
+def _require_rows(file: pq.ParquetFile, num_rows: int) -> None:
+    """Refuse a file of which Arrow leaves rows out without a word, as it does not find them."""
+    if num_rows != file.metadata.num_rows:
+        raise pa.ArrowInvalid(f"{file.metadata.num_rows:,} rows expected, {num_rows:,} found")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ A file with the columns of an edge list has citations, one with an id has papers
 references beside the id is both at once.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from citeflow.data.importers.columns import ID, REFERENCES, ends, find, is_count
 from citeflow.data.importers.node_edge_tables import ROLES, papers_of_columns
 from citeflow.data.importers.reference_lists import citations_of_cells, separator_of
 from citeflow.data.importers.source import Source, SourceFile
-from citeflow.data.tables import is_text
+from citeflow.data.tables import is_text, parquet_batches
 from citeflow.errors import DataError
 
 BATCH_ROWS = 1 << 18
@@ -102,7 +101,7 @@ def _read_part(part: _Part, notes: Notes) -> Stream:
         notes.names |= {"citing": citing, "cited": cited}
         for name in set(part.names) - set(pair):
             notes.ignore(f"{part.file.path.name}: {name}", "citations have no attributes")
-        for batch in _batches(part, [citing, cited]):
+        for batch in parquet_batches(part.file.path, [citing, cited], batch_rows=BATCH_ROWS):
             yield base.citations(_id(batch.column(0)), _id(batch.column(1)))
         return
     references = str(find(part.names, REFERENCES)) if part.kind == "references" else ""
@@ -117,7 +116,7 @@ def _read_part(part: _Part, notes: Notes) -> Stream:
     for name in counts:
         notes.ignore(f"{part.file.path.name}: {name}", "counted from the citations")
     names = [name for name in part.names if name not in counts]
-    for batch in _batches(part, names):
+    for batch in parquet_batches(part.file.path, names, batch_rows=BATCH_ROWS):
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         lists = columns.pop(references, None)
         id_B = _id(columns[str(roles["id"])])
@@ -132,12 +131,6 @@ def _read_part(part: _Part, notes: Notes) -> Stream:
             yield base.citations(
                 id_B.take(pa.array(np.repeat(np.arange(len(sizes)), sizes))), _id(values)
             )
-
-
-def _batches(part: _Part, names: list[str]) -> Iterator[pa.RecordBatch]:
-    for batch in pq.ParquetFile(part.file.path).iter_batches(BATCH_ROWS, columns=names):
-        batch.validate(full=True)
-        yield batch.select(names)
 
 
 def _id(column: pa.Array) -> pa.Array:

@@ -73,15 +73,15 @@ class Disturbance:
         with self.events.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
-    def due(self, point):
-        """Yield the faults planned for this point and step."""
+    def due(self, point, step=None):
+        """Yield the faults planned for this point and step, by default that of the training."""
         for fault in self.faults:
-            if fault["at"] == point and fault["step"] in (self.step, None):
+            if fault["at"] == point and fault["step"] in (step or self.step, None):
                 self.note("fired", what=fault["what"], point=point)
                 yield fault
 
-    def fire(self, point):
-        for fault in self.due(point):
+    def fire(self, point, step=None):
+        for fault in self.due(point, step):
             FAULTS[fault["what"]](fault["seconds"])
 
     def before(self, point):
@@ -96,7 +96,8 @@ class Disturbance:
             if point == "step" and not self.has_begun:
                 self.note("began", number=args[0].lease.number)
                 self.has_begun = True
-            self.fire(point)
+            # A checkpoint is written on a thread, while the training goes on.
+            self.fire(point, kwargs["facts"].get("step") if point == "save" else None)
             return function(*args, **kwargs)
 
         setattr(module, name, disturbed)

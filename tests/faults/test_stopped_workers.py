@@ -43,7 +43,14 @@ PHASES = [
     ),
     Phase([Fault(what="pause", step=25, rank=None, seconds=1)], 26),
     Phase([Fault(what="pause", at="evaluate", step=30, rank=None, seconds=4)], 30),
-    Phase([Fault(what="pause", at="save", step=39, rank=0, seconds=2)], 41, number=1),
+    Phase(
+        [
+            Fault(what="pause", at="save", step=40, rank=0, seconds=2),
+            Fault(what="pause", step=40, rank=None, seconds=1),
+        ],
+        41,
+        number=3,
+    ),
     Phase([Fault(what="pause", step=45, rank=None, seconds=1)], 46, signals=2),
     Phase([Fault(what="pause", at="calibrate", rank=0, seconds=4)], 60, number=1),
 ]

@@ -224,14 +224,15 @@ def test_save_writes_no_weights_that_are_not_finite(begin):
     assert begin().progress.step == 1
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_resume_continues_as_if_nothing_had_been(begin, steps):
+def test_resume_continues_as_if_nothing_had_been(begin, steps, precision):
     """Stopped before a validation, when one is due, between two, and after the last step."""
-    whole = begin(name="whole")
+    whole = begin(name="whole", precision=precision)
     whole.fit()
     with pytest.raises(StoppedError, match=f"step {steps}"):
-        begin(preemption=StopAfter(steps)).fit()
-    resumed = begin()
+        begin(preemption=StopAfter(steps), precision=precision).fit()
+    resumed = begin(precision=precision)
     assert resumed.progress.step == steps
     resumed.fit()
     assert is_same(weights(resumed.model), weights(whole.model))

@@ -105,6 +105,13 @@ def test_worker_environment_shares_the_cores(monkeypatch, cores, workers, thread
     assert worker_environment(theirs, 1)["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
 
 
+def test_worker_environment_keeps_what_the_user_has_set_but_the_store():
+    theirs = {"TORCH_CPP_LOG_LEVEL": "INFO", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "0"}
+    found = worker_environment(theirs, 1)
+    assert found["TORCH_CPP_LOG_LEVEL"] == "INFO"
+    assert found["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+
+
 def test_worker_environment_leaves_out_what_an_image_says_of_a_cluster():
     theirs = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PET_NNODES", "PET_NO_PYTHON"]
     theirs += ["TORCHELASTIC_RUN_ID", "GLOO_SOCKET_IFNAME"]

@@ -53,10 +53,11 @@ TORCHRUN_VARIABLES = {
 
 _IGNORED = re.compile(
     r"PET_.*|TORCHELASTIC_.*|MASTER_(ADDR|PORT)|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))"
-    r"|(GLOO|NCCL|TP)_SOCKET_IFNAME|PYTHONWARNINGS"
+    r"|(GLOO|NCCL|TP)_SOCKET_IFNAME|PYTHONWARNINGS|TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 )
-"""Variables by which operators and images describe a training across machines; and the one that
-makes errors of the warnings of torch_geometric, which each start of the workers would meet."""
+"""Variables by which operators and images describe a training across machines; the one that makes
+errors of the warnings of torch_geometric, which each start of the workers would meet; and the one
+without which no worker is replaced."""
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Keeps the working folder out of `sys.path`: a file named torch.py in it is data, never code."""
@@ -78,9 +79,9 @@ def worker_environment(inherited: Mapping[str, str], workers: int) -> dict[str, 
     loopback = loopback_interface()
     return {
         MALLOC_TUNABLES_VARIABLE: malloc_tunables(),
+        **TORCHRUN_VARIABLES,
         **{name: value for name, value in inherited.items() if not _IGNORED.fullmatch(name)},
         **SAFE_PATH,
-        **TORCHRUN_VARIABLES,
         **dict.fromkeys(INTERFACE_VARIABLES if loopback else (), loopback),
         "OMP_NUM_THREADS": str(threads),
     }

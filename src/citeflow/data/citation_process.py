@@ -146,8 +146,11 @@ def simulate_citations(
         cited_R = key_R % num_papers
         ref_E[start_N1[first] : start_N1[last]] = cited_R
         attachment.add_citations(cited_R)
-    source_E = np.repeat(np.arange(num_papers, dtype=np.int32), np.diff(start_N1))
-    return np.stack([source_E, ref_E[: len(source_E)]])
+    edge_2E = np.empty((2, start_N1[-1]), np.int32)
+    edge_2E[1] = ref_E[: edge_2E.shape[1]]
+    del ref_E
+    edge_2E[0] = np.repeat(np.arange(num_papers, dtype=np.int32), np.diff(start_N1))
+    return edge_2E
 
 
 def _sample_lengths(

@@ -94,13 +94,23 @@ def read_citations(
         citations.are_floats |= _are_floats(batch, ids)
         citations.add(batch, edge_2B)
         parts.append(edge_2B[:, (edge_2B >= 0).all(axis=0)])
-    citations.edge_2E = np.concatenate(parts, axis=1)
+    citations.edge_2E = _join(parts)
     # Arrow keeps what it has read for its next allocation; here that is most of the memory in use.
-    del parts
     pa.default_memory_pool().release_unused()
     if citations.num_unknown:
         _handle_unknown(citations, table, papers, ids, config)
     return citations
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    """Concatenate batches, and let go of each: all of them twice may be more than there is room."""
+    edge_2E = np.empty((2, sum(part.shape[1] for part in parts)), np.int32)
+    end = edge_2E.shape[1]
+    while parts:
+        part = parts.pop()
+        edge_2E[:, end - part.shape[1] : end] = part
+        end -= part.shape[1]
+    return edge_2E
 
 
 def _are_floats(batch: pa.RecordBatch, ids: PaperIds) -> bool:

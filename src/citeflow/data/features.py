@@ -128,6 +128,7 @@ def read_features(
     if (folder / FEATURES).exists():
         x_NF = _read_array(folder / FEATURES, degrees.num_papers)
         parts.append(_without_counts(features, FEATURES, x_NF, degrees))
+        release_pages(x_NF)
     for name, column in columns.items():
         if name in KNOWN_COLUMNS or not len(column):
             continue

@@ -21,6 +21,7 @@ Its difficulty is set by the constants here and in `citation_process`:
 Legend: N papers, T topics, F features, E citations, B papers of one chunk.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,31 +84,36 @@ def make_synthetic(config: SyntheticConfig) -> CitationGraph:
         Papers in time order: x_NF float32 [N, 128], day_N int32, edge_2E int32 sorted by citing
         paper. Every citation goes to a paper of an earlier year.
     """
-    # A stream of random numbers for each part, so that a change in one does not change the others.
-    seeds = np.random.SeedSequence(config.seed).spawn(3)
-    paper_rng, edge_rng, feature_rng = (np.random.default_rng(seed) for seed in seeds)
-    papers = _make_papers(config, paper_rng)
+    papers, edge_2E, blocks = _generate(config)
     first_of_january_N = (papers.year_N - 1970).astype("datetime64[Y]").astype("datetime64[D]")
     return CitationGraph(
-        edge_2E=simulate_citations(papers, config.citations_per_paper, edge_rng),
+        edge_2E=edge_2E,
         id_N=np.arange(config.num_papers, dtype=np.int64),
-        x_NF=_make_features(papers, feature_rng),
+        x_NF=np.concatenate(list(blocks)),
         day_N=first_of_january_N.astype(np.int32),
     )
 
 
 def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
     """Write the graph as a citation folder: papers.parquet, citations.parquet, features.npy."""
-    graph = make_synthetic(config)
-    assert graph.day_N is not None
-    assert graph.x_NF is not None
-    year_N = graph.day_N.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int32) + 1970
+    papers, edge_2E, blocks = _generate(config)
     with files.new_directory(folder) as work:
-        files.save_table(work / "papers.parquet", {"id": graph.id_N, "year": year_N})
-        files.save_table(
-            work / "citations.parquet", {"citing": graph.edge_2E[0], "cited": graph.edge_2E[1]}
-        )
-        files.save_array(work / "features.npy", graph.x_NF)
+        id_N = np.arange(config.num_papers, dtype=np.int64)
+        files.save_table(work / "papers.parquet", {"id": id_N, "year": papers.year_N})
+        files.save_table(work / "citations.parquet", {"citing": edge_2E[0], "cited": edge_2E[1]})
+        del edge_2E
+        shape = (config.num_papers, FEATURES)
+        files.save_blocks(work / "features.npy", blocks, shape, np.float32)
+
+
+def _generate(config: SyntheticConfig) -> tuple[Papers, np.ndarray, Iterator[np.ndarray]]:
+    """Return papers, citations, and the features block by block."""
+    # A stream of random numbers for each part, so that a change in one does not change the others.
+    seeds = np.random.SeedSequence(config.seed).spawn(3)
+    paper_rng, edge_rng, feature_rng = (np.random.default_rng(seed) for seed in seeds)
+    papers = _make_papers(config, paper_rng)
+    edge_2E = simulate_citations(papers, config.citations_per_paper, edge_rng)
+    return papers, edge_2E, _make_features(papers, feature_rng)
 
 
 def _make_papers(config: SyntheticConfig, rng: np.random.Generator) -> Papers:
@@ -135,7 +141,7 @@ def _years(num_papers: int) -> np.ndarray:
     )
 
 
-def _make_features(papers: Papers, rng: np.random.Generator) -> np.ndarray:
+def _make_features(papers: Papers, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Add up a vector of the topic, the subfield, the field and the year, and noise."""
     centre_TF = np.zeros((papers.num_topics, FEATURES), np.float32)
     for signal, width in zip(SIGNALS, LEVEL_WIDTHS, strict=True):
@@ -143,15 +149,13 @@ def _make_features(papers: Papers, rng: np.random.Generator) -> np.ndarray:
         centre_TF += signal * _directions(int(group_T[-1]) + 1, rng)[group_T]
     drift_F = DRIFT * _directions(1, rng)[0]
     time_N = ((papers.year_N - LAST_YEAR) / YEARS).astype(np.float32)
-    x_NF = np.empty((len(papers.topic_N), FEATURES), np.float32)
-    # In place and in chunks: at citation2's size the array alone is 1.5 GB.
-    for first in range(0, len(x_NF), _CHUNK):
-        x_BF = x_NF[first : first + _CHUNK]
-        rng.standard_normal(out=x_BF, dtype=np.float32)
+    for first in range(0, len(papers.topic_N), _CHUNK):
+        topic_B = papers.topic_N[first : first + _CHUNK]
+        x_BF = rng.standard_normal((len(topic_B), FEATURES), dtype=np.float32)
         x_BF *= np.float32(NOISE)
-        x_BF += centre_TF[papers.topic_N[first : first + _CHUNK]]
+        x_BF += centre_TF[topic_B]
         x_BF += time_N[first : first + _CHUNK, None] * drift_F
-    return x_NF
+        yield x_BF
 
 
 def _directions(count: int, rng: np.random.Generator) -> np.ndarray:

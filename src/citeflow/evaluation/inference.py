@@ -19,6 +19,7 @@ from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.own import FILE, OwnEncoder
 from citeflow.models.sage import GraphSAGE
 from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
+from citeflow.utils.large_arrays import large_array
 
 CHUNK = 32_768
 """Papers that are embedded at once."""
@@ -31,7 +32,7 @@ class RowSharing(Protocol):
         """Return the rows that this process computes."""
 
     def empty(self, num_rows: int, width: int) -> Tensor:
-        """Return a float32 array in main memory."""
+        """Return a float32 array in main memory or on the disk."""
 
     def all_gather_rows(self, x: Tensor) -> None:
         """Wait until every process has computed its rows, and fetch those of other machines."""
@@ -46,7 +47,7 @@ class SingleProcess:
 
     def empty(self, num_rows: int, width: int) -> Tensor:
         """Return an array of this process."""
-        return torch.empty(num_rows, width)
+        return torch.from_numpy(large_array((num_rows, width)))
 
     def all_gather_rows(self, x: Tensor) -> None:
         """Do nothing: there is nobody to wait for."""
@@ -71,7 +72,7 @@ def embed_all(
         sharing: the processes that call this at the same time; None for this one alone.
 
     Returns:
-        [N, H] in main memory.
+        [N, H] in main memory or, where it would fill that, on the disk.
     """
     sharing = sharing or SingleProcess()
     was_training = model.training

@@ -25,6 +25,7 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.data.features import release_pages, unit_rows
 from citeflow.graph.csr import Csr, drop_rows, rows_of, to_undirected
 from citeflow.graph.time_slices import newer_papers, time_slices
+from citeflow.utils.threads import thread_per_core
 
 BLOCK_SOURCES = 512
 BLOCK_PAPERS = 1 << 15
@@ -93,6 +94,39 @@ class Candidates:
                 is_older_K |= ~self.is_dated_N[paper_K] | (not self.is_dated_N[source])
             is_candidate_K &= is_older_K
         return is_candidate_K
+
+    def exclude(
+        self, source_S: np.ndarray, first: int, score_SB: np.ndarray, true_2T: np.ndarray
+    ) -> None:
+        """Set the scores of papers that are no candidates to -inf, in place.
+
+        Args:
+            source_S: sources, one of each row.
+            first: paper of the first column; the others follow it.
+            score_SB: scores.
+            true_2T: what `true_pairs` gives for the sources.
+        """
+        end = first + score_SB.shape[1]
+        if self._day_N is not None:
+            day_S, day_B = self._day_N[source_S], self._day_N[first:end]
+            # Sources are among the newest papers, so that most blocks have nothing newer.
+            if day_B.max() > day_S.min():
+                is_newer_SB = day_B > day_S[:, None]
+                if self.is_dated_N is not None:
+                    is_newer_SB &= self.is_dated_N[first:end] & self.is_dated_N[source_S, None]
+                np.copyto(score_SB, -np.inf, where=is_newer_SB)
+        row_T, paper_T = true_2T[:, slice(*np.searchsorted(true_2T[1], [first, end]))]
+        score_SB[row_T, paper_T - first] = -np.inf
+
+    def true_pairs(self, source_S: np.ndarray) -> np.ndarray:
+        """List row of the source and paper, for all that each is linked with and itself; [2, T].
+
+        They are ordered by paper.
+        """
+        true = [np.append(self.true_citations(source), source) for source in source_S.tolist()]
+        row_T = np.repeat(np.arange(len(true)), [len(paper_T) for paper_T in true])
+        pairs_2T = np.stack([row_T, np.concatenate(true)])
+        return pairs_2T[:, np.argsort(pairs_2T[1], kind="stable")]
 
     def of(self, source: int) -> np.ndarray:
         """List all papers that the source may be ranked against, ascending, int32."""
@@ -247,10 +281,10 @@ def _nearest(
     source_S: np.ndarray, rule: Candidates, x_NF: np.ndarray, most: int
 ) -> Iterator[np.ndarray]:
     """Yield the candidates of each source with the highest cosine of the features, best first."""
-    for first in range(0, len(source_S), BLOCK_SOURCES):
-        block = source_S[first : first + BLOCK_SOURCES]
-        yield from _nearest_of_block(block, rule, x_NF, most)
-        release_pages(x_NF)
+    blocks = np.array_split(source_S, range(BLOCK_SOURCES, len(source_S), BLOCK_SOURCES))
+    with thread_per_core() as pool:
+        for papers in pool.map(lambda block: _nearest_of_block(block, rule, x_NF, most), blocks):
+            yield from papers
 
 
 def _nearest_of_block(
@@ -258,22 +292,62 @@ def _nearest_of_block(
 ) -> list[np.ndarray]:
     """Search all papers block by block; after the first ones few come near the best so far."""
     x_SF = unit_rows(x_NF[source_S])
-    best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in source_S]
+    true_2T = rule.true_pairs(source_S)
+    best = _Best(len(source_S), most)
     for first in range(0, len(x_NF), BLOCK_PAPERS):
         cosine_SB = x_SF @ unit_rows(x_NF[first : first + BLOCK_PAPERS]).T
-        for i, source in enumerate(source_S.tolist()):
-            cosine_K, paper_K = best[i]
-            least = cosine_K[-1] if len(cosine_K) == most else -np.inf
-            near = np.flatnonzero(cosine_SB[i] > least)
-            if not len(near):
-                continue
-            near = near[rule.mask(source, near + first)]
-            cosine_K = np.concatenate([cosine_K, cosine_SB[i, near]])
-            paper_K = np.concatenate([paper_K, near + first])
-            if len(cosine_K) > 2 * most:
-                least = np.partition(cosine_K, -most)[-most]
-                paper_K = paper_K[cosine_K >= least]
-                cosine_K = cosine_K[cosine_K >= least]
-            order_K = np.argsort(-cosine_K, kind="stable")[:most]
-            best[i] = cosine_K[order_K], paper_K[order_K]
-    return [paper_K for _, paper_K in best]
+        rule.exclude(source_S, first, cosine_SB, true_2T)
+        best.add(cosine_SB, first)
+        release_pages(x_NF)
+    return best.papers()
+
+
+class _Best:
+    """The papers with the highest scores of each source; of equal ones those of lower rows."""
+
+    def __init__(self, num_sources: int, most: int) -> None:
+        self._num_sources = num_sources
+        self._most = most
+        self._least_S1 = np.full((num_sources, 1), -np.inf, np.float32)
+        """What a score must exceed to be among the best that are known."""
+        self._kept = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int32))
+        """Sources, scores and papers; of each source the papers ascend where scores are equal."""
+        self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._num_pending = 0
+
+    def add(self, score_SB: np.ndarray, first: int) -> None:
+        """Take the scores of a block of papers, -inf for those that are none of a source's."""
+        num_papers = score_SB.shape[1]
+        least_S1 = self._least_S1
+        if np.isneginf(least_S1).any() and num_papers > self._most:
+            lowest_S1 = np.partition(score_SB, -self._most, axis=1)[:, -self._most, None]
+            # A score as high as the lowest of the best is one of them.
+            least_S1 = np.maximum(least_S1, np.nextafter(lowest_S1, -np.inf, dtype=np.float32))
+        row_K, column_K = np.divmod(np.flatnonzero(score_SB > least_S1), num_papers)
+        paper_K = (column_K + first).astype(np.int32)
+        self._pending.append((row_K, score_SB[row_K, column_K], paper_K))
+        self._num_pending += len(row_K)
+        if self._num_pending >= self._num_sources * self._most:
+            self._sort()
+
+    def papers(self) -> list[np.ndarray]:
+        """Return the papers of each source, best first, int32."""
+        self._sort()
+        row_K, _, paper_K = self._kept
+        return np.split(paper_K, np.searchsorted(row_K, np.arange(1, self._num_sources)))
+
+    def _sort(self) -> None:
+        """Put what was added among the best, and forget what is none of them."""
+        row_K, score_K, paper_K = (
+            np.concatenate(parts) for parts in zip(self._kept, *self._pending, strict=True)
+        )
+        order_K = np.lexsort((-score_K, row_K))
+        row_K, score_K, paper_K = row_K[order_K], score_K[order_K], paper_K[order_K]
+        first_S = np.searchsorted(row_K, np.arange(self._num_sources))
+        place_K = np.arange(len(row_K)) - first_S[row_K]
+        is_last_K = place_K == self._most - 1
+        self._least_S1[row_K[is_last_K], 0] = score_K[is_last_K]
+        is_kept_K = place_K < self._most
+        self._kept = (row_K[is_kept_K], score_K[is_kept_K], paper_K[is_kept_K])
+        self._pending = []
+        self._num_pending = 0

@@ -81,11 +81,13 @@ def inverse_permutation(order_N: np.ndarray) -> np.ndarray:
 
 def to_undirected(references: Csr) -> Csr:
     """Neighbors in either direction, each once, without self-loops."""
-    source_E, target_E = references.edges()
-    is_loop_E = source_E == target_E
-    if is_loop_E.any():
-        references = build_csr(source_E[~is_loop_E], target_E[~is_loop_E], references.num_rows)
-    return _from_scipy(references.to_scipy(np.int8) + transpose(references).to_scipy(np.int8))
+    forward = references.to_scipy(np.int8)
+    if forward.diagonal().any():
+        source_E, target_E = references.edges()
+        is_other_E = source_E != target_E
+        references = build_csr(source_E[is_other_E], target_E[is_other_E], references.num_rows)
+        forward = references.to_scipy(np.int8)
+    return _from_scipy(forward + transpose(references).to_scipy(np.int8))
 
 
 def rows_of(csr: Csr, paper_S: np.ndarray) -> Csr:
@@ -115,9 +117,13 @@ def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.n
         The citations that are left, int32, ordered by source, then target; the number of papers
         that cited themselves; the number of repetitions among the others.
     """
-    source_E, target_E = edge_2E[:, edge_2E[0] != edge_2E[1]]
-    cleaned_2E = build_csr(source_E, target_E, num_papers).edges()
-    return cleaned_2E, edge_2E.shape[1] - len(source_E), len(source_E) - cleaned_2E.shape[1]
+    num_given = edge_2E.shape[1]
+    is_self_E = edge_2E[0] == edge_2E[1]
+    if is_self_E.any():  # else a copy of all of them would be the largest array of preprocess
+        edge_2E = edge_2E[:, ~is_self_E]
+    num_others = edge_2E.shape[1]
+    cleaned_2E = build_csr(edge_2E[0], edge_2E[1], num_papers).edges()
+    return cleaned_2E, num_given - num_others, num_others - cleaned_2E.shape[1]
 
 
 def _from_scipy(matrix: scipy.sparse.csr_matrix) -> Csr:

@@ -47,7 +47,7 @@ from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
 from citeflow.utils.usage import StageMeter
 
-FORMAT = 5
+FORMAT = 6
 """Goes up when the same input makes other files, so that older ones are not taken for the new."""
 
 BLOCK_ROWS = 1 << 16

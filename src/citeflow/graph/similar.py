@@ -14,15 +14,20 @@ from functools import cached_property
 import numpy as np
 
 from citeflow.data.citation_graph import DAYS_PER_YEAR
-from citeflow.data.features import unit_rows
-from citeflow.graph.csr import Csr, build_csr, to_undirected
+from citeflow.data.features import release_pages, unit_rows
+from citeflow.graph.csr import Csr, to_undirected
+from citeflow.utils.large_arrays import large_array
 from citeflow.utils.progress import Counter
+from citeflow.utils.threads import thread_per_core
 
 EXACT = 50_000
 """Papers up to which each is compared with all."""
 
 CELL_PAPERS = 500
 """Mean size of a cell of a larger graph."""
+
+GROUP_CENTERS = 64
+"""Mean number of centers that are searched as one group."""
 
 CENTER_PAPERS = 20
 """Papers for each cell, of which the nearest ones are averaged to its center."""
@@ -33,6 +38,12 @@ BLOCK = 512
 PROBES = 8
 """Cells that are searched for the similar papers of one cell, itself included."""
 
+
+BOUND_PAPERS = 512
+"""Papers whose distances bound those of the nearest of all."""
+
+LARGEST = 6e4
+"""Coordinate of a point in float16, at most: that of a date 100,000 years away."""
 
 YEARS = 2.0
 """Difference in date that counts as much as features at a right angle do, over the root of 2."""
@@ -75,12 +86,17 @@ def similar_papers(
     """
     papers = _Papers(x_NF, day_N, _middle(day_N))
     progress = progress or Counter()
-    pairs = []
-    for asked_B, searched in _one_cell(len(x_NF)) if cells is None else _each(cells):
-        pairs.append(_nearest(papers, asked_B, searched, k))
-        progress.done += len(asked_B)
-    source_E, target_E = np.concatenate(pairs, axis=1)
-    return to_undirected(build_csr(source_E, target_E, len(x_NF)))
+    near_Nk = np.full((len(x_NF), min(k, len(x_NF))), -1, np.int32)
+    if cells is None:
+        paper_B, point_BF = papers.points(np.arange(len(x_NF)))
+        _link(near_Nk, paper_B, point_BF, paper_B, point_BF)
+    else:
+        _link_cells(near_Nk, papers, cells, progress)
+    near_Nk.sort(axis=1)
+    is_near_Nk = near_Nk >= 0
+    rowptr_N1 = np.zeros(len(x_NF) + 1, np.int64)
+    np.cumsum(is_near_Nk.sum(axis=1), out=rowptr_N1[1:])
+    return to_undirected(Csr(rowptr_N1, near_Nk[is_near_Nk]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +108,12 @@ class Cells:
 
     members: Csr
     """Papers of each."""
+
+    def near(self) -> np.ndarray:
+        """Return for each cell those that are nearest to it, itself first; int64 [C, P]."""
+        near_CP = _search(self.center_CF, self.center_CF, min(PROBES, len(self.center_CF)))
+        is_other_CP = near_CP != np.arange(len(near_CP))[:, None]
+        return np.take_along_axis(near_CP, np.argsort(is_other_CP, axis=1, kind="stable"), axis=1)
 
     def around(self, point_F: np.ndarray) -> np.ndarray:
         """Return the papers of the cells that are nearest to a point, ascending."""
@@ -121,16 +143,23 @@ def make_cells(
         return None
     papers = _Papers(x_NF, day_N, _middle(day_N))
     progress = progress or Counter()
-    center_CF = _centers(papers, seed)
-    blocks = []
-    for block in _blocks(len(x_NF)):
+    rng = np.random.default_rng(seed)
+    center_CF = _centers(papers, rng)
+    search = _CenterSearch(center_CF, rng)
+
+    def put(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         paper_B, point_BF = papers.points(block)
-        blocks.append((paper_B, _search(center_CF, point_BF, 1)[:, 0]))
-        progress.done += len(block)
+        return paper_B.astype(np.int32), search.nearest(point_BF)
+
+    blocks = []
+    with thread_per_core() as pool:
+        for paper_B, cell_B in pool.map(put, _blocks(len(x_NF))):
+            blocks.append((paper_B, cell_B))
+            release_pages(x_NF)
+            progress.done = min(progress.done + EXACT, len(x_NF))
     paper_M, cell_M = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    order_M = np.argsort(cell_M, kind="stable")
-    bounds = np.searchsorted(cell_M[order_M], np.arange(len(center_CF) + 1))
-    return Cells(center_CF=center_CF, members=Csr(bounds, paper_M[order_M].astype(np.int32)))
+    members = _group(cell_M, len(center_CF))
+    return Cells(center_CF=center_CF, members=Csr(members.rowptr_N1, paper_M[members.col_E]))
 
 
 class SimilarToNew:
@@ -225,20 +254,7 @@ class _Papers:
         return paper_B, np.column_stack([unit_BF, years_B.astype(np.float32)])
 
 
-def _one_cell(num_papers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    yield np.arange(num_papers), np.arange(num_papers)
-
-
-def _each(cells: Cells) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the papers of each cell, and those of the cells around it."""
-    center_CF = cells.center_CF
-    near_CP = _search(center_CF, center_CF, min(PROBES, len(center_CF)))
-    for cell, near_P in enumerate(near_CP.tolist()):
-        searched = np.concatenate([cells.members.row(each) for each in near_P])
-        yield cells.members.row(cell), searched
-
-
-def _centers(papers: _Papers, seed: int) -> np.ndarray:
+def _centers(papers: _Papers, rng: np.random.Generator) -> np.ndarray:
     """Choose the centers of the cells: the means of the papers nearest to randomly chosen ones.
 
     That is k-means on a sample, ended after one round. On the synthetic graph with 60,000 papers
@@ -246,32 +262,132 @@ def _centers(papers: _Papers, seed: int) -> np.ndarray:
     rounds no more; with 200,000 papers it is 0.55 and 0.71.
     """
     num_papers = len(papers.x_NF)
-    rng = np.random.default_rng(seed)
     num_cells = max(1, num_papers // CELL_PAPERS)
     _, center_CF = papers.points(np.sort(rng.choice(num_papers, num_cells, replace=False)))
     num_sampled = min(num_papers, CENTER_PAPERS * num_cells)
-    _, point_MF = papers.points(np.sort(rng.choice(num_papers, num_sampled, replace=False)))
-    if not len(center_CF) or not len(point_MF):
+    sampled = np.sort(rng.choice(num_papers, num_sampled, replace=False))
+    if not len(center_CF):
         return center_CF
-    cell_M = _search(center_CF, point_MF, 1)[:, 0]
-    order_M = np.argsort(cell_M, kind="stable")
-    cell_U, first_U, count_U = np.unique(cell_M[order_M], return_index=True, return_counts=True)
-    center_CF[cell_U] = np.add.reduceat(point_MF[order_M], first_U) / count_U[:, None]
+    search = _CenterSearch(center_CF, rng)
+    sum_CF = np.zeros_like(center_CF)
+    count_C = np.zeros(len(center_CF), np.int64)
+    for block in np.array_split(sampled, range(EXACT, num_sampled, EXACT)):
+        _, point_BF = papers.points(block)
+        members = _group(search.nearest(point_BF), len(center_CF))
+        used = np.flatnonzero(members.degree_N)
+        if len(used):  # reduceat takes no empty list
+            sum_CF[used] += np.add.reduceat(point_BF[members.col_E], members.rowptr_N1[used])
+        count_C += members.degree_N
+    is_used_C = count_C > 0
+    center_CF[is_used_C] = sum_CF[is_used_C] / count_C[is_used_C, None]
     return center_CF
 
 
-def _nearest(papers: _Papers, asked_B: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
-    """Return pairs of papers and their nearest others among those searched, int32 [2, E]."""
-    asked_B, asked_BF = papers.points(asked_B)
-    searched, searched_F = papers.points(searched)
+class _CenterSearch:
+    """Finds the center that is nearest to a point.
+
+    Of many centers only those of near groups are looked at: else the time for all papers would grow
+    with the square of their number.
+    """
+
+    def __init__(self, center_CF: np.ndarray, rng: np.random.Generator) -> None:
+        self._center_CF = center_CF
+        num_groups = len(center_CF) // GROUP_CENTERS
+        if num_groups <= PROBES:
+            self._group_GF = center_CF[:1]
+            self._centers = [np.arange(len(center_CF))]
+            return
+        chosen = np.sort(rng.choice(len(center_CF), num_groups, replace=False))
+        group_C = _search(center_CF[chosen], center_CF, 1)[:, 0]
+        used, group_C = np.unique(group_C, return_inverse=True)  # equal centers have one group
+        self._group_GF = center_CF[chosen[used]]
+        members = _group(group_C, len(used))
+        near_GP = _search(self._group_GF, self._group_GF, min(PROBES, len(used)))
+        self._centers = [
+            np.concatenate([members.row(group) for group in near_P]) for near_P in near_GP.tolist()
+        ]
+
+    def nearest(self, point_BF: np.ndarray) -> np.ndarray:
+        """Return the center of each point, int32 [B]."""
+        nearest_B = np.empty(len(point_BF), np.int32)
+        if not len(point_BF):
+            return nearest_B
+        members = _group(_search(self._group_GF, point_BF, 1)[:, 0], len(self._group_GF))
+        for group in np.flatnonzero(members.degree_N).tolist():
+            own = members.row(group)
+            centers = self._centers[group]
+            nearest_B[own] = centers[_search(self._center_CF[centers], point_BF[own], 1)[:, 0]]
+        return nearest_B
+
+
+def _group(group_B: np.ndarray, num_groups: int) -> Csr:
+    """List the positions of each group, ascending."""
+    rowptr_G1 = np.zeros(num_groups + 1, np.int64)
+    np.cumsum(np.bincount(group_B, minlength=num_groups), out=rowptr_G1[1:])
+    return Csr(rowptr_G1, np.argsort(group_B, kind="stable").astype(np.int32))
+
+
+def _link_cells(near_Nk: np.ndarray, papers: _Papers, cells: Cells, progress: Counter) -> None:
+    """Link the papers of each cell with those around it."""
+    point_MF = _points_by_cell(papers, cells)
+    near_CP = cells.near()
+
+    def link(cell: int) -> int:
+        own, searched = (_rows_of_cells(cells, each) for each in ([cell], near_CP[cell].tolist()))
+        _link(
+            near_Nk,
+            cells.members.col_E[own],
+            point_MF[own].astype(np.float32),
+            cells.members.col_E[searched],
+            point_MF[searched].astype(np.float32),
+        )
+        return len(own)
+
+    with thread_per_core() as pool:
+        for num_linked in pool.map(link, range(len(near_CP))):
+            progress.done += num_linked
+
+
+def _points_by_cell(papers: _Papers, cells: Cells) -> np.ndarray:
+    """Return the points of all papers, cell after cell, so that each cell is read in one piece.
+
+    float16, as every point is read eight times.
+    """
+    width = cells.center_CF.shape[1]
+    point_MF = large_array((len(cells.members.col_E), width), np.float16)
+    for block in _blocks(len(point_MF)):
+        paper_B = cells.members.col_E[block]
+        ascending = np.argsort(paper_B)
+        point_BF = papers.points(paper_B[ascending])[1]
+        point_MF[block[ascending]] = np.clip(point_BF, -LARGEST, LARGEST)
+        release_pages(papers.x_NF)
+    return point_MF
+
+
+def _rows_of_cells(cells: Cells, chosen: list[int]) -> np.ndarray:
+    """List the rows that some cells have where the papers are ordered by cell."""
+    bounds = cells.members.rowptr_N1
+    return np.concatenate([np.arange(bounds[cell], bounds[cell + 1]) for cell in chosen])
+
+
+def _link(
+    near_Nk: np.ndarray,
+    asked_B: np.ndarray,
+    asked_BF: np.ndarray,
+    searched: np.ndarray,
+    searched_F: np.ndarray,
+) -> None:
+    """Write down, for some papers, the nearest others among those searched."""
+    k = near_Nk.shape[1]
     if not len(asked_B):
-        return np.empty((2, 0), dtype=np.int32)
+        return
     # One more, as a paper is found for itself; of several with the same features it may be missed.
     found = searched[_search(searched_F, asked_BF, min(k + 1, len(searched)))]
     is_other = found != asked_B[:, None]
     is_other &= np.cumsum(is_other, axis=1) <= k
-    source_E = np.broadcast_to(asked_B[:, None], found.shape)[is_other]
-    return np.stack([source_E, found[is_other]]).astype(np.int32)
+    row, _ = np.nonzero(is_other)
+    place = (np.cumsum(is_other, axis=1) - 1)[is_other]
+    near_Nk[asked_B[row], place] = found[is_other]
 
 
 def _search(searched_F: np.ndarray, asked_BF: np.ndarray, k: int) -> np.ndarray:
@@ -292,20 +408,41 @@ def _neighbors(
     searched_F = searched_F - center_F
     asked_BF = asked_BF - center_F
     length_M = np.square(searched_F).sum(axis=1)
+    searched_F *= -2
     last = min(k, len(searched_F)) - 1
     distances = []
     found = []
     for first in range(0, len(asked_BF), BLOCK):
         block_BF = asked_BF[first : first + BLOCK]
         distance_BM = block_BF @ searched_F.T
-        distance_BM *= -2
         distance_BM += length_M
         if last == 0:  # A minimum is found many times as fast.
             nearest_Bk = distance_BM.argmin(axis=1)[:, None]
         else:
-            nearest_BM = np.argpartition(distance_BM, last, axis=1)
-            nearest_Bk = nearest_BM[:, : last + 1].copy()  # a view would keep all of it in memory
+            nearest_Bk = _smallest(distance_BM, last)
         found.append(nearest_Bk)
         length_B1 = np.square(block_BF).sum(axis=1, keepdims=True)
         distances.append(np.take_along_axis(distance_BM, nearest_Bk, axis=1) + length_B1)
     return np.concatenate(distances), np.concatenate(found)
+
+
+def _smallest(value_BM: np.ndarray, last: int) -> np.ndarray:
+    """Return the columns of the `last + 1` smallest values of each row, in no order.
+
+    Values above those of the first columns' smallest are left out before the rest is partitioned,
+    which takes ten times as long for a value as a comparison.
+    """
+    num_rows, num_columns = value_BM.shape
+    if num_columns <= 2 * BOUND_PAPERS or last >= BOUND_PAPERS:
+        return np.argpartition(value_BM, last, axis=1)[:, : last + 1].copy()  # no view: memory
+    bound_B1 = np.partition(value_BM[:, :BOUND_PAPERS], last, axis=1)[:, last : last + 1]
+    row_S, column_S = np.divmod(np.flatnonzero(value_BM <= bound_B1), num_columns)
+    first_B1 = np.searchsorted(row_S, np.arange(num_rows + 1))
+    place_S = np.arange(len(row_S)) - first_B1[row_S]
+    shape = (num_rows, int(np.diff(first_B1).max()))
+    small_BK = np.full(shape, np.inf, value_BM.dtype)
+    small_BK[row_S, place_S] = value_BM[row_S, column_S]
+    column_BK = np.zeros(shape, np.int64)
+    column_BK[row_S, place_S] = column_S
+    chosen_Bk = np.argpartition(small_BK, last, axis=1)[:, : last + 1]
+    return np.take_along_axis(column_BK, chosen_Bk, axis=1)

@@ -263,9 +263,11 @@ def _timeline(day_N: np.ndarray) -> _Timeline:
 def _eligible(edge_2E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
     """Mark citations (source, target ascending) of an older paper that does not cite back."""
     is_eligible_E: np.ndarray = day_N[edge_2E[1]] < day_N[edge_2E[0]]
-    later_2L = edge_2E[:, day_N[edge_2E[1]] > day_N[edge_2E[0]]]
-    position_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L[::-1], len(day_N)))
-    is_eligible_E[position_L[is_found_L]] = False
+    is_later_E = day_N[edge_2E[1]] > day_N[edge_2E[0]]
+    if is_later_E.any():
+        later_2L = edge_2E[::-1, is_later_E]
+        position_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L, len(day_N)))
+        is_eligible_E[position_L[is_found_L]] = False
     return is_eligible_E
 
 

@@ -236,8 +236,18 @@ class Task(Protocol):
             data_root: where the files of a model of one's own lie; only `begin` needs them.
         """
 
-    def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
-        """Estimate the peak memory of the workers of one machine together, in bytes."""
+    def memory_needed(
+        self, data: Path, settings: Settings, workers: int, *, allowed: int | None = None
+    ) -> int:
+        """Estimate the peak memory of the workers of one machine together, in bytes.
+
+        Args:
+            data: what `preprocess` has made.
+            settings: all settings.
+            workers: processes on the machine.
+            allowed: bytes that they may use, where a task does with less of it; None for what it
+                takes where there is enough.
+        """
 
     def evaluate(self, model: Path, *, data: Path, run: RunPaths, runs_code: bool = False) -> Path:
         """Measure a TrainedModel on the test split; return the EvalReport.

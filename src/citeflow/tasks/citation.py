@@ -86,13 +86,15 @@ model.num_layers: {low: 1, high: 3}
 
         return OpenCitationTask(PreparedGraph.open(data), config.from_dict(settings), data_root)
 
-    def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
+    def memory_needed(
+        self, data: Path, settings: Settings, workers: int, *, allowed: int | None = None
+    ) -> int:
         """Estimate the peak memory of the workers of one machine together, in bytes."""
         from citeflow.graph.prepared import PreparedGraph
         from citeflow.tasks.citation_memory import estimate, measure
 
         shape = measure(PreparedGraph.open(data))
-        return estimate(shape, config=config.from_dict(settings), workers=workers)
+        return estimate(shape, config=config.from_dict(settings), workers=workers, allowed=allowed)
 
     def evaluate(self, model: Path, *, data: Path, run: RunPaths, runs_code: bool = False) -> Path:
         """Rank the held-out citations of the test split."""

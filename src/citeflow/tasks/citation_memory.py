@@ -22,6 +22,7 @@ from citeflow.models.losses import LOSSES
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
 from citeflow.tasks import citation_objective
+from citeflow.utils.large_arrays import fits_in_memory
 
 MIB = 2**20
 
@@ -130,8 +131,15 @@ class _Shape(GraphShape):
         return self.walks * min(num_sources * walk, path_sums.WALK + walk)
 
 
-def estimate(graph: GraphShape, *, config: Config, workers: int) -> int:
-    """Return the bytes that all processes of one machine need at their peak, to about a fifth."""
+def estimate(graph: GraphShape, *, config: Config, workers: int, allowed: int | None = None) -> int:
+    """Return the bytes that all processes of one machine need at their peak, to about a fifth.
+
+    Args:
+        graph: sizes of the graph.
+        config: all settings.
+        workers: processes.
+        allowed: bytes that they may use; layers of all papers that would fill them lie on the disk.
+    """
     sizes = dataclasses.asdict(graph)
     sizes["num_features"] = graph.num_features or 1
     shape = _Shape(**sizes, config=config)
@@ -139,6 +147,8 @@ def estimate(graph: GraphShape, *, config: Config, workers: int) -> int:
     num_citations = graph.num_citations
     model = config.model
     layer = num_papers * model.hidden_channels * FLOAT
+    if allowed is not None and not fits_in_memory(layer, allowed):
+        layer = 0
     embedding = _embedding(shape)
     # The phases of a training; the highest of them counts.
     measuring = workers * _measuring(shape)

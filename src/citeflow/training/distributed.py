@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import Store
 
 from citeflow.errors import CiteflowError, error_from_dict, error_to_dict, to_user_error
-from citeflow.training.shared_memory import shared_array, unshare
+from citeflow.utils.large_arrays import large_array, shared_array, unshare
 
 GROUP_TIMEOUT_S = 300
 """Longest wait for another rank outside of a step: at start, validation or checkpoint."""
@@ -126,13 +126,13 @@ class Group:
         return _rows_of_rank(self.rank, self.world_size, num_rows)
 
     def empty(self, num_rows: int, width: int) -> Tensor:
-        """Allocate a float32 array in main memory, one for all ranks of this machine.
+        """Allocate a float32 array, in memory or on the disk, for all ranks of this machine.
 
         Raises:
-            UnavailableError: neither shared memory nor the disk has room for it.
+            CiteflowError: neither has room for it.
         """
         if self.local_world_size == 1:
-            return torch.empty(num_rows, width)
+            return torch.from_numpy(large_array((num_rows, width)))
         token = self.broadcast_object(lambda: secrets.token_hex(6))
         name = f"citeflow-{token}-{self.rank // self.local_world_size}"
         shape = (num_rows, width)

@@ -322,7 +322,7 @@ def out_of_memory(job: WorkerJob, workers: int, allowed: int, *, hint: str = "")
         hint: what to do first; the task knows what else.
     """
     task = get_task(job.task)
-    needed = task.memory_needed(job.data, job.config, workers)
+    needed = task.memory_needed(job.data, job.config, workers, allowed=allowed)
     hints = "; ".join(filter(None, [hint, task.memory_hint]))
     return TrainingError("out of memory", compare_memory(needed, allowed), hint=hints)
 
@@ -336,7 +336,7 @@ def check_memory_budget(job: WorkerJob, workers: int, allowed: int) -> None:
         allowed: bytes.
     """
     task = get_task(job.task)
-    needed = task.memory_needed(job.data, job.config, workers)
+    needed = task.memory_needed(job.data, job.config, workers, allowed=allowed)
     if needed > allowed:
         advice = compare_memory(needed, allowed)
         log("train", "may run out of memory", advice=advice, hint=task.memory_hint)

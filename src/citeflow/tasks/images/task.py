@@ -82,7 +82,9 @@ model.channels: [16, 32, 64]
 
         return OpenImagesTask(PreparedImages.open(data), from_dict(settings), data_root)
 
-    def memory_needed(self, data: Path, settings: Settings, workers: int) -> int:
+    def memory_needed(
+        self, data: Path, settings: Settings, workers: int, *, allowed: int | None = None
+    ) -> int:
         """Estimate the peak memory of the workers of one machine together, in bytes."""
         from citeflow.tasks.images.models import activation_floats
         from citeflow.tasks.images.prepared import PreparedImages

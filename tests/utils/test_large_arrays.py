@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from citeflow.errors import CiteflowError
-from citeflow.training import shared_memory
-from citeflow.training.shared_memory import shared_array, unshare
+from citeflow.utils import large_arrays
+from citeflow.utils.large_arrays import large_array, shared_array, unshare
 
 NAME = f"citeflow-test-{os.getpid()}"
 
@@ -21,7 +21,7 @@ def folders(tmp_path, monkeypatch):
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     memory.mkdir()
     disk.mkdir()
-    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", memory)
+    monkeypatch.setattr(large_arrays, "SHARED_MEMORY", memory)
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
     return memory, disk
 
@@ -90,5 +90,35 @@ def test_shared_array_without_room_says_how_much(folders, monkeypatch):
     full(monkeypatch, *folders)
     with pytest.raises(CiteflowError, match="4,000,000 bytes") as caught:
         shared_array(NAME, (1000, 1000), create=True)
+    assert "TMPDIR" in caught.value.hint
+    assert not any(any(folder.iterdir()) for folder in folders)
+
+
+def test_arrays_that_would_fill_the_memory_lie_on_the_disk(folders, monkeypatch):
+    memory, disk = folders
+    size = 3 * 4 * 4
+    monkeypatch.setattr(large_arrays, "memory_limit", lambda: 4 * size)
+    assert large_array((3, 4)).base is None
+    shared_array(NAME, (3, 4), create=True)
+    assert list(memory.iterdir()) == [memory / NAME]
+    unshare(NAME)
+    monkeypatch.setattr(large_arrays, "memory_limit", lambda: 4 * size - 1)
+    first = shared_array(NAME, (3, 4), create=True)
+    assert list(disk.iterdir()) == [disk / NAME]
+    shared_array(NAME, (3, 4), create=False)[1] = 2
+    assert first[1].tolist() == [2] * 4
+    unshare(NAME)
+    own = large_array((3, 4))
+    assert own.base is not None
+    own[:] = 7
+    assert (own == 7).all()
+    assert not any(any(folder.iterdir()) for folder in folders)
+
+
+def test_large_array_without_room_says_how_much(folders, monkeypatch):
+    monkeypatch.setattr(large_arrays, "memory_limit", lambda: 0)
+    full(monkeypatch, *folders)
+    with pytest.raises(CiteflowError, match="4,000,000 bytes") as caught:
+        large_array((1000, 1000))
     assert "TMPDIR" in caught.value.hint
     assert not any(any(folder.iterdir()) for folder in folders)

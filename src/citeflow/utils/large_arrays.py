@@ -1,0 +1,93 @@
+"""Arrays with a row for each paper: in memory, or on the disk where they would fill it.
+
+Those on the disk are maps of temporary files without a name. What the kernel writes of them, and
+reads again, it decides by the memory that is free; so they take the memory of nothing else.
+"""
+
+import contextlib
+import math
+import mmap
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from citeflow.errors import CiteflowError
+from citeflow.utils.system import memory_limit
+
+SHARED_MEMORY = Path("/dev/shm")
+
+LARGEST_SHARE = 0.25
+"""Share of the memory that this process may use, above which an array lies on the disk. While all
+papers are embedded there are two such arrays, and half of the memory is for all else."""
+
+
+def fits_in_memory(size: int, allowed: int) -> bool:
+    """Return True if an array of so many bytes is kept in memory, of the bytes that are allowed."""
+    return size <= LARGEST_SHARE * allowed
+
+
+def large_array(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Create an array of this process.
+
+    Raises:
+        CiteflowError: it belongs on the disk, and there is no room for it.
+    """
+    if fits_in_memory(_size(shape, dtype), memory_limit()):
+        return np.empty(shape, dtype)
+    name = f"citeflow-{secrets.token_hex(6)}"
+    array = shared_array(name, shape, dtype, create=True)
+    unshare(name)
+    return array
+
+
+def shared_array(
+    name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32, *, create: bool
+) -> np.ndarray:
+    """Create or open an array of the processes of this machine.
+
+    It lies in shared memory or, where that is full or the array would fill it, in a temporary file.
+
+    Raises:
+        CiteflowError: neither has room for it.
+    """
+    size = _size(shape, dtype)
+    candidates = _paths(name)
+    if not create:
+        candidates = [path for path in candidates if path.exists()]
+    elif not fits_in_memory(size, memory_limit()):
+        candidates = candidates[1:]
+    for path in candidates:
+        try:
+            return _map(path, size, create).view(dtype).reshape(shape)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    raise CiteflowError(
+        "no room for an array of all papers", f"{size:,} bytes", hint="set TMPDIR to a larger disk"
+    )
+
+
+def unshare(name: str) -> None:
+    """Remove the name of a shared array; it lives until the last process unmaps it."""
+    for path in _paths(name):
+        path.unlink(missing_ok=True)
+
+
+def _size(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _paths(name: str) -> list[Path]:
+    return [SHARED_MEMORY / name, Path(tempfile.gettempdir()) / name]
+
+
+def _map(path: Path, size: int, create: bool) -> np.ndarray:
+    with path.open("x+b" if create else "r+b") as file:
+        if create:
+            # Without it, a lack of room is a SIGBUS at the first write to a page and no error here.
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
+        return np.frombuffer(mmap.mmap(file.fileno(), max(1, size)), dtype=np.uint8, count=size)

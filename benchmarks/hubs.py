@@ -2,6 +2,9 @@
 four more.
 
     python benchmarks/hubs.py [--papers 100000]
+    python benchmarks/hubs.py [--papers 100000] --write FOLDER
+
+The second writes the graph as a citation folder, for `citeflow run` and `benchmarks/memory.py`.
 
 Each measurement is a process of its own, as the peak of resident memory is that of a process.
 Prints one JSON object a line: MiB above what the graph takes, seconds of CPU, and a digest.
@@ -14,14 +17,21 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
+from citeflow import files
 from citeflow.graph.csr import Csr, build_csr, to_undirected, transpose
 from citeflow.models.structural import StructuralFeatures
 
 SHARED_CITATIONS = 8
 """Citations of each paper besides the hubs."""
+
+FIRST_YEAR = 1990
+YEARS = 30
+FEATURES = 32
+"""Of the citation folder."""
 
 PAIRS = {"validation": (130, 1001), "calibration": (200, 2)}
 """Sources, and candidates of each."""
@@ -38,6 +48,21 @@ def citations_with_hubs(num_papers: int, rng: np.random.Generator) -> Csr:
         edges.append(np.stack([citing, np.full_like(citing, hub)]))
     source_E, target_E = np.concatenate(edges, axis=1)
     return build_csr(source_E, target_E, num_papers)
+
+
+def write_folder(folder: Path, num_papers: int) -> None:
+    """Write the graph as a citation folder, with features that say nothing."""
+    rng = np.random.default_rng(0)
+    references = citations_with_hubs(num_papers, rng)
+    source_E = np.repeat(np.arange(num_papers), references.degree_N)
+    year_N = FIRST_YEAR + np.arange(num_papers) * YEARS // num_papers
+    x_NF = rng.standard_normal((num_papers, FEATURES), dtype=np.float32)
+    with files.new_directory(folder) as work:
+        files.save_table(work / "papers.parquet", {"id": np.arange(num_papers), "year": year_N})
+        files.save_table(
+            work / "citations.parquet", {"citing": source_E, "cited": references.col_E}
+        )
+        files.save_array(work / "features.npy", x_NF)
 
 
 def measure(num_papers: int, what: str) -> dict[str, float | str]:
@@ -80,7 +105,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--papers", type=int, default=100_000, help="size of the graph")
     parser.add_argument("--what", choices=["step", *PAIRS], help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, help="folder for the graph, instead of measurements")
     options = parser.parse_args()
+    if options.write:
+        write_folder(options.write, options.papers)
+        return
     if options.what:
         print(json.dumps(measure(options.papers, options.what)))
         return

@@ -2,19 +2,26 @@
 
     python benchmarks/memory.py DATA_ROOT 2 run --dataset hepth --set train.epochs=2
 
-All behind the number of workers goes to `citeflow`. The memory of its processes is read from
-/proc/PID/smaps, over and over, for a third of a core: private and shared pages, and of the mapped
-files those that stay in use, which are code and citations; pages that several processes map count
-once. Prints one JSON object with MiB: the estimate, the peak while workers ran without the command
-itself (with `run` that is the step that trains), the same with it, and the peak of the whole
-command.
+All behind the number of workers goes to `citeflow`. The memory of its processes is read over and
+over, for a third of a core: private and shared memory from /proc/PID/smaps_rollup, where pages that
+forked processes share count once, and from /proc/PID/smaps the mapped files that stay in use, which
+are code and citations; pages that several processes map count once there, too.
+
+Prints one JSON object with MiB: the estimate, the peak while workers ran without the command itself
+(with `run` that is the step that trains: a pod with the command, torchrun, standbys and workers),
+the same with it, what each kind of process had at that peak, and the peaks of the whole command and
+of each of its steps.
 """
 
 import argparse
+import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -24,9 +31,18 @@ from citeflow.tasks.citation import CitationTask
 MIB = 2**20
 BUSY_SHARE = 0.3
 SHORTEST_S = 0.05
+FILES_S = 1.0
+"""Time between two looks at the mapped files: they take long to read, and change little."""
+
 KEPT_FILES = (".so", "/python3", "_ptr.npy", "_index.npy")
 """Parts of the names of mapped files whose pages stay in use."""
-WORKER = "citeflow.training.worker"
+
+WORKER = re.compile(r"rank \d+")
+"""The name of a worker. Its arguments are those of the process that has imported what it needs, and
+all processes that were forked from that one have them."""
+
+STEP = "--function_to_execute"
+"""Argument of a step, before its name."""
 
 
 def main() -> None:
@@ -41,7 +57,9 @@ def main() -> None:
     command += ["--data-root", str(options.data_root), "--workers", str(options.workers)]
     began = time.time()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peaks = _sample(process)
+    sampler = Sampler(psutil.Process(process.pid))
+    while process.poll() is None:
+        sampler.sample()
     if process.returncode:
         raise SystemExit(process.returncode)
     (job_file,) = (
@@ -49,59 +67,116 @@ def main() -> None:
     )
     job = json.loads(job_file.read_text())
     estimate = CitationTask().memory_needed(Path(job["data"]), job["config"], options.workers)
-    mib = {"estimate": estimate, **peaks}
-    print(json.dumps({key: round(value / MIB) for key, value in mib.items()}))
+    print(
+        json.dumps(
+            {
+                "estimate": round(estimate / MIB),
+                **_in_mib(sampler.peaks),
+                "at_peak": _in_mib(sampler.at_peak),
+                "steps": _in_mib(sampler.steps),
+            }
+        )
+    )
 
 
-def _sample(process: subprocess.Popen[bytes]) -> dict[str, int]:
-    """Take samples until a process ends; the peaks in bytes."""
-    peaks = {"training_step": 0, "training": 0, "command": 0}
-    root = psutil.Process(process.pid)
-    while process.poll() is None:
+def _in_mib(sizes: Counter[str]) -> dict[str, int]:
+    return {name: round(size / MIB) for name, size in sizes.items()}
+
+
+@dataclass(slots=True)
+class Sampler:
+    """The memory of a process and of all below it, in bytes."""
+
+    root: psutil.Process
+    peaks: Counter[str] = field(default_factory=Counter)
+    at_peak: Counter[str] = field(default_factory=Counter)
+    """By kind of process, when the step that trains had most."""
+
+    steps: Counter[str] = field(default_factory=Counter)
+    """The peak of each step."""
+
+    _files: dict[int, dict[tuple[str, str], int]] = field(default_factory=dict)
+    """Mapped files of each process."""
+
+    _looked_at: float = 0.0
+
+    def sample(self) -> None:
+        """Take a sample, and pause."""
         began = time.monotonic()
-        try:
-            below = root.children(recursive=True)
-            trains = any(WORKER in _command(each) for each in below)
-            all_bytes = _used([root, *below])
-            peaks["command"] = max(peaks["command"], all_bytes)
-            if trains:
-                peaks["training"] = max(peaks["training"], all_bytes)
-                peaks["training_step"] = max(peaks["training_step"], _used(below))
-        except psutil.NoSuchProcess:
-            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._sample([self.root, *self.root.children(recursive=True)])
         time.sleep(max(SHORTEST_S, (time.monotonic() - began) / BUSY_SHARE))
-    return peaks
+
+    def _sample(self, processes: list[psutil.Process]) -> None:
+        names = {process.pid: _name(process) for process in processes}
+        own = {process.pid: _private_and_shared(process.pid) for process in processes}
+        if time.monotonic() - self._looked_at > FILES_S or own.keys() - self._files.keys():
+            self._files = {process.pid: _kept_files(process) for process in processes}
+            self._looked_at = time.monotonic()
+        below = {pid: size for pid, size in own.items() if pid != self.root.pid}
+        everything = self._total(own)
+        self._raise_to("command", everything)
+        for step in {step for process in processes if (step := _step(process))}:
+            self.steps[step] = max(self.steps[step], self._total(below))
+        if not any(WORKER.fullmatch(name) for name in names.values()):
+            return
+        self._raise_to("training", everything)
+        training = self._total(below)
+        if training > self.peaks["training_step"]:
+            self.at_peak = Counter({"files": training - sum(below.values())})
+            for pid, size in below.items():
+                self.at_peak[re.sub(r" \d+", "", names[pid])] += size
+        self._raise_to("training_step", training)
+
+    def _raise_to(self, name: str, size: int) -> None:
+        self.peaks[name] = max(self.peaks[name], size)
+
+    def _total(self, own: dict[int, int]) -> int:
+        """Add up what the kernel cannot take back from some processes."""
+        shared: Counter[tuple[str, str]] = Counter()
+        for pid in own:
+            shared |= Counter(self._files.get(pid, {}))
+        return sum(own.values()) + shared.total()
 
 
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return process.name()
+    return ""
 
 
-def _used(processes: list[psutil.Process]) -> int:
-    """Add up what the kernel cannot take back from some processes, in bytes."""
+def _step(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        arguments = process.cmdline()
+        if STEP in arguments[:-1]:
+            return arguments[arguments.index(STEP) + 1]
+    return ""
+
+
+def _private_and_shared(pid: int) -> int:
+    """Return the share of a process in anonymous and shared pages."""
     total = 0
-    shared: dict[tuple[str, str], int] = {}
-    for process in processes:
-        try:
-            maps = process.memory_maps(grouped=False)
-        except psutil.Error:  # it has ended
-            continue
-        for entry in maps:
-            is_file = entry.path.startswith("/") and not entry.path.startswith("/dev/zero")
-            if not is_file:
-                total += entry.pss
-                continue
-            total += entry.anonymous
-            in_memory = entry.path.startswith("/dev/shm/")
-            if in_memory or any(part in entry.path for part in KEPT_FILES):
-                # By the size of the mapping: each process has it elsewhere.
-                first, end = (int(address, 16) for address in entry.addr.split("-"))
-                key = (entry.path, f"{end - first}{entry.perms}")
-                shared[key] = max(shared.get(key, 0), entry.rss - entry.anonymous)
-    return total + sum(shared.values())
+    with contextlib.suppress(OSError):  # it has ended
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def _kept_files(process: psutil.Process) -> dict[tuple[str, str], int]:
+    """Return the pages of mapped files that stay in use."""
+    try:
+        maps = process.memory_maps(grouped=False)
+    except (psutil.Error, OSError):  # it has ended
+        return {}
+    sizes: dict[tuple[str, str], int] = {}
+    for entry in maps:
+        if any(part in entry.path for part in KEPT_FILES):
+            # By the size of the mapping: each process has it elsewhere.
+            first, end = (int(address, 16) for address in entry.addr.split("-"))
+            key = (entry.path, f"{end - first}{entry.perms}")
+            sizes[key] = max(sizes.get(key, 0), entry.rss - entry.anonymous)
+    return sizes
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """An estimate of the memory that a training of citations needs, fitted to peaks that were measured.
 
 It counts what the kernel cannot take back: private memory of all processes (the command, torchrun,
-the workers), shared memory, and the mapped pages in constant use, which are torch's code and the
-citations. Features and negatives of the evaluation are left out, as they are read once, in pieces.
+standbys, workers), where pages that forked processes share count once; shared memory; and the
+mapped pages in constant use, which are torch's code and the citations. Features and negatives of
+the evaluation are left out, as they are read once, in pieces.
 
 Legend: N papers, E citations, F features, H hidden channels, S sources.
 """
@@ -18,6 +19,7 @@ from citeflow.evaluation import calibration, inference, scoring
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models import path_sums, tensors
+from citeflow.models.feature_cosine import MAX_KEPT_FEATURES
 from citeflow.models.losses import LOSSES
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
@@ -26,27 +28,55 @@ from citeflow.utils.large_arrays import fits_in_memory
 
 MIB = 2**20
 
-COMMAND = 180 * MIB
-"""The command and torchrun together."""
+COMMAND = 45 * MIB
+"""The command, or a pipeline step with its parent: 37 and 44 were measured."""
 
-LIBRARIES = 140 * MIB
-"""Code of Python and torch, which all processes share."""
+LIBRARIES = 125 * MIB
+"""Code of Python and torch, which all processes share; 124 were measured."""
 
-WORKER = 285 * MIB
-"""A worker that has imported everything and read nothing."""
+IMPORTED = 265 * MIB
+"""What the process named `citeflow` has imported, which all that are forked from it share: follows
+from how the shares of each fall where there are more of them, with one, two and four workers."""
+
+TORCHRUN = 50 * MIB
+"""What this process and torchrun have besides: 32 and 11 to 16 were measured."""
+
+STANDBY = 14 * MIB
+"""What a standby has besides: 9 to 16 were measured, pages that counters of references are in."""
+
+WORKER = 78 * MIB
+"""What a worker has besides before it reads anything: such pages, Adam, gloo, autograd, threads."""
+
+OVERLAP = 0.7
+"""Share of their peaks within a phase that the other workers have when one is at its own: two had
+nine tenths, four on two cores half of all of them."""
+
+HEAP_ARRAY = 32 * MIB
+"""Arrays below this stay in the heap of glibc when they are freed, among others that do not."""
 
 OUTSIDE_NEIGHBORS = 0.25
-"""Neighbors outside of a chunk of papers, per citation of the chunk; 0.2 to 0.3 was measured."""
+"""Neighbors outside of a chunk of papers, per citation of the chunk, where they were not counted:
+0.007 of the twin's, 0.1 to 0.6 with hubs were measured."""
 
-BATCH_WALK = 36
-"""Bytes per paper on the walks from the sources of a step."""
+KEPT = 40
+"""Bytes per paper of degrees and weights that a worker keeps for walks; ten arrays."""
 
-SCORED_WALK = 80
-"""Bytes per paper on the walks to candidates that are scored, four sums of float64 among them; 66
-to 89 were measured."""
+BATCH_WALK = 50
+"""Bytes per paper on the walks from the sources of a step; 64 were measured of a batch alone, whose
+peak is not always that of the step beside it."""
+
+SCORED_WALK = 52
+"""Bytes per paper on the walks to candidates that are scored, four sums of float64 among them; 36
+to 64 were measured."""
+
+SCORED_PAIR = 540
+"""Bytes of a pair that is scored: sums of paths, features, counts; 500 to 700 were measured."""
 
 SAMPLE = 4096
 """Papers whose walks are counted."""
+
+CHUNKS = 8
+"""Chunks of papers whose neighbors are counted."""
 
 FLOAT = 4
 
@@ -71,6 +101,10 @@ class GraphShape:
     num_similar: int = 0
     """Entries of the similarity graph."""
 
+    num_embedded: int = 0
+    """Papers of the chunk that is embedded at once with the most neighbors, these included; 0 where
+    they were not counted."""
+
 
 def measure(graph: PreparedGraph) -> GraphShape:
     """Return the shape of a graph; its walks are those of a sample of papers."""
@@ -85,7 +119,22 @@ def measure(graph: PreparedGraph) -> GraphShape:
         walk_of_source=mean + 3 * deviation / math.sqrt(citation_objective.STRUCTURAL_SOURCES),
         walk_of_held_out=_walk_sizes(graph, held_out)[0],
         num_similar=0 if graph.similar is None else len(graph.similar.col_E),
+        num_embedded=_most_embedded(graph),
     )
+
+
+def _most_embedded(graph: PreparedGraph) -> int:
+    """Return the most papers of a chunk with their neighbors, of chunks from all of a graph."""
+    rowptr_N1, col_E = graph.neighbors.rowptr_N1, graph.neighbors.col_E
+    last = max(0, graph.num_papers - inference.CHUNK)
+    most = 0
+    for first in np.linspace(0, last, min(CHUNKS, 1 + last)).astype(np.int64).tolist():
+        end = min(first + inference.CHUNK, graph.num_papers)
+        is_embedded_N = np.zeros(graph.num_papers, dtype=bool)
+        is_embedded_N[first:end] = True
+        is_embedded_N[col_E[rowptr_N1[first] : rowptr_N1[end]]] = True
+        most = max(most, int(is_embedded_N.sum()))
+    return most
 
 
 def _walk_sizes(graph: PreparedGraph, sources: np.ndarray) -> tuple[float, float]:
@@ -149,24 +198,35 @@ def estimate(graph: GraphShape, *, config: Config, workers: int, allowed: int | 
     layer = num_papers * model.hidden_channels * FLOAT
     if allowed is not None and not fits_in_memory(layer, allowed):
         layer = 0
-    embedding = _embedding(shape)
+    embedding = _embedding(shape, workers)
     # The phases of a training; the highest of them counts.
-    measuring = workers * _measuring(shape)
-    stepping = workers * _step(shape, workers)
-    validating = workers * max(embedding, _scoring(shape))
-    validating += min(2, max(1, model.num_layers)) * layer
-    calibrating = workers * embedding + max(0, _calibration(shape) - embedding) + layer
-    peak = round(max(measuring, stepping, validating, calibrating))
+    together = 1 + OVERLAP * (workers - 1)
+    measuring = together * _measuring(shape)
+    stepping = together * _step(shape, workers)
+    embedding_all = together * embedding + min(2, max(1, model.num_layers)) * layer
+    validating = max(embedding_all, together * _scoring(shape) + layer)
+    calibrating = _calibration(shape) + layer
+    peak = round(max(measuring, stepping, validating, calibrating) + workers * _kept(shape))
     arrays = 16 * num_citations + 28 * num_papers
     if shape.predictor.uses_structural_features:
         arrays += FLOAT * graph.num_similar
-    return COMMAND + LIBRARIES + arrays + workers * WORKER + peak
+    processes = COMMAND + LIBRARIES + IMPORTED + TORCHRUN + workers * (STANDBY + WORKER)
+    return processes + arrays + peak
 
 
 def _measuring(shape: _Shape) -> float:
     """Mean and deviation of the features: a sample of them as float64, twice."""
     stride = max(1, shape.num_papers // tensors.STATISTICS_SAMPLE)
     return shape.num_papers // stride * shape.num_features * 16
+
+
+def _kept(shape: _Shape) -> float:
+    """What walks and cosines take of all papers, and a worker keeps from its first step on."""
+    if not shape.predictor.uses_structural_features:
+        return 0
+    features = shape.num_papers * shape.num_features
+    is_scaled = shape.config.model.features == "given" and features <= MAX_KEPT_FEATURES
+    return KEPT * shape.num_papers + is_scaled * features * FLOAT
 
 
 def _step(shape: _Shape, workers: int) -> float:
@@ -192,20 +252,21 @@ def _step(shape: _Shape, workers: int) -> float:
         num_sources = citation_objective.STRUCTURAL_SOURCES
         structural = 400.0 * num_sources * train.num_negatives
         structural += BATCH_WALK * shape.papers_at_once(num_sources, shape.walk_of_source)
-    activations = (6 * model.num_layers * papers + 6 * citations) * model.hidden_channels
+    activations = (6 * model.num_layers * papers + 2 * citations) * model.hidden_channels
     dense = FLOAT * (4 * papers * shape.num_features + activations)
     return dense + scores + structural + 100 * FOLDS * citations
 
 
-def _embedding(shape: _Shape) -> float:
+def _embedding(shape: _Shape, workers: int) -> float:
     """A chunk of papers and all of their neighbors, in the first layer or in one above."""
     model = shape.config.model
-    papers = min(shape.num_papers, inference.CHUNK)
-    neighbors = papers * (1 + OUTSIDE_NEIGHBORS * 2 * shape.degree)
-    inputs = min(shape.num_papers, neighbors)
-    first = 3 * inputs * shape.num_features + 4 * papers * model.hidden_channels
-    above = (inputs + 5 * papers) * model.hidden_channels if model.num_layers > 1 else 0
-    return FLOAT * max(first, above)
+    papers = min(-(-shape.num_papers // workers), inference.CHUNK)
+    citations = papers * 2 * shape.degree
+    inputs = min(shape.num_papers, shape.num_embedded or papers + OUTSIDE_NEIGHBORS * citations)
+    array = papers * model.hidden_channels * FLOAT
+    width = model.hidden_channels if model.num_layers > 1 else 0
+    widest = FLOAT * inputs * max(3 * shape.num_features, width)
+    return widest + 4 * array + 4 * min(array, HEAP_ARRAY) + 20 * citations
 
 
 def _scoring(shape: _Shape) -> float:
@@ -215,7 +276,8 @@ def _scoring(shape: _Shape) -> float:
     data = shape.config.data
     pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
     walks = shape.papers_at_once(pairs / data.eval_negatives, shape.walk_of_held_out)
-    return pairs * (100 + 100 * shape.degree) + SCORED_WALK * walks
+    dates = 16 * min(pairs * shape.degree, shape.num_citations)
+    return SCORED_PAIR * pairs + dates + SCORED_WALK * walks
 
 
 def _calibration(shape: _Shape) -> float:

@@ -36,8 +36,11 @@ class Csr:
 
     def edges(self) -> np.ndarray:
         """All pairs, int32 of shape [2, E], ordered by source, then target."""
-        source_E = np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
-        return np.stack([source_E, self.col_E])
+        return np.stack([self.sources(), self.col_E])
+
+    def sources(self) -> np.ndarray:
+        """Return the row of each entry of `col_E`, int32."""
+        return np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
 
     def to_scipy(self, dtype: DTypeLike = np.float32) -> scipy.sparse.csr_matrix:
         """Return the N x N matrix of ones as scipy.sparse.csr_matrix; it shares `col_E`."""
@@ -88,6 +91,15 @@ def to_undirected(references: Csr) -> Csr:
         references = build_csr(source_E[is_other_E], target_E[is_other_E], references.num_rows)
         forward = references.to_scipy(np.int8)
     return _from_scipy(forward + transpose(references).to_scipy(np.int8))
+
+
+def count_marked(csr: Csr, is_marked_E: np.ndarray) -> np.ndarray:
+    """Count the entries of each row that are marked, int64 [N]."""
+    count_N = np.zeros(csr.num_rows, dtype=np.int64)
+    filled = np.flatnonzero(csr.degree_N)
+    if len(filled):  # reduceat takes no empty list
+        count_N[filled] = np.add.reduceat(is_marked_E, csr.rowptr_N1[filled], dtype=np.int64)
+    return count_N
 
 
 def rows_of(csr: Csr, paper_S: np.ndarray) -> Csr:

@@ -19,7 +19,7 @@ import numpy as np
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import DataError
-from citeflow.graph.csr import Csr, build_csr, to_undirected
+from citeflow.graph.csr import Csr, build_csr, count_marked, to_undirected
 
 
 class Candidates(NamedTuple):
@@ -101,15 +101,16 @@ def hold_out_by_date(
         DataError: no paper can be a source.
     """
     references = build_csr(edge_2E[0], edge_2E[1], len(day_N))
-    edge_2E = references.edges()
+    source_E = references.sources()
+    target_E = references.col_E
     if is_dated_N is not None:
         # Newer than every source: no candidates, and never an older paper that is cited.
         day_N = np.where(is_dated_N, day_N, np.iinfo(np.int32).max)
     time = _timeline(day_N)
-    is_eligible_E = _eligible(edge_2E, day_N)
-    is_older_E = day_N[edge_2E[1]] < day_N[edge_2E[0]]
-    num_free_N = time.num_older_N - np.bincount(edge_2E[0][is_older_E], minlength=len(day_N))
-    is_source_N = np.bincount(edge_2E[0][is_eligible_E], minlength=len(day_N)) >= 2
+    is_older_E = day_N[target_E] < day_N[source_E]
+    num_free_N = time.num_older_N - count_marked(references, is_older_E)
+    is_eligible_E = is_older_E & ~_cites_back(source_E, target_E, day_N)
+    is_source_N = count_marked(references, is_eligible_E) >= 2
     is_source_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
     if is_dated_N is not None:
         is_source_N &= is_dated_N
@@ -117,7 +118,7 @@ def hold_out_by_date(
     possible_P = newest_first[is_source_N[newest_first]]
     num_sources = max(1, int(share * len(day_N)))
     if not len(possible_P):
-        raise _no_candidates(_why_no_source(edge_2E, day_N))
+        raise _no_candidates(_why_no_source(references))
     fewest = _fewest(num_free_N[possible_P[:num_sources]], num_negatives)
     source_P = possible_P[num_free_N[possible_P] >= fewest][:num_sources]
     # One stream for each draw: the candidates of one part do not depend on how many the other
@@ -134,12 +135,10 @@ def hold_out_by_date(
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
     ]
     num_short = int((num_free_N[possible_P[:num_sources]] < fewest).sum())
-    return Split(
-        np.delete(edge_2E, pick_2P.ravel(), axis=1),
-        parts[0],
-        parts[1],
-        _candidates(num_free_N[source_P], num_short),
-    )
+    is_left_E = np.ones(len(source_E), dtype=bool)
+    is_left_E[pick_2P] = False
+    train_2E = np.stack([source_E[is_left_E], target_E[is_left_E]])
+    return Split(train_2E, parts[0], parts[1], _candidates(num_free_N[source_P], num_short))
 
 
 def hold_out_at_random(
@@ -242,9 +241,9 @@ def _candidates(num_free_P: np.ndarray, num_short: int) -> Candidates:
     )
 
 
-def _why_no_source(edge_2E: np.ndarray, day_N: np.ndarray) -> str:
+def _why_no_source(references: Csr) -> str:
     """Say what a dated graph without a source most likely suffers from."""
-    if share_both_ways(edge_2E, len(day_N)) == 1:
+    if share_both_ways(references.edges(), references.num_rows) == 1:
         return BOTH_WAYS
     return "needs a paper with 3 references, 2 of them older; without dates the split is random"
 
@@ -260,15 +259,16 @@ def _timeline(day_N: np.ndarray) -> _Timeline:
     return _Timeline(order_N, position_N, np.searchsorted(day_N[order_N], day_N, side="left"))
 
 
-def _eligible(edge_2E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
-    """Mark citations (source, target ascending) of an older paper that does not cite back."""
-    is_eligible_E: np.ndarray = day_N[edge_2E[1]] < day_N[edge_2E[0]]
-    is_later_E = day_N[edge_2E[1]] > day_N[edge_2E[0]]
+def _cites_back(source_E: np.ndarray, target_E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
+    """Mark citations (source, target ascending) of an older paper that cites the newer one, too."""
+    cites_back_E = np.zeros(len(source_E), dtype=bool)
+    is_later_E = day_N[target_E] > day_N[source_E]
     if is_later_E.any():
-        later_2L = edge_2E[::-1, is_later_E]
-        position_L, is_found_L = _find(_keys(edge_2E, len(day_N)), _keys(later_2L, len(day_N)))
-        is_eligible_E[position_L[is_found_L]] = False
-    return is_eligible_E
+        reversed_2L = np.stack([target_E[is_later_E], source_E[is_later_E]])
+        keys_E = _keys(np.stack([source_E, target_E]), len(day_N))
+        position_L, is_found_L = _find(keys_E, _keys(reversed_2L, len(day_N)))
+        cites_back_E[position_L[is_found_L]] = True
+    return cites_back_E
 
 
 def _has_reverse(edge_2E: np.ndarray, num_papers: int) -> np.ndarray:

@@ -106,10 +106,13 @@ def _evaluate(
     model: Recipe, graph: PreparedGraph, x_NF: Tensor, adjacency: Tensor
 ) -> dict[str, float]:
     h_NH = model.embed(x_NF, adjacency)
-    return {f"{part}_mrr": _mrr(model, h_NH, getattr(graph, part)) for part in ("valid", "test")}
+    return {
+        f"{part}_mrr": rank_mrr(model, h_NH, getattr(graph, part)) for part in ("valid", "test")
+    }
 
 
-def _mrr(model: Recipe, h_NH: Tensor, held_out: HeldOut) -> float:
+def rank_mrr(model: nn.Module, h_NH: Tensor, held_out: HeldOut) -> float:
+    """MRR of held-out citations, from the embeddings of all papers and a scorer of pairs."""
     ranks = []
     for source_P, candidate_PK in iter_chunks(held_out):
         source_P1H = h_NH[torch.from_numpy(source_P).long()][:, None]

@@ -122,6 +122,9 @@ class TrainSummary(_Open):
     parameters: int
     cpu_cores: float | None = None
     """Mean cores in use by all ranks."""
+    others_share: float | None = None
+    """Share of the machines' cores that others used meanwhile; None where it is not known, as in a
+    container that may not use all of them."""
     peak_memory_bytes: float | None = None
     """Highest memory of all ranks; pages that those of one machine share count once."""
     goodput: float | None = None

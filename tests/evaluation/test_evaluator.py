@@ -58,7 +58,7 @@ def test_report_json_keeps_its_keys(trained):
         assert all(list(scores) == ranks for scores in protocol["baselines"].values())
     assert set(content["train"]) == {
         "workers", "epochs", "steps", "positives", "seconds", "positives_per_s", "parameters",
-        "cpu_cores", "peak_memory_bytes", "goodput", "wall_seconds", "losses",
+        "cpu_cores", "others_share", "peak_memory_bytes", "goodput", "wall_seconds", "losses",
     }  # fmt: skip
     assert list(content["stages"]) == ["download", "preprocess", "train", "evaluate"]
     assert all(cost["seconds"] > 0 for cost in content["stages"].values())

@@ -37,7 +37,16 @@ def protocol(mrr):
 
 
 def report(
-    *, workers=1, epochs=2.0, seconds=10.0, mrr=0.5, valid_mrr=None, seed=0, chosen="ogb", **others
+    *,
+    workers=1,
+    epochs=2.0,
+    seconds=10.0,
+    mrr=0.5,
+    valid_mrr=None,
+    seed=0,
+    chosen="ogb",
+    others_share=None,
+    **others,
 ):
     """The report of one training, compared by the protocol `chosen`; `others` have a MRR each."""
     train = TrainSummary(
@@ -49,6 +58,7 @@ def report(
         positives_per_s=1000.0 / seconds,
         parameters=10,
         cpu_cores=1.5,
+        others_share=others_share,
         peak_memory_bytes=2**30,
     )
     return Report(

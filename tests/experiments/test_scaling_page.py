@@ -29,6 +29,32 @@ def test_markdown_remarks_more_workers_than_cores(rows):
     assert "workers than cores" not in render_markdown("hepth", pods, CITATIONS, cores=None)
 
 
+def test_page_marks_trainings_during_which_others_took_cores():
+    shares = {1: 0.624, 2: 0.1}
+    trials = [outcome(workers=w, seconds=30.0 / w, others_share=shares[w]) for w in shares]
+    rows = build_rows(trials, cores=2)
+    text = render_markdown("hepth", rows, CITATIONS, cores=2)
+    page = render_html("hepth", rows, CITATIONS, cores=2)
+    assert "| 1 | 2 | 30.0 s † | 1.00 | 100 % | 33 |" in text
+    assert "| 2 | 2 | 15.0 s | 2.00 | 100 % | 67 |" in text
+    for shown in (text, page):
+        assert "Do not rely on it: others took up to 62 % of the cores meanwhile." in shown
+        assert "† Others took more than 10 % of the cores meanwhile" in shown
+    table = list(csv.DictReader(io.StringIO(to_csv(rows, ("test_mrr", "accuracy")))))
+    assert [row["others_share"] for row in table] == ["0.624", "0.1"]
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.1])
+def test_page_marks_no_training_without_others(share):
+    rows = build_rows([outcome(workers=w, others_share=share) for w in (1, 2)], cores=2)
+    for shown in (
+        render_markdown("hepth", rows, CITATIONS, cores=2),
+        render_html("hepth", rows, CITATIONS, cores=2),
+    ):
+        assert "†" not in shown
+        assert "rely on" not in shown
+
+
 def test_page_and_csv_have_the_mrr_in_every_protocol():
     trials = [outcome(workers=w, ogb=0.6, all=0.25 / w, cold=0.05) for w in (1, 2)]
     rows = build_rows(trials, cores=2)

@@ -2,10 +2,14 @@
 
 import dataclasses
 import errno
+import math
 import os
+import subprocess
+import sys
 import threading
 import time
 
+import psutil
 import pytest
 from toy_task import OpenToyTask
 from usage_samples import usage
@@ -16,7 +20,15 @@ from citeflow.reporting.tensorboard import ResourceLog
 from citeflow.training import resources
 from citeflow.training.checkpoint import Progress
 from citeflow.training.prometheus import metric_texts
-from citeflow.training.resources import MAX_SAMPLES, ResourceMonitor, Sampler, thin
+from citeflow.training.resources import (
+    MAX_SAMPLES,
+    RankUsage,
+    ResourceMonitor,
+    Sampler,
+    others_share,
+    thin,
+)
+from citeflow.utils.system import cores_of_machine
 
 NAMES = OpenToyTask.names
 
@@ -125,6 +137,42 @@ def test_thin_keeps_ends_counters_and_peaks(count):
     assert dataclasses.replace(few[2], rss_bytes=1.0) == samples[4]
 
 
+def rank_usage(cpu_cores, machine_cores, num_machine_cores=4.0):
+    return RankUsage(
+        samples=[],
+        cpu_cores=cpu_cores,
+        machine_cores=machine_cores,
+        num_machine_cores=num_machine_cores,
+        cpu_s=0.0,
+        peak_rss_bytes=0.0,
+    )
+
+
+def test_others_share_is_the_mean_of_what_is_left_on_each_machine():
+    of_two = [rank_usage(1.0, 3.0), rank_usage(1.0, 3.0)]
+    of_none = [rank_usage(1.5, 2.9), rank_usage(1.5, 2.9)]
+    assert others_share(of_two, 2) == pytest.approx(0.25)
+    assert others_share([*of_two, *of_none], 2) == pytest.approx(0.125)
+    assert others_share([*of_two, *of_none], 1) == pytest.approx((0.5 + 0.5 + 0.35 + 0.35) / 4)
+    assert math.isnan(others_share([rank_usage(1.0, math.nan)], 1))
+    assert math.isnan(others_share([*of_two, rank_usage(1.0, 2.0, math.nan)], 2))
+
+
+@pytest.mark.skipif(math.isnan(cores_of_machine()), reason="a container with less than all cores")
+def test_monitor_tells_a_busy_process_from_its_own_work(group, run):
+    spin = "print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            with ResourceMonitor(group, run, NAMES, step=0) as monitor:
+                with monitor.fitting(Progress()):
+                    time.sleep(1)
+                busy = monitor.gather().train["others_share"]
+        finally:
+            other.kill()
+    assert busy > 0.2 / psutil.cpu_count()
+
+
 def monitored(group, run, step=0, **how):
     """Summary of a block in which nothing is trained."""
     with ResourceMonitor(group, run, NAMES, step=step, **how) as monitor:
@@ -187,7 +235,7 @@ def test_monitor_survives_a_folder_or_disk_without_room(group, run, monkeypatch,
 
 def test_monitor_survives_figures_that_are_gone(group, run, capsys):
     summary = monitored(group, run, read=Scripted(fails_at=1))
-    assert set(summary.train) <= {"cpu_cores", "peak_memory_bytes"}
+    assert set(summary.train) <= {"cpu_cores", "others_share", "peak_memory_bytes"}
     assert summary.series.ranks[0].memory_bytes == [None]
     assert capsys.readouterr().err.count("samples resources no more") == 1
 

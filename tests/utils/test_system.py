@@ -1,5 +1,6 @@
 """The machine of a worker, against folders that look like a control group."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from citeflow.utils.system import (
     MALLOC_TUNABLES,
     TORCHRUN_VARIABLES,
     bind_to_cores,
+    cores_of_machine,
     ignored_variables,
     memory_limit,
     num_cores,
@@ -58,6 +60,15 @@ def test_num_cores_reads_control_groups(tmp_path, content, cores):
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert num_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("content", "is_whole"), [(None, True), ("max", True), ("50000", False)])
+def test_cores_of_machine_are_unknown_to_a_container_with_less(tmp_path, content, is_whole):
+    if content:
+        (tmp_path / "cpu.max").write_text(f"{content} 100000")
+    assert math.isnan(cores_of_machine(tmp_path)) != is_whole
+    if is_whole:
+        assert cores_of_machine(tmp_path) == os.cpu_count()
 
 
 @pytest.mark.fault("F14")

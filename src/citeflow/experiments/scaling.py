@@ -47,6 +47,10 @@ def scaling_report(
     outcomes = trials.read_outcomes(RunPaths(Path(data_root), run), report_sha256s)
     cores = system.num_cores() if launcher == LOCAL else None
     rows = speedup.build_rows(outcomes, cores=cores)
+    if disturbed := [row.others_share or 0.0 for row in rows if row.is_disturbed]:
+        share = f"{100 * max(disturbed):.0f}%"
+        hint = "repeat it with nothing else at work"
+        log("scaling", "others took cores", trainings=len(disturbed), most=share, hint=hint)
     report = outcomes[0].report
     compared = report.compared()
     labels = scaling_page.Labels.of(get_task(report.config.task), compared)

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from citeflow.experiments.speedup import PUBLISHED, Published, Row
+from citeflow.experiments.speedup import DISTURBING_SHARE, PUBLISHED, Published, Row
 from citeflow.report import Compared
 from citeflow.reporting import formatting, markdown, plots, tables
 from citeflow.reporting.html import Section, render_page
@@ -24,17 +24,23 @@ Columns = dict[str, Callable[[Row], str]]
 TIMES: Columns = {
     "Workers": lambda row: f"{row.workers}{MARK if row.more_workers_than_cores else ''}",
     "Epochs": lambda row: f"{row.epochs:g}",
-    "Time": lambda row: formatting.duration(row.seconds),
+    "Time": lambda row: f"{formatting.duration(row.seconds)}{DAGGER if row.is_disturbed else ''}",
     "Speed-up": lambda row: f"{row.speed_up:.2f}",
-    "Efficiency": lambda row: f"{100 * row.efficiency:.0f} %",
+    "Efficiency": lambda row: _percent(row.efficiency),
 }
 PUBLISHED_COLUMNS: Columns = {**TIMES, "Accuracy": lambda row: formatting.score(row.second)}
 MARK = " *"
+DAGGER = " †"
 REMARK = (
     "Time is that of the training, without the start of its workers. Speed-up and efficiency are "
     "against the fewest workers for as many epochs. Cores and memory are those of all workers "
     "together. Trainings have whole steps, so a few epochs of little data with many workers are "
     "more than asked for: compare the {samples} per second."
+)
+DISTURBED_REMARK = (
+    f"{DAGGER.strip()} Others took more than {100 * DISTURBING_SHARE:.0f} % of the cores "
+    "meanwhile, so neither this time nor a speed-up or an efficiency made of it can be relied on: "
+    "repeat the experiment on a machine with nothing else at work."
 )
 PUBLISHED_REMARK = (
     "{source}. Other data and other machines, so only the speed-up can be compared; "
@@ -76,6 +82,9 @@ class Labels:
             self.test: lambda row: formatting.score(row.test),
             "Cores used": lambda row: (
                 formatting.MISSING if row.cpu_cores is None else f"{row.cpu_cores:.2f}"
+            ),
+            "Used by others": lambda row: (
+                formatting.MISSING if row.others_share is None else _percent(row.others_share)
             ),
             "Peak memory": lambda row: formatting.memory(row.peak_memory_bytes),
         }
@@ -133,9 +142,12 @@ def headline(rows: Sequence[Row]) -> str:
     best = max(others, key=lambda row: row.speed_up)
     gain = f"{best.speed_up:.2f} × as fast as {first.workers}"  # noqa: RUF001
     length = "1 epoch" if best.epochs == 1 else f"{best.epochs:g} epochs"
-    return (
-        f"{best.workers} workers are {gain} at {length}: {100 * best.efficiency:.0f} % efficiency."
+    sentence = (
+        f"{best.workers} workers are {gain} at {length}: {_percent(best.efficiency)} efficiency."
     )
+    most = max((row.others_share or 0.0 for row in rows if row.is_disturbed), default=0.0)
+    warning = f" Do not rely on it: others took up to {_percent(most)} of the cores meanwhile."
+    return f"{sentence}{warning if most else ''}"
 
 
 def _remarks(rows: Sequence[Row], labels: Labels, cores: int | None) -> list[str]:
@@ -145,7 +157,13 @@ def _remarks(rows: Sequence[Row], labels: Labels, cores: int | None) -> list[str
         remarks.append(f"They share {shared_cores}: one worker uses all of them.")
     if any(row.more_workers_than_cores for row in rows):
         remarks.append(f"{MARK.strip()} More workers than cores.")
+    if any(row.is_disturbed for row in rows):
+        remarks.append(DISTURBED_REMARK)
     return remarks
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _by_protocol(rows: Sequence[Row]) -> list[Table]:

@@ -11,6 +11,9 @@ from citeflow.experiments.trials import Outcome
 from citeflow.report import ComparedReport
 from citeflow.reporting import formatting
 
+DISTURBING_SHARE = 0.1
+"""Share of the cores in use by others beyond which a time is no measure of a training."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
@@ -39,10 +42,18 @@ class Row:
     cpu_cores: float | None = None
     """Mean cores in use by all workers."""
 
+    others_share: float | None = None
+    """Share of the machines' cores that others used during the training."""
+
     peak_memory_bytes: float | None = None
     """Highest memory of all workers together."""
 
     more_workers_than_cores: bool = False
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others took so much that the time tells little of the training."""
+        return self.others_share is not None and self.others_share > DISTURBING_SHARE
 
 
 def build_rows(outcomes: Sequence[Outcome[ComparedReport]], *, cores: int | None) -> list[Row]:
@@ -64,6 +75,7 @@ def build_rows(outcomes: Sequence[Outcome[ComparedReport]], *, cores: int | None
             second=compared.second,
             mrr_by_protocol=compared.mrr_by_protocol,
             cpu_cores=train.cpu_cores,
+            others_share=train.others_share,
             peak_memory_bytes=train.peak_memory_bytes,
             more_workers_than_cores=cores is not None and train.workers > cores,
         )

@@ -227,6 +227,8 @@ def training(report: RunReport, samples: str = "citations") -> Table:
     ]
     if train.cpu_cores is not None:
         rows.append(("Cores in use, mean", formatting.amount(train.cpu_cores)))
+    if train.others_share is not None:
+        rows.append(("Cores that others used", f"{100 * train.others_share:.0f} %"))
     if train.peak_memory_bytes is not None:
         rows.append(("Peak memory of all workers", formatting.memory(train.peak_memory_bytes)))
     return Table(title="Training", header=("Fact", "Value"), rows=rows)

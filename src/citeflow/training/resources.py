@@ -12,7 +12,7 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,8 +27,8 @@ from citeflow.training.distributed import Group
 from citeflow.training.prometheus import USAGE_METRICS, Value, metric_texts, serve_metrics
 from citeflow.training.resource_series import summarize
 from citeflow.utils.logging import log
-from citeflow.utils.system import METRICS_PORT_VARIABLE
-from citeflow.utils.usage import StageMeter, Usage, UsageReader, rates
+from citeflow.utils.system import METRICS_PORT_VARIABLE, cores_of_machine
+from citeflow.utils.usage import StageMeter, Usage, UsageReader, machine_cpu_s, rates
 
 INTERVAL_S = 1.0
 """Seconds between two samples, at first."""
@@ -46,8 +46,9 @@ class ResourceSummary:
     """Resources that all ranks used together, since the last start of the workers."""
 
     train: dict[str, float]
-    """`cpu_cores`: mean cores in use while they trained. `peak_memory_bytes`: highest memory, pages
-    that ranks of one machine share counted once. Unknown figures are left out."""
+    """`cpu_cores`: mean cores in use while they trained. `others_share`: share of the machines'
+    cores that others used meanwhile. `peak_memory_bytes`: highest memory, pages that ranks of one
+    machine share counted once. Unknown figures are left out."""
 
     cost: StageCost
     """Cost of the training, of all ranks."""
@@ -63,9 +64,33 @@ class RankUsage:
     samples: list[Usage]
     cpu_cores: float
     """Mean cores in use while it trained."""
+    machine_cores: float
+    """Mean cores in use by all of its machine meanwhile."""
+    num_machine_cores: float
+    """Cores of its machine; NaN where it may not use all of them."""
     cpu_s: float
     """CPU time of its whole work."""
     peak_rss_bytes: float
+
+
+def others_share(ranks: Sequence[RankUsage], local_world_size: int) -> float:
+    """Return the mean share of the machines' cores that others used while the ranks trained.
+
+    Args:
+        ranks: usage of all ranks.
+        local_world_size: ranks of each machine.
+
+    Returns:
+        The share; NaN where it is unknown.
+    """
+    shares = []
+    for first in range(0, len(ranks), local_world_size):
+        own = sum(rank.cpu_cores for rank in ranks[first : first + local_world_size])
+        machine = ranks[first]
+        share = (machine.machine_cores - own) / machine.num_machine_cores
+        # Below zero by the ticks of the machine's clock; `min` and `max` would lose a NaN.
+        shares.append(share if math.isnan(share) else min(max(share, 0.0), 1.0))
+    return sum(shares) / len(shares)
 
 
 class Sampler:
@@ -204,6 +229,7 @@ class ResourceMonitor(contextlib.ExitStack):
         self._progress: Progress | None = None
         self._log: ResourceLog | None = None
         self._cpu_cores = 0.0
+        self._machine_cores = math.nan
         self._meter = StageMeter()
         self._sampler = Sampler(read or UsageReader().read, on_sample=self._show)
 
@@ -232,14 +258,19 @@ class ResourceMonitor(contextlib.ExitStack):
         self._progress = progress
         start = time.monotonic()
         cpu_s = time.process_time()
+        machine_s = machine_cpu_s()
         yield
-        self._cpu_cores = (time.process_time() - cpu_s) / max(time.monotonic() - start, 1e-9)
+        seconds = max(time.monotonic() - start, 1e-9)
+        self._cpu_cores = (time.process_time() - cpu_s) / seconds
+        self._machine_cores = (machine_cpu_s() - machine_s) / seconds
 
     def gather(self) -> ResourceSummary:
         """Summarize what all ranks used; every rank calls it."""
         mine = RankUsage(
             samples=self._sampler.samples_until_now(),
             cpu_cores=self._cpu_cores,
+            machine_cores=self._machine_cores,
+            num_machine_cores=cores_of_machine(),
             cpu_s=time.process_time(),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         )
@@ -256,6 +287,7 @@ class ResourceMonitor(contextlib.ExitStack):
         }
         train = {
             "cpu_cores": sum(rank.cpu_cores for rank in ranks),
+            "others_share": others_share(ranks, self._group.local_world_size),
             "peak_memory_bytes": peak_bytes,
         }
         return ResourceSummary(train=_finite(train), cost=StageCost(**_finite(cost)), series=series)

@@ -294,7 +294,8 @@ class Trainer:
         """Return what the model's files say of the training."""
         progress = self.progress
         self.goodput.switch("validation")
-        used = {name: resources.train.get(name) for name in ("cpu_cores", "peak_memory_bytes")}
+        names = ("cpu_cores", "others_share", "peak_memory_bytes")
+        used = {name: resources.train.get(name) for name in names}
         summary = TrainSummary(
             workers=self.group.world_size,
             epochs=progress.samples / self.trainable.samples_per_epoch,

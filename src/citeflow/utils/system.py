@@ -119,11 +119,14 @@ def bind_to_cores(local_rank: int, local_world_size: int) -> None:
 def num_cores(cgroup: Path = CGROUP) -> int:
     """Count the cores that this process may use, within the CPU quota of its container."""
     available = len(os.sched_getaffinity(0))
-    for read_quota in (_quota_v2, _quota_v1):
-        with contextlib.suppress(OSError, ValueError):
-            quota, period = read_quota(cgroup)
-            return max(1, min(available, math.ceil(quota / period))) if quota > 0 else available
-    return available
+    quota = _cpu_quota(cgroup)
+    return max(1, math.ceil(quota)) if quota < available else available
+
+
+def cores_of_machine(cgroup: Path = CGROUP) -> float:
+    """Count the cores of the machine; NaN where a container may not use all of them."""
+    cores = os.cpu_count() or math.nan
+    return cores if _cpu_quota(cgroup) >= cores else math.nan
 
 
 def memory_limit(cgroup: Path = CGROUP) -> int:
@@ -142,6 +145,15 @@ def oom_kills(cgroup: Path = CGROUP, vmstat: Path = VMSTAT) -> int:
             counters = dict(line.split() for line in path.read_text().splitlines())
             return int(counters.get("oom_kill", 0))
     return 0
+
+
+def _cpu_quota(cgroup: Path) -> float:
+    """Return the cores that the container may keep busy; infinite without a limit."""
+    for read_quota in (_quota_v2, _quota_v1):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = read_quota(cgroup)
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def _quota_v2(cgroup: Path) -> tuple[int, int]:

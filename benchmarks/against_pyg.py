@@ -7,7 +7,7 @@ Each round trains with all of them in turn: citeflow with two workers and a dot 
 default model, `pyg_recipe.py`, and `graphbolt_recipe.py` where its interpreter is named. The first
 round tries each number of loader processes; the others keep the fastest. Prints one JSON object:
 what the machine can do, the trainings, the medians of the positives per second, their ratios, and
-what a million citations cost at a list price.
+what a million citations cost at a spot price.
 
 `--pyg-python` names an interpreter that has torch-sparse or pyg-lib beside what citeflow needs.
 """
@@ -33,10 +33,9 @@ LOADERS = (0, 1, 2)
 MODELS = {"citeflow dot": ["model.predictor=dot"], "citeflow default": []}
 PYG, GRAPHBOLT = "PyG LinkNeighborLoader", "DGL GraphBolt"
 
-VCPU_HOUR, GIB_HOUR = 0.029563, 0.003959
-"""List prices of C3D on GKE, on demand, in dollars (us-central1); a core is two vCPU, each with the
-4 GiB of `c3d-standard`. Look them up before you rely on them, on Google's page of prices,
-cloud.google.com/compute/vm-instance-pricing; spot nodes cost 0.4 of this (docs/performance.md)."""
+VCPU_HOUR, GIB_HOUR = 0.01182, 0.001584
+"""Prices of C3D spot nodes on GKE in dollars (Google's page cloud.google.com/spot-vms/pricing, 2026);
+a core is two vCPU, each with the 4 GiB of `c3d-standard`."""
 
 Runs = dict[str, list[dict[str, Any]]]
 

@@ -34,8 +34,8 @@ MODELS = {"citeflow dot": ["model.predictor=dot"], "citeflow default": []}
 PYG, GRAPHBOLT = "PyG LinkNeighborLoader", "DGL GraphBolt"
 
 VCPU_HOUR, GIB_HOUR = 0.01182, 0.001584
-"""Prices of C3D spot nodes on GKE in dollars (Google's page cloud.google.com/spot-vms/pricing, 2026);
-a core is two vCPU, each with the 4 GiB of `c3d-standard`."""
+"""Prices of C3D spot nodes on GKE in dollars (Google's page cloud.google.com/spot-vms/pricing,
+2026); a core is two vCPU, each with the 4 GiB of `c3d-standard`."""
 
 Runs = dict[str, list[dict[str, Any]]]
 

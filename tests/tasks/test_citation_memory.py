@@ -13,19 +13,26 @@ from citeflow.tasks.citation_memory import MIB, WORKER, GraphShape, estimate, me
 
 pytestmark = pytest.mark.fault("F14")
 
-HEPTH, SMALL, DEMO, LARGE, HUBS, FULL = (
+HEPTH, SMALL, DEMO, TEXT, MIDDLE, DENSE, LARGE, HUBS, FULL = (
     (29_557, 50, 348_531, 4046, 3559, 786_356, 29_557),
     (5_000, 128, 51_697, 1570, 1160, 117_350, 5_000),
     (20_000, 128, 206_762, 1679, 1183, 467_358, 20_000),
+    (30_000, 128, 310_232, 1572, 1150, 677_048, 30_000),
+    (97_598, 128, 1_013_072, 1864, 1292, 2_341_280, 37_535),
+    (30_000, 128, 1_238_596, 19_547, 13_264, 712_802, 30_000),
     (300_000, 128, 3_102_029, 2293, 1812, 7_921_602, 37_587),
     (100_000, 32, 1_098_794, 211_152, 163_941, 2_363_276, 100_000),
     (2_927_963, 128, 30_275_039, 3979, 2673, 90_490_790, 39_436),
 )
 """Papers, features, training citations, the two sizes of walks, entries of the similarity graph and
-papers that are embedded at once, as `measure` finds them. The first is hep-th, in HUBS (that of
-benchmarks/hubs.py) all papers cite one and half of them each of four more, the others are
-synthetic; FULL has the size of ogbl-citation2."""
+papers that are embedded at once, as `measure` finds them. The first is hep-th, TEXT has titles and
+abstracts in place of features, in HUBS (that of benchmarks/hubs.py) all papers cite one and half of
+them each of four more, the others are synthetic; FULL has the size of ogbl-citation2."""
 
+SEED = (
+    "model.num_layers=5 model.predictor=dot train.loss=bce model.hidden_channels=256 "
+    "train.nodes_per_batch=40000 model.features=ones model.aggr=add model.normalize=true"
+)
 PEAKS = [
     (SMALL, 1, "", 638),
     (DEMO, 1, "", 727),
@@ -34,8 +41,20 @@ PEAKS = [
     (DEMO, 2, "", 813),
     (HUBS, 1, "data.holdout=0.002", 1027),
     (HUBS, 2, "data.holdout=0.002", 1451),
+    (HEPTH, 1, "", 874),
     (HEPTH, 2, "", 824),
     (HEPTH, 4, "model.hidden_channels=32 train.nodes_per_batch=1000", 1000),
+    (TEXT, 1, "", 830),
+    (MIDDLE, 1, "model.hidden_channels=32 train.nodes_per_batch=2000 data.holdout=0.03", 777),
+    (MIDDLE, 1, "train.nodes_per_batch=60000 data.holdout=0.03", 1061),
+    (MIDDLE, 1, "train.num_negatives=1000 data.holdout=0.03", 1224),
+    (MIDDLE, 1, "model.predictor=dot data.holdout=0.03", 889),
+    (MIDDLE, 1, "model.predictor=mlp data.holdout=0.03", 1627),
+    (MIDDLE, 1, f"{SEED} data.holdout=0.03", 1415),
+    (MIDDLE, 2, "model.hidden_channels=256 data.holdout=0.03", 1674),
+    (MIDDLE, 2, "model.hidden_channels=512 train.nodes_per_batch=5000 data.holdout=0.03", 2151),
+    (DENSE, 2, "train.nodes_per_batch=3000", 1322),
+    (LARGE, 1, "train.nodes_per_batch=50000", 1324),
     (LARGE, 2, "", 1421),
     (FULL, 2, "", 4160),
 ]

@@ -80,9 +80,38 @@ def test_drop_rows_empties_them_alone(csr):
 
 def test_drop_self_and_duplicates_counts_them():
     edge_2E = np.array([[0, 1, 1, 2, 1, 2, 2], [1, 1, 0, 0, 0, 2, 2]], dtype=np.int32)
-    cleaned_2E, num_self, num_duplicates = drop_self_and_duplicates(edge_2E, 3)
-    assert cleaned_2E.T.tolist() == [[0, 1], [1, 0], [2, 0]]
+    cleaned, num_self, num_duplicates = drop_self_and_duplicates(edge_2E, 3)
+    assert pairs(cleaned) == [(0, 1), (1, 0), (2, 0)]
     assert (num_self, num_duplicates) == (3, 1)
+
+
+def test_find_gives_entries_of_pairs(csr):
+    source_S, target_S = (each.ravel() for each in np.indices((20, 20)))
+    found_S = csr.find(source_S, target_S)
+    known = pairs(csr)
+    for source, target, entry in zip(source_S, target_S, found_S, strict=True):
+        assert (known[entry] == (source, target)) if entry >= 0 else (source, target) not in known
+    assert np.array_equal(np.sort(found_S[found_S >= 0]), np.arange(len(known)))
+    empty = build_csr(*np.empty((2, 0), dtype=np.int32), 3)
+    assert empty.find(np.array([2]), np.array([0])).tolist() == [-1]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_blocks_of_any_size_hold_all_entries_once(csr, size, monkeypatch):
+    undirected, order_N = to_undirected(csr), np.random.default_rng(1).permutation(20)
+    permuted = permute(csr, order_N)
+    monkeypatch.setattr("citeflow.graph.csr.BLOCK_ENTRIES", size)
+    blocks = list(csr.blocks())
+    assert len(blocks) == {1: 20, 1000: 1}.get(size, len(blocks))
+    found = [np.concatenate([block[i] for block in blocks]) for i in (2, 3)]
+    assert list(zip(*(each.tolist() for each in found), strict=True)) == pairs(csr)
+    assert np.array_equal(found[0], csr.sources())
+    assert np.array_equal(found[0], csr.sources_of(np.arange(len(csr.col_E))))
+    assert [block.entries.stop for block in blocks[:-1]] == [
+        block.entries.start for block in blocks[1:]
+    ]
+    assert pairs(to_undirected(csr)) == pairs(undirected)
+    assert pairs(permute(csr, order_N)) == pairs(permuted)
 
 
 def test_permute_renumbers_pairs(csr):

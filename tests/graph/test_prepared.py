@@ -91,16 +91,16 @@ def test_citations_and_split_are_those_of_the_graph(write):
     prepared = write(graph)
     row_N = original_rows(prepared)
     assert not np.array_equal(row_N, np.arange(50))
-    edge_2E, _, _ = drop_self_and_duplicates(graph.edge_2E, 50)
-    train_2E, valid, test, _ = hold_out_by_date(
-        edge_2E,
+    citations, _, _ = drop_self_and_duplicates(graph.edge_2E, 50)
+    train, valid, test, _ = hold_out_by_date(
+        citations,
         graph.day_N,
         share=CONFIG.holdout,
         num_negatives=CONFIG.eval_negatives,
         seed=CONFIG.seed,
     )
     references = prepared.references.edges()
-    assert pairs(row_N[references[0]], row_N[references[1]]) == pairs(*train_2E)
+    assert pairs(row_N[references[0]], row_N[references[1]]) == pairs(*train.edges())
     for found, expected in [(prepared.valid, valid), (prepared.test, test)]:
         for name in ("source_P", "target_P", "negative_PK"):
             assert np.array_equal(row_N[getattr(found, name)], getattr(expected, name))

@@ -1,13 +1,36 @@
 """Sparse adjacency in compressed rows: int64 offsets, int32 neighbors, ascending within each row.
 
-Legend: N papers, E citations, S papers that are chosen, N1 = N + 1.
+What is made for every citation of a large graph, beside the result, is made block by block.
+
+Legend: N papers, E citations, B citations of a block, S papers that are chosen, N1 = N + 1.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import DTypeLike
+
+from citeflow.utils.large_arrays import large_array
+
+BLOCK_ENTRIES = 1 << 22
+"""Entries of the rows of a block; more only where one row has more."""
+
+
+class Block(NamedTuple):
+    """All entries of some rows that follow each other."""
+
+    rows: slice
+    entries: slice
+    """Where they lie in `col_E`."""
+
+    source_B: np.ndarray
+    """Row of each entry, int32."""
+
+    target_B: np.ndarray
+    """What it points to, int32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +65,45 @@ class Csr:
         """Return the row of each entry of `col_E`, int32."""
         return np.repeat(np.arange(self.num_rows, dtype=np.int32), self.degree_N)
 
-    def to_scipy(self, dtype: DTypeLike = np.float32) -> scipy.sparse.csr_matrix:
-        """Return the N x N matrix of ones as scipy.sparse.csr_matrix; it shares `col_E`."""
+    def sources_of(self, entry_S: np.ndarray) -> np.ndarray:
+        """Return the row of some entries of `col_E`, int32."""
+        return (np.searchsorted(self.rowptr_N1, entry_S, side="right") - 1).astype(np.int32)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all entries, block by block."""
+        for rows in _row_blocks(self.rowptr_N1):
+            entries = slice(self.rowptr_N1[rows.start], self.rowptr_N1[rows.stop])
+            row_B = np.arange(rows.start, rows.stop, dtype=np.int32)
+            source_B = np.repeat(row_B, np.diff(self.rowptr_N1[rows.start : rows.stop + 1]))
+            yield Block(rows, entries, source_B, self.col_E[entries])
+
+    def find(self, source_S: np.ndarray, target_S: np.ndarray) -> np.ndarray:
+        """Return the entry of each pair, int64 [S]; -1 for one that is not there."""
+        if not len(self.col_E):
+            return np.full(len(source_S), -1)
+        low_S, end_S = self.rowptr_N1[source_S], self.rowptr_N1[np.asarray(source_S) + 1]
+        high_S = end_S.copy()
+        while (is_open_S := low_S < high_S).any():  # a binary search in all rows at once
+            middle_S = (low_S + high_S) // 2
+            is_before_S = self.col_E[np.minimum(middle_S, len(self.col_E) - 1)] < target_S
+            np.copyto(low_S, middle_S + 1, where=is_open_S & is_before_S)
+            np.copyto(high_S, middle_S, where=is_open_S & ~is_before_S)
+        is_found_S = low_S < end_S
+        is_found_S &= self.col_E[np.minimum(low_S, len(self.col_E) - 1)] == target_S
+        return np.where(is_found_S, low_S, -1)
+
+    def to_scipy(
+        self, dtype: DTypeLike = np.float32, num_columns: int | None = None
+    ) -> scipy.sparse.csr_matrix:
+        """Return the matrix of ones as scipy.sparse.csr_matrix; it shares `col_E`.
+
+        Args:
+            dtype: of the ones.
+            num_columns: N, unless the rows are some of a graph's.
+        """
+        shape = (self.num_rows, self.num_rows if num_columns is None else num_columns)
         values_E = np.ones(len(self.col_E), dtype=dtype)
-        matrix = scipy.sparse.csr_matrix(
-            (values_E, self.col_E, self.rowptr_N1), shape=(self.num_rows, self.num_rows)
-        )
+        matrix = scipy.sparse.csr_matrix((values_E, self.col_E, self.rowptr_N1), shape=shape)
         # Else scipy would check both, and sort the shared array in place.
         matrix.has_sorted_indices = True
         matrix.has_canonical_format = True
@@ -69,10 +125,16 @@ def transpose(csr: Csr) -> Csr:
 
 def permute(csr: Csr, order_N: np.ndarray) -> Csr:
     """Renumber the papers: row i of the result is paper `order_N[i]`, a permutation."""
-    matrix = csr.to_scipy(np.int8)[order_N]
-    matrix.indices = inverse_permutation(order_N)[matrix.indices]
-    matrix.has_sorted_indices = False
-    return _from_scipy(matrix)
+    new_row_N = inverse_permutation(order_N)
+    rowptr_N1 = _rowptr(csr.degree_N[order_N])
+    col_E = large_array(csr.col_E.shape, np.int32)
+    for rows in _row_blocks(rowptr_N1):
+        block = rows_of(csr, order_N[rows])
+        matrix = Csr(block.rowptr_N1, new_row_N[block.col_E]).to_scipy(np.int8, csr.num_rows)
+        matrix.has_sorted_indices = False
+        matrix.sort_indices()
+        col_E[rowptr_N1[rows.start] : rowptr_N1[rows.stop]] = matrix.indices
+    return Csr(rowptr_N1, col_E)
 
 
 def inverse_permutation(order_N: np.ndarray) -> np.ndarray:
@@ -84,13 +146,22 @@ def inverse_permutation(order_N: np.ndarray) -> np.ndarray:
 
 def to_undirected(references: Csr) -> Csr:
     """Neighbors in either direction, each once, without self-loops."""
-    forward = references.to_scipy(np.int8)
-    if forward.diagonal().any():
-        source_E, target_E = references.edges()
-        is_other_E = source_E != target_E
-        references = build_csr(source_E[is_other_E], target_E[is_other_E], references.num_rows)
-        forward = references.to_scipy(np.int8)
-    return _from_scipy(forward + transpose(references).to_scipy(np.int8))
+    references = _without_loops(references)
+    citations = transpose(references)
+    degree_N = np.empty(references.num_rows, dtype=np.int64)
+    col_E = large_array((2 * len(references.col_E),), np.int32)
+    num_filled = 0
+    for rows in _row_blocks(references.rowptr_N1 + citations.rowptr_N1):
+        row_B = np.arange(rows.start, rows.stop)
+        out, into = (
+            rows_of(csr, row_B).to_scipy(np.int8, references.num_rows)
+            for csr in (references, citations)
+        )
+        both = out + into
+        degree_N[rows] = np.diff(both.indptr)
+        col_E[num_filled : num_filled + both.nnz] = both.indices
+        num_filled += both.nnz
+    return Csr(_rowptr(degree_N), col_E[:num_filled])
 
 
 def count_marked(csr: Csr, is_marked_E: np.ndarray) -> np.ndarray:
@@ -106,8 +177,7 @@ def rows_of(csr: Csr, paper_S: np.ndarray) -> Csr:
     """Gather the rows of some papers, in their order; a paper may be given twice."""
     first_S = csr.rowptr_N1[paper_S]
     degree_S = csr.rowptr_N1[paper_S + 1] - first_S
-    rowptr_S1 = np.zeros(len(paper_S) + 1, dtype=np.int64)
-    np.cumsum(degree_S, out=rowptr_S1[1:])
+    rowptr_S1 = _rowptr(degree_S)
     position_E = np.repeat(first_S - rowptr_S1[:-1], degree_S)
     position_E += np.arange(rowptr_S1[-1])
     return Csr(rowptr_S1, csr.col_E.take(position_E))
@@ -117,25 +187,47 @@ def drop_rows(csr: Csr, row_S: np.ndarray) -> Csr:
     """Empty some rows."""
     is_kept_N = np.ones(csr.num_rows, dtype=bool)
     is_kept_N[row_S] = False
-    rowptr_N1 = np.zeros(csr.num_rows + 1, dtype=np.int64)
-    np.cumsum(csr.degree_N * is_kept_N, out=rowptr_N1[1:])
-    return Csr(rowptr_N1, csr.col_E[np.repeat(is_kept_N, csr.degree_N)])
+    return keep_entries(csr, np.repeat(is_kept_N, csr.degree_N))
 
 
-def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[np.ndarray, int, int]:
+def keep_entries(csr: Csr, is_kept_E: np.ndarray) -> Csr:
+    """Keep those entries of `col_E` that are marked."""
+    return Csr(_rowptr(count_marked(csr, is_kept_E)), csr.col_E[is_kept_E])
+
+
+def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[Csr, int, int]:
     """Clean a list of citations.
 
     Returns:
-        The citations that are left, int32, ordered by source, then target; the number of papers
-        that cited themselves; the number of repetitions among the others.
+        The citations that are left; the number of papers that cited themselves; the number of
+        repetitions among the others.
     """
-    num_given = edge_2E.shape[1]
-    is_self_E = edge_2E[0] == edge_2E[1]
-    if is_self_E.any():  # else a copy of all of them would be the largest array of preprocess
-        edge_2E = edge_2E[:, ~is_self_E]
-    num_others = edge_2E.shape[1]
-    cleaned_2E = build_csr(edge_2E[0], edge_2E[1], num_papers).edges()
-    return cleaned_2E, num_given - num_others, num_others - cleaned_2E.shape[1]
+    num_self = int(np.count_nonzero(edge_2E[0] == edge_2E[1]))
+    citations = _without_loops(build_csr(edge_2E[0], edge_2E[1], num_papers))
+    return citations, num_self, edge_2E.shape[1] - num_self - len(citations.col_E)
+
+
+def _without_loops(csr: Csr) -> Csr:
+    is_kept_E = np.empty(len(csr.col_E), dtype=bool)
+    for block in csr.blocks():
+        np.not_equal(block.source_B, block.target_B, out=is_kept_E[block.entries])
+    return csr if is_kept_E.all() else keep_entries(csr, is_kept_E)
+
+
+def _rowptr(degree_N: np.ndarray) -> np.ndarray:
+    rowptr_N1 = np.zeros(len(degree_N) + 1, dtype=np.int64)
+    np.cumsum(degree_N, out=rowptr_N1[1:])
+    return rowptr_N1
+
+
+def _row_blocks(rowptr_N1: np.ndarray) -> Iterator[slice]:
+    """Yield ranges of rows that have about `BLOCK_ENTRIES` entries in all."""
+    first, num_rows = 0, len(rowptr_N1) - 1
+    while first < num_rows:
+        wanted = rowptr_N1[first] + BLOCK_ENTRIES
+        last = max(first + 1, int(np.searchsorted(rowptr_N1, wanted, side="right")) - 1)
+        yield slice(first, last)
+        first = last
 
 
 def _from_scipy(matrix: scipy.sparse.csr_matrix) -> Csr:

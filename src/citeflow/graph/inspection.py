@@ -36,8 +36,13 @@ from citeflow.data.tables import (
     read_batches,
 )
 from citeflow.errors import CiteflowError, NotFoundError
-from citeflow.graph.csr import drop_self_and_duplicates
-from citeflow.graph.split import hold_out_at_random, hold_out_by_date
+from citeflow.graph.csr import Csr, drop_self_and_duplicates
+from citeflow.graph.split import (
+    count_later,
+    hold_out_at_random,
+    hold_out_by_date,
+    share_both_ways,
+)
 
 FEW_SOURCES = 30
 PLACEHOLDERS = ("9999", "1970-01-01", "1900-01-01", "0001", "1000", "2099")
@@ -149,16 +154,16 @@ def _inspect_folder(folder: Path, result: Inspection, config: DataConfig) -> Non
     result.papers = len(graph.id_N)
     result.citations = graph.edge_2E.shape[1]
     result.unknown = graph.counts.get("unknown", 0)
-    edge_2E, result.self_citations, result.repeated = drop_self_and_duplicates(
+    citations, result.self_citations, result.repeated = drop_self_and_duplicates(
         graph.edge_2E, len(graph.id_N)
     )
     if graph.day_N is not None:
         result.dates |= {"first": _day(graph.day_N.min()), "last": _day(graph.day_N.max())}
-    result.warnings += [*_direction_warnings(edge_2E, graph), *_hub_warnings(edge_2E, graph)]
+    result.warnings += [*_direction_warnings(citations, graph), *_hub_warnings(citations, graph)]
     if graph.split is not None:
         result.split = {"kind": "own", "sources": len(graph.split.test.source_P)}
-    elif edge_2E.shape[1]:
-        _inspect_split(edge_2E, graph, result, config)
+    elif len(citations.col_E):
+        _inspect_split(citations, graph, result, config)
 
 
 def _inspect_tables(folder: Path, result: Inspection, config: DataConfig) -> CitationGraph | None:
@@ -269,32 +274,27 @@ def _unknown_ids(citations: TableFile, known: pa.Array) -> pa.Array:
     return found
 
 
-def _direction_warnings(edge_2E: np.ndarray, graph: CitationGraph) -> Iterator[str]:
-    num_edges = edge_2E.shape[1]
+def _direction_warnings(citations: Csr, graph: CitationGraph) -> Iterator[str]:
+    num_edges = len(citations.col_E)
     if not num_edges:
         return
-    num_papers = len(graph.id_N)
-    keys = np.sort(edge_2E[0].astype(np.int64) * num_papers + edge_2E[1])
-    reverse = edge_2E[1].astype(np.int64) * num_papers + edge_2E[0]
-    at = np.minimum(np.searchsorted(keys, reverse), num_edges - 1)
-    num_both = int(np.count_nonzero(keys[at] == reverse))
-    if num_both > BOTH_SHARE * num_edges:
-        listed = f"{num_both:,} of {num_edges:,} citations"
-        yield f"{listed} are listed in both directions: keep one of each"
+    share_both = share_both_ways(citations)
+    if share_both > BOTH_SHARE:
+        yield f"{share_both:.0%} of the citations are listed in both directions: keep one of each"
     if graph.day_N is None:
         return
-    num_later = int(np.count_nonzero(graph.day_N[edge_2E[1]] > graph.day_N[edge_2E[0]]))
-    if num_later > num_edges / 2 and num_both <= BOTH_SHARE * num_edges:
+    num_later = count_later(citations, graph.day_N, graph.is_dated_N)
+    if num_later > num_edges / 2 and share_both <= BOTH_SHARE:
         later = f"{num_later:,} of {num_edges:,} citations go to later papers"
         yield f"{later}: are citing and cited swapped?"
     elif num_later:
         yield f"{num_later:,} of {num_edges:,} citations go to later papers"
 
 
-def _hub_warnings(edge_2E: np.ndarray, graph: CitationGraph) -> Iterator[str]:
+def _hub_warnings(citations: Csr, graph: CitationGraph) -> Iterator[str]:
     num_papers = len(graph.id_N)
-    for row, what in ((1, "is cited by"), (0, "cites")):
-        degree_N = np.bincount(edge_2E[row], minlength=num_papers)
+    num_citations_N = np.bincount(citations.col_E, minlength=num_papers)
+    for degree_N, what in ((num_citations_N, "is cited by"), (citations.degree_N, "cites")):
         top = np.argsort(degree_N)[::-1][:SHOWN]
         for paper in top:
             if degree_N[paper] > max(HUB_LEAST, HUB_SHARE * num_papers):
@@ -303,20 +303,19 @@ def _hub_warnings(edge_2E: np.ndarray, graph: CitationGraph) -> Iterator[str]:
 
 
 def _inspect_split(
-    edge_2E: np.ndarray, graph: CitationGraph, result: Inspection, config: DataConfig
+    citations: Csr, graph: CitationGraph, result: Inspection, config: DataConfig
 ) -> None:
     try:
         if graph.day_N is None:
             split = hold_out_at_random(
-                edge_2E,
-                num_papers=len(graph.id_N),
+                citations,
                 share=config.holdout,
                 num_negatives=config.eval_negatives,
                 seed=config.seed,
             )
         else:
             split = hold_out_by_date(
-                edge_2E,
+                citations,
                 graph.day_N,
                 share=config.holdout,
                 num_negatives=config.eval_negatives,

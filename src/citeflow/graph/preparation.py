@@ -24,7 +24,6 @@ from citeflow.errors import DataError
 from citeflow.graph.candidates import Candidates, HardCandidates, choose_hard
 from citeflow.graph.csr import (
     Csr,
-    build_csr,
     drop_self_and_duplicates,
     inverse_permutation,
     permute,
@@ -38,6 +37,7 @@ from citeflow.graph.similar import make_cells, similar_papers
 from citeflow.graph.split import (
     Split,
     count_in_training,
+    count_later,
     hold_out_at_random,
     hold_out_by_date,
     share_both_ways,
@@ -119,24 +119,26 @@ def write_prepared(
         raise DataError("not enough papers", num_papers, hint="a citation takes two")
     dataset = str(raw.facts.get("dataset", ""))
     num_given = graph.edge_2E.shape[1]
-    edge_2E, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
-    dropped = _describe_dropped(graph, num_self, num_duplicates)
-    graph = dataclasses.replace(graph, edge_2E=edge_2E)
+    citations, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
+    dropped = _describe_dropped(graph, citations, num_self, num_duplicates)
+    # They are in `citations` from here on; a large graph has no room for both.
+    graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
     log(
         "preprocess",
         "cleaned",
         papers=num_papers,
-        citations=edge_2E.shape[1],
+        citations=len(citations.col_E),
         self=num_self,
         repeated=num_duplicates,
     )
-    if not edge_2E.shape[1]:
+    if not len(citations.col_E):
         hint = f"{num_self} of {num_given} were self-citations"
         raise DataError("no citations to learn from", dataset, hint=hint)
     if config.time_cut and graph.day_N is None:
         raise DataError("data.time_cut", "no dates", hint="leave it out, or give the papers dates")
-    odd = _describe_direction(graph)
-    train_2E, valid, test, candidates = _split(graph, edge_2E, config)
+    odd = _describe_direction(graph, citations)
+    references, valid, test, candidates = _split(graph, citations, config)
+    del citations
     if candidates is not None and candidates.num_short:
         what = "paper" if graph.day_N is not None else "citation"
         odd.append(
@@ -150,13 +152,12 @@ def write_prepared(
         )
     for text in (*dropped, *odd):
         log("preprocess", text)
-    references = build_csr(train_2E[0], train_2E[1], num_papers)
     facts = GraphFacts(
         dataset=dataset,
         split=_split_kind(graph),
         num_papers=num_papers,
-        num_citations=train_2E.shape[1] + len(valid.source_P) + len(test.source_P),
-        num_training_citations=train_2E.shape[1],
+        num_citations=len(references.col_E) + len(valid.source_P) + len(test.source_P),
+        num_training_citations=len(references.col_E),
         num_valid=len(valid.source_P),
         num_test=len(test.source_P),
         num_negatives=test.negative_PK.shape[1],
@@ -164,7 +165,7 @@ def write_prepared(
         num_similar=0 if graph.x_NF is None else config.num_similar,
         num_features=0 if graph.x_NF is None else graph.x_NF.shape[1],
         dates=graph.day_N is not None,
-        later_citations=_count_later(train_2E, graph),
+        later_citations=count_later(references, graph.day_N, graph.is_dated_N),
         held_out_in_training=count_in_training(references, valid, test),
         self_citations=num_self,
         duplicates=num_duplicates,
@@ -183,9 +184,6 @@ def write_prepared(
         held_out=facts.num_valid,
         negatives=facts.num_negatives,
     )
-    # Citations are in `references` from here on; a large graph has no room for both.
-    graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
-    del edge_2E, train_2E
     neighbors = to_undirected(references)
     linked = neighbors if graph.day_N is None else references
     hard = choose_hard(
@@ -232,22 +230,21 @@ def _split_kind(graph: CitationGraph) -> Literal["own", "date", "random"]:
     return "random" if graph.day_N is None else "date"
 
 
-def _split(graph: CitationGraph, edge_2E: np.ndarray, config: DataConfig) -> Split:
+def _split(graph: CitationGraph, citations: Csr, config: DataConfig) -> Split:
     num_papers = len(graph.id_N)
     if graph.split is not None:
         _check_held_out("valid", graph.split.valid, num_papers)
         _check_held_out("test", graph.split.test, num_papers)
-        return Split(edge_2E, graph.split.valid, graph.split.test)
+        return Split(citations, graph.split.valid, graph.split.test)
     if graph.day_N is None:
         return hold_out_at_random(
-            edge_2E,
-            num_papers=num_papers,
+            citations,
             share=config.holdout,
             num_negatives=config.eval_negatives,
             seed=config.seed,
         )
     return hold_out_by_date(
-        edge_2E,
+        citations,
         graph.day_N,
         share=config.holdout,
         num_negatives=config.eval_negatives,
@@ -269,32 +266,21 @@ def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
             )
 
 
-def _count_later(edge_2E: np.ndarray, graph: CitationGraph) -> int:
-    """Count the citations of papers with a later date."""
-    if graph.day_N is None:
-        return 0
-    is_later_E = graph.day_N[edge_2E[1]] > graph.day_N[edge_2E[0]]
-    if graph.is_dated_N is not None:
-        is_later_E &= graph.is_dated_N[edge_2E].all(axis=0)
-    return int(np.count_nonzero(is_later_E))
-
-
-def _describe_direction(graph: CitationGraph) -> list[str]:
+def _describe_direction(graph: CitationGraph, citations: Csr) -> list[str]:
     """Say if citations seem to run the wrong way, or both ways.
 
     Raises:
         DataError: nearly all of them go to later papers.
     """
-    edge_2E = graph.edge_2E
-    num_edges = edge_2E.shape[1]
+    num_edges = len(citations.col_E)
     found = []
-    share_both = share_both_ways(edge_2E, len(graph.id_N)) if graph.split is None else 0
+    share_both = share_both_ways(citations) if graph.split is None else 0
     if share_both > MANY_BOTH:
         found.append(
             f"{WARNING}: {share_both:.0%} of the citations are listed in both directions; keep the "
             "one from citing to cited paper"
         )
-    num_later = _count_later(edge_2E, graph)
+    num_later = count_later(citations, graph.day_N, graph.is_dated_N)
     swapped = f"{num_later:,} of {num_edges:,} citations go to a later paper"
     if graph.split is None and num_later > SWAPPED * num_edges:
         hint = "are citing and cited swapped? exchange the names of the columns"
@@ -304,22 +290,26 @@ def _describe_direction(graph: CitationGraph) -> list[str]:
     return found
 
 
-def _describe_dropped(graph: CitationGraph, num_self: int, num_duplicates: int) -> list[str]:
+def _describe_dropped(
+    graph: CitationGraph, citations: Csr, num_self: int, num_duplicates: int
+) -> list[str]:
     """Say which citations are dropped that have no meaning, with the first ones of each kind."""
     source_E, target_E = graph.edge_2E
+    is_self_E = source_E == target_E
     said = []
     if num_self:
-        row_S = source_E[np.flatnonzero(source_E == target_E)[:NUM_SHOWN]]
+        row_S = source_E[np.flatnonzero(is_self_E)[:NUM_SHOWN]]
         shown = ", ".join(quote(each) for each in graph.id_N[row_S].tolist())
         said.append(f"{plural(num_self, 'self-citation')} dropped, such as of {shown}")
     if num_duplicates:
-        keys_E = np.sort(source_E.astype(np.int64) * len(graph.id_N) + target_E)
-        is_again_E = (keys_E[1:] == keys_E[:-1]) & (keys_E[1:] % (len(graph.id_N) + 1) != 0)
-        keys_S = np.unique(keys_E[1:][is_again_E][: 100 * NUM_SHOWN])[:NUM_SHOWN]
-        pairs = [divmod(key, len(graph.id_N)) for key in keys_S.tolist()]
+        num_given_N = np.bincount(source_E, minlength=citations.num_rows)
+        num_given_N -= np.bincount(source_E[is_self_E], minlength=citations.num_rows)
+        repeating_S = np.flatnonzero(num_given_N > citations.degree_N)[:NUM_SHOWN]
+        is_theirs_E = np.isin(source_E, repeating_S) & ~is_self_E
+        pairs, counts = np.unique(graph.edge_2E[:, is_theirs_E], axis=1, return_counts=True)
         shown = ", ".join(
             f"{quote(graph.id_N[source])} to {quote(graph.id_N[target])}"
-            for source, target in pairs
+            for source, target in pairs[:, counts > 1][:, :NUM_SHOWN].T.tolist()
         )
         said.append(f"{plural(num_duplicates, 'repeated citation')} dropped, such as {shown}")
     return said

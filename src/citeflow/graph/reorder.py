@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 
 from citeflow.graph.csr import Csr
+from citeflow.utils.large_arrays import large_array
 
 PASSES = 2
 """Sweeps of label propagation on each level."""
@@ -108,18 +109,25 @@ def _contract(graph: Any, cluster_N: np.ndarray) -> Any:
 
     Clusters are contracted block by block, since the edges of all at once would be a second graph.
     """
-    member_N = np.argsort(cluster_N, kind="stable")
+    member_N = np.argsort(cluster_N, kind="stable").astype(np.int32)
     size_C = np.bincount(cluster_N)
     start_C1 = np.concatenate([[0], np.cumsum(size_C)])
-    blocks = []
+    # The space for as many edges as before is taken as it is filled, and need not be copied.
+    col_E = large_array((graph.nnz,), np.int32)
+    value_E = large_array((graph.nnz,), np.float32)
+    rowptr_C1 = np.zeros(len(size_C) + 1, np.int64)
     for cluster_B in np.array_split(
         np.arange(len(size_C), dtype=np.int32), min(BLOCKS, len(size_C))
     ):
         first, last = cluster_B[0], cluster_B[-1] + 1
         rows = graph[member_N[start_C1[first] : start_C1[last]]]
         rowptr_B1 = rows.indptr[start_C1[first : last + 1] - start_C1[first]]
-        blocks.append(_contract_block(rows.data, rows.indices, rowptr_B1, cluster_N, cluster_B))
-    return scipy.sparse.vstack(blocks, format="csr")
+        block = _contract_block(rows.data, rows.indices, rowptr_B1, cluster_N, cluster_B)
+        rowptr_C1[first + 1 : last + 1] = rowptr_C1[first] + block.indptr[1:]
+        col_E[rowptr_C1[first] : rowptr_C1[last]] = block.indices
+        value_E[rowptr_C1[first] : rowptr_C1[last]] = block.data
+    contents = (value_E[: rowptr_C1[-1]], col_E[: rowptr_C1[-1]], rowptr_C1)
+    return scipy.sparse.csr_matrix(contents, shape=(len(size_C), len(size_C)))
 
 
 def _contract_block(

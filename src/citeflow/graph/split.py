@@ -9,7 +9,7 @@ reported. All others stay in the graph: a source without references could only b
 
 Every function depends on its arguments alone, the seed included.
 
-Legend: N papers, E citations, P held-out citations, K candidates.
+Legend: N papers, E citations, P held-out citations, K candidates, S pairs of a sample.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import numpy as np
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import DataError
-from citeflow.graph.csr import Csr, build_csr, count_marked, to_undirected
+from citeflow.graph.csr import Csr, count_marked, keep_entries, to_undirected
 
 
 class Candidates(NamedTuple):
@@ -35,8 +35,7 @@ class Candidates(NamedTuple):
 class Split(NamedTuple):
     """Training citations, and the two held-out parts."""
 
-    train_2E: np.ndarray
-    """int32."""
+    train: Csr
     valid: HeldOut
     test: HeldOut
     candidates: Candidates | None = None
@@ -71,7 +70,7 @@ class _Timeline:
 
 
 def hold_out_by_date(
-    edge_2E: np.ndarray,
+    citations: Csr,
     day_N: np.ndarray,
     *,
     share: float,
@@ -89,7 +88,7 @@ def hold_out_by_date(
     with the fewest has, if less; papers with far fewer than the others are no sources.
 
     Args:
-        edge_2E: citations without self-citations and duplicates.
+        citations: without self-citations.
         day_N: date of each paper in days.
         is_dated_N: False for papers whose date is not known; they are neither sources nor
             candidates, and none of their citations is held out. None if all are known.
@@ -100,50 +99,44 @@ def hold_out_by_date(
     Raises:
         DataError: no paper can be a source.
     """
-    references = build_csr(edge_2E[0], edge_2E[1], len(day_N))
-    source_E = references.sources()
-    target_E = references.col_E
     if is_dated_N is not None:
         # Newer than every source: no candidates, and never an older paper that is cited.
         day_N = np.where(is_dated_N, day_N, np.iinfo(np.int32).max)
     time = _timeline(day_N)
-    is_older_E = day_N[target_E] < day_N[source_E]
-    num_free_N = time.num_older_N - count_marked(references, is_older_E)
-    is_eligible_E = is_older_E & ~_cites_back(source_E, target_E, day_N)
-    is_source_N = count_marked(references, is_eligible_E) >= 2
-    is_source_N &= (references.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
+    is_older_E = _mark_older(citations, day_N)
+    num_free_N = time.num_older_N - count_marked(citations, is_older_E)
+    is_eligible_E = is_older_E
+    is_eligible_E[_cited_back(citations, day_N)] = False
+    is_source_N = count_marked(citations, is_eligible_E) >= 2
+    is_source_N &= (citations.degree_N >= MIN_REFERENCES) & (num_free_N > 0)
     if is_dated_N is not None:
         is_source_N &= is_dated_N
     newest_first = time.order_N[::-1]
     possible_P = newest_first[is_source_N[newest_first]]
     num_sources = max(1, int(share * len(day_N)))
     if not len(possible_P):
-        raise _no_candidates(_why_no_source(references))
+        raise _no_candidates(_why_no_source(citations))
     fewest = _fewest(num_free_N[possible_P[:num_sources]], num_negatives)
     source_P = possible_P[num_free_N[possible_P] >= fewest][:num_sources]
     # One stream for each draw: the candidates of one part do not depend on how many the other
     # takes.
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
-    pick_2P = _pick_two(references, is_eligible_E, source_P, pick_rng)
+    pick_2P = _pick_two(citations, is_eligible_E, source_P, pick_rng)
     num_candidates = min(num_negatives, int(num_free_N[source_P].min()))
     parts = [
         HeldOut(
             source_P=source_P,
-            target_P=references.col_E[pick_P],
-            negative_PK=_older_uncited(references, time, source_P, num_candidates, rng),
+            target_P=citations.col_E[pick_P],
+            negative_PK=_older_uncited(citations, time, source_P, num_candidates, rng),
         )
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
     ]
     num_short = int((num_free_N[possible_P[:num_sources]] < fewest).sum())
-    is_left_E = np.ones(len(source_E), dtype=bool)
-    is_left_E[pick_2P] = False
-    train_2E = np.stack([source_E[is_left_E], target_E[is_left_E]])
-    return Split(train_2E, parts[0], parts[1], _candidates(num_free_N[source_P], num_short))
+    candidates = _candidates(num_free_N[source_P], num_short)
+    return Split(_without(citations, pick_2P), parts[0], parts[1], candidates)
 
 
-def hold_out_at_random(
-    edge_2E: np.ndarray, *, num_papers: int, share: float, num_negatives: int, seed: int
-) -> Split:
+def hold_out_at_random(citations: Csr, *, share: float, num_negatives: int, seed: int) -> Split:
     """Take random citations: `share * E` (at least one) for validation and as many for test.
 
     A citation is eligible if the cited paper does not cite back and the source has a paper that it
@@ -153,8 +146,7 @@ def hold_out_at_random(
     stays for training.
 
     Args:
-        edge_2E: citations without self-citations and duplicates.
-        num_papers: N.
+        citations: without self-citations.
         share: citations of each part, as a share of all.
         num_negatives: candidates of each held-out citation.
         seed: of the choice of citations and candidates.
@@ -162,42 +154,43 @@ def hold_out_at_random(
     Raises:
         DataError: fewer than two citations are eligible, or none would be left.
     """
-    neighbors = to_undirected(build_csr(edge_2E[0], edge_2E[1], num_papers))
-    num_free_N = num_papers - 1 - neighbors.degree_N
-    eligible = np.flatnonzero(~_has_reverse(edge_2E, num_papers) & (num_free_N[edge_2E[0]] > 0))
-    eligible, num_short = _without_short(eligible, edge_2E[0], num_free_N, num_negatives)
-    num_edges = edge_2E.shape[1]
+    neighbors = to_undirected(citations)
+    num_free_N = citations.num_rows - 1 - neighbors.degree_N
+    source_E = citations.sources()
+    is_eligible_E = num_free_N[source_E] > 0
+    for block in citations.blocks():
+        is_eligible_E[block.entries] &= citations.find(block.target_B, block.source_B) < 0
+    eligible = np.flatnonzero(is_eligible_E)
+    eligible, num_short = _without_short(eligible, source_E, num_free_N, num_negatives)
+    num_edges = len(source_E)
     num_held = min(max(1, int(share * num_edges)), len(eligible) // 2, (num_edges - 1) // 2)
     if num_held < 1:
-        is_both = edge_2E.shape[1] and share_both_ways(edge_2E, num_papers) == 1
+        is_both = num_edges and share_both_ways(citations) == 1
         raise _no_candidates(BOTH_WAYS if is_both else "needs 3 citations, and unlinked papers")
     pick_rng, valid_rng, test_rng = np.random.default_rng(seed).spawn(3)
     pick_2P = pick_rng.choice(eligible, size=(2, num_held), replace=False)
-    num_candidates = min(num_negatives, int(num_free_N[edge_2E[0][pick_2P]].min()))
+    num_candidates = min(num_negatives, int(num_free_N[source_E[pick_2P]].min()))
     parts = [
         HeldOut(
-            source_P=edge_2E[0][pick_P],
-            target_P=edge_2E[1][pick_P],
-            negative_PK=_unlinked(neighbors, edge_2E[0][pick_P], num_candidates, rng),
+            source_P=source_E[pick_P],
+            target_P=citations.col_E[pick_P],
+            negative_PK=_unlinked(neighbors, source_E[pick_P], num_candidates, rng),
         )
         for pick_P, rng in zip(pick_2P, (valid_rng, test_rng), strict=True)
     ]
-    return Split(
-        np.delete(edge_2E, pick_2P.ravel(), axis=1),
-        parts[0],
-        parts[1],
-        _candidates(num_free_N[edge_2E[0][pick_2P.ravel()]], num_short),
-    )
+    candidates = _candidates(num_free_N[source_E[pick_2P.ravel()]], num_short)
+    return Split(_without(citations, pick_2P), parts[0], parts[1], candidates)
 
 
-def share_both_ways(edge_2E: np.ndarray, num_papers: int) -> float:
-    """Measure the share of citations (source, target ascending) that also run the other way.
+def share_both_ways(citations: Csr) -> float:
+    """Measure the share of citations that also run the other way.
 
     Of a large graph it is the share of an even sample.
     """
-    sample_2S = edge_2E[:, :: max(1, edge_2E.shape[1] // LARGEST_SAMPLE)]
-    _, is_found_S = _find(_keys(edge_2E, num_papers), _keys(sample_2S[::-1], num_papers))
-    return float(is_found_S.mean())
+    num_edges = len(citations.col_E)
+    sample_S = np.arange(0, num_edges, max(1, num_edges // LARGEST_SAMPLE))
+    found_S = citations.find(citations.col_E[sample_S], citations.sources_of(sample_S))
+    return float((found_S >= 0).mean())
 
 
 def count_in_training(references: Csr, *parts: HeldOut) -> int:
@@ -208,6 +201,19 @@ def count_in_training(references: Csr, *parts: HeldOut) -> int:
         for source, target in zip(part.source_P, part.target_P, strict=True)
     ]
     return sum(bool((references.row(source) == target).any()) for source, target in pairs)
+
+
+def count_later(citations: Csr, day_N: np.ndarray | None, is_dated_N: np.ndarray | None) -> int:
+    """Count the citations of papers with a later date, where both dates are known."""
+    if day_N is None:
+        return 0
+    num_later = 0
+    for block in citations.blocks():
+        is_later_B = day_N[block.target_B] > day_N[block.source_B]
+        if is_dated_N is not None:
+            is_later_B &= is_dated_N[block.target_B] & is_dated_N[block.source_B]
+        num_later += int(np.count_nonzero(is_later_B))
+    return num_later
 
 
 def _fewest(num_free_P: np.ndarray, num_negatives: int) -> int:
@@ -241,9 +247,9 @@ def _candidates(num_free_P: np.ndarray, num_short: int) -> Candidates:
     )
 
 
-def _why_no_source(references: Csr) -> str:
+def _why_no_source(citations: Csr) -> str:
     """Say what a dated graph without a source most likely suffers from."""
-    if share_both_ways(references.edges(), references.num_rows) == 1:
+    if share_both_ways(citations) == 1:
         return BOTH_WAYS
     return "needs a paper with 3 references, 2 of them older; without dates the split is random"
 
@@ -259,34 +265,30 @@ def _timeline(day_N: np.ndarray) -> _Timeline:
     return _Timeline(order_N, position_N, np.searchsorted(day_N[order_N], day_N, side="left"))
 
 
-def _cites_back(source_E: np.ndarray, target_E: np.ndarray, day_N: np.ndarray) -> np.ndarray:
-    """Mark citations (source, target ascending) of an older paper that cites the newer one, too."""
-    cites_back_E = np.zeros(len(source_E), dtype=bool)
-    is_later_E = day_N[target_E] > day_N[source_E]
-    if is_later_E.any():
-        reversed_2L = np.stack([target_E[is_later_E], source_E[is_later_E]])
-        keys_E = _keys(np.stack([source_E, target_E]), len(day_N))
-        position_L, is_found_L = _find(keys_E, _keys(reversed_2L, len(day_N)))
-        cites_back_E[position_L[is_found_L]] = True
-    return cites_back_E
+def _mark_older(citations: Csr, day_N: np.ndarray) -> np.ndarray:
+    """Mark the citations of papers that are older by at least a day."""
+    is_older_E = np.empty(len(citations.col_E), dtype=bool)
+    for block in citations.blocks():
+        is_older_E[block.entries] = day_N[block.target_B] < day_N[block.source_B]
+    return is_older_E
 
 
-def _has_reverse(edge_2E: np.ndarray, num_papers: int) -> np.ndarray:
-    is_found_E: np.ndarray
-    _, is_found_E = _find(np.sort(_keys(edge_2E, num_papers)), _keys(edge_2E[::-1], num_papers))
-    return is_found_E
+def _cited_back(citations: Csr, day_N: np.ndarray) -> np.ndarray:
+    """List the citations of an older paper that cites the newer one, too: their entries."""
+    found = [np.empty(0, np.int64)]
+    for source_B, target_B in ((block.source_B, block.target_B) for block in citations.blocks()):
+        is_later_B = day_N[target_B] > day_N[source_B]
+        if is_later_B.any():
+            found.append(citations.find(target_B[is_later_B], source_B[is_later_B]))
+    entry_L = np.concatenate(found)
+    back: np.ndarray = entry_L[entry_L >= 0]
+    return back
 
 
-def _keys(edge_2E: np.ndarray, num_papers: int) -> np.ndarray:
-    """One int64 for each pair, in the order of source, then target."""
-    keys_E: np.ndarray = edge_2E[0].astype(np.int64) * num_papers + edge_2E[1]
-    return keys_E
-
-
-def _find(sorted_keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Position of each wanted key, and if it is there at all."""
-    position = np.minimum(np.searchsorted(sorted_keys, wanted), len(sorted_keys) - 1)
-    return position, sorted_keys[position] == wanted
+def _without(citations: Csr, pick_2P: np.ndarray) -> Csr:
+    is_left_E = np.ones(len(citations.col_E), dtype=bool)
+    is_left_E[pick_2P] = False
+    return keep_entries(citations, is_left_E)
 
 
 def _pick_two(

@@ -36,6 +36,7 @@ def test_build_csr_sorts_and_deduplicates(csr, edge_2E):
     assert list(map(tuple, csr.edges().T.tolist())) == pairs(csr)
     assert csr.edges().dtype == np.int32
     assert csr.degree_N.sum() == len(pairs(csr))
+    assert csr.in_degree_N.tolist() == np.bincount(csr.col_E, minlength=20).tolist()
 
 
 def test_build_csr_takes_no_edges():
@@ -112,6 +113,7 @@ def test_blocks_of_any_size_hold_all_entries_once(csr, size, monkeypatch):
     ]
     assert pairs(to_undirected(csr)) == pairs(undirected)
     assert pairs(permute(csr, order_N)) == pairs(permuted)
+    assert pairs(transpose(csr)) == sorted((j, i) for i, j in pairs(csr))
 
 
 def test_permute_renumbers_pairs(csr):

@@ -223,8 +223,7 @@ class _Choice:
     def of(self, source_S: np.ndarray) -> list[np.ndarray]:
         """Choose the candidates of each source, hardest first; one with fewer gets them all."""
         weight_N = 1 / np.maximum(self.neighbors.degree_N, 1)
-        num_citations_N = np.bincount(self.references.col_E, minlength=self.rule.num_papers)
-        most_cited_N = np.argsort(-num_citations_N, kind="stable")
+        most_cited_N = np.argsort(-self.references.in_degree_N, kind="stable")
         nearest = None
         if self.x_NF is not None:
             nearest = _nearest(source_S, self.rule, self.x_NF, self.most)

@@ -53,6 +53,16 @@ class Csr:
         """Length of each row, int64."""
         return np.diff(self.rowptr_N1)
 
+    @property
+    def in_degree_N(self) -> np.ndarray:
+        """Number of rows that point to each paper, int64."""
+        in_degree_N = np.zeros(self.num_rows, dtype=np.int64)
+        # Of all at once, bincount would make a copy of twice their size.
+        for first in range(0, len(self.col_E), BLOCK_ENTRIES):
+            col_B, num_B = np.unique(self.col_E[first : first + BLOCK_ENTRIES], return_counts=True)
+            in_degree_N[col_B] += num_B
+        return in_degree_N
+
     def row(self, i: int) -> np.ndarray:
         """Papers that paper `i` points to, a view."""
         return self.col_E[self.rowptr_N1[i] : self.rowptr_N1[i + 1]]
@@ -120,7 +130,23 @@ def build_csr(source_E: np.ndarray, target_E: np.ndarray, num_papers: int) -> Cs
 
 def transpose(csr: Csr) -> Csr:
     """Reverse every pair."""
-    return _from_scipy(csr.to_scipy(np.int8).tocsc())
+    rowptr_N1 = _rowptr(csr.in_degree_N)
+    col_E = large_array(csr.col_E.shape, np.int32)
+    end_N = rowptr_N1[:-1].copy()  # of what is filled of each row
+    for block in csr.blocks():
+        num_bits = len(block.target_B).bit_length()
+        # numpy sorts numbers several times as fast as it sorts their places.
+        key_B = block.target_B.astype(np.int64) << num_bits
+        key_B |= np.arange(len(key_B))
+        key_B.sort()
+        target_B = key_B >> num_bits
+        first_U = np.flatnonzero(np.diff(target_B, prepend=-1))
+        target_U = target_B[first_U]
+        num_U = np.diff(first_U, append=len(target_B))
+        place_B = np.repeat(end_N[target_U] - first_U, num_U) + np.arange(len(target_B))
+        col_E[place_B] = block.source_B[key_B & ((1 << num_bits) - 1)]
+        end_N[target_U] += num_U
+    return Csr(rowptr_N1, col_E)
 
 
 def permute(csr: Csr, order_N: np.ndarray) -> Csr:
@@ -192,6 +218,8 @@ def drop_rows(csr: Csr, row_S: np.ndarray) -> Csr:
 
 def keep_entries(csr: Csr, is_kept_E: np.ndarray) -> Csr:
     """Keep those entries of `col_E` that are marked."""
+    if is_kept_E.all():
+        return csr
     return Csr(_rowptr(count_marked(csr, is_kept_E)), csr.col_E[is_kept_E])
 
 
@@ -211,7 +239,7 @@ def _without_loops(csr: Csr) -> Csr:
     is_kept_E = np.empty(len(csr.col_E), dtype=bool)
     for block in csr.blocks():
         np.not_equal(block.source_B, block.target_B, out=is_kept_E[block.entries])
-    return csr if is_kept_E.all() else keep_entries(csr, is_kept_E)
+    return keep_entries(csr, is_kept_E)
 
 
 def _rowptr(degree_N: np.ndarray) -> np.ndarray:

@@ -293,8 +293,7 @@ def _direction_warnings(citations: Csr, graph: CitationGraph) -> Iterator[str]:
 
 def _hub_warnings(citations: Csr, graph: CitationGraph) -> Iterator[str]:
     num_papers = len(graph.id_N)
-    num_citations_N = np.bincount(citations.col_E, minlength=num_papers)
-    for degree_N, what in ((num_citations_N, "is cited by"), (citations.degree_N, "cites")):
+    for degree_N, what in ((citations.in_degree_N, "is cited by"), (citations.degree_N, "cites")):
         top = np.argsort(degree_N)[::-1][:SHOWN]
         for paper in top:
             if degree_N[paper] > max(HUB_LEAST, HUB_SHARE * num_papers):

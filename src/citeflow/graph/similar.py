@@ -15,7 +15,7 @@ import numpy as np
 
 from citeflow.data.citation_graph import DAYS_PER_YEAR
 from citeflow.data.features import release_pages, unit_rows
-from citeflow.graph.csr import Csr, to_undirected
+from citeflow.graph.csr import Csr, keep_entries, to_undirected
 from citeflow.utils.large_arrays import large_array
 from citeflow.utils.progress import Counter
 from citeflow.utils.threads import thread_per_core
@@ -86,17 +86,16 @@ def similar_papers(
     """
     papers = _Papers(x_NF, day_N, _middle(day_N))
     progress = progress or Counter()
-    near_Nk = np.full((len(x_NF), min(k, len(x_NF))), -1, np.int32)
+    near_Nk = large_array((len(x_NF), min(k, len(x_NF))), np.int32)
+    near_Nk.fill(-1)
     if cells is None:
         paper_B, point_BF = papers.points(np.arange(len(x_NF)))
         _link(near_Nk, paper_B, point_BF, paper_B, point_BF)
     else:
         _link_cells(near_Nk, papers, cells, progress)
     near_Nk.sort(axis=1)
-    is_near_Nk = near_Nk >= 0
-    rowptr_N1 = np.zeros(len(x_NF) + 1, np.int64)
-    np.cumsum(is_near_Nk.sum(axis=1), out=rowptr_N1[1:])
-    return to_undirected(Csr(rowptr_N1, near_Nk[is_near_Nk]))
+    rows = Csr(np.arange(len(x_NF) + 1) * near_Nk.shape[1], near_Nk.reshape(-1))
+    return to_undirected(keep_entries(rows, rows.col_E >= 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,8 +17,12 @@ from citeflow.data.id_mismatch import MAX_UNKNOWN, Mismatch, find_mismatch
 from citeflow.data.paper_ids import WHOLE_FLOAT, PaperIds, as_key
 from citeflow.data.tables import TableFile, as_text, is_text, open_table, read_batches
 from citeflow.errors import DataError
+from citeflow.utils.large_arrays import large_array
 
 CITATION_COLUMNS = ("citing", "cited")
+
+PART_CITATIONS = 1 << 23
+"""Citations of a part: 64 MB, as malloc gives back to the kernel what it has of 32 MB at least."""
 
 NUM_SHOWN = 3
 """Rows that are shown of those left out."""
@@ -83,7 +87,8 @@ def read_citations(
     Raises:
         DataError: an id is that of no paper and the settings refuse that, or all of them are.
     """
-    parts = []
+    parts: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     citations = Citations()
     for batch in read_batches(table, CITATION_COLUMNS):
         keys = [
@@ -93,7 +98,12 @@ def read_citations(
         edge_2B = np.stack([ids.rows_of(key) for key in keys])
         citations.are_floats |= _are_floats(batch, ids)
         citations.add(batch, edge_2B)
-        parts.append(edge_2B[:, (edge_2B >= 0).all(axis=0)])
+        batches.append(edge_2B[:, (edge_2B >= 0).all(axis=0)])
+        if sum(batch.shape[1] for batch in batches) >= PART_CITATIONS:
+            parts.append(np.concatenate(batches, axis=1))
+            batches.clear()
+    parts += batches
+    batches.clear()
     citations.edge_2E = _join(parts)
     # Arrow keeps what it has read for its next allocation; here that is most of the memory in use.
     pa.default_memory_pool().release_unused()
@@ -103,8 +113,8 @@ def read_citations(
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
-    """Concatenate batches, and let go of each: all of them twice may be more than there is room."""
-    edge_2E = np.empty((2, sum(part.shape[1] for part in parts)), np.int32)
+    """Concatenate parts, and let go of each: all of them twice may be more than there is room."""
+    edge_2E = large_array((2, sum(part.shape[1] for part in parts)), np.int32)
     end = edge_2E.shape[1]
     while parts:
         part = parts.pop()

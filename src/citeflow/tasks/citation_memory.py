@@ -35,17 +35,17 @@ LIBRARIES = 125 * MIB
 """Code of Python and torch, which all processes share; 124 were measured."""
 
 IMPORTED = 265 * MIB
-"""What the process named `citeflow` has imported, which all that are forked from it share: follows
+"""Imported modules of the process named `citeflow`, which all that are forked from it share: follows
 from how the shares of each fall where there are more of them, with one, two and four workers."""
 
 TORCHRUN = 50 * MIB
-"""What this process and torchrun have besides: 32 and 11 to 16 were measured."""
+"""Memory of this process and torchrun besides: 32 and 11 to 16 were measured."""
 
 STANDBY = 14 * MIB
-"""What a standby has besides: 9 to 16 were measured, pages that counters of references are in."""
+"""Memory of a standby besides: 9 to 16 were measured, pages that counters of references are in."""
 
 WORKER = 78 * MIB
-"""What a worker has besides before it reads anything: such pages, Adam, gloo, autograd, threads."""
+"""Memory of a worker besides before it reads: such pages, Adam, gloo, autograd, threads."""
 
 OVERLAP = 0.7
 """Share of their peaks within a phase that the other workers have when one is at its own: two had
@@ -221,7 +221,7 @@ def _measuring(shape: _Shape) -> float:
 
 
 def _kept(shape: _Shape) -> float:
-    """What walks and cosines take of all papers, and a worker keeps from its first step on."""
+    """Bytes that walks and cosines take of all papers, and a worker keeps from its first step on."""
     if not shape.predictor.uses_structural_features:
         return 0
     features = shape.num_papers * shape.num_features

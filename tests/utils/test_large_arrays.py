@@ -10,7 +10,7 @@ import pytest
 
 from citeflow.errors import CiteflowError
 from citeflow.utils import large_arrays
-from citeflow.utils.large_arrays import large_array, shared_array, unshare
+from citeflow.utils.large_arrays import count_values, large_array, shared_array, unshare
 
 NAME = f"citeflow-test-{os.getpid()}"
 
@@ -122,3 +122,10 @@ def test_large_array_without_room_says_how_much(folders, monkeypatch):
         large_array((1000, 1000))
     assert "TMPDIR" in caught.value.hint
     assert not any(any(folder.iterdir()) for folder in folders)
+
+
+@pytest.mark.parametrize("counted", [1, 5, 1000])
+def test_values_are_counted_in_parts(monkeypatch, counted):
+    monkeypatch.setattr("citeflow.utils.large_arrays.COUNTED", counted)
+    value_E = np.random.default_rng(0).integers(0, 7, 100).astype(np.int32)
+    assert count_values(value_E, 9).tolist() == np.bincount(value_E, minlength=9).tolist()

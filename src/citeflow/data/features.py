@@ -29,6 +29,7 @@ from citeflow.data.tables import (
     require_values,
 )
 from citeflow.errors import DataError
+from citeflow.utils.large_arrays import count_values
 
 FEATURES = "features.npy"
 BLOCK_ROWS = 1 << 16
@@ -61,7 +62,7 @@ class Degrees:
         """Count the rows of citing and cited paper; repetitions change little."""
         self.num_papers = num_papers
         self._step = max(1, num_papers // SAMPLE)
-        references_N, citations_N = (np.bincount(row_E, minlength=num_papers) for row_E in edge_2E)
+        references_N, citations_N = (count_values(row_E, num_papers) for row_E in edge_2E)
         counts = (citations_N, references_N, citations_N + references_N)
         sampled = [count_N[:: self._step] for count_N in counts]
         self._ranks = [_ranks(each) for each in sampled if len(np.unique(each)) >= MIN_DEGREES]

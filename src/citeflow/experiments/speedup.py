@@ -52,7 +52,7 @@ class Row:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether others took so much that the time tells little of the training."""
+        """True if others took so much that the time tells little of the training."""
         return self.others_share is not None and self.others_share > DISTURBING_SHARE
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import DTypeLike
 
-from citeflow.utils.large_arrays import large_array
+from citeflow.utils.large_arrays import count_values, large_array
 
 BLOCK_ENTRIES = 1 << 22
 """Entries of the rows of a block; more only where one row has more."""
@@ -56,12 +56,7 @@ class Csr:
     @property
     def in_degree_N(self) -> np.ndarray:
         """Number of rows that point to each paper, int64."""
-        in_degree_N = np.zeros(self.num_rows, dtype=np.int64)
-        # Of all at once, bincount would make a copy of twice their size.
-        for first in range(0, len(self.col_E), BLOCK_ENTRIES):
-            col_B, num_B = np.unique(self.col_E[first : first + BLOCK_ENTRIES], return_counts=True)
-            in_degree_N[col_B] += num_B
-        return in_degree_N
+        return count_values(self.col_E, self.num_rows)
 
     def row(self, i: int) -> np.ndarray:
         """Papers that paper `i` points to, a view."""

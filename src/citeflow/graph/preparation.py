@@ -43,6 +43,7 @@ from citeflow.graph.split import (
     share_both_ways,
 )
 from citeflow.report import MIN_TEST_CITATIONS, WARNING, StageCost, stage_costs
+from citeflow.utils.large_arrays import count_values
 from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
 from citeflow.utils.usage import StageMeter
@@ -302,8 +303,8 @@ def _describe_dropped(
         shown = ", ".join(quote(each) for each in graph.id_N[row_S].tolist())
         said.append(f"{plural(num_self, 'self-citation')} dropped, such as of {shown}")
     if num_duplicates:
-        num_given_N = np.bincount(source_E, minlength=citations.num_rows)
-        num_given_N -= np.bincount(source_E[is_self_E], minlength=citations.num_rows)
+        num_given_N = count_values(source_E, citations.num_rows)
+        num_given_N -= count_values(source_E[is_self_E], citations.num_rows)
         repeating_S = np.flatnonzero(num_given_N > citations.degree_N)[:NUM_SHOWN]
         is_theirs_E = np.isin(source_E, repeating_S) & ~is_self_E
         pairs, counts = np.unique(graph.edge_2E[:, is_theirs_E], axis=1, return_counts=True)

@@ -35,8 +35,8 @@ LIBRARIES = 125 * MIB
 """Code of Python and torch, which all processes share; 124 were measured."""
 
 IMPORTED = 265 * MIB
-"""Imported modules of the process named `citeflow`, which all that are forked from it share: follows
-from how the shares of each fall where there are more of them, with one, two and four workers."""
+"""Modules of the process named `citeflow`, which all that are forked from it share: follows from
+how the shares of each fall where there are more of them, with one, two and four workers."""
 
 TORCHRUN = 50 * MIB
 """Memory of this process and torchrun besides: 32 and 11 to 16 were measured."""
@@ -221,7 +221,7 @@ def _measuring(shape: _Shape) -> float:
 
 
 def _kept(shape: _Shape) -> float:
-    """Bytes that walks and cosines take of all papers, and a worker keeps from its first step on."""
+    """Bytes of all papers for walks and cosines, which a worker keeps from its first step on."""
     if not shape.predictor.uses_structural_features:
         return 0
     features = shape.num_papers * shape.num_features

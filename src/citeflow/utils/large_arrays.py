@@ -24,6 +24,9 @@ LARGEST_SHARE = 0.25
 """Share of the memory that this process may use, above which an array lies on the disk. While all
 papers are embedded there are two such arrays, and half of the memory is for all else."""
 
+COUNTED = 1 << 22
+"""Values that are counted at once, at least."""
+
 
 def fits_in_memory(size: int, allowed: int) -> bool:
     """Return True if an array of so many bytes is kept in memory, of the bytes that are allowed."""
@@ -42,6 +45,19 @@ def large_array(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.nda
     array = shared_array(name, shape, dtype, create=True)
     unshare(name)
     return array
+
+
+def count_values(value_E: np.ndarray, num_values: int) -> np.ndarray:
+    """Count how often each number below `num_values` occurs, int64.
+
+    It is numpy's bincount, but of parts: of all at once it makes a copy in int64, which for the
+    citations of a large graph is twice as large as they are.
+    """
+    count_N = np.zeros(num_values, dtype=np.int64)
+    size = max(COUNTED, num_values)
+    for first in range(0, len(value_E), size):
+        count_N += np.bincount(value_E[first : first + size], minlength=num_values)
+    return count_N
 
 
 def shared_array(

@@ -188,9 +188,13 @@ def to_undirected(references: Csr) -> Csr:
 def count_marked(csr: Csr, is_marked_E: np.ndarray) -> np.ndarray:
     """Count the entries of each row that are marked, int64 [N]."""
     count_N = np.zeros(csr.num_rows, dtype=np.int64)
-    filled = np.flatnonzero(csr.degree_N)
-    if len(filled):  # reduceat takes no empty list
-        count_N[filled] = np.add.reduceat(is_marked_E, csr.rowptr_N1[filled], dtype=np.int64)
+    for rows in _row_blocks(csr.rowptr_N1):
+        rowptr_B1 = csr.rowptr_N1[rows.start : rows.stop + 1]
+        filled = np.flatnonzero(np.diff(rowptr_B1))
+        if len(filled):  # reduceat takes no empty list
+            is_marked_B = is_marked_E[rowptr_B1[0] : rowptr_B1[-1]]
+            start_B = rowptr_B1[filled] - rowptr_B1[0]
+            count_N[rows.start + filled] = np.add.reduceat(is_marked_B, start_B, dtype=np.int64)
     return count_N
 
 

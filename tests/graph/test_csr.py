@@ -9,6 +9,7 @@ from citeflow.graph.csr import (
     drop_rows,
     drop_self_and_duplicates,
     inverse_permutation,
+    keep_entries,
     permute,
     rows_of,
     to_undirected,
@@ -114,6 +115,24 @@ def test_blocks_of_any_size_hold_all_entries_once(csr, size, monkeypatch):
     assert pairs(to_undirected(csr)) == pairs(undirected)
     assert pairs(permute(csr, order_N)) == pairs(permuted)
     assert pairs(transpose(csr)) == sorted((j, i) for i, j in pairs(csr))
+
+
+def test_rows_on_the_disk_are_those_in_memory(csr, monkeypatch):
+    order_N, is_kept_E = np.random.default_rng(1).permutation(20), csr.col_E % 3 > 0
+
+    def made():
+        return [
+            to_undirected(csr),
+            transpose(csr),
+            permute(csr, order_N),
+            keep_entries(csr, is_kept_E),
+        ]
+
+    in_memory = made()
+    monkeypatch.setattr("citeflow.utils.large_arrays.memory_limit", lambda: 0)
+    for on_disk, expected in zip(made(), in_memory, strict=True):
+        assert not on_disk.col_E.flags.owndata
+        assert pairs(on_disk) == pairs(expected)
 
 
 def test_permute_renumbers_pairs(csr):

@@ -18,6 +18,10 @@ from citeflow.utils.large_arrays import count_values, large_array
 BLOCK_ENTRIES = 1 << 22
 """Entries of the rows of a block; more only where one row has more."""
 
+LARGEST_SHARE = 1 / 16
+"""Share of the memory that the entries of a graph fill at most in memory: preprocess has up to five
+such lists at a time."""
+
 
 class Block(NamedTuple):
     """All entries of some rows that follow each other."""
@@ -126,7 +130,7 @@ def build_csr(source_E: np.ndarray, target_E: np.ndarray, num_papers: int) -> Cs
 def transpose(csr: Csr) -> Csr:
     """Reverse every pair."""
     rowptr_N1 = _rowptr(csr.in_degree_N)
-    col_E = large_array(csr.col_E.shape, np.int32)
+    col_E = new_entries(len(csr.col_E))
     end_N = rowptr_N1[:-1].copy()  # of what is filled of each row
     for block in csr.blocks():
         num_bits = len(block.target_B).bit_length()
@@ -148,7 +152,7 @@ def permute(csr: Csr, order_N: np.ndarray) -> Csr:
     """Renumber the papers: row i of the result is paper `order_N[i]`, a permutation."""
     new_row_N = inverse_permutation(order_N)
     rowptr_N1 = _rowptr(csr.degree_N[order_N])
-    col_E = large_array(csr.col_E.shape, np.int32)
+    col_E = new_entries(len(csr.col_E))
     for rows in _row_blocks(rowptr_N1):
         block = rows_of(csr, order_N[rows])
         matrix = Csr(block.rowptr_N1, new_row_N[block.col_E]).to_scipy(np.int8, csr.num_rows)
@@ -170,7 +174,7 @@ def to_undirected(references: Csr) -> Csr:
     references = _without_loops(references)
     citations = transpose(references)
     degree_N = np.empty(references.num_rows, dtype=np.int64)
-    col_E = large_array((2 * len(references.col_E),), np.int32)
+    col_E = new_entries(2 * len(references.col_E))
     num_filled = 0
     for rows in _row_blocks(references.rowptr_N1 + citations.rowptr_N1):
         row_B = np.arange(rows.start, rows.stop)
@@ -219,7 +223,18 @@ def keep_entries(csr: Csr, is_kept_E: np.ndarray) -> Csr:
     """Keep those entries of `col_E` that are marked."""
     if is_kept_E.all():
         return csr
-    return Csr(_rowptr(count_marked(csr, is_kept_E)), csr.col_E[is_kept_E])
+    rowptr_N1 = _rowptr(count_marked(csr, is_kept_E))
+    col_E = new_entries(rowptr_N1[-1])
+    for rows in _row_blocks(csr.rowptr_N1):
+        entries = slice(csr.rowptr_N1[rows.start], csr.rowptr_N1[rows.stop])
+        kept_B = csr.col_E[entries][is_kept_E[entries]]
+        col_E[rowptr_N1[rows.start] : rowptr_N1[rows.stop]] = kept_B
+    return Csr(rowptr_N1, col_E)
+
+
+def new_entries(num_entries: int, dtype: DTypeLike = np.int32) -> np.ndarray:
+    """Create an array with a value for each entry of a graph; on the disk where it is large."""
+    return large_array((int(num_entries),), dtype, share=LARGEST_SHARE)
 
 
 def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[Csr, int, int]:

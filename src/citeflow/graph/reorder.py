@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from citeflow.graph.csr import Csr
-from citeflow.utils.large_arrays import large_array
+from citeflow.graph.csr import Csr, new_entries
 
 PASSES = 2
 """Sweeps of label propagation on each level."""
@@ -44,7 +43,7 @@ def order_by_locality(neighbors: Csr, *, seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     graph = neighbors.to_scipy(np.int8)
-    size_N = np.ones(neighbors.num_rows, dtype=np.int64)
+    size_N = np.ones(neighbors.num_rows, dtype=np.int32)
     levels = []
     while graph.nnz:
         cluster_N = _cluster(graph, size_N, rng)
@@ -52,7 +51,7 @@ def order_by_locality(neighbors: Csr, *, seed: int) -> np.ndarray:
             break
         levels.append(cluster_N)
         graph = _contract(graph, cluster_N)
-        size_N = np.bincount(cluster_N, weights=size_N).astype(np.int64)
+        size_N = np.bincount(cluster_N, weights=size_N).astype(np.int32)
     return _leaves(levels, neighbors.num_rows)
 
 
@@ -63,7 +62,8 @@ def _cluster(graph: Any, size_N: np.ndarray, rng: np.random.Generator) -> np.nda
     total_N = np.empty_like(size_N)
     total_N[label_N] = size_N
     for _ in range(PASSES):
-        for row_B in np.array_split(rng.permutation(num_papers), min(BLOCKS, num_papers)):
+        order_N = rng.permutation(num_papers).astype(np.int32)
+        for row_B in np.array_split(order_N, min(BLOCKS, num_papers)):
             row_B, choice_B = _vote(graph, row_B, label_N, total_N)
             np.subtract.at(total_N, label_N[row_B], size_N[row_B])
             np.add.at(total_N, choice_B, size_N[row_B])
@@ -113,8 +113,7 @@ def _contract(graph: Any, cluster_N: np.ndarray) -> Any:
     size_C = np.bincount(cluster_N)
     start_C1 = np.concatenate([[0], np.cumsum(size_C)])
     # The space for as many edges as before is taken as it is filled, and need not be copied.
-    col_E = large_array((graph.nnz,), np.int32)
-    value_E = large_array((graph.nnz,), np.float32)
+    col_E, value_E = new_entries(graph.nnz), new_entries(graph.nnz, np.float32)
     rowptr_C1 = np.zeros(len(size_C) + 1, np.int64)
     for cluster_B in np.array_split(
         np.arange(len(size_C), dtype=np.int32), min(BLOCKS, len(size_C))

@@ -33,13 +33,20 @@ def fits_in_memory(size: int, allowed: int) -> bool:
     return size <= LARGEST_SHARE * allowed
 
 
-def large_array(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
+def large_array(
+    shape: tuple[int, ...], dtype: DTypeLike = np.float32, *, share: float = LARGEST_SHARE
+) -> np.ndarray:
     """Create an array of this process.
+
+    Args:
+        shape: of the array.
+        dtype: of its values.
+        share: of the memory that this process may use, which the array fills at most in memory.
 
     Raises:
         CiteflowError: it belongs on the disk, and there is no room for it.
     """
-    if fits_in_memory(_size(shape, dtype), memory_limit()):
+    if _size(shape, dtype) <= share * memory_limit():
         return np.empty(shape, dtype)
     name = f"citeflow-{secrets.token_hex(6)}"
     array = shared_array(name, shape, dtype, create=True)

@@ -5,9 +5,9 @@ against large ones.
         SECTION.KEY=VALUE]
 
 Every round trains on each graph with one and with two workers, so that a noisy machine is noisy for
-all of them. Prints one JSON object: medians of the positives per second, their ratios, and the peak
-memory of each worker, in which pages that several workers map count once (the proportional set size
-that Linux reports).
+all of them. Prints one JSON object: what the machine can do, every training, medians of the
+positives per second, their ratios, and the peak memory of each worker, in which pages that several
+workers map count once (the proportional set size that Linux reports).
 """
 
 import argparse
@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from machine import measured
 from ranks import workers_of
 
 from citeflow import files
 from citeflow.artifacts import TRAINED_MODEL
+from citeflow.utils import system
 
 WORKERS = (2, 1)
 SAMPLE_EVERY_S = 0.5
@@ -47,7 +49,9 @@ def main() -> None:
                         json.dumps({"graph": graph.name, "workers": workers, **run}),
                         file=sys.stderr,
                     )
-    print(json.dumps(_summary(options.graphs, runs)))
+    cores = system.num_cores()
+    machine = {"cores": cores, **measured(cores)}
+    print(json.dumps({"machine": machine, "runs": runs, **_summary(options.graphs, runs)}))
 
 
 def _options() -> argparse.Namespace:
@@ -84,6 +88,8 @@ def _train(
     return {
         "positives_per_s": manifest.number("positives_per_s"),
         "steps": manifest.number("steps"),
+        "cores": manifest.number("cpu_cores"),
+        "others_share": manifest.number("others_share"),
         "peak_bytes_per_worker": peak,
     }
 

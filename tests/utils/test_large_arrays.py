@@ -124,6 +124,17 @@ def test_large_array_without_room_says_how_much(folders, monkeypatch):
     assert not any(any(folder.iterdir()) for folder in folders)
 
 
+def test_array_above_its_share_never_lies_in_shared_memory(folders, monkeypatch):
+    memory, disk = folders
+    monkeypatch.setattr(large_arrays, "memory_limit", lambda: 8 * 3 * 4 * 4)
+    full(monkeypatch, memory)
+    assert large_array((3, 4), share=1 / 8).base is None
+    assert large_array((3, 4), share=1 / 16).base is not None
+    full(monkeypatch, disk)
+    with pytest.raises(CiteflowError, match="no room"):
+        large_array((3, 4), share=1 / 16)
+
+
 @pytest.mark.parametrize("counted", [1, 5, 1000])
 def test_values_are_counted_in_parts(monkeypatch, counted):
     monkeypatch.setattr("citeflow.utils.large_arrays.COUNTED", counted)

@@ -49,7 +49,7 @@ def large_array(
     if _size(shape, dtype) <= share * memory_limit():
         return np.empty(shape, dtype)
     name = f"citeflow-{secrets.token_hex(6)}"
-    array = shared_array(name, shape, dtype, create=True)
+    array = _open(_paths(name)[1:], shape, dtype, create=True)
     unshare(name)
     return array
 
@@ -77,13 +77,30 @@ def shared_array(
     Raises:
         CiteflowError: neither has room for it.
     """
-    size = _size(shape, dtype)
-    candidates = _paths(name)
+    paths = _paths(name)
     if not create:
-        candidates = [path for path in candidates if path.exists()]
-    elif not fits_in_memory(size, memory_limit()):
-        candidates = candidates[1:]
-    for path in candidates:
+        paths = [path for path in paths if path.exists()]
+    elif not fits_in_memory(_size(shape, dtype), memory_limit()):
+        paths = paths[1:]
+    return _open(paths, shape, dtype, create=create)
+
+
+def unshare(name: str) -> None:
+    """Remove the name of a shared array; it lives until the last process unmaps it."""
+    for path in _paths(name):
+        path.unlink(missing_ok=True)
+
+
+def _open(
+    paths: list[Path], shape: tuple[int, ...], dtype: DTypeLike, *, create: bool
+) -> np.ndarray:
+    """Map the first of these files that has room.
+
+    Raises:
+        CiteflowError: none has.
+    """
+    size = _size(shape, dtype)
+    for path in paths:
         try:
             return _map(path, size, create).view(dtype).reshape(shape)
         except OSError:
@@ -92,12 +109,6 @@ def shared_array(
     raise CiteflowError(
         "no room for an array of all papers", f"{size:,} bytes", hint="set TMPDIR to a larger disk"
     )
-
-
-def unshare(name: str) -> None:
-    """Remove the name of a shared array; it lives until the last process unmaps it."""
-    for path in _paths(name):
-        path.unlink(missing_ok=True)
 
 
 def _size(shape: tuple[int, ...], dtype: DTypeLike) -> int:

@@ -132,6 +132,7 @@ def test_rows_on_the_disk_are_those_in_memory(csr, monkeypatch):
     monkeypatch.setattr("citeflow.utils.large_arrays.memory_limit", lambda: 0)
     for on_disk, expected in zip(made(), in_memory, strict=True):
         assert not on_disk.col_E.flags.owndata
+        assert np.shares_memory(on_disk.to_scipy().indices, on_disk.col_E)
         assert pairs(on_disk) == pairs(expected)
 
 

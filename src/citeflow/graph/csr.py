@@ -110,13 +110,26 @@ class Csr:
             dtype: of the ones.
             num_columns: N, unless the rows are some of a graph's.
         """
-        shape = (self.num_rows, self.num_rows if num_columns is None else num_columns)
         values_E = np.ones(len(self.col_E), dtype=dtype)
-        matrix = scipy.sparse.csr_matrix((values_E, self.col_E, self.rowptr_N1), shape=shape)
+        width = self.num_rows if num_columns is None else num_columns
+        matrix = as_matrix(self.rowptr_N1, self.col_E, values_E, width)
         # Else scipy would check both, and sort the shared array in place.
         matrix.has_sorted_indices = True
         matrix.has_canonical_format = True
         return matrix
+
+
+def as_matrix(
+    rowptr_N1: np.ndarray, col_E: np.ndarray, value_E: np.ndarray, num_columns: int
+) -> scipy.sparse.csr_matrix:
+    """Make a matrix of these very arrays; scipy's constructor copies a part of a larger one."""
+    matrix = scipy.sparse.csr_matrix((len(rowptr_N1) - 1, num_columns), dtype=value_E.dtype)
+    largest = max(len(col_E), num_columns)
+    index_type = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
+    matrix.indptr = rowptr_N1.astype(index_type, copy=False)
+    matrix.indices = col_E.astype(index_type, copy=False)
+    matrix.data = value_E
+    return matrix
 
 
 def build_csr(source_E: np.ndarray, target_E: np.ndarray, num_papers: int) -> Csr:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from citeflow.graph.csr import Csr, new_entries
+from citeflow.graph.csr import Csr, as_matrix, new_entries
 
 PASSES = 2
 """Sweeps of label propagation on each level."""
@@ -125,8 +125,8 @@ def _contract(graph: Any, cluster_N: np.ndarray) -> Any:
         rowptr_C1[first + 1 : last + 1] = rowptr_C1[first] + block.indptr[1:]
         col_E[rowptr_C1[first] : rowptr_C1[last]] = block.indices
         value_E[rowptr_C1[first] : rowptr_C1[last]] = block.data
-    contents = (value_E[: rowptr_C1[-1]], col_E[: rowptr_C1[-1]], rowptr_C1)
-    return scipy.sparse.csr_matrix(contents, shape=(len(size_C), len(size_C)))
+    filled = slice(rowptr_C1[-1])
+    return as_matrix(rowptr_C1, col_E[filled], value_E[filled], len(size_C))
 
 
 def _contract_block(

@@ -122,8 +122,9 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
 @pytest.mark.parametrize("rows", [1, 7])
 def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows):
     monkeypatch.setattr("citeflow.graph.preparation.BLOCK_ROWS", rows)
-    monkeypatch.setattr("citeflow.graph.preparation.CHUNK_ROWS", 3 * rows)
     graph = small_graph()
+    memory = 8 * 3 * rows * 4 * graph.x_NF.shape[1]
+    monkeypatch.setattr("citeflow.graph.preparation.memory_limit", lambda: memory)
     np.save(tmp_path / "features.npy", graph.x_NF)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     prepared = write(small_graph(x_NF=mapped))

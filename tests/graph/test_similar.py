@@ -77,6 +77,7 @@ def test_cells_find_most_similar_papers(monkeypatch):
     found = similar_papers(x_NF, day_N, 10, cells=make_cells(x_NF, day_N))
     shared = exact.to_scipy().multiply(found.to_scipy()).nnz
     assert 0.955 * len(exact.col_E) < shared < len(exact.col_E)  # 0.944 around single papers
+    monkeypatch.setattr(module, "BUCKET_BYTES", 5000)  # of many buckets, the same
     again = similar_papers(x_NF, day_N, 10, cells=make_cells(x_NF, day_N))
     assert np.array_equal(again.col_E, found.col_E)
 

@@ -126,8 +126,8 @@ def as_matrix(
     matrix = scipy.sparse.csr_matrix((len(rowptr_N1) - 1, num_columns), dtype=value_E.dtype)
     largest = max(len(col_E), num_columns)
     index_type = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
-    matrix.indptr = rowptr_N1.astype(index_type, copy=False)
-    matrix.indices = col_E.astype(index_type, copy=False)
+    matrix.indptr = np.asarray(rowptr_N1, index_type)
+    matrix.indices = np.asarray(col_E, index_type)
     matrix.data = value_E
     return matrix
 

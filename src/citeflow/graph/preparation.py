@@ -46,6 +46,7 @@ from citeflow.report import MIN_TEST_CITATIONS, WARNING, StageCost, stage_costs
 from citeflow.utils.large_arrays import count_values
 from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
+from citeflow.utils.system import memory_limit
 from citeflow.utils.usage import StageMeter
 
 FORMAT = 6
@@ -63,8 +64,8 @@ MANY_BOTH = 0.2
 NUM_SHOWN = 3
 """Citations that are shown of those dropped."""
 
-CHUNK_ROWS = 1 << 20
-"""Rows of features that are put in order in memory."""
+CHUNK_SHARE = 1 / 8
+"""Share of the memory for the features that are put in order at once."""
 
 
 def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
@@ -347,7 +348,8 @@ def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndar
     The features may be a map of a file that is larger than the memory. So each chunk reads the map
     from its front to its end, in ascending rows, and not here and there.
     """
-    for row_C in np.array_split(order_N, range(CHUNK_ROWS, len(order_N), CHUNK_ROWS)):
+    chunk_rows = max(1, int(CHUNK_SHARE * memory_limit() / (4 * x_NF.shape[1])))
+    for row_C in np.array_split(order_N, range(chunk_rows, len(order_N), chunk_rows)):
         x_CF = np.empty((len(row_C), x_NF.shape[1]), np.float32)
         ascending = np.argsort(row_C)
         for index_B in np.array_split(ascending, range(BLOCK_ROWS, len(row_C), BLOCK_ROWS)):

@@ -35,6 +35,9 @@ CENTER_PAPERS = 20
 BLOCK = 512
 """Papers that are compared with others at a time, which bounds the memory for it."""
 
+BUCKET_BYTES = 1 << 28
+"""Points that are put in order in memory, in bytes; twice as much is needed meanwhile."""
+
 PROBES = 8
 """Cells that are searched for the similar papers of one cell, itself included."""
 
@@ -350,16 +353,32 @@ def _link_cells(near_Nk: np.ndarray, papers: _Papers, cells: Cells, progress: Co
 def _points_by_cell(papers: _Papers, cells: Cells) -> np.ndarray:
     """Return the points of all papers, cell after cell, so that each cell is read in one piece.
 
-    float16, as every point is read eight times.
+    float16, as every point is read eight times. Features and points may be larger than the memory,
+    and cells take papers from everywhere. So the features are read once in their order, each point
+    goes to the bucket of its place, in the order in which they come, and then the buckets are put
+    in order one after the other (the distribution step of an external sort).
     """
-    width = cells.center_CF.shape[1]
-    point_MF = large_array((len(cells.members.col_E), width), np.float16)
-    for block in _blocks(len(point_MF)):
-        paper_B = cells.members.col_E[block]
-        ascending = np.argsort(paper_B)
-        point_BF = papers.points(paper_B[ascending])[1]
-        point_MF[block[ascending]] = np.clip(point_BF, -LARGEST, LARGEST)
+    num_points, width = len(cells.members.col_E), cells.center_CF.shape[1]
+    point_MF = large_array((num_points, width), np.float16)
+    place_M = np.empty(num_points, np.int32)
+    bucket_rows = max(1, BUCKET_BYTES // (2 * width))
+    end_B = np.arange(0, num_points, bucket_rows)  # of what is filled of each bucket
+    place_N = np.empty(len(papers.x_NF), np.int32)
+    place_N[cells.members.col_E] = np.arange(num_points, dtype=np.int32)
+    for block in _blocks(len(papers.x_NF)):
+        paper_B, point_BF = papers.points(block)
+        np.clip(point_BF, -LARGEST, LARGEST, out=point_BF)
+        place_B = place_N[paper_B]
+        members = _group(place_B // bucket_rows, len(end_B))
+        for bucket in np.flatnonzero(members.degree_N).tolist():
+            own = members.row(bucket)
+            filled = slice(end_B[bucket], end_B[bucket] + len(own))
+            point_MF[filled], place_M[filled] = point_BF[own], place_B[own]
+            end_B[bucket] = filled.stop
         release_pages(papers.x_NF)
+    for first in range(0, num_points, bucket_rows):
+        bucket_BF = point_MF[first : first + bucket_rows]
+        bucket_BF[place_M[first : first + bucket_rows] - first] = bucket_BF.copy()
     return point_MF
 
 

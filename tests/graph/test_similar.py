@@ -82,6 +82,13 @@ def test_cells_find_most_similar_papers(monkeypatch):
     assert np.array_equal(again.col_E, found.col_E)
 
 
+def test_papers_without_features_have_no_similar_ones_in_cells(monkeypatch):
+    monkeypatch.setattr(module, "EXACT", 10)
+    x_NF = np.zeros((40, 3), np.float32)
+    found = similar_papers(x_NF, None, 4, cells=make_cells(x_NF, None))
+    assert (found.num_rows, len(found.col_E)) == (40, 0)
+
+
 def test_unit_features_have_the_cosine_of_bhattacharyya():
     unit_NF = unit_features(topics(5))
     expected_NN = [[np.sqrt(a * b).sum() for b in topics(5)] for a in topics(5)]

@@ -347,6 +347,8 @@ def _group(group_B: np.ndarray, num_groups: int) -> Csr:
 
 def _link_cells(near_Nk: np.ndarray, papers: _Papers, cells: Cells, progress: Counter) -> None:
     """Link the papers of each cell with those around it."""
+    if not len(cells.center_CF):
+        return
     point_MF = _points_by_cell(papers, cells)
     near_CP = cells.near()
 

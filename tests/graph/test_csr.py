@@ -105,7 +105,10 @@ def test_blocks_of_any_size_hold_all_entries_once(csr, size, monkeypatch):
     monkeypatch.setattr("citeflow.graph.csr.BLOCK_ENTRIES", size)
     blocks = list(csr.blocks())
     assert len(blocks) == {1: 20, 1000: 1}.get(size, len(blocks))
-    found = [np.concatenate([block[i] for block in blocks]) for i in (2, 3)]
+    found = [
+        np.concatenate([block.source_B for block in blocks]),
+        np.concatenate([block.target_B for block in blocks]),
+    ]
     assert list(zip(*(each.tolist() for each in found), strict=True)) == pairs(csr)
     assert np.array_equal(found[0], csr.sources())
     assert np.array_equal(found[0], csr.sources_of(np.arange(len(csr.col_E))))

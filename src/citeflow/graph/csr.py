@@ -18,7 +18,7 @@ from citeflow.utils.large_arrays import count_values, large_array
 BLOCK_ENTRIES = 1 << 22
 """Entries of the rows of a block; more only where one row has more."""
 
-LARGEST_SHARE = 1 / 16
+ENTRIES_SHARE = 1 / 16
 """Share of the memory that the entries of a graph fill at most in memory: preprocess has up to five
 such lists at a time."""
 
@@ -26,7 +26,6 @@ such lists at a time."""
 class Block(NamedTuple):
     """All entries of some rows that follow each other."""
 
-    rows: slice
     entries: slice
     """Where they lie in `col_E`."""
 
@@ -84,7 +83,7 @@ class Csr:
             entries = slice(self.rowptr_N1[rows.start], self.rowptr_N1[rows.stop])
             row_B = np.arange(rows.start, rows.stop, dtype=np.int32)
             source_B = np.repeat(row_B, np.diff(self.rowptr_N1[rows.start : rows.stop + 1]))
-            yield Block(rows, entries, source_B, self.col_E[entries])
+            yield Block(entries, source_B, self.col_E[entries])
 
     def find(self, source_S: np.ndarray, target_S: np.ndarray) -> np.ndarray:
         """Return the entry of each pair, int64 [S]; -1 for one that is not there."""
@@ -247,7 +246,7 @@ def keep_entries(csr: Csr, is_kept_E: np.ndarray) -> Csr:
 
 def new_entries(num_entries: int, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Create an array with a value for each entry of a graph; on the disk where it is large."""
-    return large_array((int(num_entries),), dtype, share=LARGEST_SHARE)
+    return large_array((int(num_entries),), dtype, share=ENTRIES_SHARE)
 
 
 def drop_self_and_duplicates(edge_2E: np.ndarray, num_papers: int) -> tuple[Csr, int, int]:

@@ -1,6 +1,7 @@
 """Names on the disk are found as names in memory are, and titles by their words."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from citeflow.errors import NotFoundError
@@ -23,7 +24,7 @@ CITED = np.array([1, 5, 9, 3, 2, 0, 7])
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("names")
-    write(folder, IDS, TITLES, CITED)
+    write(folder, pa.chunked_array([IDS[:3], IDS[3:]]), pa.chunked_array([TITLES]), CITED)
     return StoredPapers(folder, are_numbers=False)
 
 
@@ -80,7 +81,7 @@ def test_titles_are_compared_by_letters_and_digits(stored):
 
 
 def test_names_may_be_numbers_and_titles_may_be_missing(tmp_path):
-    write(tmp_path, [10, 9, 100], None, np.zeros(3))
+    write(tmp_path, pa.chunked_array([[10, 9], [100]]), None, np.zeros(3))
     stored = StoredPapers(tmp_path, are_numbers=True)
     assert stored.ids[:] == [10, 9, 100]
     assert [stored.find(name) for name in ("9", "10", "100", "1")] == [1, 0, 2, None]

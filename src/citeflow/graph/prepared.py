@@ -5,7 +5,7 @@ Legend: N papers, E citations, F features, V words, P held-out citations, K cand
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet
@@ -189,14 +189,27 @@ class PreparedGraph:
 
     def ids(self) -> list[int] | list[str]:
         """Read the identifier of each paper."""
-        return self._read_column("id")
+        column = self.column("id")
+        assert column is not None
+        ids: list[int] | list[str] = column.to_pylist()
+        return ids
 
     def titles(self) -> list[str] | None:
         """Read the title of each paper, if the dataset has titles."""
+        column = self.column("title")
+        return None if column is None else column.to_pylist()
+
+    def column(self, name: str) -> pyarrow.ChunkedArray | None:
+        """Read what is known of each paper, `id` or `title`; None if the dataset has none.
+
+        As a list, millions of them would take gigabytes.
+        """
         file = self.path / "papers.parquet"
         with reading(file):
             names = pyarrow.parquet.read_schema(file).names
-        return self._read_column("title") if "title" in names else None
+            if name not in names:
+                return None
+            return pyarrow.parquet.read_table(file, columns=[name]).column(name)
 
     def text_model(self) -> TextModel | None:
         """Read the model that makes features of a text, if those of the papers are made of it."""
@@ -211,13 +224,6 @@ class PreparedGraph:
             idf_V=np.asarray(table.column("idf"), dtype=np.float32),
             component_FV=map_array(self.path, Path(TEXT_COMPONENTS).stem) if has_svd else None,
         )
-
-    def _read_column(self, name: str) -> list[Any]:
-        file = self.path / "papers.parquet"
-        with reading(file):
-            table = pyarrow.parquet.read_table(file, columns=[name])
-        values: list[Any] = table.column(name).to_pylist()
-        return values
 
 
 def map_array(path: Path, name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import JsonValue
 
@@ -145,15 +146,17 @@ def write_index(model: Path, graph: Path, folder: Path) -> Path:
     log("index", "writing", path=folder)
     with files.new_directory(folder) as work:
         files.save_array(work / "embedding.npy", embedding_NH.numpy())
-        ids = prepared.ids()
-        papers.write(work, ids, prepared.titles(), prepared.citations.degree_N)
+        del embedding_NH  # of a large graph it lies on the disk, where the rest needs the room
+        ids = prepared.column("id")
+        assert ids is not None
+        papers.write(work, ids, prepared.column("title"), prepared.citations.degree_N)
         _copy_graph(prepared, work)
         _write_cells(prepared, work)
         for name in (WEIGHTS, DETAILS):
             files.copy_file(model / name, work / name)
         facts = {
             **prepared.facts.model_dump(mode="json", exclude_none=True),
-            "number_ids": isinstance(ids[0], int),
+            "number_ids": pa.types.is_integer(ids.type),
             "valid_mrr": trained.details.valid_mrr,
             "citeflow": __version__,
         }

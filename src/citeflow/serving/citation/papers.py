@@ -10,12 +10,14 @@ import bisect
 import difflib
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from citeflow import files
@@ -33,12 +35,15 @@ SHORTEST_PREFIX = 3
 MAX_PREFIXED = 1_000
 """Words that begin with it, at most; the first ones in alphabetical order."""
 
+TITLES = 1 << 16
+"""Titles that are divided into words at once."""
+
 NEARBY = 50
 """Identifiers before and behind an unknown one that may be suggested for it."""
 
 
 def write(
-    folder: Path, ids: Sequence[int] | Sequence[str], titles: list[str] | None, cited_N: np.ndarray
+    folder: Path, ids: pa.ChunkedArray, titles: pa.ChunkedArray | None, cited_N: np.ndarray
 ) -> None:
     """Write names and their indices into a folder that is being made.
 
@@ -48,36 +53,36 @@ def write(
         titles: of each paper, where there are any.
         cited_N: citations of each paper; papers with a word are listed by it.
     """
-    names = [str(each) for each in ids]
-    columns: dict[str, object] = {"id": pa.array(names, pa.large_string())}
-    order_N = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int32)
-    files.save_array(folder / "id_order.npy", order_N)
+    names = ids.cast(pa.large_string()).combine_chunks()
+    columns: dict[str, object] = {"id": names}
+    files.save_array(folder / "id_order.npy", pc.sort_indices(names).to_numpy().astype(np.int32))
     if titles is not None:
-        columns["title"] = pa.array(titles, pa.large_string())
-        _write_words(folder, titles, cited_N)
+        columns["title"] = titles.cast(pa.large_string()).combine_chunks()
+        _write_words(folder, columns["title"], cited_N)
     files.save_ipc(folder / NAMES, columns)
 
 
-def _write_words(folder: Path, titles: list[str], cited_N: np.ndarray) -> None:
+def _write_words(folder: Path, titles: pa.LargeStringArray, cited_N: np.ndarray) -> None:
     """Write the words of all titles, and the papers that have each, the most cited first."""
-    by_citations_N = np.argsort(-cited_N, kind="stable")
+    by_citations_N = np.argsort(-cited_N, kind="stable").astype(np.int32)
     number_of: dict[str, int] = {}
-    word_E: list[int] = []
-    place_E: list[int] = []
-    for place, row in enumerate(by_citations_N.tolist()):
-        found = [number_of.setdefault(word, len(number_of)) for word in words_of(titles[row])]
-        word_E += found
-        place_E += [place] * len(found)
+    word_E, place_E = array("i"), array("i")
+    for first in range(0, len(titles), TITLES):
+        chunk = titles.take(pa.array(by_citations_N[first : first + TITLES]))
+        for place, title in enumerate(chunk.to_pylist(), first):
+            found = [number_of.setdefault(word, len(number_of)) for word in words_of(title)]
+            word_E.extend(found)
+            place_E.extend([place] * len(found))
     words = sorted(number_of)
     order_W = np.array([number_of[word] for word in words], dtype=np.int64)
-    rank_W = np.empty(len(words), dtype=np.int64)
+    rank_W = np.empty(len(words), dtype=np.int32)
     rank_W[order_W] = np.arange(len(words))
     size = max(len(words), len(titles))
-    rows = build_csr(rank_W[np.array(word_E, dtype=np.int64)], np.array(place_E), size)
+    rows = build_csr(rank_W[np.asarray(word_E)], np.asarray(place_E), size)
     files.save_table(folder / WORDS, {"word": pa.array(words, pa.large_string())})
     files.save_array(folder / "title_ptr.npy", rows.rowptr_N1[: len(words) + 1])
     files.save_array(folder / "title_index.npy", rows.col_E)
-    files.save_array(folder / "title_order.npy", by_citations_N.astype(np.int32))
+    files.save_array(folder / "title_order.npy", by_citations_N)
 
 
 def words_of(title: str) -> list[str]:

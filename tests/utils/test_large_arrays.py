@@ -1,8 +1,11 @@
 """Arrays that processes have in common: what one writes all read, and nothing is left behind."""
 
+import ctypes
 import errno
+import mmap
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,13 @@ import pytest
 
 from citeflow.errors import CiteflowError
 from citeflow.utils import large_arrays
-from citeflow.utils.large_arrays import count_values, large_array, shared_array, unshare
+from citeflow.utils.large_arrays import (
+    count_values,
+    large_array,
+    read_ahead,
+    shared_array,
+    unshare,
+)
 
 NAME = f"citeflow-test-{os.getpid()}"
 
@@ -140,3 +149,46 @@ def test_values_are_counted_in_parts(monkeypatch, counted):
     monkeypatch.setattr("citeflow.utils.large_arrays.COUNTED", counted)
     value_E = np.random.default_rng(0).integers(0, 7, 100).astype(np.int32)
     assert count_values(value_E, 9).tolist() == np.bincount(value_E, minlength=9).tolist()
+
+
+def pages_in_memory(array):
+    """Return the numbers of an array's pages that the kernel has read."""
+    begin = array.ctypes.data - array.ctypes.data % mmap.PAGESIZE
+    size = array.ctypes.data + array.nbytes - begin
+    found = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    mincore = ctypes.CDLL(None).mincore
+    assert mincore(ctypes.c_void_p(begin), ctypes.c_size_t(size), found) == 0
+    return set(np.flatnonzero(np.frombuffer(found, np.uint8) & 1).tolist())
+
+
+@pytest.mark.parametrize("allowed", [1 << 20, 1 << 40])
+def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, allowed):
+    monkeypatch.setattr(large_arrays, "memory_limit", lambda: allowed)
+    values = np.arange(64 << 17, dtype=np.float64).reshape(-1, 16)  # 32 rows on a page
+    np.save(tmp_path / "x.npy", values)
+    with (tmp_path / "x.npy").open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = pages_in_memory(array)
+    if len(before) > 1000:
+        pytest.skip("the file system keeps what it should drop")
+    # The header has 128 bytes, a row as many: the last row of a page is 30.
+    rows = np.array([[500_000, 32 * 1000 + 30], [32 * 1000 + 31, 500_000]])
+    read_ahead(array, rows)
+    expected = {1000, 1001, (500_000 * 128 + 128) // 4096}
+    end = time.monotonic() + 10
+    while allowed == 1 << 20 and not expected <= pages_in_memory(array):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    new = pages_in_memory(array) - before
+    assert new == (expected - before if allowed == 1 << 20 else set())
+    assert np.array_equal(array[rows], values[rows])
+
+
+def test_read_ahead_takes_arrays_of_any_kind(monkeypatch):
+    monkeypatch.setattr(large_arrays, "memory_limit", lambda: 0)
+    read_ahead(np.zeros((0, 3)), np.empty(0, np.int64))
+    read_ahead(np.ones((1 << 20, 3)), np.empty(0, np.int64))
+    read_ahead(np.ones((1 << 20, 3)), np.array([5, 7, 5, (1 << 20) - 1], np.int32))
+    read_ahead(np.ones(1 << 20), np.arange(1 << 20))

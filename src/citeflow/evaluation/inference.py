@@ -1,28 +1,49 @@
 """Inference: embed every paper, layer by layer, in one or more processes; or a single new one.
 
-Legend: N papers, B papers of a chunk, C papers of its bipartite block (B and their neighbors),
-R neighbors of a new paper, F features, H hidden channels.
+A layer of all papers may be larger than the memory. So it is read from its first row to its last,
+and added up over the neighbors of as many papers at a time as there is room for.
+
+Legend: N papers, P papers of a pass, S papers that are read at once, B papers of a chunk, R
+neighbors of a new paper, F features or, in a higher layer, channels, H hidden channels.
 """
 
+import math
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
 from citeflow.config import ModelConfig
 from citeflow.data.features import release_pages
 from citeflow.errors import ConfigError
-from citeflow.graph.csr import Csr, rows_of
+from citeflow.graph.csr import Csr, as_matrix, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.own import FILE, OwnEncoder
 from citeflow.models.sage import GraphSAGE
-from citeflow.models.tensors import encoder_input, gather_features, to_sparse_tensor
-from citeflow.utils.large_arrays import large_array
+from citeflow.models.tensors import (
+    blocks_of_rows,
+    encoder_input,
+    gather_features,
+    to_sparse_tensor,
+)
+from citeflow.utils.large_arrays import LARGEST_SHARE, large_array
+from citeflow.utils.system import memory_limit
 
 CHUNK = 32_768
-"""Papers that are embedded at once."""
+"""Papers that are computed at once from what their neighbors add up to."""
+
+READ = 1 << 24
+"""Values of the layer below that are read at once, 64 MB; more only where a chunk has more."""
+
+PASSES = 4
+"""Passes over the layer below, at least. The more of them, the less memory the sums take."""
+
+ReadRows = Callable[[slice], Tensor]
+"""Reads rows of the layer below, [S, F]; they are valid until it is called again."""
 
 
 class RowSharing(Protocol):
@@ -57,7 +78,7 @@ class SingleProcess:
 def embed_all(
     model: LinkPredictor, graph: PreparedGraph, sharing: RowSharing | None = None
 ) -> Tensor:
-    """Embed every paper from all neighbors, with the values of two layers in memory at a time.
+    """Embed every paper from all neighbors, with the values of two layers at a time.
 
     Neighbors are not sampled here: layer by layer each paper is computed once per layer, where
     chunks of papers on their own would need the neighborhoods of all hops (as PyG's layer-wise
@@ -81,21 +102,21 @@ def embed_all(
         embedding_NH = _embed_at_once(model.encoder, model.config, graph, sharing)
         model.train(was_training)
         return embedding_NH
-    x_NH: Tensor | None = None
+    own = sharing.rows(graph.num_papers)
+    read = _features(model.encoder, model.config, graph)
+    x_NH = torch.empty(0)
     for layer in range(max(1, model.config.num_layers)):
-        above_NH = sharing.empty(graph.num_papers, model.config.hidden_channels)
-        own = sharing.rows(graph.num_papers)
-        for first in range(own.start, own.stop, CHUNK):
-            chunk = range(first, min(first + CHUNK, own.stop))
-            above_NH[chunk.start : chunk.stop] = _embed_chunk(
-                model.encoder, model.config, graph, chunk, layer, x_NH
-            )
-        sharing.all_gather_rows(above_NH)
-        if x_NH is None and graph.x_NF is not None:
+        x_NH = sharing.empty(graph.num_papers, model.config.hidden_channels)
+        if model.config.num_layers:
+            _embed_rows(model.encoder, layer, graph.neighbors, read, x_NH, own)
+        else:
+            for chunk in _slices(own, CHUNK):
+                x_NH[chunk] = read(chunk)
+        sharing.all_gather_rows(x_NH)
+        if not layer and graph.x_NF is not None:
             release_pages(graph.x_NF)
-        x_NH = above_NH
+        read = x_NH.__getitem__
     model.train(was_training)
-    assert x_NH is not None
     return x_NH
 
 
@@ -114,42 +135,92 @@ def _embed_at_once(
     return shared_NH
 
 
-def _embed_chunk(
-    encoder: GraphSAGE,
-    config: ModelConfig,
-    graph: PreparedGraph,
-    chunk: range,
-    layer: int,
-    below_NH: Tensor | None,
-) -> Tensor:
-    """Compute a layer for some papers, from the layer below or from the papers' features."""
-    device = encoder.mean_F.device
+def _features(encoder: GraphSAGE, config: ModelConfig, graph: PreparedGraph) -> ReadRows:
+    """Return how to read what the first layer takes or, with no layers, the embeddings."""
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
-    if not config.num_layers:
-        x_BF = gather_features(x_NF, np.array(chunk))
-        return encoder.transform_features(x_BF.to(device)).cpu()
-    paper_C, adj_BC = _bipartite_block(graph, chunk)
-    if below_NH is None:
-        x_C = encoder.transform_features(gather_features(x_NF, paper_C).to(device))
-    else:
-        x_C = below_NH.index_select(0, torch.from_numpy(paper_C)).to(device)
-    # The papers of the chunk are consecutive, in the block as well: no neighbor lies between them.
-    first = int(np.searchsorted(paper_C, chunk.start))
-    x_B = x_C[first : first + len(chunk)]
-    return encoder.layer(layer, x_C, x_B, adj_BC.to(device)).cpu()
+    width = len(encoder.mean_F) if config.num_layers else config.hidden_channels
+    # The same memory each time: new pages from the kernel take longer than the values.
+    result_SF = torch.empty(rows_at_once(width), width)
+
+    def read(rows: slice) -> Tensor:
+        num_rows = rows.stop - rows.start
+        x_SF = torch.ones(num_rows, 1) if x_NF is None else torch.from_numpy(np.asarray(x_NF[rows]))
+        for block in blocks_of_rows(num_rows, encoder.mean_F):
+            x_BF = x_SF[block].to(encoder.mean_F.device)
+            result_SF[:num_rows][block] = encoder.transform_features(x_BF).cpu()
+        return result_SF[:num_rows]
+
+    return read
 
 
-def _bipartite_block(graph: PreparedGraph, chunk: range) -> tuple[np.ndarray, Tensor]:
-    """Return the papers of a chunk with their neighbors, ascending, and the adjacency [B, C]."""
-    rowptr_B1 = graph.neighbors.rowptr_N1[chunk.start : chunk.stop + 1]
-    col_E = graph.neighbors.col_E[rowptr_B1[0] : rowptr_B1[-1]]
-    position_N = np.zeros(graph.num_papers, dtype=np.int32)
-    position_N[col_E] = 1
-    position_N[chunk.start : chunk.stop] = 1
-    paper_C = np.flatnonzero(position_N)
-    position_N[paper_C] = np.arange(len(paper_C), dtype=np.int32)
-    adj = Csr(rowptr_B1 - rowptr_B1[0], position_N[col_E])
-    return paper_C, to_sparse_tensor(adj, len(paper_C))
+def _embed_rows(
+    encoder: GraphSAGE, layer: int, adj: Csr, read: ReadRows, x_NH: Tensor, rows: range
+) -> None:
+    """Compute some rows of a layer, in passes over the whole layer below."""
+    device = encoder.mean_F.device
+    size = 4 * adj.num_rows * read(slice(0, 1)).shape[1]
+    for papers in _slices(rows, papers_of_pass(len(rows), size, memory_limit())):
+        aggregated_PF = _aggregate(encoder.config.aggr, adj, papers, read)
+        for chunk in _slices(range(papers.start, papers.stop), CHUNK):
+            aggregated_BF = aggregated_PF[chunk.start - papers.start : chunk.stop - papers.start]
+            x_BF = read(chunk).to(device)
+            x_NH[chunk] = encoder.combine(layer, aggregated_BF.to(device), x_BF).cpu()
+
+
+def papers_of_pass(num_rows: int, size: int, allowed: float) -> int:
+    """Return the papers whose neighbors are added up in one pass over the layer below.
+
+    They are whole chunks, so that any number of passes computes the same papers together.
+
+    Args:
+        num_rows: papers that the process computes.
+        size: of the layer below, in bytes.
+        allowed: bytes that all processes may use.
+    """
+    passes = max(PASSES, size / (LARGEST_SHARE * allowed))
+    return min(num_rows, CHUNK * math.ceil(num_rows / passes / CHUNK))
+
+
+def _aggregate(aggr: str, adj: Csr, papers: slice, read: ReadRows) -> Tensor:
+    """Aggregate the neighbors of some papers, [P, F], in one pass over the layer below."""
+    degree_P1 = torch.from_numpy(np.diff(adj.rowptr_N1[papers.start : papers.stop + 1]))[:, None]
+    empty = -math.inf if aggr == "max" else 0.0
+    result_PF = torch.full((len(degree_P1), read(slice(0, 1)).shape[1]), empty)
+    for rows in _slices(range(adj.num_rows), rows_at_once(result_PF.shape[1])):
+        adj_PS = _columns(adj, rows, papers)
+        if not len(adj_PS.col_E):
+            continue
+        sparse_PS = to_sparse_tensor(adj_PS, rows.stop - rows.start)
+        if aggr == "max":
+            largest_PF = torch.sparse.mm(sparse_PS, read(rows), "amax")
+            # torch gives 0 to rows without an entry.
+            largest_PF.masked_fill_(torch.from_numpy(adj_PS.degree_N == 0)[:, None], empty)
+            torch.maximum(result_PF, largest_PF, out=result_PF)
+        else:
+            result_PF.addmm_(sparse_PS, read(rows))
+    if aggr == "mean":
+        result_PF.div_(degree_P1.clamp(min=1))
+    return result_PF.masked_fill_(degree_P1 == 0, 0.0)
+
+
+def _columns(adj: Csr, rows: slice, columns: slice) -> Csr:
+    """Return the columns of some rows of a symmetric adjacency, turned: [columns, rows]."""
+    rowptr_S1 = adj.rowptr_N1[rows.start : rows.stop + 1]
+    col_E = adj.col_E[rowptr_S1[0] : rowptr_S1[-1]]
+    ones_E = np.ones(len(col_E), dtype=np.int8)
+    matrix = as_matrix(rowptr_S1 - rowptr_S1[0], col_E, ones_E, adj.num_rows)[:, columns]
+    turned = scipy.sparse.csr_matrix(matrix.T)
+    return Csr(turned.indptr, turned.indices)
+
+
+def rows_at_once(width: int) -> int:
+    """Return the rows of the layer below, of so many values, that are read at once."""
+    return max(CHUNK, READ // width)
+
+
+def _slices(rows: range, size: int) -> Iterator[slice]:
+    for first in range(rows.start, rows.stop, max(1, size)):
+        yield slice(first, min(first + size, rows.stop))
 
 
 @torch.no_grad()

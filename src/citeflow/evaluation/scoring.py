@@ -14,6 +14,7 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
+from citeflow.utils.large_arrays import read_ahead
 
 PAIRS = 1 << 17
 """Pairs of a source and a candidate that are scored at once, which bounds the memory for it."""
@@ -65,6 +66,9 @@ def score_pairs(
     """
     device = model.encoder.mean_F.device
     scores = np.empty((len(source_P), candidates.shape[-1]), dtype=np.float32)
+    read_ahead(embedding_NH.numpy(), source_P)
+    if candidates.ndim == 2:
+        read_ahead(embedding_NH.numpy(), candidates)
     target_KH = torch.empty(0)
     # Source by source, so that the embeddings of one source's candidates stay in the cache.
     for i, source in enumerate(source_P.tolist()):

@@ -6,6 +6,7 @@ Legend: N papers, F features, S sources, P pairs, K candidates.
 import numpy as np
 
 from citeflow.graph.similar import unit_features
+from citeflow.utils.large_arrays import read_ahead
 
 MAX_KEPT_FEATURES = 1 << 24
 """Features of all papers, 64 MB, that are kept as they are scaled for the cosine."""
@@ -35,6 +36,7 @@ class FeatureCosine:
     def unit_rows(self, paper: np.ndarray) -> np.ndarray:
         """Return the features of some papers, scaled; those of a small graph are kept."""
         if self._x_NF.size > MAX_KEPT_FEATURES:
+            read_ahead(self._x_NF, paper)
             if (paper[1:] > paper[:-1]).all():  # as candidates are: each once
                 return unit_features(self._x_NF[paper])
             paper_U, index = np.unique(paper, return_inverse=True)

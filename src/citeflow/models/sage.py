@@ -6,7 +6,7 @@ H hidden channels.
 
 import itertools
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,11 @@ class SymmetricSAGEConv(SAGEConv):  # type: ignore[misc]
             if self.aggr == "add":
                 return total_BH
             return total_BH / adj_t.crow_indices().diff().clamp(min=1)[:, None]
+
+    def combine(self, aggregated_BF: Tensor, x_BF: Tensor) -> Tensor:
+        """Do what `forward` does after the neighbors' values are aggregated."""
+        x_BH = self.lin_l(aggregated_BF) + self.lin_r(x_BF)
+        return nn.functional.normalize(x_BH, dim=-1) if self.normalize else x_BH
 
 
 class GraphSAGE(nn.Module):
@@ -110,10 +115,18 @@ class GraphSAGE(nn.Module):
         Returns:
             [B, H].
         """
-        x: Tensor = self.convs[layer]((x_C, x_B), adj_BC)
+        return self._activate(layer, self.convs[layer]((x_C, x_B), adj_BC))
+
+    def combine(self, layer: int, aggregated_BF: Tensor, x_BF: Tensor) -> Tensor:
+        """Compute one layer from what the papers' neighbors are aggregated to, [B, H]."""
+        conv = cast(SymmetricSAGEConv, self.convs[layer])
+        return self._activate(layer, conv.combine(aggregated_BF, x_BF))
+
+    def _activate(self, layer: int, x_BH: Tensor) -> Tensor:
         if layer + 1 == self.config.num_layers:
-            return x
-        return _dropout(x.relu(), self.config.dropout) if self.training else x.relu()
+            return x_BH
+        x_BH = x_BH.relu()
+        return _dropout(x_BH, self.config.dropout) if self.training else x_BH
 
 
 def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:

@@ -51,13 +51,6 @@ OVERLAP = 0.7
 """Share of their peaks within a phase that the other workers have when one is at its own: two had
 nine tenths, four on two cores half of all of them."""
 
-HEAP_ARRAY = 32 * MIB
-"""Arrays below this stay in the heap of glibc when they are freed, among others that do not."""
-
-OUTSIDE_NEIGHBORS = 0.25
-"""Neighbors outside of a chunk of papers, per citation of the chunk, where they were not counted:
-0.007 of the twin's, 0.1 to 0.6 with hubs were measured."""
-
 KEPT = 40
 """Bytes per paper of degrees and weights that a worker keeps for walks; ten arrays."""
 
@@ -75,8 +68,9 @@ SCORED_PAIR = 540
 SAMPLE = 4096
 """Papers whose walks are counted."""
 
-CHUNKS = 8
-"""Chunks of papers whose neighbors are counted."""
+LEAST_MAPPED = 0.25
+"""Share of the mapped citations that has to stay in memory; the kernel reads the rest again when it
+is needed. PLACEHOLDER"""
 
 FLOAT = 4
 
@@ -101,10 +95,6 @@ class GraphShape:
     num_similar: int = 0
     """Entries of the similarity graph."""
 
-    num_embedded: int = 0
-    """Papers of the chunk that is embedded at once with the most neighbors, these included; 0 where
-    they were not counted."""
-
 
 def measure(graph: PreparedGraph) -> GraphShape:
     """Return the shape of a graph; its walks are those of a sample of papers."""
@@ -119,22 +109,7 @@ def measure(graph: PreparedGraph) -> GraphShape:
         walk_of_source=mean + 3 * deviation / math.sqrt(citation_objective.STRUCTURAL_SOURCES),
         walk_of_held_out=_walk_sizes(graph, held_out)[0],
         num_similar=0 if graph.similar is None else len(graph.similar.col_E),
-        num_embedded=_most_embedded(graph),
     )
-
-
-def _most_embedded(graph: PreparedGraph) -> int:
-    """Return the most papers of a chunk with their neighbors, of chunks from all of a graph."""
-    rowptr_N1, col_E = graph.neighbors.rowptr_N1, graph.neighbors.col_E
-    last = max(0, graph.num_papers - inference.CHUNK)
-    most = 0
-    for first in np.linspace(0, last, min(CHUNKS, 1 + last)).astype(np.int64).tolist():
-        end = min(first + inference.CHUNK, graph.num_papers)
-        is_embedded_N = np.zeros(graph.num_papers, dtype=bool)
-        is_embedded_N[first:end] = True
-        is_embedded_N[col_E[rowptr_N1[first] : rowptr_N1[end]]] = True
-        most = max(most, int(is_embedded_N.sum()))
-    return most
 
 
 def _walk_sizes(graph: PreparedGraph, sources: np.ndarray) -> tuple[float, float]:
@@ -175,7 +150,7 @@ class _Shape(GraphShape):
         """True where paths of three hops are counted; walks of one hop are nothing beside them."""
         return self.predictor.uses_structural_features and self.config.model.structural_hops > 2
 
-    def papers_at_once(self, num_sources: float, walk: float) -> float:
+    def walked_at_once(self, num_sources: float, walk: float) -> float:
         """Papers on the walks of the sources that are computed at once."""
         return self.walks * min(num_sources * walk, path_sums.WALK + walk)
 
@@ -187,7 +162,8 @@ def estimate(graph: GraphShape, *, config: Config, workers: int, allowed: int | 
         graph: sizes of the graph.
         config: all settings.
         workers: processes.
-        allowed: bytes that they may use; layers of all papers that would fill them lie on the disk.
+        allowed: bytes that they may use; layers of all papers that would fill them lie on the disk,
+            and citations are counted as far as there is room.
     """
     sizes = dataclasses.asdict(graph)
     sizes["num_features"] = graph.num_features or 1
@@ -198,7 +174,7 @@ def estimate(graph: GraphShape, *, config: Config, workers: int, allowed: int | 
     layer = num_papers * model.hidden_channels * FLOAT
     if allowed is not None and not fits_in_memory(layer, allowed):
         layer = 0
-    embedding = _embedding(shape, workers)
+    embedding = _embedding(shape, workers, allowed or math.inf)
     # The phases of a training; the highest of them counts.
     together = 1 + OVERLAP * (workers - 1)
     measuring = together * _measuring(shape)
@@ -211,7 +187,10 @@ def estimate(graph: GraphShape, *, config: Config, workers: int, allowed: int | 
     if shape.predictor.uses_structural_features:
         arrays += FLOAT * graph.num_similar
     processes = COMMAND + LIBRARIES + IMPORTED + TORCHRUN + workers * (STANDBY + WORKER)
-    return processes + arrays + peak
+    private = processes + peak
+    if allowed is not None:
+        arrays = min(arrays, max(round(LEAST_MAPPED * arrays), allowed - private))
+    return private + arrays
 
 
 def _measuring(shape: _Shape) -> float:
@@ -251,22 +230,24 @@ def _step(shape: _Shape, workers: int) -> float:
     if predictor.uses_structural_features:
         num_sources = citation_objective.STRUCTURAL_SOURCES
         structural = 400.0 * num_sources * train.num_negatives
-        structural += BATCH_WALK * shape.papers_at_once(num_sources, shape.walk_of_source)
+        structural += BATCH_WALK * shape.walked_at_once(num_sources, shape.walk_of_source)
     activations = (6 * model.num_layers * papers + 2 * citations) * model.hidden_channels
     dense = FLOAT * (4 * papers * shape.num_features + activations)
     return dense + scores + structural + 100 * FOLDS * citations
 
 
-def _embedding(shape: _Shape, workers: int) -> float:
-    """A chunk of papers and all of their neighbors, in the first layer or in one above."""
+def _embedding(shape: _Shape, workers: int, allowed: float) -> float:
+    """What the neighbors of the papers of a pass add up to, what is read, and a chunk's layer."""
     model = shape.config.model
-    papers = min(-(-shape.num_papers // workers), inference.CHUNK)
-    citations = papers * 2 * shape.degree
-    inputs = min(shape.num_papers, shape.num_embedded or papers + OUTSIDE_NEIGHBORS * citations)
-    array = papers * model.hidden_channels * FLOAT
-    width = model.hidden_channels if model.num_layers > 1 else 0
-    widest = FLOAT * inputs * max(3 * shape.num_features, width)
-    return widest + 4 * array + 4 * min(array, HEAP_ARRAY) + 20 * citations
+    num_papers, width = shape.num_papers, max(shape.num_features, model.hidden_channels)
+    papers = inference.papers_of_pass(
+        -(-num_papers // workers), num_papers * width * FLOAT, allowed
+    )
+    read = min(num_papers, inference.rows_at_once(width))
+    chunk = min(papers, inference.CHUNK) * model.hidden_channels * FLOAT
+    sums = papers * width * FLOAT if model.num_layers else 0
+    citations = 2 * shape.degree * read
+    return sums + 24 * papers + read * width * FLOAT + 4 * chunk + 20 * citations
 
 
 def _scoring(shape: _Shape) -> float:
@@ -275,7 +256,7 @@ def _scoring(shape: _Shape) -> float:
         return 0
     data = shape.config.data
     pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
-    walks = shape.papers_at_once(pairs / data.eval_negatives, shape.walk_of_held_out)
+    walks = shape.walked_at_once(pairs / data.eval_negatives, shape.walk_of_held_out)
     dates = 16 * min(pairs * shape.degree, shape.num_citations)
     return SCORED_PAIR * pairs + dates + SCORED_WALK * walks
 
@@ -286,4 +267,4 @@ def _calibration(shape: _Shape) -> float:
     if not is_calibrated or not shape.predictor.uses_structural_features:
         return 0
     sources = min(calibration.MAX_CITATIONS, shape.config.data.holdout * shape.num_papers)
-    return SCORED_WALK * shape.papers_at_once(sources, shape.walk_of_held_out)
+    return SCORED_WALK * shape.walked_at_once(sources, shape.walk_of_held_out)

@@ -5,6 +5,7 @@ reads again, it decides by the memory that is free; so they take the memory of n
 """
 
 import contextlib
+import ctypes
 import math
 import mmap
 import os
@@ -23,6 +24,9 @@ SHARED_MEMORY = Path("/dev/shm")
 LARGEST_SHARE = 0.25
 """Share of the memory that this process may use, above which an array lies on the disk. While all
 papers are embedded there are two such arrays, and half of the memory is for all else."""
+
+BLOCK = 1 << 20
+"""Bytes of an array that are not worth a look at how much memory there is."""
 
 COUNTED = 1 << 22
 """Values that are counted at once, at least."""
@@ -52,6 +56,24 @@ def large_array(
     array = _open(_paths(name)[1:], shape, dtype, create=True)
     unshare(name)
     return array
+
+
+def read_ahead(array_NF: np.ndarray, rows: np.ndarray) -> None:
+    """Have the kernel read some rows of an array that lies on the disk, all of them at a time.
+
+    Else whoever takes rows from everywhere waits for one after the other, and the kernel reads what
+    is around each, too. An array that memory has room for stays as it is.
+    """
+    if array_NF.nbytes <= BLOCK or fits_in_memory(array_NF.nbytes, memory_limit()):
+        return
+    begin_S = array_NF.ctypes.data + np.unique(rows).astype(np.int64) * array_NF.strides[0]
+    end_S = begin_S + array_NF.strides[0]
+    begin_S -= begin_S % mmap.PAGESIZE
+    is_first_S = np.append(True, begin_S[1:] > end_S[:-1])[: len(begin_S)]
+    is_last_S = np.append(is_first_S[1:], True)[: len(begin_S)]
+    madvise = ctypes.CDLL(None).madvise
+    for begin, end in zip(begin_S[is_first_S].tolist(), end_S[is_last_S].tolist(), strict=True):
+        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_WILLNEED)
 
 
 def count_values(value_E: np.ndarray, num_values: int) -> np.ndarray:

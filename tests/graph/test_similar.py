@@ -82,11 +82,14 @@ def test_cells_find_most_similar_papers(monkeypatch):
     assert np.array_equal(again.col_E, found.col_E)
 
 
-def test_papers_without_features_have_no_similar_ones_in_cells(monkeypatch):
+@pytest.mark.parametrize("rows", [[], [7, 390, 391]])
+def test_papers_without_features_have_no_similar_ones_in_cells(monkeypatch, rows):
     monkeypatch.setattr(module, "EXACT", 10)
-    x_NF = np.zeros((40, 3), np.float32)
-    found = similar_papers(x_NF, None, 4, cells=make_cells(x_NF, None))
-    assert (found.num_rows, len(found.col_E)) == (40, 0)
+    x_NF = np.zeros((400, 3), np.float32)
+    x_NF[rows] = 1
+    found = similar_papers(x_NF, None, 2, cells=make_cells(x_NF, None))
+    assert np.flatnonzero(found.degree_N).tolist() == rows
+    assert len(found.col_E) == 2 * len(rows)
 
 
 def test_unit_features_have_the_cosine_of_bhattacharyya():

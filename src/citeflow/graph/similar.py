@@ -270,7 +270,9 @@ def _centers(papers: _Papers, rng: np.random.Generator) -> np.ndarray:
     num_sampled = min(num_papers, CENTER_PAPERS * num_cells)
     sampled = np.sort(rng.choice(num_papers, num_sampled, replace=False))
     if not len(center_CF):
-        return center_CF
+        # So few papers have features that one cell holds them.
+        points = (papers.points(block)[1][:1] for block in _blocks(num_papers))
+        return next((point_1F for point_1F in points if len(point_1F)), center_CF)
     search = _CenterSearch(center_CF, rng)
     sum_CF = np.zeros_like(center_CF)
     count_C = np.zeros(len(center_CF), np.int64)

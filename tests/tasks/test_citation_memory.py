@@ -25,9 +25,9 @@ HEPTH, SMALL, DEMO, TEXT, MIDDLE, DENSE, LARGE, HUBS, FULL = (
     (2_927_963, 128, 30_275_039, 3979, 2673, 90_490_790),
 )
 """Papers, features, training citations, the two sizes of walks, entries of the similarity graph, as
-`measure` finds them. The first is hep-th, TEXT has titles and
-abstracts in place of features, in HUBS (that of benchmarks/hubs.py) all papers cite one and half of
-them each of four more, the others are synthetic; FULL has the size of ogbl-citation2."""
+`measure` finds them. The first is hep-th, TEXT has titles and abstracts in place of features, in
+HUBS (that of benchmarks/hubs.py) all papers cite one and half of them each of four more, the others
+are synthetic; FULL has the size of ogbl-citation2."""
 
 SEED = (
     "model.num_layers=5 model.predictor=dot train.loss=bce model.hidden_channels=256 "
@@ -56,11 +56,11 @@ PEAKS = [
     (DENSE, 2, "train.nodes_per_batch=3000", 1322),
     (LARGE, 1, "train.nodes_per_batch=50000", 1324),
     (LARGE, 2, "", 1421),
-    (FULL, 2, "", 4160),
+    (FULL, 1, "", 5806),
+    (FULL, 2, "", 5829),
 ]
 """Graph, workers, settings, and the most MiB that all processes had together, by
-benchmarks/memory.py while they trained for some steps, validated and calibrated. FULL made a single
-step, and so had few of its citations in memory yet."""
+benchmarks/memory.py while they trained for some steps, validated and calibrated."""
 
 
 def estimated(sizes, settings, workers):

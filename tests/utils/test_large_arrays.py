@@ -163,7 +163,7 @@ def pages_in_memory(array):
 
 @pytest.mark.parametrize("allowed", [1 << 20, 1 << 40])
 def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, allowed):
-    monkeypatch.setattr(large_arrays, "memory_limit", lambda: allowed)
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: allowed)
     values = np.arange(64 << 17, dtype=np.float64).reshape(-1, 16)  # 32 rows on a page
     np.save(tmp_path / "x.npy", values)
     with (tmp_path / "x.npy").open("rb") as file:
@@ -175,7 +175,8 @@ def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, all
         pytest.skip("the file system keeps what it should drop")
     # The header has 128 bytes, a row as many: the last row of a page is 30.
     rows = np.array([[500_000, 32 * 1000 + 30], [32 * 1000 + 31, 500_000]])
-    read_ahead(array, rows)
+    read_ahead(array, rows, rows + 1)
+    read_ahead(array, [7, 64], [7, 32])  # empty ones
     expected = {1000, 1001, (500_000 * 128 + 128) // 4096}
     end = time.monotonic() + 10
     while allowed == 1 << 20 and not expected <= pages_in_memory(array):
@@ -187,8 +188,10 @@ def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, all
 
 
 def test_read_ahead_takes_arrays_of_any_kind(monkeypatch):
-    monkeypatch.setattr(large_arrays, "memory_limit", lambda: 0)
-    read_ahead(np.zeros((0, 3)), np.empty(0, np.int64))
-    read_ahead(np.ones((1 << 20, 3)), np.empty(0, np.int64))
-    read_ahead(np.ones((1 << 20, 3)), np.array([5, 7, 5, (1 << 20) - 1], np.int32))
-    read_ahead(np.ones(1 << 20), np.arange(1 << 20))
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: 0)
+    read_ahead(np.zeros((0, 3)), [], [])
+    read_ahead(np.ones((1 << 20, 3)), [], [])
+    read_ahead(
+        np.ones((1 << 20, 3)), np.array([5, 7, 5, (1 << 20) - 1]), np.array([9, 8, 6, 1 << 20])
+    )
+    read_ahead(np.ones(1 << 20), 0, 1 << 20)

@@ -7,6 +7,7 @@ Legend: N papers, P papers of a pass, S papers that are read at once, B papers o
 neighbors of a new paper, F features or, in a higher layer, channels, H hidden channels.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -30,7 +31,7 @@ from citeflow.models.tensors import (
     gather_features,
     to_sparse_tensor,
 )
-from citeflow.utils.large_arrays import LARGEST_SHARE, large_array
+from citeflow.utils.large_arrays import LARGEST_SHARE, large_array, read_ahead
 from citeflow.utils.system import memory_limit
 
 CHUNK = 32_768
@@ -115,7 +116,7 @@ def embed_all(
         sharing.all_gather_rows(x_NH)
         if not layer and graph.x_NF is not None:
             release_pages(graph.x_NF)
-        read = x_NH.__getitem__
+        read = functools.partial(_read_in_order, x_NH)
     model.train(was_training)
     return x_NH
 
@@ -144,13 +145,23 @@ def _features(encoder: GraphSAGE, config: ModelConfig, graph: PreparedGraph) -> 
 
     def read(rows: slice) -> Tensor:
         num_rows = rows.stop - rows.start
-        x_SF = torch.ones(num_rows, 1) if x_NF is None else torch.from_numpy(np.asarray(x_NF[rows]))
+        if x_NF is None:
+            x_SF = torch.ones(num_rows, 1)
+        else:
+            x_SF = _read_in_order(torch.from_numpy(np.asarray(x_NF)), rows)
         for block in blocks_of_rows(num_rows, encoder.mean_F):
             x_BF = x_SF[block].to(encoder.mean_F.device)
             result_SF[:num_rows][block] = encoder.transform_features(x_BF).cpu()
         return result_SF[:num_rows]
 
     return read
+
+
+def _read_in_order(x_NF: Tensor, rows: slice) -> Tensor:
+    """Return some rows, and have the kernel read as many behind them while they are used."""
+    end = min(2 * rows.stop - rows.start, len(x_NF))
+    read_ahead(x_NF.numpy(), rows.stop, end)
+    return x_NF[rows]
 
 
 def _embed_rows(

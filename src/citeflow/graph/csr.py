@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import DTypeLike
 
-from citeflow.utils.large_arrays import count_values, large_array
+from citeflow.utils.large_arrays import count_values, large_array, read_ahead
 
 BLOCK_ENTRIES = 1 << 22
 """Entries of the rows of a block; more only where one row has more."""
@@ -218,6 +218,7 @@ def rows_of(csr: Csr, paper_S: np.ndarray) -> Csr:
     """Gather the rows of some papers, in their order; a paper may be given twice."""
     first_S = csr.rowptr_N1[paper_S]
     degree_S = csr.rowptr_N1[paper_S + 1] - first_S
+    read_ahead(csr.col_E, first_S, first_S + degree_S)
     rowptr_S1 = _rowptr(degree_S)
     position_E = np.repeat(first_S - rowptr_S1[:-1], degree_S)
     position_E += np.arange(rowptr_S1[-1])

@@ -36,7 +36,7 @@ class FeatureCosine:
     def unit_rows(self, paper: np.ndarray) -> np.ndarray:
         """Return the features of some papers, scaled; those of a small graph are kept."""
         if self._x_NF.size > MAX_KEPT_FEATURES:
-            read_ahead(self._x_NF, paper)
+            read_ahead(self._x_NF, paper, paper + 1)
             if (paper[1:] > paper[:-1]).all():  # as candidates are: each once
                 return unit_features(self._x_NF[paper])
             paper_U, index = np.unique(paper, return_inverse=True)

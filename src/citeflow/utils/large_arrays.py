@@ -6,6 +6,7 @@ reads again, it decides by the memory that is free; so they take the memory of n
 
 import contextlib
 import ctypes
+import functools
 import math
 import mmap
 import os
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from citeflow.errors import CiteflowError
 from citeflow.utils.system import memory_limit
@@ -24,9 +25,6 @@ SHARED_MEMORY = Path("/dev/shm")
 LARGEST_SHARE = 0.25
 """Share of the memory that this process may use, above which an array lies on the disk. While all
 papers are embedded there are two such arrays, and half of the memory is for all else."""
-
-BLOCK = 1 << 20
-"""Bytes of an array that are not worth a look at how much memory there is."""
 
 COUNTED = 1 << 22
 """Values that are counted at once, at least."""
@@ -58,22 +56,38 @@ def large_array(
     return array
 
 
-def read_ahead(array_NF: np.ndarray, rows: np.ndarray) -> None:
-    """Have the kernel read some rows of an array that lies on the disk, all of them at a time.
+def read_ahead(array: np.ndarray, begin_S: ArrayLike, end_S: ArrayLike) -> None:
+    """Have the kernel read some ranges of an array that lies on the disk, all of them at a time.
 
     Else whoever takes rows from everywhere waits for one after the other, and the kernel reads what
     is around each, too. An array that memory has room for stays as it is.
+
+    Args:
+        array: of any shape.
+        begin_S: first row of each range.
+        end_S: row behind its last.
     """
-    if array_NF.nbytes <= BLOCK or fits_in_memory(array_NF.nbytes, memory_limit()):
+    if fits_in_memory(array.nbytes, _allowed()):
         return
-    begin_S = array_NF.ctypes.data + np.unique(rows).astype(np.int64) * array_NF.strides[0]
-    end_S = begin_S + array_NF.strides[0]
-    begin_S -= begin_S % mmap.PAGESIZE
+    begin_S, end_S = (np.asarray(each, dtype=np.int64).ravel() for each in (begin_S, end_S))
+    is_empty_S = begin_S >= end_S
+    address, size = array.ctypes.data, array.strides[0]
+    begin_S = (address + begin_S[~is_empty_S] * size) // mmap.PAGESIZE * mmap.PAGESIZE
+    order_S = np.argsort(begin_S)
+    begin_S = begin_S[order_S]
+    end_S = np.maximum.accumulate((address + end_S[~is_empty_S] * size)[order_S])
+    # Ranges whose pages follow each other are one.
     is_first_S = np.append(True, begin_S[1:] > end_S[:-1])[: len(begin_S)]
     is_last_S = np.append(is_first_S[1:], True)[: len(begin_S)]
     madvise = ctypes.CDLL(None).madvise
     for begin, end in zip(begin_S[is_first_S].tolist(), end_S[is_last_S].tolist(), strict=True):
         madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_WILLNEED)
+
+
+@functools.cache
+def _allowed() -> int:
+    """Return what `memory_limit` returns, which takes half a millisecond each time."""
+    return memory_limit()
 
 
 def count_values(value_E: np.ndarray, num_values: int) -> np.ndarray:

@@ -99,6 +99,18 @@ def test_hubs_add_the_walks_that_are_computed_at_once():
     assert 0 < many - few < 50 * MIB
 
 
+def test_mapped_citations_count_as_far_as_there_is_room():
+    shape = GraphShape(**dict(zip(GraphShape.__dataclass_fields__, LARGE, strict=True)))
+
+    def needed(allowed):
+        return estimate(shape, config=config.load(), workers=1, allowed=allowed)
+
+    whole = needed(1 << 40)
+    assert whole == needed(None) == needed(whole)
+    assert needed(whole - 20 * MIB) == whole - 20 * MIB
+    assert whole - 300 * MIB < needed(whole - 300 * MIB) < whole - 20 * MIB
+
+
 @pytest.mark.parametrize("less", ["train.nodes_per_batch=20000", "model.hidden_channels=32"])
 def test_estimate_falls_by_what_the_hint_names(less):
     large = "train.nodes_per_batch=60000"

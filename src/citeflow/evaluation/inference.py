@@ -1,15 +1,17 @@
 """Inference: embed every paper, layer by layer, in one or more processes; or a single new one.
 
-A layer of all papers may be larger than the memory. So it is read from its first row to its last,
-and added up over the neighbors of as many papers at a time as there is room for.
+A layer of all papers may be larger than the memory. So its rows are read in their order, and added
+up over the neighbors of as many papers at a time as there is room for. A row that none of these has
+as a neighbor is not read; in the order that `graph.reorder` gives papers that is most of them.
 
 Legend: N papers, P papers of a pass, S papers that are read at once, B papers of a chunk, R
-neighbors of a new paper, F features or, in a higher layer, channels, H hidden channels.
+neighbors of a new paper, F features or, in a higher layer, channels, H hidden channels, W the wider
+of both.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -32,19 +34,16 @@ from citeflow.models.tensors import (
     to_sparse_tensor,
 )
 from citeflow.utils.large_arrays import LARGEST_SHARE, large_array, read_ahead
-from citeflow.utils.system import memory_limit
+from citeflow.utils.system import malloc_trim, memory_limit
 
 CHUNK = 32_768
 """Papers that are computed at once from what their neighbors add up to."""
 
-READ = 1 << 24
-"""Values of the layer below that are read at once, 64 MB; more only where a chunk has more."""
-
 PASSES = 4
 """Passes over the layer below, at least. The more of them, the less memory the sums take."""
 
-ReadRows = Callable[[slice], Tensor]
-"""Reads rows of the layer below, [S, F]; they are valid until it is called again."""
+PARTS = 4
+"""Parts of the papers of a pass, as many rows as which are read of the layer below at once."""
 
 
 class RowSharing(Protocol):
@@ -101,24 +100,13 @@ def embed_all(
     model.eval()
     if isinstance(model.encoder, OwnEncoder):
         embedding_NH = _embed_at_once(model.encoder, model.config, graph, sharing)
-        model.train(was_training)
-        return embedding_NH
-    own = sharing.rows(graph.num_papers)
-    read = _features(model.encoder, model.config, graph)
-    x_NH = torch.empty(0)
-    for layer in range(max(1, model.config.num_layers)):
-        x_NH = sharing.empty(graph.num_papers, model.config.hidden_channels)
-        if model.config.num_layers:
-            _embed_rows(model.encoder, layer, graph.neighbors, read, x_NH, own)
-        else:
-            for chunk in _slices(own, CHUNK):
-                x_NH[chunk] = read(chunk)
-        sharing.all_gather_rows(x_NH)
-        if not layer and graph.x_NF is not None:
-            release_pages(graph.x_NF)
-        read = functools.partial(_read_in_order, x_NH)
+    elif not model.config.num_layers:
+        embedding_NH = _embed_features(model.encoder, model.config, graph, sharing)
+    else:
+        embedding_NH = _embed_by_layer(model.encoder, model.config, graph, sharing)
     model.train(was_training)
-    return x_NH
+    malloc_trim()  # the heap of a worker keeps what is freed
+    return embedding_NH
 
 
 def _embed_at_once(
@@ -136,45 +124,103 @@ def _embed_at_once(
     return shared_NH
 
 
-def _features(encoder: GraphSAGE, config: ModelConfig, graph: PreparedGraph) -> ReadRows:
-    """Return how to read what the first layer takes or, with no layers, the embeddings."""
+def _embed_features(
+    encoder: GraphSAGE, config: ModelConfig, graph: PreparedGraph, sharing: RowSharing
+) -> Tensor:
+    """Compute the rows of this process, [N, H], with no layers: from each paper's own features."""
+    embedding_NH = sharing.empty(graph.num_papers, config.hidden_channels)
     x_NF = encoder_input(graph.x_NF, graph.num_papers, config)
-    width = len(encoder.mean_F) if config.num_layers else config.hidden_channels
-    # The same memory each time: new pages from the kernel take longer than the values.
-    result_SF = torch.empty(rows_at_once(width), width)
-
-    def read(rows: slice) -> Tensor:
-        num_rows = rows.stop - rows.start
-        if x_NF is None:
-            x_SF = torch.ones(num_rows, 1)
-        else:
-            x_SF = _read_in_order(torch.from_numpy(np.asarray(x_NF)), rows)
-        for block in blocks_of_rows(num_rows, encoder.mean_F):
-            x_BF = x_SF[block].to(encoder.mean_F.device)
-            result_SF[:num_rows][block] = encoder.transform_features(x_BF).cpu()
-        return result_SF[:num_rows]
-
-    return read
+    for rows in _slices(sharing.rows(graph.num_papers), CHUNK):
+        x_BF = gather_features(x_NF, np.arange(rows.start, rows.stop)).to(encoder.mean_F.device)
+        embedding_NH[rows] = encoder.transform_features(x_BF).cpu()
+    sharing.all_gather_rows(embedding_NH)
+    return embedding_NH
 
 
-def _read_in_order(x_NF: Tensor, rows: slice) -> Tensor:
-    """Return some rows, and have the kernel read as many behind them while they are used."""
-    end = min(2 * rows.stop - rows.start, len(x_NF))
-    read_ahead(x_NF.numpy(), rows.stop, end)
-    return x_NF[rows]
+def _embed_by_layer(
+    encoder: GraphSAGE, config: ModelConfig, graph: PreparedGraph, sharing: RowSharing
+) -> Tensor:
+    """Compute the rows of this process, [N, H], and of each layer below, which are exchanged."""
+    num_papers, device = graph.num_papers, encoder.mean_F.device
+    rows = sharing.rows(num_papers)
+    width = max(len(encoder.mean_F), config.hidden_channels)
+    size = papers_of_pass(len(rows), 4 * num_papers * width, memory_limit())
+    room_SW, sum_PW = torch.empty(rows_at_once(size), width), torch.empty(size, width)
+    x_NF = encoder_input(graph.x_NF, num_papers, config)
+    below = _LayerBelow(
+        torch.ones(1, 1).expand(num_papers, 1) if x_NF is None else torch.from_numpy(x_NF),
+        room_SW,
+        lambda x_BF: encoder.transform_features(x_BF.to(device)).cpu(),
+    )
+    for layer in range(config.num_layers):
+        x_NH = sharing.empty(num_papers, config.hidden_channels)
+        _embed_rows(encoder, layer, graph.neighbors, below, x_NH, rows, sum_PW)
+        sharing.all_gather_rows(x_NH)
+        if not layer and graph.x_NF is not None:
+            release_pages(graph.x_NF)
+        below = _LayerBelow(x_NH, room_SW)
+    return below.x_NF
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerBelow:
+    """Values of all papers, of which some rows are read at a time."""
+
+    x_NF: Tensor
+    """In memory or on the disk."""
+
+    room_SW: Tensor
+    """Where rows are put. New pages from the kernel would take longer than the values."""
+
+    transform: Callable[[Tensor], Tensor] | None = None
+    """What is done with them."""
+
+    def read(self, paper_S: np.ndarray) -> Tensor:
+        """Return rows, [S, F]; they are valid until this is called again.
+
+        Args:
+            paper_S: ascending.
+        """
+        read_ahead(self.x_NF.numpy(), paper_S, paper_S + 1)
+        x_SF = _part_of(self.room_SW, (len(paper_S), self.x_NF.shape[1]))
+        torch.index_select(self.x_NF, 0, torch.from_numpy(paper_S), out=x_SF)
+        if self.transform is not None:
+            for block in blocks_of_rows(len(x_SF), x_SF):
+                x_SF[block] = self.transform(x_SF[block])
+        return x_SF
+
+
+def _part_of(memory: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return a tensor of a shape that lies in a larger one."""
+    return memory.flatten()[: math.prod(shape)].view(shape)
 
 
 def _embed_rows(
-    encoder: GraphSAGE, layer: int, adj: Csr, read: ReadRows, x_NH: Tensor, rows: range
+    encoder: GraphSAGE,
+    layer: int,
+    adj: Csr,
+    below: _LayerBelow,
+    x_NH: Tensor,
+    rows: range,
+    sum_PW: Tensor,
 ) -> None:
-    """Compute some rows of a layer, in passes over the whole layer below."""
+    """Compute some rows of a layer, in passes over the layer below.
+
+    Args:
+        encoder: the weights.
+        layer: its number.
+        adj: neighbors of all papers.
+        below: the layer below.
+        x_NH: where to; only `rows` are written.
+        rows: papers to compute.
+        sum_PW: memory for what the neighbors of the papers of a pass add up to.
+    """
     device = encoder.mean_F.device
-    size = 4 * adj.num_rows * read(slice(0, 1)).shape[1]
-    for papers in _slices(rows, papers_of_pass(len(rows), size, memory_limit())):
-        aggregated_PF = _aggregate(encoder.config.aggr, adj, papers, read)
+    for papers in _slices(rows, len(sum_PW)):
+        aggregated_PF = _aggregate(encoder.config.aggr, adj, papers, below, sum_PW)
         for chunk in _slices(range(papers.start, papers.stop), CHUNK):
             aggregated_BF = aggregated_PF[chunk.start - papers.start : chunk.stop - papers.start]
-            x_BF = read(chunk).to(device)
+            x_BF = below.read(np.arange(chunk.start, chunk.stop)).to(device)
             x_NH[chunk] = encoder.combine(layer, aggregated_BF.to(device), x_BF).cpu()
 
 
@@ -192,41 +238,48 @@ def papers_of_pass(num_rows: int, size: int, allowed: float) -> int:
     return min(num_rows, CHUNK * math.ceil(num_rows / passes / CHUNK))
 
 
-def _aggregate(aggr: str, adj: Csr, papers: slice, read: ReadRows) -> Tensor:
+def _aggregate(aggr: str, adj: Csr, papers: slice, below: _LayerBelow, sum_PW: Tensor) -> Tensor:
     """Aggregate the neighbors of some papers, [P, F], in one pass over the layer below."""
+    adj_PN = _rows_by_column(adj, papers)
     degree_P1 = torch.from_numpy(np.diff(adj.rowptr_N1[papers.start : papers.stop + 1]))[:, None]
     empty = -math.inf if aggr == "max" else 0.0
-    result_PF = torch.full((len(degree_P1), read(slice(0, 1)).shape[1]), empty)
-    for rows in _slices(range(adj.num_rows), rows_at_once(result_PF.shape[1])):
-        adj_PS = _columns(adj, rows, papers)
-        if not len(adj_PS.col_E):
+    result_PF = _part_of(sum_PW, (len(degree_P1), below.x_NF.shape[1])).fill_(empty)
+    for rows in _slices(range(adj.num_rows), rows_at_once(len(sum_PW))):
+        paper_S, adj_PS = _used_columns(adj_PN, rows)
+        if not len(paper_S):
             continue
-        sparse_PS = to_sparse_tensor(adj_PS, rows.stop - rows.start)
+        sparse_PS = to_sparse_tensor(adj_PS, len(paper_S))
         if aggr == "max":
-            largest_PF = torch.sparse.mm(sparse_PS, read(rows), "amax")
+            largest_PF = torch.sparse.mm(sparse_PS, below.read(paper_S), "amax")
             # torch gives 0 to rows without an entry.
             largest_PF.masked_fill_(torch.from_numpy(adj_PS.degree_N == 0)[:, None], empty)
             torch.maximum(result_PF, largest_PF, out=result_PF)
         else:
-            result_PF.addmm_(sparse_PS, read(rows))
+            result_PF.addmm_(sparse_PS, below.read(paper_S))
     if aggr == "mean":
         result_PF.div_(degree_P1.clamp(min=1))
     return result_PF.masked_fill_(degree_P1 == 0, 0.0)
 
 
-def _columns(adj: Csr, rows: slice, columns: slice) -> Csr:
-    """Return the columns of some rows of a symmetric adjacency, turned: [columns, rows]."""
-    rowptr_S1 = adj.rowptr_N1[rows.start : rows.stop + 1]
-    col_E = adj.col_E[rowptr_S1[0] : rowptr_S1[-1]]
+def _rows_by_column(adj: Csr, rows: slice) -> scipy.sparse.csc_matrix:
+    """Return some rows of an adjacency, sorted by column."""
+    rowptr_P1 = adj.rowptr_N1[rows.start : rows.stop + 1]
+    col_E = adj.col_E[rowptr_P1[0] : rowptr_P1[-1]]
     ones_E = np.ones(len(col_E), dtype=np.int8)
-    matrix = as_matrix(rowptr_S1 - rowptr_S1[0], col_E, ones_E, adj.num_rows)[:, columns]
-    turned = scipy.sparse.csr_matrix(matrix.T)
-    return Csr(turned.indptr, turned.indices)
+    return as_matrix(rowptr_P1 - rowptr_P1[0], col_E, ones_E, adj.num_rows).tocsc()
 
 
-def rows_at_once(width: int) -> int:
-    """Return the rows of the layer below, of so many values, that are read at once."""
-    return max(CHUNK, READ // width)
+def _used_columns(adj_PN: scipy.sparse.csc_matrix, columns: slice) -> tuple[np.ndarray, Csr]:
+    """Return those of some columns that have an entry, and the rows of these columns alone."""
+    part = adj_PN[:, columns]
+    used_S = np.flatnonzero(np.diff(part.indptr))
+    rows = part[:, used_S].tocsr()
+    return columns.start + used_S, Csr(rows.indptr, rows.indices)
+
+
+def rows_at_once(papers: int) -> int:
+    """Return the rows of the layer below that are read at once for a pass of so many papers."""
+    return max(CHUNK, papers // PARTS)
 
 
 def _slices(rows: range, size: int) -> Iterator[slice]:

@@ -88,7 +88,7 @@ def intersect(
     """
     column_N, num_columns = _columns(lists, num_papers)
     num_sources = len(lists[0][0]) - 1
-    num_rows = min(max(1, TABLE // max(1, num_columns)), num_sources)
+    num_rows = min(max(1, TABLE // num_columns), num_sources)
     number_T = np.full(num_rows * num_columns, -1, dtype=np.int32)
     first_of_list = np.cumsum([0] + [len(papers) for _, papers in lists])
     representative_E = np.empty(first_of_list[-1], dtype=np.int32)
@@ -106,7 +106,7 @@ def intersect(
             representative_E[part] = number_T.take(entry_L)
         for each, hit in zip(queries, hits, strict=True):
             begin, column_L, row_L = _part(each, rows, column_N)
-            known = np.flatnonzero(column_L >= 0)
+            known = np.flatnonzero(column_L)
             number_L = number_T.take(row_L[known] * num_columns + column_L[known])
             found = np.flatnonzero(number_L >= 0)
             hit.append((known[found] + begin, number_L[found]))
@@ -116,14 +116,17 @@ def intersect(
 
 
 def _columns(lists: list[PaperLists], num_papers: int) -> tuple[np.ndarray, int]:
-    """Number the papers that are in any list, int32 [N], -1 for the others; and count them."""
+    """Number the papers that are in any list from 1, int32 [N], 0 for others; return one more, too.
+
+    Zeros come from the kernel where they are looked at; of a large graph that is a small part.
+    """
     is_listed_N = np.zeros(num_papers, dtype=bool)
     for _, paper_E in lists:
         is_listed_N[paper_E] = True
     listed = np.flatnonzero(is_listed_N)
-    column_N = np.full(num_papers, -1, dtype=np.int32)
-    column_N[listed] = np.arange(len(listed), dtype=np.int32)
-    return column_N, len(listed)
+    column_N = np.zeros(num_papers, dtype=np.int32)
+    column_N[listed] = np.arange(1, len(listed) + 1, dtype=np.int32)
+    return column_N, len(listed) + 1
 
 
 def _part(

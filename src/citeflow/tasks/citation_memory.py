@@ -70,7 +70,7 @@ SAMPLE = 4096
 
 LEAST_MAPPED = 0.25
 """Share of the mapped citations that has to stay in memory; the kernel reads the rest again when it
-is needed. PLACEHOLDER"""
+is needed. 29 million papers, with 8.5 GB of them, trained in a container of 8 GB."""
 
 FLOAT = 4
 
@@ -237,17 +237,17 @@ def _step(shape: _Shape, workers: int) -> float:
 
 
 def _embedding(shape: _Shape, workers: int, allowed: float) -> float:
-    """What the neighbors of the papers of a pass add up to, what is read, and a chunk's layer."""
+    """The papers of a pass: their citations, the sums over them, what is read, a chunk's layer."""
     model = shape.config.model
     num_papers, width = shape.num_papers, max(shape.num_features, model.hidden_channels)
     papers = inference.papers_of_pass(
         -(-num_papers // workers), num_papers * width * FLOAT, allowed
     )
-    read = min(num_papers, inference.rows_at_once(width))
+    read = min(num_papers, inference.rows_at_once(papers))
     chunk = min(papers, inference.CHUNK) * model.hidden_channels * FLOAT
     sums = papers * width * FLOAT if model.num_layers else 0
-    citations = 2 * shape.degree * read
-    return sums + 24 * papers + read * width * FLOAT + 4 * chunk + 20 * citations
+    entries = 10 * 2 * shape.degree * papers + FLOAT * num_papers
+    return sums + 24 * papers + read * width * FLOAT + 4 * chunk + entries
 
 
 def _scoring(shape: _Shape) -> float:

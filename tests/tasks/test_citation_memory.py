@@ -56,8 +56,8 @@ PEAKS = [
     (DENSE, 2, "train.nodes_per_batch=3000", 1322),
     (LARGE, 1, "train.nodes_per_batch=50000", 1324),
     (LARGE, 2, "", 1421),
-    (FULL, 1, "", 5806),
-    (FULL, 2, "", 5829),
+    (FULL, 1, "", 4925),
+    (FULL, 2, "", 5194),
 ]
 """Graph, workers, settings, and the most MiB that all processes had together, by
 benchmarks/memory.py while they trained for some steps, validated and calibrated."""

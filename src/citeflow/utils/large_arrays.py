@@ -59,8 +59,8 @@ def large_array(
 def read_ahead(array: np.ndarray, begin_S: ArrayLike, end_S: ArrayLike) -> None:
     """Have the kernel read some ranges of an array that lies on the disk, all of them at a time.
 
-    Else whoever takes rows from everywhere waits for one after the other, and the kernel reads what
-    is around each, too. An array that memory has room for stays as it is.
+    Else a process that takes rows in no order waits for each of them, and the kernel reads 128 KB
+    around it. An array that memory has room for stays as it is.
 
     Args:
         array: of any shape.

@@ -134,6 +134,8 @@ def _embed_features(
         x_BF = gather_features(x_NF, np.arange(rows.start, rows.stop)).to(encoder.mean_F.device)
         embedding_NH[rows] = encoder.transform_features(x_BF).cpu()
     sharing.all_gather_rows(embedding_NH)
+    if graph.x_NF is not None:
+        release_pages(graph.x_NF)
     return embedding_NH
 
 

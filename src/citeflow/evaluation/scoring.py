@@ -66,8 +66,8 @@ def score_pairs(
     """
     device = model.encoder.mean_F.device
     scores = np.empty((len(source_P), candidates.shape[-1]), dtype=np.float32)
-    for papers in (source_P, candidates if candidates.ndim == 2 else source_P):
-        read_ahead(embedding_NH.numpy(), papers, papers + 1)
+    papers = np.append(source_P, candidates)
+    read_ahead(embedding_NH.numpy(), papers, papers + 1)
     target_KH = torch.empty(0)
     # Source by source, so that the embeddings of one source's candidates stay in the cache.
     for i, source in enumerate(source_P.tolist()):

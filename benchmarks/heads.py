@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from citeflow import config as settings
 from citeflow.config import Config
 from citeflow.evaluation import metrics, ranking
+from citeflow.evaluation.chunks import hard_chunks, random_chunks
 from citeflow.evaluation.scoring import build_structural_features
 from citeflow.graph.candidates import sample_rows
 from citeflow.graph.prepared import PreparedGraph
@@ -260,11 +261,11 @@ def measure(
     test = graph.test
     hard_Q = np.flatnonzero(graph.hard.index(test.source_P) >= 0)
     sample_Q = sample_rows(len(test.source_P), sources, 0)
-    hard = ranking.hard_chunks(test, graph.hard, hard_Q)
-    random = ranking.random_chunks(test, sample_Q)
+    hard = hard_chunks(test, graph.hard, hard_Q)
+    random = random_chunks(test, sample_Q)
     ranks = {
-        "hard": ranking.rank(methods, hard, name="hard", of=len(hard_Q)),
-        "ogb": ranking.rank(methods, random, name="ogb", of=len(sample_Q)),
+        "hard": ranking.rank([(methods, hard)], name="hard", of=len(hard_Q)),
+        "ogb": ranking.rank([(methods, random)], name="ogb", of=len(sample_Q)),
         "all": ranking.rank_among_all(shared, test, graph.candidates(), sample_Q, name="all"),
     }
     return {

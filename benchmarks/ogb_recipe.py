@@ -23,7 +23,7 @@ from torch_geometric.nn import SAGEConv
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import metrics
-from citeflow.evaluation.scoring import iter_chunks
+from citeflow.evaluation.chunks import random_chunks
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.tensors import to_sparse_tensor
 
@@ -114,9 +114,9 @@ def _evaluate(
 def rank_mrr(model: nn.Module, h_NH: Tensor, held_out: HeldOut) -> float:
     """MRR of held-out citations, from the embeddings of all papers and a scorer of pairs."""
     ranks = []
-    for source_P, candidate_PK in iter_chunks(held_out):
-        source_P1H = h_NH[torch.from_numpy(source_P).long()][:, None]
-        score_PK = model(source_P1H, h_NH[torch.from_numpy(candidate_PK).long()])
+    for chunk in random_chunks(held_out, np.arange(len(held_out.source_P))):
+        source_P1H = h_NH[torch.from_numpy(chunk.source_P).long()][:, None]
+        score_PK = model(source_P1H, h_NH[torch.from_numpy(chunk.candidate_PK).long()])
         ranks.append(metrics.rank_positives(score_PK[:, 0], score_PK[:, 1:]))
     return metrics.mrr_and_hits(torch.cat(ranks))["mrr"]
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from citeflow import config, files
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.errors import ConfigError, NotFoundError
-from citeflow.evaluation import evaluator, ranking
+from citeflow.evaluation import chunks, evaluator, ranking
 from citeflow.evaluation.baselines import NAMES
 from citeflow.evaluation.evaluator import evaluate
 from citeflow.graph.preparation import write_prepared
@@ -161,6 +161,7 @@ def test_rank_counts_have_a_bin_for_the_rest():
 def test_evaluate_repeats_whatever_the_threads(trained, report, curves, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(ranking, "PAIRS", 300)
+    monkeypatch.setattr(chunks, "PAIRS", 300)
     run = RunPaths(trained.data_root, "again")
     folder = evaluate(trained.model, graph=trained.graph, run=run)
     assert folder == run.report

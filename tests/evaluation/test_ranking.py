@@ -9,7 +9,7 @@ import torch
 from torch_geometric.metrics import LinkPredMetricCollection, LinkPredMRR, LinkPredRecall
 
 from citeflow.data.citation_graph import HeldOut
-from citeflow.evaluation import metrics, ranking
+from citeflow.evaluation import chunks, metrics, ranking
 from citeflow.graph.candidates import Candidates, HardCandidates
 from citeflow.graph.csr import Csr, build_csr
 
@@ -36,11 +36,11 @@ def rule(test_split):
     return Candidates(linked, [test_split], None, None)
 
 
-def rank_by(score_NN, chunks, num):
+def rank_by(score_NN, own_chunks, num):
     def methods(source_P, candidate_PK):
         yield "it", score_NN[source_P[:, None], candidate_PK]
 
-    return ranking.rank(methods, chunks, name="test", of=num)
+    return ranking.rank([(methods, own_chunks)], name="test", of=num)
 
 
 def rank_among_all(score_NN, test_split, rule, row_Q):
@@ -55,6 +55,7 @@ def test_ranks_among_all_papers_equal_sorted_lists(
     score_NN, test_split, rule, pairs, monkeypatch, pyg_means
 ):
     monkeypatch.setattr(ranking, "PAIRS", pairs)
+    monkeypatch.setattr(chunks, "PAIRS", pairs)
     row_Q = np.arange(0, 40, 3)
     found = rank_among_all(score_NN, test_split, rule, row_Q)
     lists = []
@@ -106,7 +107,7 @@ def test_hard_candidates_of_different_number_are_ranked_each_among_its_own(score
     hard = HardCandidates(source_S, Csr(rowptr_S1, np.concatenate(lists)))
     row_Q = np.flatnonzero(hard.index(test_split.source_P) >= 0)
     assert 0 < len(row_Q) < 40
-    found = rank_by(score_NN, ranking.hard_chunks(test_split, hard, row_Q), len(row_Q))
+    found = rank_by(score_NN, chunks.hard_chunks(test_split, hard, row_Q), len(row_Q))
     for row, rank, num in zip(row_Q, found.by_method["it"], found.num_candidates_Q, strict=True):
         source = test_split.source_P[row]
         candidate_K = lists[np.flatnonzero(source_S == source)[0]]

@@ -3,6 +3,8 @@
 Legend: N papers, P sources, K candidates, H hidden channels.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,16 +12,19 @@ from whole_graphs import graph_of, held_out, model_of
 
 from citeflow.config import ModelConfig
 from citeflow.data.citation_graph import HeldOut
-from citeflow.evaluation import scoring
+from citeflow.evaluation import chunks, scoring
+from citeflow.evaluation.chunks import random_chunks
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.scoring import (
+    PaperRows,
     build_structural_features,
-    iter_chunks,
     sample_held_out,
     score_candidates,
     score_held_out,
 )
+from citeflow.models import feature_cosine
 from citeflow.models.predictors import PREDICTORS
+from citeflow.utils import large_arrays
 
 NUM_PAPERS = 60
 
@@ -36,7 +41,8 @@ def test_score_is_that_of_the_pair_alone(graph, predictor):
     embedding_NH = embed_all(model, graph)
     source_P = np.array([5, 5, 58], dtype=np.int32)
     candidate_PK = held_out(3, NUM_PAPERS).negative_PK
-    found_PK = score_candidates(model, embedding_NH, structural, source_P, candidate_PK)
+    rows = PaperRows(embedding_NH, structural)
+    found_PK = score_candidates(model, rows, source_P, candidate_PK)
     assert found_PK.dtype == np.float32
     for (i, k), candidate in np.ndenumerate(candidate_PK):
         source = source_P[i]
@@ -50,13 +56,14 @@ def test_score_is_that_of_the_pair_alone(graph, predictor):
 @pytest.mark.parametrize("pairs", [1, 100, 1 << 17])
 @pytest.mark.parametrize("num_citations", [1, 127])
 def test_chunks_hold_every_citation_once(num_citations, pairs, monkeypatch):
-    monkeypatch.setattr(scoring, "PAIRS", pairs)
+    monkeypatch.setattr(chunks, "PAIRS", pairs)
     expected = held_out(num_citations, NUM_PAPERS)
-    chunks = list(iter_chunks(expected))
-    for source_P, candidate_PK in chunks:
-        assert len(source_P) == len(candidate_PK) >= 1
-        assert candidate_PK.size <= pairs or len(candidate_PK) == 1
-    source_P, candidate_PK = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    found = list(random_chunks(expected, np.arange(num_citations)))
+    for chunk in found:
+        assert len(chunk.source_P) == len(chunk.candidate_PK) >= 1
+        assert chunk.candidate_PK.size <= pairs or len(chunk.candidate_PK) == 1
+    source_P = np.concatenate([chunk.source_P for chunk in found])
+    candidate_PK = np.concatenate([chunk.candidate_PK for chunk in found])
     assert np.array_equal(source_P, expected.source_P)
     assert np.array_equal(candidate_PK[:, 0], expected.target_P)
     assert np.array_equal(candidate_PK[:, 1:], expected.negative_PK)
@@ -68,9 +75,41 @@ def test_held_out_citations_score_as_candidates(graph):
     embedding_NH = embed_all(model, graph)
     valid = graph.valid
     candidate_PK = np.concatenate([valid.target_P[:, None], valid.negative_PK], axis=1)
-    expected_PK = score_candidates(model, embedding_NH, structural, valid.source_P, candidate_PK)
+    rows = PaperRows(embedding_NH, structural)
+    expected_PK = score_candidates(model, rows, valid.source_P, candidate_PK)
     found_PK = score_held_out(model, embedding_NH, structural, valid)
     np.testing.assert_allclose(found_PK, expected_PK, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("pairs", "held"), [(1, 1), (1, 500), (50, 130), (1 << 17, 1)])
+@pytest.mark.parametrize("kept", [0, 1 << 24])
+def test_rows_that_are_held_give_the_same_scores(graph, pairs, held, kept, monkeypatch):
+    model = model_of(graph)
+    structural = build_structural_features(graph, ModelConfig())
+    embedding_NH = embed_all(model, graph)
+    monkeypatch.setattr(chunks, "PAIRS", pairs)
+    monkeypatch.setattr(feature_cosine, "MAX_KEPT_FEATURES", kept)
+    expected_PK = score_held_out(model, embedding_NH, structural, graph.valid)
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: 0)
+    monkeypatch.setattr(scoring, "rows_that_fit", lambda *_: held)
+    assert np.array_equal(score_held_out(model, embedding_NH, structural, graph.valid), expected_PK)
+    rows = PaperRows(embedding_NH, structural)
+    groups = list(rows.groups(random_chunks(graph.valid, np.arange(len(expected_PK)))))
+    sizes = []
+    for own, group in groups:
+        assert own.paper_U is not None
+        assert len(own.embedding_NH) == len(own.structural.x_NF) == len(own.paper_U)
+        sizes.append(sum(len(each.source_P) + each.candidate_PK.size for each in group))
+        assert sizes[-1] <= held or len(group) == 1
+    assert all(first + second > held for first, second in itertools.pairwise(sizes))
+
+
+def test_rows_in_memory_are_not_copied(graph):
+    rows = PaperRows(
+        embed_all(model_of(graph), graph), build_structural_features(graph, ModelConfig())
+    )
+    group = iter(())
+    assert list(rows.groups(group)) == [(rows, group)]
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 7])

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,8 +16,11 @@ from citeflow.errors import CiteflowError
 from citeflow.utils import large_arrays
 from citeflow.utils.large_arrays import (
     count_values,
+    is_on_disk,
     large_array,
     read_ahead,
+    rows_in_order,
+    rows_that_fit,
     shared_array,
     unshare,
 )
@@ -161,9 +165,11 @@ def pages_in_memory(array):
     return set(np.flatnonzero(np.frombuffer(found, np.uint8) & 1).tolist())
 
 
+@pytest.mark.parametrize("gap", [0, 3 * mmap.PAGESIZE])
 @pytest.mark.parametrize("allowed", [1 << 20, 1 << 40])
-def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, allowed):
+def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, allowed, gap):
     monkeypatch.setattr(large_arrays, "_allowed", lambda: allowed)
+    monkeypatch.setattr(large_arrays, "GAP", gap)
     values = np.arange(64 << 17, dtype=np.float64).reshape(-1, 16)  # 32 rows on a page
     np.save(tmp_path / "x.npy", values)
     with (tmp_path / "x.npy").open("rb") as file:
@@ -174,10 +180,11 @@ def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, all
     if len(before) > 1000:
         pytest.skip("the file system keeps what it should drop")
     # The header has 128 bytes, a row as many: the last row of a page is 30.
-    rows = np.array([[500_000, 32 * 1000 + 30], [32 * 1000 + 31, 500_000]])
+    rows = np.array([[500_000, 32 * 1000 + 30], [32 * 1000 + 31, 32 * 1004]])
     read_ahead(array, rows, rows + 1)
     read_ahead(array, [7, 64], [7, 32])  # empty ones
-    expected = {1000, 1001, (500_000 * 128 + 128) // 4096}
+    expected = {1000, 1001, 1004, (500_000 * 128 + 128) // 4096}
+    expected |= {1002, 1003} if gap else set()
     end = time.monotonic() + 10
     while allowed == 1 << 20 and not expected <= pages_in_memory(array):
         assert time.monotonic() < end
@@ -185,6 +192,27 @@ def test_read_ahead_reads_the_pages_of_the_rows_alone(tmp_path, monkeypatch, all
     new = pages_in_memory(array) - before
     assert new == (expected - before if allowed == 1 << 20 else set())
     assert np.array_equal(array[rows], values[rows])
+
+
+@pytest.mark.parametrize("ahead", [1, 5 * 24, 1 << 26])
+@pytest.mark.parametrize("rows", [[], [0], [99], [0, 1, 2, 50, 98, 99], range(100)])
+def test_rows_in_order_are_the_rows(tmp_path, monkeypatch, ahead, rows):
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: 0)
+    monkeypatch.setattr(large_arrays, "AHEAD", ahead)
+    values = np.arange(300, dtype=np.float64).reshape(100, 3)
+    np.save(tmp_path / "x.npy", values)
+    array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    rows = np.array(rows, dtype=np.int64)
+    assert np.array_equal(rows_in_order(array, rows), values[rows])
+
+
+def test_rows_that_fit_are_those_of_arrays_on_the_disk(monkeypatch):
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: 4000)
+    small, large = np.zeros((10, 2)), np.zeros((100, 4))
+    assert [is_on_disk(each) for each in (small, large)] == [False, True]
+    assert rows_that_fit(small) == sys.maxsize
+    assert rows_that_fit(small, large) == 1000 // 32
+    assert rows_that_fit(large, large) == 1000 // 64
 
 
 def test_read_ahead_takes_arrays_of_any_kind(monkeypatch):

@@ -16,9 +16,10 @@ Legend: P test citations, N papers, H hidden channels, K candidates.
 """
 
 import dataclasses
+import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,9 +31,10 @@ from citeflow.data.features import release_pages
 from citeflow.errors import ConfigError
 from citeflow.evaluation import metrics, ranking
 from citeflow.evaluation.baselines import Baselines
+from citeflow.evaluation.chunks import Chunk, hard_chunks, random_chunks
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.ranking import Methods, Ranks, SharedMethods
-from citeflow.evaluation.scoring import score_candidates, score_pairs
+from citeflow.evaluation.ranking import Groups, Ranks, SharedMethods
+from citeflow.evaluation.scoring import PaperRows, score_candidates, score_pairs
 from citeflow.evaluation.trained_model import TrainedModel
 from citeflow.graph.candidates import sample_rows
 from citeflow.graph.prepared import PreparedGraph
@@ -89,35 +91,30 @@ class Scorer:
     def __init__(self, trained: TrainedModel, graph: PreparedGraph) -> None:
         """Embed all papers."""
         self._model = trained.model
-        self._structural = trained.structural_features(graph)
+        structural = trained.structural_features(graph)
         with log_progress("evaluate", "embedding the papers"):
-            self._embedding_NH = embed_all(trained.model, graph)
-        self._baselines = Baselines(graph, self._structural)
-        own = self._structural.paths if trained.model.uses_structural_features else ()
+            embedding_NH = embed_all(trained.model, graph)
+        self._rows = PaperRows(embedding_NH, structural)
+        self._baselines = Baselines(graph, structural)
+        own = structural.paths if trained.model.uses_structural_features else ()
         self._paths = tuple(dict.fromkeys([*BASELINE_PATHS, *own]))
 
-    def model_alone(
-        self, source_P: np.ndarray, candidate_PK: np.ndarray
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield name and scores of the model; float32 [P, K]."""
-        logits = score_candidates(
-            self._model, self._embedding_NH, self._structural, source_P, candidate_PK
-        )
-        yield MODEL, logits
+    def model_alone(self, chunks: Iterable[Chunk]) -> Groups:
+        """Group chunks, and have the model alone score them."""
+        return self._group(chunks, self._score_by_model)
 
-    def methods(
-        self, source_P: np.ndarray, candidate_PK: np.ndarray
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield name and scores of the model, then of each baseline; float32 [P, K]."""
-        sums = self._structural.sum_own(self._paths, source_P, candidate_PK)
-        yield from self._score(sums, source_P, candidate_PK)
+    def methods(self, chunks: Iterable[Chunk]) -> Groups:
+        """Group chunks, and have the model and each baseline score them."""
+        return self._group(chunks, self._score_own)
 
     def shared_methods(
         self, source_P: np.ndarray
     ) -> Callable[[np.ndarray], Iterator[tuple[str, np.ndarray]]]:
-        """Return the same for candidates [K] that the sources share."""
-        ends = self._structural.ends(self._paths, source_P)
-        return lambda candidate_K: self._score(ends.sums(candidate_K), source_P, candidate_K)
+        """Return a function from candidates [K], which the sources share, to scores of the same."""
+        ends = self._rows.structural.ends(self._paths, source_P)
+        return lambda candidate_K: self._score(
+            self._rows, ends.sums(candidate_K), source_P, candidate_K
+        )
 
     def shared_model_alone(
         self, source_P: np.ndarray
@@ -126,16 +123,35 @@ class Scorer:
         score = self.shared_methods(source_P)
         return lambda candidate_K: itertools.islice(score(candidate_K), 1)
 
+    def _group(
+        self,
+        chunks: Iterable[Chunk],
+        score: Callable[[PaperRows, np.ndarray, np.ndarray], Iterable[tuple[str, np.ndarray]]],
+    ) -> Groups:
+        for rows, group in self._rows.groups(chunks):
+            yield functools.partial(score, rows), group
+            del rows  # they have to go before others are read
+
+    def _score_by_model(
+        self, rows: PaperRows, source_P: np.ndarray, candidate_PK: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and scores, float32 [P, K]."""
+        yield MODEL, score_candidates(self._model, rows, source_P, candidate_PK)
+
+    def _score_own(
+        self, rows: PaperRows, source_P: np.ndarray, candidate_PK: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the same, then those of each baseline."""
+        sums = rows.structural.sum_own(self._paths, source_P, candidate_PK)
+        yield from self._score(rows, sums, source_P, candidate_PK)
+
     def _score(
-        self, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
+        self, rows: PaperRows, sums: Sums, source_P: np.ndarray, candidates: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
         structural_PKD = None
         if self._model.uses_structural_features:
-            structural_PKD = self._structural.features(sums, source_P, candidates)
-        yield (
-            MODEL,
-            score_pairs(self._model, self._embedding_NH, source_P, candidates, structural_PKD),
-        )
+            structural_PKD = rows.structural.features(sums, source_P, candidates)
+        yield MODEL, score_pairs(self._model, rows, source_P, candidates, structural_PKD)
         yield from self._baselines(sums, source_P, candidates)
 
 
@@ -232,8 +248,8 @@ def _measure_view(trained: TrainedModel, view: _View, sampled_P: np.ndarray, par
     parts.test.append(test)
     parts.add("ogb", ogb)
     row_Q = view.test_row_P[graph.hard.index(graph.test.source_P[view.test_row_P]) >= 0]
-    hard = ranking.hard_chunks(graph.test, graph.hard, row_Q)
-    parts.add("hard", ranking.rank(scorer.methods, hard, name="hard", of=len(row_Q)))
+    hard = scorer.methods(hard_chunks(graph.test, graph.hard, row_Q))
+    parts.add("hard", ranking.rank(hard, name="hard", of=len(row_Q)))
     shared = scorer.shared_methods
     parts.add("all", _rank_among_all(shared, "all", graph, graph.test, sampled_P))
     del scorer, shared  # the embeddings have to go before others are computed
@@ -309,14 +325,14 @@ def _rank_validation(
     if protocol == "all":
         yield _rank_among_all(scorer.shared_model_alone, "all", graph, valid, row_Q)
         return
-    chunks = ranking.random_chunks(valid, row_Q)
+    chunks = random_chunks(valid, row_Q)
     if protocol == "hard":
-        chunks = ranking.hard_chunks(valid, graph.hard, row_Q)
-    yield ranking.rank(scorer.model_alone, chunks, name=protocol, of=len(row_Q))
+        chunks = hard_chunks(valid, graph.hard, row_Q)
+    yield ranking.rank(scorer.model_alone(chunks), name=protocol, of=len(row_Q))
 
 
 def rank_split(
-    methods: Methods, held_out: HeldOut, row_Q: np.ndarray, name: str
+    methods: Callable[[Iterable[Chunk]], Groups], held_out: HeldOut, row_Q: np.ndarray, name: str
 ) -> tuple[SplitScores, Ranks]:
     """Rank some rows of a split among their negatives, and keep scores of the first method."""
     num_negatives = held_out.negative_PK.shape[1]
@@ -328,8 +344,8 @@ def rank_split(
         positive_P[row_P] = torch.from_numpy(score_PK[:, 0])
         negative_PK[row_P] = torch.from_numpy(score_PK[:, 1 : 1 + few])
 
-    chunks = ranking.random_chunks(held_out, row_Q)
-    ranks = ranking.rank(methods, chunks, name=name, of=len(row_Q), keep=keep)
+    groups = methods(random_chunks(held_out, row_Q))
+    ranks = ranking.rank(groups, name=name, of=len(row_Q), keep=keep)
     scores = SplitScores(
         rank_P=ranks.by_method.get(MODEL, torch.empty(0)),
         positive_P=positive_P,

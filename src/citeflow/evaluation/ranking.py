@@ -7,6 +7,7 @@ Legend: P test citations of a chunk, K candidates, Q test citations that are ran
 """
 
 import collections
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from citeflow.data.citation_graph import HeldOut
 from citeflow.evaluation import metrics
-from citeflow.evaluation.scoring import PAIRS
-from citeflow.graph.candidates import Candidates, HardCandidates
+from citeflow.evaluation.chunks import PAIRS, Chunk, slices
+from citeflow.graph.candidates import Candidates
 from citeflow.utils.progress import log_progress
 from citeflow.utils.system import num_cores
 
@@ -36,72 +37,12 @@ Result = TypeVar("Result")
 Methods = Callable[[np.ndarray, np.ndarray], Iterable[tuple[str, np.ndarray]]]
 """From sources [P] and their candidates [P, K] to name and scores [P, K] of each method."""
 
+Groups = Iterable[tuple[Methods, Iterable[Chunk]]]
+"""Chunks, and the methods that score them."""
 
 SharedMethods = Callable[[np.ndarray], Callable[[np.ndarray], Iterable[tuple[str, np.ndarray]]]]
 """From sources [P] to a function from candidates [K], which they share, to name and scores [P, K]
 of each method."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
-    """Some test citations with candidates that are scored at once."""
-
-    row_P: np.ndarray
-    """Positions among the citations that are ranked."""
-
-    source_P: np.ndarray
-    candidate_PK: np.ndarray
-    """The cited paper in column 0, then its candidates."""
-
-    is_counted_PK: np.ndarray | None = None
-    """False for papers, without that of column 0, that are no candidates of the source."""
-
-    def num_candidates(self) -> Tensor:
-        """Count the candidates of each citation, int64 [P]."""
-        if self.is_counted_PK is not None:
-            return torch.from_numpy(self.is_counted_PK.sum(axis=1))
-        return torch.full((len(self.row_P),), self.candidate_PK.shape[1] - 1)
-
-
-def random_chunks(held_out: HeldOut, row_Q: np.ndarray) -> Iterator[Chunk]:
-    """Yield some rows of a split with their own negatives."""
-    for position_P in _slices(len(row_Q), 1 + held_out.negative_PK.shape[1]):
-        row_P = row_Q[position_P]
-        negative_PK = held_out.negative_PK[row_P]
-        yield Chunk(
-            row_P=position_P,
-            source_P=np.asarray(held_out.source_P[row_P]),
-            candidate_PK=np.concatenate([held_out.target_P[row_P, None], negative_PK], axis=1),
-        )
-
-
-def hard_chunks(held_out: HeldOut, hard: HardCandidates, row_Q: np.ndarray) -> Iterator[Chunk]:
-    """Yield some rows of a split, each of which has hard candidates, with these.
-
-    Rows with fewer than others are filled up with papers that are not counted.
-    """
-    index_Q = hard.index(held_out.source_P[row_Q])
-    most = int(hard.candidates.degree_N[index_Q].max(initial=0))
-    for position_P in _slices(len(row_Q), 1 + most):
-        row_P = row_Q[position_P]
-        candidate_PK = np.repeat(held_out.target_P[row_P, None], 1 + most, axis=1)
-        is_counted_PK = np.zeros((len(row_P), most), dtype=bool)
-        for i, index in enumerate(index_Q[position_P].tolist()):
-            paper_K = hard.candidates.row(index)
-            candidate_PK[i, 1 : 1 + len(paper_K)] = paper_K
-            is_counted_PK[i, : len(paper_K)] = True
-        yield Chunk(
-            row_P=position_P,
-            source_P=np.asarray(held_out.source_P[row_P]),
-            candidate_PK=candidate_PK,
-            is_counted_PK=is_counted_PK,
-        )
-
-
-def _slices(num_rows: int, width: int) -> Iterator[np.ndarray]:
-    size = max(1, PAIRS // width)
-    for first in range(0, num_rows, size):
-        yield np.arange(first, min(first + size, num_rows))
 
 
 _MethodScores = tuple[str, np.ndarray, np.ndarray]
@@ -140,8 +81,7 @@ class Ranks:
 
 
 def rank(
-    methods: Methods,
-    chunks: Iterable[Chunk],
+    groups: Groups,
     *,
     name: str,
     of: int,
@@ -150,8 +90,7 @@ def rank(
     """Rank the cited papers among their candidates by each method.
 
     Args:
-        methods: compute the scores.
-        chunks: candidates.
+        groups: candidates, and what computes their scores.
         name: of the protocol, for the log.
         of: Q.
         keep: called, on several threads, with the rows of a chunk and the scores of the first
@@ -161,19 +100,24 @@ def rank(
         ValueError: a score is NaN.
     """
 
-    def scores(chunk: Chunk) -> Iterator[_MethodScores]:
+    def scores(methods: Methods, chunk: Chunk) -> Iterator[_MethodScores]:
         each = enumerate(methods(chunk.source_P, chunk.candidate_PK))
         for i, (method, score_PK) in each:
             if keep is not None and not i:
                 keep(chunk.row_P, score_PK)
             yield method, score_PK[:, 0], score_PK[:, 1:]
 
-    def count(chunk: Chunk) -> _Counts:
-        num_better = _count_better(scores(chunk), chunk.is_counted_PK)
+    def count(methods: Methods, chunk: Chunk) -> _Counts:
+        num_better = _count_better(scores(methods, chunk), chunk.is_counted_PK)
         return _Counts(chunk.row_P, num_better, chunk.num_candidates())
 
-    counts = (each for _, each in map_in_threads(count, chunks))
-    return _collect(counts, name=name, of=of)
+    def counts() -> Iterator[_Counts]:
+        for methods, chunks in groups:
+            for _, each in map_in_threads(functools.partial(count, methods), chunks):
+                yield each
+            del methods  # the rows that it holds have to go before others are read
+
+    return _collect(counts(), name=name, of=of)
 
 
 def rank_among_all(
@@ -208,7 +152,7 @@ def rank_among_all(
             counts.add(_count_better(positives, is_counted_PK), is_counted_PK)
         return counts
 
-    groups = _slices(len(row_Q), width)
+    groups = slices(len(row_Q), width)
     counts = (each for _, each in map_in_threads(count, groups))
     return _collect(counts, name=name, of=len(row_Q))
 

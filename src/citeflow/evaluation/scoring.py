@@ -1,9 +1,11 @@
 """Score the candidates of sources, from a trained model and the embeddings of all papers.
 
-Legend: N papers, H hidden channels, P sources, K candidates, D structural features.
+Legend: N papers, H hidden channels, P sources, K candidates, D structural features, U papers whose
+rows are held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,13 +13,11 @@ from torch import Tensor
 
 from citeflow.config import ModelConfig
 from citeflow.data.citation_graph import HeldOut
+from citeflow.evaluation.chunks import Chunk, random_chunks
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.structural import StructuralFeatures
-from citeflow.utils.large_arrays import read_ahead
-
-PAIRS = 1 << 17
-"""Pairs of a source and a candidate that are scored at once, which bounds the memory for it."""
+from citeflow.utils.large_arrays import is_on_disk, read_ahead, rows_in_order, rows_that_fit
 
 
 def build_structural_features(graph: PreparedGraph, config: ModelConfig) -> StructuralFeatures:
@@ -33,24 +33,71 @@ def build_structural_features(graph: PreparedGraph, config: ModelConfig) -> Stru
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PaperRows:
+    """Rows that pairs are scored from, of all papers, or of some, which then are in memory."""
+
+    embedding_NH: Tensor
+    structural: StructuralFeatures
+    paper_U: np.ndarray | None = None
+    """Papers that the embeddings are of, ascending; None for all."""
+
+    def groups(self, chunks: Iterable[Chunk]) -> Iterator[tuple["PaperRows", Iterable[Chunk]]]:
+        """Divide chunks into groups, and have the rows of their papers in memory for each.
+
+        A disk takes longer to look for a row than to read the next hundred, and candidates are in
+        no order; so for each group what lies on the disk is read once from front to back.
+        """
+        x_NF = self.structural.x_NF
+        arrays = [self.embedding_NH.numpy(), *([] if x_NF is None else [x_NF])]
+        if not any(is_on_disk(array) for array in arrays):
+            yield self, chunks
+            return
+        for group in _groups(chunks, rows_that_fit(*arrays)):
+            papers = [np.append(chunk.source_P, chunk.candidate_PK) for chunk in group]
+            yield self._holding(np.unique(np.concatenate(papers))), group
+
+    def positions(self, paper: np.ndarray) -> np.ndarray:
+        """Return the rows of some papers among the embeddings."""
+        return paper if self.paper_U is None else np.searchsorted(self.paper_U, paper)
+
+    def _holding(self, paper_U: np.ndarray) -> "PaperRows":
+        structural = self.structural.holding(paper_U)
+        if not is_on_disk(self.embedding_NH.numpy()):
+            return PaperRows(self.embedding_NH, structural)
+        embedding_UH = rows_in_order(self.embedding_NH.numpy(), paper_U)
+        return PaperRows(torch.from_numpy(embedding_UH), structural, paper_U)
+
+
+def _groups(chunks: Iterable[Chunk], num_papers: int) -> Iterator[list[Chunk]]:
+    """Collect chunks with at most so many papers, one of them at least."""
+    group: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        chunk_size = len(chunk.source_P) + chunk.candidate_PK.size
+        if group and size + chunk_size > num_papers:
+            yield group
+            group, size = [], 0
+        group.append(chunk)
+        size += chunk_size
+    if group:
+        yield group
+
+
 def score_candidates(
-    model: LinkPredictor,
-    embedding_NH: Tensor,
-    structural: StructuralFeatures,
-    source_P: np.ndarray,
-    candidate_PK: np.ndarray,
+    model: LinkPredictor, rows: PaperRows, source_P: np.ndarray, candidate_PK: np.ndarray
 ) -> np.ndarray:
     """Compute the logits of each source's own candidates, float32 [P, K]."""
     structural_PKD = None
     if model.uses_structural_features:
-        structural_PKD = structural.for_candidates(source_P, candidate_PK)
-    return score_pairs(model, embedding_NH, source_P, candidate_PK, structural_PKD)
+        structural_PKD = rows.structural.for_candidates(source_P, candidate_PK)
+    return score_pairs(model, rows, source_P, candidate_PK, structural_PKD)
 
 
 @torch.no_grad()
 def score_pairs(
     model: LinkPredictor,
-    embedding_NH: Tensor,
+    rows: PaperRows,
     source_P: np.ndarray,
     candidates: np.ndarray,
     structural_PKD: np.ndarray | None,
@@ -59,15 +106,17 @@ def score_pairs(
 
     Args:
         model: the weights.
-        embedding_NH: of all papers.
+        rows: of the sources and candidates.
         source_P: sources.
         candidates: of each source [P, K], or [K] where all sources share them.
         structural_PKD: features of the pairs, if the model uses them.
     """
     device = model.encoder.mean_F.device
+    embedding_NH = rows.embedding_NH
+    source_P, candidates = rows.positions(source_P), rows.positions(candidates)
     scores = np.empty((len(source_P), candidates.shape[-1]), dtype=np.float32)
-    papers = np.append(source_P, candidates)
-    read_ahead(embedding_NH.numpy(), papers, papers + 1)
+    row_U = np.append(source_P, candidates)
+    read_ahead(embedding_NH.numpy(), row_U, row_U + 1)
     target_KH = torch.empty(0)
     # Source by source, so that the embeddings of one source's candidates stay in the cache.
     for i, source in enumerate(source_P.tolist()):
@@ -82,25 +131,16 @@ def score_pairs(
     return scores
 
 
-def iter_chunks(held_out: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield some sources at a time with their candidates: the cited paper, then its negatives."""
-    size = max(1, PAIRS // (1 + held_out.negative_PK.shape[1]))
-    for first in range(0, len(held_out.source_P), size):
-        chunk = slice(first, first + size)
-        candidate_PK = np.concatenate(
-            [held_out.target_P[chunk, None], held_out.negative_PK[chunk]], axis=1
-        )
-        yield np.asarray(held_out.source_P[chunk]), candidate_PK
-
-
 def score_held_out(
     model: LinkPredictor, embedding_NH: Tensor, structural: StructuralFeatures, held_out: HeldOut
 ) -> np.ndarray:
     """Compute the logits of held-out citations (column 0) and negatives; float32 [P, 1 + K]."""
+    chunks = random_chunks(held_out, np.arange(len(held_out.source_P)))
     return np.concatenate(
         [
-            score_candidates(model, embedding_NH, structural, source_P, candidate_PK)
-            for source_P, candidate_PK in iter_chunks(held_out)
+            score_candidates(model, rows, chunk.source_P, chunk.candidate_PK)
+            for rows, group in PaperRows(embedding_NH, structural).groups(chunks)
+            for chunk in group
         ]
     )
 

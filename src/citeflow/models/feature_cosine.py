@@ -1,12 +1,12 @@
 """Cosine of the features of two papers.
 
-Legend: N papers, F features, S sources, P pairs, K candidates.
+Legend: N papers, F features, S sources, P pairs, K candidates, U papers whose features are held.
 """
 
 import numpy as np
 
 from citeflow.graph.similar import unit_features
-from citeflow.utils.large_arrays import read_ahead
+from citeflow.utils.large_arrays import is_on_disk, read_ahead, rows_in_order
 
 MAX_KEPT_FEATURES = 1 << 24
 """Features of all papers, 64 MB, that are kept as they are scaled for the cosine."""
@@ -16,8 +16,17 @@ class FeatureCosine:
     """Computes cosines, as the similarity graph has them."""
 
     def __init__(self, x_NF: np.ndarray) -> None:
-        self._x_NF = x_NF
+        self.x_NF = x_NF
+        self._paper_U: np.ndarray | None = None
         self._unit_NF: np.ndarray | None = None
+
+    def holding(self, paper_U: np.ndarray) -> "FeatureCosine":
+        """Return one for some papers, ascending, whose features are in memory."""
+        if not is_on_disk(self.x_NF):
+            return self
+        held = FeatureCosine(rows_in_order(self.x_NF, paper_U))
+        held._paper_U = paper_U
+        return held
 
     def cosine(self, source_F: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Cosine of the features of sources and candidates, of the shape that both broadcast to."""
@@ -35,12 +44,13 @@ class FeatureCosine:
 
     def unit_rows(self, paper: np.ndarray) -> np.ndarray:
         """Return the features of some papers, scaled; those of a small graph are kept."""
-        if self._x_NF.size > MAX_KEPT_FEATURES:
-            read_ahead(self._x_NF, paper, paper + 1)
-            if (paper[1:] > paper[:-1]).all():  # as candidates are: each once
-                return unit_features(self._x_NF[paper])
-            paper_U, index = np.unique(paper, return_inverse=True)
-            return unit_features(self._x_NF[paper_U]).take(index, axis=0)
+        row = paper if self._paper_U is None else np.searchsorted(self._paper_U, paper)
+        if self.x_NF.size > MAX_KEPT_FEATURES:
+            read_ahead(self.x_NF, row, row + 1)
+            if (row[1:] > row[:-1]).all():  # as candidates are: each once
+                return unit_features(self.x_NF[row])
+            row_B, index = np.unique(row, return_inverse=True)
+            return unit_features(self.x_NF[row_B]).take(index, axis=0)
         if self._unit_NF is None:
-            self._unit_NF = unit_features(self._x_NF)
-        return self._unit_NF.take(paper, axis=0)
+            self._unit_NF = unit_features(self.x_NF)
+        return self._unit_NF.take(row, axis=0)

@@ -9,6 +9,7 @@ does not leave.
 Legend: N papers, S sources, P pairs, K candidates, D structural features.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,19 @@ class StructuralFeatures:
         if self._day_N is not None:
             self._recent = RecentCitations(self._sums.graphs["citations"], self._day_N)
         self._cosine = None if x_NF is None else FeatureCosine(np.asarray(x_NF))
+
+    @property
+    def x_NF(self) -> np.ndarray | None:
+        """Features of papers, where their cosine is one of a pair."""
+        return None if self._cosine is None else self._cosine.x_NF
+
+    def holding(self, paper_U: np.ndarray) -> "StructuralFeatures":
+        """Return the same for pairs of some papers, ascending, whose features are in memory."""
+        if self._cosine is None:
+            return self
+        held = copy.copy(self)
+        held._cosine = self._cosine.holding(paper_U)
+        return held
 
     @property
     def paths(self) -> tuple[MetaPath, ...]:

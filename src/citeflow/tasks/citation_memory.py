@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from citeflow.config import Config
-from citeflow.evaluation import calibration, inference, scoring
+from citeflow.evaluation import calibration, chunks, inference
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models import path_sums, tensors
@@ -255,7 +255,7 @@ def _scoring(shape: _Shape) -> float:
     if not shape.predictor.uses_structural_features:
         return 0
     data = shape.config.data
-    pairs = min(scoring.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
+    pairs = min(chunks.PAIRS, data.holdout * shape.num_papers * data.eval_negatives)
     walks = shape.walked_at_once(pairs / data.eval_negatives, shape.walk_of_held_out)
     dates = 16 * min(pairs * shape.degree, shape.num_citations)
     return SCORED_PAIR * pairs + dates + SCORED_WALK * walks

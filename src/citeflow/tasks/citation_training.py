@@ -18,10 +18,11 @@ from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import ConfigError
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.calibration import Calibration, calibrate, fit
+from citeflow.evaluation.chunks import hard_chunks
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.metrics import accuracy, count_better, rank_positives
-from citeflow.evaluation.ranking import hard_chunks
 from citeflow.evaluation.scoring import (
+    PaperRows,
     build_structural_features,
     even_rows,
     sample_held_out,
@@ -167,18 +168,18 @@ class LinkPrediction:
         """Sum reciprocal ranks among hard candidates over this rank's share of their sources."""
         own = self._hard_rows[self.group.rank :: self.group.world_size]
         total = 0.0
-        for chunk in hard_chunks(self.graph.valid, self.graph.hard, own):
-            score = torch.from_numpy(
-                score_candidates(
-                    self.model, embedding_NH, self.structural, chunk.source_P, chunk.candidate_PK
+        chunks = hard_chunks(self.graph.valid, self.graph.hard, own)
+        for rows, group in PaperRows(embedding_NH, self.structural).groups(chunks):
+            for chunk in group:
+                score = torch.from_numpy(
+                    score_candidates(self.model, rows, chunk.source_P, chunk.candidate_PK)
                 )
-            )
-            if not score.isfinite().all():
-                return math.nan
-            assert chunk.is_counted_PK is not None
-            counted_PK = torch.from_numpy(chunk.is_counted_PK)
-            rank_P = 1 + count_better(score[:, 0], score[:, 1:], counted_PK)
-            total += float((1 / rank_P).sum())
+                if not score.isfinite().all():
+                    return math.nan
+                assert chunk.is_counted_PK is not None
+                counted_PK = torch.from_numpy(chunk.is_counted_PK)
+                rank_P = 1 + count_better(score[:, 0], score[:, 1:], counted_PK)
+                total += float((1 / rank_P).sum())
         return total
 
     def _sum_figures(self, embedding_NH: Tensor, part: HeldOut) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 Legend: N papers, S sources, S1 = S + 1.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 from small_graphs import csrs, random_citations
@@ -82,6 +84,26 @@ def test_intersect_equals_sets_of_pairs(seed, table, monkeypatch):
 
 def test_inverted_index_finds_a_paper_once_for_each_row():
     rows = Csr(np.array([0, 2, 2, 5]), np.array([7, 3, 3, 1, 7], dtype=np.int32))
-    position, row = InvertedIndex.of(rows, 9).find(np.array([7, 8, 3, 7]))
+    with InvertedIndex.of(rows, 9) as index:
+        position, row = index.find(np.array([7, 8, 3, 7]))
     assert position.tolist() == [0, 0, 2, 2, 3, 3]
     assert row.tolist() == [0, 2, 0, 2, 0, 2]
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_tables_go_back_with_zeros(error, monkeypatch):
+    monkeypatch.setattr(path_counts, "_tables", [np.zeros(8, dtype=np.int32)])
+    rows = Csr(np.array([0, 2, 4]), np.array([7, 3, 3, 1], dtype=np.int32))
+    expected = contextlib.nullcontext() if error is None else pytest.raises(error)
+    with expected, InvertedIndex.of(rows, 9) as outer, InvertedIndex.of(rows, 9) as inner:
+        assert outer.number_N is not inner.number_N
+        assert np.array_equal(outer.number_N, inner.number_N)
+        assert np.flatnonzero(outer.number_N).tolist() == [1, 3, 7]
+        if error is not None:
+            raise error
+    # The table of another graph is gone.
+    assert [len(table) for table in path_counts._tables] == [9, 9]
+    assert not np.any(path_counts._tables)
+    kept = path_counts._tables[-1]
+    with InvertedIndex.of(rows, 9) as index:
+        assert index.number_N is kept

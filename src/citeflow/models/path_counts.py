@@ -7,18 +7,23 @@ does not come to, but for one array of N that the system allocates page by page.
 Legend: N papers, S sources, S1 = S + 1, P pairs, E papers on walks, L papers looked up, H hits.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from citeflow.graph.csr import Csr, rows_of
+from citeflow.graph.csr import Csr, as_matrix, rows_of
 
 PaperLists = tuple[np.ndarray, np.ndarray]
 """A list of papers for each source: offsets [S1], and papers."""
 
 Hits = tuple[np.ndarray, np.ndarray]
 """Positions in a list of papers that was looked up, and what each of them was found to be."""
+
+_tables: list[np.ndarray] = []
+"""Tables of zeros, int32 [N], that nobody uses; as many as were used at a time."""
 
 TABLE = 1 << 20
 """Entries, 4 MB, of the table that papers of several sources are found in at once, at most."""
@@ -86,7 +91,14 @@ def intersect(
         source lists the same paper. For each query, the positions of the papers that were found,
         with the representatives of these.
     """
-    column_N, num_columns = _columns(lists, num_papers)
+    paper_E = np.concatenate([papers for _, papers in lists])
+    with _numbered(paper_E, num_papers) as (column_N, num_listed):
+        return _intersect(lists, queries, column_N, num_listed + 1)
+
+
+def _intersect(
+    lists: list[PaperLists], queries: list[PaperLists], column_N: np.ndarray, num_columns: int
+) -> tuple[np.ndarray, list[Hits]]:
     num_sources = len(lists[0][0]) - 1
     num_rows = min(max(1, TABLE // num_columns), num_sources)
     number_T = np.full(num_rows * num_columns, -1, dtype=np.int32)
@@ -115,18 +127,28 @@ def intersect(
     return representative_E, [_concatenate(hit) for hit in hits]
 
 
-def _columns(lists: list[PaperLists], num_papers: int) -> tuple[np.ndarray, int]:
-    """Number the papers that are in any list from 1, int32 [N], 0 for others; return one more, too.
+@contextlib.contextmanager
+def _numbered(paper_E: np.ndarray, num_papers: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Number papers from 1 in a table of all, int32 [N], others have 0; yield it and the count.
 
-    Zeros come from the kernel where they are looked at; of a large graph that is a small part.
+    The table is put back with zeros. A new one would come from the kernel page by page at each use,
+    and papers are on nearly all of its pages.
     """
-    is_listed_N = np.zeros(num_papers, dtype=bool)
-    for _, paper_E in lists:
-        is_listed_N[paper_E] = True
-    listed = np.flatnonzero(is_listed_N)
-    column_N = np.zeros(num_papers, dtype=np.int32)
-    column_N[listed] = np.arange(1, len(listed) + 1, dtype=np.int32)
-    return column_N, len(listed) + 1
+    try:
+        number_N = _tables.pop()
+    except IndexError:
+        number_N = np.empty(0, dtype=np.int32)
+    if len(number_N) != num_papers:
+        number_N = np.zeros(num_papers, dtype=np.int32)
+    number_E = np.arange(1, len(paper_E) + 1, dtype=np.int32)
+    number_N[paper_E] = number_E
+    paper_U = paper_E[number_N.take(paper_E) == number_E]  # each once, where it comes last
+    number_N[paper_U] = number_E[: len(paper_U)]
+    try:
+        yield number_N, len(paper_U)
+    finally:
+        number_N[paper_U] = 0
+        _tables.append(number_N)
 
 
 def _part(
@@ -157,14 +179,11 @@ class InvertedIndex:
     """Rows that each numbered paper is in."""
 
     @classmethod
-    def of(cls, rows: Csr, num_papers: int) -> "InvertedIndex":
-        """Invert lists of papers."""
-        order_E = np.argsort(rows.col_E, kind="stable")
-        paper_U, count_U = np.unique(rows.col_E, return_counts=True)
-        number_N = np.zeros(num_papers, dtype=np.int32)
-        number_N[paper_U] = np.arange(1, len(paper_U) + 1)
-        row_E = np.repeat(np.arange(rows.num_rows), rows.degree_N)[order_E]
-        return cls(number_N, Csr(np.cumsum([0, *count_U]), row_E))
+    @contextlib.contextmanager
+    def of(cls, rows: Csr, num_papers: int) -> Iterator["InvertedIndex"]:
+        """Invert lists of papers; the result is valid in the context alone."""
+        with _numbered(rows.col_E, num_papers) as (number_N, num):
+            yield cls(number_N, _inverted(rows, number_N.take(rows.col_E) - 1, num))
 
     def find(self, paper_E: np.ndarray) -> Hits:
         """Find the rows of some papers; a paper that is in several is found once for each."""
@@ -174,18 +193,39 @@ class InvertedIndex:
         return np.repeat(hit, rows.degree_N), rows.col_E
 
 
+def _inverted(rows: Csr, column_E: np.ndarray, num_columns: int) -> Csr:
+    """Return the rows, ascending, that each column is in."""
+    ones_E = np.ones(len(column_E), dtype=np.int8)
+    matrix = as_matrix(rows.rowptr_N1, column_E, ones_E, num_columns).tocsc()
+    return Csr(matrix.indptr, matrix.indices)
+
+
 @dataclass(frozen=True, slots=True)
 class EndsOfWalk:
     """The ends of paths that differ in the weights of their papers only."""
 
-    row_E: np.ndarray
-    """Index of the source of each path."""
+    paper_U: np.ndarray
+    """Papers that paths end at, ascending."""
 
-    paper_E: np.ndarray
-    """Paper that it ends at."""
+    before_U: Csr
+    """For each of them the entries of the walk that lead there."""
+
+    source_E: np.ndarray
+    """Index of the source of each entry."""
 
     weights: dict[str, np.ndarray]
-    """Product of the weights of the papers between, float64 [E], by the name of the path."""
+    """Product of the weights of the papers up to an entry, float64 [E], by the name of the path."""
+
+    @classmethod
+    def of(
+        cls, reached: Csr, source_E: np.ndarray, weights: dict[str, np.ndarray], num_papers: int
+    ) -> "EndsOfWalk":
+        """Take the papers that are reached from each entry."""
+        before_N = _inverted(reached, reached.col_E, num_papers)
+        is_end_N = before_N.degree_N > 0
+        rowptr_U1 = np.append(before_N.rowptr_N1[:-1][is_end_N], len(reached.col_E))
+        ends = Csr(rowptr_U1, before_N.col_E)
+        return cls(np.flatnonzero(is_end_N).astype(np.int32), ends, source_E, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,28 +237,19 @@ class PathEnds:
     """
 
     num_sources: int
-    num_papers: int
     parts: tuple[EndsOfWalk, ...]
 
     def sums(self, candidate_K: np.ndarray) -> dict[str, np.ndarray]:
         """Sum over the paths to candidates that all sources share, float64 [S, K] for each path."""
         shape = (self.num_sources, len(candidate_K))
-        column_K = np.arange(len(candidate_K), dtype=np.int32)
-        column_N = np.full(self.num_papers, -1, dtype=np.int32)
-        column_N[candidate_K] = column_K
-        # A paper that is given twice is summed where it is given last.
-        summed_K = column_N[candidate_K]
-        twice = np.flatnonzero(summed_K != column_K)
         sums: dict[str, np.ndarray] = {}
         for part in self.parts:
-            column_E = column_N.take(part.paper_E)
-            pair_E = part.row_E * len(candidate_K) + column_E
-            is_asked_E = column_E >= 0
-            all_asked = bool(is_asked_E.all())
-            if not all_asked:
-                pair_E = pair_E[is_asked_E]
+            end_K = np.searchsorted(part.paper_U, candidate_K)
+            found = np.flatnonzero(np.searchsorted(part.paper_U, candidate_K, "right") > end_K)
+            before = rows_of(part.before_U, end_K[found])
+            pair_E = part.source_E.take(before.col_E) * len(candidate_K)
+            pair_E += np.repeat(found, before.degree_N)
             for name, weight_E in part.weights.items():
-                asked_E = weight_E if all_asked else weight_E[is_asked_E]
+                asked_E = weight_E.take(before.col_E)
                 sums[name] = np.bincount(pair_E, asked_E, math.prod(shape)).reshape(shape)
-                sums[name][:, twice] = sums[name][:, summed_K[twice]]
         return sums

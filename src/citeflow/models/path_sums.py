@@ -151,21 +151,21 @@ class PathSums:
         sums: Sums = {}
         shape = (num_sources, len(candidate_K))
         for last in dict.fromkeys(path.last for path in self.paths):
-            before = InvertedIndex.of(
-                rows_of(self.graphs[REVERSE[last]], candidate_K), self.num_papers
-            )
-            for prefix in dict.fromkeys(path.prefix for path in self.paths if path.last == last):
-                walk = walks[prefix]
-                passed_H, candidate_H = before.find(walk.paper_E)
-                pair_H = _row_of(passed_H, walk.ptr_S1) * len(candidate_K) + candidate_H
-                found = self._sum(
-                    [path for path in self.paths if (path.prefix, path.last) == (prefix, last)],
-                    pair_H,
-                    walk.paper_E[passed_H],
-                    walk.path_weight_E[passed_H],
-                    math.prod(shape),
-                )
-                sums |= {name: sum_P.reshape(shape) for name, sum_P in found.items()}
+            reached = rows_of(self.graphs[REVERSE[last]], candidate_K)
+            prefixes = dict.fromkeys(path.prefix for path in self.paths if path.last == last)
+            with InvertedIndex.of(reached, self.num_papers) as before:
+                for prefix in prefixes:
+                    walk = walks[prefix]
+                    passed_H, candidate_H = before.find(walk.paper_E)
+                    pair_H = _row_of(passed_H, walk.ptr_S1) * len(candidate_K) + candidate_H
+                    found = self._sum(
+                        [path for path in self.paths if (path.prefix, path.last) == (prefix, last)],
+                        pair_H,
+                        walk.paper_E[passed_H],
+                        walk.path_weight_E[passed_H],
+                        math.prod(shape),
+                    )
+                    sums |= {name: sum_P.reshape(shape) for name, sum_P in found.items()}
         return sums
 
     def ends(self, paths: Sequence[MetaPath], source_S: np.ndarray) -> PathEnds:
@@ -173,7 +173,6 @@ class PathSums:
         walks = self.walk(paths, source_S)
         return PathEnds(
             num_sources=len(source_S),
-            num_papers=self.num_papers,
             parts=tuple(
                 self._ends(
                     [path for path in paths if (path.prefix, path.last) == (prefix, last)],
@@ -184,19 +183,18 @@ class PathSums:
         )
 
     def _ends(self, paths: Sequence[MetaPath], walk: Walk) -> EndsOfWalk:
-        reached = rows_of(self.graphs[paths[0].last], walk.paper_E)
-        num_S = np.diff(reached.rowptr_N1[walk.ptr_S1])
-        weights = [
-            walk.path_weight_E * self._weight(path.last, path.weight).take(walk.paper_E)
+        num_S = np.diff(walk.ptr_S1)
+        weights = {
+            path.name: (
+                walk.path_weight_E * self._weight(path.last, path.weight).take(walk.paper_E)
+            ).astype(np.float64)
             for path in paths
-        ]
-        return EndsOfWalk(
-            row_E=np.repeat(np.arange(len(num_S)), num_S),
-            paper_E=reached.col_E,
-            weights={
-                path.name: np.repeat(weight_E.astype(np.float64), reached.degree_N)
-                for path, weight_E in zip(paths, weights, strict=True)
-            },
+        }
+        return EndsOfWalk.of(
+            rows_of(self.graphs[paths[0].last], walk.paper_E),
+            np.repeat(np.arange(len(num_S)), num_S),
+            weights,
+            self.num_papers,
         )
 
     def _sum_forward(self, paths: Sequence[MetaPath], walks: Walks, candidates: Csr) -> Sums:

@@ -12,7 +12,7 @@ from ogb_archive import write_ogb, zip_folder
 
 from citeflow import files
 from citeflow.config import Config, DataConfig, SyntheticConfig
-from citeflow.data import raw_store
+from citeflow.data import locks
 from citeflow.data.datasets import approximate_citations, download_dataset, read_raw
 from citeflow.errors import ConfigError, CorruptError, DataError, NotFoundError, UnavailableError
 
@@ -249,8 +249,8 @@ def test_two_downloads_at_once_request_once(root, server):
 
 
 def test_download_waits_for_another_process_up_to_a_limit(root, server, monkeypatch, capsys):
-    monkeypatch.setattr(raw_store, "MAX_WAIT_MIN", 2)
-    monkeypatch.setattr(raw_store, "LOG_EVERY_S", 0.01)
+    monkeypatch.setattr(locks, "MAX_WAIT_MIN", 2)
+    monkeypatch.setattr(locks, "LOG_EVERY_S", 0.01)
     lock = root / "raw" / ".downloads" / files.sha256_of_json(server.url)[:16] / "download.lock"
     with files.exclusive(lock), pytest.raises(UnavailableError, match="another process"):
         download(server.url, root)

@@ -1,6 +1,9 @@
 """A PreparedGraph holds what was cleaned and split, mapped and not read."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -8,8 +11,10 @@ import pytest
 from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
+from citeflow.data.datasets import read_raw
 from citeflow.data.text import fit_text_model
 from citeflow.errors import CorruptError, DataError, NotFoundError
+from citeflow.graph import preparation
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
 from citeflow.graph.preparation import prepare, write_prepared
 from citeflow.graph.prepared import PreparedGraph
@@ -333,6 +338,78 @@ def test_prepare_makes_a_graph_once_for_each_setting(tmp_path, raw):
     assert len(prepared.valid.target_P) == 10
     assert prepared.facts.dataset == "brought"
     assert prepared.manifest.inputs == {"RawDataset": files.read_manifest(raw, "RawDataset").sha256}
+
+
+@pytest.mark.parametrize(
+    ("function", "done"),
+    [
+        ("_save_split", set()),
+        ("to_undirected", {"split"}),
+        ("choose_hard", {"split", "neighbors"}),
+        ("order_by_locality", {"split", "neighbors", "hard"}),
+        ("_save_hard", {"split", "neighbors", "hard", "order"}),
+        ("_save_similar", {"split", "neighbors", "hard", "order", "papers"}),
+        ("StageCost", {"split", "neighbors", "hard", "order", "papers", "similar"}),
+    ],
+)
+def test_prepare_goes_on_behind_the_last_step(tmp_path, raw, monkeypatch, function, done):
+    expected = prepare(raw, data_root=tmp_path / "whole", config=CONFIG)
+    real = getattr(preparation, function)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, function, Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(raw, data_root=tmp_path, config=CONFIG)
+    (steps,) = (tmp_path / "prepared").iterdir()
+    assert {step.name for step in steps.iterdir()} == {*done, "preprocess.lock"}
+    calls = Mock(side_effect=real)
+    monkeypatch.setattr(preparation, function, calls)
+    names = {"split": "_save_split", "neighbors": "to_undirected", "hard": "choose_hard"}
+    for name in done & names.keys():
+        monkeypatch.setattr(preparation, names[name], Mock(side_effect=AssertionError))
+    path = prepare(raw, data_root=tmp_path, config=CONFIG)
+    assert calls.called
+    assert list((tmp_path / "prepared").iterdir()) == [path]
+    found, wanted = (files.read_manifest(each, "PreparedGraph") for each in (path, expected))
+    assert (found.files, found.sha256) == (wanted.files, wanted.sha256)
+
+
+def test_bad_dataset_leaves_no_steps(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(preparation, "_save_split", Mock(side_effect=DataError("bad", 1)))
+    with pytest.raises(DataError):
+        prepare(raw, data_root=tmp_path, config=CONFIG)
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_what_a_killed_step_has_left_is_removed(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(preparation, "order_by_locality", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(raw, data_root=tmp_path, config=CONFIG)
+    (steps,) = (tmp_path / "prepared").iterdir()
+    (steps / ".order.abcd1234").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(raw, data_root=tmp_path, config=CONFIG)
+    names = {step.name for step in steps.iterdir()}
+    assert names == {"split", "neighbors", "hard", "preprocess.lock"}
+
+
+def test_prepare_waits_for_another_process(tmp_path, raw, caplog):
+    started, go_on = threading.Event(), threading.Event()
+
+    def read(*arguments):
+        started.set()
+        assert go_on.wait(10)
+        return read_raw(*arguments)
+
+    with ThreadPoolExecutor(2) as pool, patch.object(preparation, "read_raw", read):
+        first = pool.submit(prepare, raw, data_root=tmp_path, config=CONFIG)
+        assert started.wait(10)
+        second = pool.submit(prepare, raw, data_root=tmp_path, config=CONFIG)
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        go_on.set()
+        assert first.result() == second.result()
+    assert "made by another process" in caplog.text
+    assert list((tmp_path / "prepared").iterdir()) == [first.result()]
 
 
 @pytest.mark.parametrize("width", [4, 128])

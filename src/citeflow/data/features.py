@@ -67,9 +67,12 @@ class Degrees:
         sampled = [count_N[:: self._step] for count_N in counts]
         self._ranks = [_ranks(each) for each in sampled if len(np.unique(each)) >= MIN_DEGREES]
 
-    def are_followed_by(self, value_N: np.ndarray) -> bool:
-        """True if a column has nearly the order of a count, such as its logarithm has."""
-        value_S = np.asarray(value_N[:: self._step])
+    def sample(self, x_NF: np.ndarray) -> np.ndarray:
+        """Return the rows that are compared; a column of a map would read all of its pages."""
+        return np.array(x_NF[:: self._step])
+
+    def are_followed_by(self, value_S: np.ndarray) -> bool:
+        """True if a sampled column has nearly the order of a count, such as its logarithm has."""
         if len(value_S) < MIN_SAMPLE or len(np.unique(value_S)) < MIN_DEGREES:
             return False
         rank_S = _ranks(value_S)
@@ -240,7 +243,8 @@ def _without_counts(
     features: Features, name: str, x_NF: np.ndarray, degrees: Degrees
 ) -> np.ndarray:
     """Leave out the columns that follow the degree of the papers; keep a map that has none."""
-    counts = [index for index in range(x_NF.shape[1]) if degrees.are_followed_by(x_NF[:, index])]
+    x_SF = degrees.sample(x_NF)
+    counts = [index for index in range(x_NF.shape[1]) if degrees.are_followed_by(x_SF[:, index])]
     if len(counts) < x_NF.shape[1]:
         features.names.append(name)
     if not counts:

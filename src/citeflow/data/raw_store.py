@@ -9,7 +9,7 @@ downloaded twice; delete the note to have the URL downloaded again.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,18 +17,14 @@ from pydantic import JsonValue
 
 from citeflow import files
 from citeflow.data import archive, download
-from citeflow.errors import CorruptError, DataError, NotFoundError, UnavailableError, named_as
+from citeflow.data.locks import exclusive
+from citeflow.errors import CorruptError, DataError, NotFoundError, named_as
 from citeflow.utils import records
 from citeflow.utils.logging import log, redact_url
 from citeflow.utils.records import Record
 from citeflow.utils.usage import StageMeter
 
 KIND = "RawDataset"
-
-MAX_WAIT_MIN = 360
-"""Longest wait for another process that downloads the same URL."""
-
-LOG_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +176,7 @@ class RawStore:
             DataError: the archive has another digest, is damaged or hostile, or holds no dataset.
         """
         work = self._root / ".downloads" / files.sha256_of_json(source.url)[:16]
-        with _exclusive(work / "download.lock"):
+        with exclusive(work / "download.lock", stage="download"):
             return self._download(source, work)
 
     def _download(self, source: Source, work: Path) -> Path:
@@ -299,18 +295,3 @@ def _is_complete(path: Path) -> bool:
     except (NotFoundError, CorruptError):
         return False
     return True
-
-
-@contextlib.contextmanager
-def _exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock for the block; while another process holds it, log so every minute."""
-    with contextlib.ExitStack() as stack:
-        for minutes in range(MAX_WAIT_MIN + 1):
-            try:
-                stack.enter_context(files.exclusive(lock, wait_s=LOG_EVERY_S))
-                break
-            except UnavailableError:
-                if minutes == MAX_WAIT_MIN:
-                    raise
-                log("download", "waiting for another process", minutes=minutes + 1, lock=lock)
-        yield

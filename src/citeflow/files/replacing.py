@@ -134,6 +134,12 @@ def link_directory(target: Path, link: Path) -> None:
     _sync_directory(link.parent)
 
 
+def link_files(source: Path, target: Path) -> None:
+    """Give the files of a directory a second name in another one, which is there."""
+    for file in source.iterdir():
+        _link(file, target / file.name)
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a directory that is renamed to `path` after the block, or removed on an error.

@@ -3,8 +3,10 @@
 Legend: N papers, E citations, F features, P held-out citations, K candidates.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +21,9 @@ from citeflow.data.citation_graph import CitationGraph, HeldOut
 from citeflow.data.datasets import read_raw
 from citeflow.data.diagnosis import plural, quote
 from citeflow.data.features import release_pages
+from citeflow.data.locks import exclusive
 from citeflow.data.text import TextModel
-from citeflow.errors import DataError
+from citeflow.errors import CorruptError, DataError
 from citeflow.graph.candidates import Candidates, HardCandidates, choose_hard
 from citeflow.graph.csr import (
     Csr,
@@ -31,7 +34,16 @@ from citeflow.graph.csr import (
     to_undirected,
     transpose,
 )
-from citeflow.graph.prepared import KIND, TEXT_COMPONENTS, TEXT_WORDS, GraphFacts
+from citeflow.graph.prepared import (
+    KIND,
+    TEXT_COMPONENTS,
+    TEXT_WORDS,
+    GraphFacts,
+    map_array,
+    map_csr,
+    map_hard,
+    map_held_out,
+)
 from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.similar import make_cells, similar_papers
 from citeflow.graph.split import (
@@ -43,6 +55,7 @@ from citeflow.graph.split import (
     share_both_ways,
 )
 from citeflow.report import MIN_TEST_CITATIONS, WARNING, StageCost, stage_costs
+from citeflow.utils import records
 from citeflow.utils.large_arrays import count_values
 from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
@@ -50,7 +63,11 @@ from citeflow.utils.system import memory_limit
 from citeflow.utils.usage import StageMeter
 
 FORMAT = 6
-"""Goes up when the same input makes other files, so that older ones are not taken for the new."""
+"""Goes up when the same input makes other files, be they those of a step, so that older ones are
+not taken for the new."""
+
+FACTS = "facts.json"
+NO_CITATIONS = np.empty((2, 0), np.int32)
 
 BLOCK_ROWS = 1 << 16
 """Rows that are taken from a map at once."""
@@ -89,10 +106,28 @@ def prepare(raw: Path, *, data_root: Path, config: DataConfig) -> Path:
     if files.is_whole(folder, KIND):
         log("preprocess", "already there", path=folder)
         return folder
-    log("preprocess", "reading", path=raw)
-    with log_progress("preprocess", "at work"):
-        # The graph is not held here: writing lets go of its parts one after the other.
-        write_prepared(read_raw(raw, config), folder, config=config, raw=manifest, meter=meter)
+    steps = folder.with_name(f".{folder.name}.steps")
+    with exclusive(steps / "preprocess.lock", stage="preprocess"):
+        if files.is_whole(folder, KIND):
+            log("preprocess", "made by another process", path=folder)
+        else:
+            files.delete_unfinished(steps)
+            log("preprocess", "reading", path=raw)
+            try:
+                with log_progress("preprocess", "at work"):
+                    # The graph is not held here: writing lets go of its parts one after the other.
+                    write_prepared(
+                        read_raw(raw, config),
+                        folder,
+                        config=config,
+                        raw=manifest,
+                        meter=meter,
+                        steps=steps,
+                    )
+            except DataError:
+                files.delete_directory(steps)  # no other attempt ends in another way
+                raise
+        files.delete_directory(steps)
     return folder
 
 
@@ -103,6 +138,7 @@ def write_prepared(
     config: DataConfig,
     raw: files.Manifest,
     meter: StageMeter,
+    steps: Path | None = None,
 ) -> None:
     """Clean, split and order a graph, and write it as a PreparedGraph that appears at once.
 
@@ -112,29 +148,112 @@ def write_prepared(
         config: how to split it.
         raw: manifest of the RawDataset.
         meter: measures what the stage takes, for the manifest.
+        steps: where each step leaves its files, so that a process which is started again goes on
+            behind the last that ended; None keeps nothing.
 
     Raises:
         DataError: it has one paper, no citation, or none that can be held out.
     """
+    if len(graph.id_N) < 2:
+        raise DataError("not enough papers", len(graph.id_N), hint="a citation takes two")
+    with contextlib.ExitStack() as stack:
+        if steps is None:
+            steps = stack.enter_context(files.scratch_directory(folder.parent))
+        split = steps / "split"
+        cleaned = None if _is_done(split) else _clean(graph)
+        # They are in `cleaned`, or split; a large graph has no room for them twice.
+        graph = dataclasses.replace(graph, edge_2E=NO_CITATIONS)
+        if cleaned is not None:
+            with files.new_directory(split) as work:
+                _save_split(work, graph, cleaned, config, dataset=str(raw.facts.get("dataset", "")))
+            del cleaned
+        neighbors = _step(steps / "neighbors", lambda work: _save_neighbors(work, split))
+        hard = _step(
+            steps / "hard", lambda work: _choose_hard(work, graph, split, neighbors, config)
+        )
+        order = _step(steps / "order", lambda work: _save_order(work, neighbors, config))
+        papers = _step(
+            steps / "papers", lambda work: _save_ordered(work, graph, split, neighbors, hard, order)
+        )
+        similar = _step(steps / "similar", lambda work: _save_similar(work, papers, config))
+        facts = records.load(GraphFacts, files.read_json(split / FACTS), error=CorruptError)
+        num_hard = len(map_array(hard, "hard_source"))
+        with files.new_directory(folder) as work:
+            for each in (papers, similar):
+                files.link_files(each, work)
+            stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
+            costs: dict[str, JsonValue] = {
+                name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
+            }
+            files.write_manifest(
+                work,
+                KIND,
+                inputs={"RawDataset": raw.sha256},
+                facts={
+                    **facts.model_dump(mode="json"),
+                    "num_hard": num_hard,
+                    "stages": costs,
+                },
+            )
+    log("preprocess", "done", path=folder)
+
+
+def _is_done(step: Path) -> bool:
+    """Return True if an earlier process has ended a step."""
+    if step.is_dir():
+        log("preprocess", "done before", step=step.name)
+    return step.is_dir()
+
+
+def _step(step: Path, save: Callable[[Path], None]) -> Path:
+    """Have a step save its files, unless an earlier process has; return their folder."""
+    if not _is_done(step):
+        with files.new_directory(step) as work:
+            save(work)
+    return step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cleaned:
+    """Citations of which those are dropped that have no meaning."""
+
+    citations: Csr
+    num_self: int
+    """Dropped citations of a paper by itself."""
+
+    num_duplicates: int
+    """Dropped repetitions."""
+
+    remarks: list[str]
+
+
+def _clean(graph: CitationGraph) -> _Cleaned:
+    citations, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, len(graph.id_N))
+    return _Cleaned(
+        citations=citations,
+        num_self=num_self,
+        num_duplicates=num_duplicates,
+        remarks=_describe_dropped(graph, citations, num_self, num_duplicates),
+    )
+
+
+def _save_split(
+    work: Path, graph: CitationGraph, cleaned: _Cleaned, config: DataConfig, *, dataset: str
+) -> None:
+    """Hold citations out, and save them, those left, and the facts."""
     num_papers = len(graph.id_N)
-    if num_papers < 2:
-        raise DataError("not enough papers", num_papers, hint="a citation takes two")
-    dataset = str(raw.facts.get("dataset", ""))
-    num_given = graph.edge_2E.shape[1]
-    citations, num_self, num_duplicates = drop_self_and_duplicates(graph.edge_2E, num_papers)
-    dropped = _describe_dropped(graph, citations, num_self, num_duplicates)
-    # They are in `citations` from here on; a large graph has no room for both.
-    graph = dataclasses.replace(graph, edge_2E=np.empty((2, 0), np.int32))
+    citations = cleaned.citations
     log(
         "preprocess",
         "cleaned",
         papers=num_papers,
         citations=len(citations.col_E),
-        self=num_self,
-        repeated=num_duplicates,
+        self=cleaned.num_self,
+        repeated=cleaned.num_duplicates,
     )
     if not len(citations.col_E):
-        hint = f"{num_self} of {num_given} were self-citations"
+        num_given = cleaned.num_self + cleaned.num_duplicates
+        hint = f"{cleaned.num_self} of {num_given} were self-citations"
         raise DataError("no citations to learn from", dataset, hint=hint)
     if config.time_cut and graph.day_N is None:
         raise DataError("data.time_cut", "no dates", hint="leave it out, or give the papers dates")
@@ -152,7 +271,7 @@ def write_prepared(
             f"{WARNING}: the test has {plural(len(test.source_P), 'citation')}, "
             "too few for a figure that says anything"
         )
-    for text in (*dropped, *odd):
+    for text in (*cleaned.remarks, *odd):
         log("preprocess", text)
     facts = GraphFacts(
         dataset=dataset,
@@ -169,15 +288,15 @@ def write_prepared(
         dates=graph.day_N is not None,
         later_citations=count_later(references, graph.day_N, graph.is_dated_N),
         held_out_in_training=count_in_training(references, valid, test),
-        self_citations=num_self,
-        duplicates=num_duplicates,
+        self_citations=cleaned.num_self,
+        duplicates=cleaned.num_duplicates,
         unknown=graph.counts.get("unknown", 0),
         without_date=graph.counts.get("without_date", 0),
         fewest_candidates=candidates.fewest if candidates else None,
         median_candidates=candidates.median if candidates else None,
         most_candidates=candidates.most if candidates else None,
         short_sources=candidates.num_short if candidates else 0,
-        remarks=(*graph.remarks, *dropped, *odd),
+        remarks=(*graph.remarks, *cleaned.remarks, *odd),
     )
     log(
         "preprocess",
@@ -186,44 +305,68 @@ def write_prepared(
         held_out=facts.num_valid,
         negatives=facts.num_negatives,
     )
-    neighbors = to_undirected(references)
-    linked = neighbors if graph.day_N is None else references
+    _save_csr(work, "references", references)
+    for name, held_out in (("valid", valid), ("test", test)):
+        files.save_array(work / f"{name}_source.npy", held_out.source_P)
+        files.save_array(work / f"{name}_target.npy", held_out.target_P)
+        files.save_array(work / f"{name}_negative.npy", held_out.negative_PK)
+    files.write_json(work / FACTS, facts.model_dump(mode="json"))
+
+
+def _save_neighbors(work: Path, split: Path) -> None:
+    _save_csr(work, "neighbors", to_undirected(_open_csr(split, "references")))
+
+
+def _choose_hard(
+    work: Path, graph: CitationGraph, split: Path, neighbors: Path, config: DataConfig
+) -> None:
+    references = _open_csr(split, "references")
+    linked = _open_csr(neighbors, "neighbors")
+    held_out = tuple(map_held_out(split, name) for name in ("valid", "test"))
     hard = choose_hard(
-        np.concatenate([valid.source_P, test.source_P]),
-        Candidates(linked, (valid, test), graph.day_N, graph.is_dated_N),
+        np.concatenate([each.source_P for each in held_out]),
+        Candidates(
+            linked if graph.day_N is None else references, held_out, graph.day_N, graph.is_dated_N
+        ),
         references=references,
-        neighbors=neighbors,
+        neighbors=linked,
         x_NF=graph.x_NF,
         config=config,
     )
-    del linked
-    facts = facts.model_copy(update={"num_hard": len(hard.source_S)})
+    files.save_array(work / "hard_source.npy", hard.source_S)
+    files.save_array(work / "hard_rowptr.npy", hard.candidates.rowptr_N1)
+    files.save_array(work / "hard_candidate.npy", hard.candidates.col_E)
     log("preprocess", "chose hard candidates", sources=len(hard.source_S))
-    order_N = order_by_locality(neighbors, seed=config.seed)
+
+
+def _save_order(work: Path, neighbors: Path, config: DataConfig) -> None:
+    order_N = order_by_locality(_open_csr(neighbors, "neighbors"), seed=config.seed)
+    files.save_array(work / "order.npy", order_N)
     log("preprocess", "ordered")
-    with files.new_directory(folder) as work:
-        _save_csrs(work, references, neighbors, order_N)
-        del references, neighbors
-        _save_held_out(work, "valid", valid, order_N)
-        _save_held_out(work, "test", test, order_N)
-        del valid, test
-        _save_hard(work, hard, order_N)
-        del hard
-        _save_papers(work, graph, order_N)
-        _save_similar(work, config)
-        if graph.text_model is not None:
-            _save_text_model(work, graph.text_model)
-        stages = {**stage_costs(raw), "preprocess": StageCost(**meter.cost())}
-        costs: dict[str, JsonValue] = {
-            name: cost.model_dump(exclude_none=True) for name, cost in stages.items()
-        }
-        files.write_manifest(
-            work,
-            KIND,
-            inputs={"RawDataset": raw.sha256},
-            facts={**facts.model_dump(mode="json"), "stages": costs},
-        )
-    log("preprocess", "done", path=folder)
+
+
+def _save_ordered(
+    work: Path, graph: CitationGraph, split: Path, neighbors: Path, hard: Path, order: Path
+) -> None:
+    """Save all that is known, by the rows of the PreparedGraph."""
+    order_N = np.asarray(map_array(order, "order"))
+    _save_csr(work, "neighbors", permute(_open_csr(neighbors, "neighbors"), order_N))
+    references = permute(_open_csr(split, "references"), order_N)
+    _save_csr(work, "references", references)
+    _save_csr(work, "citations", transpose(references))
+    del references
+    for name in ("valid", "test"):
+        _save_held_out(work, name, map_held_out(split, name), order_N)
+    _save_hard(work, map_hard(hard), order_N)
+    _save_papers(work, graph, order_N)
+    if graph.text_model is not None:
+        _save_text_model(work, graph.text_model)
+
+
+def _open_csr(folder: Path, name: str) -> Csr:
+    """Map rows as plain arrays: np.memmap slows down small index operations."""
+    csr = map_csr(folder, name)
+    return Csr(np.asarray(csr.rowptr_N1), np.asarray(csr.col_E))
 
 
 def _split_kind(graph: CitationGraph) -> Literal["own", "date", "random"]:
@@ -358,25 +501,18 @@ def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndar
         yield x_CF
 
 
-def _save_similar(work: Path, config: DataConfig) -> None:
+def _save_similar(work: Path, papers: Path, config: DataConfig) -> None:
     """Save the similarity graph of the features that were saved, if there are any."""
-    if not config.num_similar or not (work / "x.npy").exists():
+    if not config.num_similar or not (papers / "x.npy").exists():
         return
-    x_NF = np.load(work / "x.npy", mmap_mode="r")
-    day_N = np.load(work / "day.npy") if (work / "day.npy").exists() else None
+    x_NF = map_array(papers, "x")
+    day_N = np.load(papers / "day.npy") if (papers / "day.npy").exists() else None
     with log_progress("preprocess", "putting papers into cells", of=len(x_NF)) as progress:
         cells = make_cells(x_NF, day_N, seed=config.seed, progress=progress)
     with log_progress("preprocess", "finding similar papers", of=len(x_NF)) as progress:
         similar = similar_papers(x_NF, day_N, config.num_similar, cells=cells, progress=progress)
     _save_csr(work, "similar", similar)
     log("preprocess", "linked similar papers", pairs=len(similar.col_E) // 2)
-
-
-def _save_csrs(work: Path, references: Csr, neighbors: Csr, order_N: np.ndarray) -> None:
-    _save_csr(work, "neighbors", permute(neighbors, order_N))
-    references = permute(references, order_N)
-    _save_csr(work, "references", references)
-    _save_csr(work, "citations", transpose(references))
 
 
 def _save_csr(work: Path, name: str, csr: Csr) -> None:

@@ -157,16 +157,13 @@ class PreparedGraph:
             x_NF=map_array(path, "x") if "x.npy" in manifest.files else None,
             day_N=map_array(path, "day") if "day.npy" in manifest.files else None,
             is_dated_N=map_array(path, "dated") if "dated.npy" in manifest.files else None,
-            references=_map_csr(path, "references"),
-            citations=_map_csr(path, "citations"),
-            neighbors=_map_csr(path, "neighbors"),
-            similar=_map_csr(path, "similar") if "similar_ptr.npy" in manifest.files else None,
-            valid=_map_held_out(path, "valid"),
-            test=_map_held_out(path, "test"),
-            hard=HardCandidates(
-                map_array(path, "hard_source"),
-                Csr(map_array(path, "hard_rowptr"), map_array(path, "hard_candidate")),
-            ),
+            references=map_csr(path, "references"),
+            citations=map_csr(path, "citations"),
+            neighbors=map_csr(path, "neighbors"),
+            similar=map_csr(path, "similar") if "similar_ptr.npy" in manifest.files else None,
+            valid=map_held_out(path, "valid"),
+            test=map_held_out(path, "test"),
+            hard=map_hard(path),
         )
 
     @property
@@ -243,13 +240,23 @@ def map_array(path: Path, name: str) -> np.ndarray:
     return array
 
 
-def _map_csr(path: Path, name: str) -> Csr:
+def map_csr(path: Path, name: str) -> Csr:
+    """Map the rows of a graph."""
     return Csr(map_array(path, f"{name}_ptr"), map_array(path, f"{name}_index"))
 
 
-def _map_held_out(path: Path, name: str) -> HeldOut:
+def map_held_out(path: Path, name: str) -> HeldOut:
+    """Map the held-out citations of a split."""
     return HeldOut(
         source_P=map_array(path, f"{name}_source"),
         target_P=map_array(path, f"{name}_target"),
         negative_PK=map_array(path, f"{name}_negative"),
+    )
+
+
+def map_hard(path: Path) -> HardCandidates:
+    """Map hard candidates."""
+    return HardCandidates(
+        map_array(path, "hard_source"),
+        Csr(map_array(path, "hard_rowptr"), map_array(path, "hard_candidate")),
     )

@@ -81,7 +81,7 @@ MANY_BOTH = 0.2
 NUM_SHOWN = 3
 """Citations that are shown of those dropped."""
 
-CHUNK_SHARE = 1 / 8
+CHUNK_SHARE = 1 / 4
 """Share of the memory for the features that are put in order at once."""
 
 

@@ -24,7 +24,8 @@ from citeflow.models.losses import LOSSES
 from citeflow.models.predictors import PREDICTORS, Predictor
 from citeflow.sampling import FOLDS, PartitionSampler
 from citeflow.tasks import citation_objective
-from citeflow.utils.large_arrays import fits_in_memory
+from citeflow.tasks.citation_training import MAX_VALIDATION_SOURCES
+from citeflow.utils.large_arrays import LARGEST_SHARE, fits_in_memory
 
 MIB = 2**20
 
@@ -180,7 +181,10 @@ def estimate(graph: GraphShape, *, config: Config, workers: int, allowed: int | 
     measuring = together * _measuring(shape)
     stepping = together * _step(shape, workers)
     embedding_all = together * embedding + min(2, max(1, model.num_layers)) * layer
-    validating = max(embedding_all, together * _scoring(shape) + layer)
+    scoring = _scoring(shape)
+    if allowed is not None:
+        scoring += _held(shape, workers, allowed)
+    validating = max(embedding_all, together * scoring + layer)
     calibrating = _calibration(shape) + layer
     peak = round(max(measuring, stepping, validating, calibrating) + workers * _kept(shape))
     arrays = 16 * num_citations + 28 * num_papers
@@ -259,6 +263,19 @@ def _scoring(shape: _Shape) -> float:
     walks = shape.walked_at_once(pairs / data.eval_negatives, shape.walk_of_held_out)
     dates = 16 * min(pairs * shape.degree, shape.num_citations)
     return SCORED_PAIR * pairs + dates + SCORED_WALK * walks
+
+
+def _held(shape: _Shape, workers: int, allowed: int) -> float:
+    """Rows of the papers of a worker's share of a validation, of what lies on the disk."""
+    data = shape.config.data
+    sources = min(MAX_VALIDATION_SOURCES, data.holdout * shape.num_papers) / workers
+    widths = [shape.config.model.hidden_channels]
+    if shape.predictor.uses_structural_features and shape.config.model.features == "given":
+        widths.append(shape.num_features)
+    row = FLOAT * sum(
+        width for width in widths if not fits_in_memory(shape.num_papers * width * FLOAT, allowed)
+    )
+    return min(sources * (1 + data.eval_negatives) * row, LARGEST_SHARE * allowed)
 
 
 def _calibration(shape: _Shape) -> float:

@@ -165,12 +165,14 @@ def sample_subgraph(
     """
     paper_B = partition.paper_B
     row_E, column_E = _induced_edges(neighbors, partition)
-    fold_E = _supervision_fold(paper_B[row_E], paper_B[column_E], partition, neighbors.num_rows)
+    pairs = paper_B.take(row_E), paper_B.take(column_E)
+    fold_E = _supervision_fold(*pairs, partition, neighbors.num_rows)
     is_message_E = fold_E != partition.fold
     citing_E, cited_E = _induced_edges(references, partition)
-    fold_E = _supervision_fold(paper_B[citing_E], paper_B[cited_E], partition, neighbors.num_rows)
-    is_target_E = fold_E == partition.fold
-    source_S, source_index_P = _unique_ascending(citing_E[is_target_E])
+    pairs = paper_B.take(citing_E), paper_B.take(cited_E)
+    fold_E = _supervision_fold(*pairs, partition, neighbors.num_rows)
+    target = np.flatnonzero(fold_E == partition.fold)
+    source_S, source_index_P = _unique_ascending(citing_E.take(target))
     negative_K = _draw_negatives(len(paper_B), num_negatives, seed)
     is_hidden_S = np.zeros(len(source_S), dtype=bool)
     if hidden_share:
@@ -178,13 +180,14 @@ def sample_subgraph(
         is_hidden_B = np.zeros(len(paper_B), dtype=bool)
         is_hidden_B[source_S[is_hidden_S]] = True
         is_message_E &= ~_join_reference((row_E, column_E), (citing_E, cited_E), is_hidden_B)
+    message = np.flatnonzero(is_message_E)
     return Subgraph(
         paper_B=paper_B,
-        adj=_csr(row_E[is_message_E], column_E[is_message_E], len(paper_B)),
+        adj=_csr(row_E.take(message), column_E.take(message), len(paper_B)),
         source_S=source_S,
         source_index_P=source_index_P,
         is_hidden_S=is_hidden_S,
-        target_P=cited_E[is_target_E],
+        target_P=cited_E.take(target),
         negative_K=negative_K,
         false_negative_mask_SK=_false_negatives(
             source_S,
@@ -209,8 +212,6 @@ def _unroll(bounds_R2: np.ndarray, num_papers: int) -> np.ndarray:
 
 def _induced_edges(graph: Csr, partition: Partition) -> tuple[np.ndarray, np.ndarray]:
     """Edges between papers of a partition, row by row, as indices into its papers, int32."""
-    first_R, end_R = partition.bounds_R2.T
-    offset_R = np.cumsum(end_R - first_R) - (end_R - first_R)
     # The rows of a range are consecutive in memory: each range is one slice, not a gather of rows.
     degree_B = np.concatenate(
         [np.diff(graph.rowptr_N1[first : end + 1]) for first, end in partition.bounds_R2]
@@ -221,11 +222,16 @@ def _induced_edges(graph: Csr, partition: Partition) -> tuple[np.ndarray, np.nda
             for first, end in partition.bounds_R2
         ]
     )
-    range_E = np.searchsorted(first_R, paper_E, side="right") - 1
-    is_inside_E = (paper_E < end_R[range_E]) & (range_E >= 0)
-    row_E = np.repeat(np.arange(len(degree_B), dtype=np.int32), degree_B)[is_inside_E]
-    shift_R = (offset_R - first_R).astype(np.int32)
-    return row_E, paper_E[is_inside_E] + shift_R[range_E[is_inside_E]]
+    index_E = np.full(len(paper_E), -1, dtype=np.int32)
+    num_before = 0
+    for first, end in partition.bounds_R2.tolist():  # few; to search for each paper takes longer
+        position_E = paper_E - np.int32(first)
+        is_here_E = position_E.view(np.uint32) < end - first  # what is negative is large
+        np.add(position_E, np.int32(num_before), out=index_E, where=is_here_E)
+        num_before += end - first
+    inside = np.flatnonzero(index_E >= 0)
+    row_E = np.repeat(np.arange(len(degree_B), dtype=np.int32), degree_B)
+    return row_E.take(inside), index_E.take(inside)
 
 
 def _supervision_fold(
@@ -237,9 +243,9 @@ def _supervision_fold(
     Both directions of a pair have one key, or the edge back would give the target away. The epoch
     is part of it, so that other pairs are targets together in every epoch.
     """
-    low_E = np.minimum(a_E, b_E)
-    high_E = np.maximum(a_E, b_E)
-    key_E = low_E.astype(np.uint64) * np.uint64(num_papers) + high_E.astype(np.uint64)
+    key_E = np.minimum(a_E, b_E).astype(np.uint64)
+    key_E *= np.uint64(num_papers)
+    key_E += np.maximum(a_E, b_E).view(np.uint32)
     key_E += np.uint64(partition.epoch * 0x9E3779B97F4A7C15 % 2**64)
     fold_E = _hash(key_E)
     fold_E &= np.uint64(FOLDS - 1)  # the remainder takes many times as long
@@ -275,7 +281,7 @@ def _join_reference(
         is_citing_B: True for the papers in question.
     """
     row_E, column_E = edges
-    is_chosen_C = is_citing_B[citations[0]]
+    is_chosen_C = is_citing_B.take(citations[0])
     citing_C, cited_C = (paper_C[is_chosen_C].astype(np.int64) for paper_C in citations)
     num_papers = len(is_citing_B)
     key_C = np.concatenate([citing_C * num_papers + cited_C, cited_C * num_papers + citing_C])

@@ -36,6 +36,9 @@ CENTER_PAPERS = 20
 BLOCK = 512
 """Papers that are compared with others at a time, which bounds the memory for it."""
 
+NEAR_BLOCK = 16 * BLOCK
+"""Centers whose nearest others are looked for at a time."""
+
 BUCKET_BYTES = 1 << 28
 """Points that are put in order in memory, in bytes; twice as much is needed meanwhile."""
 
@@ -114,7 +117,15 @@ class Cells:
 
     def near(self) -> np.ndarray:
         """Return for each cell those that are nearest to it, itself first; int64 [C, P]."""
-        near_CP = _search(self.center_CF, self.center_CF, min(PROBES, len(self.center_CF)))
+        centers, origin_F = self.center_CF, self.center_CF.mean(axis=0)
+        num_near = min(PROBES, len(centers))
+
+        def search(first: int) -> np.ndarray:
+            asked_BF = centers[first : first + NEAR_BLOCK]
+            return _neighbors(centers, asked_BF, num_near, origin_F)[1]
+
+        with thread_per_core() as pool:
+            near_CP = np.concatenate(list(pool.map(search, range(0, len(centers), NEAR_BLOCK))))
         is_other_CP = near_CP != np.arange(len(near_CP))[:, None]
         return np.take_along_axis(near_CP, np.argsort(is_other_CP, axis=1, kind="stable"), axis=1)
 
@@ -434,17 +445,25 @@ def _search(searched_F: np.ndarray, asked_BF: np.ndarray, k: int) -> np.ndarray:
 
 
 def _neighbors(
-    searched_F: np.ndarray, asked_BF: np.ndarray, k: int
+    searched_F: np.ndarray, asked_BF: np.ndarray, k: int, origin_F: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return squared distance and index of the k nearest rows, or of all if they are fewer; [B, k].
 
     This is not NearestNeighbors of scikit-learn, which computes in float64 and takes four times as
     long.
+
+    Args:
+        searched_F: rows that are searched.
+        asked_BF: rows whose nearest are looked for.
+        k: how many of them.
+        origin_F: that coordinates are taken from, so that the products are of small numbers, which
+            keep more digits: dates far from the usual ones are large. The mean of the rows that
+            are asked for by default.
     """
-    # Products of small numbers keep more digits: dates far from the usual ones are large.
-    center_F = asked_BF.mean(axis=0)
-    searched_F = searched_F - center_F
-    asked_BF = asked_BF - center_F
+    if origin_F is None:
+        origin_F = asked_BF.mean(axis=0)
+    searched_F = searched_F - origin_F
+    asked_BF = asked_BF - origin_F
     length_M = np.square(searched_F).sum(axis=1)
     searched_F *= -2
     last = min(k, len(searched_F)) - 1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from citeflow.graph import similar as module
-from citeflow.graph.csr import build_csr, to_undirected
-from citeflow.graph.similar import make_cells, similar_papers, unit_features
+from citeflow.graph.csr import Csr, build_csr, to_undirected
+from citeflow.graph.similar import Cells, make_cells, similar_papers, unit_features
 
 NUM_PAPERS = 60
 
@@ -90,6 +90,17 @@ def test_papers_without_features_have_no_similar_ones_in_cells(monkeypatch, rows
     found = similar_papers(x_NF, None, 2, cells=make_cells(x_NF, None))
     assert np.flatnonzero(found.degree_N).tolist() == rows
     assert len(found.col_E) == 2 * len(rows)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_near_cells_are_the_nearest_and_begin_with_each_cell(block, monkeypatch):
+    monkeypatch.setattr(module, "NEAR_BLOCK", block)
+    center_CF = topics(40) + np.arange(40, dtype=np.float32)[:, None] // 20
+    cells = Cells(center_CF=center_CF, members=Csr(np.zeros(41, np.int64), np.empty(0, np.int32)))
+    distance_CC = np.square(center_CF[:, None] - center_CF[None]).sum(axis=2)
+    near_CP = cells.near()
+    assert near_CP[:, 0].tolist() == list(range(40))
+    assert np.array_equal(np.sort(near_CP), np.sort(np.argsort(distance_CC)[:, : module.PROBES]))
 
 
 def test_unit_features_have_the_cosine_of_bhattacharyya():

@@ -23,6 +23,7 @@ class RecentCitations:
         """Take the citations, from the cited to the citing paper, and the days of the papers."""
         self._citations = citations
         self._day_N = day_N
+        self._oldest, self._newest = int(day_N.min()), int(day_N.max())
         self._all_by_day: tuple[np.ndarray, np.ndarray] | None = None
 
     def count(self, day: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
@@ -39,9 +40,8 @@ class RecentCitations:
         paper_U, index_P = np.unique(paper_P, return_inverse=True)
         citing = rows_of(self._citations, paper_U)
         # A new paper may be older, or newer, than all others.
-        oldest, newest = int(self._day_N.min()), int(self._day_N.max())
-        first_day = int(day.min(initial=oldest)) - DAYS_OF_YEAR * max(RECENT_YEARS)
-        num_days = int(day.max(initial=newest)) - first_day + 1
+        first_day = int(day.min(initial=self._oldest)) - DAYS_OF_YEAR * max(RECENT_YEARS)
+        num_days = int(day.max(initial=self._newest)) - first_day + 1
         row_E = np.repeat(np.arange(len(paper_U), dtype=np.int64), citing.degree_N)
         key_E = np.sort(row_E * num_days + (self._day_N.take(citing.col_E) - first_day))
         day_P = np.broadcast_to(day, target.shape).ravel()[order_P]

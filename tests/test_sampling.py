@@ -114,6 +114,17 @@ def test_partitions_are_a_few_ranges_of_the_size_asked_for(nodes_per_batch):
     assert max(len(partition.bounds_R2) for partition in dealt) <= sampling.SEGMENTS + 1
 
 
+@pytest.mark.parametrize(("num_papers", "segments"), [(1000, 4), (1001, 2)])
+def test_partitions_of_large_graphs_have_longer_segments(num_papers, segments, monkeypatch):
+    monkeypatch.setattr(sampling, "LARGE", 1001)
+    sampler = make_sampler(num_papers, 40)
+    dealt = partitions(sampler, 0)
+    whole = [len(each.bounds_R2) for each in dealt if each.bounds_R2[0, 0] > 0]
+    assert max(whole) == segments
+    papers = np.concatenate([partition.paper_B for partition in dealt])
+    assert np.sort(papers).tolist() == list(range(num_papers))
+
+
 def test_sweeps_cut_and_deal_differently():
     sampler = make_sampler(100, 20)
     sweeps = [partitions(sampler, sweep) for sweep in range(20)]

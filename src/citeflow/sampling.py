@@ -35,6 +35,11 @@ FOLDS = 4
 SEGMENTS = 4
 """Segments in a partition: more of them make batches more alike, and cut more edges."""
 
+LARGE = 10_000_000
+"""Papers from which on a partition has half as many segments. Those of a larger graph that cite
+each other lie further apart: 5,000 consecutive papers hold 84 % of their citations in a synthetic
+graph of 2.9 M papers, and 58 % in one of 29 M, where 10,000 hold 72 %."""
+
 MIN_PARTITIONS = 6
 """Partitions of a sweep at least, as long as they are not too small: small graphs learn more from
 more steps."""
@@ -127,7 +132,8 @@ class PartitionSampler:
         if self.num_partitions == 1:
             return np.array([[0, self.num_papers]])
         rng = np.random.default_rng((self.seed, sweep))
-        count = min(SEGMENTS * self.num_partitions, self.num_papers)
+        segments = SEGMENTS if self.num_papers < LARGE else SEGMENTS // 2
+        count = min(segments * self.num_partitions, self.num_papers)
         cut_C = np.sort(
             (np.arange(count) * self.num_papers // count + rng.integers(self.num_papers))
             % self.num_papers
@@ -135,8 +141,8 @@ class PartitionSampler:
         bounds_C2 = np.stack([cut_C, np.append(cut_C[1:], cut_C[0] + self.num_papers)], axis=1)
         first = index * count // self.num_partitions
         end = (index + 1) * count // self.num_partitions
-        segments = np.sort(rng.permutation(count)[first:end])
-        return _unroll(bounds_C2[segments], self.num_papers)
+        chosen = np.sort(rng.permutation(count)[first:end])
+        return _unroll(bounds_C2[chosen], self.num_papers)
 
 
 def sample_subgraph(

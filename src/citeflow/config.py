@@ -151,8 +151,8 @@ class TrainConfig(Record):
     """Gradients are clipped to this norm; 0 does not clip."""
 
     precision: Precision = "float32"
-    """Type in which a step multiplies matrices. `bfloat16` takes three quarters of the time on a
-    processor that has instructions for it; weights, sums and all figures stay float32."""
+    """Type in which a step multiplies matrices. `bfloat16` takes three quarters of the time on some
+    processors that have instructions for it; weights, sums and all figures stay float32."""
 
     seed: Int = Field(0, ge=0)
     """Seed of weights, batches, negatives and dropout."""

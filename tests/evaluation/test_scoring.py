@@ -94,7 +94,7 @@ def test_rows_that_are_held_give_the_same_scores(graph, pairs, held, kept, monke
     monkeypatch.setattr(scoring, "rows_that_fit", lambda *_: held)
     assert np.array_equal(score_held_out(model, embedding_NH, structural, graph.valid), expected_PK)
     rows = PaperRows(embedding_NH, structural)
-    groups = list(rows.groups(random_chunks(graph.valid, np.arange(len(expected_PK)))))
+    groups = list(rows.groups(model, random_chunks(graph.valid, np.arange(len(expected_PK)))))
     sizes = []
     for own, group in groups:
         assert own.paper_U is not None
@@ -104,12 +104,21 @@ def test_rows_that_are_held_give_the_same_scores(graph, pairs, held, kept, monke
     assert all(first + second > held for first, second in itertools.pairwise(sizes))
 
 
+def test_features_are_not_held_for_a_model_that_takes_none(graph, monkeypatch):
+    model = model_of(graph, predictor="dot")
+    rows = PaperRows(embed_all(model, graph), build_structural_features(graph, ModelConfig()))
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: 0)
+    groups = list(rows.groups(model, random_chunks(graph.valid, np.arange(2))))
+    for own, _ in groups:
+        assert len(own.embedding_NH) == len(own.paper_U)
+        assert own.structural is rows.structural
+
+
 def test_rows_in_memory_are_not_copied(graph):
-    rows = PaperRows(
-        embed_all(model_of(graph), graph), build_structural_features(graph, ModelConfig())
-    )
+    model = model_of(graph)
+    rows = PaperRows(embed_all(model, graph), build_structural_features(graph, ModelConfig()))
     group = iter(())
-    assert list(rows.groups(group)) == [(rows, group)]
+    assert list(rows.groups(model, group)) == [(rows, group)]
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 7])

@@ -128,7 +128,7 @@ class Scorer:
         chunks: Iterable[Chunk],
         score: Callable[[PaperRows, np.ndarray, np.ndarray], Iterable[tuple[str, np.ndarray]]],
     ) -> Groups:
-        for rows, group in self._rows.groups(chunks):
+        for rows, group in self._rows.groups(self._model, chunks):
             yield functools.partial(score, rows), group
             del rows  # they have to go before others are read
 

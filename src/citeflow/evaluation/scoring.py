@@ -42,27 +42,30 @@ class PaperRows:
     paper_U: np.ndarray | None = None
     """Papers that the embeddings are of, ascending; None for all."""
 
-    def groups(self, chunks: Iterable[Chunk]) -> Iterator[tuple["PaperRows", Iterable[Chunk]]]:
-        """Divide chunks into groups, and have the rows of their papers in memory for each.
+    def groups(
+        self, model: LinkPredictor, chunks: Iterable[Chunk]
+    ) -> Iterator[tuple["PaperRows", Iterable[Chunk]]]:
+        """Divide chunks into groups, and have the rows that a model takes in memory for each.
 
         A disk takes longer to look for a row than to read the next hundred, and candidates are in
         no order; so for each group what lies on the disk is read once from front to back.
         """
-        x_NF = self.structural.x_NF
+        x_NF = self.structural.x_NF if model.uses_structural_features else None
         arrays = [self.embedding_NH.numpy(), *([] if x_NF is None else [x_NF])]
         if not any(is_on_disk(array) for array in arrays):
             yield self, chunks
             return
         for group in _groups(chunks, rows_that_fit(*arrays)):
             papers = [np.append(chunk.source_P, chunk.candidate_PK) for chunk in group]
-            yield self._holding(np.unique(np.concatenate(papers))), group
+            paper_U = np.unique(np.concatenate(papers))
+            yield self._holding(paper_U, with_features=x_NF is not None), group
 
     def positions(self, paper: np.ndarray) -> np.ndarray:
         """Return the rows of some papers among the embeddings."""
         return paper if self.paper_U is None else np.searchsorted(self.paper_U, paper)
 
-    def _holding(self, paper_U: np.ndarray) -> "PaperRows":
-        structural = self.structural.holding(paper_U)
+    def _holding(self, paper_U: np.ndarray, *, with_features: bool) -> "PaperRows":
+        structural = self.structural.holding(paper_U) if with_features else self.structural
         if not is_on_disk(self.embedding_NH.numpy()):
             return PaperRows(self.embedding_NH, structural)
         embedding_UH = rows_in_order(self.embedding_NH.numpy(), paper_U)
@@ -139,7 +142,7 @@ def score_held_out(
     return np.concatenate(
         [
             score_candidates(model, rows, chunk.source_P, chunk.candidate_PK)
-            for rows, group in PaperRows(embedding_NH, structural).groups(chunks)
+            for rows, group in PaperRows(embedding_NH, structural).groups(model, chunks)
             for chunk in group
         ]
     )

@@ -169,7 +169,7 @@ class LinkPrediction:
         own = self._hard_rows[self.group.rank :: self.group.world_size]
         total = 0.0
         chunks = hard_chunks(self.graph.valid, self.graph.hard, own)
-        for rows, group in PaperRows(embedding_NH, self.structural).groups(chunks):
+        for rows, group in PaperRows(embedding_NH, self.structural).groups(self.model, chunks):
             for chunk in group:
                 score = torch.from_numpy(
                     score_candidates(self.model, rows, chunk.source_P, chunk.candidate_PK)

@@ -19,7 +19,7 @@ from citeflow import files
 from citeflow.config import DataConfig
 from citeflow.data.citation_graph import CitationGraph, HeldOut
 from citeflow.data.datasets import read_raw
-from citeflow.data.diagnosis import plural, quote
+from citeflow.data.diagnosis import plural
 from citeflow.data.features import release_pages
 from citeflow.data.locks import exclusive
 from citeflow.data.text import TextModel
@@ -44,6 +44,7 @@ from citeflow.graph.prepared import (
     map_hard,
     map_held_out,
 )
+from citeflow.graph.remarks import describe_direction, describe_dropped
 from citeflow.graph.reorder import order_by_locality
 from citeflow.graph.similar import make_cells, similar_papers
 from citeflow.graph.split import (
@@ -52,11 +53,9 @@ from citeflow.graph.split import (
     count_later,
     hold_out_at_random,
     hold_out_by_date,
-    share_both_ways,
 )
 from citeflow.report import MIN_TEST_CITATIONS, WARNING, StageCost, stage_costs
 from citeflow.utils import records
-from citeflow.utils.large_arrays import count_values
 from citeflow.utils.logging import log
 from citeflow.utils.progress import log_progress
 from citeflow.utils.system import memory_limit
@@ -71,15 +70,6 @@ NO_CITATIONS = np.empty((2, 0), np.int32)
 
 BLOCK_ROWS = 1 << 16
 """Rows that are taken from a map at once."""
-
-SWAPPED = 0.9
-"""Share of citations of later papers from which on they are taken for swapped."""
-
-MANY_BOTH = 0.2
-"""Share of citations in both directions that a citation network does not have."""
-
-NUM_SHOWN = 3
-"""Citations that are shown of those dropped."""
 
 CHUNK_SHARE = 1 / 4
 """Share of the memory for the features that are put in order at once."""
@@ -233,7 +223,7 @@ def _clean(graph: CitationGraph) -> _Cleaned:
         citations=citations,
         num_self=num_self,
         num_duplicates=num_duplicates,
-        remarks=_describe_dropped(graph, citations, num_self, num_duplicates),
+        remarks=describe_dropped(graph, citations, num_self, num_duplicates),
     )
 
 
@@ -257,7 +247,7 @@ def _save_split(
         raise DataError("no citations to learn from", dataset, hint=hint)
     if config.time_cut and graph.day_N is None:
         raise DataError("data.time_cut", "no dates", hint="leave it out, or give the papers dates")
-    odd = _describe_direction(graph, citations)
+    odd = describe_direction(graph, citations)
     references, valid, test, candidates = _split(graph, citations, config)
     del citations
     if candidates is not None and candidates.num_short:
@@ -409,55 +399,6 @@ def _check_held_out(name: str, held_out: HeldOut, num_papers: int) -> None:
                 array.min() if array.min() < 0 else array.max(),
                 hint=f"rows are 0 to {num_papers - 1}",
             )
-
-
-def _describe_direction(graph: CitationGraph, citations: Csr) -> list[str]:
-    """Say if citations seem to run the wrong way, or both ways.
-
-    Raises:
-        DataError: nearly all of them go to later papers.
-    """
-    num_edges = len(citations.col_E)
-    found = []
-    share_both = share_both_ways(citations) if graph.split is None else 0
-    if share_both > MANY_BOTH:
-        found.append(
-            f"{WARNING}: {share_both:.0%} of the citations are listed in both directions; keep the "
-            "one from citing to cited paper"
-        )
-    num_later = count_later(citations, graph.day_N, graph.is_dated_N)
-    swapped = f"{num_later:,} of {num_edges:,} citations go to a later paper"
-    if graph.split is None and num_later > SWAPPED * num_edges:
-        hint = "are citing and cited swapped? exchange the names of the columns"
-        raise DataError("no test candidates", swapped, hint=hint)
-    if 2 * num_later > num_edges and not found:
-        found.append(f"{WARNING}: {swapped}: are citing and cited swapped?")
-    return found
-
-
-def _describe_dropped(
-    graph: CitationGraph, citations: Csr, num_self: int, num_duplicates: int
-) -> list[str]:
-    """Say which citations are dropped that have no meaning, with the first ones of each kind."""
-    source_E, target_E = graph.edge_2E
-    is_self_E = source_E == target_E
-    said = []
-    if num_self:
-        row_S = source_E[np.flatnonzero(is_self_E)[:NUM_SHOWN]]
-        shown = ", ".join(quote(each) for each in graph.id_N[row_S].tolist())
-        said.append(f"{plural(num_self, 'self-citation')} dropped, such as of {shown}")
-    if num_duplicates:
-        num_given_N = count_values(source_E, citations.num_rows)
-        num_given_N -= count_values(source_E[is_self_E], citations.num_rows)
-        repeating_S = np.flatnonzero(num_given_N > citations.degree_N)[:NUM_SHOWN]
-        is_theirs_E = np.isin(source_E, repeating_S) & ~is_self_E
-        pairs, counts = np.unique(graph.edge_2E[:, is_theirs_E], axis=1, return_counts=True)
-        shown = ", ".join(
-            f"{quote(graph.id_N[source])} to {quote(graph.id_N[target])}"
-            for source, target in pairs[:, counts > 1][:, :NUM_SHOWN].T.tolist()
-        )
-        said.append(f"{plural(num_duplicates, 'repeated citation')} dropped, such as {shown}")
-    return said
 
 
 def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:

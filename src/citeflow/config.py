@@ -76,6 +76,9 @@ class SyntheticConfig(Record):
     citations_per_paper: Float = Field(10.44, ge=1, le=100)
     """Mean length of a reference list; ogbl-citation2 has 10.44."""
 
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the features; float16 takes half of the disk, as large datasets do."""
+
     seed: Int = Field(0, ge=0)
     """Seed of the graph."""
 

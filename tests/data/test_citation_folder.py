@@ -166,13 +166,13 @@ def test_dates_of_parquet_keep_their_day(write, kind):
 @pytest.mark.parametrize(
     "kind", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64, ">f4"]
 )
-def test_features_of_any_real_type_become_float32(write, kind):
+def test_features_of_any_real_type_are_read(write, kind):
     folder = write({"id": [1, 2, 3, 4]})
     given_NF = (np.arange(12).reshape(4, 3) % 2).astype(kind)
-    is_mapped = kind is np.float32
+    is_mapped = kind in (np.float32, np.float16)
     np.save(folder / "features.npy", given_NF if is_mapped else np.asfortranarray(given_NF))
     x_NF = read(folder).x_NF
-    assert x_NF.dtype == np.float32
+    assert x_NF.dtype == (kind if is_mapped else np.float32)
     assert x_NF.flags.c_contiguous
     assert isinstance(x_NF, np.memmap) is is_mapped
     np.testing.assert_array_equal(x_NF, given_NF.astype(np.float32))

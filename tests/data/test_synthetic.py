@@ -127,6 +127,17 @@ def test_aggregated_features_beat_the_papers_own(graph, held_out):
     assert mrr(averaged) > 1.2 * mrr(own)
 
 
+def test_features_may_have_16_bits(tmp_path):
+    config = SyntheticConfig(num_papers=500, dtype="float16")
+    write_synthetic(tmp_path / "half", config)
+    x_NF = np.load(tmp_path / "half" / "features.npy")
+    made = make_synthetic(config)
+    assert x_NF.dtype == made.x_NF.dtype == np.float16
+    full_NF = make_synthetic(SyntheticConfig(num_papers=500)).x_NF
+    np.testing.assert_array_equal(x_NF, full_NF.astype(np.float16))
+    np.testing.assert_array_equal(x_NF, made.x_NF)
+
+
 def test_write_synthetic_writes_the_graph_and_the_same_bytes(tmp_path):
     config = SyntheticConfig(num_papers=500)
     made = make_synthetic(config)

@@ -1,12 +1,16 @@
-"""BM25 is the textbook's sum over the words of the source."""
+"""BM25 is the textbook's sum over the words of the source; a cosine does not depend on the type."""
 
+import dataclasses
 import math
 from collections import Counter
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from whole_graphs import graph_of
 
 from citeflow import config, files
+from citeflow.config import ModelConfig
 from citeflow.data.bm25 import bm25_weights
 from citeflow.data.citation_graph import CitationGraph
 from citeflow.evaluation.baselines import Baselines
@@ -61,3 +65,19 @@ def test_bm25_is_kept_with_the_graph_and_equals_the_textbook(tmp_path):
 
 def test_texts_that_share_no_word_have_no_bm25():
     assert bm25_weights(["alpha", "beta", ""]) is None
+
+
+def test_cosine_of_features_of_16_bits_is_that_of_32():
+    graph = graph_of(60)
+    # Products of such numbers are too large for 16 bits.
+    half_NF = (1e4 * graph.x_NF).astype(np.float16)
+    source_P, candidate_PK = np.array([4, 20]), np.tile(np.arange(60), (2, 1))
+    scores = []
+    for x_NF in (half_NF, half_NF.astype(np.float32)):
+        one = dataclasses.replace(graph, x_NF=x_NF)
+        structural = build_structural_features(one, ModelConfig())
+        sums = structural.sum_own(BASELINE_PATHS, source_P, candidate_PK)
+        with patch.object(PreparedGraph, "bm25", lambda _: None):
+            scores.append(dict(Baselines(one, structural)(sums, source_P, candidate_PK))["cosine"])
+    assert np.isfinite(scores[0]).all()
+    assert np.array_equal(*scores)

@@ -3,6 +3,7 @@
 Legend: N papers, H hidden channels.
 """
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -45,6 +46,18 @@ def test_chunks_equal_the_encoder_on_the_whole_graph(graph, monkeypatch, num_lay
     embedding_NH = embed_all(model, graph)
     assert (embedding_NH.shape, embedding_NH.dtype) == ((NUM_PAPERS, 6), torch.float32)
     torch.testing.assert_close(embedding_NH, embed_at_once(model, graph))
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 2])
+def test_features_of_16_bits_are_those_of_32(graph, monkeypatch, num_layers):
+    monkeypatch.setattr(inference, "CHUNK", 7)
+    half = dataclasses.replace(graph, x_NF=graph.x_NF.astype(np.float16))
+    full = dataclasses.replace(graph, x_NF=half.x_NF.astype(np.float32))
+    model = model_of(full, num_layers=num_layers)
+    assert torch.equal(embed_all(model, half), embed_all(model, full))
+    rows = np.arange(5, 9)
+    new = [embed_new(model, each, each.x_NF[3].astype(np.float32), rows) for each in (half, full)]
+    assert torch.equal(*new)
 
 
 @pytest.mark.parametrize("features", ["given", "ones"])

@@ -124,15 +124,18 @@ def test_adjacencies_agree_and_hide_what_was_held_out(write):
         assert not pairs(part.source_P, part.target_P) & neighbors
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows):
+def test_features_of_a_map_are_permuted_in_chunks(write, tmp_path, monkeypatch, rows, dtype):
     monkeypatch.setattr("citeflow.graph.preparation.BLOCK_ROWS", rows)
     graph = small_graph()
-    memory = 8 * 3 * rows * 4 * graph.x_NF.shape[1]
+    graph = dataclasses.replace(graph, x_NF=graph.x_NF.astype(dtype))
+    memory = 8 * 3 * rows * graph.x_NF[0].nbytes
     monkeypatch.setattr("citeflow.graph.preparation.memory_limit", lambda: memory)
     np.save(tmp_path / "features.npy", graph.x_NF)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     prepared = write(small_graph(x_NF=mapped))
+    assert prepared.x_NF.dtype == dtype
     assert np.array_equal(prepared.x_NF, graph.x_NF[original_rows(prepared)])
 
 

@@ -32,6 +32,13 @@ def test_gather_features_copies_the_rows(x_NF, tmp_path):
     assert gather_features(None, paper_B).tolist() == [[1.0]] * 4
 
 
+def test_gather_features_of_16_bits_gives_float32(x_NF):
+    half_NF = x_NF.astype(np.float16)
+    found = gather_features(half_NF, np.array([5, 1]))
+    assert found.dtype == torch.float32
+    assert np.array_equal(found.numpy(), half_NF[[5, 1]].astype(np.float32))
+
+
 def test_to_sparse_tensor_holds_ones():
     matrix = to_sparse_tensor(Csr(np.array([0, 2, 2, 3]), np.array([0, 2, 4], dtype=np.int32)), 5)
     assert matrix.layout == torch.sparse_csr

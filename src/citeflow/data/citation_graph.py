@@ -50,7 +50,7 @@ class CitationGraph:
     """Title of each paper, str objects."""
 
     x_NF: np.ndarray | None = None
-    """Features, float32, finite; may be a map of a file that does not fit into memory."""
+    """Features, finite float32 or float16; may be a map of a file larger than the memory."""
 
     text_model: TextModel | None = None
     """The model that made the features, where they are made of text."""

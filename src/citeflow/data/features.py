@@ -32,6 +32,10 @@ from citeflow.errors import DataError
 from citeflow.utils.large_arrays import count_values
 
 FEATURES = "features.npy"
+
+STORED = (np.float32, np.float16)
+"""Types of features that are kept as they are; all that is computed with them is float32."""
+
 BLOCK_ROWS = 1 << 16
 
 COUNT = re.compile(
@@ -95,8 +99,8 @@ class Features:
     """Features of papers, and what became of the columns that might have been some."""
 
     x_NF: np.ndarray | None = None
-    """Finite float32; None where there are none. An array on the disk with no columns beside it
-    stays there: it is a read-only map of its file."""
+    """Finite float32 or float16; None where there are none. An array on the disk with no columns
+    beside it stays there: it is a read-only map of its file."""
 
     names: list[str] = field(default_factory=list)
     """The array and the columns that they come from."""
@@ -264,7 +268,9 @@ def _read_array(path: Path, num_papers: int) -> np.ndarray:
         raise DataError(f"{path} is not a usable .npy array", first_line(error)) from None
     if given_NF.dtype.kind not in "biuf":
         raise DataError(
-            f"{path} does not hold real numbers", given_NF.dtype, hint="save it as float32"
+            f"{path} does not hold real numbers",
+            given_NF.dtype,
+            hint="save it as float32 or float16",
         )
     if given_NF.ndim != 2 or given_NF.shape[1] == 0:
         raise DataError(f"{path} must have the shape [papers, features]", given_NF.shape)
@@ -276,14 +282,14 @@ def _read_array(path: Path, num_papers: int) -> np.ndarray:
 
 
 def _as_finite(path: Path, given_NF: np.ndarray) -> np.ndarray:
-    """Check a mapped array block by block; float32 stays on the disk, other types are converted."""
-    is_float32 = given_NF.dtype == np.float32 and given_NF.flags.c_contiguous
-    x_NF = given_NF if is_float32 else np.empty(given_NF.shape, np.float32)
+    """Check a mapped array block by block; what is stored as it is stays on the disk."""
+    is_kept = given_NF.dtype in STORED and given_NF.flags.c_contiguous
+    x_NF = given_NF if is_kept else np.empty(given_NF.shape, np.float32)
     num_bad = 0
     first_bad = (0, 0)
     for start in range(0, len(x_NF), BLOCK_ROWS):
         x_BF = x_NF[start : start + BLOCK_ROWS]
-        if not is_float32:
+        if not is_kept:
             with np.errstate(over="ignore"):
                 x_BF[:] = given_NF[start : start + BLOCK_ROWS]
         bad = np.argwhere(~np.isfinite(x_BF))

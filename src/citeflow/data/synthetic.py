@@ -81,7 +81,7 @@ def make_synthetic(config: SyntheticConfig) -> CitationGraph:
     """Generate a citation graph; the same settings give the same arrays.
 
     Returns:
-        Papers in time order: x_NF float32 [N, 128], day_N int32, edge_2E int32 sorted by citing
+        Papers in time order: x_NF [N, 128], day_N int32, edge_2E int32 sorted by citing
         paper. Every citation goes to a paper of an earlier year.
     """
     papers, edge_2E, blocks = _generate(config)
@@ -89,7 +89,7 @@ def make_synthetic(config: SyntheticConfig) -> CitationGraph:
     return CitationGraph(
         edge_2E=edge_2E,
         id_N=np.arange(config.num_papers, dtype=np.int64),
-        x_NF=np.concatenate(list(blocks)),
+        x_NF=np.concatenate(list(blocks)).astype(config.dtype),
         day_N=first_of_january_N.astype(np.int32),
     )
 
@@ -103,7 +103,7 @@ def write_synthetic(folder: Path, config: SyntheticConfig) -> None:
         files.save_table(work / "citations.parquet", {"citing": edge_2E[0], "cited": edge_2E[1]})
         del edge_2E
         shape = (config.num_papers, FEATURES)
-        files.save_blocks(work / "features.npy", blocks, shape, np.float32)
+        files.save_blocks(work / "features.npy", blocks, shape, np.dtype(config.dtype))
 
 
 def _generate(config: SyntheticConfig) -> tuple[Papers, np.ndarray, Iterator[np.ndarray]]:

@@ -57,9 +57,9 @@ class Baselines:
         for i, source in enumerate(source_P.tolist()):
             if not i or candidates.ndim == 2:
                 candidate_K = candidates if candidates.ndim == 1 else candidates[i]
-                x_KF = self._x_NF.take(candidate_K, axis=0)
+                x_KF = self._x_NF.take(candidate_K, axis=0).astype(np.float32, copy=False)
                 scale_K = self._scale_N.take(candidate_K)
-            score_PK[i] = scale_K * (x_KF @ self._x_NF[source])
+            score_PK[i] = scale_K * (x_KF @ self._x_NF[source].astype(np.float32))
         return score_PK
 
     def _bm25(self, source_P: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def _inverse_lengths(x_NF: np.ndarray) -> np.ndarray:
     """Return 1 / length of each row, 0 for a row of zeros, float32 [N]."""
     scale_N = np.zeros(len(x_NF), dtype=np.float32)
     for first in range(0, len(x_NF), BLOCK_ROWS):
-        x_BF = x_NF[first : first + BLOCK_ROWS]
+        x_BF = np.asarray(x_NF[first : first + BLOCK_ROWS], dtype=np.float32)
         length_B = np.sqrt(np.einsum("bf,bf->b", x_BF, x_BF))
         block = scale_N[first : first + BLOCK_ROWS]
         np.divide(1, length_B, out=block, where=length_B > 0)

@@ -293,7 +293,7 @@ class Engine:
         """Return the cosines of the features of the source and some papers."""
         if source.x_F is None or self.graph.x_NF is None:
             return [None] * len(row_k)
-        x_BF = np.concatenate([source.x_F[None], self.graph.x_NF[row_k]])
+        x_BF = np.concatenate([source.x_F[None], self.graph.x_NF[row_k].astype(np.float32)])
         if self._kind == "similar_features":
             x_BF = unit_features(x_BF)  # as where similar papers are found
         x_F, *others = x_BF

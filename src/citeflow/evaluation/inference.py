@@ -185,7 +185,12 @@ class _LayerBelow:
         """
         read_ahead(self.x_NF.numpy(), paper_S, paper_S + 1)
         x_SF = _part_of(self.room_SW, (len(paper_S), self.x_NF.shape[1]))
-        torch.index_select(self.x_NF, 0, torch.from_numpy(paper_S), out=x_SF)
+        row_S = torch.from_numpy(paper_S)
+        if self.x_NF.dtype == x_SF.dtype:
+            torch.index_select(self.x_NF, 0, row_S, out=x_SF)
+        else:
+            for block in blocks_of_rows(len(x_SF), x_SF):
+                x_SF[block] = self.x_NF[row_S[block]]
         if self.transform is not None:
             for block in blocks_of_rows(len(x_SF), x_SF):
                 x_SF[block] = self.transform(x_SF[block])

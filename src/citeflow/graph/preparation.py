@@ -61,7 +61,7 @@ from citeflow.utils.progress import log_progress
 from citeflow.utils.system import memory_limit
 from citeflow.utils.usage import StageMeter
 
-FORMAT = 6
+FORMAT = 7
 """Goes up when the same input makes other files, be they those of a step, so that older ones are
 not taken for the new."""
 
@@ -408,7 +408,7 @@ def _save_papers(work: Path, graph: CitationGraph, order_N: np.ndarray) -> None:
     files.save_table(work / "papers.parquet", columns)
     if graph.x_NF is not None:
         blocks = _permute_features(graph.x_NF, order_N)
-        files.save_blocks(work / "x.npy", blocks, graph.x_NF.shape, np.float32)
+        files.save_blocks(work / "x.npy", blocks, graph.x_NF.shape, graph.x_NF.dtype)
     if graph.bm25_NV is not None:
         bm25_NV = graph.bm25_NV[order_N]
         files.save_array(work / "bm25_weight.npy", bm25_NV.data)
@@ -432,9 +432,9 @@ def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndar
     The features may be a map of a file that is larger than the memory. So each chunk reads the map
     from its front to its end, in ascending rows, and not here and there.
     """
-    chunk_rows = max(1, int(CHUNK_SHARE * memory_limit() / (4 * x_NF.shape[1])))
+    chunk_rows = max(1, int(CHUNK_SHARE * memory_limit() / (x_NF.itemsize * x_NF.shape[1])))
     for row_C in np.array_split(order_N, range(chunk_rows, len(order_N), chunk_rows)):
-        x_CF = np.empty((len(row_C), x_NF.shape[1]), np.float32)
+        x_CF = np.empty((len(row_C), x_NF.shape[1]), x_NF.dtype)
         ascending = np.argsort(row_C)
         for index_B in np.array_split(ascending, range(BLOCK_ROWS, len(row_C), BLOCK_ROWS)):
             x_CF[index_B] = x_NF[row_C[index_B]]

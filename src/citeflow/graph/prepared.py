@@ -102,7 +102,7 @@ class PreparedGraph:
     """Counts and names."""
 
     x_NF: np.ndarray | None
-    """Features, float32."""
+    """Features, float32, or float16 where the dataset has them so."""
 
     day_N: np.ndarray | None
     """Date of each paper in days since 1970-01-01, int32; a usual one where it is not known."""

@@ -45,7 +45,7 @@ class Source:
             hops={name: csr.row(row) for name, csr in relations(graph).items()},
             day=None if graph.day_N is None else int(graph.day_N[row]),
             is_dated=graph.is_dated_N is None or bool(graph.is_dated_N[row]),
-            x_F=None if graph.x_NF is None else np.asarray(graph.x_NF[row]),
+            x_F=None if graph.x_NF is None else np.asarray(graph.x_NF[row], dtype=np.float32),
         )
 
     @classmethod

@@ -56,10 +56,10 @@ def _random_features(num_papers: int) -> np.ndarray:
 
 
 def gather_features(x_NF: np.ndarray | None, paper_B: np.ndarray) -> Tensor:
-    """Return the rows of some papers [B, F]; a constant 1 for each where `x_NF` is None."""
+    """Return the rows of some papers, float32 [B, F]; a constant 1 where `x_NF` is None."""
     if x_NF is None:
         return torch.ones(len(paper_B), 1)
-    return torch.from_numpy(np.ascontiguousarray(x_NF[paper_B]))
+    return torch.from_numpy(np.ascontiguousarray(x_NF[paper_B], dtype=np.float32))
 
 
 def blocks_of_rows(num_rows: int, like: Tensor) -> Iterator[slice]:

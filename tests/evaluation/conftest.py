@@ -8,7 +8,7 @@ import pytest
 
 from citeflow.evaluation import trained_model
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import build_structural_features, score_held_out
+from citeflow.evaluation.scoring import PaperRows, build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 
 
@@ -54,6 +54,6 @@ def score(graph, model, structural):
     """Scores of both splits, the held-out citation in column 0."""
     embedding_NH = embed_all(model.model, graph)
     return {
-        name: score_held_out(model.model, embedding_NH, structural, getattr(graph, name))
+        name: score_held_out(model.model, PaperRows(embedding_NH, structural), getattr(graph, name))
         for name in ("valid", "test")
     }

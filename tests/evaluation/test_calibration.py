@@ -5,9 +5,9 @@ from sklearn.linear_model import LogisticRegression
 from whole_graphs import graph_of, model_of
 
 from citeflow.evaluation import calibration
-from citeflow.evaluation.calibration import Calibration, calibrate, fit_platt
+from citeflow.evaluation.calibration import Calibration, calibrate, fit_platt, fitted_citations
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import build_structural_features, score_held_out
+from citeflow.evaluation.scoring import PaperRows, build_structural_features, score_held_out
 
 
 def labelled(slope, offset, *, seed=0, num=20_000, mean=0.0, deviation=1.0):
@@ -63,19 +63,14 @@ def test_fit_platt_is_finite_on_separable_scores(positive, negative):
 def test_calibrate_fits_citations_to_their_first_negatives(monkeypatch):
     graph = graph_of(50)
     model = model_of(graph)
-    inputs = (
-        model,
-        embed_all(model, graph),
-        build_structural_features(graph, model.config),
-        graph.valid,
-    )
-    score_PK = torch.from_numpy(score_held_out(*inputs))
-    found = calibrate(*inputs, loss="info_nce")
+    rows = PaperRows(embed_all(model, graph), build_structural_features(graph, model.config))
+    score_PK = torch.from_numpy(score_held_out(model, rows, graph.valid))
+    found = calibrate(model, rows, fitted_citations(graph.valid), loss="info_nce")
     expected = fit_platt(score_PK[:, 0], score_PK[:, 1])
     assert (found.slope, found.offset) == pytest.approx((expected.slope, expected.offset), rel=1e-4)
     monkeypatch.setattr(calibration, "MAX_CITATIONS", 2)
     ends_PK = score_PK[[0, -1]]
-    few = calibrate(*inputs, loss="info_nce")
+    few = calibrate(model, rows, fitted_citations(graph.valid), loss="info_nce")
     expected = fit_platt(ends_PK[:, 0], ends_PK[:, 1])
     assert (few.slope, few.offset) == pytest.approx((expected.slope, expected.offset), rel=1e-3)
-    assert calibrate(*inputs, loss="bce") == Calibration(slope=1.0, offset=0.0)
+    assert calibrate(model, rows, graph.valid, loss="bce") == Calibration(slope=1.0, offset=0.0)

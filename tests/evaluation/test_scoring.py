@@ -3,6 +3,7 @@
 Legend: N papers, P sources, K candidates, H hidden channels.
 """
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -77,8 +78,22 @@ def test_held_out_citations_score_as_candidates(graph):
     candidate_PK = np.concatenate([valid.target_P[:, None], valid.negative_PK], axis=1)
     rows = PaperRows(embedding_NH, structural)
     expected_PK = score_candidates(model, rows, valid.source_P, candidate_PK)
-    found_PK = score_held_out(model, embedding_NH, structural, valid)
+    found_PK = score_held_out(model, rows, valid)
     np.testing.assert_allclose(found_PK, expected_PK, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("allowed", [1 << 40, 0])
+def test_rows_of_some_papers_alone_give_the_same_scores(graph, allowed, monkeypatch):
+    model = model_of(graph)
+    monkeypatch.setattr(feature_cosine, "MAX_KEPT_FEATURES", 0)
+    rows = PaperRows(embed_all(model, graph), build_structural_features(graph, ModelConfig()))
+    few = dataclasses.replace(graph.valid, negative_PK=graph.valid.negative_PK[:, :1])
+    expected_P2 = score_held_out(model, rows, few)
+    ends = (few.source_P, few.target_P, few.negative_PK.ravel())
+    only = rows.only(np.unique(np.concatenate(ends)))
+    monkeypatch.setattr(large_arrays, "_allowed", lambda: allowed)
+    rows.embedding_NH.fill_(torch.nan)
+    assert np.array_equal(score_held_out(model, only, few), expected_P2)
 
 
 @pytest.mark.parametrize(("pairs", "held"), [(1, 1), (1, 500), (50, 130), (1 << 17, 1)])
@@ -89,11 +104,11 @@ def test_rows_that_are_held_give_the_same_scores(graph, pairs, held, kept, monke
     embedding_NH = embed_all(model, graph)
     monkeypatch.setattr(chunks, "PAIRS", pairs)
     monkeypatch.setattr(feature_cosine, "MAX_KEPT_FEATURES", kept)
-    expected_PK = score_held_out(model, embedding_NH, structural, graph.valid)
+    rows = PaperRows(embedding_NH, structural)
+    expected_PK = score_held_out(model, rows, graph.valid)
     monkeypatch.setattr(large_arrays, "_allowed", lambda: 0)
     monkeypatch.setattr(scoring, "rows_that_fit", lambda *_: held)
-    assert np.array_equal(score_held_out(model, embedding_NH, structural, graph.valid), expected_PK)
-    rows = PaperRows(embedding_NH, structural)
+    assert np.array_equal(score_held_out(model, rows, graph.valid), expected_PK)
     groups = list(rows.groups(model, random_chunks(graph.valid, np.arange(len(expected_PK)))))
     sizes = []
     for own, group in groups:

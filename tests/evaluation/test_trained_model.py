@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from citeflow import config, files
 from citeflow.errors import ConfigError, CorruptError, NotFoundError
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.calibration import calibrate
+from citeflow.evaluation.calibration import calibrate, fitted_citations
 from citeflow.evaluation.inference import embed_all
+from citeflow.evaluation.scoring import PaperRows
 from citeflow.report import Resources
 
 
@@ -55,8 +56,9 @@ def test_details_say_how_the_model_was_made(model, trained, graph, structural):
 
 
 def test_calibration_is_that_of_the_best_weights(model, graph, structural):
-    embedding_NH = embed_all(model.model, graph)
-    expected = calibrate(model.model, embedding_NH, structural, graph.valid, loss="info_nce")
+    rows = PaperRows(embed_all(model.model, graph), structural)
+    citations = fitted_citations(graph.valid)
+    expected = calibrate(model.model, rows, citations, loss="info_nce")
     assert model.calibration == expected
 
 

@@ -15,7 +15,7 @@ from citeflow.errors import ConfigError, TrainingError
 from citeflow.evaluation.calibration import fit_platt
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.metrics import mrr_and_hits, rank_positives
-from citeflow.evaluation.scoring import build_structural_features, score_held_out
+from citeflow.evaluation.scoring import PaperRows, build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.models.tensors import RANDOM_FEATURES
 from citeflow.paths import RunPaths
@@ -63,8 +63,8 @@ def fit(prepared, graph, group, tmp_path, signal_handlers):
 def test_validation_is_the_mrr_of_all_held_out_citations(fit, graph):
     trainer = fit("train.num_validations=1")
     task = trainer.trainable
-    embedding_NH = embed_all(task.model, graph)
-    score = torch.from_numpy(score_held_out(task.model, embedding_NH, task.structural, graph.valid))
+    rows = PaperRows(embed_all(task.model, graph), task.structural)
+    score = torch.from_numpy(score_held_out(task.model, rows, graph.valid))
     expected = mrr_and_hits(rank_positives(score[:, 0], score[:, 1:]))["mrr"]
     found = trainer.progress.evaluations[-1]
     assert found["valid_mrr"] == pytest.approx(expected, rel=1e-6)
@@ -86,6 +86,28 @@ def test_validation_ranks_a_sample_among_hard_candidates(fit, graph, monkeypatch
     assert figures["valid_mrr"] / num == pytest.approx(
         trainer.progress.evaluations[-1]["valid_mrr"]
     )
+
+
+def test_only_weights_that_were_not_just_validated_are_embedded_to_finish(fit, monkeypatch):
+    trainer = fit("train.num_validations=1")
+    task, calls = trainer.trainable, []
+    monkeypatch.setattr(
+        citation_training, "embed_all", lambda *given: calls.append(given) or embed_all(*given)
+    )
+    trainer.load_best()
+    task.finish()
+    assert not calls
+    from_validation = task.calibration
+    with torch.no_grad():
+        task.model.encoder.mean_F += 1  # a buffer is part of what is compared
+    task.finish()
+    assert len(calls) == 1
+    assert task.calibration != from_validation
+    trainer.load_best()
+    task._validated = None  # as after a restart
+    task.finish()
+    assert len(calls) == 2
+    assert task.calibration == from_validation
 
 
 def test_validation_of_weights_that_burst_is_an_error(fit):

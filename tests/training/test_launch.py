@@ -21,7 +21,7 @@ from citeflow.errors import (
 )
 from citeflow.evaluation import metrics
 from citeflow.evaluation.inference import embed_all
-from citeflow.evaluation.scoring import build_structural_features, score_held_out
+from citeflow.evaluation.scoring import PaperRows, build_structural_features, score_held_out
 from citeflow.graph.prepared import PreparedGraph
 from citeflow.paths import RunPaths
 from citeflow.tasks.citation_training import build_model
@@ -38,8 +38,8 @@ def graph(prepared):
 
 def valid_mrr(predictor, graph):
     structural = build_structural_features(graph, predictor.config)
-    embedding_NH = embed_all(predictor, graph)
-    score = torch.from_numpy(score_held_out(predictor, embedding_NH, structural, graph.valid))
+    rows = PaperRows(embed_all(predictor, graph), structural)
+    score = torch.from_numpy(score_held_out(predictor, rows, graph.valid))
     return metrics.mrr_and_hits(metrics.rank_positives(score[:, 0], score[:, 1:]))["mrr"]
 
 

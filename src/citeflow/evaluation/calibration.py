@@ -5,7 +5,7 @@ nothing of probability. Platt scaling, fitted on the validation citations and as
 negatives, mends that and leaves every ranking as it is (Platt 1999, Probabilistic Outputs for
 Support Vector Machines).
 
-Legend: N papers, H hidden channels, P positives.
+Legend: P positives.
 """
 
 import dataclasses
@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from citeflow.data.citation_graph import HeldOut
-from citeflow.evaluation.scoring import sample_held_out, score_held_out
+from citeflow.evaluation.scoring import PaperRows, sample_held_out, score_held_out
 from citeflow.models.link_predictor import LinkPredictor
 from citeflow.models.losses import LOSSES
-from citeflow.models.structural import StructuralFeatures
 from citeflow.utils.records import Record
 
 MAX_CITATIONS = 10_000
@@ -36,20 +35,26 @@ class Calibration(Record):
         return self.slope * logit + self.offset
 
 
+def fitted_citations(valid: HeldOut) -> HeldOut:
+    """Return the citations that a calibration is fitted to, each with one negative."""
+    sample = sample_held_out(valid, most=MAX_CITATIONS)
+    return dataclasses.replace(sample, negative_PK=sample.negative_PK[:, :1])
+
+
 def calibrate(
-    model: LinkPredictor,
-    embedding_NH: Tensor,
-    structural: StructuralFeatures,
-    valid: HeldOut,
-    *,
-    loss: str,
+    model: LinkPredictor, rows: PaperRows, citations: HeldOut, *, loss: str
 ) -> Calibration:
-    """Fit the calibration of a model; one trained by binary cross-entropy keeps its own logits."""
+    """Fit the calibration of a model; one trained by binary cross-entropy keeps its own logits.
+
+    Args:
+        model: the weights.
+        rows: of the papers of `citations` at least.
+        citations: those of `fitted_citations`.
+        loss: that the model was trained by.
+    """
     if not LOSSES[loss].is_softmax:
         return Calibration()
-    sample = sample_held_out(valid, most=MAX_CITATIONS)
-    sample = dataclasses.replace(sample, negative_PK=sample.negative_PK[:, :1])
-    score_P2 = torch.from_numpy(score_held_out(model, embedding_NH, structural, sample))
+    score_P2 = torch.from_numpy(score_held_out(model, rows, citations))
     return fit_platt(score_P2[:, 0], score_P2[:, 1])
 
 

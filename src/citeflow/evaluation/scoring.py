@@ -4,6 +4,7 @@ Legend: N papers, H hidden channels, P sources, K candidates, D structural featu
 rows are held.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -60,16 +61,19 @@ class PaperRows:
             paper_U = np.unique(np.concatenate(papers))
             yield self._holding(paper_U, with_features=x_NF is not None), group
 
+    def only(self, paper_U: np.ndarray) -> "PaperRows":
+        """Return a copy of the embeddings of some papers, ascending, without the others."""
+        embedding_UH = rows_in_order(self.embedding_NH.numpy(), self.positions(paper_U))
+        return PaperRows(torch.from_numpy(embedding_UH), self.structural, paper_U)
+
     def positions(self, paper: np.ndarray) -> np.ndarray:
         """Return the rows of some papers among the embeddings."""
         return paper if self.paper_U is None else np.searchsorted(self.paper_U, paper)
 
     def _holding(self, paper_U: np.ndarray, *, with_features: bool) -> "PaperRows":
         structural = self.structural.holding(paper_U) if with_features else self.structural
-        if not is_on_disk(self.embedding_NH.numpy()):
-            return PaperRows(self.embedding_NH, structural)
-        embedding_UH = rows_in_order(self.embedding_NH.numpy(), paper_U)
-        return PaperRows(torch.from_numpy(embedding_UH), structural, paper_U)
+        rows = dataclasses.replace(self, structural=structural)
+        return rows.only(paper_U) if is_on_disk(self.embedding_NH.numpy()) else rows
 
 
 def _groups(chunks: Iterable[Chunk], num_papers: int) -> Iterator[list[Chunk]]:
@@ -134,15 +138,13 @@ def score_pairs(
     return scores
 
 
-def score_held_out(
-    model: LinkPredictor, embedding_NH: Tensor, structural: StructuralFeatures, held_out: HeldOut
-) -> np.ndarray:
+def score_held_out(model: LinkPredictor, rows: PaperRows, held_out: HeldOut) -> np.ndarray:
     """Compute the logits of held-out citations (column 0) and negatives; float32 [P, 1 + K]."""
     chunks = random_chunks(held_out, np.arange(len(held_out.source_P)))
     return np.concatenate(
         [
-            score_candidates(model, rows, chunk.source_P, chunk.candidate_PK)
-            for rows, group in PaperRows(embedding_NH, structural).groups(model, chunks)
+            score_candidates(model, held, chunk.source_P, chunk.candidate_PK)
+            for held, group in rows.groups(model, chunks)
             for chunk in group
         ]
     )

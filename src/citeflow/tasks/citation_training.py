@@ -4,6 +4,7 @@ Legend: N papers, H hidden channels.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from citeflow.config import Config, TrainConfig
 from citeflow.data.citation_graph import HeldOut
 from citeflow.errors import ConfigError
 from citeflow.evaluation import trained_model
-from citeflow.evaluation.calibration import Calibration, calibrate, fit
+from citeflow.evaluation.calibration import Calibration, calibrate, fit, fitted_citations
 from citeflow.evaluation.chunks import hard_chunks
 from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.metrics import accuracy, count_better, rank_positives
@@ -108,6 +109,8 @@ class LinkPrediction:
         self.model = build_model(graph, self.structural, config, own_files).to(group.device)
         self.objective = Objective(self.model, config.train.loss)
         self.calibration = Calibration()
+        self._fitted = fitted_citations(graph.valid)
+        self._validated: _Validated | None = None
         has_hard_P = graph.hard.index(np.asarray(graph.valid.source_P)) >= 0
         self._hard_rows = even_rows(np.flatnonzero(has_hard_P), MAX_HARD_SOURCES)
         self._sampler = PartitionSampler(
@@ -153,26 +156,39 @@ class LinkPrediction:
         malloc_trim()
         if self.own_files.code:
             self.group.broadcast_buffers(self.model)
-        embedding_NH = embed_all(self.model, self.graph, self.group)
-        sums = self._sum_figures(embedding_NH, part) if len(part.source_P) else (0.0, 0.0)
+        rows = self._embed()
+        sums = self._sum_figures(rows, part) if len(part.source_P) else (0.0, 0.0)
         figures = dict(zip(FIGURES, sums, strict=True))
         if len(self._hard_rows):
             # The mean is taken over all that are validated, of which these are a part.
             total = min(MAX_VALIDATION_SOURCES, len(self.graph.valid.source_P))
-            figures[HARD_MRR] = self._sum_hard(embedding_NH) * total / len(self._hard_rows)
-        del embedding_NH
+            figures[HARD_MRR] = self._sum_hard(rows) * total / len(self._hard_rows)
+        if self.group.is_main:
+            self._validated = self._keep(rows)
+        del rows
         malloc_trim()
         return figures, len(part.source_P)
 
-    def _sum_hard(self, embedding_NH: Tensor) -> float:
+    def _embed(self) -> PaperRows:
+        """Embed all papers, the ranks sharing the work."""
+        return PaperRows(embed_all(self.model, self.graph, self.group), self.structural)
+
+    def _keep(self, rows: PaperRows) -> "_Validated":
+        """Keep what a calibration of the weights of now takes."""
+        ends = (self._fitted.source_P, self._fitted.target_P, self._fitted.negative_PK)
+        paper_U = np.unique(np.concatenate([each.ravel() for each in ends]))
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return _Validated(weights, rows.only(paper_U))
+
+    def _sum_hard(self, rows: PaperRows) -> float:
         """Sum reciprocal ranks among hard candidates over this rank's share of their sources."""
         own = self._hard_rows[self.group.rank :: self.group.world_size]
         total = 0.0
         chunks = hard_chunks(self.graph.valid, self.graph.hard, own)
-        for rows, group in PaperRows(embedding_NH, self.structural).groups(self.model, chunks):
+        for held, group in rows.groups(self.model, chunks):
             for chunk in group:
                 score = torch.from_numpy(
-                    score_candidates(self.model, rows, chunk.source_P, chunk.candidate_PK)
+                    score_candidates(self.model, held, chunk.source_P, chunk.candidate_PK)
                 )
                 if not score.isfinite().all():
                     return math.nan
@@ -182,8 +198,8 @@ class LinkPrediction:
                 total += float((1 / rank_P).sum())
         return total
 
-    def _sum_figures(self, embedding_NH: Tensor, part: HeldOut) -> tuple[float, float]:
-        score = torch.from_numpy(score_held_out(self.model, embedding_NH, self.structural, part))
+    def _sum_figures(self, rows: PaperRows, part: HeldOut) -> tuple[float, float]:
+        score = torch.from_numpy(score_held_out(self.model, rows, part))
         if not score.isfinite().all():
             return math.nan, math.nan
         positive_P, negative_P = score[:, 0], score[:, 1]
@@ -193,16 +209,19 @@ class LinkPrediction:
         return float(reciprocal_P.sum()), share_right * len(positive_P)
 
     def finish(self) -> None:
-        """Calibrate the probabilities on the validation citations; rank 0 does it for all."""
-        embedding_NH = embed_all(self.model, self.graph, self.group)
-        if self.group.is_main:
-            self.calibration = calibrate(
-                self.model,
-                embedding_NH,
-                self.structural,
-                self.graph.valid,
-                loss=self.config.train.loss,
-            )
+        """Calibrate the probabilities on the validation citations; rank 0 does it for all.
+
+        Where the weights are those of the latest validation, nothing is embedded again.
+        """
+        kept = self._validated if self._validated and self._validated.is_of(self.model) else None
+        # The ranks embed together, so all of them have to know whether rank 0 has what it takes.
+        (is_kept,) = self.group.all_reduce(kept is not None)
+        rows = None if is_kept else self._embed()
+        if kept:
+            rows = kept.rows
+        if self.group.is_main and rows:
+            loss = self.config.train.loss
+            self.calibration = calibrate(self.model, rows, self._fitted, loss=loss)
 
     def save(self, folder: Path, result: TrainResult) -> None:
         """Write the TrainedModel."""
@@ -221,6 +240,21 @@ class LinkPrediction:
                 own_files=self.own_files,
             ),
             inputs=result.inputs,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Validated:
+    """What the latest validation leaves for the calibration, on rank 0."""
+
+    weights: dict[str, Tensor]
+    rows: PaperRows
+    """Embeddings, by these weights, of the papers that the calibration is fitted to."""
+
+    def is_of(self, model: LinkPredictor) -> bool:
+        """Return True if a model has the same weights."""
+        return all(
+            torch.equal(value, self.weights[name]) for name, value in model.state_dict().items()
         )
 
 

@@ -14,11 +14,11 @@ from citeflow.data.citation_graph import CitationGraph, HeldOut, OwnSplit
 from citeflow.data.datasets import read_raw
 from citeflow.data.text import fit_text_model
 from citeflow.errors import CorruptError, DataError, NotFoundError
-from citeflow.graph import preparation
+from citeflow.graph import preparation, similar
 from citeflow.graph.csr import drop_self_and_duplicates, to_undirected, transpose
 from citeflow.graph.preparation import prepare, write_prepared
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.graph.similar import similar_papers
+from citeflow.graph.similar import make_cells, similar_papers
 from citeflow.graph.split import hold_out_by_date
 from citeflow.utils.usage import StageMeter
 
@@ -208,6 +208,18 @@ def test_similar_papers_are_those_of_the_saved_rows(write):
     assert np.array_equal(prepared.similar.rowptr_N1, expected.rowptr_N1)
     assert np.array_equal(prepared.similar.col_E, expected.col_E)
     assert write(small_graph(x_NF=None), "bare").similar is None
+
+
+def test_cells_of_a_large_graph_are_kept(write, monkeypatch):
+    assert write(small_graph(), "small").cells is None
+    monkeypatch.setattr(similar, "EXACT", 20)
+    monkeypatch.setattr(similar, "CELL_PAPERS", 10)
+    prepared = write(small_graph())
+    expected = make_cells(np.asarray(prepared.x_NF), np.asarray(prepared.day_N), seed=CONFIG.seed)
+    assert len(expected.center_CF) > 1
+    assert np.array_equal(prepared.cells.center_CF, expected.center_CF)
+    assert np.array_equal(prepared.cells.members.rowptr_N1, expected.members.rowptr_N1)
+    assert np.array_equal(prepared.cells.members.col_E, expected.members.col_E)
 
 
 def test_text_ids_and_titles_of_a_bare_graph_come_back(write):

@@ -39,6 +39,21 @@ def test_an_index_is_made_again_only_where_the_model_is_another(trained, index_f
     assert (index_folder / files.MANIFEST).stat().st_ino == before
 
 
+def test_an_index_has_the_cells_of_its_graph(trained, tmp_path):
+    folder = tmp_path / "graph"
+    with files.new_directory(folder) as work:
+        files.link_files(trained.graph, work)
+        (work / files.MANIFEST).unlink()
+        files.save_array(work / "cell_center.npy", np.ones((2, 3), np.float32))
+        files.save_array(work / "cell_ptr.npy", np.array([0, 1, 3]))
+        files.save_array(work / "cell_index.npy", np.array([4, 1, 2], np.int32))
+        manifest = files.read_manifest(trained.graph, "PreparedGraph")
+        files.write_manifest(work, "PreparedGraph", inputs={}, facts=manifest.facts)
+    index = ServingIndex.open(write_index(trained.model, folder, tmp_path / "index"))
+    assert index.graph.cells.center_CF.tolist() == [[1.0] * 3] * 2
+    assert [index.graph.cells.members.row(cell).tolist() for cell in (0, 1)] == [[4], [1, 2]]
+
+
 @pytest.mark.parametrize(
     "name", ["embedding.npy", "papers.arrow", "model.json", "model.safetensors", "id_order.npy"]
 )

@@ -27,7 +27,7 @@ from citeflow.evaluation.reasons import Kind, Names, find_reasons
 from citeflow.evaluation.trained_model import Scorer
 from citeflow.graph.csr import Csr, rows_of
 from citeflow.graph.prepared import PreparedGraph
-from citeflow.graph.similar import Cells, SimilarToNew, unit_features
+from citeflow.graph.similar import SimilarToNew, unit_features
 from citeflow.graph.source import NOBODY, Source, relations
 
 FEWEST = 50
@@ -61,7 +61,6 @@ class Engine:
         graph: PreparedGraph,
         papers: Papers,
         embedding_NH: Tensor,
-        cells: Cells | None = None,
     ) -> None:
         """Take what all queries need.
 
@@ -70,7 +69,6 @@ class Engine:
             graph: its papers.
             papers: their names.
             embedding_NH: of each paper.
-            cells: of the papers, by which those similar to a new one are found in a large graph.
 
         Raises:
             ConfigError: another version trained the model, on other features.
@@ -88,7 +86,7 @@ class Engine:
         self._similar: SimilarToNew | None = None
         if graph.similar is not None and self.graph.x_NF is not None:
             self._similar = SimilarToNew(
-                self.graph.x_NF, self.graph.day_N, graph.facts.num_similar, cells
+                self.graph.x_NF, self.graph.day_N, graph.facts.num_similar, graph.cells
             )
 
     @property

@@ -443,7 +443,7 @@ def _permute_features(x_NF: np.ndarray, order_N: np.ndarray) -> Iterator[np.ndar
 
 
 def _save_similar(work: Path, papers: Path, config: DataConfig) -> None:
-    """Save the similarity graph of the features that were saved, if there are any."""
+    """Save the similarity graph of the features that were saved, if any, and its cells."""
     if not config.num_similar or not (papers / "x.npy").exists():
         return
     x_NF = map_array(papers, "x")
@@ -453,6 +453,9 @@ def _save_similar(work: Path, papers: Path, config: DataConfig) -> None:
     with log_progress("preprocess", "finding similar papers", of=len(x_NF)) as progress:
         similar = similar_papers(x_NF, day_N, config.num_similar, cells=cells, progress=progress)
     _save_csr(work, "similar", similar)
+    if cells is not None:
+        files.save_array(work / "cell_center.npy", cells.center_CF)
+        _save_csr(work, "cell", cells.members)
     log("preprocess", "linked similar papers", pairs=len(similar.col_E) // 2)
 
 

@@ -20,6 +20,7 @@ from citeflow.data.text import TextModel
 from citeflow.errors import CorruptError
 from citeflow.graph.candidates import Candidates, HardCandidates
 from citeflow.graph.csr import Csr
+from citeflow.graph.similar import Cells
 from citeflow.utils import records
 from citeflow.utils.records import Record
 
@@ -123,6 +124,9 @@ class PreparedGraph:
     """Papers whose features are most alike, in both directions; None where it was not wanted or
     there are no features."""
 
+    cells: Cells | None = None
+    """The papers of a large graph by cells, where `similar` was found by them."""
+
     valid: HeldOut
     """Citations held out for validation."""
 
@@ -161,6 +165,7 @@ class PreparedGraph:
             citations=map_csr(path, "citations"),
             neighbors=map_csr(path, "neighbors"),
             similar=map_csr(path, "similar") if "similar_ptr.npy" in manifest.files else None,
+            cells=map_cells(path) if "cell_ptr.npy" in manifest.files else None,
             valid=map_held_out(path, "valid"),
             test=map_held_out(path, "test"),
             hard=map_hard(path),
@@ -243,6 +248,12 @@ def map_array(path: Path, name: str) -> np.ndarray:
 def map_csr(path: Path, name: str) -> Csr:
     """Map the rows of a graph."""
     return Csr(map_array(path, f"{name}_ptr"), map_array(path, f"{name}_index"))
+
+
+def map_cells(path: Path) -> Cells:
+    """Map the cells of a large graph."""
+    center_CF = np.asarray(map_array(path, "cell_center"))
+    return Cells(center_CF=center_CF, members=map_csr(path, "cell"))
 
 
 def map_held_out(path: Path, name: str) -> HeldOut:

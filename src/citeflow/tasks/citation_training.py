@@ -245,7 +245,7 @@ class LinkPrediction:
 
 @dataclass(frozen=True, slots=True)
 class _Validated:
-    """What the latest validation leaves for the calibration, on rank 0."""
+    """Left by the latest validation for the calibration, on rank 0."""
 
     weights: dict[str, Tensor]
     rows: PaperRows

@@ -26,14 +26,11 @@ from citeflow.evaluation.inference import embed_all
 from citeflow.evaluation.queries import QueryPaper
 from citeflow.evaluation.trained_model import DETAILS, WEIGHTS
 from citeflow.files import Manifest
-from citeflow.graph.csr import Csr
 from citeflow.graph.prepared import TEXT_COMPONENTS, TEXT_WORDS, PreparedGraph, map_array
-from citeflow.graph.similar import Cells, make_cells
 from citeflow.serving.citation import papers
 from citeflow.serving.citation.papers import StoredPapers
 from citeflow.serving.served import Tensors, is_made_of
 from citeflow.utils.logging import log
-from citeflow.utils.progress import log_progress
 
 LAYOUT = 1
 """Number of the layout: an index of another one is made anew."""
@@ -45,7 +42,7 @@ new ones; `references` are ids with commas between them."""
 OUTPUTS = {"id": "BYTES", "probability": "FP32", "logit": "FP32"}
 """Names and types of the tensors that it answers with, [B, k]."""
 
-ADJACENCIES = ("references", "citations", "neighbors", "similar")
+ROWS = ("references", "citations", "neighbors", "similar", "cell")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,16 +71,11 @@ class ServingIndex:
         manifest = files.verify(path, SERVING_INDEX)
         graph = PreparedGraph.open(path, SERVING_INDEX)
         names = StoredPapers(path, are_numbers=manifest.facts.get("number_ids") is True)
-        cells = None
-        if "cell_ptr.npy" in manifest.files:
-            members = Csr(map_array(path, "cell_ptr"), map_array(path, "cell_index"))
-            cells = Cells(center_CF=np.asarray(map_array(path, "cell_center")), members=members)
         engine = Engine(
             trained_model.load_scorer(path),
             graph,
             names,
             torch.from_numpy(np.asarray(map_array(path, "embedding"))),
-            cells,
         )
         return cls(path=path, manifest=manifest, engine=engine, papers=names)
 
@@ -151,7 +143,6 @@ def write_index(model: Path, graph: Path, folder: Path) -> Path:
         assert ids is not None
         papers.write(work, ids, prepared.column("title"), prepared.citations.degree_N)
         _copy_graph(prepared, work)
-        _write_cells(prepared, work)
         for name in (WEIGHTS, DETAILS):
             files.copy_file(model / name, work / name)
         facts = {
@@ -166,8 +157,8 @@ def write_index(model: Path, graph: Path, folder: Path) -> Path:
 
 def _copy_graph(graph: PreparedGraph, work: Path) -> None:
     """Copy the files of a graph that answers need."""
-    names = ["day.npy", "dated.npy", "x.npy", TEXT_WORDS, TEXT_COMPONENTS]
-    names += [f"{name}_{part}.npy" for name in ADJACENCIES for part in ("ptr", "index")]
+    names = ["day.npy", "dated.npy", "x.npy", "cell_center.npy", TEXT_WORDS, TEXT_COMPONENTS]
+    names += [f"{name}_{part}.npy" for name in ROWS for part in ("ptr", "index")]
     names += [f"{part}_{end}.npy" for part in ("valid", "test") for end in ("source", "target")]
     for name in names:
         if name in graph.manifest.files:
@@ -179,16 +170,3 @@ def _copy_graph(graph: PreparedGraph, work: Path) -> None:
     files.save_array(work / "hard_source.npy", np.empty(0, np.int32))
     files.save_array(work / "hard_rowptr.npy", np.zeros(1, np.int64))
     files.save_array(work / "hard_candidate.npy", np.empty(0, np.int32))
-
-
-def _write_cells(graph: PreparedGraph, work: Path) -> None:
-    """Write the cells by which papers similar to a new one are found in a large graph."""
-    if graph.similar is None or graph.x_NF is None:
-        return
-    with log_progress("index", "putting papers into cells", of=graph.num_papers) as progress:
-        cells = make_cells(graph.x_NF, graph.day_N, progress=progress)
-    if cells is None:
-        return
-    files.save_array(work / "cell_center.npy", cells.center_CF)
-    files.save_array(work / "cell_ptr.npy", cells.members.rowptr_N1)
-    files.save_array(work / "cell_index.npy", cells.members.col_E)

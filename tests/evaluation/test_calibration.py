@@ -73,4 +73,7 @@ def test_calibrate_fits_citations_to_their_first_negatives(monkeypatch):
     few = calibrate(model, rows, fitted_citations(graph.valid), loss="info_nce")
     expected = fit_platt(ends_PK[:, 0], ends_PK[:, 1])
     assert (few.slope, few.offset) == pytest.approx((expected.slope, expected.offset), rel=1e-3)
+    citations = fitted_citations(graph.valid)
+    assert citations.negative_PK.shape == (2, 1)
+    assert citations.negative_PK.base is None  # it is kept, and those left out are not
     assert calibrate(model, rows, graph.valid, loss="bce") == Calibration(slope=1.0, offset=0.0)

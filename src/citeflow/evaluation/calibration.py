@@ -38,7 +38,7 @@ class Calibration(Record):
 def fitted_citations(valid: HeldOut) -> HeldOut:
     """Return the citations that a calibration is fitted to, each with one negative."""
     sample = sample_held_out(valid, most=MAX_CITATIONS)
-    return dataclasses.replace(sample, negative_PK=sample.negative_PK[:, :1])
+    return dataclasses.replace(sample, negative_PK=sample.negative_PK[:, :1].copy())
 
 
 def calibrate(

@@ -5,6 +5,7 @@ Legend: N papers, H hidden channels.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,6 @@ class LinkPrediction:
         self.model = build_model(graph, self.structural, config, own_files).to(group.device)
         self.objective = Objective(self.model, config.train.loss)
         self.calibration = Calibration()
-        self._fitted = fitted_citations(graph.valid)
         self._validated: _Validated | None = None
         has_hard_P = graph.hard.index(np.asarray(graph.valid.source_P)) >= 0
         self._hard_rows = even_rows(np.flatnonzero(has_hard_P), MAX_HARD_SOURCES)
@@ -168,6 +168,11 @@ class LinkPrediction:
         del rows
         malloc_trim()
         return figures, len(part.source_P)
+
+    @cached_property
+    def _fitted(self) -> HeldOut:
+        """Citations that the calibration is fitted to; rank 0 asks for them."""
+        return fitted_citations(self.graph.valid)
 
     def _embed(self) -> PaperRows:
         """Embed all papers, the ranks sharing the work."""

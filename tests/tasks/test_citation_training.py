@@ -110,6 +110,21 @@ def test_only_weights_that_were_not_just_validated_are_embedded_to_finish(fit, m
     assert task.calibration == from_validation
 
 
+def test_a_batch_has_the_kernel_read_the_next_one(fit, graph, monkeypatch):
+    task, ranges = fit("train.nodes_per_batch=100").trainable, []
+    monkeypatch.setattr(citation_training, "read_ahead", lambda *given: ranges.append(given))
+    task.make_batch(4)
+    first_R, end_R = task._sampler.partition(5, 0).bounds_R2.T
+    arrays = [graph.x_NF, graph.neighbors.col_E, graph.references.col_E]
+    assert [id(array) for array, *_ in ranges] == [id(array) for array in arrays]
+    assert [bound.tolist() for bound in ranges[0][1:]] == [first_R.tolist(), end_R.tolist()]
+    rowptr_N1 = graph.neighbors.rowptr_N1
+    assert [bound.tolist() for bound in ranges[1][1:]] == [
+        rowptr_N1[first_R].tolist(),
+        rowptr_N1[end_R].tolist(),
+    ]
+
+
 def test_validation_of_weights_that_burst_is_an_error(fit):
     with pytest.raises(TrainingError, match="scores are not finite: nan at step 1") as caught:
         fit("train.lr=1e18", "train.max_grad_norm=0", "train.num_validations=4")

@@ -39,11 +39,12 @@ from citeflow.models.structural import StructuralFeatures
 from citeflow.models.tensors import encoder_input, mean_and_scale
 from citeflow.own_model import OwnFiles
 from citeflow.report import stage_costs
-from citeflow.sampling import PartitionSampler
+from citeflow.sampling import Partition, PartitionSampler
 from citeflow.tasks.base import TrainResult
 from citeflow.tasks.citation_objective import Batch, Objective, make_batch
 from citeflow.tasks.names import Names
 from citeflow.training.distributed import Group
+from citeflow.utils.large_arrays import read_ahead
 from citeflow.utils.system import malloc_trim
 
 MAX_VALIDATION_SOURCES = 2000
@@ -132,6 +133,7 @@ class LinkPrediction:
 
     def make_batch(self, step: int) -> Batch:
         """Gather a partition of the graph with its targets and negatives."""
+        self._read_ahead(self._sampler.partition(step + 1, self.group.rank))
         return make_batch(
             self._sampler.partition(step, self.group.rank),
             graph=self.graph,
@@ -139,6 +141,14 @@ class LinkPrediction:
             config=self.config,
             seed=(self.config.train.seed, step, self.group.rank),
         )
+
+    def _read_ahead(self, partition: Partition) -> None:
+        """Have the kernel read what the next batch takes, while this one is made."""
+        first_R, end_R = partition.bounds_R2.T
+        if self.graph.x_NF is not None:
+            read_ahead(self.graph.x_NF, first_R, end_R)
+        for csr in (self.graph.neighbors, self.graph.references):
+            read_ahead(csr.col_E, csr.rowptr_N1[first_R], csr.rowptr_N1[end_R])
 
     def validate(self) -> tuple[dict[str, float], int]:
         """Sum reciprocal ranks and right answers over this rank's share of the held-out citations.

@@ -123,6 +123,9 @@ def test_a_batch_has_the_kernel_read_the_next_one(fit, graph, monkeypatch):
         rowptr_N1[first_R].tolist(),
         rowptr_N1[end_R].tolist(),
     ]
+    ranges.clear()
+    fit("model.features=ones").trainable.make_batch(0)
+    assert all(array is not graph.x_NF for array, *_ in ranges)
 
 
 def test_validation_of_weights_that_burst_is_an_error(fit):

@@ -145,7 +145,7 @@ class LinkPrediction:
     def _read_ahead(self, partition: Partition) -> None:
         """Have the kernel read what the next batch takes, while this one is made."""
         first_R, end_R = partition.bounds_R2.T
-        if self.graph.x_NF is not None:
+        if self.graph.x_NF is not None and self.config.model.features == "given":
             read_ahead(self.graph.x_NF, first_R, end_R)
         for csr in (self.graph.neighbors, self.graph.references):
             read_ahead(csr.col_E, csr.rowptr_N1[first_R], csr.rowptr_N1[end_R])
